@@ -1,0 +1,96 @@
+package core_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/core/coretest"
+)
+
+// These benchmarks measure pool and mux alone: the worker is a Go function in this process. So the figures hold both sides of a call.
+
+func benchPool(b *testing.B, concurrency int) *core.Pool {
+	b.Helper()
+	a := &coretest.Adapter{Concurrency: concurrency, Functions: map[string]core.Function{
+		"echo": core.Func(func(_ context.Context, n int) (int, error) { return n, nil }),
+		"count": {Stream: true, Run: func(ctx context.Context, c *core.Incoming) (any, error) {
+			var n int
+			if err := c.Decode(&n); err != nil {
+				return nil, err
+			}
+			for i := range n {
+				if err := c.Send(ctx, i); err != nil {
+					return nil, err
+				}
+			}
+			return nil, nil
+		}},
+	}}
+	log := hclog.New(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Error})
+	p, err := core.Open(b.Context(), a, core.Command{}, &core.Options{Size: 1, Queue: 20000, Logger: log})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	return p
+}
+
+// BenchmarkExecute measures calls by how many callers there are, on one worker that takes so many at once.
+func BenchmarkExecute(b *testing.B) {
+	for _, bench := range []struct{ callers, slots int }{{1, 1}, {64, 64}, {64, 1}, {10000, 64}, {10000, 1}} {
+		b.Run(fmt.Sprintf("callers=%d/slots=%d", bench.callers, bench.slots), func(b *testing.B) {
+			p := benchPool(b, bench.slots)
+			call := func() {
+				if n, err := core.Execute[int](b.Context(), p, "echo", 7); err != nil || n != 7 {
+					b.Error(n, err)
+				}
+			}
+			var wg sync.WaitGroup
+			var begun atomic.Int64
+			begin := make(chan struct{})
+			for range bench.callers {
+				wg.Go(func() {
+					<-begin
+					for begun.Add(1) <= int64(b.N) {
+						call()
+					}
+				})
+			}
+			call()
+			runtime.GC()
+			b.ReportAllocs()
+			b.ResetTimer()
+			close(begin)
+			wg.Wait()
+		})
+	}
+}
+
+// BenchmarkStream measures the items of one stream.
+func BenchmarkStream(b *testing.B) {
+	p := benchPool(b, 1)
+	b.ReportAllocs()
+	b.ResetTimer()
+	got := 0
+	for n, err := range core.ExecuteStream[int](b.Context(), p, "count", b.N) {
+		if err != nil || n != got {
+			b.Fatal(n, err)
+		}
+		got++
+	}
+	if got != b.N {
+		b.Fatalf("%d items instead of %d", got, b.N)
+	}
+}

@@ -1,0 +1,488 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"reflect"
+	"slices"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+)
+
+// Target is where a call can go: a *Pool, or a *Session of one.
+type Target interface {
+	target() (*Pool, string)
+}
+
+func (p *Pool) target() (*Pool, string)    { return p, "" }
+func (s *Session) target() (*Pool, string) { return s.pool, s.id }
+
+// CallOption changes one call.
+type CallOption func(*request)
+
+// Timeout bounds one call, waiting for a worker included, in place of Options.CallTimeout or StreamTimeout; negative means no limit.
+// A deadline of the context holds all the same.
+func Timeout(d time.Duration) CallOption { return func(r *request) { r.timeout = d } }
+
+// Result has the stream's result, a Python generator's return value, decoded into v, a non-nil pointer, when the stream has ended
+// normally. A stream without one leaves v as it is.
+func Result(v any) CallOption { return func(r *request) { r.result = v } }
+
+// Input streams values to the handler, which reads them from ctx.input. seq is ranged over once, in a goroutine of the pool's that ends
+// with the call; a call with an input is never tried again on another worker once seq has begun. seq must not block for ever.
+func Input[T any](seq iter.Seq[T]) CallOption {
+	return func(r *request) {
+		r.input = func(yield func(any) bool) {
+			for v := range seq {
+				if !yield(v) {
+					return
+				}
+			}
+		}
+	}
+}
+
+type metadataKey struct{}
+
+// WithMetadata returns a context whose calls carry md to the handler, as ctx.metadata. It replaces what the context carried before.
+// md is not copied; it must not change afterwards.
+func WithMetadata(ctx context.Context, md map[string]string) context.Context {
+	return context.WithValue(ctx, metadataKey{}, md)
+}
+
+// request is a call that a user asked for.
+type request struct {
+	command string
+	args    any
+	session string
+	timeout time.Duration // 0: the pool's; negative: none
+	result  any
+	input   iter.Seq[any]
+	stream  bool
+}
+
+// Execute calls a command and returns its result. args becomes the handler's arguments: a struct or map keyword arguments, nil none, and
+// anything else one positional argument. A command that streams is refused. Every error is a *CallError, whose MayHaveRun says
+// whether it is safe to try again; the sentinels of this package, *RemoteError, and the context's own errors are inside.
+//
+// When ctx ends, Execute returns at once, and the worker is told to stop. It may be called from any number of goroutines.
+func Execute[Out any](ctx context.Context, t Target, command string, args any, opts ...CallOption) (Out, error) {
+	var out Out
+	p, session := t.target()
+	r := &request{command: command, args: args, session: session}
+	for _, o := range opts {
+		o(r)
+	}
+	if r.result != nil {
+		return out, &CallError{Command: command, Err: errors.New("option Result is for ExecuteStream; Execute returns the result")}
+	}
+	return out, p.execute(ctx, r, &out)
+}
+
+// ExecuteStream calls a command and yields what it sends. An *ItemError is one item's and the stream goes on; any other error is the
+// last thing yielded, a *CallError as of Execute. Breaking out of the loop cancels the call. A command that does not stream yields its
+// result as its one item. The sequence may be ranged over once, by one goroutine; the call begins then.
+func ExecuteStream[Out any](ctx context.Context, t Target, command string, args any, opts ...CallOption) iter.Seq2[Out, error] {
+	p, session := t.target()
+	r := &request{command: command, args: args, session: session, stream: true}
+	for _, o := range opts {
+		o(r)
+	}
+	var used atomic.Bool
+	return func(yield func(Out, error) bool) {
+		if used.Swap(true) {
+			yield(*new(Out), &CallError{Command: command, Err: errors.New("the stream has been ranged over before; call ExecuteStream again")})
+			return
+		}
+		p.executeStream(ctx, r, func(m *mux, it item, err error) bool {
+			var v Out
+			if err == nil {
+				if err = m.decode(it.bytes, &v); err != nil {
+					err = &ItemError{Index: it.index, Err: err}
+				}
+			}
+			return yield(v, err)
+		})
+	}
+}
+
+// maxMoves bounds how often a call that did not run is taken to another worker.
+const maxMoves = 8
+
+// execute makes a call with one result.
+func (p *Pool) execute(ctx context.Context, r *request, out any) error {
+	ctx, cancel := p.bound(ctx, r, p.opts.CallTimeout)
+	defer cancel()
+	for moves := 0; ; moves++ {
+		f, err := p.start(ctx, r)
+		if err == nil {
+			err = f.one(ctx, out)
+		}
+		if err == nil {
+			return nil
+		}
+		if !r.mayMove(err, moves) {
+			return p.callError(ctx, r, f, err)
+		}
+	}
+}
+
+// executeStream makes a call with many results. The last thing that yield gets is an error, if there is one.
+func (p *Pool) executeStream(ctx context.Context, r *request, yield func(*mux, item, error) bool) {
+	ctx, cancel := p.bound(ctx, r, p.opts.StreamTimeout)
+	defer cancel()
+	for moves := 0; ; moves++ {
+		left := false
+		f, err := p.start(ctx, r)
+		if err == nil {
+			err = f.many(ctx, func(it item, err error) bool {
+				left = !yield(f.stream.mux, it, err)
+				return !left
+			})
+		}
+		if err == nil || left {
+			return
+		}
+		if !r.mayMove(err, moves) {
+			yield(nil, item{}, p.callError(ctx, r, f, err))
+			return
+		}
+	}
+}
+
+// mayMove reports whether the call may be tried on another worker: it certainly did not run.
+func (r *request) mayMove(err error, moves int) bool {
+	var not *notRun
+	return errors.As(err, &not) && not.elsewhere && moves < maxMoves && r.input == nil
+}
+
+// bound applies the time limit that holds where the caller's context has none.
+func (p *Pool) bound(ctx context.Context, r *request, standard time.Duration) (context.Context, context.CancelFunc) {
+	d := r.timeout
+	if d == 0 {
+		if _, set := ctx.Deadline(); set {
+			return ctx, func() {}
+		}
+		d = standard
+	}
+	if d < 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+// flight is a call that is with a worker.
+type flight struct {
+	pool    *Pool
+	worker  *Worker
+	session *session
+	stream  *stream
+	request *request
+
+	// guarded by pool.mu
+	grace   *time.Timer // runs since the call was cancelled
+	overdue bool        // the grace is over
+}
+
+// start takes a slot and opens the call there.
+func (p *Pool) start(ctx context.Context, r *request) (*flight, error) {
+	if s := servedBy(ctx); s != nil && slices.Contains(s.sessions, sessionKey{p, r.session}) {
+		return nil, &notRun{err: fmt.Errorf("session %q is itself waiting for this call; it would wait for ever", r.session)}
+	}
+	w, s, err := p.acquire(ctx, r.session)
+	if err != nil {
+		return nil, &notRun{err: err}
+	}
+	return p.open(ctx, r, w, s)
+}
+
+// open opens a call in a slot that is the caller's. The slot goes back when the call ends, whoever still waits for it.
+func (p *Pool) open(ctx context.Context, r *request, w *Worker, s *session) (*flight, error) {
+	f := &flight{pool: p, worker: w, session: s, request: r}
+	frame, err := f.frame(ctx)
+	if err != nil {
+		f.ended(false)
+		return f, &notRun{err: err}
+	}
+	deadline, _ := ctx.Deadline()
+	var sessions []sessionKey
+	if sv := servedBy(ctx); sv != nil {
+		sessions = sv.sessions
+	}
+	if s != nil {
+		sessions = append(slices.Clip(sessions), sessionKey{p, s.id})
+	}
+	if f.stream, err = w.mux.open(frame, deadline, sessions, f.ended); err != nil {
+		if errors.Is(err, errLeaving) {
+			w.leaves("its connection takes no new calls") // so that the next try goes elsewhere
+		}
+		f.ended(false)
+		return f, err
+	}
+	if r.input != nil {
+		p.owned.Add(1)
+		go func() {
+			defer p.owned.Done()
+			f.feed(r.input)
+		}()
+	}
+	return f, nil
+}
+
+// frame makes the call frame, or says why the worker can't be asked.
+func (f *flight) frame(ctx context.Context) (Frame, error) {
+	r, w := f.request, f.worker
+	frame := Frame{Name: r.command, Session: r.session, Flags: NoInput}
+	if f.session != nil {
+		frame.Session = f.session.id
+	}
+	if w.commands != nil {
+		info, known := w.commands[r.command]
+		if !known {
+			return frame, fmt.Errorf("%w %q%s", ErrUnknownCommand, r.command, nearest(r.command, w.commands))
+		}
+		if info.Stream && !r.stream {
+			return frame, fmt.Errorf("%s sends a stream: call it by ExecuteStream", r.command)
+		}
+	}
+	if r.input != nil {
+		frame.Flags = 0
+	}
+	if v := reflect.ValueOf(r.result); r.result != nil && (v.Kind() != reflect.Pointer || v.IsNil()) {
+		return frame, fmt.Errorf("option Result needs a non-nil pointer, not %T", r.result)
+	}
+	if sv := servedBy(ctx); sv != nil && sv.mux == w.mux {
+		frame.Parent = sv.id
+	}
+	frame.Meta, _ = ctx.Value(metadataKey{}).(map[string]string)
+	if err := checkText(&frame); err != nil {
+		return frame, err
+	}
+	if r.args == nil {
+		return frame, nil
+	}
+	var err error
+	frame.Body, err = w.mux.terms.codec.Append(nil, r.args)
+	return frame, err
+}
+
+// checkText makes sure that what travels as text is text on every adapter: one call's bad name must not end the connection.
+func checkText(f *Frame) error {
+	if !utf8.ValidString(f.Name) {
+		return fmt.Errorf("the command's name %q is not valid UTF-8", f.Name)
+	}
+	if !utf8.ValidString(f.Session) {
+		return fmt.Errorf("the session's id %q is not valid UTF-8", f.Session)
+	}
+	for k, v := range f.Meta {
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			return fmt.Errorf("the metadata entry %q is not valid UTF-8; encode binary values, such as by base64", k)
+		}
+	}
+	return nil
+}
+
+// ended gives the slot back. It is called once, when the call has ended for the worker, or never reached it.
+func (f *flight) ended(answered bool) {
+	p, w := f.pool, f.worker
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f.grace != nil {
+		f.grace.Stop()
+	}
+	if f.overdue {
+		w.overdue--
+	}
+	if answered {
+		w.completed = true
+		p.failures = 0
+	}
+	if f.session != nil {
+		p.part(f.session)
+	}
+	p.vacate(w)
+}
+
+// one waits for the result of a call that has just one.
+func (f *flight) one(ctx context.Context, out any) error {
+	s := f.stream
+	for _, err := range s.items(ctx) {
+		if err == nil || errors.As(err, new(*ItemError)) {
+			err = fmt.Errorf("%s sends a stream: call it by ExecuteStream", f.request.command)
+		}
+		f.abandon(ctx)
+		return f.why(ctx, err)
+	}
+	body, err := s.outcome()
+	if err != nil {
+		return err
+	}
+	if out == nil {
+		return nil
+	}
+	if err := s.mux.decode(body, out); err != nil {
+		return fmt.Errorf("decoding the result: %w", err)
+	}
+	return nil
+}
+
+// many yields the items of a call, and decodes its result.
+func (f *flight) many(ctx context.Context, yield func(item, error) bool) error {
+	s, r := f.stream, f.request
+	defer f.abandon(ctx) // also when yield panics; of a call that has ended it does nothing
+	for it, err := range s.items(ctx) {
+		if err != nil && !errors.As(err, new(*ItemError)) {
+			return f.why(ctx, err)
+		}
+		if !yield(it, err) {
+			return nil
+		}
+	}
+	body, err := s.outcome()
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	info, listed := f.worker.commands[r.command]
+	if s.taken == 0 && !info.Stream && (listed || r.result == nil) && !yield(item{bytes: body}, nil) {
+		return nil
+	}
+	if r.result != nil {
+		if err := s.mux.decode(body, r.result); err != nil {
+			return fmt.Errorf("decoding the stream's result: %w", err)
+		}
+	}
+	return nil
+}
+
+// abandon tells the worker to stop a call that nobody waits for any more, and sees to it that it does.
+func (f *flight) abandon(ctx context.Context) {
+	reason := "the caller has left"
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		reason = "deadline exceeded"
+	}
+	if !f.stream.abandon(reason) {
+		return
+	}
+	p, w := f.pool, f.worker
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stats.Cancelled++
+	f.grace = time.AfterFunc(p.opts.CancelGrace, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if f.stream.isClosed() || f.overdue {
+			return
+		}
+		f.overdue = true
+		w.overdue++
+		if w.stuck == "" {
+			w.stuck = f.request.command
+		}
+		if w.retire == "" {
+			w.retire = fmt.Sprintf("%s goes on %s after it was cancelled", f.request.command, p.opts.CancelGrace)
+		}
+		signal(w.wake)
+	})
+	if f.stream.isClosed() { // at the same moment
+		f.grace.Stop()
+	}
+}
+
+// feed sends the caller's input. What can't be sent ends the call.
+func (f *flight) feed(input iter.Seq[any]) {
+	s := f.stream
+	ctx, cancel := context.WithCancel(f.pool.ctx)
+	defer cancel()
+	for v := range input {
+		switch err := s.send(ctx, v, 0); {
+		case err == nil:
+		case errors.Is(err, io.EOF): // no more is wanted
+			return
+		default:
+			s.spoil(fmt.Errorf("input: %w", err))
+			return
+		}
+	}
+	s.endInput()
+}
+
+// why adds the cause that the caller's context was cancelled with.
+func (f *flight) why(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, ctx.Err()) && !errors.Is(cause, err) {
+		return fmt.Errorf("%w: %w", err, cause)
+	}
+	return err
+}
+
+// callError adds what is known of a failed call to its error. f is nil if no worker was reached.
+func (p *Pool) callError(ctx context.Context, r *request, f *flight, err error) error {
+	e := &CallError{Command: r.command, Err: err}
+	var not *notRun
+	if errors.As(err, &not) {
+		e.Err = not.err
+	}
+	if f == nil {
+		return e
+	}
+	e.Worker, e.Adapter = f.worker.String(), f.worker.link.Adapter
+	if f.stream == nil || not != nil {
+		return e
+	}
+	e.MayHaveRun = f.stream.wasWritten()
+	var remote *RemoteError
+	if _, limited := ctx.Deadline(); limited && errors.As(err, &remote) && remote.Type == "Cancelled" {
+		e.Err = context.DeadlineExceeded // the worker's clock was a little earlier than ours
+	}
+	var gone *lost
+	if errors.As(err, &gone) {
+		e.Err = p.lossOf(ctx, f.worker, gone.err)
+	}
+	return e
+}
+
+// lossOf says how a worker was lost. Its own goroutine is about to find out, if it has not yet.
+func (p *Pool) lossOf(ctx context.Context, w *Worker, err error) error {
+	if errors.Is(err, ErrClosed) {
+		return ErrClosed
+	}
+	select {
+	case <-w.gone:
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.obituary != nil {
+		return w.obituary
+	}
+	if p.closing {
+		return ErrClosed
+	}
+	return fmt.Errorf("%w: %w", ErrWorkerLost, err)
+}
+
+// served is what the context of a Function says of the call that it serves.
+type served struct {
+	mux      *mux
+	id       uint64
+	sessions []sessionKey // that wait for its end
+}
+
+type servedKey struct{}
+
+func servedBy(ctx context.Context) *served {
+	s, _ := ctx.Value(servedKey{}).(*served)
+	return s
+}
+
+// withServed notes in ctx that it belongs to an incoming call, made by the handler of parent, a call of ours, or nil.
+func withServed(ctx context.Context, m *mux, id uint64, parent *stream) context.Context {
+	s := &served{mux: m, id: id}
+	if parent != nil {
+		s.sessions = parent.sessions
+	}
+	return context.WithValue(ctx, servedKey{}, s)
+}

@@ -1,0 +1,200 @@
+package core
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// version is the newest version of the wire protocol, and so far the only one.
+const version = 1
+
+// CommandInfo is a command as the worker's hello lists it.
+type CommandInfo struct {
+	Name   string `json:"name"`
+	Stream bool   `json:"stream,omitempty"` // it sends items
+}
+
+// workerHello is the first frame's body. docs/protocol.md says what its fields mean.
+type workerHello struct {
+	Versions    []int         `json:"versions"`
+	Features    []string      `json:"features"`
+	Codecs      []string      `json:"codecs"`
+	MaxFrame    int           `json:"max_frame"`
+	Window      window        `json:"window"`
+	Concurrency int           `json:"concurrency"`
+	Commands    []CommandInfo `json:"commands"`
+	PID         int           `json:"pid"`
+	Runtime     string        `json:"runtime"`
+	Library     string        `json:"library"`
+	Token       string        `json:"token,omitempty"`
+}
+
+type hostHello struct {
+	Version     int      `json:"version"`
+	Features    []string `json:"features"`
+	Codec       string   `json:"codec"`
+	MaxFrame    int      `json:"max_frame"`
+	Window      window   `json:"window"`
+	Concurrency int      `json:"concurrency"`
+	Calls       int      `json:"calls"`
+}
+
+// hostCalls is how many calls one worker may have open at its host.
+const hostCalls = 64
+
+// drainTime is how long the last words of an ended process may take to arrive. They are usually there already; only a child of its own
+// that holds the connection open makes anybody wait.
+const drainTime = 100 * time.Millisecond
+
+// defaultWindow is what a receiver grants of one direction.
+var defaultWindow = window{Items: 1024, Bytes: 1 << 20}
+
+var features = []string{"exact-numbers"}
+
+// connected is a link whose hellos have been exchanged.
+type connected struct {
+	link  *Link
+	hello workerHello
+	terms terms
+	first []Frame // what came behind the hello
+}
+
+// connect starts a worker with the adapter and exchanges hellos, the same for every adapter. After an error nothing of the worker is
+// left.
+func connect(ctx context.Context, a Adapter, at *attempt, o *Options) (*connected, error) {
+	link, err := a.Start(ctx, at)
+	if err != nil {
+		at.abandon(nil)
+		return nil, err
+	}
+	at.abandon(link.Process) // what a chain tried before
+	if link.Adapter == "" {
+		link.Adapter = a.Name()
+	}
+	c, err := shakeHands(ctx, link, o)
+	if err != nil {
+		_ = link.Conn.Close() // the error that counts is err
+		at.abandon(nil)
+		return nil, &linkError{link, err}
+	}
+	return c, nil
+}
+
+// linkError is an error after an adapter was chosen.
+type linkError struct {
+	link *Link
+	err  error
+}
+
+func (e *linkError) Error() string { return e.err.Error() }
+func (e *linkError) Unwrap() error { return e.err }
+
+func shakeHands(ctx context.Context, link *Link, o *Options) (*connected, error) {
+	frames, err := readHello(ctx, link)
+	if err != nil {
+		return nil, err
+	}
+	c := &connected{link: link, first: frames[1:]}
+	if err := json.Unmarshal(frames[0].Body, &c.hello); err != nil {
+		return nil, fmt.Errorf("%w: the worker's hello is unreadable: %w", ErrProtocol, err)
+	}
+	h := &c.hello
+	if subtle.ConstantTimeCompare([]byte(link.Token), []byte(h.Token)) != 1 && link.Token != "" {
+		return nil, fmt.Errorf("%w: the worker's hello does not show the token it was given: another program answers at its address", ErrProtocol)
+	}
+	h.Token = ""
+	if !slices.Contains(h.Versions, version) {
+		return nil, fmt.Errorf("%w: the worker (%s) speaks versions %v of the protocol, this host version %d: use a worker package of the same release",
+			ErrProtocol, h.Library, h.Versions, version)
+	}
+	if h.Concurrency < 1 || h.Window.Items < 1 || h.Window.Bytes < 1 || h.MaxFrame < 4096 {
+		return nil, fmt.Errorf("%w: the worker's hello has an impossible limit: concurrency %d, window %+v, max_frame %d",
+			ErrProtocol, h.Concurrency, h.Window, h.MaxFrame)
+	}
+	c.terms = terms{send: h.Window, receive: window{int64(o.WindowItems), int64(o.WindowBytes)}, incoming: hostCalls}
+	for _, codec := range link.Codecs {
+		if slices.Contains(h.Codecs, codec.Name()) {
+			c.terms.codec = codec
+			break
+		}
+	}
+	if c.terms.codec == nil {
+		return nil, fmt.Errorf("%w: the worker has the codecs %v, none of which is this adapter's", ErrProtocol, h.Codecs)
+	}
+	c.terms.maxFrame = min(h.MaxFrame, o.MaxFrame)
+	if link.MaxFrame > 0 {
+		c.terms.maxFrame = min(c.terms.maxFrame, link.MaxFrame)
+	}
+	if o.Concurrency > 0 {
+		h.Concurrency = min(h.Concurrency, o.Concurrency)
+	}
+	body, err := json.Marshal(hostHello{
+		Version: version, Features: features, Codec: c.terms.codec.Name(), MaxFrame: c.terms.maxFrame,
+		Window: c.terms.receive, Concurrency: h.Concurrency, Calls: hostCalls,
+	})
+	if err == nil {
+		err = link.Conn.Write([]Frame{{Kind: KindHello, Body: body}})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("answering the worker's hello: %w", err)
+	}
+	return c, nil
+}
+
+// readHello returns the first batch, whose first frame is a hello.
+func readHello(ctx context.Context, link *Link) ([]Frame, error) {
+	type result struct {
+		frames []Frame
+		err    error
+	}
+	read := make(chan result, 1)
+	go func() {
+		frames, err := link.Conn.Read()
+		read <- result{frames, err}
+	}()
+	var exited <-chan struct{}
+	if link.Process != nil {
+		exited = link.Process.Done()
+	}
+	var r result
+	select {
+	case r = <-read:
+	case <-exited:
+		// Its last words may still be on the way, but a child of its own may hold the connection open.
+		select {
+		case r = <-read:
+		case <-time.After(drainTime):
+			_ = link.Conn.Close() // unblocks the read
+			r = <-read
+		}
+	case <-ctx.Done():
+		_ = link.Conn.Close() // unblocks the read
+		<-read
+		return nil, fmt.Errorf("the worker has not said hello: %w", context.Cause(ctx))
+	}
+	switch {
+	case r.err != nil && link.Process != nil:
+		return nil, &noHello{r.err}
+	case r.err != nil:
+		return nil, fmt.Errorf("the worker has not said hello: %w", r.err)
+	case r.frames[0].Kind == KindError && r.frames[0].ID == 0:
+		remote := &RemoteError{}
+		if err := json.Unmarshal(r.frames[0].Body, remote); err != nil {
+			return nil, fmt.Errorf("%w: the worker's error is unreadable: %w", ErrProtocol, err)
+		}
+		return nil, remote
+	case r.frames[0].Kind != KindHello:
+		return nil, fmt.Errorf("%w: the worker's first frame is no hello but %s", ErrProtocol, r.frames[0].String())
+	}
+	return r.frames, nil
+}
+
+// noHello: the connection ended before the hello; whoever knows the process adds how it ended.
+type noHello struct{ err error }
+
+func (e *noHello) Error() string { return fmt.Sprintf("the worker has not said hello: %v", e.err) }
+func (e *noHello) Unwrap() error { return e.err }

@@ -1,0 +1,264 @@
+package core_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/core/coretest"
+)
+
+func TestArgumentsOverTheLimitFailTheirCallAlone(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 1, MaxFrame: 8192}, func(t *testing.T, p *core.Pool) {
+		for range 6 {
+			_, err := core.Execute[any](t.Context(), p, "echo", strings.Repeat("x", 10000))
+			if !errors.Is(err, core.ErrFrameTooLarge) {
+				t.Error(err)
+			}
+		}
+		time.Sleep(time.Minute) // of the bubble's clock
+		if s := p.Stats(); s.Restarts != 0 {
+			t.Errorf("restarts %d lost %d", s.Restarts, s.Lost)
+		}
+	})
+}
+
+func TestStreamEndsAtItsDeadlineAlsoWithItemsWaiting(t *testing.T) {
+	fs := functions()
+	fs["forever"] = core.Function{Stream: true, Run: func(ctx context.Context, c *core.Incoming) (any, error) {
+		for i := 0; ; i++ {
+			if err := c.Send(context.Background(), i); err != nil {
+				return nil, err
+			}
+		}
+	}}
+	bubble(t, &coretest.Adapter{Functions: fs}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		n, after := 0, 0
+		begin := time.Now()
+		for _, err := range core.ExecuteStream[int](t.Context(), p, "forever", nil, core.Timeout(time.Second)) {
+			if err != nil {
+				t.Log("ended", err, time.Since(begin))
+				break
+			}
+			n++
+			time.Sleep(10 * time.Millisecond)
+			if time.Since(begin) > time.Second {
+				after++
+			}
+			if after > 3000 {
+				break
+			}
+		}
+		if after > 1 {
+			t.Errorf("%d items after the deadline, %s", after, time.Since(begin))
+		}
+	})
+}
+
+func TestSessionClosedBeforeItHadAWorkerLeavesNothing(t *testing.T) {
+	n := 0
+	a := &coretest.Adapter{Before: func(ctx context.Context, _ int) error {
+		if n++; n > 1 {
+			time.Sleep(2 * time.Second)
+		}
+		return nil
+	}}
+	bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		a.Crash(0)
+		synctest.Wait()
+		done := make(chan error)
+		go func() {
+			_, err := core.Execute[any](t.Context(), p.Session("s"), "echo", 1)
+			done <- err
+		}()
+		synctest.Wait()
+		p.Session("s").Close()
+		t.Log(<-done)
+		if s := p.Stats(); s.Sessions != 0 || s.Workers[0].Sessions != 0 {
+			t.Errorf("sessions %d, on the worker %d", s.Sessions, s.Workers[0].Sessions)
+		}
+	})
+}
+
+func TestSecondCallOfALostSessionIsToldSo(t *testing.T) {
+	n := 0
+	a := &coretest.Adapter{Before: func(ctx context.Context, _ int) error {
+		if n++; n > 1 {
+			time.Sleep(2 * time.Second)
+		}
+		return nil
+	}}
+	bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		a.Crash(0)
+		synctest.Wait()
+		one, two := make(chan error, 1), make(chan error, 1)
+		go func() { _, err := core.Execute[any](t.Context(), p.Session("s"), "wait", nil); one <- err }()
+		synctest.Wait()
+		go func() { _, err := core.Execute[any](t.Context(), p.Session("s"), "echo", 1); two <- err }()
+		time.Sleep(5 * time.Second) // the first runs
+		a.Crash(0)
+		t.Log(<-one)
+		if err := <-two; !errors.Is(err, core.ErrSessionLost) {
+			t.Errorf("the second call: %v", err)
+		}
+	})
+}
+
+func TestClosedSessionIsForgottenWhateverTheQueue(t *testing.T) {
+	for name, o := range map[string]core.Options{"queue": {Size: 1, Queue: -1}, "no limit": {Size: 1, CallTimeout: -1}} {
+		t.Run(name, func(t *testing.T) {
+			var forgot atomic.Int32
+			fs := functions()
+			fs["snakepit.forget"] = core.Function{Run: func(context.Context, *core.Incoming) (any, error) { forgot.Add(1); return nil, nil }}
+			bubble(t, &coretest.Adapter{Functions: fs}, o, func(t *testing.T, p *core.Pool) {
+				done := make(chan error, 1)
+				go func() { _, err := core.Execute[any](t.Context(), p.Session("s"), "nap", 5000); done <- err }()
+				synctest.Wait()
+				p.Session("s").Close()
+				t.Log(<-done)
+				time.Sleep(time.Minute)
+				if forgot.Load() != 1 {
+					t.Errorf("forgot %d times", forgot.Load())
+				}
+			})
+		})
+	}
+}
+
+func TestByeLosesTheWorkersSessions(t *testing.T) {
+	h := &byeAdapter{Adapter: &coretest.Adapter{Functions: functions()}}
+	synctest.Test(t, func(t *testing.T) {
+		p, err := core.Open(t.Context(), h, core.Command{}, &core.Options{Size: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = p.Close() }()
+		s := p.Session("s")
+		if _, err := core.Execute[any](t.Context(), s, "echo", 1); err != nil {
+			t.Fatal(err)
+		}
+		close(h.bye)
+		synctest.Wait()
+		for range 3 {
+			_, err = core.Execute[any](t.Context(), s, "echo", 1)
+			t.Log(err)
+			if !errors.Is(err, core.ErrSessionLost) {
+				t.Errorf("not ErrSessionLost")
+			}
+			time.Sleep(10 * time.Minute)
+		}
+		if _, err = core.Execute[any](t.Context(), p, "echo", 1); err != nil {
+			t.Error("another caller:", err)
+		}
+	})
+}
+
+type byeAdapter struct {
+	*coretest.Adapter
+	bye chan struct{}
+}
+
+func (b *byeAdapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	link, err := b.Adapter.Start(ctx, l)
+	if err == nil && b.bye == nil {
+		b.bye = make(chan struct{})
+		link.Conn = newByeConn(link.Conn, b.bye)
+	}
+	return link, err
+}
+
+type byeConn struct {
+	core.Conn
+	got chan []core.Frame
+	err error
+	bye chan struct{}
+}
+
+func newByeConn(c core.Conn, bye chan struct{}) *byeConn {
+	b := &byeConn{c, make(chan []core.Frame), nil, bye}
+	go func() {
+		for {
+			f, err := c.Read()
+			if err != nil {
+				b.err = err
+				close(b.got)
+				return
+			}
+			b.got <- f
+		}
+	}()
+	return b
+}
+
+func (b *byeConn) Read() ([]core.Frame, error) {
+	select {
+	case f, ok := <-b.got:
+		if !ok {
+			return nil, b.err
+		}
+		return f, nil
+	case <-b.bye:
+		b.bye = nil
+		return []core.Frame{{Kind: core.KindBye}}, nil
+	}
+}
+
+func TestEveryLossIsCounted(t *testing.T) {
+	bad := 0
+	for range 20 {
+		a := &coretest.Adapter{}
+		bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+			one, two := make(chan error, 1), make(chan error, 1)
+			go func() { _, err := core.Execute[any](t.Context(), p, "wait", nil); one <- err }()
+			synctest.Wait()
+			go func() { _, err := core.Execute[any](t.Context(), p, "echo", 1); two <- err }()
+			synctest.Wait()
+			a.Crash(0)
+			err := <-one
+			if other := <-two; other == nil {
+				t.Log("the second call found the replacement")
+			}
+			if p.Stats().Lost != 1 || !errors.As(err, new(*core.Obituary)) {
+				if bad++; bad == 1 {
+					t.Log(p.Stats().Lost, err)
+				}
+			}
+		})
+	}
+	if bad > 0 {
+		t.Errorf("%d of 20 losses were not noticed", bad)
+	}
+}
+func TestLostSessionIsNotRevivedFromTheQueue(t *testing.T) {
+	n := 0
+	a := &coretest.Adapter{Before: func(ctx context.Context, _ int) error {
+		if n++; n > 1 {
+			time.Sleep(2 * time.Second)
+		}
+		return nil
+	}}
+	bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		a.Crash(0)
+		synctest.Wait()
+		got := [3]chan error{make(chan error, 1), make(chan error, 1), make(chan error, 1)}
+		for i, c := range []struct {
+			to  core.Target
+			cmd string
+		}{{p.Session("s"), "wait"}, {p, "echo"}, {p.Session("s"), "echo"}} {
+			go func() { _, err := core.Execute[any](t.Context(), c.to, c.cmd, nil); got[i] <- err }()
+			synctest.Wait()
+		}
+		time.Sleep(5 * time.Second)
+		a.Crash(0)
+		t.Log(<-got[0])
+		t.Log(<-got[1])
+		if err := <-got[2]; !errors.Is(err, core.ErrSessionLost) {
+			t.Errorf("the session's second call: %v", err)
+		}
+	})
+}

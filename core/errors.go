@@ -1,0 +1,220 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// What a program decides on. Every error of a call is a *CallError that wraps one of these, a *RemoteError, or the error of the
+// caller's context.
+var (
+	// ErrUnavailable: the protocol cannot be had here. An adapter's Start wraps it, and a chain then tries the next adapter.
+	ErrUnavailable = errors.New("protocol unavailable")
+	// ErrSaturated: all workers are busy and the queue is full. The call did not run.
+	ErrSaturated = errors.New("pool saturated")
+	// ErrWorkerLost: the worker ended while the call was with it. The call may have run. See Obituary.
+	ErrWorkerLost = errors.New("worker lost")
+	// ErrClosed: the pool is closed or closing. The call did not run, or was ended by Close.
+	ErrClosed = errors.New("pool closed")
+	// ErrSessionLost: the session's worker is gone, and its state with it. The call did not run.
+	ErrSessionLost = errors.New("session lost")
+	// ErrUnknownCommand: the worker has no such command. The call did not run.
+	ErrUnknownCommand = errors.New("unknown command")
+	// ErrCrashLoop: workers keep failing to start, so the pool has none to offer. The call did not run.
+	ErrCrashLoop = errors.New("workers keep failing to start")
+	// ErrFrameTooLarge: a value is larger than one frame may be. Only its call fails.
+	ErrFrameTooLarge = errors.New("value larger than the frame limit")
+	// ErrProtocol: the peer broke the protocol; the connection has ended.
+	ErrProtocol = errors.New("protocol error")
+)
+
+// CallError is the error of every call that failed: what happened to which command, where, and whether it may have run.
+type CallError struct {
+	Command    string
+	Worker     string // such as "worker 2"; "" if the call reached none
+	Adapter    string // such as "grpc"; "" if the call reached none
+	MayHaveRun bool   // false: the handler certainly did not start, so trying again is safe
+	Err        error
+}
+
+func (e *CallError) Error() string {
+	where := ""
+	if e.Worker != "" {
+		where = fmt.Sprintf(" on %s (%s)", e.Worker, e.Adapter)
+	}
+	tail := ""
+	if !e.MayHaveRun {
+		tail = " (it did not run)"
+	}
+	return fmt.Sprintf("%s%s: %v%s", e.Command, where, e.Err, tail)
+}
+
+func (e *CallError) Unwrap() error { return e.Err }
+
+// MayHaveRun reports whether the call that err came from may have run. It is true for an error that is not from a call.
+func MayHaveRun(err error) bool {
+	var e *CallError
+	return !errors.As(err, &e) || e.MayHaveRun
+}
+
+// RemoteError is an exception that a worker's handler raised, or an error that a Go function returned to a worker.
+type RemoteError struct {
+	Type    string       `json:"type"`             // such as "ValueError", or "pkg.mod.MyError" outside builtins
+	Message string       `json:"message"`          // str(exception)
+	Frames  []TraceFrame `json:"frames,omitempty"` // the innermost last, as Python prints them
+	Notes   []string     `json:"notes,omitempty"`  // what was added by add_note
+	Cause   *RemoteError `json:"cause,omitempty"`  // what it was raised from, or while handling
+}
+
+// TraceFrame is one line of a traceback.
+type TraceFrame struct {
+	File     string `json:"file"`
+	Line     int    `json:"line"` // from 1
+	Function string `json:"function"`
+	Source   string `json:"source,omitempty"` // the source line, trimmed, if it could be read
+}
+
+// Error returns type and message, such as "ValueError: bad operand". Traceback has the rest.
+func (e *RemoteError) Error() string {
+	if e.Message == "" {
+		return e.Type
+	}
+	return e.Type + ": " + e.Message
+}
+
+// Unwrap returns the cause, or nil.
+func (e *RemoteError) Unwrap() error {
+	if e.Cause == nil {
+		return nil
+	}
+	return e.Cause
+}
+
+// Traceback returns the whole chain the way Python prints it, the outermost cause first.
+func (e *RemoteError) Traceback() string {
+	var b strings.Builder
+	e.traceback(&b)
+	return b.String()
+}
+
+func (e *RemoteError) traceback(b *strings.Builder) {
+	if e.Cause != nil {
+		e.Cause.traceback(b)
+		b.WriteString("\nThe above exception led to the following one:\n\n")
+	}
+	if len(e.Frames) > 0 {
+		b.WriteString("Traceback (most recent call last):\n")
+	}
+	for _, f := range e.Frames {
+		fmt.Fprintf(b, "  File %q, line %d, in %s\n", f.File, f.Line, f.Function)
+		if f.Source != "" {
+			fmt.Fprintf(b, "    %s\n", f.Source)
+		}
+	}
+	b.WriteString(e.Error())
+	b.WriteByte('\n')
+	for _, n := range e.Notes {
+		b.WriteString(n)
+		b.WriteByte('\n')
+	}
+}
+
+// ItemError is the error of one item of a stream; the stream goes on.
+type ItemError struct {
+	Index int64 // the item's place in the stream, from 0, failed items counted
+	Err   error // usually a *RemoteError
+}
+
+func (e *ItemError) Error() string { return fmt.Sprintf("item %d: %v", e.Index, e.Err) }
+func (e *ItemError) Unwrap() error { return e.Err }
+
+// Obituary says how a worker ended. It is an error that is ErrWorkerLost under errors.Is.
+type Obituary struct {
+	Worker   string        // such as "worker 2"
+	Adapter  string        // what it spoke
+	PID      int           // 0: the process was not ours
+	ExitCode int           // -1 if a signal ended it
+	Signal   string        // such as "killed"; "" if it exited by itself
+	OOM      bool          // the kernel says that this process ran out of memory
+	Cause    error         // what was seen on the connection first, or nil
+	Stderr   []string      // its last lines of output, the newest last
+	Age      time.Duration // since it was started
+	Doing    []string      // the commands that it was running
+}
+
+func (o *Obituary) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v: %s", ErrWorkerLost, o.Worker)
+	if o.PID != 0 {
+		fmt.Fprintf(&b, " (pid %d)", o.PID)
+	}
+	switch {
+	case o.OOM:
+		b.WriteString(" was killed because memory ran out")
+	case o.Signal != "":
+		fmt.Fprintf(&b, " was ended by signal %q", o.Signal)
+	case o.PID != 0:
+		fmt.Fprintf(&b, " exited with code %d", o.ExitCode)
+	default:
+		b.WriteString(" closed the connection")
+	}
+	fmt.Fprintf(&b, " after %s", o.Age.Round(time.Millisecond))
+	if len(o.Doing) > 0 {
+		fmt.Fprintf(&b, " while running %s", strings.Join(o.Doing, ", "))
+	}
+	if o.Cause != nil {
+		fmt.Fprintf(&b, ": %v", o.Cause)
+	}
+	if n := len(o.Stderr); n > 0 {
+		fmt.Fprintf(&b, "; its last output: %s", strings.Join(o.Stderr[max(0, n-3):], " | "))
+	}
+	return b.String()
+}
+
+// Unwrap makes the obituary ErrWorkerLost, and what its Cause is, under errors.Is.
+func (o *Obituary) Unwrap() []error {
+	if o.Cause == nil {
+		return []error{ErrWorkerLost}
+	}
+	return []error{ErrWorkerLost, o.Cause}
+}
+
+// StartError says why a worker could not be started: what was tried, what it printed last, and what to do.
+type StartError struct {
+	Command string    // the command line
+	Adapter string    // the adapter that was chosen, or whose turn it was
+	Refused []Refusal // adapters that a chain tried before
+	Output  []string  // the last lines that the worker printed
+	Hint    string    // what to do, or ""
+	Err     error     // what happened
+}
+
+func (e *StartError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "starting %s", e.Command)
+	if e.Adapter != "" {
+		fmt.Fprintf(&b, " over %s", e.Adapter)
+	}
+	fmt.Fprintf(&b, ": %v", e.Err)
+	var remote *RemoteError
+	if errors.As(e.Err, &remote) && len(remote.Frames) > 0 {
+		b.WriteString("\n" + strings.TrimSuffix(remote.Traceback(), "\n"))
+	}
+	for _, r := range e.Refused {
+		fmt.Fprintf(&b, "\n%s was refused: %v", r.Adapter, r.Err)
+	}
+	if len(e.Output) > 0 {
+		b.WriteString("\nits last output:")
+		for _, line := range e.Output {
+			b.WriteString("\n  " + line)
+		}
+	}
+	if e.Hint != "" {
+		b.WriteString("\n" + e.Hint)
+	}
+	return b.String()
+}
+
+func (e *StartError) Unwrap() error { return e.Err }

@@ -1,0 +1,540 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// mux runs many calls over one Conn: ids, credit, cancellation. It is the same on both sides of the connection; only the parity of the
+// ids differs. Two goroutines serve it, one that reads and one that writes; neither ever waits for user code.
+type mux struct {
+	conn      Conn
+	terms     terms
+	functions map[string]Function
+	worker    bool // which side we are: a worker's ids are even
+	log       hclog.Logger
+	trace     bool
+	onBye     func()             // the peer takes no more calls; called without mu
+	onLog     func(body []byte)  // a log record came; called without mu, must not block
+	base      context.Context    // what incoming calls' contexts descend from
+	cancel    context.CancelFunc // of base
+	running   sync.WaitGroup     // incoming calls
+	done      chan struct{}      // closed when both goroutines have ended
+	wake      chan struct{}      // capacity 1: the writer has something to do
+
+	mu      sync.Mutex // guards everything below, and the mutable fields of every stream
+	streams map[uint64]*stream
+	nextID  uint64 // of the next call that we open
+	mark    uint64 // the highest id that the peer has opened
+	control []Frame
+	queue   []queued
+	pings   map[uint64]chan []byte
+	inward  int      // incoming calls that are live
+	byeSent bool     // we open no more calls
+	byeSeen bool     // the peer takes no more calls
+	closing bool     // write what is queued, then close our side
+	err     error    // why the connection has ended; set once
+	doing   []string // the commands that were running then
+}
+
+// terms is what the two hellos agreed on.
+type terms struct {
+	codec    Codec
+	maxFrame int
+	send     window // what the peer grants at the start of a direction
+	receive  window // what we grant
+	incoming int    // how many calls the peer may have open at once
+}
+
+type window struct {
+	Items int64 `json:"items"`
+	Bytes int64 `json:"bytes"`
+}
+
+// queued is a frame that waits to be written, and the call that it opens, if it does.
+type queued struct {
+	frame Frame
+	opens *stream
+}
+
+// errLeaving: the connection takes no new calls.
+var errLeaving = errors.New("the worker takes no new calls")
+
+// maxBacklog bounds the frames that wait for a peer which sends but does not read. What calls may queue is bounded by their windows.
+const maxBacklog = 1 << 16
+
+func newMux(conn Conn, t terms, functions map[string]Function, firstID uint64, log hclog.Logger) *mux {
+	base, cancel := context.WithCancel(context.Background())
+	return &mux{
+		conn: conn, terms: t, functions: functions, worker: firstID%2 == 0, log: log, base: base, cancel: cancel, nextID: firstID,
+		done: make(chan struct{}), wake: make(chan struct{}, 1),
+		streams: map[uint64]*stream{}, pings: map[uint64]chan []byte{},
+	}
+}
+
+// run serves the connection until it ends, first handling the frames that came with the hello. It returns when both goroutines and all
+// incoming calls have ended. What ended it is in m.err.
+func (m *mux) run(first []Frame) {
+	writer := make(chan struct{})
+	go func() {
+		defer close(writer)
+		m.write()
+	}()
+	m.read(first)
+	<-writer
+	close(m.done)
+	m.running.Wait()
+}
+
+func (m *mux) read(frames []Frame) {
+	for {
+		if err := m.handle(frames); err != nil {
+			m.fail(fmt.Errorf("%w: %w", ErrProtocol, err))
+			return
+		}
+		var err error
+		if frames, err = m.conn.Read(); err != nil {
+			m.fail(err)
+			return
+		}
+		if m.trace {
+			for i := range frames {
+				m.log.Info("frame received", "frame", frames[i].String())
+			}
+		}
+	}
+}
+
+func (m *mux) write() {
+	var batch []Frame
+	for {
+		<-m.wake
+		runtime.Gosched() // callers who woke together get to queue their frames, so that one write takes them all
+		m.mu.Lock()
+		if m.err != nil {
+			m.mu.Unlock()
+			return
+		}
+		batch = append(batch[:0], m.control...)
+		now := time.Now()
+		for i := range m.queue {
+			q := &m.queue[i]
+			if q.opens != nil {
+				q.opens.written = true
+				if d := q.opens.deadline; !d.IsZero() {
+					q.frame.TTL = max(d.Sub(now), time.Millisecond)
+				}
+			}
+			batch = append(batch, q.frame)
+		}
+		clear(m.control)
+		clear(m.queue)
+		m.control, m.queue = m.control[:0], m.queue[:0]
+		closing := m.closing
+		m.mu.Unlock()
+		if m.trace {
+			for i := range batch {
+				m.log.Info("frame sent", "frame", batch[i].String())
+			}
+		}
+		if len(batch) > 0 {
+			if err := m.conn.Write(batch); err != nil {
+				m.fail(err)
+				return
+			}
+			clear(batch)
+		}
+		if closing {
+			if err := m.conn.CloseWrite(); err != nil {
+				m.fail(err)
+			}
+			return
+		}
+	}
+}
+
+// wakeWriter is called with or without mu.
+func (m *mux) wakeWriter() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// open starts a call. The frame's ID is set here; its deadline becomes the TTL when it is written.
+func (m *mux) open(f Frame, deadline time.Time, sessions []sessionKey, ended func(answered bool)) (*stream, error) {
+	if f.Size() > m.terms.maxFrame {
+		return nil, fmt.Errorf("%w: the arguments take %d bytes, the limit is %d", ErrFrameTooLarge, len(f.Body), m.terms.maxFrame)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.err != nil, m.closing, m.byeSent:
+		return nil, &notRun{err: errLeaving, elsewhere: true}
+	case m.byeSeen && m.streams[f.Parent] == nil:
+		return nil, &notRun{err: errLeaving, elsewhere: true}
+	}
+	f.Kind, f.ID = KindCall, m.nextID
+	m.nextID += 2
+	s := &stream{
+		mux: m, id: f.ID, name: f.Name, opener: true, outEnded: f.Flags&NoInput != 0, deadline: deadline, sessions: sessions, ended: ended,
+		credit: m.terms.send, granted: m.terms.receive, news: make(chan struct{}, 1),
+	}
+	if !s.outEnded {
+		s.sendable = make(chan struct{}, 1)
+	}
+	m.streams[s.id] = s
+	m.queue = append(m.queue, queued{f, s})
+	m.wakeWriter()
+	return s, nil
+}
+
+// handle takes a batch of frames to their calls. An error is the peer's breach of the protocol.
+func (m *mux) handle(frames []Frame) error {
+	var ended []*stream
+	var after []func()
+	m.mu.Lock()
+	var err error
+	for i := range frames {
+		var s *stream
+		var then func()
+		if s, then, err = m.handleOne(&frames[i]); err != nil {
+			err = fmt.Errorf("%w (frame: %s)", err, frames[i].String())
+			break
+		}
+		if s != nil {
+			ended = append(ended, s)
+		}
+		if then != nil {
+			after = append(after, then)
+		}
+	}
+	m.mu.Unlock()
+	for _, s := range ended { // the slot is free before its caller wakes, so that the caller's next call finds it
+		s.finish()
+	}
+	for _, f := range after {
+		f()
+	}
+	return err
+}
+
+// handleOne returns the stream that the frame ended, and what to do once mu is free.
+func (m *mux) handleOne(f *Frame) (*stream, func(), error) {
+	switch f.Kind {
+	case KindCall:
+		return nil, nil, m.incoming(f)
+	case KindPing:
+		if len(m.control) > maxBacklog {
+			return nil, nil, errors.New("more pings than answers are read")
+		}
+		m.control = append(m.control, Frame{Kind: KindPong, ID: f.ID, Body: m.pong()})
+		m.wakeWriter()
+		return nil, nil, nil
+	case KindPong:
+		if ch := m.pings[f.ID]; ch != nil {
+			delete(m.pings, f.ID)
+			ch <- f.Body // capacity 1
+		}
+		return nil, nil, nil
+	case KindLog:
+		if m.onLog == nil {
+			return nil, nil, errors.New("a log record from a host")
+		}
+		body := f.Body
+		return nil, func() { m.onLog(body) }, nil
+	case KindBye:
+		m.byeSeen = true
+		return nil, m.onBye, nil
+	case KindItem, KindEnd, KindError, KindCancel, KindCredit:
+	default:
+		return nil, nil, errors.New("unexpected kind of frame")
+	}
+	s := m.streams[f.ID]
+	if s == nil {
+		if f.ID == 0 || (f.ID%2 == m.nextID%2 && f.ID >= m.nextID) || (f.ID%2 != m.nextID%2 && f.ID > m.mark) {
+			return nil, nil, errors.New("an id that never was")
+		}
+		return nil, nil, nil // it crossed the call's end
+	}
+	switch f.Kind {
+	case KindItem:
+		return nil, nil, s.received(f)
+	case KindCredit:
+		if f.Items < 0 || f.Bytes < 0 {
+			return nil, nil, errors.New("negative credit")
+		}
+		const most = 1 << 53
+		s.credit.Items, s.credit.Bytes = min(s.credit.Items+f.Items, most), min(s.credit.Bytes+f.Bytes, most)
+		signal(s.sendable)
+	case KindCancel:
+		if s.opener {
+			s.outEnded = true // the peer wants no more input
+			signal(s.sendable)
+		} else {
+			s.inEnded, s.dropping = true, true
+			s.cancel(&cancelled{f.Name})
+			signal(s.news)
+		}
+	case KindEnd, KindError:
+		if !s.opener {
+			if f.Kind == KindError || s.inEnded && !s.dropping {
+				return nil, nil, errors.New("a second end")
+			}
+			s.inEnded = true
+			signal(s.news)
+			return nil, nil, nil
+		}
+		s.answer, s.failed = f.Body, f.Kind == KindError
+		s.notStarted = f.Kind == KindError && f.Flags&NotStarted != 0
+		return m.close(s, nil), nil, nil
+	}
+	return nil, nil, nil
+}
+
+// close takes s off the table; the caller calls s.finish without mu. mu is held.
+func (m *mux) close(s *stream, err error) *stream {
+	delete(m.streams, s.id)
+	s.closed, s.err, s.inEnded, s.outEnded = true, err, true, true
+	return s
+}
+
+// incoming starts a call that the peer opened. mu is held.
+func (m *mux) incoming(f *Frame) error {
+	if f.ID%2 == m.nextID%2 || f.ID <= m.mark || f.ID >= 1<<53 {
+		return errors.New("a call with an id that is not the peer's next")
+	}
+	if len(m.queue) > maxBacklog {
+		return errors.New("more calls than answers are read")
+	}
+	m.mark = f.ID
+	refuse := func(kind, text string) {
+		body, _ := m.terms.codec.Append(nil, &RemoteError{Type: kind, Message: text}) // two strings always encode
+		m.queue = append(m.queue, queued{frame: Frame{Kind: KindError, Flags: NotStarted, ID: f.ID, Body: body}})
+		m.wakeWriter()
+	}
+	fn, known := m.functions[f.Name]
+	switch {
+	case m.byeSent && m.streams[f.Parent] == nil, m.closing:
+		refuse("Draining", "no more calls are taken")
+		return nil
+	case !known:
+		refuse("UnknownCommand", fmt.Sprintf("unknown function %q%s", f.Name, nearest(f.Name, m.functions)))
+		return nil
+	case m.inward >= m.terms.incoming:
+		refuse("Saturated", fmt.Sprintf("more than %d calls at once", m.terms.incoming))
+		return nil
+	}
+	s := &stream{
+		mux: m, id: f.ID, name: f.Name, since: time.Now(), inEnded: f.Flags&NoInput != 0,
+		credit: m.terms.send, granted: m.terms.receive, news: make(chan struct{}, 1), sendable: make(chan struct{}, 1),
+	}
+	ctx, stop := context.WithCancelCause(m.base)
+	s.cancel = stop
+	free := func() { stop(nil) }
+	if f.TTL > 0 {
+		var stopTimer context.CancelFunc
+		ctx, stopTimer = context.WithTimeout(ctx, f.TTL)
+		free = func() { stopTimer(); stop(nil) }
+	}
+	ctx = withServed(ctx, m, s.id, m.streams[f.Parent])
+	m.streams[s.id] = s
+	m.inward++
+	call := &Incoming{Name: f.Name, Session: f.Session, Metadata: f.Meta, body: f.Body, stream: s}
+	m.running.Add(1)
+	go func() {
+		defer m.running.Done()
+		defer free()
+		v, err := fn.run(ctx, call, m.log)
+		m.reply(ctx, s, v, err)
+	}()
+	return nil
+}
+
+// reply answers an incoming call.
+func (m *mux) reply(ctx context.Context, s *stream, v any, err error) {
+	f := Frame{Kind: KindEnd, ID: s.id}
+	if err == nil && v != nil {
+		if f.Body, err = m.terms.codec.Append(nil, v); err != nil {
+			err = &RemoteError{Type: "BadResult", Message: err.Error()}
+		} else if f.Size() > m.terms.maxFrame {
+			err = &RemoteError{Type: "BadResult", Message: fmt.Sprintf("the result takes %d bytes, the limit is %d", len(f.Body), m.terms.maxFrame)}
+		}
+	}
+	if err != nil {
+		remote := toRemote(err)
+		if why := context.Cause(ctx); why != nil && errors.Is(err, ctx.Err()) {
+			remote = &RemoteError{Type: "Cancelled", Message: why.Error()}
+		}
+		body, bad := m.terms.codec.Append(nil, remote)
+		if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as a message that is no UTF-8
+			body, _ = m.terms.codec.Append(nil, &RemoteError{Type: "BadResult", Message: "the error could not be sent"})
+		}
+		f = Frame{Kind: KindError, ID: s.id, Body: body}
+	}
+	m.mu.Lock()
+	m.inward--
+	if !s.closed {
+		m.close(s, nil)
+		m.queue = append(m.queue, queued{frame: f})
+		m.wakeWriter()
+	}
+	m.mu.Unlock()
+	s.finish()
+}
+
+// fail ends the connection: each live call gets err, once.
+func (m *mux) fail(err error) {
+	m.mu.Lock()
+	if m.err != nil {
+		m.mu.Unlock()
+		return
+	}
+	m.err = err
+	for _, s := range m.streams {
+		if s.opener && s.written {
+			m.doing = append(m.doing, s.name)
+		}
+	}
+	ended := m.closeAll(err)
+	for id, ch := range m.pings {
+		delete(m.pings, id)
+		close(ch)
+	}
+	m.mu.Unlock()
+	m.cancel()
+	_ = m.conn.Close() // unblocks the other goroutine; the error that counts is err
+	m.wakeWriter()
+	for _, s := range ended {
+		s.finish()
+	}
+}
+
+// ended reports whether the connection has ended, so that done is about to be closed.
+func (m *mux) ended() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.err != nil
+}
+
+func (m *mux) closeAll(err error) []*stream {
+	ended := make([]*stream, 0, len(m.streams))
+	for _, s := range m.streams {
+		ended = append(ended, m.close(s, err))
+	}
+	return ended
+}
+
+// shutdown ends every call with err, says bye and closes our side; the peer is then expected to close its own.
+func (m *mux) shutdown(err error) {
+	m.mu.Lock()
+	ended := m.closeAll(err)
+	clear(m.queue) // their callers have been told that they did not run
+	m.queue = m.queue[:0]
+	m.bye("closing")
+	m.closing = true
+	m.mu.Unlock()
+	m.cancel()
+	m.wakeWriter()
+	for _, s := range ended {
+		s.finish()
+	}
+}
+
+// bye says once that we open no more calls. mu is held.
+func (m *mux) bye(reason string) {
+	if !m.byeSent && m.err == nil {
+		m.byeSent = true
+		m.control = append(m.control, Frame{Kind: KindBye, Name: reason})
+		m.wakeWriter()
+	}
+}
+
+// ping returns the body of the answer to a new ping.
+func (m *mux) ping(ctx context.Context, id uint64) ([]byte, error) {
+	ch := make(chan []byte, 1)
+	m.mu.Lock()
+	if m.err != nil {
+		m.mu.Unlock()
+		return nil, m.err
+	}
+	m.pings[id] = ch
+	m.control = append(m.control, Frame{Kind: KindPing, ID: id})
+	m.wakeWriter()
+	m.mu.Unlock()
+	select {
+	case body, ok := <-ch:
+		if !ok {
+			return nil, ErrWorkerLost
+		}
+		return body, nil
+	case <-ctx.Done():
+		m.mu.Lock()
+		delete(m.pings, id)
+		m.mu.Unlock()
+		return nil, ctx.Err()
+	}
+}
+
+// Pong is what a worker says of itself: the calls that it runs.
+type Pong struct {
+	Running []RunningCall `json:"running"`
+}
+
+// RunningCall is one call that a worker runs.
+type RunningCall struct {
+	ID   uint64 `json:"id"`
+	Name string `json:"name"`
+	MS   int64  `json:"ms"` // for how long, in milliseconds
+}
+
+// pong says what we are doing. mu is held.
+func (m *mux) pong() []byte {
+	running := []RunningCall{}
+	for _, s := range m.streams {
+		if !s.opener {
+			running = append(running, RunningCall{ID: s.id, Name: s.name, MS: time.Since(s.since).Milliseconds()})
+		}
+	}
+	body, _ := m.terms.codec.Append(nil, Pong{running}) // numbers and strings that came as frames always encode
+	return body
+}
+
+// decode decodes a body; one that is absent is nil.
+func (m *mux) decode(body []byte, v any) error {
+	if len(body) == 0 {
+		return m.terms.codec.Decode(m.null(), v)
+	}
+	return m.terms.codec.Decode(body, v)
+}
+
+func (m *mux) null() []byte {
+	body, _ := m.terms.codec.Append(nil, nil) // nil always encodes
+	return body
+}
+
+// cancelled is the cause of an incoming call's cancelled context.
+type cancelled struct{ reason string }
+
+func (c *cancelled) Error() string {
+	if c.reason == "" {
+		return "cancelled by the caller"
+	}
+	return "cancelled by the caller: " + c.reason
+}
+
+func (c *cancelled) Is(target error) bool { return target == context.Canceled }
+
+// signal makes a send on a channel of capacity 1 that nobody waits for.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

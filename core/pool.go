@@ -1,0 +1,489 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Pool runs workers and hands out their slots. It owns every process and goroutine that it starts and waits for each in Close. Its
+// methods may be used from any number of goroutines.
+type Pool struct {
+	adapter Adapter
+	opts    Options
+	log     hclog.Logger
+	trace   bool
+	host    *host
+	ctx     context.Context // ends when the pool closes; starts of workers hang on it
+	cancel  context.CancelFunc
+	owned   sync.WaitGroup // every goroutine of the pool's
+	opened  chan struct{}  // closed when the first worker is ready
+	failed  chan struct{}  // closed when every worker has failed to start before any was ready
+	closed  chan struct{}  // closed when Close is done
+
+	mu         sync.Mutex    // guards everything below, and the guarded fields of workers and sessions; nothing slow under it
+	workers    []*Worker     // by index; the newest of each
+	bell       chan struct{} // closed and made anew when a worker's state changes, and while draining when a call ends
+	waiting    waiters       // callers whom any worker will do
+	queued     int           // callers in all queues
+	seq        uint64
+	sessions   map[string]*session
+	forgetting map[string]chan struct{} // ids of ended sessions whose worker has yet to drop the state; closed then
+	stats      Stats
+	failures   int    // starts that failed in a row, over all workers
+	lastErr    error  // of the last failed start
+	refusals   string // the chain's verdict as it was logged last
+	draining   bool   // Shutdown: no new calls
+	closing    bool
+}
+
+// Stats is a snapshot of a pool. Its counters begin with Open.
+type Stats struct {
+	Ready      int   // workers that take calls
+	Running    int   // calls that hold a slot, also those whose callers have left
+	Waiting    int   // callers in the queue
+	Sessions   int   // live sessions
+	Calls      int64 // calls that got a slot
+	Saturated  int64 // callers that were turned away because the queue was full
+	Cancelled  int64 // calls that were cancelled while they ran
+	Lost       int64 // workers that ended unexpectedly
+	Restarts   int64 // workers that were started to replace another
+	StartFails int64 // starts that failed
+	Terminated int64 // workers that were stopped because a cancelled call went on
+	Workers    []WorkerStats
+}
+
+// WorkerStats is what Stats says of one worker.
+type WorkerStats struct {
+	Index    int
+	State    string // starting, ready, draining, stopping or dead
+	PID      int
+	Adapter  string
+	Refused  []Refusal // adapters that were tried before, and why not
+	Running  int       // slots taken
+	Calls    int64     // slots ever taken
+	Sessions int
+	Age      time.Duration
+}
+
+// crashLoop is how many starts may fail in a row before callers are told so instead of waiting.
+const crashLoop = 5
+
+// maxBackoff bounds the wait between two starts.
+const maxBackoff = 30 * time.Second
+
+// settled is how long a worker has to live for its loss not to count towards a crash loop, unless it has answered a call.
+const settled = 10 * time.Second
+
+// threadVars are what numeric libraries take the number of their threads from.
+var threadVars = []string{
+	"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS",
+}
+
+// Open starts a pool of workers that run cmd and speak the adapter's protocol. It returns as soon as one worker has said hello; the
+// others follow. If none can be started, the error is a *StartError that says why. ctx bounds only the wait, not the pool's life.
+// The caller owns the pool and must Close it.
+func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Pool, error) {
+	o, err := opts.resolve()
+	if err != nil {
+		return nil, err
+	}
+	log, err := poolLogger(&o)
+	if err != nil {
+		return nil, err
+	}
+	trace, err := traceFrames()
+	if err != nil {
+		return nil, err
+	}
+	h, err := newHost(cmd, hostOptions{
+		Name: o.Name, Dir: o.Dir, Env: threadEnv(cmd.Env, o.Size), StopTimeout: o.StopTimeout, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{
+		adapter: adapter, opts: o, log: log, trace: trace, host: h, sessions: map[string]*session{}, forgetting: map[string]chan struct{}{}, workers: make([]*Worker, o.Size),
+		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), bell: make(chan struct{}),
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.mu.Lock()
+	for i := range p.workers {
+		p.launch(i)
+	}
+	p.mu.Unlock()
+	select {
+	case <-p.opened:
+		return p, nil
+	case <-p.failed:
+		p.mu.Lock()
+		err = p.lastErr
+		p.mu.Unlock()
+	case <-ctx.Done():
+		err = fmt.Errorf("no worker was ready in time: %w", context.Cause(ctx))
+	}
+	return nil, errors.Join(err, p.Close())
+}
+
+func poolLogger(o *Options) (hclog.Logger, error) {
+	if o.Logger != nil {
+		return o.Logger.Named(o.Name), nil
+	}
+	return defaultLogger(o.Name)
+}
+
+// traceFrames reads SNAKEPIT_TRACE.
+func traceFrames() (bool, error) {
+	switch v := os.Getenv("SNAKEPIT_TRACE"); v {
+	case "":
+		return false, nil
+	case "frames":
+		return true, nil
+	default:
+		return false, fmt.Errorf("SNAKEPIT_TRACE is %q; it may be frames, or unset", v)
+	}
+}
+
+// threadEnv keeps N workers from starting N times as many threads as there are processors, unless the user said how many.
+func threadEnv(env []string, size int) []string {
+	n := strconv.Itoa(max(1, runtime.NumCPU()/size))
+	var vars []string
+	for _, name := range threadVars {
+		_, set := os.LookupEnv(name)
+		if !set && !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
+			vars = append(vars, name+"="+n)
+		}
+	}
+	return vars
+}
+
+// launch starts the worker of an index. mu is held.
+func (p *Pool) launch(index int) {
+	w := &Worker{
+		pool: p, index: index, born: time.Now(), log: p.log.With("worker", index), wake: make(chan struct{}, 1), gone: make(chan struct{}),
+	}
+	p.workers[index] = w
+	p.owned.Add(1)
+	go w.run()
+}
+
+// ready puts a worker that has said hello to work.
+func (p *Pool) ready(w *Worker, c *connected, m *mux) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.link, w.hello, w.mux, w.slots = c.link, c.hello, m, c.hello.Concurrency
+	if c.hello.Commands != nil {
+		w.commands = make(map[string]CommandInfo, len(c.hello.Commands))
+		for _, info := range c.hello.Commands {
+			w.commands[info.Name] = info
+		}
+		_, w.forgetful = w.commands[forget]
+	}
+	w.to(ready)
+	p.ring()
+	select {
+	case <-p.opened:
+	default:
+		close(p.opened)
+		for _, other := range p.workers { // those that failed before anybody had the pool
+			if other.state == dead {
+				p.replace(other, p.lastErr)
+			}
+		}
+	}
+	p.logVerdict(w)
+	w.log.Debug("worker is ready", "adapter", w.link.Adapter, "pid", w.hello.PID, "runtime", w.hello.Runtime, "after", time.Since(w.born))
+	p.grant(w)
+	if p.closing {
+		signal(w.wake)
+	}
+}
+
+// logVerdict says which adapter is in use and why no earlier one, once per change. mu is held.
+func (p *Pool) logVerdict(w *Worker) {
+	verdict := w.link.Adapter
+	args := []any{"adapter", w.link.Adapter}
+	for _, r := range w.link.Refused {
+		verdict += "\n" + r.Adapter + ": " + r.Err.Error()
+		args = append(args, r.Adapter, r.Err)
+	}
+	if verdict == p.refusals {
+		return
+	}
+	first := p.refusals == ""
+	p.refusals = verdict
+	switch {
+	case len(w.link.Refused) > 0:
+		w.log.Warn("protocol degraded", args...)
+	case !first:
+		w.log.Info("protocol restored", args...)
+	default:
+		w.log.Debug("protocol chosen", args...)
+	}
+}
+
+// startFailed replaces a worker that never came, after a wait that grows.
+func (p *Pool) startFailed(w *Worker, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.to(dead)
+	p.ring()
+	close(w.gone)
+	if p.closing {
+		return
+	}
+	p.stats.StartFails++
+	p.failures++
+	p.lastErr = err
+	select {
+	case <-p.opened:
+	default:
+		// Nobody has the pool yet: when every worker has failed once, Open reports it and closes.
+		if p.failures == len(p.workers) {
+			close(p.failed)
+		}
+		return
+	}
+	p.replace(w, err)
+}
+
+// replace starts another worker in w's place, at once after the first loss, later and later when losses follow each other. mu is held.
+func (p *Pool) replace(w *Worker, err error) {
+	if p.closing {
+		return
+	}
+	p.stats.Restarts++
+	wait := time.Duration(0)
+	if p.failures > 0 {
+		wait = min(100*time.Millisecond<<min(p.failures-1, 20), maxBackoff)
+		wait += rand.N(wait/4 + 1) // so that workers that died together do not start together for ever
+	}
+	if err != nil {
+		w.log.Error("worker could not be started", "error", err, "failures", p.failures, "again in", wait)
+	}
+	if p.failures >= crashLoop {
+		p.failWaiters()
+	}
+	p.owned.Add(1)
+	go func() {
+		defer p.owned.Done()
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-p.ctx.Done():
+			return
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.closing {
+			p.launch(w.index)
+		}
+	}()
+}
+
+// looping returns the error for callers when no worker is there and starts keep failing. mu is held.
+func (p *Pool) looping() error {
+	if p.failures < crashLoop {
+		return nil
+	}
+	for _, w := range p.workers {
+		if w.state == ready || w.state == draining {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w, %d times in a row; the last time: %w", ErrCrashLoop, p.failures, p.lastErr)
+}
+
+// failWaiters turns callers away who would wait for a worker that does not come. mu is held.
+func (p *Pool) failWaiters() {
+	if err := p.looping(); err != nil {
+		p.waiting.failAll(p, err)
+	}
+}
+
+// gone takes leave of a worker. o is nil if it was told to go.
+func (p *Pool) gone(w *Worker, o *Obituary) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if o != nil {
+		w.obituary = o
+		p.stats.Lost++
+		if p.closing {
+			w.log.Debug("worker ended while the pool was closing", "how", o)
+		} else {
+			w.log.Error("worker lost", "obituary", o.Error())
+		}
+	}
+	if w.kill != nil {
+		w.kill.Stop()
+	}
+	w.to(dead)
+	p.ring()
+	close(w.gone)
+	for _, s := range p.sessions {
+		if s.worker == w {
+			p.loseSession(s)
+		}
+	}
+	w.waiting.failAll(p, fmt.Errorf("%w: its worker is gone", ErrSessionLost))
+	if !w.completed && time.Since(w.born) < settled { // it came up only to go
+		p.failures++
+		if p.lastErr = fmt.Errorf("it left: %s", w.retire); o != nil {
+			p.lastErr = o
+		}
+	} else {
+		p.failures = 0
+	}
+	p.replace(w, nil)
+}
+
+// Size returns the number of workers.
+func (p *Pool) Size() int { return len(p.workers) }
+
+// Workers returns the pool's workers as they are now, by index.
+func (p *Pool) Workers() []*Worker {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.workers)
+}
+
+// WaitReady waits until n workers are ready, or all if n is 0.
+func (p *Pool) WaitReady(ctx context.Context, n int) error {
+	if n == 0 {
+		n = len(p.workers)
+	}
+	for {
+		p.mu.Lock()
+		there := 0
+		for _, w := range p.workers {
+			if w.state == ready {
+				there++
+			}
+		}
+		err, closing, bell := p.looping(), p.closing, p.bell
+		p.mu.Unlock()
+		switch {
+		case there >= n:
+			return nil
+		case closing:
+			return ErrClosed
+		case err != nil:
+			return err
+		}
+		select {
+		case <-bell:
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d workers are ready: %w", there, n, ctx.Err())
+		}
+	}
+}
+
+// ring wakes everybody who waits for a change. mu is held.
+func (p *Pool) ring() {
+	close(p.bell)
+	p.bell = make(chan struct{})
+}
+
+// Stats returns a snapshot.
+func (p *Pool) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.stats
+	s.Waiting, s.Sessions = p.queued, len(p.sessions)
+	for _, w := range p.workers {
+		ws := WorkerStats{
+			Index: w.index, State: w.state.String(), Running: w.running, Calls: w.calls, Sessions: w.sessions, Age: time.Since(w.born),
+		}
+		if w.mux != nil {
+			ws.PID, ws.Adapter, ws.Refused = w.hello.PID, w.link.Adapter, w.link.Refused
+		}
+		s.Running += w.running
+		if w.state == ready {
+			s.Ready++
+		}
+		s.Workers = append(s.Workers, ws)
+	}
+	return s
+}
+
+// Shutdown takes no new calls, lets running ones end, and closes the pool. Callers in the queue get ErrClosed. When ctx is done first, it
+// closes at once and returns ctx's error.
+func (p *Pool) Shutdown(ctx context.Context) error {
+	p.mu.Lock()
+	p.draining = true
+	p.failAllWaiters(ErrClosed)
+	p.mu.Unlock()
+	for {
+		p.mu.Lock()
+		running := 0
+		for _, w := range p.workers {
+			running += w.running
+		}
+		bell := p.bell
+		p.mu.Unlock()
+		if running == 0 {
+			return p.Close()
+		}
+		select {
+		case <-bell:
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("%d calls were still running: %w", running, ctx.Err()), p.Close())
+		}
+	}
+}
+
+// Close ends every call with ErrClosed and every worker, by the ladder if need be, and returns when nothing of the pool is left. That
+// takes no longer than about Options.StopTimeout; the error then says what did not end. It may be called again, and from several
+// goroutines.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	if p.closing {
+		p.mu.Unlock()
+		<-p.closed
+		return nil
+	}
+	p.closing = true
+	p.ring()
+	p.failAllWaiters(ErrClosed)
+	for _, s := range p.sessions {
+		s.stopTimer()
+	}
+	for _, w := range p.workers {
+		signal(w.wake)
+	}
+	p.mu.Unlock()
+	p.cancel()
+	defer close(p.closed)
+	ended := make(chan struct{})
+	go func() {
+		p.owned.Wait()
+		p.host.close()
+		close(ended)
+	}()
+	timer := time.NewTimer(p.opts.StopTimeout + time.Second) // the ladder's last step takes a moment of its own
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-timer.C:
+		return errors.New("the pool is closed, but a function in Options.Functions or an input of a call has not returned")
+	}
+}
+
+func (p *Pool) failAllWaiters(err error) {
+	p.waiting.failAll(p, err)
+	for _, w := range p.workers {
+		w.waiting.failAll(p, err)
+	}
+}

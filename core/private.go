@@ -1,0 +1,86 @@
+package core
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+)
+
+const (
+	dirPrefix = "snakepit-pool-" // of the names of private folders
+	maxDir    = 80               // of a private folder's path; a socket's has about 104 bytes in all
+)
+
+// privateDir makes a folder that only this user can enter, in parent, or under /tmp if parent's name is too long for sockets in it. The
+// folder is in use as long as claim is open; claim is nil on systems without such locks. What hosts that were killed have left there is
+// removed.
+func privateDir(parent string) (dir string, claim *os.File, err error) {
+	if parent == "" {
+		parent = os.TempDir()
+	}
+	parent, err = filepath.Abs(parent) // a worker may have another working folder
+	if err != nil {
+		return "", nil, fmt.Errorf("the folder of Options.Dir: %w", err)
+	}
+	if dir, claim, err = claimedDir(parent); err != nil {
+		return "", nil, fmt.Errorf("the pool's private folder cannot be made: %w; name a folder that can be written to in Options.Dir", err)
+	}
+	if len(dir) <= maxDir || runtime.GOOS == "windows" {
+		return dir, claim, nil
+	}
+	_ = os.Remove(dir)
+	closeFiles([]*os.File{claim})
+	if dir, claim, err = claimedDir("/tmp"); err != nil {
+		return "", nil, fmt.Errorf("%s is too long for the names of sockets in it, and no other folder can be made: %w", parent, err)
+	}
+	return dir, claim, nil
+}
+
+func claimedDir(parent string) (string, *os.File, error) {
+	sweep(parent)
+	for {
+		dir, err := os.MkdirTemp(parent, dirPrefix) // mode 0700
+		if err != nil {
+			return "", nil, err
+		}
+		claim, _ := lockDir(dir, true)
+		if claim == nil {
+			return dir, nil, nil // this file system has no locks, so nobody will take the folder for one that was left
+		}
+		if names(dir, claim) {
+			return dir, claim, nil
+		}
+		_ = claim.Close() // another host's sweep came between
+	}
+}
+
+// sweep removes the folders that hosts could not remove because they were killed. They are those that nobody claims.
+func sweep(parent string) {
+	entries, _ := os.ReadDir(parent) // an error shows when the folder is made
+	for _, e := range entries {
+		dir := filepath.Join(parent, e.Name())
+		if !strings.HasPrefix(e.Name(), dirPrefix) || !e.IsDir() {
+			continue
+		}
+		claim, ours := lockDir(dir, false)
+		if claim == nil {
+			continue
+		}
+		if ours && names(dir, claim) {
+			_ = os.RemoveAll(dir) // the next sweep tries again
+		}
+		_ = claim.Close()
+	}
+}
+
+// names reports whether the path is that of the open folder, and not of none or another one.
+func names(path string, dir *os.File) bool {
+	at, err := os.Lstat(path)
+	if err != nil {
+		return false
+	}
+	info, err := dir.Stat()
+	return err == nil && os.SameFile(at, info)
+}

@@ -1,0 +1,33 @@
+//go:build unix && !solaris && !illumos && !aix
+
+package core
+
+import (
+	"os"
+	"syscall"
+)
+
+// lockDir opens a folder and locks it until the file is closed, which the end of this process does too. It returns nil if that is not
+// possible, or if somebody else has the lock and it shall not wait. ours: the folder belongs to this user.
+func lockDir(dir string, wait bool) (f *os.File, ours bool) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, false
+	}
+	how := syscall.LOCK_EX
+	if !wait {
+		how |= syscall.LOCK_NB
+	}
+	info, err := f.Stat()
+	for err == nil {
+		if err = syscall.Flock(int(f.Fd()), how); err == nil {
+			stat, ok := info.Sys().(*syscall.Stat_t)
+			return f, ok && int(stat.Uid) == os.Geteuid()
+		}
+		if err == syscall.EINTR {
+			err = nil
+		}
+	}
+	_ = f.Close()
+	return nil, false
+}

@@ -1,0 +1,394 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// state is where a worker is in its life.
+type state uint8
+
+const (
+	starting state = iota // its process is being started, or its hello awaited
+	ready                 // takes calls
+	draining              // takes only calls of its own sessions; is replaced when nothing is left
+	stopping              // takes no calls; being told to end
+	dead                  // gone, or never came
+)
+
+var stateNames = [...]string{"starting", "ready", "draining", "stopping", "dead"}
+
+func (s state) String() string { return stateNames[s] }
+
+// transitions is the whole life of a worker: what may follow what. Only the worker's own goroutine moves it.
+var transitions = [...][]state{
+	starting: {ready, dead},
+	ready:    {draining, stopping, dead},
+	draining: {stopping, dead},
+	stopping: {dead},
+	dead:     {},
+}
+
+// Worker is one worker of a pool: one process and its connection, from its start to its end. A replacement is a new Worker with the
+// same index. Its methods may be used from any goroutine.
+type Worker struct {
+	pool  *Pool
+	index int
+	born  time.Time
+	log   hclog.Logger
+	wake  chan struct{} // capacity 1: something in the guarded fields changed that its goroutine should look at
+	gone  chan struct{} // closed when it is dead
+
+	// set before it is ready, and not changed
+	link      *Link
+	hello     workerHello
+	commands  map[string]CommandInfo // nil if the worker does not list them
+	mux       *mux
+	slots     int
+	forgetful bool // the worker can drop a session's state
+
+	// guarded by pool.mu
+	state     state
+	running   int         // slots that are taken
+	calls     int64       // slots ever taken
+	overdue   int         // of the running ones: cancelled, and not ended within the grace
+	stuck     string      // the command that was overdue first
+	retire    string      // why it is to be replaced, or ""
+	left      bool        // it takes no call of anybody any more: it said bye, or its connection has ended
+	sessions  int         // sessions that live here
+	waiting   waiters     // calls of those sessions
+	completed bool        // it has answered a call
+	lastPing  uint64      // number of the last ping
+	obituary  *Obituary   // how it ended, once dead unexpectedly
+	kill      *time.Timer // the next step of the ladder, if it is on it
+}
+
+// Info says what a worker is. It does not change after its hello.
+type Info struct {
+	Index    int
+	PID      int       // as the worker says; 0 while it is starting
+	Adapter  string    // what it speaks, such as "grpc"
+	Refused  []Refusal // adapters that were tried before, and why not
+	Endpoint string    // where other clients may reach it, or ""
+	Codec    string    // how values are encoded
+	Slots    int       // how many calls it runs at once
+	Commands []CommandInfo
+	Runtime  string // such as "cpython 3.11.7"
+	Library  string // such as "snakepit_bridge 0.1.0"
+	Started  time.Time
+}
+
+// Info returns the worker's facts. Of one that is still starting only Index and Started are set.
+func (w *Worker) Info() Info {
+	w.pool.mu.Lock()
+	defer w.pool.mu.Unlock()
+	i := Info{Index: w.index, Started: w.born}
+	if w.mux == nil {
+		return i
+	}
+	i.PID, i.Adapter, i.Refused, i.Endpoint = w.hello.PID, w.link.Adapter, w.link.Refused, w.link.Endpoint
+	i.Codec, i.Slots, i.Commands = w.mux.terms.codec.Name(), w.slots, w.hello.Commands
+	i.Runtime, i.Library = w.hello.Runtime, w.hello.Library
+	return i
+}
+
+// Health is what a worker says of itself when asked.
+type Health struct {
+	Pong
+	RoundTrip time.Duration
+}
+
+// Health asks the worker. A worker whose interpreter is busy in C code may not answer while that lasts, so no answer before ctx is done
+// is no proof that it is lost. The error is then ctx's; of a worker that is not there it is ErrWorkerLost.
+func (w *Worker) Health(ctx context.Context) (Health, error) {
+	w.pool.mu.Lock()
+	m := w.mux
+	w.lastPing++
+	id := w.lastPing
+	w.pool.mu.Unlock()
+	if m == nil {
+		return Health{}, fmt.Errorf("%w: %s has not said hello", ErrWorkerLost, w)
+	}
+	begin := time.Now()
+	body, err := m.ping(ctx, id)
+	if err != nil {
+		return Health{}, err
+	}
+	h := Health{RoundTrip: time.Since(begin)}
+	return h, m.decode(body, &h.Pong)
+}
+
+// String returns "worker 2".
+func (w *Worker) String() string { return fmt.Sprintf("worker %d", w.index) }
+
+// run is the worker's whole life. It is the worker's own goroutine, and the only one that moves its state.
+func (w *Worker) run() {
+	p := w.pool
+	defer p.owned.Done()
+	c, err := w.start()
+	if err != nil {
+		p.startFailed(w, err)
+		return
+	}
+	logs := newLogQueue(w.log, c.terms.codec)
+	m := newMux(c.link.Conn, c.terms, p.opts.Functions, 1, w.log)
+	m.trace = p.trace
+	m.onBye = func() { w.leaves("the worker said bye") }
+	m.onLog = logs.put
+	p.owned.Add(2)
+	go func() {
+		defer p.owned.Done()
+		m.run(c.first)
+	}()
+	go func() {
+		defer p.owned.Done()
+		logs.run(m.done)
+	}()
+	p.ready(w, c, m)
+	var exited <-chan struct{}
+	if w.link.Process != nil {
+		exited = w.link.Process.Done()
+	}
+	cause := w.watch(exited)
+	if cause == nil {
+		w.stop()
+		p.gone(w, nil)
+		return
+	}
+	p.gone(w, w.obituaryFor(cause))
+}
+
+// start brings the worker up to its hello.
+func (w *Worker) start() (*connected, error) {
+	p := w.pool
+	ctx, cancel := context.WithTimeoutCause(p.ctx, p.opts.StartTimeout,
+		fmt.Errorf("%w: not within the start timeout of %s; a slow import needs a larger Options.StartTimeout", context.DeadlineExceeded, p.opts.StartTimeout))
+	defer cancel()
+	at := p.host.attempt(w.index, w.log)
+	c, err := connect(ctx, p.adapter, at, &p.opts)
+	if err == nil {
+		return c, nil
+	}
+	return nil, w.startError(ctx, at, err)
+}
+
+func (w *Worker) startError(ctx context.Context, at *attempt, err error) *StartError {
+	e := &StartError{Command: w.pool.host.command(), Adapter: w.pool.adapter.Name(), Output: at.output(), Err: err}
+	silent := func(proc *Process, why error) {
+		e.Err = fmt.Errorf("%w: it %s before it said hello", ErrWorkerLost, describeExit(proc))
+		if errors.Is(why, ErrProtocol) || !isClosed(why) {
+			e.Err = fmt.Errorf("%w (%w)", e.Err, why)
+		}
+		e.Hint = "run it by hand to see what it prints; a worker has to speak the protocol until it is told to end"
+	}
+	var chosen *linkError
+	if errors.As(err, &chosen) {
+		e.Adapter, e.Refused, e.Err = chosen.link.Adapter, chosen.link.Refused, chosen.err
+		var no *noHello
+		if proc := chosen.link.Process; proc != nil && errors.As(err, &no) {
+			silent(proc, no.err)
+		}
+	} else if proc := at.deserter(); proc != nil && !errors.Is(err, ErrUnavailable) {
+		silent(proc, err) // the adapter saw that nobody was there
+	}
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && context.Cause(ctx) != nil {
+		e.Err = fmt.Errorf("the worker has not said hello: %w", context.Cause(ctx))
+	}
+	return e
+}
+
+func isClosed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed)
+}
+
+// describeExit says how a process that has ended ended.
+func describeExit(proc *Process) string {
+	code, signal, oom := proc.exit()
+	switch {
+	case oom:
+		return "was killed because memory ran out"
+	case signal != "":
+		return fmt.Sprintf("was ended by signal %q", signal)
+	default:
+		return fmt.Sprintf("exited with code %d", code)
+	}
+}
+
+// watch lives through ready and draining. It returns what was lost, or nil if the worker is to be stopped.
+func (w *Worker) watch(exited <-chan struct{}) error {
+	p := w.pool
+	for {
+		select {
+		case <-w.mux.done:
+			return w.mux.err
+		case <-exited:
+			// The answers that it gave before it ended may still be on the way.
+			select {
+			case <-w.mux.done:
+			case <-time.After(drainTime):
+				w.mux.fail(io.ErrUnexpectedEOF) // a child of its own holds the connection open
+			}
+			return io.EOF
+		case <-w.wake:
+			if w.mux.ended() { // a lost worker is not one that was told to go
+				<-w.mux.done
+				return w.mux.err
+			}
+			p.mu.Lock()
+			if p.closing {
+				p.mu.Unlock()
+				return nil
+			}
+			if w.retire != "" && w.state == ready {
+				w.to(draining)
+				w.log.Info("worker takes no new calls", "reason", w.retire)
+			}
+			step := w.step()
+			p.mu.Unlock()
+			switch step {
+			case stepStop:
+				return nil
+			case stepTerminate:
+				w.climb()
+			}
+		}
+	}
+}
+
+type step uint8
+
+const (
+	stepNone step = iota
+	stepStop
+	stepTerminate
+)
+
+// step decides what a draining worker needs. pool.mu is held.
+func (w *Worker) step() step {
+	switch {
+	case w.state != draining:
+		return stepNone
+	case w.kill == nil && w.running == 0 && (w.sessions == 0 || w.left):
+		return stepStop
+	case w.overdue > 0 && w.overdue == w.running && (w.sessions == 0 || w.running == w.slots):
+		// Whatever runs here was given up long ago, and nobody else can be served.
+		return stepTerminate
+	}
+	return stepNone
+}
+
+// climb ends a worker whose cancelled calls do not: SIGTERM, then SIGKILL of its group. watch sees the exit.
+func (w *Worker) climb() {
+	p := w.pool
+	p.mu.Lock()
+	first := w.kill == nil
+	if first {
+		w.kill = time.AfterFunc(p.opts.StopTimeout/2, func() {
+			w.log.Warn("worker is killed", "reason", "a cancelled call goes on after SIGTERM", "command", w.stuck)
+			if proc := w.link.Process; proc != nil {
+				proc.kill()
+			}
+		})
+		p.stats.Terminated++
+	}
+	stuck := w.stuck
+	p.mu.Unlock()
+	if !first {
+		return
+	}
+	w.log.Warn("worker is terminated", "reason", "a cancelled call goes on", "command", stuck, "grace", p.opts.CancelGrace)
+	if proc := w.link.Process; proc != nil {
+		proc.terminate()
+		return
+	}
+	w.mux.fail(fmt.Errorf("%s did not end within %s of its cancellation", stuck, p.opts.CancelGrace))
+}
+
+// stop ends the worker: bye, the connection closed, then the process's ladder.
+func (w *Worker) stop() {
+	p := w.pool
+	p.mu.Lock()
+	w.to(stopping)
+	p.mu.Unlock()
+	w.mux.shutdown(ErrClosed)
+	if proc := w.link.Process; proc != nil {
+		if how := proc.stop(p.opts.StopTimeout); how != "exited" {
+			w.log.Warn("worker did not end by itself", "step", how)
+		}
+	} else {
+		timer := time.NewTimer(p.opts.StopTimeout)
+		defer timer.Stop()
+		select {
+		case <-w.mux.done:
+		case <-timer.C:
+		}
+	}
+	w.mux.fail(ErrClosed)
+	<-w.mux.done
+}
+
+// obituaryFor makes sure that the worker is gone, and says how it went.
+func (w *Worker) obituaryFor(cause error) *Obituary {
+	w.pool.mu.Lock()
+	o := &Obituary{Worker: w.String(), Adapter: w.link.Adapter}
+	if !errors.Is(cause, io.EOF) && !errors.Is(cause, io.ErrUnexpectedEOF) {
+		o.Cause = cause
+	}
+	if w.kill != nil {
+		o.Cause = fmt.Errorf("it was stopped because %s went on %s after it was cancelled", w.stuck, w.pool.opts.CancelGrace)
+	}
+	w.pool.mu.Unlock()
+	if proc := w.link.Process; proc != nil {
+		o.PID = proc.PID()
+		timer := time.NewTimer(drainTime) // a process that closes its connection is about to exit
+		select {
+		case <-proc.Done():
+		case <-timer.C:
+			proc.kill()
+			<-proc.Done()
+		}
+		timer.Stop()
+		o.ExitCode, o.Signal, o.OOM = proc.exit()
+		o.Stderr = proc.lastOutput()
+	}
+	w.mux.mu.Lock()
+	o.Doing = w.mux.doing
+	w.mux.mu.Unlock()
+	o.Age = time.Since(w.born)
+	return o
+}
+
+// leaves has the worker replaced when what runs there has ended, because its connection takes no more calls, of nobody.
+func (w *Worker) leaves(reason string) {
+	w.pool.mu.Lock()
+	w.left = true
+	if w.retire == "" {
+		w.retire = reason
+	}
+	w.pool.mu.Unlock()
+	signal(w.wake)
+}
+
+// open reports whether the worker takes calls of anybody. pool.mu is held.
+func (w *Worker) open() bool { return w.state == ready && w.retire == "" }
+
+// serving reports whether the worker takes calls of its own sessions. pool.mu is held.
+func (w *Worker) serving() bool { return !w.left && (w.state == ready || w.state == draining) }
+
+// to moves the worker to another state. pool.mu is held.
+func (w *Worker) to(next state) {
+	for _, s := range transitions[w.state] {
+		if s == next {
+			w.state = next
+			return
+		}
+	}
+	w.log.Error("impossible change of a worker's state", "from", w.state, "to", next)
+}
