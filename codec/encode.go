@@ -1,0 +1,414 @@
+package codec
+
+import (
+	"encoding"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+	"unicode/utf8"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// Encode writes v to w. An error is an *Error that names the path inside v; what was written by then is of no use.
+func Encode(w Writer, v any) error {
+	e := encoder{w: w}
+	if err := e.any(v); err != nil {
+		return asError(err)
+	}
+	return nil
+}
+
+type encoder struct {
+	w     Writer
+	depth int
+}
+
+// any writes a value of any type. Those that bodies are made of when their types are not known are written without reflection.
+func (e *encoder) any(v any) error {
+	switch v := v.(type) {
+	case nil:
+		e.w.Null()
+	case bool:
+		e.w.Bool(v)
+	case int:
+		e.w.Int(int64(v))
+	case int64:
+		e.w.Int(v)
+	case float64:
+		e.w.Float(v)
+	case string:
+		return e.text(v)
+	case []byte:
+		return e.bytes(v)
+	case time.Time:
+		return e.time(v)
+	case core.Array:
+		return e.array(&v)
+	case []any:
+		return e.list(v)
+	case map[string]any:
+		return e.dict(v)
+	default:
+		rv := reflect.ValueOf(v)
+		return e.value(planOf(rv.Type()), rv)
+	}
+	return nil
+}
+
+// value writes a value by its type's plan.
+func (e *encoder) value(p *plan, v reflect.Value) error {
+	if p.marshals != byNone {
+		text, err := marshalText(p, v)
+		if err != nil {
+			return err
+		}
+		return e.text(text)
+	}
+	switch p.form {
+	case formBool:
+		e.w.Bool(v.Bool())
+	case formInt:
+		e.w.Int(v.Int())
+	case formUint:
+		e.w.Uint(v.Uint())
+	case formFloat:
+		e.w.Float(v.Float())
+	case formText:
+		return e.text(v.String())
+	case formBytes:
+		return e.bytes(v.Bytes())
+	case formByteArray:
+		return e.bytes(addressable(v).Bytes())
+	case formTime:
+		return e.time(*addressable(v).Addr().Interface().(*time.Time))
+	case formArray:
+		return e.array(addressable(v).Addr().Interface().(*core.Array))
+	case formList:
+		switch {
+		case v.IsNil():
+			e.w.Null()
+			return nil
+		case p.typ == anyListType:
+			return e.list(v.Interface().([]any))
+		}
+		return e.elems(p, v)
+	case formFixed:
+		return e.elems(p, v)
+	case formMap:
+		switch {
+		case v.IsNil():
+			e.w.Null()
+			return nil
+		case p.typ == anyMapType:
+			return e.dict(v.Interface().(map[string]any))
+		}
+		return e.mapping(p, v)
+	case formStruct:
+		return e.record(p, v)
+	case formPointer:
+		if v.IsNil() {
+			e.w.Null()
+			return nil
+		}
+		if !p.loops {
+			return e.value(p.elem, v.Elem())
+		}
+		if err := e.enter(); err != nil {
+			return err
+		}
+		defer e.leave()
+		return e.value(p.elem, v.Elem())
+	case formInterface:
+		if v.IsNil() {
+			e.w.Null()
+			return nil
+		}
+		v = v.Elem()
+		return e.value(planOf(v.Type()), v)
+	default:
+		return fmt.Errorf("a %s can't be sent", v.Type())
+	}
+	return nil
+}
+
+func (e *encoder) enter() error {
+	if e.depth++; e.depth > MaxDepth {
+		return errDepth
+	}
+	return nil
+}
+
+func (e *encoder) leave() { e.depth-- }
+
+func (e *encoder) text(s string) error {
+	if err := checkText(s); err != nil {
+		return err
+	}
+	e.w.Text(s)
+	return nil
+}
+
+func (e *encoder) bytes(b []byte) error {
+	if b == nil {
+		e.w.Null()
+		return nil
+	}
+	if err := checkLen(len(b)); err != nil {
+		return err
+	}
+	e.w.Bytes(b)
+	return nil
+}
+
+func (e *encoder) time(t time.Time) error {
+	t = t.UTC()
+	if err := checkTime(t); err != nil {
+		return err
+	}
+	e.w.Time(t)
+	return nil
+}
+
+func (e *encoder) array(a *core.Array) error {
+	if err := checkArray(a); err != nil {
+		return err
+	}
+	e.w.Array(*a)
+	return nil
+}
+
+func (e *encoder) list(list []any) error {
+	if list == nil {
+		e.w.Null()
+		return nil
+	}
+	if err := e.enter(); err != nil {
+		return err
+	}
+	e.w.List(len(list))
+	for i, v := range list {
+		if err := e.any(v); err != nil {
+			return inElem(err, i)
+		}
+	}
+	e.w.EndList()
+	e.leave()
+	return nil
+}
+
+func (e *encoder) elems(p *plan, v reflect.Value) error {
+	if err := e.enter(); err != nil {
+		return err
+	}
+	n := v.Len()
+	e.w.List(n)
+	for i := range n {
+		if err := e.value(p.elem, v.Index(i)); err != nil {
+			return inElem(err, i)
+		}
+	}
+	e.w.EndList()
+	e.leave()
+	return nil
+}
+
+func (e *encoder) dict(m map[string]any) error {
+	if m == nil {
+		e.w.Null()
+		return nil
+	}
+	if err := e.enter(); err != nil {
+		return err
+	}
+	n, only := len(m), ""
+	if n == 1 {
+		for only = range m {
+		}
+	}
+	e.w.Map(n, only)
+	for k, v := range m {
+		if err := e.key(k); err != nil {
+			return err
+		}
+		if err := e.any(v); err != nil {
+			return inField(err, k)
+		}
+	}
+	e.w.EndMap(n, only)
+	e.leave()
+	return nil
+}
+
+func (e *encoder) key(k string) error {
+	if !utf8.ValidString(k) {
+		return inField(errors.New("the key is not valid UTF-8"), k)
+	}
+	if err := checkLen(len(k)); err != nil {
+		return err
+	}
+	e.w.Key(k)
+	return nil
+}
+
+func (e *encoder) mapping(p *plan, v reflect.Value) error {
+	if err := e.enter(); err != nil {
+		return err
+	}
+	n, only := v.Len(), ""
+	var seen map[string]bool // different keys may have the same text
+	if p.key.form != formText || p.key.marshals != byNone {
+		seen = make(map[string]bool, n)
+	}
+	for iter, i := v.MapRange(), 0; iter.Next(); i++ {
+		k, err := keyText(p.key, iter.Key())
+		if err != nil {
+			return err
+		}
+		if seen != nil {
+			if seen[k] {
+				return fmt.Errorf("two keys of the map have the text %q", cut(k))
+			}
+			seen[k] = true
+		}
+		if i == 0 {
+			if n == 1 {
+				only = k
+			}
+			e.w.Map(n, only)
+		}
+		if err := e.key(k); err != nil {
+			return err
+		}
+		if err := e.value(p.elem, iter.Value()); err != nil {
+			return inField(err, k)
+		}
+	}
+	if n == 0 {
+		e.w.Map(0, "")
+	}
+	e.w.EndMap(n, only)
+	e.leave()
+	return nil
+}
+
+func keyText(p *plan, k reflect.Value) (string, error) {
+	switch {
+	case p.marshals != byNone || p.form == formTime:
+		return marshalText(p, k)
+	case p.form == formText:
+		return k.String(), nil
+	}
+	return "", fmt.Errorf("a map with keys of type %s can't be sent; keys must be text", p.typ)
+}
+
+func (e *encoder) record(p *plan, v reflect.Value) error {
+	if p.opaque {
+		return fmt.Errorf("a %s can't be sent: all its fields are unexported", p.typ)
+	}
+	if err := e.enter(); err != nil {
+		return err
+	}
+	n, only := len(p.fields), ""
+	if p.optional {
+		n = 0
+		for i := range p.fields {
+			if f := &p.fields[i]; f.present(v) {
+				n++
+				only = f.name
+			}
+		}
+	} else if n == 1 {
+		only = p.fields[0].name
+	}
+	if n != 1 {
+		only = ""
+	}
+	e.w.Map(n, only)
+	for i := range p.fields {
+		f := &p.fields[i]
+		if p.optional && !f.present(v) {
+			continue
+		}
+		e.w.Key(f.name)
+		if err := e.value(f.plan, f.of(v)); err != nil {
+			return inField(err, f.name)
+		}
+	}
+	e.w.EndMap(n, only)
+	e.leave()
+	return nil
+}
+
+// of returns the field's value in a struct, or an invalid one if an embedded pointer on the way is nil.
+func (f *field) of(v reflect.Value) reflect.Value {
+	v = v.Field(f.index[0])
+	for _, i := range f.index[1:] {
+		if v.Kind() == reflect.Pointer {
+			if v.IsNil() {
+				return reflect.Value{}
+			}
+			v = v.Elem()
+		}
+		v = v.Field(i)
+	}
+	return v
+}
+
+func (f *field) present(v reflect.Value) bool {
+	v = f.of(v)
+	switch {
+	case !v.IsValid():
+		return false
+	case f.omitEmpty && isEmpty(v):
+		return false
+	case f.omitZero && f.isZero(v):
+		return false
+	}
+	return true
+}
+
+func (f *field) isZero(v reflect.Value) bool {
+	reference := v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface
+	if !f.zeroer || reference && v.IsNil() {
+		return v.IsZero()
+	}
+	if !reference {
+		v = addressable(v).Addr()
+	}
+	return v.Interface().(zeroer).IsZero()
+}
+
+// isEmpty is encoding/json's notion of empty: false, 0, nil and whatever has no elements, but no struct.
+func isEmpty(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Array, reflect.Map, reflect.Slice, reflect.String:
+		return v.Len() == 0
+	case reflect.Struct:
+		return false
+	}
+	return v.IsZero()
+}
+
+// marshalText calls MarshalText on a value whose plan says that it has one.
+func marshalText(p *plan, v reflect.Value) (string, error) {
+	if p.marshals == byPointer {
+		v = addressable(v).Addr()
+	}
+	text, err := v.Interface().(encoding.TextMarshaler).MarshalText()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", p.typ, err)
+	}
+	return string(text), nil
+}
+
+// addressable returns v, or a copy of it that can be pointed to.
+func addressable(v reflect.Value) reflect.Value {
+	if v.CanAddr() {
+		return v
+	}
+	c := reflect.New(v.Type()).Elem()
+	c.Set(v)
+	return c
+}

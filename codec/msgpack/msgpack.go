@@ -1,0 +1,53 @@
+// Package msgpack is the codec of MessagePack bodies: the plain types, timestamps as extension -1 and arrays as extension 1. The rules of
+// values are those of package codec, the notation that of docs/protocol.md.
+//
+// github.com/vmihailenco/msgpack supplies the tokens. Its way of filling Go values is not used: it believes what headers claim, recurses
+// without a limit and turns large integers into negative ones.
+package msgpack
+
+import (
+	"sync"
+
+	"github.com/snakepit-go/snakepit/codec"
+)
+
+// Codec implements core.Codec. Its zero value is ready.
+type Codec struct{}
+
+// Name returns "msgpack".
+func (Codec) Name() string { return "msgpack" }
+
+// Append appends v as MessagePack, each value in its shortest form.
+func (Codec) Append(dst []byte, v any) ([]byte, error) {
+	w := writers.Get().(*writer)
+	w.b = dst
+	err := codec.Encode(w, v)
+	b := w.b
+	w.b = nil
+	writers.Put(w)
+	if err != nil {
+		return dst, err
+	}
+	return b, nil
+}
+
+// Decode decodes one MessagePack value, the whole of b, into v.
+func (Codec) Decode(b []byte, v any) error {
+	r := readers.Get().(*reader)
+	r.b = b
+	err := codec.Decode(r, v)
+	r.source = source{}
+	readers.Put(r)
+	return err
+}
+
+var (
+	writers = sync.Pool{New: func() any { return newWriter() }}
+	readers = sync.Pool{New: func() any { return newReader() }}
+)
+
+// extArray is the extension of arrays, extTime the standard's own of timestamps.
+const (
+	extArray = 1
+	extTime  = -1
+)

@@ -1,0 +1,252 @@
+package codec
+
+import (
+	"encoding"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// form is how values of a Go type travel.
+type form uint8
+
+const (
+	formNone form = iota // not at all
+	formBool
+	formInt
+	formUint
+	formFloat
+	formText
+	formBytes     // []byte
+	formByteArray // [n]byte
+	formTime
+	formArray // core.Array
+	formList  // slice
+	formFixed // Go array
+	formMap
+	formStruct
+	formPointer
+	formInterface
+)
+
+// plan is what the walker has to know of a type. It is made once and never changed; plans of recursive types point to each other.
+type plan struct {
+	typ        reflect.Type
+	form       form
+	marshals   marshaling // travels as text by its own methods
+	unmarshals bool       // a pointer to it is an encoding.TextUnmarshaler
+	loops      bool       // a pointer to a pointer or interface: those can be cycles that contain no list or map
+	elem       *plan      // of pointer, list and map
+	key        *plan      // of map
+	fields     []field    // of struct, in order
+	byName     map[string]int
+	optional   bool // some field may be absent from a value
+	opaque     bool // a struct all of whose fields are unexported
+}
+
+type marshaling uint8
+
+const (
+	byNone marshaling = iota
+	byValue
+	byPointer // the method has a pointer receiver
+)
+
+type field struct {
+	name      string
+	index     []int // the way through embedded structs
+	tagged    bool
+	omitEmpty bool
+	omitZero  bool
+	zeroer    bool // has its own IsZero
+	plan      *plan
+}
+
+var (
+	timeType            = reflect.TypeFor[time.Time]()
+	arrayType           = reflect.TypeFor[core.Array]()
+	anyMapType          = reflect.TypeFor[map[string]any]()
+	anyListType         = reflect.TypeFor[[]any]()
+	textMarshalerType   = reflect.TypeFor[encoding.TextMarshaler]()
+	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
+	zeroerType          = reflect.TypeFor[zeroer]()
+)
+
+type zeroer interface{ IsZero() bool }
+
+var plans sync.Map // reflect.Type to *plan, whole ones only
+
+// planOf returns the plan for a type, making it at first.
+func planOf(t reflect.Type) *plan {
+	if p, ok := plans.Load(t); ok {
+		return p.(*plan)
+	}
+	made := planner{}
+	p := made.plan(t)
+	for t, p := range made {
+		plans.LoadOrStore(t, p)
+	}
+	return p
+}
+
+// planner makes the plans for a type and all that it contains. It holds those that are not finished yet, for types that contain themselves.
+type planner map[reflect.Type]*plan
+
+func (m planner) plan(t reflect.Type) *plan {
+	if p, ok := plans.Load(t); ok {
+		return p.(*plan)
+	}
+	if p, ok := m[t]; ok {
+		return p
+	}
+	p := &plan{typ: t}
+	m[t] = p
+	switch t.Kind() {
+	case reflect.Bool:
+		p.form = formBool
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		p.form = formInt
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		p.form = formUint
+	case reflect.Float32, reflect.Float64:
+		p.form = formFloat
+	case reflect.String:
+		p.form = formText
+	case reflect.Slice, reflect.Array:
+		p.elem = m.plan(t.Elem())
+		bytes := t.Elem().Kind() == reflect.Uint8 && !isText(t.Elem())
+		switch slice := t.Kind() == reflect.Slice; {
+		case bytes && slice:
+			p.form = formBytes
+		case bytes:
+			p.form = formByteArray
+		case slice:
+			p.form = formList
+		default:
+			p.form = formFixed
+		}
+	case reflect.Map:
+		p.key, p.elem = m.plan(t.Key()), m.plan(t.Elem())
+		p.form = formMap
+	case reflect.Struct:
+		switch t {
+		case timeType:
+			p.form = formTime
+			p.unmarshals = true // an ISO text is welcome too
+			return p
+		case arrayType:
+			p.form = formArray
+			return p
+		}
+		p.form = formStruct
+		m.fields(p)
+	case reflect.Pointer:
+		p.elem = m.plan(t.Elem())
+		p.form = formPointer
+		p.loops = t.Elem().Kind() == reflect.Pointer || t.Elem().Kind() == reflect.Interface
+		return p // text or not is the element's business
+	case reflect.Interface:
+		p.form = formInterface
+		return p // and here the dynamic type's
+	}
+	switch {
+	case t.Implements(textMarshalerType):
+		p.marshals = byValue
+	case reflect.PointerTo(t).Implements(textMarshalerType):
+		p.marshals = byPointer
+	}
+	p.unmarshals = reflect.PointerTo(t).Implements(textUnmarshalerType)
+	return p
+}
+
+// isText reports whether a type has text methods of its own.
+func isText(t reflect.Type) bool {
+	return reflect.PointerTo(t).Implements(textMarshalerType) || reflect.PointerTo(t).Implements(textUnmarshalerType)
+}
+
+// fields finds the fields of a struct as encoding/json does: level by level through the embedded structs; of equal names the least
+// nested wins, then the one with a tag, and if several are left, none.
+func (m planner) fields(p *plan) {
+	type level struct {
+		typ   reflect.Type
+		index []int
+	}
+	var found []field
+	visited := map[reflect.Type]bool{}
+	p.opaque = p.typ.NumField() > 0
+	for next := []level{{typ: p.typ}}; len(next) > 0; {
+		current, times := next, map[reflect.Type]int{}
+		next = nil
+		for _, l := range current {
+			if times[l.typ]++; visited[l.typ] || times[l.typ] > 2 { // twice on one level: its fields hide each other
+				continue
+			}
+			for i := range l.typ.NumField() {
+				f := l.typ.Field(i)
+				embedded := f.Type
+				if f.Anonymous && embedded.Kind() == reflect.Pointer {
+					embedded = embedded.Elem()
+				}
+				inner := f.Anonymous && embedded.Kind() == reflect.Struct
+				if !f.IsExported() && !inner {
+					continue
+				}
+				p.opaque = false
+				tag := f.Tag.Get("json")
+				if tag == "-" {
+					continue
+				}
+				name, options, _ := strings.Cut(tag, ",")
+				index := append(slices.Clip(l.index), i)
+				if inner && name == "" && embedded != timeType && embedded != arrayType && !isText(embedded) {
+					next = append(next, level{embedded, index})
+				} else if f.IsExported() {
+					found = append(found, m.field(f, name, options, index))
+				}
+			}
+		}
+		for typ := range times {
+			visited[typ] = true
+		}
+	}
+	p.byName = map[string]int{}
+	for _, f := range found {
+		if !wins(f, found) {
+			continue
+		}
+		p.byName[f.name] = len(p.fields)
+		p.fields = append(p.fields, f)
+		p.optional = p.optional || f.omitEmpty || f.omitZero || len(f.index) > 1
+	}
+}
+
+func (m planner) field(f reflect.StructField, name, options string, index []int) field {
+	made := field{name: name, index: index, tagged: name != "", plan: m.plan(f.Type)}
+	made.zeroer = f.Type.Implements(zeroerType) || reflect.PointerTo(f.Type).Implements(zeroerType)
+	if name == "" || !utf8.ValidString(name) {
+		made.name = f.Name
+	}
+	for option := range strings.SplitSeq(options, ",") {
+		made.omitEmpty = made.omitEmpty || option == "omitempty"
+		made.omitZero = made.omitZero || option == "omitzero"
+	}
+	return made
+}
+
+// wins reports whether no other field takes the name from f, or spoils it for both.
+func wins(f field, all []field) bool {
+	for _, other := range all {
+		if other.name != f.name || slices.Equal(other.index, f.index) {
+			continue
+		}
+		if a, b := len(other.index), len(f.index); a < b || a == b && (other.tagged || !f.tagged) {
+			return false
+		}
+	}
+	return true
+}
