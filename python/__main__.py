@@ -1,0 +1,37 @@
+"""What the host starts: ``python <this folder> worker.py args...``.
+
+Python has put this folder in front of sys.path. Whatever PYTHONPATH names is moved behind the standard library and the installed
+packages until the bridge has booted, so that a stray ``json.py`` or ``grpc.py`` cannot take the place of what the bridge imports.
+"""
+
+import os
+import sys
+
+if sys.version_info < (3, 8):  # noqa: UP036 (every Python can parse this file, so that an old one says what is wrong)
+    message = "Python %d.%d is too old for a worker: it needs 3.8 or later" % sys.version_info[:2]  # noqa: UP031
+    message += "; make a new virtual environment, or set SNAKEPIT_PYTHON to a newer Python"
+    sys.stderr.write("%s (this is %s)\n" % (message, sys.executable))  # noqa: UP031
+    if os.environ.get("SNAKEPIT_CONTROL_FD"):
+        report = '{"failed": {"type": "RuntimeError", "message": "' + message + '"}}\n'
+        os.write(int(os.environ["SNAKEPIT_CONTROL_FD"]), report.encode("ascii"))
+    sys.exit(1)
+
+here = os.path.abspath(sys.path[0])
+stray = {os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+original = sys.path[1:]
+sys.path[1:] = sorted(original, key=lambda entry: os.path.abspath(entry) in stray)
+sys.path[0] = here
+if os.environ.get("SNAKEPIT_CACHE") and not sys.pycache_prefix and not os.access(here, os.W_OK):
+    sys.pycache_prefix = os.path.join(os.environ["SNAKEPIT_CACHE"], "pycache")
+
+# A start-up hook may have imported another copy of the bridge: this one serves, and boot warns.
+other = getattr(sys.modules.get("snakepit_bridge"), "__file__", None)
+if other is not None and os.path.dirname(os.path.dirname(os.path.abspath(other))) != here:
+    for module in [name for name in sys.modules if name.split(".")[0] == "snakepit_bridge"]:
+        del sys.modules[module]
+else:
+    other = None
+
+from snakepit_bridge import _boot  # noqa: E402
+
+sys.exit(_boot.main(here, original, sys.argv[1:], other))

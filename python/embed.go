@@ -1,0 +1,139 @@
+// Package python makes core.Commands of workers written in Python. It carries the worker's side, the Python package snakepit_bridge,
+// inside the Go binary: a program needs no pip install for JSON over stdio, and both sides always fit together.
+package python
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// The patterns name files, not folders, so that compiled files and tests stay out and files that begin with an underscore come along.
+//
+//go:embed __main__.py snakepit_bridge/*.py snakepit_bridge/*/*.py snakepit_bridge/py.typed
+var bridge embed.FS
+
+// Program is a worker written in Python. Only Script is required.
+type Program struct {
+	// Script is the worker's file. A relative path is relative to the host's working folder, or to the root of FS if that is set.
+	Script string
+	// FS holds a worker that is embedded in the Go binary. All of it is unpacked, so the script may import and read what lies beside it.
+	FS fs.FS
+	// Args are the script's own arguments.
+	Args []string
+	// Env is added to the host's environment, "KEY=value".
+	Env []string
+	// Dir is the worker's working folder. "" means the host's.
+	Dir string
+	// Interpreter is the Python to run, a path or a name to look up in PATH. "" means the first of: SNAKEPIT_PYTHON; an active virtual
+	// environment (VIRTUAL_ENV, then CONDA_PREFIX unless it is conda's base); a folder .venv or venv that is a virtual environment,
+	// beside the script or in a folder above it, up to the outermost project (a folder with .git, go.mod or pyproject.toml, or the
+	// working folder), where an embedded script counts as lying in the working folder; python3 and python in PATH.
+	Interpreter string
+	// Cache is the one folder that is written to, with a folder "snakepit" in it for the unpacked files and what Python compiles of them.
+	// "" means the user's cache folder, or where that can't be written, os.TempDir().
+	Cache string
+}
+
+// Command unpacks what is embedded, chooses the interpreter and returns the command that starts the worker. It may be called from
+// many goroutines and processes at once. Its errors name what was looked for and what to do.
+func (p Program) Command() (core.Command, error) {
+	cmd, err := p.command()
+	if err != nil {
+		return core.Command{}, fmt.Errorf("python worker: %w", err)
+	}
+	return cmd, nil
+}
+
+func (p Program) command() (core.Command, error) {
+	script, err := p.find()
+	if err != nil {
+		return core.Command{}, err
+	}
+	folder := filepath.Dir(script)
+	if p.FS != nil {
+		if folder, err = os.Getwd(); err != nil {
+			return core.Command{}, err
+		}
+	}
+	interpreter, err := p.interpreter(folder)
+	if err != nil {
+		return core.Command{}, err
+	}
+	cache, boot, err := p.unpack("bridge", bridge)
+	if err != nil {
+		return core.Command{}, err
+	}
+	if p.FS != nil {
+		_, root, err := p.unpack("worker", p.FS)
+		if err != nil {
+			return core.Command{}, err
+		}
+		script = filepath.Join(root, filepath.FromSlash(script))
+	}
+	return core.Command{
+		Path:    interpreter,
+		Args:    append([]string{boot, script}, p.Args...),
+		Dir:     p.Dir,
+		Env:     append([]string{"SNAKEPIT_CACHE=" + cache}, p.Env...),
+		Reports: true,
+	}, nil
+}
+
+// find returns the script's absolute path, or its path inside FS, and makes sure that it is there.
+func (p Program) find() (string, error) {
+	if p.Script == "" {
+		return "", errors.New("no script: set Program.Script to the worker's .py file")
+	}
+	if p.FS != nil {
+		name := path.Clean(p.Script)
+		info, err := fs.Stat(p.FS, name)
+		if err != nil {
+			return "", fmt.Errorf("script %q in the embedded files (%s): %w", p.Script, listing(p.FS), err)
+		}
+		if info.IsDir() {
+			return "", fmt.Errorf("script %q in the embedded files is a folder: name the .py file", p.Script)
+		}
+		return name, nil
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	script := p.Script
+	if !filepath.IsAbs(script) {
+		script = filepath.Join(cwd, script)
+	}
+	info, err := os.Stat(script)
+	if err != nil {
+		return "", fmt.Errorf("script %q: %w (the working folder is %s); name an existing file, best by its absolute path", p.Script, err, cwd)
+	}
+	if info.IsDir() {
+		return "", fmt.Errorf("script %q is a folder (the working folder is %s): name the .py file", p.Script, cwd)
+	}
+	return script, nil
+}
+
+// listing tells what is at the root of embedded files, because the usual mistake is a folder too many or too few.
+func listing(fsys fs.FS) string {
+	entries, err := fs.ReadDir(fsys, ".")
+	if err != nil {
+		return err.Error()
+	}
+	const most = 8
+	names := []string{}
+	for _, e := range entries[:min(most, len(entries))] {
+		names = append(names, e.Name())
+	}
+	if len(entries) > most {
+		names = append(names, "...")
+	}
+	return "which have " + strings.Join(names, ", ")
+}

@@ -1,0 +1,184 @@
+package python
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// oldest is the oldest version of Python that runs a worker, major and minor.
+var oldest = [2]int{3, 8}
+
+// interpreter finds the Python to run, in the order that Program.Interpreter states. Local virtual environments are looked for in folder
+// and above it.
+func (p Program) interpreter(folder string) (string, error) {
+	if p.Interpreter != "" {
+		return p.named("Program.Interpreter", p.Interpreter)
+	}
+	if name := p.getenv("SNAKEPIT_PYTHON"); name != "" {
+		return p.named("SNAKEPIT_PYTHON", name)
+	}
+	if env := p.getenv("VIRTUAL_ENV"); env != "" {
+		return inside("VIRTUAL_ENV", env)
+	}
+	// Conda activates its base in every shell; that one is no choice of this project's, and PATH leads there anyway.
+	if env := p.getenv("CONDA_PREFIX"); env != "" && p.getenv("CONDA_DEFAULT_ENV") != "base" {
+		return inside("CONDA_PREFIX", env)
+	}
+	folders := projectFolders(folder)
+	for _, dir := range folders {
+		for _, name := range []string{".venv", "venv"} {
+			env := filepath.Join(dir, name)
+			if _, err := os.Stat(filepath.Join(env, "pyvenv.cfg")); err == nil && trusted(env, folder) {
+				return inside("the virtual environment", env)
+			}
+		}
+	}
+	names := []string{"python3", "python"}
+	if runtime.GOOS == "windows" {
+		names = []string{"python", "python3"} // there python3 is often a stub that opens a shop
+	}
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return p.unshim(path)
+		}
+	}
+	return "", fmt.Errorf("no Python found: SNAKEPIT_PYTHON, VIRTUAL_ENV and CONDA_PREFIX are not set, no .venv or venv in %s, and no "+
+		"python3 or python in PATH; install Python %d.%d or later, or set SNAKEPIT_PYTHON or Program.Interpreter to one",
+		strings.Join(folders, ", "), oldest[0], oldest[1])
+}
+
+// named looks up an interpreter that the user chose. what says where.
+func (p Program) named(what, name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("%s is %q: %w; set it to a Python executable", what, name, err)
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return "", err
+	}
+	return p.unshim(path)
+}
+
+// inside returns the interpreter of a virtual environment. Its symbolic link is kept: Python finds the environment's packages by it.
+func inside(what, env string) (string, error) {
+	env, err := filepath.Abs(env)
+	if err != nil {
+		return "", err
+	}
+	candidates := []string{"bin/python3", "bin/python"}
+	if runtime.GOOS == "windows" {
+		candidates = []string{`Scripts\python.exe`, "python.exe"}
+	}
+	for _, name := range candidates {
+		path := filepath.Join(env, name)
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		if v, ok := configured(env); ok && (v[0] < oldest[0] || v[0] == oldest[0] && v[1] < oldest[1]) {
+			return "", fmt.Errorf("%s %s has Python %d.%d, but a worker needs %d.%d or later; make it anew with a newer Python, "+
+				"or set SNAKEPIT_PYTHON", what, env, v[0], v[1], oldest[0], oldest[1])
+		}
+		return path, nil
+	}
+	return "", fmt.Errorf("%s %s has no working %s; make it anew (python3 -m venv %s), or set SNAKEPIT_PYTHON", what, env,
+		strings.Join(candidates, " or "), env)
+}
+
+// configured returns the version that a virtual environment was made for, from its pyvenv.cfg, which costs no process.
+func configured(env string) (v [2]int, ok bool) {
+	text, err := os.ReadFile(filepath.Join(env, "pyvenv.cfg"))
+	if err != nil {
+		return v, false
+	}
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(line, "=")
+		if key = strings.TrimSpace(key); key != "version" && key != "version_info" {
+			continue
+		}
+		parts := strings.Split(strings.TrimSpace(value), ".")
+		if len(parts) < 2 {
+			continue
+		}
+		major, err1 := strconv.Atoi(parts[0])
+		minor, err2 := strconv.Atoi(parts[1])
+		if errors.Join(err1, err2) == nil {
+			return [2]int{major, minor}, true
+		}
+	}
+	return v, false
+}
+
+// projectFolders returns start and the folders above it, up to the outermost one that is a project, so that nothing is found in folders
+// such as / or /tmp.
+func projectFolders(start string) []string {
+	cwd, _ := os.Getwd()
+	var folders []string
+	last := 1
+	for dir := start; ; dir = filepath.Dir(dir) {
+		folders = append(folders, dir)
+		project := dir == cwd
+		for _, mark := range []string{".git", "go.mod", "pyproject.toml"} {
+			_, err := os.Stat(filepath.Join(dir, mark))
+			project = project || err == nil
+		}
+		if project {
+			last = len(folders)
+		}
+		if dir == filepath.Dir(dir) {
+			return folders[:last]
+		}
+	}
+}
+
+// unshim returns the interpreter that a version manager's shim stands for. The shims of pyenv and asdf are shell scripts that add
+// some 50 ms to each start. Other scripts that a user may have put before Python are left alone: they do something.
+func (p Program) unshim(path string) (string, error) {
+	if filepath.Base(filepath.Dir(path)) != "shims" || !isScript(path) {
+		return path, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, "-c", "import sys; sys.stdout.write(sys.executable)")
+	cmd.Dir = p.Dir // a version manager's choice depends on it
+	cmd.Env = append(os.Environ(), p.Env...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("the shim %s does not start Python: %w: %s; choose a version for it, or set SNAKEPIT_PYTHON", path, err,
+			strings.Join(strings.Fields(stderr.String()), " "))
+	}
+	if len(out) == 0 {
+		return path, nil
+	}
+	return string(out), nil
+}
+
+func isScript(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var head [2]byte
+	n, _ := f.Read(head[:])
+	return string(head[:n]) == "#!"
+}
+
+// getenv reads a variable as the worker will see it: Env goes before the host's environment, the last entry first.
+func (p Program) getenv(key string) string {
+	for i := len(p.Env) - 1; i >= 0; i-- {
+		if k, v, _ := strings.Cut(p.Env[i], "="); k == key {
+			return v
+		}
+	}
+	return os.Getenv(key)
+}

@@ -1,0 +1,40 @@
+"""Serves Python functions to a Snakepit host.
+
+    from snakepit_bridge import Worker
+
+    worker = Worker()
+
+    @worker.command
+    def compute(operation: str, a: float, b: float) -> float: ...
+
+    if __name__ == "__main__":
+        worker.run()
+
+See `Worker` for what a command may be, and `Context` for what it can ask of its call.
+"""
+
+from ._context import AsyncContext, AsyncInput, AsyncStream, Context, Input, Session, Stream
+from ._errors import Cancelled, Disconnected, ItemError, RemoteError, SnakepitError
+from ._values import Array, BadValue
+from ._version import __version__
+from ._worker import Worker, command
+
+__all__ = [
+    "Array",
+    "AsyncContext",
+    "AsyncInput",
+    "AsyncStream",
+    "BadValue",
+    "Cancelled",
+    "Context",
+    "Disconnected",
+    "Input",
+    "ItemError",
+    "RemoteError",
+    "Session",
+    "SnakepitError",
+    "Stream",
+    "Worker",
+    "__version__",
+    "command",
+]

@@ -1,0 +1,9 @@
+"""``python -m snakepit_bridge worker.py``: prints what a worker file offers, or serves it if a host started this."""
+
+import os
+import sys
+
+from snakepit_bridge import _boot
+
+here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.exit(_boot.main(here, [entry for entry in sys.path[1:] if entry != here], sys.argv[1:], None))

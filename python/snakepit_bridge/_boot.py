@@ -1,0 +1,340 @@
+"""Starts a worker: transport, report, the user's program, hello, calls, tear-down, in this order."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence
+
+from ._errors import Disconnected, ProtocolError, describe, plain, render
+from ._late import stdlib_first
+from ._version import __version__
+from .transport import ERROR, Launch, Transport, Unavailable
+
+if TYPE_CHECKING:
+    from ._runner import Runner
+    from ._worker import Worker
+
+_TRANSPORTS = {
+    "jsonstdio": ("_jsonstdio", "JsonStdio"),
+    "msgpack": ("_msgpack", "MsgpackSocket"),
+    "grpc": ("grpc.transport", "GrpcTransport"),
+}
+_PACKAGES = {"msgpack": "'msgpack>=1.0.3'", "grpc": "'grpcio>=1.50' 'protobuf>=3.20.3'"}
+
+_USAGE = """usage: python {file} worker.py
+
+Shows the commands of a worker file. A Snakepit host starts it the same way and serves them.
+"""
+
+
+class Host:
+    """The host that started this process.
+
+    Attributes:
+        exit_code: What the process ends with, once it has served; None before.
+    """
+
+    def __init__(self, launch: Launch, transport: Transport) -> None:
+        self.launch = launch
+        self.transport = transport
+        self.forked = False
+        self.exit_code: Optional[int] = None
+        self._runner: Optional[Runner] = None
+        self._early_logs: Deque[Dict[str, Any]] = deque(maxlen=1000)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._in_child)
+
+    def serve(self, worker: Worker) -> None:
+        """Serves until the host has gone."""
+        if self.exit_code is not None:
+            raise RuntimeError("this process has served already: call run() of one worker, once")
+        from . import _modes
+        from ._runner import Runner
+
+        launch = self.launch
+        runner = Runner(self.transport, worker._plans(), worker.concurrency, worker.queue, launch.index, launch.worker_token)
+        runner.logs.extend(self._early_logs)
+        self._runner = runner
+        runner.mode = _modes.choose(runner, worker._needs_loop())
+        closing: List[Callable[[], Any]] = []
+        if launch.lifeline_fd is not None:
+            threading.Thread(target=self._watch, args=(launch.lifeline_fd, runner), name="snakepit-lifeline", daemon=True).start()
+        try:
+            set_up(runner, worker, closing)
+        except BaseException as exc:
+            self.refuse(describe(exc))
+        try:
+            runner.greet()
+            runner.mode.serve()
+        except ProtocolError as exc:
+            runner.violated(str(exc))
+        except (Disconnected, OSError):
+            runner.lost()
+        self.exit_code = runner.exit_code
+        tear_down(runner, closing)
+        runner.close()
+
+    def log(self, record: Dict[str, Any]) -> None:
+        """Sends a log record, or keeps it until there is a runner."""
+        if self._runner is not None:
+            self._runner.log(record)
+        else:
+            self._early_logs.append(record)
+
+    def refuse(self, error: Dict[str, Any]) -> NoReturn:
+        """Tells the host, instead of hello, that this worker can't serve."""
+        if error["type"] == "ModuleNotFoundError":
+            with stdlib_first():
+                import shlex
+            remedy = f"install the package that has it for this interpreter: {shlex.quote(sys.executable)} -m pip install ..."
+            error["notes"] = [*error.get("notes", ()), remedy]
+        try:
+            self.transport.write([{"kind": ERROR, "id": 0, "body": json.dumps(error).encode()}])
+            self.transport.close()
+        except OSError:  # the host is gone; standard error is all that is left
+            print(render(error), file=sys.stderr)
+        for record in self._early_logs:
+            print("{level}: {logger}: {message}".format(**record), file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # threads that the program has started must not keep it
+
+    def _in_child(self) -> None:
+        self.forked = True
+        if self.launch.lifeline_fd is not None:
+            os.close(self.launch.lifeline_fd)
+            self.launch.lifeline_fd = None
+        self.transport.close_in_child()
+        if self._runner is not None:
+            self._runner.in_child()
+
+    def _watch(self, lifeline: int, runner: Runner) -> None:
+        """Waits for the lifeline's end of file. The connection's may never come, as long as the host has not even dialled."""
+        try:
+            os.read(lifeline, 1)
+        except OSError:
+            return
+        if not runner.forked:
+            runner.lost()
+            self.transport.close()
+
+
+def set_up(runner: Runner, worker: Worker, closing: List[Callable[[], Any]]) -> None:
+    """Makes the worker's services, and notes in closing what ends them."""
+    from ._worker import Plan
+
+    for cls, marked in worker._services:
+        instance: List[Any] = []
+        runner.mode.hook(lambda cls=cls, instance=instance: instance.append(cls()))  # type: ignore[misc]
+        service = instance[0]
+        hooks = {name: getattr(service, name) for name in ("setup", "close") if name not in marked.values() and hasattr(service, name)}
+        if "close" in hooks:
+            closing.append(hooks["close"])
+        if "setup" in hooks:
+            runner.mode.hook(hooks["setup"])
+        for name, attribute in marked.items():
+            runner.plans[name] = Plan(name, getattr(service, attribute))
+
+
+def tear_down(runner: Runner, closing: Sequence[Callable[[], Any]]) -> None:
+    """Ends the services, the newest first."""
+    if runner.aide.doom is not None:
+        runner.aide.doom_after(10.0)
+    for close in reversed(closing):
+        try:
+            runner.mode.hook(close)
+        except BaseException as exc:  # the others still have to be ended
+            print(render(describe(exc)), file=sys.stderr, flush=True)
+    runner.mode.close()
+
+
+_host: Optional[Host] = None
+_shown: List[Worker] = []
+
+
+def main(here: str, original: Sequence[str], args: Sequence[str], other: Optional[str]) -> int:
+    """Serves a script to the host that started this process; without one, shows what the script offers.
+
+    Args:
+        here: The folder that holds this package.
+        original: sys.path as Python made it, without that folder.
+        args: The script and its arguments.
+        other: The file of another copy of the package that had been imported before this one, or None.
+
+    Returns:
+        The process's exit code.
+    """
+    if not os.environ.get("SNAKEPIT_PROTOCOL"):
+        return _by_hand(here, original, args)
+    host = _connect(Launch.take())
+    script = args[0] if args else ""
+    # What serving needs comes before the program's folder is in sys.path, and files there that have such names.
+    from . import _logging, _modes, _runner  # noqa: F401
+    from ._codecs import get_codec
+    from ._loader import prepare, run_script
+    from ._worker import NoWorker, only_worker
+
+    for codec in host.transport.codecs:
+        get_codec(codec)
+    for message in _other_copies(here, original, other):
+        host.log({"level": "warn", "logger": "snakepit_bridge", "message": message})
+    _logging.install(host)
+    prepare(script, args[1:], here, original)
+    try:
+        if not script:
+            raise FileNotFoundError("no worker script was named")
+        namespace = run_script(script)
+        if host.exit_code is None:
+            host.serve(only_worker(namespace, script))
+    except SystemExit as exc:
+        if host.exit_code is None:
+            host.refuse(plain("SystemExit", f"{script} ended by itself with exit code {exc.code!r} before it served"))
+        raise
+    except NoWorker as exc:
+        host.refuse(plain("NoWorker", str(exc)))
+    except BaseException as exc:
+        if host.exit_code is not None:
+            raise
+        host.refuse(describe(exc))
+    return host.exit_code or 0
+
+
+def run(worker: Worker) -> None:
+    """Does what `Worker.run` says."""
+    if _host is not None:
+        _host.serve(worker)
+    elif os.environ.get("SNAKEPIT_PROTOCOL"):  # the host started the script directly
+        from . import _logging
+
+        host = _connect(Launch.take())
+        _logging.install(host)
+        host.serve(worker)
+        sys.exit(host.exit_code)
+    else:
+        _show(worker, sys.argv[0] or "worker.py")
+
+
+def _connect(launch: Launch) -> Host:
+    """Builds the transport and reports. If that fails, the process ends here."""
+    global _host
+    os.environ.pop("SNAKEPIT_PROTOCOL", None)  # what this process starts is nobody's worker
+    for fd in (launch.control_fd, launch.lifeline_fd, launch.conn_fd):
+        if fd is not None:
+            os.set_inheritable(fd, False)
+    try:
+        transport = _transport_class(launch.protocol)(launch)
+    except Unavailable as exc:
+        _report(launch, {"unavailable": str(exc), "remedy": exc.remedy})
+    except ImportError as exc:
+        package = _PACKAGES.get(launch.protocol)
+        _report(launch, {"unavailable": str(exc), "remedy": f"{sys.executable} -m pip install {package}" if package else ""})
+    except Exception as exc:
+        _report(launch, {"failed": describe(exc)})
+    else:
+        import signal
+
+        from ._capture import redirect
+
+        redirect()
+        # Ctrl-C in a terminal reaches all of its processes, but when to end is the host's decision. What this process starts is not
+        # affected: a handler is not inherited, as SIG_IGN would be.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        _report(launch, {"endpoint": transport.endpoint} if transport.endpoint else {})
+        _host = Host(launch, transport)
+        return _host
+    sys.exit(1)
+
+
+def _transport_class(protocol: str) -> Any:
+    from importlib import import_module
+
+    if protocol in _TRANSPORTS:
+        module, name = _TRANSPORTS[protocol]
+        return getattr(import_module(f"{__package__}.{module}"), name)
+    module, _, name = protocol.partition(":")
+    if not name:
+        raise Unavailable(f"no protocol is called {protocol!r}; there are {', '.join(_TRANSPORTS)}, and module:Class for one of your own")
+    saved = sys.path[:]
+    if len(sys.argv) > 1:  # it may lie beside the script
+        sys.path.append(os.path.dirname(os.path.abspath(sys.argv[1])))
+    try:
+        return getattr(import_module(module), name)
+    finally:
+        sys.path[:] = saved
+
+
+def _report(launch: Launch, report: Dict[str, Any]) -> None:
+    line = json.dumps(report).encode() + b"\n"
+    if launch.control_fd is None:
+        if "unavailable" in report or "failed" in report:
+            sys.stderr.write(line.decode())
+        return
+    try:
+        with open(launch.control_fd, "wb") as control:
+            control.write(line)
+    except OSError:  # the host is gone, which the connection will tell too
+        pass
+
+
+def _other_copies(here: str, original: Sequence[str], imported: Optional[str]) -> List[str]:
+    """Returns warnings about other versions of this package that the program could mean."""
+    own = os.path.join(here, "snakepit_bridge", "__init__.py")
+    places = [os.path.join(entry, "snakepit_bridge", "__init__.py") for entry in original]
+    if imported is not None:
+        places.insert(0, imported)
+    for place in dict.fromkeys(places):
+        if place == own or not os.path.isfile(place):
+            continue
+        version = _version_at(os.path.dirname(place))
+        if version != __version__:
+            return [
+                f"snakepit_bridge {__version__} of {os.path.dirname(own)} serves this worker, not the {version} of "
+                f"{os.path.dirname(place)}; install the same version, or none"
+            ]
+    return []
+
+
+def _version_at(folder: str) -> str:
+    """Returns the version that a copy states, without importing it."""
+    for name in ("_version.py", "__init__.py"):
+        try:
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                found = re.search(r"""^__version__\s*=\s*["']([^"']+)["']""", file.read(1 << 16), re.MULTILINE)
+        except (OSError, ValueError):
+            continue
+        if found:
+            return found.group(1)
+    return "unknown version"
+
+
+def _by_hand(here: str, original: Sequence[str], args: Sequence[str]) -> int:
+    if not args or args[0] in ("-h", "--help"):
+        print(_USAGE.format(file=here), end="")
+        return 0
+    from ._loader import prepare, run_script
+    from ._worker import NoWorker, only_worker
+
+    prepare(args[0], args[1:], here, original)
+    namespace = run_script(args[0])
+    if not _shown:
+        try:
+            _show(only_worker(namespace, args[0]), args[0])
+        except NoWorker as exc:
+            print(exc, file=sys.stderr)
+            return 1
+    return 0
+
+
+def _show(worker: Worker, script: str) -> None:
+    from ._builtins import usage
+
+    _shown.append(worker)
+    print(f"{os.path.basename(script)} is a Snakepit worker: a host starts it and calls its commands.\n\ncommands:")
+    for name, function in worker._listing().items():
+        print(f"  {usage(name, function)}")
+    print(f"\nfrom Go: pool, err := snakepit.Open(ctx, snakepit.Python({os.path.basename(script)!r}), nil)".replace("'", '"'))

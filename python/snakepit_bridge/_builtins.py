@@ -1,0 +1,68 @@
+"""The commands that every worker has."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List
+
+from ._context import Context
+from ._late import stdlib_first
+
+
+def describe(ctx: Context) -> List[Dict[str, Any]]:
+    """Describes the worker's commands."""
+    return [describe_function(plan.name, plan.function, plan.stream) for plan in ctx._runner.plans.values()]
+
+
+def forget(ctx: Context) -> bool:
+    """Drops the state of the call's session. Returns whether there was any."""
+    name = ctx._call.frame.get("session", "")
+    return ctx._runner.sessions.pop(name, None) is not None
+
+
+COMMANDS: Dict[str, Callable[..., Any]] = {"snakepit.describe": describe, "snakepit.forget": forget}
+
+
+def describe_function(name: str, function: Callable[..., Any], stream: bool) -> Dict[str, Any]:
+    """Returns what docs/protocol.md says that snakepit.describe tells of one command."""
+    with stdlib_first():
+        import inspect
+    described: Dict[str, Any] = {"name": name, "doc": inspect.getdoc(function) or "", "stream": stream, "params": [], "returns": ""}
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # written in C
+        return described
+    empty = inspect.Parameter.empty
+    for parameter in signature.parameters.values():
+        if parameter.name == "ctx":
+            continue
+        param: Dict[str, Any] = {"name": str(parameter).split(":")[0].split("=")[0], "type": _annotation(parameter.annotation)}
+        if parameter.default is not empty:
+            scalar = parameter.default is None or type(parameter.default) in (bool, int, float, str)
+            param["default"] = parameter.default if scalar else repr(parameter.default)
+        variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        param["required"] = parameter.default is empty and not variadic
+        described["params"].append(param)
+    described["returns"] = _annotation(signature.return_annotation)
+    return described
+
+
+def usage(name: str, function: Callable[..., Any]) -> str:
+    """Returns a command's signature and the first line of what it says about itself."""
+    with stdlib_first():
+        import inspect
+    try:
+        signature = inspect.signature(function)
+        shown = [p for p in signature.parameters.values() if p.name not in ("ctx", "self")]
+        text = f"{name}{signature.replace(parameters=shown)}"
+    except (TypeError, ValueError):
+        text = f"{name}(...)"
+    lines = (inspect.getdoc(function) or "").splitlines()
+    return f"{text}\n      {lines[0]}" if lines else text
+
+
+def _annotation(annotation: Any) -> str:
+    import inspect
+
+    if annotation is inspect.Parameter.empty:
+        return ""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)

@@ -1,0 +1,242 @@
+"""MessagePack bodies, by the msgpack package."""
+
+from __future__ import annotations
+
+import re
+import sys
+from struct import Struct
+from typing import Any, Dict, List, Optional, Tuple
+
+from ._codecs import Codec
+from ._late import stdlib_first
+from ._values import CONTAINERS, MAX_DEPTH, Array, BadValue, Writer, decoded_array, is_plain, walk
+from .transport import Unavailable
+
+_SCALARS = {type(None), bool, int, float, str}  # the packer refuses integers beyond 64 bits
+_LEVELS = 64  # for which no caller's stack is too deep
+_COPIED = 1 << 16  # bytes and arrays up to this size may be copied once more
+_KEPT = 1 << 20  # a packer's buffer above this size is not kept
+_ARRAY = 1  # the extension's number
+OLDEST = (1, 0, 3)
+
+
+def load_msgpack() -> Any:
+    """Returns the module msgpack. Raises `Unavailable`, with what to do, if it is missing or too old."""
+    problem = ""
+    try:
+        import msgpack
+
+        version = getattr(msgpack, "version", None)
+        if not isinstance(version, tuple) or not hasattr(msgpack, "unpackb"):
+            problem = f"{getattr(msgpack, '__file__', 'msgpack')} is not the package msgpack"
+        elif version < OLDEST:
+            problem = f"msgpack {'.'.join(map(str, version))} is too old"
+        else:
+            return msgpack
+    except ImportError as exc:
+        problem = str(exc)
+    with stdlib_first():
+        import shlex
+    oldest = ".".join(map(str, OLDEST))
+    raise Unavailable(problem, f"{shlex.quote(sys.executable or 'python3')} -m pip install 'msgpack>={oldest}'")
+
+
+class Msgpack(Codec):
+    """The codec of MessagePack bodies."""
+
+    name = "msgpack"
+
+    def __init__(self) -> None:
+        self._module = load_msgpack()
+        self._unpackb = self._module.unpackb
+        # A Packer serves one caller at a time and is costly to make. Each caller takes one from here, which no other one then has, not
+        # even a signal handler that interrupts the first.
+        self._idle: List[Any] = []
+
+    def encode(self, value: Any) -> bytes:
+        try:
+            packer = self._idle.pop()
+        except IndexError:
+            packer = self._module.Packer(datetime=True)
+        body: Optional[bytes] = None
+        try:
+            kind = type(value)
+            if kind in _SCALARS or (kind in CONTAINERS and is_plain(value, _SCALARS, _COPIED, _LEVELS)):
+                body = packer.pack(value)
+        except (ValueError, OverflowError, RuntimeError):  # a lone surrogate; a dict that changed; RecursionError
+            packer = self._module.Packer(datetime=True)
+        if body is None:
+            writer = _Writer(packer, self._module.ExtType)
+            walk(value, writer)
+            body = b"".join(writer.parts)
+        if len(body) <= _KEPT:
+            self._idle.append(packer)
+        return body
+
+    def decode(self, data: bytes) -> Any:
+        large = len(data) > MAX_DEPTH
+        try:
+            if large and _may_claim(data):
+                _check_claims(data)
+            if b"\xff" in data and _LATE.search(data):
+                self._unpackb(data, timestamp=0)  # checks each, as timestamp=3 does not
+            value = self._unpackb(data, timestamp=3, object_pairs_hook=_unique, ext_hook=self._extension)
+            if large and _too_deep(value):
+                raise BadValue(f"nested deeper than {MAX_DEPTH} levels")
+        except BadValue as exc:
+            raise BadValue(f"value: {exc}") from None
+        except UnicodeDecodeError as exc:
+            raise BadValue(f"value: bad UTF-8 in text: {exc.reason}") from None
+        except Exception as exc:  # the library's errors are of many types
+            raise BadValue(f"value: not MessagePack: {str(exc) or type(exc).__name__}") from None
+        return value
+
+    def _extension(self, number: int, payload: bytes) -> Any:
+        if number != _ARRAY:
+            raise BadValue(f"unknown extension {number}")
+        try:
+            parts = self._unpackb(payload, ext_hook=_no_extension, max_array_len=64)
+        except ValueError as exc:
+            raise BadValue(f"an array that is not MessagePack: {exc}") from None
+        if type(parts) is not list or len(parts) != 3 or type(parts[2]) is not bytes:
+            raise BadValue("an array that is not [dtype, shape, data]")
+        return decoded_array(*parts)
+
+
+def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    value = dict(pairs)
+    try:
+        "".join(value)  # at the speed of C: are all keys text?
+    except TypeError:
+        raise BadValue("a map with a key that is not text") from None
+    if len(value) != len(pairs):
+        raise BadValue("a map has a key twice")
+    return value
+
+
+def _no_extension(number: int, payload: bytes) -> Any:
+    raise BadValue("an array with an extension in it")
+
+
+class _Writer(Writer):
+    scalars = _SCALARS
+    binary = _COPIED
+
+    def __init__(self, packer: Any, ext_type: Any) -> None:
+        self._packer = packer
+        self._ext_type = ext_type
+        self.parts: List[Any] = []
+
+    def plain(self, value: Any) -> None:
+        try:
+            self.parts.append(self._packer.pack(value))
+        except (ValueError, OverflowError):
+            self._packer.reset()
+            raise
+
+    def special(self, value: Any) -> None:
+        if type(value) is bytes:  # a large one
+            self.parts += (_bin_header(len(value)), value)
+        elif type(value) is Array:
+            self._array(value)
+        else:
+            self.parts.append(self._packer.pack(value))
+
+    def _array(self, value: Array) -> None:
+        head = b"\x93" + self._packer.pack(value.dtype) + self._packer.pack(value.shape) + _bin_header(len(value.data))
+        size = len(head) + len(value.data)
+        if size <= _COPIED:
+            payload = head + bytes(value.data)
+            self.parts.append(self._packer.pack(self._ext_type(_ARRAY, payload)))
+        elif size < 1 << 32:
+            self.parts += (_EXT32.pack(0xC9, size, _ARRAY), head, value.data)
+        else:
+            raise BadValue(f"{size} bytes are more than one value may have; send them in parts")
+
+    def begin_list(self, length: int) -> None:
+        self.parts.append(self._packer.pack_array_header(length))
+
+    def begin_map(self, value: Dict[str, Any]) -> None:
+        self.parts.append(self._packer.pack_map_header(len(value)))
+
+    def key(self, key: str) -> None:
+        self.parts.append(self._packer.pack(key))
+
+    def end(self) -> None:
+        pass
+
+
+_EXT32 = Struct(">BIb")
+_BIN8 = Struct(">BB")
+_BIN16 = Struct(">BH")
+_BIN32 = Struct(">BI")
+
+
+def _bin_header(size: int) -> bytes:
+    if size < 1 << 8:
+        return _BIN8.pack(0xC4, size)
+    if size < 1 << 16:
+        return _BIN16.pack(0xC5, size)
+    if size < 1 << 32:
+        return _BIN32.pack(0xC6, size)
+    raise BadValue(f"{size} bytes are more than one value may have; send them in parts")
+
+
+# What may be a timestamp with more nanoseconds than a second has. In a text or number it may be nothing of the sort.
+_LATE = re.compile(rb"(?:\xd7|\xc7\x08|\x00\x08)\xff[\xee-\xff]|\x0c\xff[\x3b-\xff]")
+
+
+_CONTAINERS = {dict, list}
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for container in level for item in _items(container) if type(item) in _CONTAINERS]
+        if not level:
+            return False
+    return True
+
+
+def _items(value: Any) -> Any:
+    return value.values() if type(value) is dict else value if type(value) is list else ()
+
+
+# The library makes room for as many elements as a header claims if the whole body could have so many, also for a header inside of that
+# list: 500 levels of them are a square of the body's length. What a valid body's headers claim adds up to no more elements than bytes.
+
+
+def _may_claim(data: bytes) -> bool:
+    """Reports whether the bytes that headers of long lists begin with occur so often that it could matter if they are such headers."""
+    wide = data.count(b"\xdd") + data.count(b"\xdf")
+    narrow = data.count(b"\xdc") + data.count(b"\xde")
+    return min(wide, 1024) * len(data) + min(narrow, 1024) * min(len(data), 1 << 16) > (1 << 20) + 8 * len(data)
+
+
+_FIXSTR = b"|".join(b"%c.{%d}" % (0xA0 + size, size) for size in range(32))
+_SMALL = re.compile(
+    rb"(?:[\x00-\x9f\xc0\xc2\xc3\xe0-\xff]|\xcb.{8}|[\xcc\xd0].|[\xcd\xd1].{2}|[\xca\xce\xd2].{4}|[\xcf\xd3].{8}|" + _FIXSTR + rb"){1,256}",
+    re.DOTALL,
+)
+_LENGTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
+_FIXEXT = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
+
+
+def _check_claims(data: bytes) -> None:
+    """Raises `BadValue` if the headers of the long lists and maps claim more elements than there are bytes."""
+    at, claimed = 0, 0
+    while at < len(data):
+        small = _SMALL.match(data, at)  # many at once: numbers, short text, and headers that claim little
+        if small:
+            at = small.end()
+            continue
+        head = data[at]
+        width = _LENGTHS.get(head, 0)
+        length = int.from_bytes(data[at + 1 : at + 1 + width], "big") if width else _FIXEXT.get(head, 0)
+        at += 1 + width
+        if head >= 0xDC:
+            claimed += length if head <= 0xDD else 2 * length
+        else:
+            at += length + (0xC7 <= head <= 0xC9 or 0xD4 <= head <= 0xD8)
+    if claimed > len(data):
+        raise BadValue("not MessagePack: its lists and maps claim more than the body has")

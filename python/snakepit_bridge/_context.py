@@ -1,0 +1,261 @@
+"""What a handler can ask of its call."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, AsyncIterator, Dict, Iterator, Mapping, Optional, TypeVar
+
+from ._late import stdlib_first
+
+if TYPE_CHECKING:
+    import logging
+
+    from ._runner import Call, Request, Runner
+
+_S = TypeVar("_S", bound="_BaseStream")
+
+
+class Session:
+    """What the calls of one session share.
+
+    Attributes:
+        id: The session's name, as the host chose it.
+        state: Yours. It lives until the host forgets the session, or this process ends. If the worker runs several calls at once, so may
+            calls of one session.
+    """
+
+    __slots__ = ("id", "state")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.state: Dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"Session({self.id!r})"
+
+
+class _BaseContext:
+    __slots__ = ("_call", "_runner")
+
+    def __init__(self, runner: Runner, call: Call) -> None:
+        self._runner = runner
+        self._call = call
+
+    @property
+    def session(self) -> Optional[Session]:
+        """The call's session, or None if it belongs to none."""
+        name = self._call.frame.get("session")
+        return self._runner.session(name) if name else None
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the caller sent along."""
+        return self._call.frame.get("meta") or {}
+
+    @property
+    def command(self) -> str:
+        """The command's name."""
+        return self._call.name
+
+    @property
+    def worker_index(self) -> int:
+        """This worker's place in its pool, from 0. A replacement has its predecessor's."""
+        return self._runner.index
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger with the command's name. What any logger logs while the call runs names the call in the host's log."""
+        with stdlib_first():
+            import logging
+        return logging.getLogger(self._call.name)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the call was cancelled."""
+        return self._call.cancelled
+
+    def check(self) -> None:
+        """Raises `Cancelled` if the call was cancelled. For loops in threads, where nothing else may interrupt."""
+        self._call.check()
+
+    def remaining(self) -> Optional[float]:
+        """Returns how many seconds are left, or None if there is no limit. Never negative."""
+        deadline = self._call.deadline
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+class Context(_BaseContext):
+    """The call that a plain function or a generator serves, as its parameter ``ctx``.
+
+    Its methods may be called from any thread until the handler returns. Those that wait raise `Cancelled` when the call is cancelled.
+    """
+
+    __slots__ = ()
+
+    @property
+    def input(self) -> Input:
+        """What the caller streams in."""
+        return Input(self._runner, self._call)
+
+    def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Calls a function of the host and returns its result.
+
+        Args:
+            name: The function's name.
+            *args: At most one value, the argument. Without any the keyword arguments are the argument, as a map.
+            **kwargs: See args.
+
+        Raises:
+            RemoteError: The function failed.
+            BadValue: The argument can't travel.
+        """
+        runner, call = self._runner, self._call
+        request = runner.open(call, name, args, kwargs, streams=False)
+        runner.mode.wait(call, request.settled)
+        return runner.answer(request)
+
+    def stream(self, name: str, /, *args: Any, **kwargs: Any) -> Stream:
+        """Calls a function of the host and returns the stream of its items. The arguments are those of `call`."""
+        request = self._runner.open(self._call, name, args, kwargs, streams=True)
+        self._runner.settle()
+        return Stream(self._runner, request)
+
+
+class AsyncContext(_BaseContext):
+    """The call that an async function or async generator serves, as its parameter ``ctx``. Use it on the loop that runs the handler."""
+
+    __slots__ = ()
+
+    @property
+    def input(self) -> AsyncInput:
+        """What the caller streams in."""
+        return AsyncInput(self._runner, self._call)
+
+    async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Calls a function of the host and returns its result. See `Context.call`."""
+        runner, call = self._runner, self._call
+        request = runner.open(call, name, args, kwargs, streams=False)
+        try:
+            await runner.mode.wait_async(call, request.settled)
+        except BaseException:
+            runner.abandon(request)
+            raise
+        return runner.answer(request)
+
+    def stream(self, name: str, /, *args: Any, **kwargs: Any) -> AsyncStream:
+        """Calls a function of the host and returns the stream of its items. The arguments are those of `call`."""
+        request = self._runner.open(self._call, name, args, kwargs, streams=True)
+        self._runner.settle()
+        return AsyncStream(self._runner, request)
+
+
+class _BaseInput:
+    def __init__(self, runner: Runner, call: Call) -> None:
+        self._runner = runner
+        self._call = call
+        self._inbox = call.inbox
+
+    def _ready(self) -> bool:
+        return bool(self._inbox.queue) or not self._inbox.open or self._call.cancelled
+
+    def _take(self) -> Any:
+        return self._runner.consume(self._call.id, self._inbox, self._inbox.open)
+
+    def close(self) -> None:
+        """Tells the caller to send no more, and drops what has come."""
+        self._runner.stop_input(self._call)
+
+
+class Input(_BaseInput, Iterator[Any]):
+    """Iterates over what the caller streams in. An item that failed there is an `ItemError` in its place."""
+
+    def __next__(self) -> Any:
+        self._runner.usable(self._call)
+        if not self._inbox.queue:
+            self._runner.mode.wait(self._call, self._ready)
+            self._call.check()
+            if not self._inbox.queue:
+                raise StopIteration
+        return self._take()
+
+
+class AsyncInput(_BaseInput, AsyncIterator[Any]):
+    """Iterates over what the caller streams in, with ``async for``. An item that failed there is an `ItemError` in its place."""
+
+    async def __anext__(self) -> Any:
+        self._runner.usable(self._call)
+        if not self._inbox.queue:
+            await self._runner.mode.wait_async(self._call, self._ready)
+            self._call.check()
+            if not self._inbox.queue:
+                raise StopAsyncIteration
+        return self._take()
+
+
+class _BaseStream:
+    """What a function of the host streams.
+
+    Attributes:
+        result: What the function returned; None until the stream has ended.
+    """
+
+    def __init__(self, runner: Runner, request: Request) -> None:
+        self.result: Any = None
+        self._runner = runner
+        self._request = request
+        self._inbox = request.inbox
+        self._done = False
+
+    def _waiting(self) -> bool:
+        """Reports whether the next item has not come yet."""
+        self._runner.usable(self._request.call)
+        return not self._done and not self._request.settled()
+
+    def _take(self, end: type) -> Any:
+        self._request.call.check()
+        if self._done or self._inbox is None:
+            raise end
+        if self._inbox.queue:
+            return self._runner.consume(self._request.id, self._inbox, self._request.answer is None)
+        self._done = True
+        self.result = self._runner.answer(self._request)
+        raise end
+
+    def close(self) -> None:
+        """Takes no more items; the function is cancelled if it still runs."""
+        if not self._done:
+            self._done = True
+            self._runner.abandon(self._request)
+
+
+class Stream(_BaseStream, Iterator[Any]):
+    """Iterates over the items of a function of the host. An item that failed is an `ItemError` in its place.
+
+    Leaving early leaves the function running until the handler returns, unless `close` is called or the stream is used in ``with``.
+    """
+
+    def __next__(self) -> Any:
+        if self._waiting():
+            self._runner.mode.wait(self._request.call, self._request.settled)
+        return self._take(StopIteration)
+
+    def __enter__(self: _S) -> _S:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class AsyncStream(_BaseStream, AsyncIterator[Any]):
+    """Iterates over the items of a function of the host, with ``async for``. See `Stream`."""
+
+    async def __anext__(self) -> Any:
+        if self._waiting():
+            await self._runner.mode.wait_async(self._request.call, self._request.settled)
+        return self._take(StopAsyncIteration)
+
+    async def __aenter__(self: _S) -> _S:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,165 @@
+"""Interrupts handlers whose call was cancelled.
+
+A handler on the main thread is interrupted by a signal, which also ends what blocks: sleep, recv, lock.acquire, subprocess.wait. In another
+thread only PyThreadState_SetAsyncExc is left, which waits until Python code runs again. A task of asyncio is cancelled.
+
+Either way an exception may come up only inside the cancelled call, and only where user code runs: under frames of the bridge it would
+break the protocol, under those of importlib a half-imported module stays behind, under those of logging a lock. There it is put off.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, Optional, Sequence
+
+from ._errors import HERE, Cancelled
+from ._late import stdlib_first
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ._runner import Call
+
+
+CURRENT: ContextVar[Optional[Call]] = ContextVar("snakepit_call", default=None)
+"""The call that the running code serves."""
+
+
+def enter(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Runs user code. The frames above this one's are those that may be interrupted."""
+    return function(*args, **kwargs)
+
+
+async def enter_async(awaitable: Awaitable[Any]) -> Any:
+    """Awaits user code, like `enter`."""
+    return await awaitable
+
+
+_TRAMPOLINES = (enter.__code__, enter_async.__code__)
+_HOLD = (HERE, "<frozen importlib", os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "logging") + os.sep)
+
+
+def interruptible(frame: Optional[Any]) -> bool:
+    """Reports whether user code of a call runs in this innermost frame, with nothing on the stack that must not be interrupted."""
+    while frame is not None:
+        code = frame.f_code
+        if code in _TRAMPOLINES:
+            return True
+        if code.co_filename.startswith(_HOLD):
+            return False
+        frame = frame.f_back
+    return False
+
+
+class Site:
+    """Where handlers run, and how they are interrupted there."""
+
+    def begin(self, call: Call) -> None:
+        """Called by the thread that is about to run the call's handler."""
+
+    def leave(self, call: Call) -> None:
+        """Called by the same thread afterwards. From then on no interrupt of this call arrives."""
+
+    def poke(self, call: Call) -> None:
+        """Called by another thread: interrupts the call if it can be done now. It sets ``call.interrupted`` to the time if it was."""
+
+
+class MainThread(Site):
+    """Handlers on the main thread, one at a time."""
+
+    def __init__(self) -> None:
+        self.current: Optional[Call] = None
+        self.ident = threading.get_ident()
+        signal.signal(signal.SIGURG, self._on_signal)
+
+    @staticmethod
+    def possible() -> bool:
+        """Reports whether the calling thread can be interrupted by a signal."""
+        return hasattr(signal, "pthread_kill") and threading.current_thread() is threading.main_thread()
+
+    def begin(self, call: Call) -> None:
+        self.current = call
+
+    def leave(self, call: Call) -> None:
+        self.current = None
+
+    def poke(self, call: Call) -> None:
+        if self.current is call:
+            signal.pthread_kill(self.ident, signal.SIGURG)
+
+    def _on_signal(self, number: int, frame: Optional[Any]) -> None:
+        call = self.current
+        if call is not None and call.cancelled and not call.interrupted and interruptible(frame):
+            call.interrupted = time.monotonic()
+            raise Cancelled(call.reason)
+
+
+class Threads(Site):
+    """Handlers on any threads. ``call.lock`` makes sure that no exception is injected once the handler has returned."""
+
+    def begin(self, call: Call) -> None:
+        call.thread = threading.get_ident()
+
+    def leave(self, call: Call) -> None:
+        while True:
+            try:
+                with call.lock:
+                    if call.interrupted:
+                        _inject(call.thread, None)  # it may still be on its way
+                    call.thread = 0
+                return
+            except Cancelled:  # it was, and arrived here; there is at most one
+                continue
+
+    def poke(self, call: Call) -> None:
+        with stdlib_first():
+            import ctypes  # noqa: F401  now: between the look and the injection it would let the handler run on
+        with call.lock:
+            if call.thread and not call.interrupted and interruptible(sys._current_frames().get(call.thread)):
+                call.interrupted = time.monotonic()
+                _inject(call.thread, Cancelled)
+
+
+class Tasks(MainThread):
+    """Async handlers, as tasks of a loop, and plain ones on the loop's thread while it is stopped."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.signals = MainThread.possible()
+        if self.signals:  # else a handler that blocks the loop can't be interrupted
+            super().__init__()
+
+    def poke(self, call: Call) -> None:
+        if call.task is None:
+            super().poke(call)
+        elif not call.asked:
+            call.asked = time.monotonic()
+            self.loop.call_soon_threadsafe(self._cancel, call)
+        elif self.signals and time.monotonic() - call.asked > 0.05:  # something blocks the loop
+            signal.pthread_kill(self.ident, signal.SIGURG)
+
+    def _cancel(self, call: Call) -> None:
+        if call.task is not None and not call.interrupted:
+            call.interrupted = time.monotonic()
+            call.task.cancel()
+
+    def _on_signal(self, number: int, frame: Optional[Any]) -> None:
+        asyncio = sys.modules["asyncio"]
+        call = CURRENT.get()
+        if call is None or call.task is None:
+            super()._on_signal(number, frame)
+        elif call.task is asyncio.current_task(self.loop) and call.cancelled and not call.interrupted and interruptible(frame):
+            call.interrupted = time.monotonic()
+            raise asyncio.CancelledError(call.reason)
+
+
+def _inject(thread: int, exception: Optional[type]) -> None:
+    with stdlib_first():
+        import ctypes
+    value = None if exception is None else ctypes.py_object(exception)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), value)

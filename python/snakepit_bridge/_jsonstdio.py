@@ -1,0 +1,198 @@
+"""The transport jsonstdio: a frame is a line on standard input or output. It needs the standard library alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+from typing import Any, List, Sequence, Tuple
+
+from ._codec_json import dump
+from ._frames import MAX_FRAME, check, weight, write_all
+from .transport import KINDS, Frame, Launch, Transport, Unavailable
+
+_NUMBERS = {name: number for number, name in enumerate(KINDS) if number}
+_PREFIXES = tuple(f'{{"kind":"{name}","id":'.encode() for name in KINDS)
+_USUAL = {"kind", "id", "body"}
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_CHUNK = 64 << 10  # what a pipe holds
+_HIGH = 64  # user code that opens and closes low descriptors by number does not hit the connection
+
+
+class JsonStdio(Transport):
+    """Lines on standard input and output.
+
+    The constructor moves both to high descriptors that children do not inherit. After it descriptor 0 is empty and 1 is what 2 is, so
+    that prints reach the log and not the host.
+
+    A frame could be lost, or be cut in half on the wire, if a signal handler raised inside of `read` or `write`. The runner's handlers
+    do not raise while code of this package is on the stack.
+
+    Attributes:
+        max_frame: The largest frame that is taken, as measured under "Limits" of docs/protocol.md.
+    """
+
+    codecs = ("json",)
+
+    def __init__(self, launch: Launch) -> None:
+        self.max_frame = MAX_FRAME
+        try:
+            self._in, self._out = _moved(0), _moved(1)
+        except OSError as exc:
+            raise Unavailable(f"standard input or output is closed: {exc}") from None
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        try:
+            os.dup2(2, 1)
+        except OSError:  # there is no standard error
+            os.dup2(null, 1)
+        os.close(null)
+        self._pending: List[bytes] = []  # the beginning of a line
+        self._pending_size = self._pending_limit = 0
+        self._begun = False  # nothing was written yet
+        self._closed = self._reading = self._writing = False
+        self._wake: Tuple[int, ...] = ()
+        self._poll: Any = None
+        if hasattr(select, "poll"):
+            self._wake = os.pipe()
+            self._poll = select.poll()
+            self._poll.register(self._in, select.POLLIN)
+            self._poll.register(self._wake[0], select.POLLIN)
+
+    def fileno(self) -> int:
+        return self._in
+
+    def read(self) -> List[Frame]:
+        self._reading = True
+        try:
+            while not self._closed:
+                if self._poll is not None and any(descriptor != self._in for descriptor, _ in self._poll.poll()):
+                    break
+                data = os.read(self._in, _CHUNK)
+                if not data:
+                    if self._pending:
+                        raise ValueError(f"the host's connection ended inside of a frame: {b''.join(self._pending)[:64]!r}")
+                    break
+                lines = data.split(b"\n")
+                if len(lines) > 1:
+                    return self._frames(lines)
+                self._keep(data)
+            return []
+        finally:
+            self._reading = False
+            if self._closed:
+                self._close_input()
+
+    def _frames(self, lines: List[bytes]) -> List[Frame]:
+        if self._pending:
+            self._pending.append(lines[0])
+            lines[0] = b"".join(self._pending)
+            self._pending = []
+            self._pending_size = 0
+        rest = lines.pop()
+        frames = [self._frame(line) for line in lines]
+        if rest:
+            self._keep(rest)
+        return frames
+
+    def _keep(self, data: bytes) -> None:
+        if not self._pending:
+            tab = data.find(b"\t")  # a header may have names in which each byte takes six
+            self._pending_limit = self.max_frame + tab + 1 if tab >= 0 else 6 * self.max_frame
+        self._pending.append(data)
+        self._pending_size += len(data)
+        if self._pending_size > self._pending_limit:
+            raise ValueError(f"a frame of more than {self.max_frame} bytes: {self._pending[0][:64]!r}")
+
+    def _frame(self, line: bytes) -> Frame:
+        header, _, body = line.partition(b"\t")
+        try:
+            text = header.decode()
+            frame, end = _scan(text, 0)
+            if end != len(text) and text[end:].strip():
+                raise ValueError("more than one value")
+            if type(frame) is dict:
+                frame["kind"] = _NUMBERS.get(frame.get("kind", ""), 0)
+                if "body" in frame:
+                    raise ValueError("a body in the header")
+                if body:
+                    frame["body"] = body
+            check(frame)
+            if 2 * len(line) + 256 > self.max_frame and weight(frame) > self.max_frame:
+                raise ValueError(f"more than {self.max_frame} bytes")
+        except (ValueError, TypeError, StopIteration, RecursionError) as exc:
+            why = "no JSON" if isinstance(exc, StopIteration) else str(exc)
+            raise ValueError(f"the host sent what is not a frame ({why}): {line[:64]!r}") from None
+        return frame  # type: ignore[no-any-return]
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        parts: List[bytes] = []
+        if not self._begun:  # a hook's unfinished line must not spoil the first frame
+            parts.append(b"\n")
+        for frame in frames:
+            body = frame.get("body")
+            if len(frame) <= 3 and "id" in frame and frame.keys() <= _USUAL:
+                parts.append(b"%b%d}" % (_PREFIXES[frame["kind"]], frame["id"]))
+            else:
+                header = {name: value for name, value in frame.items() if name != "body"}
+                header["kind"] = KINDS[frame["kind"]]
+                parts.append(dump(header))
+            if body:
+                parts += (b"\t", body)
+            parts.append(b"\n")
+        self._writing = True
+        try:
+            if self._closed:
+                raise BrokenPipeError("the connection is closed")
+            write_all(self._out, parts)
+            self._begun = True
+        finally:
+            self._writing = False
+            if self._closed:
+                self._close_output()
+
+    def close(self) -> None:
+        # A descriptor is closed when nobody is inside of read or write with it: its number may have another meaning right after.
+        self._closed = True
+        if self._reading and self._wake:
+            try:
+                os.write(self._wake[1], b"x")
+            except OSError:  # the reader has just left
+                pass
+        if not self._reading:
+            self._close_input()
+        if not self._writing:
+            self._close_output()
+
+    def close_in_child(self) -> None:
+        self._closed = True
+        self._close_input()
+        self._close_output()
+
+    def _close_input(self) -> None:
+        descriptors, self._wake, self._in = (self._in, *self._wake), (), -1
+        _close(descriptors)
+
+    def _close_output(self) -> None:
+        descriptor, self._out = self._out, -1
+        _close((descriptor,))
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass
+
+
+def _moved(descriptor: int) -> int:
+    """Returns a high copy of the descriptor that children do not inherit."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return os.dup(descriptor)
+    copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    os.set_blocking(copy, True)
+    return copy

@@ -1,0 +1,371 @@
+"""Who reads, and who runs handlers.
+
+`Leader`: one thread reads and runs, which saves handing each call from thread to thread; a second one reads while a handler runs.
+`ReaderAndMain`: a thread reads, the main thread runs. `Pool`: several threads run. `Loop`: an asyncio loop on the main thread runs.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+import threading
+from collections import deque
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Callable, Deque, Optional, Set
+
+from ._interrupt import MainThread, Site, Tasks, Threads, enter_async
+from ._late import stdlib_first
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ._runner import Call, Runner
+
+
+def choose(runner: Runner, is_async: bool) -> Mode:
+    """Returns the mode that suits the worker and this system."""
+    if is_async:
+        return Loop(runner)
+    if runner.concurrency > 1:
+        return Pool(runner)
+    if MainThread.possible() and hasattr(select, "epoll") and runner.transport.fileno() >= 0:
+        try:
+            return Leader(runner)
+        except OSError:  # the descriptor is one that epoll refuses, such as a file
+            pass
+    return ReaderAndMain(runner)
+
+
+class Mode:
+    """Lets a runner's calls run."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+
+    def hook(self, function: Callable[[], Any]) -> None:
+        """Runs a set-up or tear-down."""
+        function()
+
+    def serve(self) -> None:
+        """Serves until the connection has ended and nothing runs any more."""
+        raise NotImplementedError
+
+    def submit(self, count: int) -> None:
+        """Called by the thread that reads: so many more calls are ready."""
+
+    def settle(self) -> None:
+        """Called by an async handler's task after an item was queued."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Called after the last hook."""
+
+    def stop(self) -> None:
+        """Called when the connection has ended, by any thread."""
+
+    def wait(self, call: Call, ready: Callable[[], bool]) -> None:
+        """Waits in a handler's thread until ready() holds. Whoever makes it hold wakes the call."""
+        self.runner.flush()
+        bell: SimpleQueue[None] = SimpleQueue()
+        call.bells.append(bell)
+        try:
+            while not ready():
+                bell.get()
+        finally:
+            call.bells.remove(bell)
+
+    async def wait_async(self, call: Call, ready: Callable[[], bool]) -> None:
+        """Waits in a handler's task until ready() holds."""
+        raise NotImplementedError
+
+    def _read_in_thread(self) -> None:
+        threading.Thread(target=self._read, name="snakepit-reader", daemon=True).start()
+
+    def _read(self) -> None:
+        while not self.runner.ended:
+            self.runner.pump()
+
+
+class Leader(Mode):
+    """The main thread reads a batch and runs it.
+
+    While it runs, the follower waits for more in an epoll registration that is armed before the batch and disarmed after it. It wakes only
+    if something comes meanwhile: a ping, a cancel, more calls.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(runner)
+        self.fd = runner.transport.fileno()
+        self.main = threading.get_ident()
+        self.reading = threading.Lock()  # guards transport.read and runner.take
+        self.busy = False
+        self.epoll = select.epoll()
+        self.epoll.register(self.fd, 0)
+
+    def serve(self) -> None:
+        runner, ready, reading = self.runner, self.runner.ready, self.reading
+        site = MainThread()
+        arm = select.EPOLLIN | select.EPOLLONESHOT
+        modify, fd = self.epoll.modify, self.fd
+        threading.Thread(target=self._follow, name="snakepit-follower", daemon=True).start()
+        while not runner.ended:
+            if not ready:
+                with reading:
+                    if not ready and not runner.ended:
+                        runner.pump()
+                continue
+            self.busy = True
+            modify(fd, arm)
+            if len(ready) > 1:  # the first item of a call that is alone must not wait for more
+                runner.gather()
+            while True:
+                try:
+                    call = ready.popleft()
+                except IndexError:  # none is left, or the connection has ended
+                    break
+                runner.run(call, site)
+                if ready:
+                    runner.settle()
+            runner.flush()
+            self.busy = False
+            modify(fd, 0)
+
+    def wait(self, call: Call, ready: Callable[[], bool]) -> None:
+        if threading.get_ident() != self.main:
+            super().wait(call, ready)
+            return
+        runner = self.runner
+        runner.flush()
+        if ready():
+            return
+        self.epoll.modify(self.fd, 0)
+        try:
+            while not ready():
+                with self.reading:
+                    if not ready():
+                        runner.pump()
+        finally:
+            self.epoll.modify(self.fd, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def _follow(self) -> None:
+        runner = self.runner
+        readable = select.poll()
+        readable.register(self.fd, select.POLLIN)
+        while not runner.ended:
+            self.epoll.poll()
+            if not self.reading.acquire(False):
+                continue  # the main thread reads for itself
+            try:
+                if readable.poll(0):
+                    runner.pump()
+            finally:
+                self.reading.release()
+            if self.busy:
+                self.epoll.modify(self.fd, select.EPOLLIN | select.EPOLLONESHOT)
+
+
+class ReaderAndMain(Mode):
+    """A thread reads, and the thread that serves runs one handler at a time."""
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(runner)
+        self.bell: SimpleQueue[None] = SimpleQueue()
+
+    def serve(self) -> None:
+        runner, ready = self.runner, self.runner.ready
+        site: Site = MainThread() if MainThread.possible() else Threads()
+        self._read_in_thread()
+        while not runner.ended:
+            self.bell.get()
+            if len(ready) > 1:  # the first item of a call that is alone must not wait for more
+                runner.gather()
+            while True:
+                try:
+                    call = ready.popleft()
+                except IndexError:
+                    break
+                runner.run(call, site)
+                if ready:
+                    runner.settle()
+            runner.flush()
+
+    def submit(self, count: int) -> None:
+        self.bell.put(None)
+
+    def stop(self) -> None:
+        self.bell.put(None)
+
+
+class Pool(Mode):
+    """A thread reads, and as many threads as the worker's concurrency run handlers. The main thread is left to signal handlers."""
+
+    def __init__(self, runner: Runner, ready: Optional[Deque[Call]] = None) -> None:
+        super().__init__(runner)
+        self.ready = runner.ready if ready is None else ready
+        self.bell: SimpleQueue[None] = SimpleQueue()
+        self.site = Threads()
+        self.threads = [threading.Thread(target=self._run, name=f"snakepit-{n}", daemon=True) for n in range(runner.concurrency)]
+
+    def serve(self) -> None:
+        self.start()
+        self._read_in_thread()
+        self.join()
+
+    def start(self) -> None:
+        sys.setswitchinterval(0.001)  # else a ping waits 5 ms for each thread that spins
+        for thread in self.threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self.threads:
+            thread.join()
+
+    def submit(self, count: int) -> None:
+        for _ in range(count):
+            self.bell.put(None)
+
+    def stop(self) -> None:
+        self.submit(len(self.threads))
+
+    def _run(self) -> None:
+        runner = self.runner
+        while not runner.ended:
+            self.bell.get()
+            try:
+                call = self.ready.popleft()
+            except IndexError:  # the connection has ended
+                continue
+            runner.run(call, self.site)
+            runner.flush()
+
+
+class Loop(Mode):
+    """A thread reads, and the main thread runs an asyncio loop.
+
+    Plain handlers run on the main thread too, with the loop stopped meanwhile, so that they may run loops of their own; with a concurrency
+    above one they run in a pool.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(runner)
+        with stdlib_first():
+            import asyncio
+        self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        self.site = Tasks(self.loop)
+        self.plain_site: Site = self.site if self.site.signals else Threads()
+        self.tasks: Set[asyncio.Task[None]] = set()
+        self.plain: Optional[Call] = None  # what the main thread runs once the loop has stopped
+        self.pool: Optional[Pool] = None
+        self.pooled: Deque[Call] = deque()
+        self.scheduled = False
+        self.flushing = False
+
+    def hook(self, function: Callable[[], Any]) -> None:
+        result = function()
+        if hasattr(result, "__await__"):
+            self.loop.run_until_complete(enter_async(result))
+
+    def serve(self) -> None:
+        runner = self.runner
+        if runner.concurrency > 1:
+            self.pool = Pool(runner, self.pooled)
+            self.pool.start()
+        self._read_in_thread()
+        while not runner.ended or self.tasks:
+            self.loop.run_forever()
+            if self.plain is not None:
+                call, self.plain = self.plain, None
+                runner.run(call, self.plain_site)
+                runner.flush()
+                self._dispatch()
+        if self.pool is not None:
+            self.pool.stop()
+            self.pool.join()
+
+    def close(self) -> None:
+        import asyncio
+
+        left = asyncio.all_tasks(self.loop)  # those that handlers have made and left behind
+        for task in left:
+            task.cancel()
+        if left:
+            self.loop.run_until_complete(asyncio.wait(left))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+    def submit(self, count: int) -> None:
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon_threadsafe(self._dispatch)
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self._stop_if_done)
+
+    def settle(self) -> None:
+        if not self.flushing:
+            self.flushing = True
+            self.loop.call_soon(self._flush)
+            self.runner.aide.wake()  # should the handler block the loop
+
+    async def wait_async(self, call: Call, ready: Callable[[], bool]) -> None:
+        import asyncio
+
+        self.runner.flush()
+        event = asyncio.Event()
+        bell: Any = _Bell(self.loop, event)
+        call.bells.append(bell)
+        try:
+            while not ready():
+                await event.wait()
+                event.clear()
+        finally:
+            call.bells.remove(bell)
+
+    def _dispatch(self) -> None:
+        self.scheduled = False
+        runner = self.runner
+        while runner.ready and len(self.tasks) < runner.concurrency and self.plain is None:
+            try:
+                call = runner.ready.popleft()
+            except IndexError:  # the connection has ended
+                break
+            if call.plan.is_async:
+                if runner.unstarted.pop(call.id, None) is not None:
+                    task = self.loop.create_task(runner.run_async(call, self.site))
+                    self.tasks.add(task)
+                    task.add_done_callback(self._task_done)
+            elif self.pool is not None:
+                self.pooled.append(call)
+                self.pool.submit(1)
+            else:
+                self.plain = call
+                self.loop.stop()
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        self.settle()
+        if self.runner.ready:
+            self._dispatch()
+        if self.runner.ended:
+            self._stop_if_done()
+
+    def _stop_if_done(self) -> None:
+        if not self.tasks:
+            self.loop.stop()
+
+    def _flush(self) -> None:
+        """Writes once in each turn of the loop."""
+        self.flushing = False
+        self.runner.flush()
+
+
+class _Bell:
+    """Wakes a task from another thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+        self.loop = loop
+        self.event = event
+
+    def put(self, _: None) -> None:
+        self.loop.call_soon_threadsafe(self.event.set)

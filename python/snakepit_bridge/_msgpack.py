@@ -1,0 +1,166 @@
+"""The transport msgpack: frames with their length in front, on a socket that the host made and this process inherited."""
+
+from __future__ import annotations
+
+import socket
+from struct import Struct
+from typing import Any, List, Optional, Sequence
+
+from ._codec_msgpack import load_msgpack
+from ._frames import MAX_FRAME, SLACK, check, weight, write_all
+from .transport import Frame, Launch, Transport, Unavailable
+
+_LENGTH = Struct(">I")
+_BODY = Struct(">5scI")
+_BUFFER = 256 << 10
+_COPIED = 64 << 10  # bodies up to this size are copied into their frame
+
+
+class MsgpackSocket(Transport):
+    """MessagePack frames over an inherited stream socket.
+
+    A frame could be lost, or be cut in half on the wire, if a signal handler raised inside of `read` or `write`. The runner's handlers
+    do not raise while code of this package is on the stack.
+
+    Attributes:
+        max_frame: The largest frame that is taken, as measured under "Limits" of docs/protocol.md.
+    """
+
+    codecs = ("msgpack", "json")
+
+    def __init__(self, launch: Launch) -> None:
+        module = load_msgpack()
+        self._unpackb = module.unpackb
+        self._pack = module.Packer().pack  # the runner lets one thread write at a time
+        if launch.conn_fd is None:
+            raise Unavailable("SNAKEPIT_CONN_FD is not set")
+        try:
+            self._socket = socket.socket(fileno=launch.conn_fd)
+            self._socket.set_inheritable(False)
+            self._socket.setblocking(True)
+        except OSError as exc:
+            raise Unavailable(f"descriptor {launch.conn_fd} of SNAKEPIT_CONN_FD is not a socket: {exc}") from None
+        self.max_frame = MAX_FRAME
+        self._usual = self._buffer = bytearray(_BUFFER)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0  # of what is in the buffer
+        self._closed = self._reading = self._writing = False
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> List[Frame]:
+        self._reading = True
+        try:
+            while not self._closed:
+                frames = self._received()
+                if frames:
+                    return frames
+                try:
+                    size = self._socket.recv_into(self._view[self._end :])
+                except ConnectionResetError:  # the host went without reading all
+                    break
+                except OSError:
+                    if self._closed:
+                        break
+                    raise
+                if not size:
+                    if self._end > self._start and not self._closed:
+                        raise ValueError(f"the host's connection ended inside of a frame: {self._shown()!r}")
+                    break
+                self._end += size
+            return []
+        finally:
+            self._reading = False
+            self._close_if_left()
+
+    def _received(self) -> List[Frame]:
+        """Takes the whole frames from the buffer, and makes room for the rest of the next one."""
+        frames: List[Frame] = []
+        at, end, view = self._start, self._end, self._view
+        wanted = 0
+        while end - at >= 4:
+            (size,) = _LENGTH.unpack_from(view, at)
+            if not 0 < size <= self.max_frame + SLACK:
+                raise ValueError(f"the host sent what is not a frame (of {size} bytes): {self._shown()!r}")
+            wanted = 4 + size
+            if end - at < wanted:
+                break
+            frames.append(self._frame(view[at + 4 : at + wanted]))
+            at += wanted
+            wanted = 0
+        self._start = at
+        if at == end:
+            self._start = self._end = 0
+            if self._buffer is not self._usual:
+                self._use(self._usual)
+        elif not frames:
+            self._make_room(wanted)
+        return frames
+
+    def _make_room(self, wanted: int) -> None:
+        start, size = self._start, self._end - self._start
+        if wanted > len(self._buffer):
+            rest = self._view[start : self._end]
+            self._use(bytearray(wanted))  # for this frame alone: nothing after it is read into it
+            self._view[:size] = rest
+        elif start + max(wanted, _BUFFER // 2) > len(self._buffer):
+            self._view[:size] = bytes(self._view[start : self._end])
+        else:
+            return
+        self._start, self._end = 0, size
+
+    def _use(self, buffer: bytearray) -> None:
+        self._buffer = buffer
+        self._view = memoryview(buffer)
+
+    def _frame(self, data: memoryview) -> Frame:
+        try:
+            frame = check(self._unpackb(data, max_array_len=0, max_ext_len=0))
+            if len(data) + SLACK > self.max_frame and weight(frame) > self.max_frame:
+                raise ValueError(f"more than {self.max_frame} bytes")
+            return frame
+        except Exception as exc:  # the library's errors are of many types
+            raise ValueError(f"the host sent what is not a frame ({exc}): {bytes(data[:64])!r}") from None
+
+    def _shown(self) -> bytes:
+        return bytes(self._view[self._start : min(self._end, self._start + 64)])
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        parts: List[Any] = []
+        pack, length = self._pack, _LENGTH.pack
+        for frame in frames:
+            body: Optional[bytes] = frame.get("body")
+            if body is None or len(body) <= _COPIED:
+                packed = pack(frame)
+                parts += (length(len(packed)), packed)
+            else:
+                del frame["body"]
+                packed = pack(frame)  # a map of fewer than 16 entries, whose first byte has their number
+                head = bytes((packed[0] + 1,)) + packed[1:] + _BODY.pack(b"\xa4body", b"\xc6", len(body))
+                parts += (length(len(head) + len(body)) + head, body)
+        self._writing = True
+        try:
+            if self._closed:
+                raise BrokenPipeError("the connection is closed")
+            write_all(self._socket.fileno(), parts)
+        finally:
+            self._writing = False
+            self._close_if_left()
+
+    def close(self) -> None:
+        self._closed = True
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)  # ends a read or write in another thread; the host still gets what was written
+        except OSError:
+            pass
+        self._close_if_left()
+
+    def _close_if_left(self) -> None:
+        # A descriptor is closed when nobody is inside of read or write with it: its number may have another meaning right after.
+        if self._closed and not (self._reading or self._writing):
+            self._socket.close()
+
+    def close_in_child(self) -> None:
+        self._closed = True
+        self._socket.close()

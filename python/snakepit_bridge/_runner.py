@@ -1,0 +1,842 @@
+"""What frames mean to a worker: hello, calls, credit, cancels, callbacks. docs/protocol.md is the reference.
+
+The runner reads and writes nothing but batches of frames, by its transport, and starts no handler by itself: a mode of `_modes` does.
+
+Threads. `take` is called by the thread that reads, and by a transport that lets others than the host call (`Transport.opened`), one at a
+time; it never runs user code. Everything else is called by
+the threads that run handlers. What both touch is written by one of them only (credit is kept as two totals, granted and used) or is a
+single operation on a dict or deque, which the interpreter makes atomic. `outbox` is one such deque: whoever appends to it calls `flush`,
+which only tries the lock, so that a finalizer or signal handler that logs cannot deadlock with the write that it interrupts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections import deque
+from contextvars import copy_context
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, Deque, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple
+
+from ._aide import Aide
+from ._codecs import get_codec
+from ._context import AsyncContext, Context, Session
+from ._errors import Cancelled, Disconnected, ItemError, ProtocolError, RemoteError, clean, describe, plain, render, type_name
+from ._interrupt import CURRENT, Site, enter, enter_async
+from ._late import stdlib_first
+from ._values import BadValue
+from ._version import __version__
+from .transport import (
+    CALL,
+    CANCEL,
+    CREDIT,
+    END,
+    ERROR,
+    FAILED,
+    HELLO,
+    ITEM,
+    KINDS,
+    LOG,
+    NO_INPUT,
+    NOT_STARTED,
+    PONG,
+    Frame,
+    Transport,
+)
+
+if TYPE_CHECKING:
+    import asyncio
+    from queue import SimpleQueue
+
+    from ._modes import Mode
+    from ._worker import Plan
+
+MAX_FRAME = 64 << 20
+OVERHEAD = 256
+WINDOW_ITEMS = 1024
+WINDOW_BYTES = 1 << 20
+HOLD = 200e-6
+"""How many seconds frames may wait for others before they are written together."""
+
+LOST_GRACE = 2.0
+_MAX_LOGS = 1000
+_MAX_ID = 1 << 53
+_NONE: Mapping[str, Any] = {}
+
+
+class Inbox:
+    """A direction that is received: items wait here until they are consumed."""
+
+    __slots__ = ("bytes", "granted_bytes", "granted_items", "items", "open", "owed_bytes", "owed_items", "queue")
+
+    def __init__(self, is_open: bool) -> None:
+        self.queue: Deque[Frame] = deque()
+        self.open = is_open
+        self.items = self.bytes = 0  # received
+        self.granted_items, self.granted_bytes = WINDOW_ITEMS, WINDOW_BYTES
+        self.owed_items = self.owed_bytes = 0  # consumed since the last credit
+
+    def put(self, frame: Frame) -> None:
+        if self.items >= self.granted_items or self.bytes >= self.granted_bytes:
+            raise ProtocolError(f"more items for call {frame['id']} than granted")
+        self.items += 1
+        self.bytes += len(frame.get("body", b""))
+        self.queue.append(frame)
+
+
+class Call:
+    """One call of the host, from its call frame to its end or error."""
+
+    __slots__ = (
+        "asked",
+        "bells",
+        "cancelled",
+        "context",
+        "deadline",
+        "ended",
+        "frame",
+        "granted_bytes",
+        "granted_items",
+        "id",
+        "inbox",
+        "interrupted",
+        "lock",
+        "name",
+        "plan",
+        "reason",
+        "requests",
+        "site",
+        "started",
+        "task",
+        "thread",
+        "used_bytes",
+        "used_items",
+    )
+
+    def __init__(self, frame: Frame, plan: Plan, items: int, bytes_: int) -> None:
+        self.frame = frame
+        self.id: int = frame["id"]
+        self.name = plan.name
+        self.plan = plan
+        ttl = frame.get("ttl", 0)
+        self.deadline: Optional[float] = time.monotonic() + ttl / 1000 if ttl else None
+        self.inbox = _ENDED if frame.get("flags", 0) & NO_INPUT else Inbox(True)
+        self.granted_items, self.granted_bytes = items, bytes_
+        self.used_items = self.used_bytes = 0
+        self.cancelled = False
+        self.reason = ""
+        self.interrupted = 0.0  # when an exception was last raised in it
+        self.asked = 0.0  # when its task's cancellation was last requested
+        self.ended = False
+        self.started = 0.0
+        self.site = _NOWHERE
+        self.thread = 0
+        self.lock = threading.Lock()
+        self.task: Optional[asyncio.Task[Any]] = None
+        self.context: Any = None
+        self.bells: List[SimpleQueue[None]] = []
+        self.requests: Optional[Dict[int, Request]] = None
+
+    def may_send(self) -> bool:
+        """Reports whether there is credit for an item, or no reason to wait for it."""
+        return self.cancelled or (self.granted_items > self.used_items and self.granted_bytes > self.used_bytes)
+
+    def wake(self) -> None:
+        for bell in tuple(self.bells):
+            bell.put(None)
+
+    def check(self) -> None:
+        if self.cancelled:
+            raise Cancelled(self.reason)
+
+
+class Request:
+    """One call of this worker to the host, for the call that it serves."""
+
+    __slots__ = ("answer", "call", "failed", "id", "inbox")
+
+    def __init__(self, call: Call, streams: bool) -> None:
+        self.id = 0
+        self.call = call
+        self.inbox = Inbox(True) if streams else None
+        self.answer: Optional[bytes] = None  # set when it has ended
+        self.failed = False
+
+    def settled(self) -> bool:
+        """Reports whether there is something to take, or no reason to wait for it."""
+        return self.answer is not None or self.call.cancelled or bool(self.inbox and self.inbox.queue)
+
+
+_NOWHERE = Site()
+_ENDED = Inbox(False)  # of all calls that have no input
+
+
+class Runner:
+    """Serves one worker's commands to one host."""
+
+    def __init__(self, transport: Transport, plans: Mapping[str, Plan], concurrency: int, queue: int, index: int, token: str) -> None:
+        self.transport = transport
+        self.plans = dict(plans)
+        self.concurrency = concurrency
+        self.index = index
+        self.token = token
+        self.mode: Mode
+        self.codec: Any = None
+        self.calls: Dict[int, Call] = {}
+        self.guests: Dict[int, Call] = {}  # those of them that the transport opened; they do not count against the host's limit
+        self.unstarted: Dict[int, Call] = {}  # whoever pops a call here has it: the one who runs it or the one who cancels it
+        self.ready: Deque[Call] = deque()
+        self.requests: Dict[int, Request] = {}
+        self.sessions: Dict[str, Session] = {}
+        self.outbox: Deque[Frame] = deque()
+        self.logs: Deque[Dict[str, Any]] = deque()
+        self.aide = Aide(self)
+        self.draining = False
+        self.ended = False  # the connection
+        self.forked = False
+        self.exit_code = 0
+        self._taking = concurrency + queue
+        self._limit = self._taking  # what the hellos agreed on
+        self._requests_limit = 0
+        self._max_frame: int = getattr(transport, "max_frame", MAX_FRAME)
+        self._window = (0, 0)
+        self._mark = 0  # the host's highest id
+        self._turn = threading.Lock()  # guards take
+        self._accepted = 0  # how many calls have been queued for the mode
+        self._next_id = 2
+        self._opening = threading.Lock()  # makes taking an id and queueing its frame one step
+        self._writing = threading.Lock()  # guards transport.write
+        self._flushed = 0.0
+        self._dropped = 0
+        self._base = copy_context()
+        self._after_hello = (
+            None,
+            None,
+            self._on_call,
+            self._on_item,
+            self._on_end,
+            self._on_error,
+            self._on_cancel,
+            self._on_credit,
+            self._on_ping,
+            self._on_pong,
+            None,
+            self._on_bye,
+        )
+
+    # --- the connection
+
+    def greet(self) -> None:
+        """Says hello, waits for the host's and gets ready for calls.
+
+        Raises:
+            ProtocolError: The host said something else.
+            Disconnected: It went away.
+        """
+        hello = {
+            "versions": [1],
+            "features": ["exact-numbers"],
+            "codecs": list(self.transport.codecs),
+            "max_frame": self._max_frame,
+            "window": {"items": WINDOW_ITEMS, "bytes": WINDOW_BYTES},
+            "concurrency": self._taking,
+            "commands": [{"name": plan.name, "stream": plan.stream} for plan in self.plans.values()],
+            "pid": os.getpid(),
+            "runtime": "{} {}.{}.{}".format(sys.implementation.name, *sys.version_info),
+            "library": f"snakepit_bridge {__version__}",
+        }
+        if self.token:
+            hello["token"] = self.token
+        self.transport.write([{"kind": HELLO, "body": json.dumps(hello).encode()}])
+        frames = self.transport.read()
+        if not frames:
+            raise Disconnected("the host closed the connection before its hello")
+        first = frames[0]
+        if first["kind"] != HELLO:
+            raise ProtocolError(f"the host's first frame is not hello but {_kind(first)}")
+        try:
+            body = json.loads(first["body"])
+            if body["version"] != 1:
+                raise ProtocolError(f"the host wants version {body['version']} of the protocol, and this worker speaks 1")
+            if body["codec"] not in self.transport.codecs:
+                raise ProtocolError(f"the host wants the codec {body['codec']!r}, and this worker has {', '.join(self.transport.codecs)}")
+            self.codec = get_codec(body["codec"])
+            self._max_frame = min(self._max_frame, int(body.get("max_frame") or self._max_frame))
+            self._window = int(body["window"]["items"]), int(body["window"]["bytes"])
+            self._limit = min(self._taking, int(body.get("concurrency") or self._taking))
+            self._requests_limit = int(body.get("calls", 0))
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+            raise ProtocolError(f"the host's hello can't be understood: {type_name(type(exc))}: {exc}") from None
+        self.aide.start()
+        self.transport.opened(self.take, self.codec.name, self.concurrency)
+        if len(frames) > 1:
+            self.take(frames[1:])
+
+    def pump(self) -> None:
+        """Reads once and takes what came. Whoever may read calls this."""
+        try:
+            self.take(self.transport.read())
+        except (ProtocolError, ValueError) as exc:
+            self.violated(str(exc))
+        except TimeoutError:  # no transport raises it, but signal handlers of the user's do
+            raise
+        except OSError:
+            self.lost()
+        except Exception as exc:  # whoever reads must not just go: the host would wait for ever
+            print(f"snakepit_bridge: internal error\n{render(describe(exc))}", file=sys.stderr, flush=True)
+            self.lost()
+            self.exit_code = 1
+
+    def take(self, frames: Sequence[Frame]) -> None:
+        """Handles a batch that was read; an empty one is the end of the connection."""
+        if not frames:
+            self.lost()
+            return
+        with self._turn:
+            if self.ended:
+                return
+            accepted = self._accepted
+            for frame in frames:
+                try:
+                    handle = self._after_hello[frame["kind"]]
+                    if handle is None:
+                        raise ProtocolError(f"the host sent {_kind(frame)}")
+                    handle(frame)
+                except (IndexError, KeyError, TypeError, ValueError, AttributeError) as exc:
+                    raise ProtocolError(f"a frame that makes no sense: {exc!r} in {_show(frame)}") from exc
+                except ProtocolError as exc:
+                    raise ProtocolError(f"{exc}; the frame was {_show(frame)}") from None
+            accepted = self._accepted - accepted
+        if self.outbox:
+            self.flush()
+        if accepted:
+            self.mode.submit(accepted)
+
+    def violated(self, message: str) -> None:
+        """Ends the connection because of what the host sent. Standard error is where the host looks for the reason."""
+        if not self.ended:
+            print(f"snakepit_bridge: protocol error: {clean(message)}", file=sys.stderr, flush=True)
+            self.lost()
+            self.exit_code = 1
+
+    def lost(self) -> None:
+        """The connection has ended: so does all that runs."""
+        if self.ended:
+            return
+        self.ended = True
+        if not self.draining:
+            self.exit_code = 1
+            self.aide.doom_after(LOST_GRACE)
+        self.unstarted.clear()
+        self.ready.clear()
+        for call in list(self.calls.values()):
+            self._cancel(call, "the host is gone")
+        self.mode.stop()
+
+    def settle(self) -> None:
+        """Writes what is in the outbox, or leaves that to the aide if something was written just now."""
+        if time.monotonic() - self._flushed > HOLD:
+            self.flush()
+        elif not self.aide.awake:
+            self.aide.wake()
+
+    def gather(self) -> None:
+        """Starts a batch: what it sends may wait a moment."""
+        self._flushed = time.monotonic()
+
+    def flush(self) -> None:
+        """Writes what is in the outbox. If another thread is writing, that one will."""
+        outbox = self.outbox
+        writing = self._writing
+        while outbox or (self.logs and self.codec is not None):
+            if not writing.acquire(False):
+                return
+            try:
+                batch = [outbox.popleft() for _ in range(len(outbox))]
+                if self.logs and self.codec is not None:
+                    batch.extend(self._log_frames())
+                if not self.ended and not self.forked:
+                    self.transport.write(batch)
+                self._flushed = time.monotonic()
+            except OSError:
+                self.lost()
+            finally:
+                writing.release()
+
+    def close(self) -> None:
+        """Writes what is left and closes the connection."""
+        self.flush()
+        self.transport.close()
+
+    # --- frames from the host
+
+    def _on_call(self, frame: Frame) -> None:
+        id_: int = frame["id"]
+        if id_ >= 0:  # the transport's own are below
+            if not id_ & 1 or not self._mark < id_ < _MAX_ID:
+                raise ProtocolError(f"a call with id {id_}, which is not the host's next")
+            self._mark = id_
+        plan = self.plans.get(frame["name"])
+        if plan is None:
+            self._refuse(id_, "UnknownCommand", self._unknown(frame["name"]))
+        elif self.draining and frame.get("parent", 0) not in self.requests:
+            self._refuse(id_, "Draining", "this worker takes no more calls")
+        elif id_ > 0 and len(self.calls) - len(self.guests) >= self._limit:
+            self._refuse(id_, "Saturated", f"more than {self._limit} calls at once")
+        else:
+            call = Call(frame, plan, *self._window)
+            self.calls[id_] = call
+            if id_ < 0:
+                self.guests[id_] = call
+            self.unstarted[id_] = call
+            self.ready.append(call)
+            self._accepted += 1
+
+    def _refuse(self, id_: int, kind: str, message: str) -> None:
+        body = self.codec.encode(plain(kind, message))
+        self.outbox.append({"kind": ERROR, "flags": NOT_STARTED, "id": id_, "body": body})
+
+    def _unknown(self, name: str) -> str:
+        with stdlib_first():
+            from difflib import get_close_matches
+        near = get_close_matches(name, self.plans, cutoff=0.5)
+        if near:
+            return f"no command {name!r}; did you mean {' or '.join(map(repr, near))}?"
+        return f"no command {name!r}; there are {', '.join(n for n in self.plans if not n.startswith('snakepit.')) or 'none'}"
+
+    def _live(self, frame: Frame) -> Any:
+        """Returns the `Call` or `Request` that the frame is for, or None if it has ended."""
+        id_: int = frame["id"]
+        if id_ & 1:
+            call = self.calls.get(id_)
+            if call is None and id_ > self._mark:
+                raise ProtocolError(f"{_kind(frame)} for call {id_}, which never was")
+            return call
+        request = self.requests.get(id_)
+        if request is None and not 0 < id_ < self._next_id:
+            raise ProtocolError(f"{_kind(frame)} for call {id_}, which never was")
+        return request
+
+    def _on_item(self, frame: Frame) -> None:
+        target = self._live(frame)
+        if target is None:
+            return
+        inbox = target.inbox
+        if isinstance(target, Request):
+            if inbox is None:  # the caller wants the result only
+                size = len(frame.get("body", b""))
+                self.outbox.append({"kind": CREDIT, "id": target.id, "items": 1, "bytes": size})
+                return
+            inbox.put(frame)
+            target.call.wake()
+        elif inbox.open:
+            inbox.put(frame)
+            target.wake()
+        elif inbox.granted_items >= 0:  # `stop_input` makes it negative: what crossed that is dropped
+            raise ProtocolError(f"an item for call {target.id}, whose input has ended")
+
+    def _on_end(self, frame: Frame) -> None:
+        target = self._live(frame)
+        if isinstance(target, Request):
+            self._answered(target, frame, False)
+        elif target is not None:
+            if not target.inbox.open and target.inbox.granted_items >= 0:
+                raise ProtocolError(f"a second end of the input of call {target.id}")
+            target.inbox.open = False
+            target.wake()
+
+    def _on_error(self, frame: Frame) -> None:
+        target = self._live(frame)
+        if isinstance(target, Request):
+            self._answered(target, frame, True)
+        elif target is not None:
+            raise ProtocolError(f"an error for call {target.id} from its opener")
+
+    def _answered(self, request: Request, frame: Frame, failed: bool) -> None:
+        del self.requests[request.id]
+        request.failed = failed
+        request.answer = frame.get("body", b"")
+        request.call.wake()
+
+    def _on_cancel(self, frame: Frame) -> None:
+        target = self._live(frame)
+        if isinstance(target, Call):
+            target.inbox.open = False
+            self._cancel(target, frame.get("name") or "cancelled by the caller")
+
+    def _cancel(self, call: Call, reason: str) -> None:
+        if call.cancelled:
+            return
+        call.reason = clean(reason)
+        call.cancelled = True
+        if self.unstarted.pop(call.id, None) is not None:
+            self._finish(call, self._error(call, plain("Cancelled", call.reason), NOT_STARTED))
+        else:
+            call.wake()
+            self.aide.pursue(call)
+
+    def _on_credit(self, frame: Frame) -> None:
+        target = self._live(frame)
+        items, bytes_ = frame.get("items", 0), frame.get("bytes", 0)
+        if items < 0 or bytes_ < 0:
+            raise ProtocolError("negative credit")
+        if isinstance(target, Call):
+            target.granted_items += items
+            target.granted_bytes += bytes_
+            if target.bells:
+                target.wake()
+
+    def _on_ping(self, frame: Frame) -> None:
+        now = time.monotonic()
+        running = [
+            {"id": max(call.id, 0), "name": call.name, "ms": int((now - call.started) * 1000)}
+            for call in list(self.calls.values())
+            if call.started
+        ]
+        self.outbox.append({"kind": PONG, "id": frame.get("id", 0), "body": self.codec.encode({"running": running})})
+
+    def _on_pong(self, frame: Frame) -> None:
+        raise ProtocolError("a pong, and this worker sends no pings")
+
+    def _on_bye(self, frame: Frame) -> None:
+        self.draining = True
+
+    # --- running
+
+    def run(self, call: Call, site: Site) -> None:
+        """Runs a call's plain function or generator on the calling thread and queues its answer."""
+        if self.unstarted.pop(call.id, None) is not None:
+            self._base.copy().run(self._run, call, site)
+
+    def _run(self, call: Call, site: Site) -> None:
+        self._begin(call, site)
+        try:
+            site.begin(call)
+            try:
+                args, kwargs = self._arguments(call)
+                value = enter(call.plan.function, args, kwargs)
+                kind = type(value)
+                if kind is GeneratorType:
+                    value = self._drive(call, value)
+                elif kind is CoroutineType or kind is AsyncGeneratorType:
+                    raise TypeError(f"the plain function {call.name} returned a {kind.__name__}; write it with async def")
+            finally:
+                site.leave(call)
+            if self.forked:
+                self._leave_child(None)
+            answer = self._result(call, value)
+        except BaseException as exc:
+            if self.forked:
+                self._leave_child(exc)
+            answer = self._failure(call, exc)
+        self._finish(call, answer)
+
+    async def run_async(self, call: Call, site: Site) -> None:
+        """Runs a call's async function or async generator and queues its answer. The calling task is the call's own."""
+        import asyncio
+
+        call.task = asyncio.current_task()
+        self._begin(call, site)
+        try:
+            try:
+                args, kwargs = self._arguments(call)
+                value = enter(call.plan.function, args, kwargs)
+                if isinstance(value, AsyncGeneratorType):
+                    value = await self._drive_async(call, value)
+                elif hasattr(value, "__await__"):
+                    value = await enter_async(value)
+            finally:
+                call.interrupted = call.interrupted or time.monotonic()  # from here on it is too late
+            if self.forked:
+                self._leave_child(None)
+            answer = self._result(call, value)
+        except BaseException as exc:
+            if self.forked:
+                self._leave_child(exc)
+            answer = self._failure(call, exc)
+        self._finish(call, answer)
+
+    def _begin(self, call: Call, site: Site) -> None:
+        CURRENT.set(call)
+        call.started = time.monotonic()
+        call.site = site  # whoever cancelled it before this tries again
+
+    def _arguments(self, call: Call) -> Tuple[Sequence[Any], Mapping[str, Any]]:
+        call.check()
+        body = call.frame.get("body")
+        try:
+            value = self.codec.decode(body) if body else None
+        except BadValue as exc:
+            raise _BadArguments(str(exc)) from None
+        return call.plan.arrange(value, self._context(call))
+
+    def _context(self, call: Call) -> Any:
+        if call.plan.ctx is None:
+            return None
+        call.context = (AsyncContext if call.plan.is_async else Context)(self, call)
+        return call.context
+
+    def _drive(self, call: Call, generator: GeneratorType[Any, Any, Any]) -> Any:
+        step = generator.__next__
+        try:
+            while True:
+                try:
+                    value = enter(step, (), _NONE)
+                except StopIteration as stop:
+                    return stop.value
+                if self.forked:
+                    self._leave_child(None)
+                call.check()
+                frame = self._item(call, value)
+                if not call.may_send():
+                    self.mode.wait(call, call.may_send)
+                    call.check()
+                self._send_item(call, frame)
+                if call.used_items == 1:
+                    self.flush()  # somebody may be waiting to see it begin
+                else:
+                    self.settle()
+        finally:
+            if generator.gi_frame is not None:  # it is not at its end
+                call.interrupted = call.interrupted or time.monotonic()  # its close is the interrupt
+                enter(generator.close, (), _NONE)
+
+    async def _drive_async(self, call: Call, generator: AsyncGeneratorType[Any, Any]) -> Any:
+        try:
+            while True:
+                try:
+                    value = await enter_async(generator.__anext__())
+                except StopAsyncIteration:
+                    return None
+                call.check()
+                frame = self._item(call, value)
+                if not call.may_send():
+                    await self.mode.wait_async(call, call.may_send)
+                    call.check()
+                self._send_item(call, frame)
+                self.mode.settle()
+        finally:
+            call.interrupted = call.interrupted or time.monotonic()
+            await enter_async(generator.aclose())
+
+    def _item(self, call: Call, value: Any) -> Frame:
+        if isinstance(value, ItemError):
+            return {"kind": ITEM, "flags": FAILED, "id": call.id, "body": self._encode(describe(value.error), "the item's error")}
+        return {"kind": ITEM, "id": call.id, "body": self._encode(value, "the item")}
+
+    def _send_item(self, call: Call, frame: Frame) -> None:
+        call.used_items += 1
+        call.used_bytes += len(frame["body"])
+        self.outbox.append(frame)
+
+    def _encode(self, value: Any, what: str) -> bytes:
+        try:
+            body: bytes = self.codec.encode(value)
+        except BadValue as exc:
+            raise _BadResult(f"{what} can't be sent: {exc}") from None
+        if len(body) + OVERHEAD > self._max_frame:
+            raise _BadResult(f"{what} takes {len(body)} bytes, and a frame at most {self._max_frame - OVERHEAD}")
+        return body
+
+    def _result(self, call: Call, value: Any) -> Frame:
+        if value is None:
+            return {"kind": END, "id": call.id}
+        return {"kind": END, "id": call.id, "body": self._encode(value, "the result")}
+
+    def _failure(self, call: Call, exc: BaseException) -> Frame:
+        if isinstance(exc, _Refused):
+            return self._error(call, plain(exc.kind, str(exc)), exc.flags)
+        if call.cancelled and (isinstance(exc, Cancelled) or type(exc).__name__ == "CancelledError"):
+            return self._error(call, plain("Cancelled", call.reason))
+        return self._error(call, describe(exc))
+
+    def _error(self, call: Call, error: Mapping[str, Any], flags: int = 0) -> Frame:
+        try:
+            body = self.codec.encode(error)
+        except BadValue:
+            body = b""
+        if not body or len(body) + OVERHEAD > self._max_frame:
+            body = self.codec.encode({"type": str(error["type"])[:200], "message": str(error["message"])[:1000]})
+        frame = {"kind": ERROR, "id": call.id, "body": body}
+        if flags:
+            frame["flags"] = flags
+        return frame
+
+    def _finish(self, call: Call, answer: Frame) -> None:
+        call.ended = True
+        if call.requests:
+            for request in list(call.requests.values()):
+                self.abandon(request)
+        self.calls.pop(call.id, None)
+        self.guests.pop(call.id, None)
+        self.outbox.append(answer)
+
+    def _leave_child(self, exc: Optional[BaseException]) -> NoReturn:
+        """Ends a process that a handler forked and that came back from the handler: only its parent may answer the call."""
+        code = 0
+        if isinstance(exc, SystemExit):
+            code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+        elif exc is not None:
+            sys.excepthook(type(exc), exc, exc.__traceback__)
+            code = 1
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                pass
+        os._exit(code)
+
+    def in_child(self) -> None:
+        """Called in a forked child: it must not touch the connection."""
+        self.forked = True
+        self.outbox.clear()
+        self.logs.clear()
+        self._writing = threading.Lock()
+        self._opening = threading.Lock()
+        self.aide.awake = True  # there is none any more
+
+    # --- what a handler asks for, by its context
+
+    def session(self, name: str) -> Session:
+        session = self.sessions.get(name)
+        return session if session is not None else self.sessions.setdefault(name, Session(name))
+
+    def open(self, call: Call, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], streams: bool) -> Request:
+        """Calls the host's function for the call."""
+        self.usable(call)
+        if len(args) > 1 or (args and kwargs):
+            raise TypeError(f"{name} takes either keyword arguments or one positional argument")
+        frame: Frame = {"kind": CALL, "flags": NO_INPUT, "parent": call.id, "name": name}
+        if args or kwargs:
+            frame["body"] = body = self.codec.encode(args[0] if args else dict(kwargs))
+            if len(body) + len(name) + OVERHEAD > self._max_frame:
+                raise BadValue(f"the arguments take {len(body)} bytes, and a frame at most {self._max_frame - OVERHEAD}")
+        if call.frame.get("session"):
+            frame["session"] = call.frame["session"]
+        if call.deadline is not None:
+            frame["ttl"] = max(1, int((call.deadline - time.monotonic()) * 1000))
+        request = Request(call, streams)
+        with self._opening:
+            if len(self.requests) >= self._requests_limit:
+                raise RemoteError(plain("Saturated", f"more than {self._requests_limit} calls to the host at once"))
+            request.id = frame["id"] = self._next_id
+            self._next_id += 2
+            self.requests[request.id] = request
+            self.outbox.append(frame)
+        if call.requests is None:
+            call.requests = {}
+        call.requests[request.id] = request
+        return request
+
+    def abandon(self, request: Request) -> None:
+        """Takes no more of a request; the host is told if it still runs."""
+        if request.call.requests is not None:
+            request.call.requests.pop(request.id, None)
+        if request.answer is None and self.requests.get(request.id) is request and not self.forked:
+            self.outbox.append({"kind": CANCEL, "id": request.id, "name": "abandoned"})
+            request.inbox = None  # what still comes is dropped, and credited
+            self.settle()
+
+    def answer(self, request: Request) -> Any:
+        """Returns the result of a request that has ended."""
+        self.usable(request.call)
+        if request.call.requests is not None:
+            request.call.requests.pop(request.id, None)
+        value = self.codec.decode(request.answer) if request.answer else None
+        if request.failed:
+            raise RemoteError(value if isinstance(value, dict) else {"type": "Error", "message": str(value)})
+        return value
+
+    def consume(self, id_: int, inbox: Inbox, live: bool) -> Any:
+        """Takes the next item out of an inbox that has one, and grants the sender new credit now and then."""
+        frame = inbox.queue.popleft()
+        body = frame.get("body", b"")
+        inbox.owed_items += 1
+        inbox.owed_bytes += len(body)
+        if live and (inbox.owed_items * 2 >= WINDOW_ITEMS or inbox.owed_bytes * 2 >= WINDOW_BYTES):
+            items, bytes_ = inbox.owed_items, inbox.owed_bytes
+            inbox.owed_items = inbox.owed_bytes = 0
+            inbox.granted_items += items
+            inbox.granted_bytes += bytes_
+            self.outbox.append({"kind": CREDIT, "id": id_, "items": items, "bytes": bytes_})
+            self.settle()
+        value = self.codec.decode(body)
+        if frame.get("flags", 0) & FAILED:
+            return ItemError(RemoteError(value if isinstance(value, dict) else {"type": "Error", "message": str(value)}))
+        return value
+
+    def stop_input(self, call: Call) -> None:
+        """Tells the caller to send no more input."""
+        if call.inbox.open and not call.ended:
+            call.inbox.granted_items = -1
+            call.inbox.open = False
+            self.outbox.append({"kind": CANCEL, "id": call.id, "name": "no more input is wanted"})
+            self.settle()
+        call.inbox.queue.clear()
+
+    def usable(self, call: Call) -> None:
+        """Raises if the handler may not ask for anything any more."""
+        if self.forked:
+            raise Disconnected("a forked child has no host; hand what it found to its parent")
+        call.check()
+        if call.ended:
+            raise Disconnected(f"the call of {call.name} has ended")
+
+    # --- log records
+
+    def log(self, record: Dict[str, Any]) -> None:
+        """Queues a log record. It may be called from anywhere: it waits for nothing, and drops the record if too many wait already."""
+        if len(self.logs) >= _MAX_LOGS:
+            self._dropped += 1
+            return
+        self.logs.append(record)
+        if self.codec is not None and not self.forked:
+            self.settle()
+
+    def _log_frames(self) -> List[Frame]:
+        frames: List[Frame] = []
+        for _ in range(len(self.logs)):
+            record = self.logs.popleft()
+            try:
+                body = self.codec.encode(record)
+            except BadValue:
+                record["fields"] = {clean(str(key)): clean(repr(value), 1000) for key, value in record.get("fields", {}).items()}
+                body = self.codec.encode(record)
+            if len(body) + OVERHEAD <= self._max_frame:
+                frames.append({"kind": LOG, "body": body})
+            else:
+                self._dropped += 1
+        if self._dropped and len(self.logs) < _MAX_LOGS:
+            dropped, self._dropped = self._dropped, 0
+            record = {"level": "warn", "logger": "snakepit_bridge", "message": f"{dropped} log records were dropped", "time": time.time()}
+            frames.append({"kind": LOG, "body": self.codec.encode(record)})
+        return frames
+
+
+class _Refused(Exception):
+    kind = ""
+    flags = 0
+
+
+class _BadArguments(_Refused):
+    kind = "BadArguments"
+    flags = NOT_STARTED
+
+
+class _BadResult(_Refused):
+    kind = "BadResult"
+
+
+def _kind(frame: Frame) -> str:
+    kind = frame.get("kind", 0)
+    return KINDS[kind] if isinstance(kind, int) and 0 < kind < len(KINDS) else f"kind {kind!r}"
+
+
+def _show(frame: Frame) -> str:
+    """Returns a frame for a message; bodies and metadata may hold secrets, so only their sizes."""
+    shown = [_kind(frame)]
+    shown += [f"{key}={value!r:.60}" for key, value in frame.items() if key not in ("kind", "body", "meta")]
+    return " ".join([*shown, f"body={len(frame.get('body') or b'')}B"])

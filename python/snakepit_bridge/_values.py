@@ -1,0 +1,380 @@
+"""The rules for values, once for every codec: what may travel as what, how deep it may nest, and how an error names the path to it.
+
+The rules are those of the section "Values" of docs/protocol.md. A codec writes with the C code of its library whatever `is_plain`
+vouches for, and has `walk` take apart the rest.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple, Union
+
+from ._late import stdlib_first
+
+MAX_DEPTH = 500
+"""How many lists and maps may be nested in one value."""
+
+SMALLEST, LARGEST = -(2**63), 2**64 - 1
+"""What an integer may be."""
+
+CONTAINERS = {dict, list, tuple}
+"""The types that `is_plain` takes."""
+
+_AT_ONCE = 16  # levels that `walk` hands to a library in one piece; each level of a deeper value is looked into so far
+_SHOWN = 40  # characters of a key in a path
+
+
+class BadValue(ValueError):
+    """A value that can't travel, or a body that can't be decoded. The message begins with the path, such as ``value.items[3].when``."""
+
+
+BadValue.__module__ = "snakepit_bridge"
+
+
+class Array:
+    """An array of numbers, as it arrives where NumPy is not installed. It may be sent, too.
+
+    Attributes:
+        dtype: NumPy's name of the element type in little endian, such as "<f8".
+        shape: The length of each dimension.
+        data: The elements in C order.
+    """
+
+    __slots__ = ("data", "dtype", "shape")
+
+    def __init__(self, dtype: str, shape: Sequence[int], data: Union[bytes, memoryview]) -> None:
+        check_array(dtype, shape, len(data))
+        self.dtype = dtype
+        self.shape = tuple(shape)
+        self.data = data
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Array):
+            return NotImplemented
+        return self.dtype == other.dtype and self.shape == other.shape and self.data == other.data
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Array({self.dtype!r}, {self.shape!r}, {len(self.data)} bytes)"
+
+
+Array.__module__ = "snakepit_bridge"
+
+
+def check_array(dtype: Any, shape: Any, size: int) -> None:
+    """Raises `BadValue` unless the data can be a whole number of bytes for each place of the shape. ``size`` is the data's, in bytes."""
+    if type(dtype) is not str or not dtype:
+        raise BadValue("an array whose dtype is no text such as '<f8'")
+    if type(shape) not in (list, tuple) or len(shape) > 64:
+        raise BadValue("an array whose shape is no list of up to 64 integers")
+    places = 1
+    for length in shape:
+        if type(length) is not int or length < 0:
+            raise BadValue(f"an array with {length!r:.40} in its shape")
+        places *= length
+    if (places and (size < places or size % places)) or (not places and size):
+        raise BadValue(f"an array of dtype {dtype:.40} and shape {list(shape)} has {size} bytes of data, which do not fit")
+
+
+_DTYPE = re.compile(r"\|[b?iu]1|<[iu][248]|<f[248]|<c(?:8|16)|\|S[1-9]\d*|<U[1-9]\d*|<[mM]8(?:\[\w{1,16}\])?")
+_numpy: Any = None  # the module; False if it can't be imported; None before anybody has tried
+
+
+def decoded_array(dtype: Any, shape: Any, data: bytes) -> Any:
+    """Returns what a received array becomes: a NumPy array of its own, which may be written to, or an `Array` if there is no NumPy."""
+    global _numpy
+    check_array(dtype, shape, len(data))
+    if _numpy is None:
+        try:
+            import numpy
+
+            _numpy = numpy
+        except ImportError:
+            _numpy = False
+    if not _numpy:
+        return Array(dtype, shape, data)
+    if not _DTYPE.fullmatch(dtype):
+        raise BadValue(f"an array of dtype {dtype!r:.40}, which is none of numbers, text or times in little endian")
+    try:
+        kind = _numpy.dtype(dtype)
+        places = 1
+        for length in shape:
+            places *= length
+        if places * kind.itemsize != len(data):
+            raise BadValue(f"an array of dtype {dtype} and shape {list(shape)} has {len(data)} bytes of data, which do not fit")
+        return _numpy.ndarray(tuple(shape), kind, bytearray(data))
+    except (ValueError, TypeError) as exc:
+        raise exc if isinstance(exc, BadValue) else BadValue(f"an array that NumPy does not take: {exc}") from None
+
+
+def is_plain(value: Any, scalars: Set[type], binary: int, levels: int) -> bool:
+    """Reports whether a list, tuple or dict holds nothing but what a library encodes rightly by itself.
+
+    Args:
+        value: What may be of a subclass is not plain.
+        scalars: The types that are plain whatever their value. If int is not among them, integers of 64 bits are plain all the same.
+        binary: The longest bytes that are plain, or -1.
+        levels: How deep it may be; deeper is not plain.
+    """
+    kind = type(value)
+    if not levels:
+        return False
+    if kind is dict:
+        for key in value:
+            if type(key) is not str:
+                return False
+        if len(value) == 1 and key[:1] == "$":
+            return False
+        value = value.values()
+    elif len(value) > 32 and scalars.issuperset(map(type, value)):  # at the speed of C
+        return True
+    for item in value:
+        kind = type(item)
+        if kind in scalars:
+            continue
+        if kind is int:
+            if SMALLEST <= item <= LARGEST:
+                continue
+            return False
+        if kind in CONTAINERS:
+            if is_plain(item, scalars, binary, levels - 1):
+                continue
+            return False
+        if kind is bytes and len(item) <= binary:
+            continue
+        return False
+    return True
+
+
+class Writer:
+    """What `walk` writes to: one encoding. Whatever it is given is valid, except for text, which it has to check.
+
+    Attributes:
+        scalars: The types that `plain` takes, besides integers of 64 bits.
+        binary: The longest bytes that `plain` takes, or -1.
+    """
+
+    scalars: Set[type]
+    binary: int
+
+    def plain(self, value: Any) -> None:
+        """Writes what is plain. A ValueError or OverflowError, after which nothing was written, makes `walk` look closer."""
+        raise NotImplementedError
+
+    def special(self, value: Any) -> None:
+        """Writes bytes, an exact datetime in UTC, an `Array`, or a float that `plain` did not take."""
+        raise NotImplementedError
+
+    def begin_list(self, length: int) -> None:
+        """Is followed by so many values and `end`."""
+        raise NotImplementedError
+
+    def begin_map(self, value: Dict[str, Any]) -> None:
+        """Is followed by a `key` and a value for each entry and `end`."""
+        raise NotImplementedError
+
+    def key(self, key: str) -> None:
+        """Raises UnicodeEncodeError if the key has a lone surrogate."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Ends the innermost list or map."""
+        raise NotImplementedError
+
+
+def walk(value: Any, writer: Writer) -> None:
+    """Writes any value by the rules. It does not recurse, so that no depth of a value is a matter of the stack.
+
+    Raises:
+        BadValue: The value can't travel.
+    """
+    opened: List[Iterator[Tuple[Any, Any]]] = []  # the entries that are left of the lists and maps which contain the value
+    path: List[Any] = []  # the key or index of each
+    try:
+        while True:
+            value = _reduced(value)
+            if not _put_whole(value, writer, MAX_DEPTH - len(opened)):
+                kind = type(value)
+                if kind in CONTAINERS:
+                    if len(opened) == MAX_DEPTH:
+                        raise BadValue(f"nested deeper than {MAX_DEPTH} levels, or a cycle")
+                    if kind is dict:
+                        writer.begin_map(value)
+                        opened.append(iter(value.items()))
+                    else:
+                        value = tuple(value)  # a list may grow meanwhile
+                        writer.begin_list(len(value))
+                        opened.append(enumerate(value))
+                    path.append(None)
+                elif kind is str:
+                    raise BadValue("text with a lone surrogate, which is not valid UTF-8")
+                else:
+                    writer.special(value)
+            while opened:
+                entry = next(opened[-1], None)
+                if entry is not None:
+                    path[-1], value = entry
+                    if type(path[-1]) is str:
+                        writer.key(path[-1])
+                    break
+                opened.pop()
+                path.pop()
+                writer.end()
+            else:
+                return
+    except UnicodeEncodeError:
+        raise BadValue(f"{_shown(path)}: a key with a lone surrogate, which is not valid UTF-8") from None
+    except BadValue as exc:
+        raise BadValue(f"{_shown(path)}: {exc}") from exc.__cause__
+    except Exception as exc:  # of the value's own code, or it changed while it was read
+        raise BadValue(f"{_shown(path)}: {type(exc).__name__}: {exc}") from exc
+
+
+def _put_whole(value: Any, writer: Writer, levels: int) -> bool:
+    kind = type(value)
+    try:
+        if kind in CONTAINERS:
+            if not is_plain(value, writer.scalars, writer.binary, min(levels, _AT_ONCE)):
+                return False
+        elif kind is not int and kind not in writer.scalars and not (kind is bytes and len(value) <= writer.binary):
+            return False
+        writer.plain(value)
+    except (ValueError, OverflowError, RecursionError):
+        return False
+    return True
+
+
+def _shown(path: List[Any]) -> str:
+    text = "value"
+    for step in path:
+        if type(step) is int:
+            text += f"[{step}]"
+        elif step is None:
+            continue
+        elif len(step) <= _SHOWN and re.fullmatch(r"\w+", step, re.ASCII):
+            text += "." + step
+        else:
+            cut = step if len(step) <= _SHOWN else step[:_SHOWN] + "..."
+            text += f"[{cut!a}]"
+    return text if len(text) <= 160 else text[:80] + "..." + text[-80:]
+
+
+_FINAL = {type(None), bool, float, str, bytes, list, tuple, Array}
+
+
+def _reduced(value: Any) -> Any:
+    """Returns the value as one of the exact types that travel: those of _FINAL, int, dict with text keys, or datetime in UTC."""
+    for _ in range(16):  # an Enum's value may be a model, whose dump may be anything
+        kind = type(value)
+        if kind in _FINAL:
+            return value
+        if kind is int:
+            if SMALLEST <= value <= LARGEST:
+                return value
+            raise BadValue(f"an integer of {value.bit_length()} bits; those from -2^63 to 2^64-1 can be sent")
+        if kind is dict:
+            return _with_text_keys(value)
+        if kind is getattr(sys.modules.get("datetime"), "datetime", None):
+            return _in_utc(value)
+        value = _simpler(value)
+    raise BadValue(f"{_name(kind)} stands for something else too often")
+
+
+def _with_text_keys(value: Dict[Any, Any]) -> Dict[str, Any]:
+    exact = True
+    for key in value:
+        if type(key) is not str:
+            if not isinstance(key, str):
+                raise BadValue(f"a map with the key {key!r:.40} ({_name(type(key))}), which is not text")
+            exact = False
+    if exact:
+        return value
+    texts = {str.__str__(key): item for key, item in value.items()}
+    if len(texts) != len(value):
+        raise BadValue("a map with two keys of the same text")
+    return texts
+
+
+def _simpler(value: Any) -> Any:
+    """Returns what a value of a type that does not travel itself stands for."""
+    kind = type(value)
+    if _is(value, "enum", "Enum"):
+        return value.value
+    for base, bare in _BARE:
+        if isinstance(value, base):
+            return bare(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(value)
+    if isinstance(value, dict):
+        return dict(value)
+    if _is(value, "datetime", "datetime"):
+        return _in_utc(value)
+    if _is(value, "decimal", "Decimal") or _is(value, "uuid", "UUID") or _is(value, "pathlib", "PurePath"):
+        return str(value)
+    if _is(value, "numpy", "ndarray"):
+        return _from_numpy(value)
+    if _is(value, "numpy", "generic"):
+        item = value.item() if value.dtype.kind in "biuf" else None
+        if type(item) not in (bool, int, float):
+            raise BadValue(f"a numpy scalar of type {value.dtype} can't be sent")
+        return item
+    if not isinstance(value, type):
+        if hasattr(kind, "__dataclass_fields__"):
+            return {field.name: getattr(value, field.name) for field in sys.modules["dataclasses"].fields(value)}
+        if hasattr(kind, "model_dump"):  # pydantic 2
+            return value.model_dump()
+        if hasattr(kind, "__fields__") and hasattr(kind, "dict"):  # pydantic 1
+            return value.dict()
+    raise BadValue(f"a value of type {_name(kind)} can't be sent; turn it into numbers, text, bytes, lists and maps of them")
+
+
+_BARE: Sequence[Tuple[type, Callable[[Any], Any]]] = ((int, int.__index__), (float, float.__float__), (str, str.__str__))
+
+
+def _is(value: Any, module: str, name: str) -> bool:
+    """Reports whether a value is of a class. If its module has not been imported, none can be."""
+    found = getattr(sys.modules.get(module), name, None)
+    return isinstance(found, type) and isinstance(value, found)
+
+
+def _name(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _in_utc(value: Any) -> Any:
+    module: Any = sys.modules["datetime"]
+    utc = module.timezone.utc
+    if type(value) is module.datetime and value.tzinfo is utc:
+        return value
+    if value.utcoffset() is None:
+        raise BadValue("a datetime without a zone, which names no instant; give it a tzinfo")
+    value = value.astimezone(utc)
+    return module.datetime(
+        value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond, tzinfo=utc
+    )  # no subclass's
+
+
+def _from_numpy(value: Any) -> Array:
+    numpy: Any = sys.modules["numpy"]
+    if _is(value, "numpy.ma", "MaskedArray"):
+        raise BadValue("a masked array can't be sent; fill it first")
+    kind = value.dtype.newbyteorder("<")
+    if not _DTYPE.fullmatch(kind.str):
+        raise BadValue(f"a numpy array of dtype {value.dtype} can't be sent")
+    flat = numpy.ascontiguousarray(value, kind).reshape(-1)
+    if flat.nbytes < 4096:
+        return Array(kind.str, value.shape, flat.tobytes())
+    return Array(kind.str, value.shape, memoryview(flat.view("u1")))
+
+
+def late_datetime() -> Any:
+    """Returns the module datetime, which a worker that gets no timestamps does not load."""
+    if "datetime" in sys.modules:
+        return sys.modules["datetime"]
+    with stdlib_first():
+        import datetime
+    return datetime

@@ -1,0 +1,246 @@
+"""What a worker's author writes: commands."""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union, overload
+
+from ._late import stdlib_first
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_C = TypeVar("_C", bound=Type[Any])
+
+_GENERATOR = 0x20  # the code flags of inspect, which takes 16 ms to import
+_COROUTINE = 0x80
+_ASYNC_GENERATOR = 0x200
+_MARK = "__snakepit_command__"
+_RESERVED = "snakepit."
+
+
+@overload
+def command(function: _F) -> _F: ...
+@overload
+def command(*, name: str) -> Callable[[_F], _F]: ...
+def command(function: Optional[_F] = None, *, name: str = "") -> Union[_F, Callable[[_F], _F]]:
+    """Marks a method of a class that `Worker.service` serves as a command.
+
+    Args:
+        function: The method.
+        name: What the host calls it; the method's own name by default.
+    """
+
+    def mark(function: _F) -> _F:
+        setattr(function, _MARK, name or function.__name__)
+        return function
+
+    return mark if function is None else mark(function)
+
+
+class Plan:
+    """How to run one command.
+
+    Attributes:
+        stream: Whether it yields items.
+        is_async: Whether it needs a loop.
+        ctx: How it takes its context: None for not at all, True as its first argument, False by keyword.
+    """
+
+    __slots__ = ("ctx", "function", "is_async", "name", "stream")
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name = name
+        self.function = function
+        names, first, self.stream, self.is_async = _examine(function)
+        self.ctx: Optional[bool] = None
+        if "ctx" in names:
+            self.ctx = first == "ctx"
+
+    def arrange(self, value: Any, ctx: Any) -> Tuple[Sequence[Any], Mapping[str, Any]]:
+        """Returns the arguments: those of a map by keyword, none for None, anything else as the one positional argument."""
+        args: Tuple[Any, ...] = ()
+        kwargs: Dict[str, Any] = {}
+        if type(value) is dict:
+            kwargs = value
+        elif value is not None:
+            args = (value,)
+        if self.ctx is None:
+            return args, kwargs
+        if "ctx" in kwargs:
+            raise TypeError(f"{self.name}() takes its context as ctx, so that can't be an argument's name")
+        if self.ctx:
+            return (ctx, *args), kwargs
+        kwargs["ctx"] = ctx
+        return args, kwargs
+
+
+def _examine(function: Any) -> Tuple[Sequence[str], str, bool, bool]:
+    """Returns the parameters' names and the first one's, whether calling it gives items, and whether it needs a loop.
+
+    What is behind ``functools.wraps`` says what the parameters are and whether there are items; the outermost function runs.
+    """
+    bound = False
+    flags: List[int] = []
+    while True:
+        if isinstance(function, MethodType):
+            bound, function = True, function.__func__
+        elif not hasattr(function, "__code__") and hasattr(type(function).__call__, "__code__"):
+            bound, function = True, type(function).__call__
+        code = getattr(function, "__code__", None)
+        flags.append(code.co_flags if code is not None else 0)
+        if not hasattr(function, "__wrapped__"):
+            break
+        function = function.__wrapped__
+    if code is None:  # built in, or functools.partial
+        names, first = _parameters(function), ""
+    else:
+        names = code.co_varnames[bound : code.co_argcount + code.co_kwonlyargcount]
+        first = names[0] if code.co_argcount > bound else ""
+    streams = any(flag & (_GENERATOR | _ASYNC_GENERATOR) for flag in flags)
+    return names, first, streams, bool(flags[0] & (_COROUTINE | _ASYNC_GENERATOR))
+
+
+def _parameters(function: Callable[..., Any]) -> Sequence[str]:
+    with stdlib_first():
+        import inspect
+    try:
+        return list(inspect.signature(function).parameters)
+    except ValueError:  # some of those in C tell nothing
+        return ()
+
+
+class Worker:
+    """Commands, and how many of them run at once.
+
+    A command is a plain function, whose return value is the call's result; a generator, whose items are the call's stream and whose return
+    value is its result; an async function; or an async generator. A map as the call's argument becomes keyword arguments, None no
+    argument, anything else the one positional argument. A parameter called ``ctx`` gets the call's `Context`, or its `AsyncContext`.
+
+    With a concurrency of one, plain functions and generators run on the main thread. With more, they run in so many threads. Async ones
+    always run on one loop, on the main thread.
+
+    Args:
+        concurrency: How many calls run at once. More than one makes sense for handlers that wait, or whose C code releases the interpreter.
+        queue: How many calls more the host may send ahead, to run as soon as others end. It saves the way there and back, which counts
+            for handlers that take less than a millisecond; but a call that is queued here can't run on an idle worker instead.
+    """
+
+    def __init__(self, *, concurrency: int = 1, queue: int = 0) -> None:
+        if concurrency < 1:
+            raise ValueError(f"concurrency is {concurrency}; it has to be at least 1")
+        if queue < 0:
+            raise ValueError(f"queue is {queue}; it has to be 0 or more")
+        self.concurrency = concurrency
+        self.queue = queue
+        self._functions: Dict[str, Callable[..., Any]] = {}
+        self._services: List[Tuple[Type[Any], Dict[str, str]]] = []
+
+    @overload
+    def command(self, function: _F) -> _F: ...
+    @overload
+    def command(self, *, name: str) -> Callable[[_F], _F]: ...
+    def command(self, function: Optional[_F] = None, *, name: str = "") -> Union[_F, Callable[[_F], _F]]:
+        """Makes a function a command.
+
+        Args:
+            function: The function; it is returned unchanged.
+            name: What the host calls it; the function's own name by default.
+
+        Raises:
+            ValueError: The name is taken or reserved.
+        """
+
+        def add(function: _F) -> _F:
+            chosen = name or function.__name__
+            self._check_name(chosen)
+            self._functions[chosen] = function
+            return function
+
+        return add if function is None else add(function)
+
+    @overload
+    def service(self, cls: _C) -> _C: ...
+    @overload
+    def service(self, *, prefix: str) -> Callable[[_C], _C]: ...
+    def service(self, cls: Optional[_C] = None, *, prefix: str = "") -> Union[_C, Callable[[_C], _C]]:
+        """Makes those methods of a class commands that are marked with `command`.
+
+        One instance is made before the worker says that it is ready, so this is the place to load a model. If it has a method ``setup``,
+        that runs next, and ``close`` when the worker ends; either may be async.
+
+        Args:
+            cls: The class; it is returned unchanged. It is called without arguments.
+            prefix: Put before the commands' names, with a point between.
+
+        Raises:
+            ValueError: A name is taken or reserved, or no method is marked.
+        """
+
+        def add(cls: _C) -> _C:
+            marked: Dict[str, str] = {}
+            for attribute in dict.fromkeys(name for kind in reversed(cls.__mro__) for name in vars(kind)):
+                chosen = getattr(getattr(cls, attribute, None), _MARK, "")
+                if chosen:
+                    chosen = f"{prefix}.{chosen}" if prefix else chosen
+                    self._check_name(chosen)
+                    marked[chosen] = attribute
+            if not marked:
+                raise ValueError(f"{cls.__qualname__} has no method marked with snakepit_bridge.command")
+            self._services.append((cls, marked))
+            return cls
+
+        return add if cls is None else add(cls)
+
+    def _check_name(self, name: str) -> None:
+        if name.startswith(_RESERVED):
+            raise ValueError(f"command names that begin with {_RESERVED!r} are reserved: {name!r}")
+        if name in self._functions or any(name in marked for _, marked in self._services):
+            raise ValueError(f"there is a command {name!r} already")
+
+    def run(self) -> None:
+        """Serves the host that started this process, and returns when it is done.
+
+        Without a host it prints the commands and how to use the file, and returns.
+        """
+        from . import _boot
+
+        _boot.run(self)
+
+    def _needs_loop(self) -> bool:
+        hooks = [getattr(cls, name, None) for cls, _ in self._services for name in ("setup", "close")]
+        methods = [getattr(cls, attribute) for cls, marked in self._services for attribute in marked.values()]
+        return any(_examine(function)[3] for function in [*self._functions.values(), *methods, *filter(callable, hooks)])
+
+    def _plans(self) -> Dict[str, Plan]:
+        """Returns the plans of the plain functions and of the built-in commands."""
+        from . import _builtins
+
+        plans = {name: Plan(name, function) for name, function in self._functions.items()}
+        for name, function in _builtins.COMMANDS.items():
+            plans[name] = Plan(name, function)
+        return plans
+
+    def _listing(self) -> Dict[str, Callable[..., Any]]:
+        """Returns what there is, without making services; their methods are unbound."""
+        listing = dict(self._functions)
+        for cls, marked in self._services:
+            listing.update({name: getattr(cls, attribute) for name, attribute in marked.items()})
+        return listing
+
+
+class NoWorker(Exception):
+    """A script defines no worker to serve, or several."""
+
+
+def only_worker(namespace: Mapping[str, Any], script: str) -> Worker:
+    """Returns the one worker that a script has defined.
+
+    Raises:
+        NoWorker: It has defined none, or several.
+    """
+    found = {id(value): value for value in namespace.values() if isinstance(value, Worker)}
+    if len(found) == 1:
+        return found.popitem()[1]
+    if not found:
+        raise NoWorker(f"{script} defines no worker: write worker = snakepit_bridge.Worker() and mark its functions with @worker.command")
+    names = ", ".join(name for name, value in namespace.items() if isinstance(value, Worker))
+    raise NoWorker(f"{script} defines {len(found)} workers ({names}) and runs none: call run() of one of them at its end")

@@ -1,0 +1,331 @@
+"""What others than the host may do with a worker that serves gRPC: Execute, ExecuteStream and the standard health service.
+
+A client's call becomes frames with a negative id, which the runner takes like the host's (`Transport.opened`). At most as many as the
+worker's concurrency are with the runner at once, so that the host's calls never wait behind more; the others wait here.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from contextlib import closing
+from queue import SimpleQueue
+from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, Mapping, NoReturn, Optional, Sequence, Union
+
+from snakepit_bridge._codecs import Codec, get_codec
+from snakepit_bridge._values import BadValue
+from snakepit_bridge.transport import CALL, CANCEL, CREDIT, END, ERROR, FAILED, ITEM, NO_INPUT, Frame, Unavailable
+
+__all__ = ["Clients"]
+
+CREDIT_ITEMS = 64
+"""After so many items, or so many bytes, the runner gets new credit for a stream."""
+
+CREDIT_BYTES = 256 << 10
+
+DETAIL = 1000
+"""How many characters of a message go into a status. Statuses travel in headers, of which peers take 8 KiB."""
+
+ERROR_BYTES = 4000
+
+_CODES = {
+    "UnknownCommand": "NOT_FOUND",
+    "BadArguments": "INVALID_ARGUMENT",
+    "Saturated": "RESOURCE_EXHAUSTED",
+    "Draining": "UNAVAILABLE",
+    "Cancelled": "CANCELLED",
+}
+
+# grpc.health.v1 by hand: a generated module could clash with one that the program has, and the package for it drags in a newer protobuf.
+_KNOWN_SERVICES = (b"", b"\n\x00", b"\n\x12snakepit.v1.Worker")
+_SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
+
+_Event = Union[Frame, str]
+_START, _LEFT, _STOPPED = "start", "left", "stopped"
+
+
+class _Call:
+    """One RPC. Its events are frames that the runner wrote, and the words above."""
+
+    __slots__ = ("events", "id")
+
+    def __init__(self) -> None:
+        self.id = 0
+        self.events: SimpleQueue[_Event] = SimpleQueue()
+
+
+class Clients:
+    """Serves the RPCs.
+
+    Args:
+        grpc: The module.
+        pb2: The module snakepit_pb2.
+        admit: Ends an RPC that shows no valid token.
+    """
+
+    def __init__(self, grpc: Any, pb2: Any, admit: Callable[[Any], None]) -> None:
+        self._grpc = grpc
+        self._code = grpc.StatusCode
+        self._pb2 = pb2
+        self._admit = admit
+        self._lock = threading.Lock()  # guards what follows
+        self._take: Callable[[Sequence[Frame]], None]
+        self._codec: Codec
+        self._slots = 0  # until the host has come; calls wait for it
+        self._ended = False
+        self._next_id = -1
+        self._running: Dict[int, _Call] = {}  # with the runner, until it has answered
+        self._waiting: Deque[_Call] = deque()
+        self._watchers: List[SimpleQueue[Optional[bytes]]] = []
+
+    def methods(self) -> Dict[str, Any]:
+        """Returns the handlers of the service snakepit.v1.Worker."""
+        pb2, grpc = self._pb2, self._grpc
+        parse = pb2.ExecuteRequest.FromString
+        return {
+            "Execute": grpc.unary_unary_rpc_method_handler(self._execute, parse, pb2.ExecuteResponse.SerializeToString),
+            "ExecuteStream": grpc.unary_stream_rpc_method_handler(self._execute_stream, parse, pb2.ExecuteChunk.SerializeToString),
+        }
+
+    def health_methods(self) -> Dict[str, Any]:
+        """Returns the handlers of the service grpc.health.v1.Health."""
+        return {
+            "Check": self._grpc.unary_unary_rpc_method_handler(self._check),
+            "Watch": self._grpc.unary_stream_rpc_method_handler(self._watch),
+        }
+
+    # --- the connection
+
+    def begin(self, take: Callable[[Sequence[Frame]], None], codec: str, concurrency: int) -> None:
+        """Begins to serve. The arguments are those of `Transport.opened`."""
+        with self._lock:
+            self._take, self._codec, self._slots = take, get_codec(codec), concurrency
+            while self._waiting and len(self._running) < self._slots:
+                self._let_run(self._waiting.popleft())
+            self._tell_watchers()
+
+    def end(self) -> None:
+        """The host's connection has ended: so do the RPCs, and no more are served. It waits for nothing."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+            for call in (*self._running.values(), *self._waiting):
+                call.events.put(_STOPPED)
+            self._waiting.clear()
+            self._tell_watchers()
+
+    def pick(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Takes those frames that are for clients out of what the runner writes, and returns the others."""
+        if not self._running:  # a single read, which needs no lock: a call is in it before the runner knows it
+            return frames
+        others: List[Frame] = []
+        for frame in frames:
+            if frame.get("id", 0) < 0:
+                self._deliver(frame)
+            else:
+                if frame.get("parent", 0) < 0:
+                    frame["parent"] = 0  # the host does not know it
+                others.append(frame)
+        return others
+
+    def _deliver(self, frame: Frame) -> None:
+        with self._lock:
+            call = self._running[frame["id"]]
+            if frame["kind"] in (END, ERROR):
+                del self._running[call.id]
+                self._next()
+        call.events.put(frame)
+
+    def _next(self) -> None:
+        if self._waiting:
+            self._let_run(self._waiting.popleft())
+
+    def _let_run(self, call: _Call) -> None:
+        call.id, self._next_id = self._next_id, self._next_id - 2
+        self._running[call.id] = call
+        call.events.put(_START)
+
+    # --- Execute and ExecuteStream
+
+    def _execute(self, request: Any, context: Any) -> Any:
+        codec = self._request_codec(request, context)
+        with closing(self._frames(request, codec, context)) as frames:
+            for frame in frames:
+                if frame["kind"] == ITEM:
+                    context.abort(self._code.FAILED_PRECONDITION, f"{request.command} sends a stream: call it by ExecuteStream")
+                return self._pb2.ExecuteResponse(result=self._recode(frame, codec, context))
+        return self._pb2.ExecuteResponse()  # nobody gets it: the client has left
+
+    def _execute_stream(self, request: Any, context: Any) -> Iterator[Any]:
+        codec = self._request_codec(request, context)
+        chunk = self._pb2.ExecuteChunk
+        with closing(self._frames(request, codec, context)) as frames:
+            for frame in frames:
+                value = self._recode(frame, codec, context)
+                if frame["kind"] == END:
+                    yield chunk(result=value)
+                elif frame.get("flags", 0) & FAILED:
+                    yield chunk(item_error=value)
+                else:
+                    yield chunk(item=value)
+
+    def _frames(self, request: Any, codec: Codec, context: Any) -> Generator[Frame, None, None]:
+        """Makes the call and yields what answers it, items and the end; nothing more if the client leaves. Other ends abort the RPC."""
+        call = _Call()
+        if not context.add_callback(lambda: call.events.put(_LEFT)):
+            return
+        with self._lock:
+            if self._ended:
+                call.events.put(_STOPPED)
+            elif len(self._running) < self._slots:
+                self._let_run(call)
+            else:
+                self._waiting.append(call)
+        sent = answered = False
+        items = size = 0
+        try:
+            while True:
+                event = call.events.get()
+                if event == _LEFT:
+                    return
+                if event == _STOPPED:
+                    answered = True
+                    context.abort(self._code.UNAVAILABLE, "the worker stops, or its host has left")
+                if event == _START:
+                    frame = self._call_frame(request, codec, call.id, context)
+                    sent = True
+                    self._take([frame])
+                    continue
+                assert not isinstance(event, str)
+                if event["kind"] == ERROR:
+                    answered = True
+                    self._fail(event, context)
+                elif event["kind"] == END:
+                    answered = True
+                    yield event
+                    return
+                elif event["kind"] == ITEM:
+                    yield event
+                    items, size = items + 1, size + len(event["body"])
+                    if items >= CREDIT_ITEMS or size >= CREDIT_BYTES:
+                        self._take([{"kind": CREDIT, "id": call.id, "items": items, "bytes": size}])
+                        items = size = 0
+                # What is left is a cancel of input and credit for it, of which there is none.
+        finally:
+            if not sent:
+                self._withdraw(call)
+            elif not answered:
+                self._take([{"kind": CANCEL, "id": call.id, "name": "the client has left"}])
+
+    def _withdraw(self, call: _Call) -> None:
+        """Gives back the place of a call that the runner has not seen."""
+        with self._lock:
+            if call in self._waiting:
+                self._waiting.remove(call)
+            elif self._running.pop(call.id, None) is not None:
+                self._next()
+
+    def _call_frame(self, request: Any, codec: Codec, id_: int, context: Any) -> Frame:
+        body = self._arguments(request, codec, context)
+        frame: Frame = {"kind": CALL, "flags": NO_INPUT, "id": id_, "name": request.command, "body": body}
+        left = context.time_remaining()
+        if left is not None:
+            frame["ttl"] = max(1, int(left * 1000))
+        if request.session:
+            frame["session"] = request.session
+        if request.metadata:
+            frame["meta"] = dict(request.metadata)
+        return frame
+
+    def _request_codec(self, request: Any, context: Any) -> Codec:
+        self._admit(context)
+        try:
+            return get_codec(request.encoding or "json")
+        except (ValueError, Unavailable) as error:
+            self._abort({"type": "BadArguments", "message": f"encoding {request.encoding!r}: {error}"}, context)
+
+    def _arguments(self, request: Any, codec: Codec, context: Any) -> bytes:
+        body: bytes = request.args
+        if not body or codec.name == self._codec.name:
+            return body
+        try:
+            return self._codec.encode(codec.decode(body))
+        except BadValue as error:
+            self._abort({"type": "BadArguments", "message": str(error)}, context)
+
+    def _recode(self, frame: Frame, codec: Codec, context: Any) -> bytes:
+        body: bytes = frame.get("body", b"")
+        if body and codec.name == self._codec.name:
+            return body
+        try:
+            return codec.encode(self._codec.decode(body) if body else None)
+        except BadValue as error:
+            self._abort({"type": "BadResult", "message": str(error)}, context)
+
+    def _fail(self, frame: Frame, context: Any) -> NoReturn:
+        error = self._codec.decode(frame["body"])
+        self._abort(error, context)
+
+    def _abort(self, error: Mapping[str, Any], context: Any) -> NoReturn:
+        kind, message = error["type"], error["message"]
+        name = _CODES.get(kind, "INTERNAL")
+        if kind == "TypeError" and not error.get("frames"):  # raised by the call itself, not inside of the handler
+            name = "INVALID_ARGUMENT"
+        context.set_trailing_metadata((("snakepit-error-bin", _short(error)),))
+        context.abort(getattr(self._code, name), f"{kind}: {message}"[:DETAIL])
+        raise AssertionError("abort has returned")
+
+    # --- health
+
+    def _check(self, request: bytes, context: Any) -> bytes:
+        self._admit(context)
+        if request not in _KNOWN_SERVICES:
+            context.abort(self._code.NOT_FOUND, "unknown service; there is snakepit.v1.Worker")
+        return self._status()
+
+    def _watch(self, request: bytes, context: Any) -> Iterator[bytes]:
+        self._admit(context)
+        changes: SimpleQueue[Optional[bytes]] = SimpleQueue()
+        if not context.add_callback(lambda: changes.put(None)):
+            return
+        with self._lock:
+            if request in _KNOWN_SERVICES:
+                changes.put(self._status())
+                self._watchers.append(changes)
+            else:
+                changes.put(_SERVICE_UNKNOWN)
+        try:
+            while True:
+                status = changes.get()
+                if status is None:
+                    return
+                yield status
+        finally:
+            with self._lock:
+                if changes in self._watchers:
+                    self._watchers.remove(changes)
+
+    def _status(self) -> bytes:
+        return _SERVING if self._slots and not self._ended else _NOT_SERVING
+
+    def _tell_watchers(self) -> None:
+        for changes in self._watchers:
+            changes.put(self._status())
+
+
+def _short(error: Mapping[str, Any]) -> bytes:
+    """Returns the error as JSON that fits into a header: as much of it as that allows."""
+    kind, message, frames = error["type"], error["message"], error.get("frames") or []
+    attempts: List[Mapping[str, Any]] = [
+        error,
+        {**error, "cause": None},
+        {"type": kind, "message": message[:DETAIL], "frames": frames[-8:]},
+        {"type": kind, "message": message[:DETAIL], "frames": frames[-1:]},
+    ]
+    for attempt in attempts:
+        data = json.dumps({key: value for key, value in attempt.items() if value}).encode()
+        if len(data) <= ERROR_BYTES:
+            return data
+    return json.dumps({"type": kind[:200], "message": message[: DETAIL // 4]}).encode()

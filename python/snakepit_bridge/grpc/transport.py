@@ -1,0 +1,336 @@
+"""The gRPC transport: a synchronous server on a private socket, to which the host attaches one stream of frames.
+
+Other gRPC clients may call the worker by plain RPCs; `snakepit_bridge.grpc.clients` serves those.
+"""
+
+from __future__ import annotations
+
+import hmac
+import importlib
+import os
+import queue
+import shlex
+import socket
+import sys
+import threading
+from concurrent import futures
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from urllib.parse import quote
+
+from snakepit_bridge._codecs import available
+from snakepit_bridge._frames import MAX_FRAME
+from snakepit_bridge.grpc.clients import Clients
+from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Transport, Unavailable
+
+__all__ = ["GrpcTransport"]
+
+MESSAGE_BYTES = 1 << 20
+"""Where a batch is split. One message holds up everything behind it, but each costs far more than a frame."""
+
+PENDING_BYTES = 4 * MESSAGE_BYTES
+"""How much may wait for the host to read before `write` blocks."""
+
+COPIED = 64 << 10
+"""Bodies up to this size may be copied once more."""
+
+RPCS = 256
+"""How many RPCs are served at once, each of which holds a thread while it lasts; threads are made when needed."""
+
+ATTACH_SECONDS = 5.0
+"""How long closing may wait for the host to attach, if there is something to tell it."""
+
+STOP_SECONDS = 1.0
+"""How long closing may take."""
+
+
+class GrpcTransport(Transport):
+    """Carries frames over the Attach stream of ``snakepit.proto``."""
+
+    def __init__(self, launch: Launch) -> None:
+        # grpcio reads both when it is imported. It prints warnings about harmless things, and its fork support stops every thread
+        # at each fork.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        self._grpc, pb2 = _load()
+        self._batch, self._frame = pb2.Batch, pb2.Frame
+        if not launch.host_token:
+            raise RuntimeError("SNAKEPIT_HOST_TOKEN is not set: a worker that serves gRPC is started by a host")
+        self._host_token = launch.host_token.encode()
+        client_token = os.environ.pop("SNAKEPIT_GRPC_CLIENT_TOKEN", "")  # children and user code shall not see it
+        self._tokens = [self._host_token, client_token.encode()] if client_token else [self._host_token]
+        self._lock = threading.Lock()
+        self._attached = False  # guarded by _lock
+        self._arrived: queue.SimpleQueue[Optional[Iterator[bytes]]] = queue.SimpleQueue()
+        self._host_came = threading.Event()
+        self._requests: Optional[Iterator[bytes]] = None  # the reader's
+        self._outbox = _Outbox()
+        self._clients = Clients(self._grpc, pb2, self._admit)
+        self.codecs = available()
+        self.max_frame = int(launch.environ.get("SNAKEPIT_GRPC_MAX_FRAME", MAX_FRAME))
+        self._server = self._grpc.server(
+            futures.ThreadPoolExecutor(RPCS, thread_name_prefix="snakepit-grpc"),
+            handlers=[
+                # Neither side of Attach has a serializer: bytes pass, because encoded batches can be joined to one.
+                self._grpc.method_handlers_generic_handler(
+                    "snakepit.v1.Worker",
+                    {"Attach": self._grpc.stream_stream_rpc_method_handler(self._attach), **self._clients.methods()},
+                ),
+                self._grpc.method_handlers_generic_handler("grpc.health.v1.Health", self._clients.health_methods()),
+            ],
+            options=[
+                ("grpc.so_reuseport", 0),  # else two servers share a port without a word
+                # A frame's weight counts short lengths of metadata.
+                ("grpc.max_receive_message_length", self.max_frame + self.max_frame // 64 + MESSAGE_BYTES),
+                ("grpc.max_send_message_length", -1),
+            ],
+            maximum_concurrent_rpcs=RPCS,
+        )
+        self.endpoint, self._address = _listen(self._server, launch)
+        self._server.start()
+
+    def _admit(self, context: Any) -> None:
+        if not _shows(context, self._tokens):
+            context.abort(self._grpc.StatusCode.UNAUTHENTICATED, _TOKEN_WRONG)
+
+    def _attach(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        code = self._grpc.StatusCode
+        if not _shows(context, [self._host_token]):
+            context.abort(code.UNAUTHENTICATED, _TOKEN_WRONG)
+        with self._lock:
+            refused, self._attached = self._attached, True
+        if refused:
+            context.abort(code.FAILED_PRECONDITION, "this worker has or had its host already")
+        if not context.add_callback(self._left):
+            self._left()
+        self._arrived.put(requests)
+        self._host_came.set()
+        return self._outbox.messages()
+
+    def _left(self) -> None:
+        self._outbox.end()
+        self._clients.end()
+
+    def read(self) -> List[Frame]:
+        if self._requests is None:
+            self._requests = self._arrived.get() or iter(())
+        while True:
+            try:
+                message = next(self._requests)
+            except Exception:  # StopIteration: the host has ended its side; grpc raises a bare Exception when the RPC has ended
+                self._requests = iter(())
+                return []
+            frames = self._decode(message)
+            if frames:
+                return frames
+
+    def _decode(self, message: bytes) -> List[Frame]:
+        try:
+            batch = self._batch.FromString(message)
+        except Exception as error:  # protobuf's own; its name differs between versions
+            raise ValueError(f"not a batch of frames: {message[:64]!r}") from error
+        frames: List[Frame] = []
+        for f in batch.frames:
+            # Each attribute costs 0.1 µs and more, so only those are read that the kind uses.
+            kind = f.kind
+            frame: Frame = {"kind": kind, "id": f.id, "flags": f.flags, "body": f.body}
+            if kind == CALL:
+                frame["parent"] = f.parent
+                frame["name"] = f.name
+                frame["ttl"] = f.ttl
+                frame["session"] = f.session
+                frame["meta"] = dict(f.meta)
+            elif kind == CREDIT:
+                frame["items"] = f.items
+                frame["bytes"] = f.bytes
+            elif kind in (CANCEL, BYE):
+                frame["name"] = f.name
+            elif not 0 < kind < len(KINDS):
+                raise ValueError(f"not a frame: kind {kind} in {message[:64]!r}")
+            frames.append(frame)
+        return frames
+
+    def opened(self, take: Callable[[Sequence[Frame]], None], codec: str, concurrency: int) -> None:
+        self._clients.begin(take, codec, concurrency)
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        frames = self._clients.pick(frames)
+        if not frames:
+            return
+        first = size = 0
+        for i, frame in enumerate(frames):
+            body = frame.get("body")
+            more = len(body) + 64 if body else 64
+            if size and size + more > MESSAGE_BYTES:
+                self._outbox.put(self._encode(frames[first:i], size))
+                first, size = i, 0
+            size += more
+        self._outbox.put(self._encode(frames[first:] if first else frames, size))
+
+    def _encode(self, frames: Sequence[Frame], size: int) -> bytes:
+        if len(frames) > 1 or size < COPIED:
+            message: bytes = self._batch(frames=frames).SerializeToString()
+            return message
+        # By hand, which spares a large body one of two copies: the body is a frame's last field.
+        body = frames[0].pop("body")
+        head = self._frame(**frames[0]).SerializeToString() + b"\x5a" + _varint(len(body))
+        return b"".join((b"\x0a", _varint(len(head) + len(body)), head, body))
+
+    def close(self) -> None:
+        if self._outbox.waits():  # perhaps why this worker can't serve, and the host is only about to dial
+            self._host_came.wait(ATTACH_SECONDS)
+        self._left()
+        self._arrived.put(None)
+        # Ends at once when the host has read what was written.
+        self._server.stop(STOP_SECONDS).wait(STOP_SECONDS)
+
+    def close_in_child(self) -> None:
+        # grpcio does not tell its descriptors, but all of its sockets, and no others, have the address that it listens on. /dev/null takes
+        # their place, so that nothing that still knows a number can hit a stranger's file.
+        null = os.open(os.devnull, os.O_RDWR)
+        for name in os.listdir("/dev/fd"):
+            try:
+                with socket.socket(fileno=os.dup(int(name))) as copy:
+                    ours = copy.getsockname() == self._address
+            except OSError:  # no socket, or the descriptor of the listing itself
+                continue
+            if ours:
+                os.dup2(null, int(name), inheritable=False)
+        os.close(null)
+
+
+class _Outbox:
+    """Encoded batches on their way from `write` to the thread that serves the RPC."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Optional[bytes]] = queue.SimpleQueue()
+        self._room = threading.Condition()  # guards what follows
+        self._pending = 0
+        self._ended = False
+
+    def put(self, message: bytes) -> None:
+        """Adds a message; blocks while too much waits.
+
+        Raises:
+            OSError: The stream has ended.
+        """
+        with self._room:
+            while self._pending >= PENDING_BYTES and not self._ended:
+                self._room.wait()
+            if self._ended:
+                raise ConnectionResetError("the host has ended the stream")
+            self._pending += len(message)
+            self._queue.put(message)
+
+    def waits(self) -> bool:
+        """Says whether something was put that nobody has taken."""
+        return self._pending > 0
+
+    def end(self) -> None:
+        """Ends `messages` behind what was put, and makes every later `put` fail."""
+        with self._room:
+            self._ended = True
+            self._room.notify_all()
+            self._queue.put(None)
+
+    def messages(self) -> Iterator[bytes]:
+        """Yields what was put, joining what waits: gRPC's cost is per message."""
+        message = self._queue.get()
+        while message is not None:
+            parts, size = [message], len(message)
+            message = self._next()
+            while message and size + len(message) <= MESSAGE_BYTES:
+                parts.append(message)
+                size += len(message)
+                message = self._next()
+            with self._room:
+                self._pending -= size
+                self._room.notify()
+            yield b"".join(parts)
+            if message == b"":
+                message = self._queue.get()
+
+    def _next(self) -> Optional[bytes]:
+        """Returns what was put next: nothing if that has not come yet, None at the end."""
+        return b"" if self._queue.empty() else self._queue.get()
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _load() -> Tuple[Any, Any]:
+    """Returns the modules grpc and snakepit_pb2.
+
+    Raises:
+        Unavailable: One of them can't be imported.
+    """
+    package = "grpcio"
+    try:
+        grpc = importlib.import_module("grpc")
+        if not hasattr(grpc, "server"):
+            raise ImportError(f"{getattr(grpc, '__file__', None) or grpc!r} is another module of the name grpc")
+        package = "protobuf"
+        return grpc, importlib.import_module("snakepit_bridge.grpc.snakepit_pb2")
+    except Exception as error:  # also what a broken installation raises
+        raise Unavailable(
+            f"{package} cannot be imported: {type(error).__name__}: {error}",
+            f"{shlex.quote(sys.executable)} -m pip install 'grpcio>=1.50' 'protobuf>=3.20.3'",
+        ) from error
+
+
+_TOKEN_WRONG = "metadata snakepit-token is missing or wrong"
+
+
+def _shows(context: Any, tokens: Sequence[bytes]) -> bool:
+    """Says whether the RPC shows one of the tokens."""
+    shown = b"".join(value.encode() for key, value in context.invocation_metadata() if key == "snakepit-token")
+    right = [hmac.compare_digest(shown, token) for token in tokens]  # all of them, whichever is right
+    return any(right)
+
+
+def _listen(server: Any, launch: Launch) -> Tuple[str, Any]:
+    """Binds the server; returns where, for the report and as getsockname gives it.
+
+    Raises:
+        Unavailable: No port is free, or the socket can't be bound.
+    """
+    ports = launch.environ.get("SNAKEPIT_GRPC_PORTS", "")
+    if ports:
+        first, last = map(int, ports.split("-"))
+        for port in range(first, last + 1):
+            if _free(port) and _bind(server, f"127.0.0.1:{port}"):
+                return f"127.0.0.1:{port}", ("127.0.0.1", port)
+        raise Unavailable(f"each port from {first} to {last} is in use", "choose another BasePort or a wider PortRange")
+    if sys.platform == "win32":  # grpcio has no Unix sockets there
+        port = _bind(server, "127.0.0.1:0")
+        if port:
+            return f"127.0.0.1:{port}", ("127.0.0.1", port)
+        raise Unavailable("no loopback port could be bound")
+    path = os.path.join(os.path.abspath(launch.directory or "."), f"grpc-{os.getpid()}.sock")
+    if not _bind(server, "unix:" + quote(path)):
+        raise Unavailable(f"the socket {path} could not be bound", "choose a shorter Options.Dir on a local file system")
+    return "unix:" + path, path
+
+
+def _bind(server: Any, address: str) -> int:
+    try:
+        return int(server.add_insecure_port(address))
+    except RuntimeError:  # older versions of grpcio return 0
+        return 0
+
+
+def _free(port: int) -> bool:
+    """Says whether the port can be bound; grpcio would print an error if not."""
+    with socket.socket() as probe:
+        if os.name == "posix":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,74 @@
+"""Fixtures for tests with real worker processes."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any, Callable, Iterator, List
+
+import pytest
+from host import ROOT, Host
+
+PROLOGUE = """\
+from snakepit_bridge import *
+worker = Worker({options})
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Any) -> Callable[..., Any]:
+    """Writes a worker file, with an import and a worker before the given source, and returns its path."""
+
+    def write(source: str, options: str = "", name: str = "worker.py") -> Any:
+        path = tmp_path / name
+        path.write_text(PROLOGUE.format(options=options) + textwrap.dedent(source))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def launch() -> Iterator[Callable[..., Host]]:
+    """Starts a worker file and ends it with the test."""
+    hosts: List[Host] = []
+
+    def start(path: Any, *args: Any, **options: Any) -> Host:
+        hosts.append(Host(ROOT, path, *args, **options))
+        return hosts[-1]
+
+    yield start
+    for host in hosts:
+        host.close()
+
+
+@pytest.fixture
+def serve(script: Callable[..., Any], launch: Callable[..., Host]) -> Callable[..., Host]:
+    """Starts a worker of the given source and exchanges hellos with it. The keyword "hello" changes the host's."""
+
+    def start(source: str, options: str = "", hello: Any = None, **launching: Any) -> Host:
+        host = launch(script(source, options), **launching)
+        host.greet(**(hello or {}))
+        return host
+
+    return start
+
+
+MODES = {
+    "leader": ("", ""),
+    "reader": ("", "import select; select.__dict__.pop('epoll', None)\n"),
+    "pool": ("concurrency=2", ""),
+    "loop": ("", "@worker.command\nasync def asynchronous(): pass\n"),
+    "loop and pool": ("concurrency=2", "@worker.command\nasync def asynchronous(): pass\n"),
+}
+
+
+@pytest.fixture(params=MODES)
+def each_mode(request: Any, serve: Callable[..., Host]) -> Callable[..., Host]:
+    """Like `serve`, once in each way of running plain functions."""
+    options, before = MODES[request.param]
+
+    def start(source: str, **launching: Any) -> Host:
+        host = serve(before + textwrap.dedent(source), options, **launching)
+        host.mode = request.param  # type: ignore[attr-defined]
+        return host
+
+    return start

@@ -1,0 +1,232 @@
+"""The gRPC transport, with clients in Python. adapters/grpc has the tests with the host, and those of the other RPCs."""
+
+import os
+import queue
+import sys
+import threading
+
+import pytest
+
+grpc = pytest.importorskip("grpc")
+pytest.importorskip("google.protobuf")
+
+from snakepit_bridge.grpc import transport as module  # noqa: E402
+from snakepit_bridge.grpc.snakepit_pb2 import Batch, Frame  # noqa: E402
+from snakepit_bridge.grpc.snakepit_pb2_grpc import WorkerStub  # noqa: E402
+from snakepit_bridge.grpc.transport import GrpcTransport  # noqa: E402
+from snakepit_bridge.transport import CALL, CREDIT, END, ITEM, NO_INPUT, Launch, Unavailable  # noqa: E402
+
+
+@pytest.fixture
+def environ(tmp_path_factory):
+    # Not tmp_path, whose name is too long for a socket on some systems.
+    return {"SNAKEPIT_DIR": str(tmp_path_factory.mktemp("s")), "SNAKEPIT_HOST_TOKEN": "host's"}
+
+
+@pytest.fixture
+def transport(environ):
+    transport = GrpcTransport(Launch(environ))
+    yield transport
+    transport.close()
+
+
+class Host:
+    """A client that attaches; what it puts into `sent` goes out, and None ends its side."""
+
+    def __init__(self, transport, token="host's"):
+        self.channel = grpc.insecure_channel(transport.endpoint, options=[("grpc.max_receive_message_length", -1)])
+        self.sent = queue.Queue()
+        self.stream = WorkerStub(self.channel).Attach(iter(self.sent.get, None), metadata=[("snakepit-token", token)])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sent.put(None)
+        self.channel.close()
+
+
+def test_frames_survive(transport):
+    call = {
+        "kind": CALL,
+        "flags": NO_INPUT,
+        "id": 2**53 - 1,
+        "parent": 2,
+        "name": "näme",
+        "ttl": 30000,
+        "session": "s",
+        "meta": {"k": "v"},
+        "body": b"\x00\xff",
+    }
+    credit = {"kind": CREDIT, "flags": 0, "id": 1, "items": 2**40, "bytes": 7, "body": b""}
+    with Host(transport) as host:
+        host.sent.put(Batch())  # an empty batch is none
+        host.sent.put(Batch(frames=[Frame(**call), Frame(**credit)]))
+        frames = transport.read()
+        assert frames == [call, credit]
+        transport.write(frames)
+        batch = next(host.stream)
+        assert batch == Batch(frames=[Frame(**call), Frame(**credit)])
+        host.sent.put(None)
+        assert transport.read() == []
+        assert transport.read() == []
+        transport.write([{"kind": END, "id": 1}])  # the other direction goes on
+        assert next(host.stream).frames[0].kind == END
+        transport.close()
+        assert list(host.stream) == []
+        assert host.stream.code() == grpc.StatusCode.OK
+
+
+def test_no_frame(transport):
+    with Host(transport) as host:
+        host.sent.put(Batch(frames=[Frame(kind=12)]))
+        with pytest.raises(ValueError, match="kind 12"):
+            transport.read()
+    with pytest.raises(ValueError, match=r"not a batch of frames: b'\\xff"):
+        transport._decode(b"\xff\xff")
+
+
+@pytest.mark.parametrize("size", [0, 127, 128, 16384, 3 << 20])
+def test_bodies_of_all_sizes(transport, size):
+    body = os.urandom(size)
+    with Host(transport) as host:
+        host.sent.put(Batch(frames=[Frame(kind=ITEM, id=1, body=body)]))
+        transport.write(transport.read())
+        assert next(host.stream) == Batch(frames=[Frame(kind=ITEM, id=1, body=body)])
+
+
+def test_batches_are_split_and_joined(transport):
+    with Host(transport) as host:
+        frames = [{"kind": ITEM, "id": i, "body": bytes(1000)} for i in range(2000)]
+        frames[1000]["body"] = bytes(2 << 20)
+        for i in range(100):  # nobody has attached to the stream yet, or reads it: these wait
+            transport.write([{"kind": END, "id": i}])
+        writer = threading.Thread(target=transport.write, args=(frames,))
+        writer.start()
+        ids, messages = [], 0
+        while len(ids) < 2100:
+            batch = next(host.stream)
+            messages += 1
+            assert batch.ByteSize() <= module.MESSAGE_BYTES or len(batch.frames) == 1
+            ids += [frame.id for frame in batch.frames]
+        writer.join()
+        assert ids == [*range(100), *range(2000)]
+        assert messages < 100
+
+
+def test_write_waits_for_a_host_that_does_not_read(transport):
+    box = transport._outbox
+    messages = box.messages()
+    most = []
+
+    def write():
+        for _ in range(100):
+            box.put(bytes(module.MESSAGE_BYTES // 2))
+            most.append(box._pending)
+        box.end()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    total = sum(len(message) for message in messages)
+    writer.join()
+    assert total == 50 * module.MESSAGE_BYTES
+    assert max(most) <= module.PENDING_BYTES + module.MESSAGE_BYTES // 2
+
+
+def test_host_that_leaves(transport):
+    host = Host(transport)
+    with host:
+        transport.write([{"kind": END, "id": 1}])
+        next(host.stream)
+    assert transport.read() == []
+
+    def write():
+        while True:  # what gRPC has not noticed yet is lost
+            transport.write([{"kind": END, "id": 1}])
+
+    with pytest.raises(OSError, match="host"):
+        write()
+
+
+def test_blocked_write_ends_with_the_host(transport):
+    failed = []
+
+    def write():
+        try:
+            while True:
+                transport.write([{"kind": ITEM, "id": 1, "body": bytes(1 << 20)}])
+        except OSError as error:
+            failed.append(error)
+
+    with Host(transport) as host:
+        writer = threading.Thread(target=write)
+        writer.start()
+        next(host.stream)
+    writer.join()
+    assert len(failed) == 1
+
+
+def test_close_unblocks_read(transport):
+    got = []
+    reader = threading.Thread(target=lambda: got.append(transport.read()))
+    reader.start()
+    transport.close()
+    reader.join()
+    assert got == [[]]
+    transport.close()
+
+
+def test_close_waits_for_the_host_that_dials(transport):
+    transport.write([{"kind": END, "id": 1}])
+    closer = threading.Thread(target=transport.close)
+    closer.start()
+    with Host(transport) as host:
+        assert [frame.id for batch in host.stream for frame in batch.frames] == [1]
+    closer.join()
+
+
+def test_tokens(environ, monkeypatch):
+    monkeypatch.setenv("SNAKEPIT_GRPC_CLIENT_TOKEN", "client's")
+    transport = GrpcTransport(Launch(environ))
+    assert "SNAKEPIT_GRPC_CLIENT_TOKEN" not in os.environ
+    for token in ("", "client's", "host'"):
+        with Host(transport, token) as host:
+            with pytest.raises(grpc.RpcError):
+                next(host.stream)
+            assert host.stream.code() == grpc.StatusCode.UNAUTHENTICATED
+    with Host(transport) as first, Host(transport) as second:
+        transport.write([{"kind": END, "id": 1}])
+        refused = []
+        for host in (first, second):  # either may have come first
+            try:
+                next(host.stream)
+            except grpc.RpcError:
+                refused.append(host.stream.code())
+        assert refused == [grpc.StatusCode.FAILED_PRECONDITION]
+    transport.close()
+
+
+def test_no_token():
+    with pytest.raises(RuntimeError, match="SNAKEPIT_HOST_TOKEN"):
+        GrpcTransport(Launch({}))
+
+
+@pytest.mark.parametrize(("missing", "package"), [("grpc", "grpcio"), ("snakepit_bridge.grpc.snakepit_pb2", "protobuf")])
+def test_unavailable(environ, monkeypatch, missing, package):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(Unavailable, match=f"{package} cannot be imported") as caught:
+        GrpcTransport(Launch(environ))
+    assert sys.executable in caught.value.remedy
+    assert "-m pip install 'grpcio>=1.50' 'protobuf>=3.20.3'" in caught.value.remedy
+
+
+def test_another_module_called_grpc(environ, monkeypatch):
+    monkeypatch.setitem(sys.modules, "grpc", sys)
+    with pytest.raises(Unavailable, match="another module"):
+        GrpcTransport(Launch(environ))
+
+
+def test_socket_that_cannot_be_bound(environ):
+    environ["SNAKEPIT_DIR"] += "/x" * 100
+    with pytest.raises(Unavailable, match="could not be bound"):
+        GrpcTransport(Launch(environ))
