@@ -1,0 +1,163 @@
+package grpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+
+	"github.com/snakepit-go/snakepit/adapters/grpc/snakepitpb"
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// batchBytes is where a batch is split. One message holds up everything behind it, and is held in memory as a whole; but each costs far
+// more than a frame.
+const batchBytes = 1 << 20
+
+// conn is the host's side of an Attach stream.
+type conn struct {
+	cc       *grpc.ClientConn
+	stream   grpc.BidiStreamingClient[snakepitpb.Batch, snakepitpb.Batch]
+	cancel   context.CancelFunc
+	endpoint string
+	closed   atomic.Bool
+	readErr  error        // the reader's
+	writeErr error        // the writer's
+	out      encodedBatch // the writer's
+}
+
+// Read returns the frames of one message.
+func (c *conn) Read() ([]core.Frame, error) {
+	for c.readErr == nil {
+		batch, err := c.stream.Recv()
+		if err != nil {
+			c.readErr = c.explain(err)
+			break
+		}
+		frames, err := decode(batch)
+		if err != nil {
+			c.readErr = err
+			break
+		}
+		if len(frames) > 0 {
+			return frames, nil
+		}
+	}
+	return nil, c.readErr
+}
+
+// Write packs the frames into as few messages as batchBytes allows.
+func (c *conn) Write(frames []core.Frame) error {
+	for len(frames) > 0 && c.writeErr == nil {
+		n, size := 1, frames[0].Size()
+		for ; n < len(frames); n++ {
+			if size += frames[n].Size(); size > batchBytes {
+				break
+			}
+		}
+		err := c.stream.Send(c.out.fill(frames[:n]))
+		c.out.clear()
+		if err == io.EOF { // gRPC's for "ended"; only the reader learns why
+			err = errEnded
+		}
+		if err != nil {
+			c.writeErr = c.explain(err)
+		}
+		frames = frames[n:]
+	}
+	return c.writeErr
+}
+
+// CloseWrite ends our direction of the stream; what was written goes before.
+func (c *conn) CloseWrite() error {
+	if c.writeErr != nil {
+		return c.writeErr
+	}
+	c.writeErr = errors.New("grpc: write after CloseWrite")
+	return c.stream.CloseSend()
+}
+
+// Close cancels the stream and gives up the connection.
+func (c *conn) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	c.cancel()
+	removeSocket(c.endpoint)
+	return c.cc.Close()
+}
+
+var errEnded = errors.New("grpc: the worker has ended the stream")
+
+// explain turns the stream's error into one that says what happened.
+func (c *conn) explain(err error) error {
+	switch {
+	case c.closed.Load():
+		return fmt.Errorf("grpc: the connection to the worker: %w", net.ErrClosed)
+	case err == io.EOF, err == errEnded:
+		return err
+	}
+	s := status.Convert(err)
+	return &streamError{s.Code().String(), s.Message(), err}
+}
+
+type streamError struct {
+	code, message string
+	err           error
+}
+
+func (e *streamError) Error() string {
+	return fmt.Sprintf("grpc: the stream with the worker has ended: %s (%s)", e.message, e.code)
+}
+func (e *streamError) Unwrap() error { return e.err }
+
+// encodedBatch is a message whose parts are used again: gRPC has encoded it when Send returns.
+type encodedBatch struct {
+	batch  snakepitpb.Batch
+	frames []*snakepitpb.Frame
+}
+
+func (e *encodedBatch) fill(frames []core.Frame) *snakepitpb.Batch {
+	if missing := len(frames) - len(e.frames); missing > 0 {
+		slab := make([]snakepitpb.Frame, missing)
+		for i := range slab {
+			e.frames = append(e.frames, &slab[i])
+		}
+	}
+	for i := range frames {
+		f, to := &frames[i], e.frames[i]
+		to.Kind, to.Flags, to.Id, to.Parent = uint32(f.Kind), uint32(f.Flags), f.ID, f.Parent
+		to.Name, to.Ttl, to.Session, to.Meta = f.Name, uint64(f.TTL/time.Millisecond), f.Session, f.Meta
+		to.Items, to.Bytes, to.Body = f.Items, f.Bytes, f.Body
+	}
+	e.batch.Frames = e.frames[:len(frames)]
+	return &e.batch
+}
+
+// clear lets go of what belongs to the writer's caller.
+func (e *encodedBatch) clear() {
+	for _, f := range e.batch.Frames {
+		f.Name, f.Session, f.Meta, f.Body = "", "", nil, nil
+	}
+}
+
+func decode(batch *snakepitpb.Batch) ([]core.Frame, error) {
+	frames := make([]core.Frame, len(batch.Frames))
+	for i, f := range batch.Frames {
+		if f.Kind == 0 || f.Kind > uint32(core.KindBye) || f.Flags > math.MaxUint8 || f.Ttl > uint64(math.MaxInt64/time.Millisecond) {
+			return nil, fmt.Errorf("grpc: not a frame: kind %d, flags %d, ttl %d", f.Kind, f.Flags, f.Ttl)
+		}
+		frames[i] = core.Frame{
+			Kind: core.Kind(f.Kind), Flags: core.Flags(f.Flags), ID: f.Id, Parent: f.Parent, Name: f.Name,
+			TTL: time.Duration(f.Ttl) * time.Millisecond, Session: f.Session, Meta: f.Meta, Items: f.Items, Bytes: f.Bytes, Body: f.Body,
+		}
+	}
+	return frames, nil
+}

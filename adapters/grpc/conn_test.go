@@ -1,0 +1,353 @@
+package grpc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math"
+	"net"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/snakepit-go/snakepit/adapters/grpc/snakepitpb"
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// echo sends every message back.
+func echo(s attachServer) error {
+	for {
+		batch, err := s.Recv()
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = s.Send(batch)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func everyKind() []core.Frame {
+	const most = 1<<53 - 1
+	return []core.Frame{
+		{Kind: core.KindHello, Body: []byte(`{"version": 1}`)},
+		{Kind: core.KindCall, Flags: core.NoInput, ID: most, Parent: most - 1, Name: "näme", TTL: math.MaxInt64 / time.Millisecond * time.Millisecond,
+			Session: "s", Meta: map[string]string{"": "empty", "k": ""}, Body: []byte{0, 255}},
+		{Kind: core.KindItem, Flags: core.Failed, ID: 1, Body: []byte("error")},
+		{Kind: core.KindEnd, ID: 1},
+		{Kind: core.KindError, Flags: core.NotStarted, ID: 3, Body: []byte("e")},
+		{Kind: core.KindCancel, ID: 5, Name: "reason"},
+		{Kind: core.KindCredit, ID: 7, Items: math.MaxInt64, Bytes: 1},
+		{Kind: core.KindPing, ID: 9},
+		{Kind: core.KindPong, ID: 9, Body: []byte("{}")},
+		{Kind: core.KindLog, Body: []byte("{}")},
+		{Kind: core.KindBye, Name: "draining"},
+	}
+}
+
+func TestFramesSurvive(t *testing.T) {
+	inGo, _ := serve(t, echo)
+	for name, l := range map[string]*launcher{"go": inGo, "python": python(t, "testdata/echo.py")} {
+		t.Run(name, func(t *testing.T) {
+			c := start(t, Adapter{}, l).Conn
+			if err := c.Write(everyKind()); err != nil {
+				t.Fatal(err)
+			}
+			for i, got := range readN(t, c, len(everyKind())) {
+				want := everyKind()[i]
+				if len(got.Body) == 0 { // absent and empty are the same
+					got.Body = want.Body
+				}
+				if len(got.Meta) == 0 {
+					got.Meta = want.Meta
+				}
+				if !reflect.DeepEqual(got, want) {
+					t.Errorf("frame %d came back as %+v, not %+v", i, got, want)
+				}
+			}
+			if err := c.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if frames, err := c.Read(); err != io.EOF {
+				t.Errorf("at the end Read returned %v, %v", frames, err)
+			}
+		})
+	}
+}
+
+func TestStartShowsTheHostToken(t *testing.T) {
+	l, p := serve(t, echo)
+	link := start(t, Adapter{}, l)
+	if shown := <-p.tokens; !reflect.DeepEqual(shown, []string{"host's"}) {
+		t.Errorf("the worker was shown %q", shown)
+	}
+	if link.Token != "worker's" || !strings.HasPrefix(link.Endpoint, "unix:") || link.Adapter != "grpc" || link.Process == nil {
+		t.Errorf("the link is %+v", link)
+	}
+}
+
+func TestBatchesAreSplit(t *testing.T) {
+	type message struct{ frames, size int }
+	sizes := make(chan message, 100)
+	l, _ := serve(t, func(s attachServer) error {
+		for {
+			batch, err := s.Recv()
+			if err != nil {
+				close(sizes)
+				return nil
+			}
+			sizes <- message{len(batch.Frames), proto.Size(batch)}
+		}
+	})
+	c := start(t, Adapter{}, l).Conn
+	frames := make([]core.Frame, 3000)
+	for i := range frames {
+		frames[i] = core.Frame{Kind: core.KindItem, ID: 1, Body: make([]byte, 1000)}
+	}
+	frames[2000].Body = make([]byte, 3<<20)
+	if err := errors.Join(c.Write(frames), c.CloseWrite()); err != nil {
+		t.Fatal(err)
+	}
+	count, messages := 0, 0
+	for m := range sizes {
+		if m.size > batchBytes && m.frames > 1 {
+			t.Errorf("a message of %d frames takes %d bytes", m.frames, m.size)
+		}
+		count, messages = count+m.frames, messages+1
+	}
+	if count != len(frames) || messages > 6 {
+		t.Errorf("%d of %d frames came in %d messages", count, len(frames), messages)
+	}
+}
+
+func TestWriteRetainsNothing(t *testing.T) {
+	l, _ := serve(t, echo)
+	c := start(t, Adapter{}, l).Conn
+	body := []byte("before")
+	for i := range 100 {
+		copy(body, "before")
+		if err := c.Write([]core.Frame{{Kind: core.KindItem, ID: uint64(i), Body: body}}); err != nil {
+			t.Fatal(err)
+		}
+		copy(body, "after!")
+	}
+	for _, f := range readN(t, c, 100) {
+		if string(f.Body) != "before" {
+			t.Fatalf("frame %d has the body %q", f.ID, f.Body)
+		}
+	}
+	for _, f := range c.(*conn).out.frames {
+		if f.Body != nil {
+			t.Error("the connection still knows a body")
+		}
+	}
+}
+
+func TestWhatIsNoFrame(t *testing.T) {
+	for name, frame := range map[string]*snakepitpb.Frame{
+		"kind 0":     {},
+		"kind 12":    {Kind: 12},
+		"kind 258":   {Kind: 258},
+		"flags":      {Kind: 3, Flags: 256},
+		"ttl":        {Kind: 2, Ttl: math.MaxUint64},
+		"over limit": {Kind: 3, Body: make([]byte, core.DefaultMaxFrame*2)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, _ := serve(t, func(s attachServer) error {
+				good := &snakepitpb.Frame{Kind: uint32(core.KindPing)}
+				if err := s.Send(&snakepitpb.Batch{}); err != nil { // an empty batch is none
+					return err
+				}
+				if err := s.Send(&snakepitpb.Batch{Frames: []*snakepitpb.Frame{good, frame}}); err != nil {
+					return err
+				}
+				return s.Send(&snakepitpb.Batch{Frames: []*snakepitpb.Frame{good}})
+			})
+			c := start(t, Adapter{}, l).Conn
+			for range 2 {
+				if frames, err := c.Read(); frames != nil || err == nil || err == io.EOF {
+					t.Errorf("Read returned %v, %v", frames, err)
+				}
+			}
+		})
+	}
+}
+
+func TestCloseUnblocks(t *testing.T) {
+	l, _ := serve(t, func(s attachServer) error { // it reads nothing and writes nothing
+		<-s.Context().Done()
+		return nil
+	})
+	c := start(t, Adapter{}, l).Conn
+	ended := make(chan error, 2)
+	go func() {
+		_, err := c.Read()
+		ended <- err
+	}()
+	started := make(chan struct{})
+	go func() {
+		err := c.Write(everyKind())
+		close(started)
+		for err == nil { // until it blocks, because the peer's window is full
+			err = c.Write([]core.Frame{{Kind: core.KindItem, Body: make([]byte, 1<<20)}})
+		}
+		ended <- err
+	}()
+	<-started
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("unblocked with %v", err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Errorf("the second Close: %v", err)
+	}
+	if err := c.Write(everyKind()); err == nil {
+		t.Error("Write works after Close")
+	}
+}
+
+func TestWriteAfterTheEnd(t *testing.T) {
+	l, _ := serve(t, func(attachServer) error { return status.Error(codes.Unauthenticated, "who are you?") })
+	c := start(t, Adapter{}, l).Conn
+	if _, err := c.Read(); status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "who are you?") {
+		t.Errorf("Read returned %v", err)
+	}
+	for range 2 {
+		if err := c.Write(everyKind()); err == nil || err == io.EOF {
+			t.Errorf("Write returned %v", err)
+		}
+	}
+}
+
+func TestCloseWriteEndsWriting(t *testing.T) {
+	l, _ := serve(t, echo)
+	c := start(t, Adapter{}, l).Conn
+	if err := errors.Join(c.Write(everyKind()), c.CloseWrite()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Write(everyKind()); err == nil {
+		t.Error("Write works after CloseWrite")
+	}
+	readN(t, c, len(everyKind())) // Read goes on
+}
+
+func TestEndOfContextLeavesTheLink(t *testing.T) {
+	l, _ := serve(t, echo)
+	ctx, cancel := context.WithCancel(t.Context())
+	link, err := Adapter{}.Start(ctx, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer link.Conn.Close()
+	cancel()
+	if err := link.Conn.Write(everyKind()); err != nil {
+		t.Fatal(err)
+	}
+	readN(t, link.Conn, len(everyKind()))
+}
+
+func TestConnecting(t *testing.T) {
+	// It accepts, and never says a word of HTTP/2.
+	l := &launcher{dir: shortDir(t, "sp")}
+	path := l.dir + "/0.sock"
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	l.launch = func(core.Spec) (*core.Process, error) { return &core.Process{Endpoint: "unix:" + path}, nil }
+
+	_, err = Adapter{ConnectTimeout: time.Millisecond}.Start(t.Context(), l)
+	if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "1ms") {
+		t.Errorf("after ConnectTimeout: %v", err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the socket is left")
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(io.ErrClosedPipe)
+	if _, err = (Adapter{}).Start(ctx, l); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("with a context that has ended: %v", err)
+	}
+	_, err = Adapter{}.Start(t.Context(), l) // nobody listens any more
+	if err == nil || errors.Is(err, core.ErrUnavailable) {
+		t.Errorf("with nobody there: %v", err)
+	}
+}
+
+func TestStartErrors(t *testing.T) {
+	l := &launcher{launch: func(core.Spec) (*core.Process, error) { return nil, core.ErrUnavailable }}
+	_, err := Adapter{}.Start(t.Context(), l)
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, core.ErrUnavailable) {
+		t.Errorf("a worker without the protocol: %v", err)
+	}
+	l.launch = func(core.Spec) (*core.Process, error) { return nil, io.ErrUnexpectedEOF }
+	if _, err = (Adapter{}).Start(t.Context(), l); !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, ErrUnavailable) {
+		t.Errorf("a broken worker: %v", err)
+	}
+	l.launch = func(core.Spec) (*core.Process, error) { return &core.Process{}, nil }
+	if _, err = (Adapter{}).Start(t.Context(), l); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "Command.Reports") {
+		t.Errorf("a worker that does not say where it listens: %v", err)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	var spec core.Spec
+	l := &launcher{launch: func(s core.Spec) (*core.Process, error) { spec = s; return nil, io.EOF }}
+	for _, a := range []Adapter{
+		{PortRange: 100}, {BasePort: -1}, {BasePort: 1, PortRange: -1}, {BasePort: 65000, PortRange: 1000}, {ConnectTimeout: -1},
+		{MaxFrame: -1}, {MaxFrame: 1<<30 + 1},
+	} {
+		if _, err := a.Start(t.Context(), l); err == nil || err == io.EOF || errors.Is(err, core.ErrUnavailable) {
+			t.Errorf("%+v: %v", a, err)
+		}
+	}
+	_, _ = Adapter{BasePort: 50051, PortRange: 100, ClientToken: "c", MaxFrame: 5000}.Start(t.Context(), l) // io.EOF
+	want := []string{"SNAKEPIT_GRPC_MAX_FRAME=5000", "SNAKEPIT_GRPC_PORTS=50051-50151", "SNAKEPIT_GRPC_CLIENT_TOKEN=c"}
+	if spec.Protocol != "grpc" || !reflect.DeepEqual(spec.Env, want) {
+		t.Errorf("the worker is launched with %+v", spec)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	var all encodedBatch
+	seed, err := proto.Marshal(all.fill(everyKind()))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Add(seed[:len(seed)-1])
+	f.Add(bytes.Repeat([]byte{0x0a}, 100))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		batch := &snakepitpb.Batch{}
+		if proto.Unmarshal(data, batch) != nil {
+			return
+		}
+		frames, err := decode(batch)
+		if err != nil && frames != nil {
+			t.Error("frames and an error")
+		}
+		for i := range frames {
+			if k := frames[i].Kind; k < core.KindHello || k > core.KindBye || frames[i].TTL < 0 {
+				t.Errorf("a frame of kind %s with %s left", k, frames[i].TTL)
+			}
+			if len(frames[i].Body) > len(data) {
+				t.Error("a body longer than the message")
+			}
+		}
+	})
+}

@@ -1,0 +1,164 @@
+// Package grpc is the adapter for workers that are gRPC servers. The pool uses one stream of the service in snakepit.proto, which carries
+// batches of frames in both directions; other gRPC clients may call the same worker by its plain RPCs.
+package grpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/snakepit-go/snakepit/adapters/grpc/snakepitpb"
+	"github.com/snakepit-go/snakepit/codec/json"
+	"github.com/snakepit-go/snakepit/codec/msgpack"
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// ErrUnavailable is what Start's error wraps when the worker can't speak gRPC: its interpreter lacks grpcio or protobuf, or no port is
+// free. The error's text says which, and what to do.
+var ErrUnavailable = fmt.Errorf("grpc: %w", core.ErrUnavailable)
+
+// Adapter starts workers that serve gRPC. The zero value is ready: each worker then listens on a private Unix socket in the pool's own
+// folder (on Windows, on a loopback port of the system's choice). Whatever it listens on, a worker refuses callers without a token.
+type Adapter struct {
+	// BasePort and PortRange, where BasePort is set, make workers listen on loopback TCP instead: on the first free port from BasePort
+	// to BasePort + PortRange, both included.
+	BasePort  int
+	PortRange int
+
+	// ConnectTimeout bounds connecting to a worker that has said where it listens. 0 means 10 s.
+	ConnectTimeout time.Duration
+
+	// MaxFrame is the largest frame in bytes that is carried. 0 means core.DefaultMaxFrame; most is 1 GiB. The pool's own limit holds
+	// if it is smaller.
+	MaxFrame int
+
+	// ClientToken lets other gRPC clients call the workers' Execute, ExecuteStream and health service at Link.Endpoint: those that show
+	// it as metadata "snakepit-token". "" means that nobody but the pool may.
+	ClientToken string
+}
+
+// Name returns "grpc".
+func (Adapter) Name() string { return "grpc" }
+
+// Start launches a worker, waits until it has reported where it listens, and opens the stream of frames.
+func (a Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	env, err := a.env()
+	if err != nil {
+		return nil, err
+	}
+	process, err := l.Launch(ctx, core.Spec{Protocol: a.Name(), Env: env})
+	if errors.Is(err, core.ErrUnavailable) {
+		return nil, &unavailable{err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if process.Endpoint == "" {
+		return nil, &unavailable{errors.New("the worker's report does not say where it listens; a worker that serves gRPC has to " +
+			"write one (set Command.Reports)")}
+	}
+	c, err := a.dial(ctx, process.Endpoint, l.HostToken())
+	if err != nil {
+		removeSocket(process.Endpoint)
+		return nil, fmt.Errorf("connecting to the worker at %s: %w", process.Endpoint, err)
+	}
+	return &core.Link{
+		Conn: c, Adapter: a.Name(), Codecs: []core.Codec{msgpack.Codec{}, json.Codec{}}, MaxFrame: a.maxFrame(),
+		Endpoint: process.Endpoint, Token: l.WorkerToken(), Process: process,
+	}, nil
+}
+
+// env checks the options and returns those that concern the worker.
+func (a Adapter) env() ([]string, error) {
+	env := []string{fmt.Sprintf("SNAKEPIT_GRPC_MAX_FRAME=%d", a.maxFrame())}
+	switch {
+	case a.BasePort == 0 && a.PortRange != 0:
+		return nil, fmt.Errorf("grpc: PortRange %d without a BasePort: set both, or neither for a Unix socket", a.PortRange)
+	case a.BasePort < 0 || a.PortRange < 0 || a.BasePort+a.PortRange > 65535:
+		return nil, fmt.Errorf("grpc: BasePort %d and PortRange %d do not lie within 1 to 65535", a.BasePort, a.PortRange)
+	case a.MaxFrame < 0 || a.MaxFrame > 1<<30:
+		return nil, fmt.Errorf("grpc: MaxFrame %d is not within 0 to %d", a.MaxFrame, 1<<30)
+	case a.ConnectTimeout < 0:
+		return nil, fmt.Errorf("grpc: ConnectTimeout %s is negative", a.ConnectTimeout)
+	case a.BasePort != 0:
+		env = append(env, fmt.Sprintf("SNAKEPIT_GRPC_PORTS=%d-%d", a.BasePort, a.BasePort+a.PortRange))
+	}
+	if a.ClientToken != "" {
+		env = append(env, "SNAKEPIT_GRPC_CLIENT_TOKEN="+a.ClientToken)
+	}
+	return env, nil
+}
+
+func (a Adapter) maxFrame() int {
+	if a.MaxFrame == 0 {
+		return core.DefaultMaxFrame
+	}
+	return a.MaxFrame
+}
+
+// maxMessage is the most that a batch with one frame of the largest size takes: Frame.Size counts short lengths of metadata.
+func (a Adapter) maxMessage() int { return a.maxFrame() + a.maxFrame()/64 + batchBytes }
+
+func (a Adapter) dial(ctx context.Context, endpoint, token string) (*conn, error) {
+	timeout := a.ConnectTimeout
+	if timeout == 0 {
+		timeout = 10 * time.Second
+	}
+	// A target of its own and a dialer, because the path of a socket may hold what a target gives a meaning to.
+	cc, err := grpc.NewClient("passthrough:///worker",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			network, address := "tcp", endpoint
+			if path, isUnix := strings.CutPrefix(endpoint, "unix:"); isUnix {
+				network, address = "unix", path
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}),
+		grpc.WithAuthority("localhost"),
+		grpc.WithNoProxy(),
+		grpc.WithDisableRetry(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // it never leaves the machine
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(a.maxMessage()), grpc.MaxCallSendMsgSize(a.maxMessage())),
+	)
+	if err != nil {
+		return nil, err
+	}
+	// The stream outlives ctx, so it has a context of its own, which ctx cancels only until the stream is there.
+	own, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), tokenKey, token))
+	connecting, stop := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no connection after %s", timeout))
+	defer stop()
+	release := context.AfterFunc(connecting, cancel)
+	stream, err := snakepitpb.NewWorkerClient(cc).Attach(own)
+	if !release() {
+		err = context.Cause(connecting)
+	}
+	if err != nil {
+		cancel()
+		return nil, errors.Join(err, cc.Close())
+	}
+	return &conn{cc: cc, stream: stream, cancel: cancel, endpoint: endpoint}, nil
+}
+
+// tokenKey is the metadata in which a caller shows its token.
+const tokenKey = "snakepit-token"
+
+// removeSocket removes what a worker that was killed leaves behind. The folder is the pool's own.
+func removeSocket(endpoint string) {
+	if path, isUnix := strings.CutPrefix(endpoint, "unix:"); isUnix {
+		_ = os.Remove(path) // usually gone already
+	}
+}
+
+// unavailable says why this protocol can't be had, without saying so twice.
+type unavailable struct{ err error }
+
+func (e *unavailable) Error() string   { return "grpc: " + e.err.Error() }
+func (e *unavailable) Unwrap() []error { return []error{ErrUnavailable, e.err} }

@@ -1,0 +1,1 @@
+raise ZeroDivisionError("this worker is broken")

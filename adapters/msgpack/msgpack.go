@@ -1,0 +1,206 @@
+// Package msgpack connects to workers by MessagePack over a socket that they inherit. Their standard output stays free for what they
+// print. This file has the connection, frame.go the frame.
+package msgpack
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+
+	"github.com/snakepit-go/snakepit/codec/json"
+	"github.com/snakepit-go/snakepit/codec/msgpack"
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// Adapter starts workers that inherit one end of a socket pair. The zero value is ready. Where processes inherit no sockets, which is on
+// Windows, Start returns an error that wraps core.ErrUnavailable.
+type Adapter struct {
+	// MaxFrame is the largest frame in bytes that is carried. 0 means core.DefaultMaxFrame; most is 1 GiB. The pool's own limit holds
+	// if it is smaller.
+	MaxFrame int
+}
+
+// Name returns "msgpack".
+func (Adapter) Name() string { return "msgpack" }
+
+// Start launches a worker.
+func (a Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	if a.MaxFrame == 0 {
+		a.MaxFrame = core.DefaultMaxFrame
+	}
+	if a.MaxFrame < minFrame || a.MaxFrame > maxFrame {
+		return nil, fmt.Errorf("msgpack.Adapter.MaxFrame is %d; it has to be 0 or from %d to %d", a.MaxFrame, minFrame, maxFrame)
+	}
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	p, err := l.Launch(ctx, core.Spec{Protocol: "msgpack", Files: theirs}) // closes theirs
+	if err != nil {
+		_ = ours.Close() // the error that counts is err
+		return nil, err
+	}
+	return &core.Link{
+		Conn: newConn(ours, a.MaxFrame), Codecs: []core.Codec{msgpack.Codec{}, json.Codec{}}, MaxFrame: a.MaxFrame, Process: p,
+	}, nil
+}
+
+const (
+	minFrame = 4 << 10  // the least that a hello may say
+	maxFrame = 1 << 30  // well below what four bytes of length can say
+	slack    = 64 << 10 // how much longer than its weight a frame may be on the wire; generous
+	chunk    = 64 << 10 // what is read or written at once
+	large    = 16 << 10 // from here on, handing over a body by itself is cheaper than copying it
+)
+
+// socket is what conn needs of a *net.UnixConn.
+type socket interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+}
+
+// conn is a core.Conn of frames, each with its length in front.
+type conn struct {
+	sock  socket
+	limit int // of Frame.Size
+
+	buf     []byte // buf[:n] is the beginning of a frame
+	n       int
+	readErr error // of every later Read
+
+	batch    []byte
+	parts    net.Buffers // what is to be written: parts of batch, and large bodies between them
+	split    int         // batch[split:] is not in parts yet
+	sending  net.Buffers // the part of parts that is being written
+	writeErr error       // of every later Write
+}
+
+func newConn(sock socket, limit int) *conn {
+	return &conn{sock: sock, limit: limit, buf: make([]byte, chunk)}
+}
+
+func (c *conn) Read() ([]core.Frame, error) {
+	if c.readErr != nil {
+		return nil, c.readErr
+	}
+	whole, err := c.receive()
+	n := 0
+	for rest := whole; len(rest) > 0; n++ {
+		rest = rest[4+binary.BigEndian.Uint32(rest):]
+	}
+	frames := make([]core.Frame, 0, n)
+	for len(whole) > 0 {
+		size := 4 + int(binary.BigEndian.Uint32(whole))
+		f, bad := parse(whole[4:size:size], c.limit)
+		if bad != nil {
+			err = fmt.Errorf("%w: the worker sent what is not a frame (%w): %.64q", core.ErrProtocol, bad, whole[4:size])
+			break
+		}
+		frames, whole = append(frames, f), whole[size:]
+	}
+	c.readErr = err
+	if len(frames) > 0 { // what came before an error comes first
+		return frames, nil
+	}
+	return nil, err
+}
+
+// receive waits for the end of a frame and returns all whole frames that have come. They are the caller's, so that bodies need not be
+// copied.
+func (c *conn) receive() ([]byte, error) {
+	for {
+		end, next, err := c.measure()
+		switch {
+		case end > 0:
+			whole := bytes.Clone(c.buf[:end])
+			c.n = copy(c.buf, c.buf[end:c.n])
+			return whole, nil
+		case err != nil:
+			return nil, err
+		case next > len(c.buf): // is read to where it will stay
+			frame := make([]byte, next)
+			n := copy(frame, c.buf[:c.n])
+			c.n = 0
+			if _, err := io.ReadFull(c.sock, frame[n:]); err != nil {
+				return nil, ended(err, true)
+			}
+			return frame, nil
+		}
+		n, err := c.sock.Read(c.buf[c.n:])
+		if c.n += n; n == 0 && err != nil {
+			return nil, ended(err, c.n > 0)
+		}
+	}
+}
+
+// measure returns the end of the whole frames in the buffer, and the size of the frame behind it, or 0 as long as that is not known. An
+// error is about the first frame.
+func (c *conn) measure() (end, next int, err error) {
+	for c.n-end >= 4 {
+		size := binary.BigEndian.Uint32(c.buf[end:])
+		if size == 0 || int64(size) > int64(c.limit+slack) {
+			return end, 0, fmt.Errorf("%w: the worker sent what is not a frame (of %d bytes, the limit is %d): %.64q",
+				core.ErrProtocol, size, c.limit, c.buf[end:c.n])
+		}
+		if next = 4 + int(size); c.n-end < next {
+			return end, next, nil
+		}
+		end += next
+	}
+	return end, 0, nil
+}
+
+// ended returns the error for the end of the connection, inside a frame or between two.
+func ended(err error, inside bool) error {
+	if errors.Is(err, syscall.ECONNRESET) { // the worker ended before it had read all; what it wrote has been read
+		err = io.EOF
+	}
+	if err == io.EOF && inside {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func (c *conn) Write(frames []core.Frame) error {
+	for i := range frames {
+		f := &frames[i]
+		start := len(c.batch)
+		c.batch = appendFrame(append(c.batch, 0, 0, 0, 0), f)
+		binary.BigEndian.PutUint32(c.batch[start:], uint32(len(c.batch)-start-4+len(f.Body)))
+		if len(f.Body) < large {
+			c.batch = append(c.batch, f.Body...)
+		} else {
+			c.parts = append(c.parts, c.batch[c.split:], f.Body)
+			c.split = len(c.batch)
+		}
+		if len(c.batch) >= chunk {
+			c.flush()
+		}
+	}
+	c.flush()
+	return c.writeErr
+}
+
+// flush writes the batch, unless a write has failed: then the last frame may be half there, and nothing can follow it.
+func (c *conn) flush() {
+	if c.split < len(c.batch) {
+		c.parts = append(c.parts, c.batch[c.split:])
+	}
+	if c.sending = c.parts; c.writeErr == nil {
+		_, c.writeErr = c.sending.WriteTo(c.sock) // one system call
+	}
+	clear(c.parts) // bodies are not kept
+	c.batch, c.parts, c.split, c.sending = c.batch[:0], c.parts[:0], 0, nil
+}
+
+func (c *conn) CloseWrite() error { return c.sock.CloseWrite() }
+
+func (c *conn) Close() error {
+	_ = c.sock.Close() // an error: it was closed before
+	return nil
+}

@@ -1,0 +1,168 @@
+// Package snakepit runs a pool of worker processes, mostly Python, and calls them as if they were local: one result by Execute, many by
+// ExecuteStream, and always the same worker in a Session. How a call travels is an adapter's business; Open takes the first
+// that works of gRPC, MessagePack and JSON on standard input and output.
+//
+// The package is thin: it puts together core, the adapters, the chain and the Python package, and names what the common case needs.
+// What can be configured here can be configured on core alone.
+package snakepit
+
+import (
+	"context"
+	"io/fs"
+	"iter"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/snakepit-go/snakepit/adapters/grpc"
+	"github.com/snakepit-go/snakepit/adapters/jsonstdio"
+	"github.com/snakepit-go/snakepit/adapters/msgpack"
+	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/fallback"
+	"github.com/snakepit-go/snakepit/python"
+)
+
+// Program is what workers run. Python, PythonFS and Command make one; python.Program has all the options of a Python worker.
+type Program interface {
+	// Command returns the command that starts one worker. Open calls it once.
+	Command() (core.Command, error)
+}
+
+// Python is a worker in a Python file. A relative path is relative to the working folder. The result's fields choose the interpreter,
+// environment and folders; package python says which interpreter is taken by default.
+func Python(script string, args ...string) python.Program {
+	return python.Program{Script: script, Args: args}
+}
+
+// PythonFS is a Python worker embedded in the Go binary: script is a path in fsys, all of which is unpacked to the user's cache folder.
+func PythonFS(fsys fs.FS, script string) python.Program {
+	return python.Program{Script: script, FS: fsys}
+}
+
+// Command is a worker in any language: an executable that speaks the protocol of docs/protocol.md. SNAKEPIT_PROTOCOL tells it which
+// encoding is wanted; one that speaks only one should be opened with that adapter alone, such as OpenWith(ctx, jsonstdio.Adapter{}, ...),
+// because a chain can't tell that it does not understand another.
+func Command(path string, args ...string) Program {
+	return command{Path: path, Args: args}
+}
+
+type command core.Command
+
+func (c command) Command() (core.Command, error) { return core.Command(c), nil }
+
+// Default is the chain that Open uses.
+const Default = "grpc,msgpack,jsonstdio"
+
+// Open starts a pool of workers on the default chain, or on the one that SNAKEPIT_ADAPTERS names: each worker runs on the first adapter
+// that works there, and Stats and the log say which, and why not an earlier one. It returns when one worker is ready; ctx bounds only
+// that wait. A nil opts means the defaults. The caller owns the pool and must Close it.
+func Open(ctx context.Context, program Program, opts *Options) (*Pool, error) {
+	names := os.Getenv("SNAKEPIT_ADAPTERS")
+	if names == "" {
+		names = Default
+	}
+	adapter, err := Adapters(names)
+	if err != nil {
+		return nil, err
+	}
+	return OpenWith(ctx, adapter, program, opts)
+}
+
+// OpenWith is Open on the given adapter, whatever SNAKEPIT_ADAPTERS says.
+func OpenWith(ctx context.Context, adapter core.Adapter, program Program, opts *Options) (*Pool, error) {
+	cmd, err := program.Command()
+	if err != nil {
+		return nil, err
+	}
+	return core.Open(ctx, adapter, cmd, opts)
+}
+
+// Adapters makes a chain of a list of names such as "grpc,jsonstdio", the preferred one first. An unknown name is an error that lists
+// the known ones.
+func Adapters(names string) (core.Adapter, error) {
+	return fallback.Parse(names, grpc.Adapter{}, msgpack.Adapter{}, jsonstdio.Adapter{})
+}
+
+// Execute calls a command and returns its result; see core.Execute.
+func Execute[Out any](ctx context.Context, target Target, command string, args any, opts ...CallOption) (Out, error) {
+	return core.Execute[Out](ctx, target, command, args, opts...)
+}
+
+// ExecuteStream calls a command and yields what it sends; see core.ExecuteStream. An *ItemError is one item's and the stream goes on,
+// any other error is the last; breaking out of the loop cancels.
+func ExecuteStream[Out any](ctx context.Context, target Target, command string, args any, opts ...CallOption) iter.Seq2[Out, error] {
+	return core.ExecuteStream[Out](ctx, target, command, args, opts...)
+}
+
+// Result has a stream's result, a Python generator's return value, decoded into v; see core.Result.
+func Result(v any) CallOption { return core.Result(v) }
+
+// Timeout bounds one call in place of the pool's option; negative means no limit. See core.Timeout.
+func Timeout(d time.Duration) CallOption { return core.Timeout(d) }
+
+// Input streams values to the handler; see core.Input.
+func Input[T any](seq iter.Seq[T]) CallOption { return core.Input(seq) }
+
+// WithMetadata returns a context whose calls carry md to the handler, as ctx.metadata.
+func WithMetadata(ctx context.Context, md map[string]string) context.Context {
+	return core.WithMetadata(ctx, md)
+}
+
+// Func makes a function of Options.Functions, which workers call by ctx.call.
+func Func[In, Out any](f func(context.Context, In) (Out, error)) Function { return core.Func(f) }
+
+// StreamFunc makes a function of Options.Functions, which workers call by ctx.stream.
+func StreamFunc[In, Out any](f func(context.Context, In) iter.Seq2[Out, error]) Function {
+	return core.StreamFunc(f)
+}
+
+// FromSlog makes an Options.Logger of a *slog.Logger.
+func FromSlog(l *slog.Logger) hclog.Logger { return core.FromSlog(l) }
+
+// MayHaveRun reports whether the call that err came from may have run; see core.MayHaveRun.
+func MayHaveRun(err error) bool { return core.MayHaveRun(err) }
+
+// Types of core that the common case needs.
+type (
+	// Pool runs workers and hands out their slots; see core.Pool.
+	Pool = core.Pool
+	// Session is called like its pool and always reaches the same worker; see core.Session.
+	Session = core.Session
+	// Stats is a snapshot of a pool; see core.Stats.
+	Stats = core.Stats
+	// Options configure a pool; nil and zero fields mean the defaults; see core.Options.
+	Options = core.Options
+	// Target is where a call can go, a *Pool or a *Session; see core.Target.
+	Target = core.Target
+	// CallOption changes one call: Result, Timeout, Input; see core.CallOption.
+	CallOption = core.CallOption
+	// Function is what workers may call; Func and StreamFunc make one; see core.Function.
+	Function = core.Function
+	// Array is an n-dimensional array of numbers as NumPy has them; see core.Array.
+	Array = core.Array
+	// CallError is the error of every call that failed; see core.CallError.
+	CallError = core.CallError
+	// RemoteError is an exception that a handler raised; see core.RemoteError.
+	RemoteError = core.RemoteError
+	// ItemError is the error of one item of a stream, which goes on; see core.ItemError.
+	ItemError = core.ItemError
+	// Obituary says how a worker ended; see core.Obituary.
+	Obituary = core.Obituary
+	// StartError says why a worker could not be started; see core.StartError.
+	StartError = core.StartError
+)
+
+// What a program decides on, under errors.Is.
+var (
+	ErrUnavailable    = core.ErrUnavailable
+	ErrSaturated      = core.ErrSaturated
+	ErrWorkerLost     = core.ErrWorkerLost
+	ErrClosed         = core.ErrClosed
+	ErrSessionLost    = core.ErrSessionLost
+	ErrUnknownCommand = core.ErrUnknownCommand
+	ErrCrashLoop      = core.ErrCrashLoop
+	ErrFrameTooLarge  = core.ErrFrameTooLarge
+	ErrProtocol       = core.ErrProtocol
+)
