@@ -1,0 +1,501 @@
+//go:build unix
+
+package snakepit_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// The table of behaviours that every adapter, and the chain, shows with real Python processes.
+
+var adapters = []string{"jsonstdio", "msgpack", "grpc", "grpc,msgpack,jsonstdio"}
+
+// interpreter returns the Python that has everything: SNAKEPIT_PYTHON, else the checkout's own.
+func interpreter(t testing.TB) string {
+	t.Helper()
+	if p := os.Getenv("SNAKEPIT_PYTHON"); p != "" {
+		return p
+	}
+	p, err := filepath.Abs(filepath.Join(".venv", "bin", "python"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(p); err != nil {
+		t.Fatalf("%v: run make dev-setup, or set SNAKEPIT_PYTHON to a Python with grpcio, protobuf, msgpack and numpy", err)
+	}
+	return p
+}
+
+// log collects what a pool logs.
+type log struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// fixture is a pool of behaviour.py's workers.
+type fixture struct {
+	*testing.T
+	*snakepit.Pool
+	log *log
+}
+
+func open(t *testing.T, adapter string, o snakepit.Options, env ...string) *fixture {
+	t.Helper()
+	a, err := snakepit.Adapters(adapter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := snakepit.Python(filepath.Join("testdata", "behaviour.py"))
+	program.Interpreter, program.Env, program.Cache = interpreter(t), env, t.TempDir()
+	l := &log{}
+	o.Logger = hclog.New(&hclog.LoggerOptions{Output: l, Level: hclog.Debug})
+	if o.Size == 0 {
+		o.Size = 1
+	}
+	pool, err := snakepit.OpenWith(t.Context(), a, program, &o)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, l)
+	}
+	t.Cleanup(func() {
+		if err := pool.Close(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the pool's log:\n%s", l)
+		}
+	})
+	return &fixture{t, pool, l}
+}
+
+func call[Out any](f *fixture, command string, args any, opts ...snakepit.CallOption) Out {
+	f.Helper()
+	out, err := snakepit.Execute[Out](f.Context(), f.Pool, command, args, opts...)
+	if err != nil {
+		f.Fatalf("%s: %v", command, err)
+	}
+	return out
+}
+
+// eventually waits for what only the operating system can tell.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+type args = map[string]any
+
+var behaviours = []struct {
+	name  string
+	opts  snakepit.Options
+	env   []string
+	check func(f *fixture)
+}{
+	{name: "unary", check: func(f *fixture) {
+		if got := call[float64](f, "add", struct {
+			A int     `json:"a"`
+			B float64 `json:"b"`
+		}{5, 3.5}); got != 8.5 {
+			f.Error(got)
+		}
+		if got := call[float64](f, "predict", 3); got != 7 {
+			f.Error("a service's method:", got)
+		}
+		if got := call[float64](f, "anap", 0.0); got != 0 {
+			f.Error("async:", got)
+		}
+	}},
+	{name: "values", check: func(f *fixture) {
+		now := time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)
+		for _, v := range []any{
+			nil, true, int64(-5), int64(1<<53 + 1), uint64(math.MaxUint64), 5.0, 0.1, math.Inf(1), math.Copysign(0, -1), "üñ\u0000\t\n😀",
+			[]byte{0, 255, 10}, []any{int64(1), 1.0, "x", nil}, map[string]any{"$bytes": "no tag", "a": map[string]any{}}, now,
+			map[string]any{"$bytes": "x"},
+		} {
+			got := call[any](f, "echo", args{"value": v})
+			if !reflect.DeepEqual(got, v) {
+				f.Errorf("%#v came back as %#v", v, got)
+			}
+		}
+		if got := call[any](f, "echo", args{"value": math.NaN()}); !math.IsNaN(got.(float64)) {
+			f.Error(got)
+		}
+		a := core.Array{DType: "<f8", Shape: []int{2, 1}, Data: make([]byte, 16)}
+		if got := call[core.Array](f, "echo", args{"value": a}); !reflect.DeepEqual(got, a) {
+			f.Errorf("%#v", got)
+		}
+		if _, err := snakepit.Execute[int8](f.Context(), f.Pool, "echo", args{"value": 300}); err == nil || !strings.Contains(err.Error(), "300") {
+			f.Error(err)
+		}
+		big := bytes.Repeat([]byte{7}, 8<<20)
+		if got := call[[]byte](f, "echo", args{"value": big}); !bytes.Equal(got, big) {
+			f.Error("8 MiB came back changed")
+		}
+	}},
+	{name: "stream", check: func(f *fixture) {
+		var result struct {
+			Sent int `json:"sent"`
+		}
+		n := 0
+		for v, err := range snakepit.ExecuteStream[int](f.Context(), f.Pool, "count", args{"n": 5000}, snakepit.Result(&result)) {
+			if err != nil || v != n {
+				f.Fatal(v, err)
+			}
+			n++
+		}
+		if n != 5000 || result.Sent != 5000 {
+			f.Fatal(n)
+		}
+		n = 0
+		for v, err := range snakepit.ExecuteStream[int](f.Context(), f.Pool, "acount", 10) {
+			if err != nil || v != n {
+				f.Fatal(v, err)
+			}
+			n++
+		}
+		if _, err := snakepit.Execute[any](f.Context(), f.Pool, "count", 3); err == nil || snakepit.MayHaveRun(err) {
+			f.Error("Execute of a stream:", err)
+		}
+		for v, err := range snakepit.ExecuteStream[float64](f.Context(), f.Pool, "add", args{"a": 1, "b": 2}) {
+			if v != 3 || err != nil {
+				f.Error(v, err)
+			}
+		}
+	}},
+	{name: "result", check: func(f *fixture) {
+		var result map[string]int
+		for range snakepit.ExecuteStream[int](f.Context(), f.Pool, "count", 2, snakepit.Result(&result)) {
+		}
+		if result["sent"] != 2 {
+			f.Error(result)
+		}
+	}},
+	{name: "item error", check: func(f *fixture) {
+		var good []int
+		var bad []string
+		for v, err := range snakepit.ExecuteStream[int](f.Context(), f.Pool, "mixed", nil) {
+			var item *snakepit.ItemError
+			switch {
+			case errors.As(err, &item):
+				bad = append(bad, err.Error())
+			case err != nil:
+				f.Fatal(err)
+			default:
+				good = append(good, v)
+			}
+		}
+		if !slices.Equal(good, []int{0, 2, 4}) || !slices.Equal(bad, []string{"item 1: ValueError: odd 1", "item 3: ValueError: odd 3"}) {
+			f.Error(good, bad)
+		}
+	}},
+	{name: "input stream", check: func(f *fixture) {
+		numbers := make([]int, 5000)
+		want := 0
+		for i := range numbers {
+			numbers[i] = i
+			want += i
+		}
+		if got := call[int](f, "total", nil, snakepit.Input(slices.Values(numbers))); got != want {
+			f.Error(got, want)
+		}
+		n := 0
+		for v, err := range snakepit.ExecuteStream[int](f.Context(), f.Pool, "doubled", nil, snakepit.Input(slices.Values(numbers))) {
+			if err != nil || v != 2*n {
+				f.Fatal(v, err)
+			}
+			n++
+		}
+		if n != len(numbers) {
+			f.Error(n)
+		}
+	}},
+	{name: "callback", opts: snakepit.Options{Functions: map[string]snakepit.Function{
+		"plus_one": snakepit.Func(func(_ context.Context, n int) (int, error) { return n + 1, nil }),
+		"numbers": {Stream: true, Run: func(ctx context.Context, c *core.Incoming) (any, error) {
+			var n int
+			err := c.Decode(&n)
+			for i := 0; i < n && err == nil; i++ {
+				err = c.Send(ctx, i)
+			}
+			return nil, err
+		}},
+	}}, check: func(f *fixture) {
+		if got := call[int](f, "callback", 41); got != 42 {
+			f.Error(got)
+		}
+		if got := call[[]int](f, "callbacks", 3000); len(got) != 3000 || got[2999] != 2999 {
+			f.Error(len(got))
+		}
+	}},
+	{name: "session", opts: snakepit.Options{Size: 2}, check: func(f *fixture) {
+		type state struct {
+			ID    string            `json:"id"`
+			Value *int              `json:"value"`
+			Meta  map[string]string `json:"meta"`
+			PID   int               `json:"pid"`
+		}
+		s := f.Session("user-42")
+		ctx := snakepit.WithMetadata(f.Context(), map[string]string{"tenant": "a"})
+		first, err := snakepit.Execute[state](ctx, s, "remember", 7)
+		if err != nil || first.ID != "user-42" || first.Meta["tenant"] != "a" {
+			f.Fatal(first, err)
+		}
+		again, err := snakepit.Execute[state](f.Context(), s, "remember", nil)
+		if err != nil || again.Value == nil || *again.Value != 7 || again.PID != first.PID {
+			f.Fatal(again, err)
+		}
+		_, err = snakepit.Execute[any](f.Context(), s, "die", "signal")
+		if !errors.Is(err, snakepit.ErrWorkerLost) {
+			f.Fatal(err)
+		}
+		if _, err = snakepit.Execute[state](f.Context(), s, "remember", nil); !errors.Is(err, snakepit.ErrSessionLost) {
+			f.Fatal(err)
+		}
+		s.Close()
+		fresh, err := snakepit.Execute[state](f.Context(), s, "remember", nil)
+		if err != nil || fresh.Value != nil {
+			f.Fatal(fresh, err)
+		}
+		if _, err = snakepit.Execute[state](f.Context(), s, "remember", 1); err != nil {
+			f.Fatal(err)
+		}
+		s.Close() // the same worker may be chosen again: it must have forgotten
+		for range 2 {
+			if fresh, err = snakepit.Execute[state](f.Context(), s, "remember", nil); err != nil || fresh.Value != nil {
+				f.Fatal(fresh, err)
+			}
+		}
+	}},
+	{name: "concurrency", env: []string{"TEST_CONCURRENCY=4"}, check: func(f *fixture) {
+		for _, command := range []string{"nap", "anap"} {
+			var wg sync.WaitGroup
+			most := 0
+			for range 4 {
+				wg.Go(func() {
+					if _, err := snakepit.Execute[float64](f.Context(), f.Pool, command, 0.3); err != nil {
+						f.Error(err)
+					}
+				})
+			}
+			eventually(f.T, "four calls run at once in the worker", func() bool {
+				h, err := f.Workers()[0].Health(f.Context())
+				if err != nil {
+					f.Fatal(err)
+				}
+				most = max(most, len(h.Running))
+				return most == 4 || f.Stats().Running == 0
+			})
+			wg.Wait()
+			if most != 4 {
+				f.Errorf("%s: only %d ran at once", command, most)
+			}
+		}
+	}},
+	{name: "cancel", check: func(f *fixture) {
+		pid := call[args](f, "info", nil)["pid"]
+		ways := []string{"python", "sleep", "socket", "lock", "process"}
+		for _, how := range append(ways, "async") {
+			ctx, cancel := context.WithCancel(f.Context())
+			done := make(chan error, 1)
+			go func() {
+				var err error
+				if how == "async" {
+					_, err = snakepit.Execute[any](ctx, f.Pool, "ahang", nil)
+				} else {
+					_, err = snakepit.Execute[any](ctx, f.Pool, "hang", how)
+				}
+				done <- err
+			}()
+			eventually(f.T, "the call runs", func() bool { return f.Stats().Running == 1 })
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				f.Errorf("%s: %v", how, err)
+			}
+			// The next call is not hit, and runs in the same process.
+			if got := call[args](f, "info", nil)["pid"]; got != pid {
+				f.Errorf("%s: the worker was replaced", how)
+			}
+		}
+	}},
+	{name: "cancelled handlers clean up", check: func(f *fixture) {
+		for _, how := range []string{"sleep", "python"} {
+			ctx, cancel := context.WithTimeout(f.Context(), 300*time.Millisecond)
+			_, err := snakepit.Execute[any](ctx, f.Pool, "hang", how)
+			cancel()
+			if !errors.Is(err, context.DeadlineExceeded) {
+				f.Error(err)
+			}
+		}
+		if got := call[[]string](f, "was_cleaned", nil); !slices.Contains(got, "sleep") {
+			f.Error(got)
+		}
+	}},
+	{name: "deadline", check: func(f *fixture) {
+		left := call[*float64](f, "left", nil, snakepit.Timeout(20*time.Second))
+		if left == nil || *left <= 0 || *left > 20 {
+			f.Error(left)
+		}
+		if left = call[*float64](f, "left", nil, snakepit.Timeout(-1)); left != nil {
+			f.Error(*left)
+		}
+		if _, err := snakepit.Execute[any](f.Context(), f.Pool, "hang", "sleep", snakepit.Timeout(100*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+			f.Error(err)
+		}
+	}},
+	{name: "a handler that swallows its cancellation", opts: snakepit.Options{CancelGrace: 200 * time.Millisecond, StopTimeout: 2 * time.Second}, check: func(f *fixture) {
+		pid := call[args](f, "info", nil)["pid"]
+		_, err := snakepit.Execute[any](f.Context(), f.Pool, "swallow", 1000.0, snakepit.Timeout(100*time.Millisecond))
+		if !errors.Is(err, context.DeadlineExceeded) {
+			f.Error(err)
+		}
+		if got := call[args](f, "info", nil, snakepit.Timeout(time.Minute))["pid"]; got == pid {
+			f.Error("the worker was not replaced")
+		}
+	}},
+	{name: "error", check: func(f *fixture) {
+		_, err := snakepit.Execute[any](f.Context(), f.Pool, "boom", nil)
+		var remote *snakepit.RemoteError
+		if !errors.As(err, &remote) || remote.Type != "ValueError" || remote.Message != "bad operand" || remote.Cause == nil || remote.Cause.Type != "KeyError" {
+			f.Fatal(err)
+		}
+		last := remote.Frames[len(remote.Frames)-1]
+		if last.Function != "boom" || !strings.HasSuffix(last.File, "behaviour.py") || !strings.Contains(last.Source, "raise ValueError") || last.Line == 0 {
+			f.Errorf("%+v", last)
+		}
+		if !snakepit.MayHaveRun(err) {
+			f.Error("an exception proves that it ran")
+		}
+		for command, want := range map[string]string{"ecko": "did you mean echo?", "unspeakable": "items[1]"} {
+			if _, err = snakepit.Execute[any](f.Context(), f.Pool, command, nil); err == nil || !strings.Contains(err.Error(), want) {
+				f.Errorf("%s: %v", command, err)
+			}
+		}
+		if _, err = snakepit.Execute[any](f.Context(), f.Pool, "add", args{"a": 1}); !errors.As(err, &remote) || remote.Type != "TypeError" {
+			f.Error(err)
+		}
+	}},
+	{name: "a frame over the limit", opts: snakepit.Options{MaxFrame: 1 << 20}, check: func(f *fixture) {
+		big := make([]byte, 2<<20)
+		if _, err := snakepit.Execute[any](f.Context(), f.Pool, "echo", args{"value": big}); !errors.Is(err, snakepit.ErrFrameTooLarge) || snakepit.MayHaveRun(err) {
+			f.Error(err)
+		}
+		for _, err := range snakepit.ExecuteStream[any](f.Context(), f.Pool, "count", args{"n": 1, "size": 2 << 20}) {
+			var remote *snakepit.RemoteError
+			if !errors.As(err, &remote) {
+				f.Error(err)
+			}
+		}
+		call[any](f, "echo", args{"value": 1})
+	}},
+	{name: "a printing handler", check: func(f *fixture) {
+		if got := call[string](f, "noisy", nil); got != "quiet" {
+			f.Error(got)
+		}
+		for _, want := range []string{"printed", "written to 1", "written to 2", "from a child", "and its errors", "from C"} {
+			eventually(f.T, want+" is in the log", func() bool { return strings.Contains(f.log.String(), want) })
+		}
+		eventually(f.T, "the log record is in the log", func() bool {
+			return strings.Contains(f.log.String(), "[WARN]  snakepit.app.noise: logged") || strings.Contains(f.log.String(), "answer=42")
+		})
+	}},
+	{name: "killed worker", check: func(f *fixture) {
+		for how, want := range map[string]string{"exit": "code 3", "signal": "killed", "orphan": "code 4"} {
+			_, err := snakepit.Execute[any](f.Context(), f.Pool, "die", how)
+			var o *snakepit.Obituary
+			if !errors.Is(err, snakepit.ErrWorkerLost) || !errors.As(err, &o) || !strings.Contains(err.Error(), want) || !snakepit.MayHaveRun(err) {
+				f.Errorf("%s: %v", how, err)
+				continue
+			}
+			eventually(f.T, "the process is gone", func() bool {
+				p, err := os.FindProcess(o.PID)
+				return err != nil || p.Signal(syscall.Signal(0)) != nil
+			})
+			call[any](f, "echo", args{"value": 1})
+		}
+	}},
+	{name: "slow consumer", opts: snakepit.Options{}, env: []string{"TEST_CONCURRENCY=2"}, check: func(f *fixture) {
+		n := 0
+		for _, err := range snakepit.ExecuteStream[any](f.Context(), f.Pool, "count", args{"n": 400, "size": 100_000}) {
+			if err != nil {
+				f.Fatal(err)
+			}
+			if n++; n == 1 { // the stream stands still, and delays nobody
+				for range 20 {
+					if _, err := f.Workers()[0].Health(f.Context()); err != nil {
+						f.Fatal(err)
+					}
+					call[any](f, "echo", args{"value": 1})
+				}
+			}
+		}
+		if n != 400 {
+			f.Error(n)
+		}
+	}},
+	{name: "environment", opts: snakepit.Options{Size: 1}, check: func(f *fixture) {
+		got := call[struct {
+			Threads string   `json:"threads"`
+			Tokens  []string `json:"tokens"`
+			Main    bool     `json:"main"`
+		}](f, "info", nil)
+		if got.Threads == "" || len(got.Tokens) > 0 || !got.Main {
+			f.Errorf("%+v", got)
+		}
+		i := f.Workers()[0].Info()
+		if i.PID == 0 || i.Adapter == "" || !strings.HasPrefix(i.Runtime, "cpython") || len(i.Commands) < 10 {
+			f.Errorf("%+v", i)
+		}
+	}},
+}
+
+func TestBehaviour(t *testing.T) {
+	for _, adapter := range adapters {
+		t.Run(strings.ReplaceAll(adapter, ",", "+"), func(t *testing.T) {
+			for _, b := range behaviours {
+				t.Run(strings.ReplaceAll(b.name, " ", "_"), func(t *testing.T) {
+					b.check(open(t, adapter, b.opts, b.env...))
+				})
+			}
+		})
+	}
+}
+
+func TestAdaptersAgree(t *testing.T) {
+	if _, err := snakepit.Adapters("grpc,carrier-pigeon"); err == nil || !strings.Contains(fmt.Sprint(err), "jsonstdio") {
+		t.Error(err)
+	}
+}

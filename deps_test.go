@@ -1,0 +1,116 @@
+package snakepit_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// imports is who may import whom: a package of this module on the left, and on the right what it may import beside the standard library.
+// A dot is the root package; a module stands for all its packages. Tests may import more.
+//
+// This is a statement of policy: core knows calls and no protocol, an adapter knows neither another adapter nor the chain. Whoever fails
+// here should rarely change it.
+const imports = `
+core:                     github.com/hashicorp/go-hclog
+core/coretest:            core codec/json
+
+codec:                    core
+codec/json:               core codec
+codec/msgpack:            core codec github.com/vmihailenco/msgpack/v5
+
+adapters/jsonstdio:       core codec/json
+adapters/msgpack:         core codec/json codec/msgpack github.com/vmihailenco/msgpack/v5
+adapters/grpc:            core codec/json codec/msgpack adapters/grpc/snakepitpb google.golang.org/grpc
+adapters/grpc/snakepitpb: google.golang.org/grpc google.golang.org/protobuf
+
+fallback:                 core
+python:                   core
+
+.:                        core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python github.com/hashicorp/go-hclog
+cmd/snakepit:             . codec/json github.com/spf13/cobra
+examples/*:               . core python github.com/hashicorp/go-hclog golang.org/x/text
+`
+
+func TestImports(t *testing.T) {
+	rules := map[string][]string{}
+	for line := range strings.Lines(imports) {
+		if name, allowed, ok := strings.Cut(line, ":"); ok {
+			rules[name] = strings.Fields(allowed)
+		}
+	}
+	for _, system := range []string{"linux", "darwin", "windows"} {
+		used := map[string]bool{}
+		for name, imported := range packages(t, system) {
+			rule := name
+			if path.Dir(name) == "examples" {
+				rule = "examples/*"
+			}
+			used[rule] = true
+			if rules[rule] == nil {
+				t.Errorf("there is no rule for the package %s: say in deps_test.go what it may import", name)
+			}
+			for _, p := range imported {
+				if !slices.ContainsFunc(rules[rule], func(a string) bool { return p == a || isModule(a) && strings.HasPrefix(p, a+"/") }) {
+					t.Errorf("on %s, %s imports %s, which deps_test.go does not allow", system, name, p)
+				}
+			}
+		}
+		for rule := range rules {
+			if !used[rule] {
+				t.Errorf("on %s there is no package %s: take it out of deps_test.go", system, rule)
+			}
+		}
+	}
+}
+
+// packages returns the packages of this module and what each imports beside the standard library, under the names of the rules.
+func packages(t *testing.T, system string) map[string][]string {
+	t.Helper()
+	const module = "github.com/snakepit-go/snakepit"
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
+	cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, &stderr)
+	}
+	all := map[string][]string{}
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		short := func(p string) string {
+			if p == module {
+				return "."
+			}
+			return strings.TrimPrefix(p, module+"/")
+		}
+		all[short(p.ImportPath)] = []string{}
+		for _, imported := range p.Imports {
+			if isModule(imported) {
+				all[short(p.ImportPath)] = append(all[short(p.ImportPath)], short(imported))
+			}
+		}
+	}
+}
+
+// isModule reports whether the path begins with a domain, which no path of the standard library does, and none of the rules' short names.
+func isModule(path string) bool {
+	domain, _, _ := strings.Cut(path, "/")
+	return strings.Contains(strings.Trim(domain, "."), ".")
+}

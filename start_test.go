@@ -1,0 +1,468 @@
+//go:build unix
+
+package snakepit_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/adapters/grpc"
+	"github.com/snakepit-go/snakepit/adapters/jsonstdio"
+	"github.com/snakepit-go/snakepit/adapters/msgpack"
+	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/python"
+)
+
+// What a worker that cannot start, or starts in odd surroundings, gets its host.
+
+// echoes is the body of a worker that works.
+const echoes = `
+import os
+from snakepit_bridge import Worker
+
+worker = Worker()
+
+@worker.command
+def echo(value):
+    return value
+
+@worker.command
+async def slowly(value):
+    return value
+
+@worker.command
+def boom():
+    raise ValueError("bad")
+
+worker.run()
+`
+
+// file writes a file into a folder of the test's own, which it makes, and returns its path.
+func file(t *testing.T, path, text string) string {
+	t.Helper()
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(t.TempDir(), path)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func script(t *testing.T, path string, env ...string) python.Program {
+	p := snakepit.Python(path)
+	p.Interpreter, p.Env, p.Cache = interpreter(t), env, t.TempDir()
+	return p
+}
+
+// begin opens a pool of one worker if o does not say otherwise, and closes it with the test.
+func begin(t *testing.T, adapter string, program snakepit.Program, o snakepit.Options) (*fixture, error) {
+	t.Helper()
+	a, err := snakepit.Adapters(adapter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return beginWith(t, a, program, o)
+}
+
+func beginWith(t *testing.T, a core.Adapter, program snakepit.Program, o snakepit.Options) (*fixture, error) {
+	t.Helper()
+	l := &log{}
+	o.Logger = hclog.New(&hclog.LoggerOptions{Output: l, Level: hclog.Debug})
+	if o.Size == 0 {
+		o.Size = 1
+	}
+	pool, err := snakepit.OpenWith(t.Context(), a, program, &o)
+	if err != nil {
+		if pool != nil {
+			t.Error("an error and a pool")
+		}
+		return &fixture{t, nil, l}, err
+	}
+	t.Cleanup(func() {
+		if err := pool.Close(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the pool's log:\n%s", l)
+		}
+	})
+	return &fixture{t, pool, l}, nil
+}
+
+// says checks that an error is there and has each of the words.
+func says(t *testing.T, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error; it should say %q", words)
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("the error does not say %q:\n%v", word, err)
+		}
+	}
+}
+
+func onEach(t *testing.T, adapters []string, test func(t *testing.T, adapter string)) {
+	for _, adapter := range adapters {
+		t.Run(strings.ReplaceAll(adapter, ",", "+"), func(t *testing.T) {
+			t.Parallel()
+			test(t, adapter)
+		})
+	}
+}
+
+func TestBrokenScript(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		words      []string
+	}{
+		{"raises", "import sys\nprint('reading the model', file=sys.stderr)\nraise RuntimeError('no model here')", []string{
+			"RuntimeError: no model here", "line 3", "raise RuntimeError", "reading the model", "worker.py",
+		}},
+		{"syntax error", "print('never')\ndef f(:\n", []string{"SyntaxError", "worker.py", "line 2"}},
+		{"missing module", "import snakes_and_ladders", []string{
+			"ModuleNotFoundError: No module named 'snakes_and_ladders'", "line 1", "for this interpreter: " + interpreter(t) + " -m pip install",
+		}},
+		{"no worker", "x = 1", []string{"worker.py", "Worker"}},
+		{"ends by itself", "import sys\nprint('wrong key')\nsys.exit(3)", []string{"exit code 3", "wrong key"}},
+		{"exits at once", "import os\nos.write(2, b'out of luck\\n')\nos._exit(7)", []string{"exited with code 7", "out of luck", "run it by hand"}},
+		{"is killed", "import os\nprint('what a life', flush=True)\nos.kill(os.getpid(), 9)", []string{`"killed"`, "what a life", "run it by hand"}},
+	} {
+		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
+			onEach(t, adapters, func(t *testing.T, adapter string) {
+				_, err := begin(t, adapter, script(t, file(t, "worker.py", c.text)), snakepit.Options{})
+				says(t, err, append(c.words, interpreter(t))...)
+				var start *snakepit.StartError
+				if !errors.As(err, &start) {
+					t.Fatalf("%T", err)
+				}
+				if errors.Is(err, snakepit.ErrUnavailable) {
+					t.Error("a broken program is taken for a missing protocol")
+				}
+				if !strings.HasPrefix(adapter, start.Adapter) || start.Adapter == "" {
+					t.Errorf("over %q, not %q", start.Adapter, adapter)
+				}
+			})
+		})
+	}
+}
+
+func TestMissing(t *testing.T) {
+	worker := file(t, "worker.py", echoes)
+	for name, c := range map[string]struct {
+		program snakepit.Program
+		words   []string
+	}{
+		"interpreter": {python.Program{Script: worker, Interpreter: "/nowhere/python3", Cache: t.TempDir()}, []string{
+			"Program.Interpreter", "/nowhere/python3", "no such file", "set it to",
+		}},
+		"interpreter in the environment": {python.Program{Script: worker, Env: []string{"SNAKEPIT_PYTHON=pythoness"}, Cache: t.TempDir()}, []string{
+			"SNAKEPIT_PYTHON", "pythoness", "not found", "set it to",
+		}},
+		"script":  {snakepit.Python("nowhere/worker.py"), []string{"nowhere/worker.py", "no such file", "name an existing file"}},
+		"folder":  {snakepit.Python(filepath.Dir(worker)), []string{filepath.Dir(worker), "folder", "name the .py file"}},
+		"command": {snakepit.Command("/nowhere/worker", "-v"), []string{"starting /nowhere/worker -v", "no such file", "correct Command.Path"}},
+		"looked up command": {snakepit.Command("no-such-worker"), []string{
+			"starting no-such-worker", "not found", "add its folder to PATH",
+		}},
+		"not executable": {snakepit.Command(worker), []string{worker, "permission denied", "chmod +x"}},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			for _, adapter := range adapters {
+				_, err := begin(t, adapter, c.program, snakepit.Options{})
+				says(t, err, c.words...)
+			}
+		})
+	}
+}
+
+// The time limit is doubled until the worker has come so far as to print, however slow the machine.
+func TestNeverSaysHello(t *testing.T) {
+	onEach(t, adapters, func(t *testing.T, adapter string) {
+		program := script(t, file(t, "worker.py", "import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"))
+		for limit := 500 * time.Millisecond; ; limit *= 2 {
+			_, err := begin(t, adapter, program, snakepit.Options{StartTimeout: limit})
+			says(t, err, "has not said hello", "start timeout of "+limit.String(), "larger Options.StartTimeout")
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+			if strings.Contains(err.Error(), "loading the model") {
+				return
+			}
+			if limit > time.Minute {
+				t.Fatalf("what it printed is not there: %v", err)
+			}
+		}
+	})
+}
+
+// raw is a worker that speaks the protocol by itself; what it does stands in its arguments.
+func raw(t *testing.T, args ...string) snakepit.Program {
+	return snakepit.Command(interpreter(t), append([]string{filepath.Join("testdata", "raw.py")}, args...)...)
+}
+
+func TestBadProgram(t *testing.T) {
+	for _, c := range []struct {
+		args  string
+		words []string
+	}{
+		{"version", []string{"speaks versions [7]", "this host version 1", "same release", "raw 1.2.3"}},
+		{"codecs", []string{"codecs [smoke-signals]"}},
+		{"limits", []string{"impossible limit", "concurrency 0"}},
+		{"no-hello", []string{"first frame is no hello", "ping"}},
+		{"torn-hello", []string{"hello is unreadable"}},
+		{"exit", []string{"exited with code 5", "giving up", "run it by hand"}},
+		{"refuse", []string{"NoLicence: the licence has run out"}},
+		{"garbage", []string{"not a frame", "giving up", "run it by hand"}},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			onEach(t, []string{"jsonstdio", "msgpack", "grpc,msgpack"}, func(t *testing.T, adapter string) {
+				_, err := begin(t, adapter, raw(t, c.args), snakepit.Options{})
+				says(t, err, append(c.words, "raw.py "+c.args)...)
+				if errors.Is(err, snakepit.ErrUnavailable) {
+					t.Error("a broken program is taken for a missing protocol")
+				}
+				if strings.HasPrefix(adapter, "grpc") {
+					says(t, err, "grpc was refused", "where it listens")
+				}
+			})
+		})
+	}
+	_, err := begin(t, "grpc", raw(t, "serve"), snakepit.Options{})
+	says(t, err, "where it listens", "Command.Reports")
+	if !errors.Is(err, grpc.ErrUnavailable) {
+		t.Error(err)
+	}
+}
+
+// Nothing that is printed harms the connection, neither by the script nor by what runs before it.
+func TestPrintsBeforeHello(t *testing.T) {
+	onEach(t, adapters, func(t *testing.T, adapter string) {
+		hooks := filepath.Dir(file(t, "hooks/sitecustomize.py", "import os\nos.write(1, b'hook\\n{\"kind\":\"end\",')\nos.write(2, b'unfinished hook')"))
+		text := "print('printed')\nimport os\nos.write(1, b'written\\n')\nos.system('echo by a child; echo by another >&2')" + echoes
+		f, err := begin(t, adapter, script(t, file(t, "worker.py", text), "PYTHONPATH="+hooks), snakepit.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := call[string](f, "echo", "hello"); got != "hello" {
+			t.Error(got)
+		}
+		for _, line := range []string{"hook", `{"kind":"end",`, "unfinished hook", "printed", "written", "by a child", "by another"} {
+			eventually(t, line+" is in the log", func() bool { return strings.Contains(f.log.String(), line) })
+		}
+	})
+	f, err := begin(t, "jsonstdio", raw(t, "chatter"), snakepit.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := call[string](f, "echo", "hello"); got != "hello" {
+		t.Error(got)
+	}
+	eventually(t, "chatter is in the log", func() bool { return strings.Contains(f.log.String(), "good morning") })
+}
+
+func TestUnknownCommand(t *testing.T) {
+	onEach(t, adapters, func(t *testing.T, adapter string) {
+		f := open(t, adapter, snakepit.Options{})
+		for command, near := range map[string]string{"ecko": "echo", "predictt": "predict", "Count": "count"} {
+			_, err := snakepit.Execute[any](t.Context(), f.Pool, command, nil)
+			says(t, err, command, "did you mean", near, "did not run")
+			if !errors.Is(err, snakepit.ErrUnknownCommand) || snakepit.MayHaveRun(err) {
+				t.Error(err)
+			}
+		}
+		_, err := snakepit.Execute[any](t.Context(), f.Pool, "something quite different", nil)
+		says(t, err, "something quite different")
+		if !errors.Is(err, snakepit.ErrUnknownCommand) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestNonsenseOptions(t *testing.T) {
+	worker := file(t, "worker.py", echoes)
+	for words, o := range map[string]snakepit.Options{
+		"Size -3":                {Size: -3},
+		"Concurrency -1":         {Concurrency: -1},
+		"MaxFrame 17":            {MaxFrame: 17},
+		"WindowItems -2":         {WindowItems: -2},
+		"WindowBytes -5":         {WindowBytes: -5},
+		"StartTimeout -1s":       {StartTimeout: -time.Second},
+		"CancelGrace -1ns":       {CancelGrace: -1},
+		"StopTimeout -1m0s":      {StopTimeout: -time.Minute},
+		"Functions halve":        {Functions: map[string]snakepit.Function{"halve": {}}},
+		"Options.Dir /dev/null/": {Dir: "/dev/null/folder"},
+		"Options.Name NUL":       {Name: "a\x00b"},
+	} {
+		if o.Size == 0 {
+			o.Size = 1
+		}
+		_, err := snakepit.OpenWith(t.Context(), jsonstdio.Adapter{}, script(t, worker), &o)
+		says(t, err, strings.Fields(words)...)
+	}
+	for words, a := range map[string]core.Adapter{
+		"PortRange 5 BasePort":        grpc.Adapter{PortRange: 5},
+		"BasePort 65530 PortRange 10": grpc.Adapter{BasePort: 65530, PortRange: 10},
+		"grpc MaxFrame -1":            grpc.Adapter{MaxFrame: -1},
+		"ConnectTimeout -1s":          grpc.Adapter{ConnectTimeout: -time.Second},
+		"msgpack MaxFrame 3":          msgpack.Adapter{MaxFrame: 3},
+		"jsonstdio MaxFrame 4":        jsonstdio.Adapter{MaxFrame: 4},
+	} {
+		_, err := beginWith(t, a, script(t, worker), snakepit.Options{})
+		says(t, err, strings.Fields(words)...)
+		if errors.Is(err, snakepit.ErrUnavailable) {
+			t.Error("a mistake in the program would be fallen back from:", err)
+		}
+	}
+	t.Setenv("SNAKEPIT_ADAPTERS", "grpc,smoke-signals")
+	_, err := snakepit.Open(t.Context(), script(t, worker), nil)
+	says(t, err, "smoke-signals", "msgpack", "jsonstdio")
+}
+
+// The program is imported once a worker, whatever the chain tries, and what is wrong with it is said once.
+func TestImportedOnce(t *testing.T) {
+	counting := "import os\nwith open(os.environ['COUNT'], 'a') as f: f.write('imported\\n')\n"
+	imports := func(path string) int {
+		text, _ := os.ReadFile(path)
+		return strings.Count(string(text), "imported")
+	}
+	t.Run("works", func(t *testing.T) {
+		count := filepath.Join(t.TempDir(), "count")
+		f, err := begin(t, snakepit.Default, script(t, file(t, "worker.py", counting+echoes), "COUNT="+count), snakepit.Options{Size: 3})
+		works(t, f, err)
+		if n := imports(count); n != 3 {
+			t.Errorf("imported %d times by 3 workers", n)
+		}
+	})
+	t.Run("broken", func(t *testing.T) {
+		count := filepath.Join(t.TempDir(), "count")
+		f, err := begin(t, snakepit.Default, script(t, file(t, "worker.py", counting+"1 / 0"), "COUNT="+count), snakepit.Options{Size: 3})
+		says(t, err, "ZeroDivisionError", "over grpc")
+		if n := imports(count); n != 3 {
+			t.Errorf("imported %d times by 3 workers", n)
+		}
+		if n := strings.Count(err.Error()+f.log.String(), "Traceback (most recent call last)"); n != 1 {
+			t.Errorf("reported %d times:\n%v\n%s", n, err, f.log)
+		}
+		if strings.Contains(err.Error(), "was refused") {
+			t.Error(err)
+		}
+	})
+}
+
+// works calls a worker of echoes in every way that makes the Python side import something late.
+func works(t *testing.T, f *fixture, err error) {
+	t.Helper()
+	if err == nil {
+		err = f.WaitReady(t.Context(), 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, command := range []string{"echo", "slowly"} {
+		if got := call[time.Time](f, command, args{"value": now}); !got.Equal(now) {
+			t.Error(got)
+		}
+	}
+	_, err = snakepit.Execute[any](t.Context(), f.Pool, "boom", nil)
+	says(t, err, "ValueError: bad")
+	if _, err = f.Workers()[0].Health(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLongSocketPath(t *testing.T) {
+	long := filepath.Join(t.TempDir(), strings.Repeat("a-folder-with-a-long-name/", 6))
+	if err := os.MkdirAll(long, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	worker := file(t, "worker.py", echoes)
+	for _, adapter := range adapters {
+		f, err := begin(t, adapter, script(t, worker), snakepit.Options{Dir: long})
+		works(t, f, err)
+	}
+	t.Setenv("TMPDIR", long)
+	for _, adapter := range adapters {
+		f, err := begin(t, adapter, script(t, worker), snakepit.Options{})
+		works(t, f, err)
+	}
+}
+
+// Nothing but one folder can be written to. (/dev/null is a folder to nobody, not even to root.)
+func TestOneWritableFolder(t *testing.T) {
+	worker := file(t, "worker.py", echoes)
+	for name, env := range map[string]map[string]string{
+		"read-only": {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null/cache", "TMPDIR": "/dev/null/tmp"},
+		"unset":     {"HOME": "", "XDG_CACHE_HOME": "", "TMPDIR": "/dev/null/tmp"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			writable := t.TempDir()
+			caches := t.TempDir()
+			for key, value := range env {
+				t.Setenv(key, value)
+				if value == "" {
+					_ = os.Unsetenv(key)
+				}
+			}
+			for _, adapter := range adapters {
+				program := snakepit.Python(worker)
+				program.Interpreter, program.Cache = interpreter(t), writable
+				f, err := begin(t, adapter, program, snakepit.Options{Dir: writable})
+				works(t, f, err)
+			}
+			program := snakepit.Python(worker)
+			program.Interpreter = interpreter(t)
+			_, err := begin(t, "jsonstdio", program, snakepit.Options{Dir: writable})
+			says(t, err, "/dev/null", "Program.Cache")
+			program.Cache = caches
+			_, err = begin(t, "jsonstdio", program, snakepit.Options{})
+			says(t, err, "/dev/null", "Options.Dir")
+		})
+	}
+}
+
+func TestOddPlaces(t *testing.T) {
+	onEach(t, adapters, func(t *testing.T, adapter string) {
+		t.Run("path", func(t *testing.T) {
+			worker := file(t, "Bücher & 'Läden' $HOME/蛇 worker.py", echoes)
+			f, err := begin(t, adapter, script(t, worker), snakepit.Options{Dir: filepath.Dir(worker)})
+			works(t, f, err)
+		})
+		t.Run("namesakes", func(t *testing.T) {
+			worker := file(t, "worker.py", echoes)
+			for _, name := range []string{"json", "grpc", "msgpack", "google", "queue", "asyncio", "logging", "traceback", "datetime", "base64", "inspect"} {
+				file(t, filepath.Join(filepath.Dir(worker), name+".py"), "raise RuntimeError('this is mine')")
+			}
+			f, err := begin(t, adapter, script(t, worker), snakepit.Options{})
+			works(t, f, err)
+		})
+		t.Run("another bridge", func(t *testing.T) {
+			other := file(t, "elsewhere/snakepit_bridge/__init__.py", "__version__ = '9.9.9'\nraise RuntimeError('the wrong one')")
+			other = filepath.Dir(other)
+			program := script(t, file(t, "worker.py", echoes), "PYTHONPATH="+filepath.Dir(other))
+			f, err := begin(t, adapter, program, snakepit.Options{})
+			works(t, f, err)
+			eventually(t, "a warning names both copies", func() bool {
+				for line := range strings.Lines(f.log.String()) {
+					if strings.Contains(line, "[WARN]") && strings.Contains(line, "serves this worker") {
+						return strings.Contains(line, "9.9.9 of "+other) && strings.Contains(line, program.Cache)
+					}
+				}
+				return false
+			})
+		})
+	})
+}
