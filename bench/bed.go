@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/adapters/grpc"
+	"github.com/snakepit-go/snakepit/adapters/jsonstdio"
+	"github.com/snakepit-go/snakepit/adapters/msgpack"
+	"github.com/snakepit-go/snakepit/core"
+)
+
+//go:embed worker.py
+var workerFile embed.FS
+
+var program = snakepit.PythonFS(workerFile, "worker.py")
+
+// arguments are what every unary call carries, there and back.
+var arguments = map[string]any{"operation": "add", "a": 5, "b": 3}
+
+// bed holds what is measured, each started when it is first asked for. One goroutine asks.
+type bed struct {
+	python string
+	pools  map[string]*core.Pool
+	loops  map[string]func() error
+	plain  *plainGRPC
+	closes []func() error
+}
+
+func newBed() (*bed, error) {
+	cmd, err := program.Command()
+	if err != nil {
+		return nil, err
+	}
+	return &bed{python: cmd.Path, pools: map[string]*core.Pool{}, loops: map[string]func() error{}}, nil
+}
+
+func (b *bed) close() error {
+	var all error
+	for _, c := range b.closes {
+		all = errors.Join(all, c())
+	}
+	return all
+}
+
+// pool returns our pool of one worker on the adapter.
+func (b *bed) pool(adapter string) (*core.Pool, error) {
+	if p := b.pools[adapter]; p != nil {
+		return p, nil
+	}
+	p, err := openPool(adapter)
+	if err != nil {
+		return nil, err
+	}
+	b.pools[adapter] = p
+	b.closes = append(b.closes, p.Close)
+	return p, nil
+}
+
+func openPool(adapter string) (*core.Pool, error) {
+	var a core.Adapter
+	switch adapter {
+	case "grpc":
+		a = grpc.Adapter{}
+	case "msgpack":
+		a = msgpack.Adapter{}
+	case "jsonstdio":
+		a = jsonstdio.Adapter{}
+	default:
+		return nil, fmt.Errorf("no adapter is called %q", adapter)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	log := hclog.New(&hclog.LoggerOptions{Name: "bench", Level: hclog.Warn, Output: os.Stderr})
+	return snakepit.OpenWith(ctx, a, program, &core.Options{Size: 1, StreamTimeout: -1, Logger: log})
+}
+
+// loop returns the call of one of the bare loops.
+func (b *bed) loop(name string) (func() error, error) {
+	if call := b.loops[name]; call != nil {
+		return call, nil
+	}
+	p, err := startPeer(b.python, name)
+	if err != nil {
+		return nil, err
+	}
+	b.closes = append(b.closes, p.close)
+	var call func() error
+	switch name {
+	case "json_lines":
+		call = (&jsonLines{peer: p}).call
+	case "msgpack_loop":
+		call = (&msgpackLoop{peer: p}).call
+	case "msgpack_ids":
+		call = newMsgpackIDs(p).call
+	default:
+		return nil, fmt.Errorf("no loop is called %q", name)
+	}
+	b.loops[name] = call
+	return call, nil
+}
+
+func (b *bed) plainGRPC() (*plainGRPC, error) {
+	if b.plain != nil {
+		return b.plain, nil
+	}
+	p, err := startPlainGRPC(b.python)
+	if err != nil {
+		return nil, err
+	}
+	b.plain = p
+	b.closes = append(b.closes, p.close)
+	return p, nil
+}

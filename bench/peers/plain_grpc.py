@@ -1,0 +1,27 @@
+"""A plain grpcio server as its tutorial makes one, on raw bytes: Echo returns its request, Count streams as many as it says."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+
+def echo(request, context):
+    return request
+
+
+def count(request, context):
+    for i in range(int(request)):
+        yield b"%d" % i
+
+
+handlers = grpc.method_handlers_generic_handler(
+    "bench.Peer", {"Echo": grpc.unary_unary_rpc_method_handler(echo), "Count": grpc.unary_stream_rpc_method_handler(count)}
+)
+server = grpc.server(ThreadPoolExecutor(max_workers=8))
+server.add_generic_rpc_handlers((handlers,))
+server.add_insecure_port(sys.argv[1])
+server.start()
+print("listening", flush=True)
+sys.stdin.read()  # until the bench goes
+server.stop(0)

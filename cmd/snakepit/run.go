@@ -1,0 +1,305 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snakepit-go/snakepit"
+	codecjson "github.com/snakepit-go/snakepit/codec/json"
+)
+
+// Exit codes, as the help states them.
+const (
+	exitOK = iota
+	exitFailed
+	exitUsage
+	exitNoWorker
+	exitTimeout
+	exitLost
+	exitInterrupted = 130
+)
+
+const about = `Snakepit starts one worker and calls one of its commands.
+
+WORKER is a Python file (.py) or another executable that speaks Snakepit's protocol. Arguments KEY=VALUE are keyword arguments; a value is JSON,
+or else text: n=5 is a number, n='"5"' and name=Ann are text. One argument without a key is the argument as JSON: an object becomes
+keyword arguments, anything else one positional argument.
+
+Results go to standard output as JSON, one a line, with the tags of docs/protocol.md for what JSON lacks, such as {"$bytes": "..."}.
+Errors, with the Python traceback, and the log go to standard error. SNAKEPIT_LOG=debug shows more of the log.
+
+Exit codes:
+  0    it worked
+  1    the handler raised, its result can't be sent, or items of the stream failed
+  2    wrong usage, or an argument that can't be sent
+  3    no worker could be started
+  4    the time limit passed
+  5    the worker was lost
+  130  interrupted`
+
+// run is the whole program, apart from the process around it. It returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use: "snakepit", Short: "Call the commands of a worker", Long: about, SilenceUsage: true, SilenceErrors: true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.AddCommand(versionCommand(), callCommand(), streamCommand())
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	printError(stderr, err)
+	return exitCode(ctx, err)
+}
+
+// started marks errors from the call itself: everything before is wrong usage.
+type started struct{ error }
+
+func (s started) Unwrap() error { return s.error }
+
+func exitCode(ctx context.Context, err error) int {
+	var start *snakepit.StartError
+	switch {
+	case !errors.As(err, new(started)):
+		return exitUsage
+	case ctx.Err() != nil:
+		return exitInterrupted
+	case errors.As(err, &start), errors.Is(err, snakepit.ErrCrashLoop), errors.Is(err, errNoWorker):
+		return exitNoWorker
+	case errors.Is(err, context.DeadlineExceeded):
+		return exitTimeout
+	case errors.Is(err, snakepit.ErrWorkerLost):
+		return exitLost
+	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems):
+		return exitFailed
+	default:
+		return exitUsage
+	}
+}
+
+var (
+	errNoWorker = errors.New("no worker")
+	errItems    = errors.New("items of the stream failed")
+)
+
+// printError prints an error, and the traceback of what the worker raised.
+func printError(w io.Writer, err error) {
+	var remote *snakepit.RemoteError
+	if errors.As(err, new(*snakepit.StartError)) || !errors.As(err, &remote) || len(remote.Frames) == 0 {
+		fmt.Fprintf(w, "snakepit: %v\n", err)
+		return
+	}
+	fmt.Fprintf(w, "%ssnakepit: %v\n", remote.Traceback(), err)
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			version := "(devel)"
+			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+				version = info.Main.Version
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "snakepit %s, protocol 1, %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		},
+	}
+}
+
+// options are the flags of call and stream.
+type options struct {
+	adapters string
+	python   string
+	timeout  time.Duration
+}
+
+func (o *options) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.adapters, "adapters", "", "adapters to try, in order (default $SNAKEPIT_ADAPTERS, else "+snakepit.Default+")")
+	cmd.Flags().StringVar(&o.python, "python", "", "Python interpreter (default: an active or local virtual environment, else python3)")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 0, "time limit of the call, such as 90s; negative means none (default 30s, stream 5m)")
+}
+
+// open starts the worker.
+func (o *options) open(ctx context.Context, worker string) (*snakepit.Pool, error) {
+	program := snakepit.Command(worker)
+	if filepath.Ext(worker) == ".py" {
+		script := snakepit.Python(worker)
+		script.Interpreter = o.python
+		program = script
+	}
+	var pool *snakepit.Pool
+	var err error
+	one := &snakepit.Options{Size: 1}
+	if o.adapters == "" {
+		pool, err = snakepit.Open(ctx, program, one)
+	} else {
+		adapter, parseErr := snakepit.Adapters(o.adapters)
+		if parseErr != nil {
+			return nil, fmt.Errorf("--adapters: %w", parseErr)
+		}
+		pool, err = snakepit.OpenWith(ctx, adapter, program, one)
+	}
+	if err != nil {
+		return nil, started{fmt.Errorf("%w could be started: %w", errNoWorker, err)}
+	}
+	return pool, nil
+}
+
+func callCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use: "call WORKER COMMAND [KEY=VALUE...]", Short: "Call a command and print its result", Long: about, Args: cobra.MinimumNArgs(2),
+		Example: "  snakepit call worker.py add a=5 b=3\n  snakepit call worker.py say '\"hello\"' --adapters jsonstdio",
+	}
+	o.register(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		arg, err := parseArgs(args[2:])
+		if err != nil {
+			return err
+		}
+		pool, err := o.open(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		defer closing(pool, &err)
+		result, err := snakepit.Execute[any](cmd.Context(), pool, args[1], arg, snakepit.Timeout(o.timeout))
+		if err != nil {
+			return started{err}
+		}
+		return printJSON(cmd.OutOrStdout(), result)
+	}
+	return cmd
+}
+
+func streamCommand() *cobra.Command {
+	var o options
+	var withResult bool
+	cmd := &cobra.Command{
+		Use: "stream WORKER COMMAND [KEY=VALUE...]", Short: "Call a command and print each item that it sends", Long: about,
+		Args: cobra.MinimumNArgs(2), Example: "  snakepit stream worker.py train epochs=3 --result",
+	}
+	o.register(cmd)
+	cmd.Flags().BoolVar(&withResult, "result", false, "after the items, print the stream's result (a generator's return value)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		arg, err := parseArgs(args[2:])
+		if err != nil {
+			return err
+		}
+		pool, err := o.open(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		defer closing(pool, &err)
+		var result any
+		failed := 0
+		for item, err := range snakepit.ExecuteStream[any](cmd.Context(), pool, args[1], arg, snakepit.Timeout(o.timeout), snakepit.Result(&result)) {
+			var one *snakepit.ItemError
+			switch {
+			case errors.As(err, &one):
+				failed++
+				printError(cmd.ErrOrStderr(), err)
+			case err != nil:
+				return started{err}
+			default:
+				if err := printJSON(cmd.OutOrStdout(), item); err != nil {
+					return err
+				}
+			}
+		}
+		if withResult {
+			if err := printJSON(cmd.OutOrStdout(), result); err != nil {
+				return err
+			}
+		}
+		if failed > 0 {
+			return started{fmt.Errorf("%w: %d", errItems, failed)}
+		}
+		return nil
+	}
+	return cmd
+}
+
+// closing closes the pool at the end of a command, and has its error reported if there is no other.
+func closing(pool *snakepit.Pool, err *error) {
+	if closeErr := pool.Close(); *err == nil && closeErr != nil {
+		*err = started{closeErr}
+	}
+}
+
+// parseArgs turns the arguments of a command line into the argument of a call.
+func parseArgs(args []string) (any, error) {
+	if len(args) == 0 {
+		return nil, nil
+	}
+	if len(args) == 1 && json.Valid([]byte(args[0])) {
+		return parseValue(args[0])
+	}
+	named := make(map[string]any, len(args))
+	for _, arg := range args {
+		key, text, ok := strings.Cut(arg, "=")
+		if !ok || key == "" {
+			return nil, fmt.Errorf("argument %q is not KEY=VALUE; a single argument may also be JSON", arg)
+		}
+		if _, twice := named[key]; twice {
+			return nil, fmt.Errorf("argument %s is given twice", key)
+		}
+		if !json.Valid([]byte(text)) {
+			named[key] = text
+			continue
+		}
+		value, err := parseValue(text)
+		if err != nil {
+			return nil, fmt.Errorf("argument %s: %w", key, err)
+		}
+		named[key] = value
+	}
+	return named, nil
+}
+
+// parseValue decodes JSON with the tags that results are printed with.
+func parseValue(text string) (v any, err error) {
+	err = codecjson.Codec{}.Decode([]byte(text), &v)
+	return v, err
+}
+
+// printJSON prints one value as one line.
+func printJSON(w io.Writer, v any) error {
+	line, err := codecjson.Codec{}.Append(nil, v)
+	if err != nil {
+		return started{fmt.Errorf("printing the result: %w", err)}
+	}
+	line, err = sortKeys(line)
+	if err != nil {
+		return started{fmt.Errorf("printing the result: %w", err)}
+	}
+	_, err = w.Write(line)
+	return err
+}
+
+// sortKeys gives JSON its keys in order and a line feed at its end, so that equal results are equal text. Numbers stay as they are.
+func sortKeys(line []byte) ([]byte, error) {
+	in := json.NewDecoder(bytes.NewReader(line))
+	in.UseNumber()
+	var v any
+	if err := in.Decode(&v); err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	out := json.NewEncoder(&b)
+	out.SetEscapeHTML(false)
+	err := out.Encode(v)
+	return b.Bytes(), err
+}

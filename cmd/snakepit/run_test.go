@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestMain chooses what every Python has.
+func TestMain(m *testing.M) {
+	for key, value := range map[string]string{"SNAKEPIT_ADAPTERS": "jsonstdio", "SNAKEPIT_LOG": "error"} {
+		if err := os.Setenv(key, value); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func TestRun(t *testing.T) {
+	worker := filepath.Join("testdata", "worker.py")
+	broken := filepath.Join(t.TempDir(), "broken.py")
+	if err := os.WriteFile(broken, []byte("import no_such_module\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name   string
+		args   []string
+		code   int
+		stdout string   // all of it
+		stderr []string // parts of it
+	}{
+		{"integers", []string{"call", worker, "add", "a=5", "b=3"}, exitOK, "8\n", nil},
+		{"floats", []string{"call", worker, "add", "a=5.0", "b=3"}, exitOK, "8.0\n", nil},
+		{"text", []string{"call", worker, "add", "a=5", `b="3"`}, exitFailed, "", []string{"TypeError", "worker.py", "line 11, in add"}},
+		{"text without quotes", []string{"call", worker, "add", "a=snake", "b=pit"}, exitOK, "\"snakepit\"\n", nil},
+		{"large", []string{"call", worker, "echo", "value=18446744073709551615"}, exitOK, "18446744073709551615\n", nil},
+		{"too large", []string{"call", worker, "echo", "value=18446744073709551616"}, exitUsage, "", []string{"argument value"}},
+		{"binary", []string{"call", worker, "echo", `value={"$bytes":"AAE="}`}, exitOK, "{\"$bytes\":\"AAE=\"}\n", nil},
+		{"one value", []string{"call", worker, "echo", `[1, null]`}, exitOK, "[1,null]\n", nil},
+		{"object", []string{"call", worker, "echo", `{"value": "x"}`}, exitOK, "\"x\"\n", nil},
+		{"adapters", []string{"call", worker, "echo", "1", "--adapters", "jsonstdio"}, exitOK, "1\n", nil},
+		{"stream", []string{"stream", worker, "count", "n=2"}, exitOK, "0\n1\n", nil},
+		{"stream with result", []string{"stream", worker, "count", "n=2", "--result"}, exitOK, "0\n1\n\"done\"\n", nil},
+		{"handler raises", []string{"call", worker, "fail"}, exitFailed, "", []string{"Traceback", "ValueError: bad operand"}},
+		{"unknown command", []string{"call", worker, "ad"}, exitUsage, "", []string{"unknown command", "add"}},
+		{"stream by call", []string{"call", worker, "count", "n=1"}, exitUsage, "", []string{"stream"}},
+		{"no argument name", []string{"call", worker, "add", "5", "3"}, exitUsage, "", []string{`"5" is not KEY=VALUE`}},
+		{"argument twice", []string{"call", worker, "add", "a=5", "a=3"}, exitUsage, "", []string{"given twice"}},
+		{"unknown adapter", []string{"call", worker, "add", "--adapters", "smoke"}, exitUsage, "", []string{"smoke", "grpc", "msgpack", "jsonstdio"}},
+		{"unknown flag", []string{"call", worker, "add", "--loud"}, exitUsage, "", []string{"--loud"}},
+		{"unknown verb", []string{"cal"}, exitUsage, "", []string{"cal"}},
+		{"too few", []string{"call", worker}, exitUsage, "", []string{"2"}},
+		{"no script", []string{"call", "gone.py", "add"}, exitNoWorker, "", []string{`"gone.py"`}},
+		{"broken script", []string{"call", broken, "add"}, exitNoWorker, "", []string{"no_such_module"}},
+		{"no executable", []string{"call", "./gone", "add"}, exitNoWorker, "", []string{"gone"}},
+		{"no interpreter", []string{"call", worker, "add", "--python", "python9"}, exitNoWorker, "", []string{"python9"}},
+		{"timeout", []string{"call", worker, "sleep", "--timeout", "200ms"}, exitTimeout, "", []string{"deadline"}},
+		{"lost", []string{"call", worker, "die"}, exitLost, "", []string{"exited with code 7"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var stdout, stderr bytes.Buffer
+			code := run(t.Context(), test.args, &stdout, &stderr)
+			if code != test.code || stdout.String() != test.stdout {
+				t.Errorf("code %d, want %d; printed %q, want %q; stderr: %s", code, test.code, &stdout, test.stdout, &stderr)
+			}
+			for _, part := range test.stderr {
+				if !strings.Contains(stderr.String(), part) {
+					t.Errorf("stderr does not have %q: %s", part, &stderr)
+				}
+			}
+		})
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for _, args := range [][]string{{}, {"--help"}, {"call", "--help"}, {"stream", "--help"}} {
+		var stdout, stderr bytes.Buffer
+		if code := run(t.Context(), args, &stdout, &stderr); code != exitOK || !strings.Contains(stdout.String(), "Exit codes:") {
+			t.Errorf("%q: code %d, printed %q, %q", args, code, &stdout, &stderr)
+		}
+	}
+	var stdout bytes.Buffer
+	if code := run(t.Context(), []string{"version"}, &stdout, &stdout); code != exitOK || !strings.HasPrefix(stdout.String(), "snakepit ") {
+		t.Errorf("version printed %q with code %d", &stdout, code)
+	}
+}
+
+// interrupter interrupts the program at its first output, when the call runs.
+type interrupter struct {
+	cancel context.CancelFunc
+	bytes.Buffer
+}
+
+func (i *interrupter) Write(b []byte) (int, error) {
+	i.cancel()
+	return i.Buffer.Write(b)
+}
+
+func TestInterrupt(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stdout := &interrupter{cancel: cancel}
+	var stderr bytes.Buffer
+	args := []string{"stream", filepath.Join("testdata", "worker.py"), "count", "n=1000000000"}
+	if code := run(ctx, args, stdout, &stderr); code != exitInterrupted {
+		t.Errorf("code %d, stderr: %s", code, &stderr)
+	}
+}

@@ -1,0 +1,229 @@
+"""The records of a CSV file, exactly, in any range of its bytes.
+
+A record ends at a line feed outside a quoted field, or at the end of the file. A quoted field begins with a quote that is the first
+character of a field, and ends at the next quote that is not doubled. So whether a line feed ends a record depends on every byte before
+it. What depends on them is little, though: one of the five states below. `scan` finds out for a range where each state would lead, so
+ranges can be scanned at the same time; stepping through the results from the first range on gives each range its true state, and the
+number of lines and rows before it. A range owns the records that begin in it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Tuple
+
+BLOCK = 1 << 18
+"""How many bytes are read at once."""
+
+RECORD_LIMIT = 1 << 20
+"""The longest record in bytes. A longer one is malformed, and is not held in memory."""
+
+csv.field_size_limit(RECORD_LIMIT)  # the record's limit is the only one
+
+RECORD, FIELD, TEXT, QUOTED, QUOTE = b"", b",", b"x", b'"', b'""'
+"""What the bytes up to an offset have led to, as the shortest bytes that lead there: the beginning of a record; the beginning of another
+field; inside a field without quotes, or after the quoted part of one; inside a quoted field; there too, behind a quote that either ends
+the field or is the first of a doubled one."""
+
+STATES = {"record": RECORD, "field": FIELD, "text": TEXT, "quoted": QUOTED, "quote": QUOTE}
+"""The states by the names that they have in arguments and results."""
+
+NAMES = {state: name for name, state in STATES.items()}
+
+TOO_LONG = f"is longer than {RECORD_LIMIT} bytes"
+HAS_NUL = "contains a NUL character"
+NOT_UTF8 = "is not UTF-8"
+STRAY_QUOTE = "has a quote or a carriage return where only a quoted field may have one"
+OPEN_QUOTE = "has a quoted field that is never closed"
+FIELDS = "has {} fields, but the header has {}"
+
+
+class Malformed(ValueError):
+    """What is wrong with a record, as a phrase that follows its line number."""
+
+
+# A quoted field up to its closing quote, which is the group, or to the end of the text. The look-behind, that it begins a field, comes
+# second: a pattern that begins with a plain character is searched for much faster. It never has to go back.
+_QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*("|\Z)')
+
+
+def step(state: bytes, text: bytes) -> Tuple[bytes, int]:
+    """Returns the state after the text, and how many records end in it."""
+    if not text:
+        return state, 0
+    if state == QUOTED and b'"' not in text:
+        return state, 0
+    pieces = _QUOTED_FIELD.split(state + text)  # outside quotes, the closing quote, outside quotes, ...
+    ends = b"".join(pieces[::2]).count(b"\n")
+    tail = pieces[-1][-1:]
+    if tail:
+        return {b"\n": RECORD, b",": FIELD}.get(tail, TEXT), ends
+    return (QUOTE if pieces[-2] else QUOTED), ends
+
+
+class Scan(NamedTuple):
+    """What a range of bytes holds, if a certain state holds where it begins."""
+
+    rows: int
+    """The records that begin in the range."""
+    then: bytes
+    """The state where the range ends."""
+
+
+def scan(file: BinaryIO, start: int, end: int) -> Tuple[int, Dict[bytes, Scan]]:
+    """Returns the number of line feeds in [start, end), and what holds for each state that the range may begin with."""
+    lines = 0
+    now = {state: (state, 0) for state in STATES.values()}
+    file.seek(start)
+    while start < end:
+        text = file.read(min(BLOCK, end - start))
+        if not text:
+            break
+        start += len(text)
+        lines += text.count(b"\n")
+        # The states soon lead to the same one, so there is little to do twice.
+        steps = {state: step(state, text) for state in {state for state, _ in now.values()}}
+        now = {first: (steps[state][0], ends + steps[state][1]) for first, (state, ends) in now.items()}
+    # A record begins where one ends, but the one that begins behind the last byte is the next range's.
+    return lines, {first: Scan(ends + (first == RECORD) - (state == RECORD), state) for first, (state, ends) in now.items()}
+
+
+class Block(NamedTuple):
+    """Some whole records, as they are in the file."""
+
+    line: int
+    """The number of the first one's line."""
+    data: bytes
+    open: bool = False
+    """The last one's quoted field has no end in the file."""
+    cut: bool = False
+    """The last one is longer than RECORD_LIMIT, and its end is left out."""
+
+
+def blocks(file: BinaryIO, start: int, end: int, state: bytes = RECORD, line: int = 1) -> Iterator[Block]:
+    """Yields the records that begin in [start, end). state and line are those of start."""
+    file.seek(start)
+    while state != RECORD:  # the record that goes on here is another range's
+        text = file.readline(BLOCK)
+        if not text:
+            return
+        state, _ = step(state, text)
+        line += text.count(b"\n")
+    while file.tell() < end:
+        text = file.read(min(BLOCK, end - file.tell()))
+        if not text:
+            return
+        state, _ = step(RECORD, text)
+        pieces, size, lines = [text], 0, text.count(b"\n")
+        while state != RECORD:  # on to the end of the last record
+            text = file.readline(BLOCK)
+            if not text:
+                break
+            state, _ = step(state, text)
+            size += len(text)
+            lines += text.count(b"\n")
+            if size <= RECORD_LIMIT:
+                pieces.append(text)
+        yield Block(line, b"".join(pieces), open=state == QUOTED, cut=size > RECORD_LIMIT)
+        line += lines
+
+
+def records(block: Block) -> Iterator[Block]:
+    """Takes a block apart into one for each record."""
+    line, state = block.line, RECORD
+    pieces: List[bytes] = []
+    for text in io.BytesIO(block.data):
+        pieces.append(text)
+        state, _ = step(state, text)
+        if state == RECORD:
+            yield Block(line, b"".join(pieces))
+            line += len(pieces)
+            pieces = []
+    if pieces:
+        yield Block(line, b"".join(pieces), block.open, block.cut)
+
+
+def fields(block: Block) -> List[List[str]]:
+    """Returns the records' fields, none for a blank line.
+
+    Raises:
+        Malformed: One of them is malformed; of a block with one record, this is what is wrong with it.
+    """
+    data = block.data
+    if block.cut or len(data) > RECORD_LIMIT:
+        raise Malformed(TOO_LONG)
+    if b"\0" in data:
+        raise Malformed(HAS_NUL)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise Malformed(NOT_UTF8) from None
+    if block.open:
+        raise Malformed(OPEN_QUOTE)
+    bare = _QUOTED_FIELD.sub(b"\0", data) if b'"' in data else data
+    closed = bare.count(b"\0,") + bare.count(b"\0\n") + bare.count(b"\0\r\n") + bare.endswith(b"\0")
+    if b'"' in bare or bare.count(b"\0") != closed or bare.count(b"\r") != bare.count(b"\r\n"):
+        raise Malformed(STRAY_QUOTE)
+    return list(csv.reader(io.StringIO(text, newline="\n")))
+
+
+def rows(block: Block, width: int) -> Tuple[List[List[str]], int, List[Tuple[int, str]]]:
+    """Returns the rows that have as many fields as they should, the number of blank lines, and line and fault of each malformed row."""
+    try:
+        good, blank = fields(block), 0
+        widths = set(map(len, good))
+        if 0 in widths:
+            good, blank = [row for row in good if row], good.count([])
+        if widths <= {0, width}:
+            return good, blank, []
+    except Malformed:
+        pass
+    good, blank = [], 0  # something is wrong: one record at a time, to find it
+    faults = []
+    for record in records(block):
+        try:
+            row = fields(record)[0]
+            if not row:
+                blank += 1
+            elif len(row) != width:
+                raise Malformed(FIELDS.format(len(row), width))
+            else:
+                good.append(row)
+        except Malformed as fault:
+            faults.append((record.line, str(fault)))
+    return good, blank, faults
+
+
+class Header(NamedTuple):
+    """The first record."""
+
+    columns: List[str]
+    """The columns' names."""
+    size: int
+    """Its length in bytes: where the rows begin."""
+    lines: int
+    """Its lines."""
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+def header(file: BinaryIO) -> Header:
+    """Reads the header of a file.
+
+    Raises:
+        ValueError: There is none; the message does not name the file.
+    """
+    mark = len(BOM) if file.read(len(BOM)) == BOM else 0
+    block = next(blocks(file, mark, mark + 1), None)
+    if block is None:
+        raise ValueError("is empty; its first line must name the columns")
+    try:
+        columns = fields(block)[0]
+    except Malformed as fault:
+        raise ValueError(f"is not a CSV file: its first line {fault}") from None
+    if not columns:
+        raise ValueError("has a blank first line, but it must name the columns")
+    return Header(columns, mark + len(block.data), block.data.count(b"\n"))
