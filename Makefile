@@ -1,0 +1,151 @@
+# `make` or `make help` lists what there is. Go, Python 3 and make are all that a machine needs; the Python tools come from a virtual
+# environment .venv that is made here, the Go tools from .tools.
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+GO ?= go
+FUZZTIME ?= 30s
+
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint python/requirements-dev.txt
+TOOLS := $(CURDIR)/.tools
+
+golangci := v2.15.0
+
+# The Pythons that the tests run on, where the machine has them.
+PYTHONS := 3.8 3.9 3.10 3.11 3.12 3.13
+
+# Every folder with a go.mod is a module: the library and the command, and those with dependencies that users should not get.
+MODULES := $(patsubst %/go.mod,%,$(shell find . -name go.mod -not -path '*/.*/*' -not -path '*/testdata/*'))
+
+# The race detector needs a C compiler.
+RACE = $(shell cc=$$($(GO) env CC) && command -v "$${cc%% *}" >/dev/null && echo -race)
+
+##@ Set-up
+install-grpc: $(VENV)/.grpc ## Install the Python package with gRPC and MessagePack into .venv
+	@echo "ready; to use it: . $(VENV)/bin/activate"
+
+dev-setup: $(VENV)/.dev $(VENV)/.grpc $(TOOLS)/golangci-lint-$(golangci) ## Install all that development needs, into .venv and .tools
+	@echo "ready; to use it: . $(VENV)/bin/activate"
+
+##@ Generated code
+proto-python: python-venv-there ## Regenerate the Python code of snakepit.proto
+	proto/generate.sh python $(PYTHON) $(TOOLS)/proto
+
+proto-go: python-venv-there go-there ## Regenerate the Go code of snakepit.proto
+	proto/generate.sh go $(PYTHON) $(TOOLS)/proto
+
+requirements: $(VENV)/.dev ## Pin the newest Python packages in python/requirements-dev.txt
+	$(PIP) uv
+	cd python && { echo "# Pinned from requirements-dev.in by make requirements, for Python 3.8 and later."; \
+		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.8 --no-annotate --no-header requirements-dev.in; } \
+		> requirements-dev.new && mv requirements-dev.new requirements-dev.txt
+
+##@ Use
+demo: go-there $(VENV)/.demo ## Run the large-dataset job; CSV=path takes a file of yours
+	@echo "== building the demo, which takes some minutes the first time"
+	SNAKEPIT_PYTHON=$(BIN)/python $(GO) run ./examples/large-dataset $(if $(CSV),-csv "$(CSV)")
+
+bench: go-there $(VENV)/.dev ## Measure this library beside its floors and peers
+	cd bench && SNAKEPIT_PYTHON=$(BIN)/python $(GO) run . $(BENCHFLAGS)
+
+##@ Checks
+test: lint test-go test-python ## Run the linters, every Go test with the race detector and every Python test
+
+test-go: go-there $(VENV)/.dev ## Run every Go test
+	@[ -n "$(RACE)" ] || echo "NOTE: no C compiler, so the tests run without the race detector; install gcc or clang" >&2
+	@for dir in $(MODULES); do \
+		echo "== go test $(RACE) in $$dir"; \
+		(cd $$dir && SNAKEPIT_PYTHON=$(BIN)/python $(GO) test $(RACE) ./...) || exit 1; \
+	done
+
+test-python: $(VENV)/.dev ## Run every Python test, on each supported Python of this machine
+	@echo "== pytest on the Python of .venv"
+	cd python && $(BIN)/python -m pytest tests ../examples/large-dataset
+	@echo "== the generated code beside many versions of protobuf and grpcio"
+	cd python && $(BIN)/python -m pytest -m matrix
+	@echo "== pytest on the other Pythons"
+	@mkdir -p $(TOOLS)
+	@$(MAKE) --no-print-directory -k -j 2 $(PYTHONS:%=pytest-%)
+
+# Two run at once, so each prints when it has ended.
+pytest-%:
+	@$(BIN)/nox --noxfile python/noxfile.py --envdir $(TOOLS)/nox-$* --session tests-$* >$(TOOLS)/pytest-$*.log 2>&1; \
+		status=$$?; cat $(TOOLS)/pytest-$*.log; exit $$status
+
+lint: go-there $(VENV)/.dev $(TOOLS)/golangci-lint-$(golangci) ## Check the source of both languages
+	@echo "== gofmt"
+	@files=$$($$($(GO) env GOROOT)/bin/gofmt -l .); \
+		[ -z "$$files" ] || { echo "not formatted; run gofmt -w:" >&2; echo "$$files" >&2; exit 1; }
+	@for dir in $(MODULES); do \
+		echo "== go mod tidy, go vet, golangci-lint in $$dir"; \
+		(cd $$dir && $(GO) mod tidy -diff && $(GO) vet ./... && \
+			$(TOOLS)/golangci-lint-$(golangci) run --config $(CURDIR)/.golangci.yml --allow-parallel-runners ./...) || exit 1; \
+	done
+	@for os in darwin windows; do echo "== go vet for $$os"; CGO_ENABLED=0 GOOS=$$os $(GO) vet ./... || exit 1; done
+	@echo "== ruff, mypy, generated code"
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	cd python && $(BIN)/mypy --strict snakepit_bridge
+	proto/generate.sh check >/dev/null
+
+fuzz: go-there ## Run each fuzz test for FUZZTIME (30s)
+	@for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "== $$f in $$pkg"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+##@ The rest
+clean: ## Remove what the targets above made
+	rm -rf $(VENV) $(TOOLS) dist python/*.egg-info .mypy_cache .ruff_cache python/.mypy_cache python/.ruff_cache python/.pytest_cache \
+		python/.hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' \
+		$(firstword $(MAKEFILE_LIST))
+
+.PHONY: install-grpc dev-setup proto-python proto-go requirements demo bench test test-go test-python lint fuzz clean help \
+	go-there python-venv-there
+
+# A file for each stage of the virtual environment, made when the stage is complete.
+$(VENV)/.made:
+	@$(MAKE) --no-print-directory python-venv-there
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made python/requirements-dev.txt
+	$(PIP) grpcio protobuf msgpack
+	@touch $@
+
+$(VENV)/.grpc: $(VENV)/.made python/requirements-dev.txt python/pyproject.toml
+	$(PIP) --editable 'python[all]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made python/requirements-dev.txt
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(VENV) has an older Python, but development \
+	needs 3.10 or later: rm -rf $(VENV), then make PYTHON=python3.12 (or another) with the same target" >&2; exit 1; }
+	$(PIP) --requirement python/requirements-dev.txt
+	@touch $@
+
+$(TOOLS)/golangci-lint-$(golangci): | go-there
+	@echo "== building golangci-lint $(golangci), which takes some minutes once"
+	GOBIN=$(TOOLS)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(golangci)
+	@mv $(TOOLS)/bin/golangci-lint $@
+
+go-there:
+	@command -v $(GO) >/dev/null || { echo "$(GO) not found: install Go $(shell sed -n 's/^go //p' go.mod) or later, \
+	or say make GO=/path/to/go" >&2; exit 1; }
+
+python-venv-there:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.8 or later (on Debian and Ubuntu: \
+	apt-get install python3 python3-venv), or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 8))' || { echo "$(PYTHON) does not work or is older than 3.8: \
+	say make PYTHON=/path/to/python with a newer one" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) -m venv is missing; on Debian and Ubuntu: \
+	apt-get install python3-venv (or $$($(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')-venv)" >&2; exit 1; }
