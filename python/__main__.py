@@ -1,7 +1,7 @@
-"""What the host starts: ``python <this folder> worker.py args...``.
+"""What the host starts: ``python <this file> worker.py args...``.
 
-Python has put this folder in front of sys.path. Whatever PYTHONPATH names is moved behind the standard library and the installed
-packages until the bridge has booted, so that a stray ``json.py`` or ``grpc.py`` cannot take the place of what the bridge imports.
+This file's folder is in front of sys.path. Whatever PYTHONPATH names is moved behind the standard library and the installed packages
+until the bridge has booted, so that a stray ``json.py`` or ``grpc.py`` cannot take the place of what the bridge imports.
 """
 
 import os
@@ -16,11 +16,10 @@ if sys.version_info < (3, 8):  # noqa: UP036 (every Python can parse this file, 
         os.write(int(os.environ["SNAKEPIT_CONTROL_FD"]), report.encode("ascii"))
     sys.exit(1)
 
-here = os.path.abspath(sys.path[0])
+here = os.path.dirname(os.path.abspath(__file__))
 stray = {os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)}
-original = sys.path[1:]
-sys.path[1:] = sorted(original, key=lambda entry: os.path.abspath(entry) in stray)
-sys.path[0] = here
+original = sys.path[os.path.abspath(sys.path[0]) == here :]  # PYTHONSAFEPATH keeps Python from putting it there
+sys.path[:] = [here, *sorted(original, key=lambda entry: os.path.abspath(entry) in stray)]
 if os.environ.get("SNAKEPIT_CACHE") and not sys.pycache_prefix and not os.access(here, os.W_OK):
     sys.pycache_prefix = os.path.join(os.environ["SNAKEPIT_CACHE"], "pycache")
 

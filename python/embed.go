@@ -78,6 +78,8 @@ func (p Program) command() (core.Command, error) {
 		}
 		script = filepath.Join(root, filepath.FromSlash(script))
 	}
+	// The file, not its folder: to run a folder Python imports runpy, and in 3.9 what that imports may be a stray re.py of PYTHONPATH's.
+	boot = filepath.Join(boot, "__main__.py")
 	return core.Command{
 		Path:    interpreter,
 		Args:    append([]string{boot, script}, p.Args...),

@@ -32,7 +32,7 @@ def launch() -> Iterator[Callable[..., Host]]:
     hosts: List[Host] = []
 
     def start(path: Any, *args: Any, **options: Any) -> Host:
-        hosts.append(Host(ROOT, path, *args, **options))
+        hosts.append(Host(ROOT / "__main__.py", path, *args, **options))
         return hosts[-1]
 
     yield start

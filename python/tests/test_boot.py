@@ -130,7 +130,8 @@ def test_a_transport_of_ones_own(script, launch, tmp_path):
 STDLIB_NAMES = ["json", "inspect", "linecache", "logging", "asyncio", "ctypes", "difflib", "queue", "platform", "select", "signal", "re"]
 
 
-def test_stray_files_shadow_nothing_of_the_bridge(script, launch, tmp_path):
+@pytest.mark.parametrize("safe", ["", "1"])
+def test_stray_files_shadow_nothing_of_the_bridge(script, launch, tmp_path, safe):
     """Files called like modules of the standard library lie beside the script, in the working folder and in PYTHONPATH."""
     for name in [*STDLIB_NAMES, "grpc", "msgpack", "contextvars"]:
         (tmp_path / f"{name}.py").write_text(f"print('stray {name}')\nraise ImportError('stray {name}')\n")
@@ -146,7 +147,7 @@ def test_stray_files_shadow_nothing_of_the_bridge(script, launch, tmp_path):
             """
         ),
         cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path)},
+        env={"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": safe},
     )
     host.greet()
     assert host.fail("fails")["frames"][-1]["source"] == "def fails(): raise ValueError"
@@ -496,7 +497,7 @@ def test_pickle_finds_what_the_script_defines(serve):
 def test_start_up_imports_little(script):
     """What takes long is imported when it is needed."""
     path = script("@worker.command\ndef loaded():\n    import sys\n    return sorted(sys.modules)\n")
-    host = Host(ROOT, path)
+    host = Host(ROOT / "__main__.py", path)
     try:
         host.greet()
         loaded = set(host.call("loaded"))
