@@ -290,6 +290,7 @@ func TestHostileFrames(t *testing.T) {
 		if err == nil {
 			t.Error(adapter, "took it")
 		}
+		eventually(t, "the worker is lost", func() bool { return f.Stats().Lost == 1 }) // a call before that would be lost with it
 		if got := call[int](f, "echo", 7); got != 7 {
 			t.Error(got)
 		}

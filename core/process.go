@@ -157,9 +157,9 @@ func (p *Process) stop(timeout time.Duration) string {
 	}
 }
 
-// exit says how the process ended: with a code, or -1 and the name of a signal. oom means that the kernel killed it because memory ran
+// Exit says how the process ended: with a code, or -1 and the name of a signal. oom means that the kernel killed it because memory ran
 // out. It is valid after Done.
-func (p *Process) exit() (code int, signal string, oom bool) {
+func (p *Process) Exit() (code int, signal string, oom bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.code, p.signal, p.ranOut

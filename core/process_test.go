@@ -298,7 +298,7 @@ func TestExit(t *testing.T) {
 			p := newFixture(t, shell(c.script)).launch(Spec{Protocol: "none"})
 			await(t, p)
 			mustBeGone(t, p.PID())
-			if code, signal, oom := p.exit(); code != c.code || signal != c.signal || oom {
+			if code, signal, oom := p.Exit(); code != c.code || signal != c.signal || oom {
 				t.Errorf("exit is %d, %q, %v", code, signal, oom)
 			}
 			if strings.Contains(c.script, "oops") && !slices.Equal(p.lastOutput(), []string{"oops", "more"}) {
@@ -319,7 +319,7 @@ func TestStopExited(t *testing.T) {
 	if how := p.stop(time.Minute); how != "exited" {
 		t.Errorf("it says %q", how)
 	}
-	if code, _, _ := p.exit(); code != 0 {
+	if code, _, _ := p.Exit(); code != 0 {
 		t.Errorf("the code is %d", code)
 	}
 }
@@ -329,7 +329,7 @@ func TestStopTerminated(t *testing.T) {
 	if how := p.stop(2 * time.Second); how != "terminated" {
 		t.Errorf("it says %q", how)
 	}
-	if _, signal, _ := p.exit(); signal != "terminated" {
+	if _, signal, _ := p.Exit(); signal != "terminated" {
 		t.Errorf("the signal is %q", signal)
 	}
 }
@@ -351,7 +351,7 @@ func TestStopKilledByMany(t *testing.T) {
 	if how := p.stop(time.Hour); how != "killed" {
 		t.Errorf("stopping it again says %q", how)
 	}
-	if _, signal, oom := p.exit(); signal != "killed" || oom {
+	if _, signal, oom := p.Exit(); signal != "killed" || oom {
 		t.Errorf("the signal is %q, out of memory: %v", signal, oom)
 	}
 }
@@ -388,7 +388,7 @@ func TestGrandchildHoldsDescriptors(t *testing.T) {
 				} else {
 					p := f.launch(Spec{Protocol: "none", Stdio: stdio})
 					await(t, p)
-					if code, _, _ := p.exit(); code != 7 {
+					if code, _, _ := p.Exit(); code != 7 {
 						t.Errorf("the code is %d", code)
 					}
 				}
@@ -722,10 +722,10 @@ func TestAbandonKeeps(t *testing.T) {
 	a.abandon(all[1])
 	mustBeGone(t, all[0].PID())
 	mustBeGone(t, all[2].PID())
-	if code, _, _ := all[0].exit(); code != 4 {
+	if code, _, _ := all[0].Exit(); code != 4 {
 		t.Errorf("the code of one that was about to end is %d", code)
 	}
-	if _, signal, _ := all[2].exit(); signal != "killed" {
+	if _, signal, _ := all[2].Exit(); signal != "killed" {
 		t.Errorf("the signal of the other is %q", signal)
 	}
 	if all[1].hasExited() {
@@ -741,7 +741,7 @@ func TestLongLine(t *testing.T) {
 	p := f.launch(Spec{})
 	await(t, p)
 	<-p.out.logged
-	if code, _, _ := p.exit(); code != 0 {
+	if code, _, _ := p.Exit(); code != 0 {
 		t.Errorf("the code is %d", code)
 	}
 	logged := 0
@@ -770,7 +770,7 @@ func TestLoggerHangs(t *testing.T) {
 	f.log.gate = make(chan struct{})
 	p := f.launch(Spec{})
 	await(t, p)
-	if code, _, _ := p.exit(); code != 0 {
+	if code, _, _ := p.Exit(); code != 0 {
 		t.Errorf("the code is %d", code)
 	}
 	if last := p.lastOutput(); len(last) != lastLines || !strings.HasPrefix(last[lastLines-1], fmt.Sprintf("line %06d", manyLines-1)) {
@@ -972,14 +972,14 @@ func TestOOMExit(t *testing.T) {
 	count("1")
 	ours.kill()
 	await(t, ours)
-	if _, _, oom := ours.exit(); oom {
+	if _, _, oom := ours.Exit(); oom {
 		t.Error("our own SIGKILL is put down to memory")
 	}
 	if err := syscall.Kill(kernels.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	await(t, kernels)
-	if _, signal, oom := kernels.exit(); signal != "killed" || !oom || !strings.Contains(kernels.fate(), "memory") {
+	if _, signal, oom := kernels.Exit(); signal != "killed" || !oom || !strings.Contains(kernels.fate(), "memory") {
 		t.Errorf("it was ended by %q, out of memory: %v", signal, oom)
 	}
 }

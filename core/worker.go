@@ -210,7 +210,7 @@ func isClosed(err error) bool {
 
 // describeExit says how a process that has ended ended.
 func describeExit(proc *Process) string {
-	code, signal, oom := proc.exit()
+	code, signal, oom := proc.Exit()
 	switch {
 	case oom:
 		return "was killed because memory ran out"
@@ -355,7 +355,7 @@ func (w *Worker) obituaryFor(cause error) *Obituary {
 			<-proc.Done()
 		}
 		timer.Stop()
-		o.ExitCode, o.Signal, o.OOM = proc.exit()
+		o.ExitCode, o.Signal, o.OOM = proc.Exit()
 		o.Stderr = proc.lastOutput()
 	}
 	w.mux.mu.Lock()

@@ -19,7 +19,7 @@ if sys.version_info < (3, 8):  # noqa: UP036 (every Python can parse this file, 
 here = os.path.dirname(os.path.abspath(__file__))
 stray = {os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)}
 original = sys.path[os.path.abspath(sys.path[0]) == here :]  # PYTHONSAFEPATH keeps Python from putting it there
-sys.path[:] = [here, *sorted(original, key=lambda entry: os.path.abspath(entry) in stray)]
+sys.path[:] = [here] + sorted(original, key=lambda entry: os.path.abspath(entry) in stray)  # noqa: RUF005 (see above)
 if os.environ.get("SNAKEPIT_CACHE") and not sys.pycache_prefix and not os.access(here, os.W_OK):
     sys.pycache_prefix = os.path.join(os.environ["SNAKEPIT_CACHE"], "pycache")
 

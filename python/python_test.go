@@ -141,11 +141,12 @@ func TestCommand(t *testing.T) {
 	if want := []string{"SNAKEPIT_CACHE=" + cache, "A=1"}; !slices.Equal(cmd.Env, want) {
 		t.Errorf("environment is %q, want %q", cmd.Env, want)
 	}
-	if filepath.Dir(cmd.Args[0]) != cache {
-		t.Errorf("unpacked to %s, want a folder in %s", cmd.Args[0], cache)
+	bridge := filepath.Dir(cmd.Args[0])
+	if filepath.Dir(bridge) != cache {
+		t.Errorf("unpacked to %s, want a folder in %s", bridge, cache)
 	}
 	for _, name := range []string{"__main__.py", "snakepit_bridge/transport.py", "snakepit_bridge/grpc/snakepit_pb2.py"} {
-		if _, err := os.Stat(filepath.Join(cmd.Args[0], name)); err != nil {
+		if _, err := os.Stat(filepath.Join(bridge, name)); err != nil {
 			t.Error(err)
 		}
 	}
