@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from typing import Any, Callable, Iterator, List
 
 import pytest
 from host import ROOT, Host
+
+# The tests are gRPC clients and fork. With grpcio's fork support a child restarts its threads between fork and exec, which may abort it.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 PROLOGUE = """\
 from snakepit_bridge import *
