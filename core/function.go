@@ -83,7 +83,8 @@ func (c *Incoming) Fail(ctx context.Context, err error) error {
 }
 
 // Input yields what the caller streams in, decoded into values of the codec's own choice. An *ItemError is one item's, any other
-// error is the last. It may be ranged over once.
+// error is the last; when the call is cancelled that is ctx's, so that an input that was cut off is not taken for a whole one. It may be
+// ranged over once.
 func (c *Incoming) Input(ctx context.Context) iter.Seq2[any, error] {
 	return func(yield func(any, error) bool) {
 		for body, err := range c.stream.items(ctx) {
@@ -97,6 +98,12 @@ func (c *Incoming) Input(ctx context.Context) iter.Seq2[any, error] {
 				c.stream.stopInput()
 				return
 			}
+			if err != nil && err == ctx.Err() {
+				return
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			yield(nil, err)
 		}
 	}
 }

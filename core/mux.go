@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"sync"
 	"time"
@@ -86,22 +87,29 @@ func (m *mux) run(first []Frame) {
 		defer close(writer)
 		m.write()
 	}()
-	m.read(first)
+	err := m.read(first)
+	if m.worker && errors.Is(err, io.EOF) { // the host has closed its side, but it still reads
+		m.mu.Lock()
+		m.closing = true
+		m.mu.Unlock()
+		m.wakeWriter()
+		<-writer
+	}
+	m.fail(err)
 	<-writer
 	close(m.done)
 	m.running.Wait()
 }
 
-func (m *mux) read(frames []Frame) {
+// read takes what comes to its calls until the connection ends, and returns why it did.
+func (m *mux) read(frames []Frame) error {
 	for {
 		if err := m.handle(frames); err != nil {
-			m.fail(fmt.Errorf("%w: %w", ErrProtocol, err))
-			return
+			return fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
 		var err error
 		if frames, err = m.conn.Read(); err != nil {
-			m.fail(err)
-			return
+			return err
 		}
 		if m.trace {
 			for i := range frames {

@@ -72,7 +72,8 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 		return fmt.Errorf("%w: the host chose version %d and codec %q", ErrProtocol, host.Version, host.Codec)
 	}
 	m := newMux(conn, terms{
-		codec: codecs[at], maxFrame: min(h.MaxFrame, host.MaxFrame), send: host.Window, receive: h.Window, incoming: host.Concurrency,
+		codec: codecs[at], maxFrame: min(h.MaxFrame, host.MaxFrame), send: host.Window, receive: h.Window,
+		incoming: min(host.Concurrency, h.Concurrency),
 	}, functions, 2, log)
 	m.run(frames[1:])
 	if errors.Is(m.err, io.EOF) {
