@@ -31,6 +31,7 @@ adapters/msgpack:         core codec/json codec/msgpack github.com/vmihailenco/m
 adapters/grpc:            core codec/json codec/msgpack adapters/grpc/snakepitpb google.golang.org/grpc
 adapters/grpc/snakepitpb: google.golang.org/grpc google.golang.org/protobuf
 
+conformance:              core github.com/hashicorp/go-hclog
 fallback:                 core
 python:                   core
 

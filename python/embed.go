@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/snakepit-go/snakepit/core"
@@ -17,7 +18,7 @@ import (
 
 // The patterns name files, not folders, so that compiled files and tests stay out and files that begin with an underscore come along.
 //
-//go:embed __main__.py snakepit_bridge/*.py snakepit_bridge/*/*.py snakepit_bridge/py.typed
+//go:embed __main__.py conformance_worker.py snakepit_bridge/*.py snakepit_bridge/*/*.py snakepit_bridge/py.typed
 var bridge embed.FS
 
 // Program is a worker written in Python. Only Script is required.
@@ -40,6 +41,12 @@ type Program struct {
 	// Cache is the one folder that is written to, with a folder "snakepit" in it for the unpacked files and what Python compiles of them.
 	// "" means the user's cache folder, or where that can't be written, os.TempDir().
 	Cache string
+}
+
+// Conformance is the worker that package conformance is run with: it offers the commands that docs/protocol.md lists under "Conformance",
+// and takes so many calls at once.
+func Conformance(concurrency int) Program {
+	return Program{Script: "conformance_worker.py", FS: bridge, Args: []string{strconv.Itoa(concurrency)}}
 }
 
 // Command unpacks what is embedded, chooses the interpreter and returns the command that starts the worker. It may be called from

@@ -18,6 +18,8 @@ type Adapter struct {
 	// Before, if not nil, is called at each start with the worker's index; its error is the start's.
 	Before func(ctx context.Context, index int) error
 
+	bind func(worker *Conn) map[string]core.Function // makes the functions of one worker, in place of Functions; or nil
+
 	mu   sync.Mutex
 	ends map[int]*Conn // the host's ends, of the newest worker of each index
 }
@@ -34,8 +36,12 @@ func (a *Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error
 	}
 	host, worker := Pipe()
 	codecs := []core.Codec{json.Codec{}}
+	functions := a.Functions
+	if a.bind != nil {
+		functions = a.bind(worker)
+	}
 	go func() {
-		_ = core.Serve(context.Background(), worker, codecs, a.Functions, &core.ServeOptions{Concurrency: a.Concurrency, Token: l.WorkerToken()})
+		_ = core.Serve(context.Background(), worker, codecs, functions, &core.ServeOptions{Concurrency: a.Concurrency, Token: l.WorkerToken()})
 		_ = worker.Close()
 	}()
 	a.mu.Lock()

@@ -1,0 +1,567 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// first is the clause without which no other makes sense.
+var first = rule("start/hello", "Start connects to one new worker, whose first frame is its hello.", func(t *trial) { t.start().receiveHello() })
+
+// quiet are options that log nothing.
+func quiet() *core.Options { return &core.Options{Size: 1, Logger: hclog.NewNullLogger()} }
+
+// adapterClauses is what an adapter does, as the comments in core/adapter.go say.
+var adapterClauses = []clause{
+	first,
+	rule("start/name", "Name is lower case letters and digits; a chain's is a comma list of such.", func(t *trial) {
+		if name := t.h.Adapter.Name(); !regexp.MustCompile(`^[a-z0-9]+(,[a-z0-9]+)*$`).MatchString(name) {
+			t.Errorf("the name is %q", name)
+		}
+	}),
+	rule("start/link", "A Link has a connection and at least one codec, each with a name of its own; MaxFrame is 0 or at least 4096.", func(t *trial) {
+		l := t.launch().Link
+		if l.Conn == nil || len(l.Codecs) == 0 {
+			t.Fatalf("the link has the connection %v and %d codecs", l.Conn, len(l.Codecs))
+		}
+		names := map[string]bool{}
+		for _, c := range l.Codecs {
+			if c.Name() == "" || names[c.Name()] {
+				t.Errorf("a codec is called %q", c.Name())
+			}
+			names[c.Name()] = true
+		}
+		if l.MaxFrame != 0 && l.MaxFrame < 4096 {
+			t.Errorf("MaxFrame is %d", l.MaxFrame)
+		}
+	}),
+	rule("start/process", "Link.Process is the process that was launched for it, or nil if the worker is not ours.", func(t *trial) {
+		spy := &spy{Adapter: t.h.Adapter}
+		w := t.launchWith(spy)
+		if len(spy.launched) == 0 && w.Process != nil {
+			t.Errorf("nothing was launched, but the link has process %d", w.Process.PID())
+		}
+		if len(spy.launched) > 0 && !slices.Contains(spy.launched, w.Process) {
+			t.Errorf("of %d processes that were launched, the link has none", len(spy.launched))
+		}
+	}),
+	rule("start/outlives-ctx", "ctx bounds Start, and does not end what Start returned.", func(t *trial) {
+		ctx, cancel := context.WithCancel(t.Context())
+		w, err := core.Start(ctx, t.h.Adapter, t.command(), quiet())
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		t.Cleanup(w.Close)
+		cancel()
+		<-time.After(pause)
+		p := t.reading(w)
+		p.receiveHello()
+		p.answerHello()
+		p.ping(1)
+	}),
+	rule("start/ctx-done", "Start returns at the latest when ctx is done.", func(t *trial) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		t.within("a start whose context was done", func() {
+			if w, err := core.Start(ctx, t.h.Adapter, t.command(), quiet()); err == nil {
+				w.Close()
+			}
+		})
+	}),
+	rule("start/parallel", "Start may be called from several goroutines at once; each call has a worker of its own.", func(t *trial) {
+		const n = 3
+		workers, errs := make([]*core.Started, n), make([]error, n)
+		cmd := t.command()
+		var starts sync.WaitGroup
+		for i := range n {
+			starts.Go(func() { workers[i], errs[i] = core.Start(t.Context(), t.h.Adapter, cmd, quiet()) })
+		}
+		starts.Wait()
+		for _, w := range workers {
+			if w != nil {
+				t.Cleanup(w.Close)
+			}
+		}
+		if err := errors.Join(errs...); err != nil {
+			t.Fatalf("%v", err)
+		}
+		for i, w := range workers {
+			p := t.reading(w)
+			p.receiveHello()
+			p.answerHello()
+			p.echo(fmt.Sprintf("worker %d", i))
+		}
+	}),
+	rule("start/launch-error", "An error of Start is about the worker and does not wrap ErrUnavailable if the program cannot be run, and it names the program.", func(t *trial) {
+		if t.h.Worker == nil {
+			t.Skipf("the adapter launches no program")
+		}
+		missing := filepath.Join(t.tempDir(), "no-such-program")
+		_, err := core.Start(t.Context(), t.h.Adapter, core.Command{Path: missing}, quiet())
+		if err == nil || errors.Is(err, core.ErrUnavailable) || !strings.Contains(err.Error(), "no-such-program") {
+			t.Errorf("the error of a program that is not there is: %v", err)
+		}
+	}),
+	rule("start/leaves-nothing", "When a worker has ended, nothing of it is left: no goroutine, no descriptor, no file in Launcher.Dir.", func(t *trial) {
+		cycle := func() {
+			w := t.launch()
+			p := t.reading(w)
+			p.receiveHello()
+			p.answerHello()
+			p.ping(1)
+			_ = w.Conn.Close()
+			if files := leftIn(w.Dir()); w.Process == nil && len(files) > 0 {
+				t.Errorf("files are left: %v", files)
+			}
+			w.Close()
+			if _, err := os.Stat(w.Dir()); err == nil {
+				t.Errorf("the private folder is still there")
+			}
+		}
+		cycle() // what is made once for all workers may stay
+		goroutines, files := runtime.NumGoroutine(), descriptors()
+		for range 3 {
+			cycle()
+		}
+		t.settles("goroutines", goroutines, runtime.NumGoroutine)
+		t.settles("descriptors", files, descriptors)
+	}),
+	rule("start/token", "A worker's hello shows Link.Token; an adapter that dials shows HostToken, without which the worker lets nobody in.", func(t *trial) {
+		p := t.start()
+		p.receiveHello()
+		if want := p.worker.Token; want != "" && p.hello.Token != want {
+			t.Errorf("the hello shows the token %q, not the worker's", p.hello.Token)
+		}
+		if p.worker.Token == "" {
+			t.Skipf("the connection is inherited, which is proof enough")
+		}
+		if p.worker.Process == nil {
+			t.Skipf("the worker is not ours, so there is nobody else to keep out")
+		}
+		w, err := core.Start(t.Context(), &spy{Adapter: t.h.Adapter, hostToken: "wrong"}, t.command(), quiet())
+		if err != nil {
+			return
+		}
+		t.Cleanup(w.Close)
+		if frames, err := w.Conn.Read(); err == nil {
+			t.Errorf("a host with a wrong token is served: %s", frames[0].String())
+		}
+	}),
+
+	rule("frames/order", "Frames arrive in the order in which they were written.", func(t *trial) {
+		p := t.connect()
+		const n = 300
+		for i := range uint64(n) {
+			p.send(core.Frame{Kind: core.KindPing, ID: 1 + i})
+		}
+		p.pongs(1, n)
+	}),
+	rule("frames/batch", "Write sends all frames of a batch, however many, in order.", func(t *trial) {
+		p := t.connect()
+		const n = 3000
+		batch := make([]core.Frame, n)
+		for i := range batch {
+			batch[i] = core.Frame{Kind: core.KindPing, ID: 7 + uint64(i)}
+		}
+		p.send(batch...)
+		p.pongs(7, n)
+	}),
+	rule("frames/empty-batch", "A batch without frames sends nothing and harms nothing.", func(t *trial) {
+		p := t.connect()
+		if err := p.conn.Write(nil); err != nil {
+			t.Errorf("%v", err)
+		}
+		p.ping(1)
+	}),
+	rule("frames/prompt", "Read returns as soon as any frame has come, and Write holds none back.", func(t *trial) {
+		p := t.connect()
+		t.within("one ping after the other", func() {
+			for i := range uint64(20) {
+				p.ping(1 + i)
+			}
+		})
+	}),
+	rule("frames/read-result", "Read returns frames, at least one, or an error, never both; after an error only errors.", func(t *trial) {
+		w := t.launch()
+		for {
+			frames, err := w.Conn.Read()
+			if (len(frames) == 0) == (err == nil) {
+				t.Fatalf("Read returned %d frames and the error %v", len(frames), err)
+			}
+			if err != nil {
+				break
+			}
+			_ = w.Conn.Close()
+		}
+		for range 3 {
+			if frames, err := w.Conn.Read(); err == nil || len(frames) > 0 {
+				t.Fatalf("after an error Read returned %d frames and the error %v", len(frames), err)
+			}
+		}
+	}),
+	rule("frames/fields", "Every field of a frame arrives as it was: name, session, metadata, time left, flags and body.", func(t *trial) {
+		p := t.connect()
+		got, ok := p.call("conformance.context", nil, func(f *core.Frame) {
+			f.Session, f.TTL, f.Meta = "chat 7", time.Hour, map[string]string{"tenant": "a", "": "empty", "b": ""}
+		}).(map[string]any)
+		if !ok {
+			t.Fatalf("conformance.context returns no map")
+		}
+		if got["session"] != "chat 7" {
+			t.Errorf("the session is %#v", got["session"])
+		}
+		if want := (args{"tenant": "a", "": "empty", "b": ""}); !reflect.DeepEqual(got["metadata"], want) {
+			t.Errorf("the metadata is %#v", got["metadata"])
+		}
+		if left, ok := number(got["remaining"]); !ok || left <= 3000 || left > 3600 {
+			t.Errorf("of an hour %#v seconds are left", got["remaining"])
+		}
+	}),
+	rule("frames/text", "Names, sessions and metadata may have any Unicode text.", func(t *trial) {
+		p := t.connect()
+		const odd = "tab\t feed\n \"quote\" \\ \x00\x1f\x7f \u2028 ü 漢 😀"
+		got, ok := p.call("conformance.context", nil, func(f *core.Frame) {
+			f.Session, f.Meta = odd, map[string]string{odd: odd}
+		}).(map[string]any)
+		if !ok || got["session"] != odd || !reflect.DeepEqual(got["metadata"], args{odd: odd}) {
+			t.Errorf("session and metadata arrive as %#v", got)
+		}
+		p.cancel(p.open("conformance.echo", args{"value": odd})) // the reason of a cancel is text too
+		if _, flags := p.fails(p.openNamed(odd)); flags&core.NotStarted == 0 {
+			t.Errorf("a command with an odd name should be unknown")
+		}
+	}),
+	rule("frames/numbers", "Ids and other numbers are exact up to 2^53-1.", func(t *trial) {
+		p := t.connect()
+		p.ping(1<<53 - 1)
+		p.nextID = 1<<53 - 3
+		p.echo("a large id")
+	}),
+	rule("frames/body", "A body is any bytes, and arrives as it was.", func(t *trial) {
+		p := t.connect()
+		all := make([]byte, 256)
+		for i := range all {
+			all[i] = byte(i)
+		}
+		p.echo(bytes.Repeat(all, 40))
+		p.echo("a\tb\nc\r\n{}\x00")
+	}),
+	rule("frames/no-body", "A frame without a body arrives without one.", func(t *trial) {
+		p := t.connect()
+		if got := p.call("conformance.echo", nil); got != nil {
+			t.Errorf("a call without a body is answered by %#v", got)
+		}
+	}),
+	rule("frames/largest", "A frame as large as the limit passes, in both directions.", func(t *trial) {
+		p := t.connect()
+		f := p.prepare("conformance.echo", nil)
+		size := (p.largest() - f.Size() - 1024) / 4 * 3 // so that it fits also where binary travels as text
+		v := bytes.Repeat([]byte{0xfe}, size)
+		p.echo(v)
+	}),
+	rule("frames/owned-by-reader", "The frames that Read returned are the caller's: later ones do not change them, and to append to a body changes no other.", func(t *trial) {
+		p := t.connect()
+		const n = 50
+		var want [][]byte
+		for i := range n {
+			want = append(want, bytes.Repeat([]byte{byte(i)}, 3000))
+		}
+		var kept []core.Frame
+		for round := range 2 {
+			var batch []core.Frame
+			for i := range n {
+				batch = append(batch, p.prepare("conformance.echo", args{"value": want[i]}))
+			}
+			for at := range batch { // one at a time is what every worker takes
+				p.send(batch[at])
+				f := p.answer(batch[at].ID)
+				if round == 0 {
+					kept = append(kept, f)
+				}
+				_ = append(f.Body, "####"...)
+			}
+		}
+		for i := range kept {
+			if got := p.decode(kept[i].Body); !reflect.DeepEqual(got, want[i]) {
+				t.Fatalf("frame %d has changed since it was read: %.60q", i, kept[i].Body)
+			}
+		}
+	}),
+	rule("frames/retains-nothing", "Write retains nothing: what it was given may be changed when it has returned.", func(t *trial) {
+		p := t.connect()
+		for _, size := range []int{10, 1000, 100_000} {
+			f := p.prepare("conformance.echo", args{"value": strings.Repeat("a", size)})
+			batch := []core.Frame{f}
+			p.send(batch...)
+			for i := range f.Body {
+				f.Body[i] = 'z'
+			}
+			batch[0] = core.Frame{Kind: core.KindPing, ID: 99}
+			if got := p.finish(f.ID); got != strings.Repeat("a", size) {
+				t.Errorf("an echo of %d bytes that were changed after Write is %.60q", size, got)
+			}
+		}
+	}),
+	rule("frames/both-ways", "One goroutine may write while another one reads: neither waits for the other.", func(t *trial) {
+		p := t.connect()
+		value := strings.Repeat("x", 64<<10)
+		const n = 60
+		var batch []core.Frame
+		for range n {
+			batch = append(batch, p.prepare("conformance.echo", args{"value": value}))
+		}
+		open := max(p.limit, 1)
+		for at := 0; at < n; at += open {
+			p.send(batch[at:min(at+open, n)]...)
+			for i := at; i < min(at+open, n); i++ {
+				if got := p.finish(batch[i].ID); got != value {
+					t.Fatalf("an echo of %d bytes is %.60v", len(value), got)
+				}
+			}
+		}
+	}),
+
+	rule("close/write-side", "CloseWrite delivers what Write took; after that the peer reads its end, and Read goes on.", func(t *trial) {
+		p := t.connect()
+		const n = 500
+		for i := range uint64(n) {
+			p.send(core.Frame{Kind: core.KindPing, ID: 1 + i})
+		}
+		p.send(core.Frame{Kind: core.KindBye})
+		if err := p.conn.CloseWrite(); err != nil {
+			t.Fatalf("CloseWrite: %v", err)
+		}
+		p.pongs(1, n)
+		if err := p.waitEnd("the worker has read our end"); !errors.Is(err, io.EOF) {
+			t.Errorf("when the worker has ended in peace Read should return io.EOF, not %v", err)
+		}
+	}),
+	rule("close/eof", "Read returns io.EOF when the peer closed its side between two frames, and goes on doing so.", func(t *trial) {
+		p := t.connect()
+		p.echo(1.5)
+		p.bye()
+		for range 2 {
+			if frames, err := p.conn.Read(); !errors.Is(err, io.EOF) || len(frames) > 0 {
+				t.Errorf("Read returns %d frames and %v", len(frames), err)
+			}
+		}
+	}),
+	rule("close/unblocks-read", "Close unblocks Read, which returns an error.", func(t *trial) {
+		p := t.connect()
+		p.ping(1)
+		t.within("Close", func() {
+			if err := p.conn.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+			_ = p.waitEnd("the connection was closed")
+		})
+	}),
+	rule("close/unblocks-write", "Close unblocks Write, which returns an error.", func(t *trial) {
+		p := t.connect()
+		p.ping(1)
+		t.freeze(p.worker)
+		wrote := make(chan error, 1)
+		go func() {
+			f := core.Frame{Kind: core.KindItem, ID: 1 << 40, Body: p.encode(strings.Repeat("x", 1<<20))}
+			for {
+				if err := p.conn.Write([]core.Frame{f}); err != nil {
+					wrote <- err
+					return
+				}
+			}
+		}()
+		select {
+		case err := <-wrote:
+			t.Fatalf("Write to a worker that does not read returns %v", err)
+		case <-time.After(pause):
+		}
+		t.within("Close", func() {
+			_ = p.conn.Close()
+			select {
+			case <-wrote:
+			case <-t.Context().Done():
+				t.Fatalf("Write goes on after Close")
+			}
+		})
+	}),
+	rule("close/again", "Close may be called from any goroutine, more than once.", func(t *trial) {
+		p := t.connect()
+		var closers sync.WaitGroup
+		for range 4 {
+			closers.Go(func() { _ = p.conn.Close() })
+		}
+		closers.Wait()
+		if err := p.conn.Close(); err != nil {
+			t.Errorf("closing again: %v", err)
+		}
+	}),
+	rule("close/then-errors", "After Close Read and Write return errors.", func(t *trial) {
+		p := t.connect()
+		_ = p.conn.Close()
+		_ = p.waitEnd("the connection was closed")
+		if frames, err := p.conn.Read(); err == nil {
+			t.Errorf("Read returns %d frames", len(frames))
+		}
+		for range 2 {
+			if p.conn.Write([]core.Frame{{Kind: core.KindPing, ID: 1}}) == nil {
+				t.Errorf("Write returns no error")
+			}
+		}
+	}),
+	rule("close/ends-worker", "Close releases everything: the worker notices that its host has gone.", func(t *trial) {
+		p := t.connect()
+		_ = p.conn.Close()
+		p.exits()
+	}),
+	rule("close/loss", "When the worker ends, Read returns an error, or io.EOF, at once.", func(t *trial) {
+		p := t.connect()
+		p.need("conformance.exit")
+		if p.worker.Process == nil && !t.h.DetectsLoss {
+			t.Skipf("the adapter does not notice the loss of a worker that is not ours")
+		}
+		p.open("conformance.exit", args{"code": 3})
+		t.within("noticing the loss", func() { _ = p.waitEnd("the worker has ended") })
+	}),
+	rule("close/corrupt", "What is not a frame ends the connection and is never taken for one: no call is answered wrongly.", func(t *trial) {
+		if t.h.Corrupt == nil {
+			t.Skipf("the harness has no way to damage what is sent")
+		}
+		p := t.connect()
+		p.echo("sound")
+		if err := t.h.Corrupt(p.conn); err != nil {
+			t.Fatalf("Harness.Corrupt: %v", err)
+		}
+		f := p.prepare("conformance.echo", args{"value": "damaged on its way"})
+		_ = p.conn.Write([]core.Frame{f}) // an error: the connection has ended already
+		_ = p.conn.CloseWrite()
+		_ = p.waitEnd("the worker got damaged bytes")
+		p.silent("a damaged call is answered", func(f *core.Frame) bool {
+			return f.Kind == core.KindEnd && string(f.Body) != "" && p.decode(f.Body) == "damaged on its way"
+		})
+	}),
+}
+
+// spy watches what an adapter asks of its launcher, and may lie to it.
+type spy struct {
+	core.Adapter
+	hostToken string // "": the true one
+
+	mu       sync.Mutex // guards launched
+	launched []*core.Process
+}
+
+func (s *spy) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	return s.Adapter.Start(ctx, &spiedOn{l, s})
+}
+
+type spiedOn struct {
+	core.Launcher
+	spy *spy
+}
+
+func (l *spiedOn) Launch(ctx context.Context, s core.Spec) (*core.Process, error) {
+	p, err := l.Launcher.Launch(ctx, s)
+	if err == nil {
+		l.spy.mu.Lock()
+		l.spy.launched = append(l.spy.launched, p)
+		l.spy.mu.Unlock()
+	}
+	return p, err
+}
+
+func (l *spiedOn) HostToken() string {
+	if l.spy.hostToken != "" {
+		return l.spy.hostToken
+	}
+	return l.Launcher.HostToken()
+}
+
+// launchWith is launch with another adapter around the one under test.
+func (t *trial) launchWith(a core.Adapter) *core.Started {
+	w, err := core.Start(t.Context(), a, t.command(), quiet())
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(w.Close)
+	return w
+}
+
+// pongs takes n answers to pings, which have to come in order.
+func (p *peer) pongs(from uint64, n int) {
+	for i := range uint64(n) {
+		if f := p.next(core.KindPong); f.ID != from+i {
+			p.t.Fatalf("the answer to ping %d comes where that to %d should", f.ID, from+i)
+		}
+	}
+}
+
+// openNamed opens a call of a command that the worker need not have.
+func (p *peer) openNamed(name string) uint64 {
+	f := core.Frame{Kind: core.KindCall, ID: p.nextID, Name: name, Flags: core.NoInput}
+	p.nextID += 2
+	p.send(f)
+	return f.ID
+}
+
+func (t *trial) tempDir() string {
+	dir, err := os.MkdirTemp("", "snakepit-conformance-")
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// settles waits until a count is back to what it was.
+func (t *trial) settles(what string, before int, count func() int) {
+	for end := time.Now().Add(atOnce); count() > before; {
+		if time.Now().After(end) {
+			t.Fatalf("there were %d %s before, and now there are %d", before, what, count())
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// descriptors returns how many this process has open, or 0 where the system does not tell.
+func descriptors() int {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	return len(entries)
+}
+
+func leftIn(dir string) []string {
+	names := []string{}
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// number returns v as a float64 if it is any number.
+func number(v any) (float64, bool) {
+	switch n := v.(type) {
+	case int64:
+		return float64(n), true
+	case uint64:
+		return float64(n), true
+	case float64:
+		return n, true
+	}
+	return 0, false
+}

@@ -1,0 +1,192 @@
+// Package conformance is the proof that an adapter carries frames, that a worker speaks the protocol, and that a pool on top of both
+// keeps its promises. Who writes an adapter runs it from a test of three lines:
+//
+//	func TestConformance(t *testing.T) {
+//		conformance.Run(t, conformance.Harness{Adapter: mine.Adapter{}, Worker: python.Conformance()})
+//	}
+//
+// Who writes a worker in another language runs the command snakepit conformance. What is checked is a table of clauses, each a sentence
+// of the contract in core/adapter.go, core/frame.go or docs/protocol.md.
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// Harness says what is tested, and what it is able to do. Only Adapter is required.
+type Harness struct {
+	// Adapter is the adapter under test. A chain will do.
+	Adapter core.Adapter
+	// Worker is the program that the adapter launches. It offers the commands that docs/protocol.md lists under "Conformance", such as
+	// python.Conformance does. nil: the adapter has workers without being given a program.
+	Worker Program
+	// Parts are the tables to check. nil means all.
+	Parts []Part
+
+	// MaxFrame bounds, in bytes, the frames that are sent to see how large they may be. 0 means what both sides allow, 8 MiB at most.
+	MaxFrame int
+	// MaxConcurrency caps the calls that are made at once. 0 means what the worker announces.
+	MaxConcurrency int
+	// DetectsLoss says that the adapter notices when a worker ends which core did not launch. Of those that core launched it knows anyway.
+	DetectsLoss bool
+	// Corrupt damages what conn, the adapter's own, sends from now on. nil: it can't be damaged.
+	Corrupt func(conn core.Conn) error
+
+	// Known are clauses that fail, by name, and why. They still run, and it is a failure if they pass.
+	Known map[string]string
+	// TimeLimit bounds each clause. 0 means 30 s.
+	TimeLimit time.Duration
+}
+
+// Program is what a worker runs; python.Program is one.
+type Program interface {
+	Command() (core.Command, error)
+}
+
+// Part names a table of clauses.
+type Part string
+
+// The tables.
+const (
+	Adapter Part = "adapter" // what an adapter and its codecs do with frames and values
+	Worker  Part = "worker"  // what a worker does with the protocol
+	Pool    Part = "pool"    // what a pool on top of both gives its callers
+)
+
+// Clause is one rule of the contract.
+type Clause struct {
+	Part     Part
+	Name     string // "theme/rule"
+	Sentence string // the rule
+}
+
+// Clauses returns every clause, in the order in which they are checked.
+func Clauses() []Clause {
+	var all []Clause
+	for _, c := range clauses() {
+		all = append(all, c.Clause)
+	}
+	return all
+}
+
+// Outcome is how a clause ended.
+type Outcome string
+
+// The outcomes.
+const (
+	Passed  Outcome = "passed"
+	Failed  Outcome = "failed"
+	Skipped Outcome = "skipped" // what it needs is not there
+	Known   Outcome = "known"   // it failed, as Harness.Known says
+)
+
+// Result is what became of one clause.
+type Result struct {
+	Clause
+	Outcome Outcome
+	Reasons []string // what was seen, or why it was skipped
+	Dump    string   // all goroutines, if its time was up
+	Took    time.Duration
+}
+
+// String returns what was seen, and then the sentence.
+func (r Result) String() string {
+	text := strings.Join(append(slices.Clone(r.Reasons), fmt.Sprintf("%s %s: %s", r.Part, r.Name, r.Sentence)), "\n")
+	if r.Dump != "" {
+		text += "\n" + r.Dump
+	}
+	return text
+}
+
+// Run checks every clause, each as a subtest. If no worker says hello, that is one failure and nothing else is tried.
+func Run(t *testing.T, h Harness) {
+	t.Helper()
+	if err := h.check(); err != nil {
+		t.Fatal(err)
+	}
+	if r := first.run(t.Context(), &h); r.Outcome != Passed {
+		t.Fatalf("nothing can be checked: %s", r)
+	}
+	for _, c := range clauses() {
+		if h.wants(c.Part) {
+			t.Run(string(c.Part)+"/"+c.Name, func(t *testing.T) {
+				switch r := c.run(t.Context(), &h); r.Outcome {
+				case Failed:
+					t.Error(r)
+				case Known:
+					t.Logf("known failure (%s): %s", h.Known[c.Name], r)
+				case Skipped:
+					t.Skip(strings.Join(r.Reasons, "; "))
+				}
+			})
+		}
+	}
+}
+
+// Check is Run outside of a test: it hands each result to report as it comes, until all are there or ctx ends, whose error it then
+// returns. If no worker says hello, the error says why, and nothing is reported.
+func Check(ctx context.Context, h Harness, report func(Result)) error {
+	if err := h.check(); err != nil {
+		return err
+	}
+	if r := first.run(ctx, &h); r.Outcome != Passed {
+		return fmt.Errorf("nothing can be checked: %s", strings.Join(r.Reasons, "\n"))
+	}
+	for _, c := range clauses() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if h.wants(c.Part) {
+			if r := c.run(ctx, &h); ctx.Err() == nil {
+				report(r)
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+func (h *Harness) wants(p Part) bool { return h.Parts == nil || slices.Contains(h.Parts, p) }
+
+// check refuses a harness that makes no sense.
+func (h *Harness) check() error {
+	if h.Adapter == nil {
+		return fmt.Errorf("conformance: Harness.Adapter is not set: it is what is tested")
+	}
+	for _, p := range h.Parts {
+		if p != Adapter && p != Worker && p != Pool {
+			return fmt.Errorf("conformance: Harness.Parts has %q; there are %s, %s and %s", p, Adapter, Worker, Pool)
+		}
+	}
+	for name := range h.Known {
+		if !slices.ContainsFunc(clauses(), func(c clause) bool { return c.Name == name }) {
+			return fmt.Errorf("conformance: Harness.Known has %q, which is no clause", name)
+		}
+	}
+	return nil
+}
+
+// clauses returns the tables, one after the other.
+func clauses() []clause {
+	var all []clause
+	for _, part := range []struct {
+		name   Part
+		tables [][]clause
+	}{
+		{Adapter, [][]clause{adapterClauses, codecClauses}},
+		{Worker, [][]clause{helloClauses, callClauses, valueClauses, streamClauses, creditClauses, cancelClauses, lifeClauses}},
+		{Pool, [][]clause{poolClauses}},
+	} {
+		for _, c := range slices.Concat(part.tables...) {
+			c.Part = part.name
+			all = append(all, c)
+		}
+	}
+	return all
+}

@@ -1,0 +1,16 @@
+package conformance_test
+
+import (
+	"testing"
+
+	"github.com/snakepit-go/snakepit/conformance"
+	"github.com/snakepit-go/snakepit/core/coretest"
+)
+
+func TestCoretest(t *testing.T) {
+	for name, concurrency := range map[string]int{"one at a time": 1, "four at once": 4} {
+		t.Run(name, func(t *testing.T) {
+			conformance.Run(t, conformance.Harness{Adapter: coretest.Conformance(concurrency), DetectsLoss: true})
+		})
+	}
+}

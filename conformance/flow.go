@@ -1,0 +1,491 @@
+package conformance
+
+import (
+	"bytes"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// streamClauses is calls with many results, and with many arguments.
+var streamClauses = []clause{
+	rule("stream/items", "A stream's items come in order, then one end, whose body is the generator's return value.", func(t *trial) {
+		p := t.connect()
+		got, result := p.integers(p.open("conformance.count", args{"n": int64(7)}))
+		if !reflect.DeepEqual(got, []int64{0, 1, 2, 3, 4, 5, 6}) || !reflect.DeepEqual(result, args{"sent": int64(7)}) {
+			t.Errorf("the items are %v, the result is %v", got, result)
+		}
+	}),
+	rule("stream/empty", "A stream may have no items.", func(t *trial) {
+		p := t.connect()
+		if got, result := p.integers(p.open("conformance.count", args{"n": int64(0)})); len(got) > 0 || !reflect.DeepEqual(result, args{"sent": int64(0)}) {
+			t.Errorf("the items are %v, the result is %v", got, result)
+		}
+	}),
+	rule("stream/many", "However many items a stream has, none is lost, comes twice or overtakes another.", func(t *trial) {
+		p := t.connect()
+		const n = 5000
+		got, _ := p.integers(p.open("conformance.count", args{"n": int64(n)}))
+		for i := range got {
+			if got[i] != int64(i) {
+				t.Fatalf("item %d is %d", i, got[i])
+			}
+		}
+		if len(got) != n {
+			t.Errorf("of %d items %d come", n, len(got))
+		}
+	}),
+	rule("stream/prompt", "An item is sent when it is there, and does not wait for the next.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.double", nil, withInput)
+		for i := range int64(5) {
+			p.item(id, i)
+			if f := p.answer(id); f.Kind != core.KindItem || p.decode(f.Body) != 2*i {
+				t.Fatalf("the double of %d is %s", i, f.String())
+			}
+		}
+		p.end(id)
+		p.finish(id)
+	}),
+	rule("stream/failed-items", "A failed item has an error as its body, and the stream goes on.", func(t *trial) {
+		p := t.connect()
+		items, end := p.collect(p.open("conformance.mixed", args{"n": int64(4)}))
+		if len(items) != 4 || end.Kind != core.KindEnd {
+			t.Fatalf("of 4 items %d come, and then %s", len(items), end.String())
+		}
+		for i, f := range items {
+			if failed := f.Flags&core.Failed != 0; failed != (i%2 == 1) {
+				t.Errorf("item %d has the flags %d", i, f.Flags)
+			} else if failed && !strings.Contains(p.remote(f).Message, "odd") {
+				t.Errorf("the error of item %d is %v", i, p.remote(f))
+			} else if !failed && p.decode(f.Body) != int64(i) {
+				t.Errorf("item %d is %s", i, f.String())
+			}
+		}
+	}),
+	rule("stream/error", "A stream that fails sends the items before, and then the error in place of the end.", func(t *trial) {
+		p := t.connect()
+		items, end := p.collect(p.open("conformance.count", args{"n": int64(3), "fail": true}))
+		if len(items) != 3 || end.Kind != core.KindError || p.remote(end).Type == "" {
+			t.Errorf("%d items come, and then %s", len(items), end.String())
+		}
+		p.echo("it goes on")
+	}),
+	rule("stream/nothing-after", "Nothing of a call follows its end.", func(t *trial) {
+		p := t.connect()
+		for _, name := range []string{"conformance.count", "conformance.mixed"} {
+			id := p.open(name, args{"n": int64(3)})
+			p.collect(id)
+			p.echo("another call")
+			p.silent("after its end comes", func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
+		}
+	}),
+
+	rule("input/read", "A handler reads its input to the opener's end.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.sum", nil, withInput)
+		want := p.feed(id, 3000)
+		p.end(id)
+		if got := p.finish(id); got != want {
+			t.Errorf("the sum is %#v, not %d", got, want)
+		}
+	}),
+	rule("input/none", "With no-input, or an end at once, the input is empty.", func(t *trial) {
+		p := t.connect()
+		if got := p.call("conformance.sum", nil); got != int64(0) {
+			t.Errorf("with no-input the sum is %#v", got)
+		}
+		id := p.open("conformance.sum", nil, withInput)
+		p.end(id)
+		if got := p.finish(id); got != int64(0) {
+			t.Errorf("after an end the sum is %#v", got)
+		}
+	}),
+	rule("input/unread", "A handler need not read its input: its answer ends both directions, and items that cross it are dropped.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.first", nil, withInput)
+		for _, v := range []any{"the first", "the second", "the third"} {
+			p.item(id, v)
+		}
+		if got := p.finish(id); got != "the first" {
+			t.Errorf("the first input is %#v", got)
+		}
+		p.item(id, "late")
+		p.end(id)
+		p.echo("it goes on")
+	}),
+	rule("input/failed-items", "An input item with failed does not end the input.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.sum", nil, withInput)
+		p.item(id, int64(1))
+		p.send(core.Frame{Kind: core.KindItem, Flags: core.Failed, ID: id, Body: p.encode(&core.RemoteError{Type: "Sorry", Message: "no number"})})
+		p.item(id, int64(2))
+		p.end(id)
+		if got := p.finish(id); got != int64(3) {
+			t.Errorf("of 1, a failed item and 2 the sum is %#v", got)
+		}
+	}),
+	rule("input/after-end", "An item after the end of its direction is a protocol error.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.wait", nil, withInput)
+		p.end(id)
+		p.item(id, "too late")
+		_ = p.waitEnd("an item after the opener's end has come")
+	}),
+}
+
+// feed sends the integers from 0 to n-1, as credit allows, and returns their sum.
+func (p *peer) feed(id uint64, n int) (sum int64) {
+	credit := p.hello.Window
+	for i := range int64(n) {
+		for credit.Items <= 0 || credit.Bytes <= 0 {
+			c := p.take("credit for the input", func(f *core.Frame) bool { return f.Kind == core.KindCredit && f.ID == id })
+			credit.Items, credit.Bytes = credit.Items+c.Items, credit.Bytes+c.Bytes
+		}
+		body := p.encode(i)
+		p.send(core.Frame{Kind: core.KindItem, ID: id, Body: body})
+		credit.Items, credit.Bytes = credit.Items-1, credit.Bytes-int64(len(body))
+		sum += i
+	}
+	return sum
+}
+
+// creditClauses is how much may be on its way.
+var creditClauses = []clause{
+	rule("credit/items", "A sender starts with the receiver's window and sends no item without credit; each credit lets it send so many more.", func(t *trial) {
+		p := t.connect(granting(4, 1<<20))
+		id := p.open("conformance.count", args{"n": int64(100)})
+		sent := 0
+		for _, more := range []int{4, 3, 1, 2} {
+			if sent > 0 {
+				p.grant(id, int64(more), 0)
+			}
+			for range more {
+				if f := p.answer(id); f.Kind != core.KindItem || p.decode(f.Body) != int64(sent) {
+					t.Fatalf("item %d is %s", sent, f.String())
+				}
+				sent++
+			}
+			p.silent("without credit comes", func(f *core.Frame) bool { return f.ID == id && f.Kind != core.KindCredit })
+		}
+		p.cancel(id)
+		p.answer(id)
+	}),
+	rule("credit/bytes", "Bytes are counted too: an item may be sent while both are above zero, and the bytes may go below zero once.", func(t *trial) {
+		p := t.connect(granting(1000, 1000))
+		id := p.open("conformance.count", args{"n": int64(50), "size": int64(600)})
+		size := int64(len(p.answer(id).Body))
+		left := 1000 - size
+		for round := range 3 {
+			for left > 0 {
+				left -= int64(len(p.answer(id).Body))
+			}
+			p.silent("without bytes comes", func(f *core.Frame) bool { return f.ID == id && f.Kind == core.KindItem })
+			more := int64(700 + 900*round)
+			p.grant(id, 0, more)
+			left += more
+		}
+		p.cancel(id)
+		p.collect(id)
+	}),
+	rule("credit/large-item", "An item that is larger than the whole window passes.", func(t *trial) {
+		p := t.connect(granting(10, 100))
+		items, end := p.collect(p.open("conformance.count", args{"n": int64(3), "size": int64(5000)}))
+		if len(items) != 3 || end.Kind != core.KindEnd || !reflect.DeepEqual(p.decode(items[2].Body), bytes.Repeat([]byte("x"), 5000)) {
+			t.Errorf("%d items come, and then %s", len(items), end.String())
+		}
+	}),
+	rule("credit/failed-items", "Failed items cost credit like others.", func(t *trial) {
+		p := t.connect(granting(3, 1<<20))
+		id := p.open("conformance.mixed", args{"n": int64(10)})
+		for range 3 {
+			p.answer(id)
+		}
+		p.silent("without credit comes", func(f *core.Frame) bool { return f.ID == id && f.Kind == core.KindItem })
+		p.cancel(id)
+		p.answer(id)
+	}),
+	rule("credit/end-is-free", "The terminal frame costs no credit.", func(t *trial) {
+		p := t.connect(granting(3, 1<<20))
+		id := p.open("conformance.count", args{"n": int64(3)})
+		for range 3 {
+			p.answer(id)
+		}
+		p.finish(id)
+	}),
+	rule("credit/per-call", "Credit is per call: a stream that waits for it delays no ping and no other call.", func(t *trial) {
+		p := t.connect(granting(1, 1<<20))
+		id := p.open("conformance.count", args{"n": int64(5)})
+		p.answer(id)
+		t.within("a ping beside a stream that waits", func() { p.ping(1) })
+		if p.limit > 1 {
+			p.echo("another call")
+		}
+		p.grant(id, 10, 0)
+		if _, end := p.collect(id); end.Kind != core.KindEnd {
+			t.Errorf("the stream ends with %s", end.String())
+		}
+	}),
+	rule("credit/given", "The worker grants credit for input as it consumes it, items and bytes.", func(t *trial) {
+		p := t.connect()
+		if p.hello.Window.Items > 1<<16 {
+			t.Skipf("the worker's window of %d items is too large to fill", p.hello.Window.Items)
+		}
+		id := p.open("conformance.sum", nil, withInput)
+		want := p.feed(id, int(p.hello.Window.Items)*3)
+		p.end(id)
+		if got := p.finish(id); got != want {
+			t.Errorf("the sum is %#v, not %d", got, want)
+		}
+	}),
+	rule("credit/end-after-items", "End, error and everything else never overtake items of their own call.", func(t *trial) {
+		p := t.connect()
+		for range 20 {
+			id := p.open("conformance.count", args{"n": int64(20)})
+			for i := range 20 {
+				if f := p.answer(id); f.Kind != core.KindItem {
+					t.Fatalf("in item %d's place comes %s", i, f.String())
+				}
+			}
+			p.finish(id)
+		}
+	}),
+}
+
+// cancelClauses is how calls are stopped.
+var cancelClauses = []clause{
+	rule("cancel/answered", "A cancelled call ends at once, with an error of the type Cancelled.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.wait", nil)
+		p.running(id)
+		t.within("cancelling", func() {
+			p.cancel(id)
+			if e, flags := p.fails(id); e.Type != "Cancelled" || flags&core.NotStarted != 0 {
+				t.Errorf("the error is %v, its flags %d", e, flags)
+			}
+		})
+		p.silent("after its end comes", func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
+	}),
+	rule("cancel/next", "A cancel never hits the next call.", func(t *trial) {
+		p := t.connect()
+		for i := range int64(60) {
+			id := p.open("conformance.count", args{"n": i % 3})
+			p.cancel(id)
+			p.collect(id)
+			if got := p.call("conformance.echo", args{"value": i}); got != i {
+				t.Fatalf("the next call's result is %#v, not %d", got, i)
+			}
+		}
+	}),
+	rule("cancel/at-once", "A cancel may come right behind its call, and even then the call is answered.", func(t *trial) {
+		p := t.connect()
+		for range 20 {
+			f := p.prepare("conformance.wait", nil)
+			p.send(f, core.Frame{Kind: core.KindCancel, ID: f.ID, Name: "changed my mind"})
+			p.fails(f.ID)
+		}
+	}),
+	rule("cancel/waiting", "A call that waits behind others is answered too when it is cancelled.", func(t *trial) {
+		p := t.connect()
+		var ids []uint64
+		for range p.limit + 1 { // one more than runs at once, which the worker may refuse as Saturated
+			ids = append(ids, p.open("conformance.wait", nil))
+		}
+		last := ids[len(ids)-1]
+		p.cancel(last)
+		t.within("the end of a call that never ran", func() { p.fails(last) })
+		for _, id := range ids[:len(ids)-1] {
+			p.cancel(id)
+			p.fails(id)
+		}
+		p.echo("it goes on")
+	}),
+	rule("cancel/stream", "A stream that waits for credit ends when it is cancelled.", func(t *trial) {
+		p := t.connect(granting(2, 1<<20))
+		id := p.open("conformance.count", args{"n": int64(1000)})
+		p.answer(id)
+		p.answer(id)
+		p.cancel(id)
+		t.within("cancelling", func() {
+			for {
+				if f := p.answer(id); f.Kind != core.KindItem {
+					return
+				}
+			}
+		})
+		p.echo("it goes on")
+	}),
+	rule("cancel/input", "A handler that waits for input ends when it is cancelled.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.sum", nil, withInput)
+		p.item(id, int64(1))
+		p.running(id)
+		p.cancel(id)
+		t.within("cancelling", func() { p.fails(id) })
+		p.echo("it goes on")
+	}),
+	rule("cancel/twice", "A second cancel of a call does nothing.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.wait", nil)
+		p.running(id)
+		p.cancel(id)
+		p.cancel(id)
+		p.fails(id)
+		p.cancel(id)
+		p.echo("it goes on")
+	}),
+	rule("cancel/other", "A cancel ends its own call and no other.", func(t *trial) {
+		p := t.connect()
+		p.several(2)
+		one, other := p.open("conformance.wait", nil), p.open("conformance.wait", nil)
+		p.running(one)
+		p.running(other)
+		p.cancel(one)
+		p.fails(one)
+		p.silent("another call ends", func(f *core.Frame) bool { return f.ID == other })
+		p.cancel(other)
+		p.fails(other)
+	}),
+}
+
+// lifeClauses is what a worker shows beside its calls, and how it ends.
+var lifeClauses = []clause{
+	rule("ping/answered", "A ping is answered by a pong of the same id.", func(t *trial) {
+		p := t.connect()
+		for _, id := range []uint64{1, 2, 1, 77, 1<<53 - 1} {
+			p.ping(id)
+		}
+	}),
+	rule("ping/running", "A pong says what is running: id, name and for how many milliseconds.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.wait", nil)
+		p.running(id)
+		var body struct {
+			Running []map[string]any `json:"running"`
+		}
+		if err := p.codec.Decode(p.ping(1).Body, &body); err != nil || len(body.Running) != 1 {
+			t.Fatalf("the pong says %v (%v)", body.Running, err)
+		}
+		r := body.Running[0]
+		if ms, ok := r["ms"].(int64); r["id"] != int64(id) || r["name"] != "conformance.wait" || !ok || ms < 0 || ms > 60_000 {
+			t.Errorf("the pong says %v", r)
+		}
+		p.cancel(id)
+		p.fails(id)
+		if err := p.codec.Decode(p.ping(2).Body, &body); err != nil || len(body.Running) != 0 {
+			t.Errorf("when nothing runs the pong says %v (%v)", body.Running, err)
+		}
+	}),
+	rule("ping/busy", "A busy handler does not delay it.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.wait", nil)
+		p.running(id)
+		t.within("ten pings beside a handler", func() {
+			for n := range uint64(10) {
+				p.ping(1 + n)
+			}
+		})
+		p.cancel(id)
+		p.fails(id)
+	}),
+	rule("log/record", "A log frame has level, logger and message, and the fields and call that belong to it.", func(t *trial) {
+		p := t.connect()
+		for _, level := range []string{"info", "warn", "error"} {
+			id := p.open("conformance.log", args{"level": level, "message": "näme\t\n😀"})
+			r, _ := p.decode(p.take("a log record", func(f *core.Frame) bool {
+				if f.Kind != core.KindLog {
+					return false
+				}
+				r, ok := p.decode(f.Body).(map[string]any)
+				return ok && r["message"] == "näme\t\n😀"
+			}).Body).(map[string]any)
+			fields, _ := r["fields"].(map[string]any)
+			if r["level"] != level || r["logger"] == "" || fields["answer"] != int64(42) || r["call"] != int64(id) {
+				t.Errorf("the record is %v, of call %d", r, id)
+			}
+			p.finish(id)
+		}
+	}),
+	rule("output/print", "What a handler prints disturbs nothing.", func(t *trial) {
+		p := t.connect()
+		for _, text := range []string{"hello\n", "{\"kind\":\"end\",\"id\":1}\n", "no line feed", "\x00\x1b[31m\n", "\n\n\n"} {
+			p.call("conformance.print", args{"text": text, "times": int64(3)})
+			p.echo("undisturbed")
+		}
+	}),
+	rule("output/much", "Nor does a megabyte without a line feed.", func(t *trial) {
+		p := t.connect()
+		p.call("conformance.print", args{"text": strings.Repeat("=", 1024), "times": int64(1024)})
+		p.echo("undisturbed")
+	}),
+	rule("bye/idle", "After the host's bye and the end of its side an idle worker ends, with code 0.", func(t *trial) {
+		p := t.connect()
+		p.echo("before")
+		p.bye()
+		if code, signal := p.exits(); code != 0 {
+			t.Errorf("the worker exits with code %d %s", code, signal)
+		}
+	}),
+	rule("bye/running", "After bye what runs goes on to its end.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.double", nil, withInput)
+		p.item(id, int64(1))
+		p.answer(id)
+		p.send(core.Frame{Kind: core.KindBye, Name: "draining"})
+		p.item(id, int64(2))
+		if f := p.answer(id); f.Kind != core.KindItem || p.decode(f.Body) != int64(4) {
+			t.Errorf("after bye the double of 2 is %s", f.String())
+		}
+		p.end(id)
+		p.finish(id)
+	}),
+	rule("bye/open-calls", "At the end of the host's side, what still runs is ended, and the worker goes.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.wait", nil)
+		p.running(id)
+		p.bye()
+		p.exits()
+	}),
+	rule("bye/none", "When the host's side closes without a bye, the worker cancels what runs and exits after a short grace.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.wait", nil)
+		p.running(id)
+		if err := p.conn.CloseWrite(); err != nil {
+			t.Fatalf("CloseWrite: %v", err)
+		}
+		_ = p.waitEnd("the host's side has closed")
+		p.exits()
+	}),
+	rule("frame/unexpected", "A frame that the sender may not send, such as a second hello, ends the connection.", func(t *trial) {
+		for _, f := range []core.Frame{{Kind: core.KindHello, Body: []byte("{}")}, {Kind: core.KindLog}} {
+			p := t.connect()
+			p.echo("before")
+			if f.Kind == core.KindLog {
+				f.Body = p.encode(args{"level": "info", "logger": "host", "message": "a host does not log"})
+			}
+			p.send(f)
+			_ = p.waitEnd("the worker got a frame that a host may not send: " + f.Kind.String())
+		}
+	}),
+	rule("limits/items", "An item above the agreed max_frame is an error of its call alone.", func(t *trial) {
+		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
+		items, end := p.collect(p.open("conformance.count", args{"n": int64(2), "size": int64(20_000)}))
+		for _, f := range items {
+			if f.Flags&core.Failed == 0 {
+				t.Errorf("an item of %d bytes comes over a limit of 8192", f.Size())
+			}
+		}
+		if len(items) == 0 && end.Kind != core.KindError {
+			t.Errorf("the items are lost in silence: %s", end.String())
+		}
+		p.echo("it goes on")
+	}),
+	rule("end/grace", "A worker that is idle for a moment is still there.", func(t *trial) {
+		p := t.connect()
+		p.echo("before")
+		<-time.After(pause)
+		p.echo("after")
+	}),
+}

@@ -1,0 +1,24 @@
+//go:build unix
+
+package conformance
+
+import (
+	"os"
+	"syscall"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// freeze stops a worker's process, so that it reads nothing any more.
+func (t *trial) freeze(w *core.Started) {
+	if w.Process == nil {
+		t.Skipf("the worker is no process that could be frozen")
+	}
+	p, err := os.FindProcess(w.Process.PID())
+	if err == nil {
+		err = p.Signal(syscall.SIGSTOP)
+	}
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+}

@@ -1,0 +1,513 @@
+package conformance
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// peer is a host that speaks with one worker frame by frame.
+type peer struct {
+	t       *trial
+	worker  *core.Started
+	conn    core.Conn
+	codec   core.Codec
+	hello   hello
+	limit   int    // how many calls at once
+	nextID  uint64 // of our next call
+	arrived chan struct{}
+
+	mu     sync.Mutex // guards what follows
+	frames []core.Frame
+	err    error // why nothing more comes
+}
+
+// hello is the worker's.
+type hello struct {
+	Versions    []int    `json:"versions"`
+	Features    []string `json:"features"`
+	Codecs      []string `json:"codecs"`
+	MaxFrame    int      `json:"max_frame"`
+	Window      window   `json:"window"`
+	Concurrency int      `json:"concurrency"`
+	Commands    []struct {
+		Name   string `json:"name"`
+		Stream bool   `json:"stream"`
+	} `json:"commands"`
+	PID     int    `json:"pid"`
+	Runtime string `json:"runtime"`
+	Library string `json:"library"`
+	Token   string `json:"token"`
+}
+
+type window struct {
+	Items int64 `json:"items"`
+	Bytes int64 `json:"bytes"`
+}
+
+// command returns the program that workers run.
+func (t *trial) command() core.Command {
+	if t.h.Worker == nil {
+		return core.Command{}
+	}
+	cmd, err := t.h.Worker.Command()
+	if err != nil {
+		t.Fatalf("the worker: %v", err)
+	}
+	return cmd
+}
+
+// launch starts a worker whose connection nothing has read yet.
+func (t *trial) launch() *core.Started { return t.launchWith(t.h.Adapter) }
+
+// start starts a worker and begins to read.
+func (t *trial) start() *peer { return t.reading(t.launch()) }
+
+// reading begins to read what a worker sends.
+func (t *trial) reading(w *core.Started) *peer {
+	p := &peer{t: t, worker: w, conn: w.Conn, nextID: 1, arrived: make(chan struct{}, 1)}
+	go p.read()
+	return p
+}
+
+// connect starts a worker and exchanges hellos. change may change ours.
+func (t *trial) connect(change ...func(ours map[string]any)) *peer {
+	p := t.start()
+	p.receiveHello()
+	p.answerHello(change...)
+	return p
+}
+
+// granting has our hello grant so much of each direction.
+func granting(items, bytes int64) func(map[string]any) {
+	return func(ours map[string]any) { ours["window"] = window{items, bytes} }
+}
+
+func (p *peer) read() {
+	for {
+		frames, err := p.conn.Read()
+		p.mu.Lock()
+		if p.frames = append(p.frames, frames...); err != nil {
+			p.err = err
+		}
+		p.mu.Unlock()
+		select {
+		case p.arrived <- struct{}{}:
+		default:
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// take waits for the next frame that is wanted, and keeps the others for later.
+func (p *peer) take(what string, wanted func(f *core.Frame) bool) core.Frame {
+	for {
+		p.mu.Lock()
+		for i := range p.frames {
+			if wanted(&p.frames[i]) {
+				f := p.frames[i]
+				p.frames = slices.Delete(p.frames, i, i+1)
+				p.mu.Unlock()
+				return f
+			}
+		}
+		err, kept := p.err, len(p.frames)
+		p.mu.Unlock()
+		if err != nil {
+			p.t.Fatalf("%s does not come: the connection has ended: %v", what, err)
+		}
+		select {
+		case <-p.arrived:
+		case <-p.t.Context().Done():
+			p.t.Fatalf("%s does not come; of other frames there are %d: %s", what, kept, p.rest())
+		}
+	}
+}
+
+// rest describes the frames that nobody has taken.
+func (p *peer) rest() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	text := ""
+	for i := range min(len(p.frames), 5) {
+		text += p.frames[i].String() + "; "
+	}
+	return text
+}
+
+// of returns the next frame of a call.
+func (p *peer) of(id uint64) core.Frame {
+	return p.take(fmt.Sprintf("the answer to call %d", id), func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
+}
+
+func isCalls(k core.Kind) bool {
+	return k == core.KindItem || k == core.KindEnd || k == core.KindError || k == core.KindCancel || k == core.KindCredit
+}
+
+// next returns the next frame of a kind.
+func (p *peer) next(k core.Kind) core.Frame {
+	return p.take("a frame "+k.String(), func(f *core.Frame) bool { return f.Kind == k })
+}
+
+// answer returns the next frame that answers a call. In between the worker may grant credit for the input, or want no more of it.
+func (p *peer) answer(id uint64) core.Frame {
+	return p.take(fmt.Sprintf("the answer to call %d", id), func(f *core.Frame) bool {
+		return f.ID == id && isCalls(f.Kind) && f.Kind != core.KindCredit && f.Kind != core.KindCancel
+	})
+}
+
+// silent looks a moment whether a frame comes that must not.
+func (p *peer) silent(what string, unwanted func(f *core.Frame) bool) {
+	for end := time.After(pause); ; {
+		p.mu.Lock()
+		at := slices.IndexFunc(p.frames, func(f core.Frame) bool { return unwanted(&f) })
+		if at >= 0 {
+			p.t.Errorf("%s: %s", what, p.frames[at].String())
+		}
+		p.mu.Unlock()
+		if at >= 0 {
+			return
+		}
+		select {
+		case <-p.arrived:
+		case <-end:
+			return
+		}
+	}
+}
+
+// waitEnd waits until the connection has ended and returns why.
+func (p *peer) waitEnd(what string) error {
+	for {
+		p.mu.Lock()
+		err := p.err
+		p.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-p.arrived:
+		case <-p.t.Context().Done():
+			p.t.Fatalf("%s, but the connection goes on", what)
+		}
+	}
+}
+
+// ended reports whether nothing more comes.
+func (p *peer) ended() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+func (p *peer) receiveHello() core.Frame {
+	f := p.take("the worker's hello", func(*core.Frame) bool { return true })
+	switch f.Kind {
+	case core.KindHello:
+	case core.KindError:
+		p.t.Fatalf("the worker says that it can't serve: %s", f.Body)
+	default:
+		p.t.Fatalf("the worker's first frame is no hello but %s", f.String())
+	}
+	if err := json.Unmarshal(f.Body, &p.hello); err != nil {
+		p.t.Fatalf("the worker's hello is no JSON (%v): %.200q", err, f.Body)
+	}
+	for _, c := range p.worker.Codecs {
+		if slices.Contains(p.hello.Codecs, c.Name()) {
+			p.codec = c
+			break
+		}
+	}
+	if p.codec == nil {
+		p.t.Fatalf("the worker has the codecs %v, none of which is the adapter's", p.hello.Codecs)
+	}
+	if p.limit = p.hello.Concurrency; p.t.h.MaxConcurrency > 0 {
+		p.limit = min(p.limit, p.t.h.MaxConcurrency)
+	}
+	return f
+}
+
+// maxFrame is what both sides allow.
+func (p *peer) maxFrame() int {
+	n := min(p.hello.MaxFrame, core.DefaultMaxFrame)
+	if p.worker.MaxFrame > 0 {
+		n = min(n, p.worker.MaxFrame)
+	}
+	return n
+}
+
+// largest is the largest frame that a clause tries.
+func (p *peer) largest() int {
+	n := min(p.maxFrame(), 8<<20)
+	if p.t.h.MaxFrame > 0 {
+		n = min(n, p.t.h.MaxFrame)
+	}
+	return n
+}
+
+func (p *peer) answerHello(change ...func(map[string]any)) {
+	ours := map[string]any{
+		"version": 1, "features": []string{"exact-numbers"}, "codec": p.codec.Name(), "max_frame": p.maxFrame(),
+		"window": window{1024, 1 << 20}, "concurrency": p.limit, "calls": 64,
+	}
+	for _, f := range change {
+		f(ours)
+	}
+	body, err := json.Marshal(ours)
+	if err != nil {
+		p.t.Fatalf("%v", err)
+	}
+	p.send(core.Frame{Kind: core.KindHello, Body: body})
+}
+
+// send writes frames in one batch.
+func (p *peer) send(frames ...core.Frame) {
+	if err := p.conn.Write(frames); err != nil {
+		p.t.Fatalf("writing %s: %v", frames[0].String(), err)
+	}
+}
+
+// encode encodes a value with the codec that was agreed on.
+func (p *peer) encode(v any) []byte {
+	body, err := p.codec.Append(nil, v)
+	if err != nil {
+		p.t.Fatalf("encoding %.100v: %v", v, err)
+	}
+	return body
+}
+
+// decode decodes a body; one that is absent is nil.
+func (p *peer) decode(body []byte) any {
+	if len(body) == 0 {
+		return nil
+	}
+	var v any
+	if err := p.codec.Decode(body, &v); err != nil {
+		p.t.Fatalf("the worker's value can't be decoded (%v): %.200q", err, body)
+	}
+	return v
+}
+
+// remote decodes a structured error.
+func (p *peer) remote(f core.Frame) *core.RemoteError {
+	e := &core.RemoteError{}
+	if err := p.codec.Decode(f.Body, e); err != nil {
+		p.t.Fatalf("the worker's error can't be decoded (%v): %.200q", err, f.Body)
+	}
+	return e
+}
+
+type args = map[string]any
+
+// need skips the clause if the worker does not offer a command.
+func (p *peer) need(names ...string) {
+	if p.hello.Commands == nil {
+		return // it does not say
+	}
+	for _, name := range names {
+		if !p.offers(name) {
+			p.t.Skipf("the worker does not offer %s", name)
+		}
+	}
+}
+
+func (p *peer) offers(name string) bool {
+	for _, c := range p.hello.Commands {
+		if c.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// exact skips the clause if the worker does not announce exact-numbers.
+func (p *peer) exact() {
+	if !slices.Contains(p.hello.Features, "exact-numbers") {
+		p.t.Skipf("the worker does not announce exact-numbers")
+	}
+}
+
+// several skips the clause if the worker does not take n calls at once.
+func (p *peer) several(n int) {
+	if p.limit < n {
+		p.t.Skipf("the worker takes %d calls at once", p.limit)
+	}
+}
+
+// prepare makes a call frame with the next id.
+func (p *peer) prepare(command string, a any, change ...func(f *core.Frame)) core.Frame {
+	p.need(command)
+	f := core.Frame{Kind: core.KindCall, ID: p.nextID, Name: command, Flags: core.NoInput}
+	p.nextID += 2
+	if a != nil {
+		f.Body = p.encode(a)
+	}
+	for _, c := range change {
+		c(&f)
+	}
+	return f
+}
+
+// open opens a call and returns its id.
+func (p *peer) open(command string, a any, change ...func(f *core.Frame)) uint64 {
+	f := p.prepare(command, a, change...)
+	p.send(f)
+	return f.ID
+}
+
+func withInput(f *core.Frame) { f.Flags = 0 }
+
+func inSession(id string) func(*core.Frame) { return func(f *core.Frame) { f.Session = id } }
+
+// finish returns what a call without items ends with.
+func (p *peer) finish(id uint64) any {
+	f := p.answer(id)
+	if f.Kind == core.KindError {
+		p.t.Fatalf("call %d ends with the error %q", id, p.remote(f).Traceback())
+	}
+	if f.Kind != core.KindEnd {
+		p.t.Fatalf("call %d is answered by %s", id, f.String())
+	}
+	return p.decode(f.Body)
+}
+
+// call makes a call and returns its result.
+func (p *peer) call(command string, a any, change ...func(f *core.Frame)) any {
+	return p.finish(p.open(command, a, change...))
+}
+
+// echo sees whether the connection still works.
+func (p *peer) echo(v any) {
+	if got := p.call("conformance.echo", args{"value": v}); !reflect.DeepEqual(got, v) {
+		p.t.Fatalf("an echo of %#v is %#v", v, got)
+	}
+}
+
+// fails returns the error that a call ends with.
+func (p *peer) fails(id uint64) (*core.RemoteError, core.Flags) {
+	f := p.answer(id)
+	if f.Kind != core.KindError {
+		p.t.Fatalf("call %d should end with an error, but %s comes", id, f.String())
+	}
+	return p.remote(f), f.Flags
+}
+
+// collect takes a stream to its end, granting credit for each item.
+func (p *peer) collect(id uint64) (items []core.Frame, end core.Frame) {
+	for {
+		f := p.answer(id)
+		if f.Kind != core.KindItem {
+			return items, f
+		}
+		items = append(items, f)
+		p.grant(id, 1, int64(len(f.Body)))
+	}
+}
+
+// integers takes a stream of integers to its normal end.
+func (p *peer) integers(id uint64) (all []int64, result any) {
+	items, end := p.collect(id)
+	for i := range items {
+		n, ok := p.decode(items[i].Body).(int64)
+		if !ok || items[i].Flags != 0 {
+			p.t.Fatalf("an item is no integer but %s", items[i].String())
+		}
+		all = append(all, n)
+	}
+	if end.Kind != core.KindEnd {
+		p.t.Fatalf("the stream ends with %s", end.String())
+	}
+	return all, p.decode(end.Body)
+}
+
+func (p *peer) grant(id uint64, items, bytes int64) {
+	p.send(core.Frame{Kind: core.KindCredit, ID: id, Items: items, Bytes: bytes})
+}
+
+func (p *peer) item(id uint64, v any) {
+	p.send(core.Frame{Kind: core.KindItem, ID: id, Body: p.encode(v)})
+}
+
+func (p *peer) cancel(id uint64) {
+	p.send(core.Frame{Kind: core.KindCancel, ID: id, Name: "no longer wanted"})
+}
+
+func (p *peer) end(id uint64) { p.send(core.Frame{Kind: core.KindEnd, ID: id}) }
+
+// ping sends a ping and returns its answer.
+func (p *peer) ping(id uint64) core.Frame {
+	p.send(core.Frame{Kind: core.KindPing, ID: id})
+	return p.pong(id)
+}
+
+func (p *peer) pong(id uint64) core.Frame {
+	return p.take(fmt.Sprintf("the answer to ping %d", id), func(f *core.Frame) bool { return f.Kind == core.KindPong && f.ID == id })
+}
+
+// running waits until the worker says that it runs the call.
+func (p *peer) running(id uint64) {
+	for n := uint64(1 << 40); ; n++ {
+		pong := p.ping(n)
+		var body struct {
+			Running []struct {
+				ID uint64 `json:"id"`
+			} `json:"running"`
+		}
+		if err := p.codec.Decode(pong.Body, &body); err != nil {
+			p.t.Fatalf("the body of a pong can't be decoded (%v): %.200q", err, pong.Body)
+		}
+		for _, c := range body.Running {
+			if c.ID == id {
+				return
+			}
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-p.t.Context().Done():
+			p.t.Fatalf("no pong says that call %d is running; the latest is %.200q", id, pong.Body)
+		}
+	}
+}
+
+// within fails if f takes longer than what has to happen at once may take.
+func (t *trial) within(what string, f func()) {
+	begin := time.Now()
+	f()
+	if took := time.Since(begin); took > atOnce {
+		t.Errorf("%s took %s", what, took)
+	}
+}
+
+// bye ends the worker in peace.
+func (p *peer) bye() {
+	p.send(core.Frame{Kind: core.KindBye, Name: "closing"})
+	if err := p.conn.CloseWrite(); err != nil {
+		p.t.Fatalf("CloseWrite: %v", err)
+	}
+	if err := p.waitEnd("the host has said bye and closed its side"); !errors.Is(err, io.EOF) {
+		p.t.Errorf("after bye Read should return io.EOF, not %v", err)
+	}
+}
+
+// exits waits for the worker's process and returns how it ended.
+func (p *peer) exits() (code int, signal string) {
+	if p.worker.Process == nil {
+		p.t.Skipf("the worker is no process of this host")
+	}
+	select {
+	case <-p.worker.Process.Done():
+	case <-p.t.Context().Done():
+		p.t.Fatalf("the worker's process goes on")
+	}
+	code, signal, _ = p.worker.Process.Exit()
+	return code, signal
+}

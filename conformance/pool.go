@@ -1,0 +1,467 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// poolClauses is what callers get of a pool on the adapter and the worker.
+var poolClauses = []clause{
+	rule("pool/execute", "Execute returns the result, decoded; its error is a *CallError that says what happened where.", func(t *trial) {
+		p := t.open(core.Options{})
+		if got, err := core.Execute[string](t.Context(), p, "conformance.echo", args{"value": "v"}); got != "v" || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+		_, err := core.Execute[any](t.Context(), p, "conformance.fail", args{"message": "as asked"})
+		var call *core.CallError
+		var remote *core.RemoteError
+		if !errors.As(err, &call) || call.Command != "conformance.fail" || call.Worker == "" || call.Adapter == "" || !call.MayHaveRun {
+			t.Errorf("the error is %#v", err)
+		}
+		if !errors.As(err, &remote) || remote.Message != "as asked" {
+			t.Errorf("the handler's error is not in it: %v", err)
+		}
+	}),
+	rule("pool/stream", "ExecuteStream yields every item in order, failed ones as *ItemError, and Result has the generator's return value.", func(t *trial) {
+		p := t.open(core.Options{WindowItems: 5})
+		var result struct {
+			Sent int `json:"sent"`
+		}
+		n := 0
+		for v, err := range core.ExecuteStream[int](t.Context(), p, "conformance.count", args{"n": 100}, core.Result(&result)) {
+			if err != nil || v != n {
+				t.Fatalf("item %d is %d, %v", n, v, err)
+			}
+			n++
+		}
+		if n != 100 || result.Sent != 100 {
+			t.Errorf("%d items and the result %+v", n, result)
+		}
+		var failed []int64
+		for _, err := range core.ExecuteStream[int](t.Context(), p, "conformance.mixed", args{"n": 5}) {
+			var item *core.ItemError
+			if errors.As(err, &item) {
+				failed = append(failed, item.Index)
+			} else if err != nil {
+				t.Fatalf("%v", err)
+			}
+		}
+		if !slices.Equal(failed, []int64{1, 3}) {
+			t.Errorf("the failed items are %v", failed)
+		}
+	}),
+	rule("pool/input", "Input streams values to the handler.", func(t *trial) {
+		p := t.open(core.Options{})
+		numbers := make([]int, 2500)
+		want := 0
+		for i := range numbers {
+			numbers[i], want = i, want+i
+		}
+		if got, err := core.Execute[int](t.Context(), p, "conformance.sum", nil, core.Input(slices.Values(numbers))); got != want || err != nil {
+			t.Errorf("the sum is %d, not %d; %v", got, want, err)
+		}
+	}),
+	rule("pool/functions", "Workers call Options.Functions, one result or a stream.", func(t *trial) {
+		p := t.open(core.Options{Functions: map[string]core.Function{
+			"host.twice": core.Func(func(_ context.Context, n int) (int, error) { return 2 * n, nil }),
+			"host.three": core.StreamFunc(func(context.Context, any) iter.Seq2[string, error] {
+				return func(yield func(string, error) bool) {
+					_ = yield("a", nil) && yield("b", nil) && yield("c", nil)
+				}
+			}),
+		}})
+		t.offered(p, "conformance.callback", "conformance.callbacks")
+		if got, err := core.Execute[int](t.Context(), p, "conformance.callback", args{"name": "host.twice", "value": 21}); got != 42 || err != nil {
+			t.Errorf("%d, %v", got, err)
+		}
+		if got, err := core.Execute[[]string](t.Context(), p, "conformance.callbacks", args{"name": "host.three", "value": nil}); !slices.Equal(got, []string{"a", "b", "c"}) || err != nil {
+			t.Errorf("%v, %v", got, err)
+		}
+	}),
+	rule("pool/session", "The calls of a session go to one worker, which keeps its state.", func(t *trial) {
+		p := t.open(core.Options{Size: 2})
+		if err := p.WaitReady(t.Context(), 0); err != nil {
+			t.Fatalf("%v", err)
+		}
+		s := p.Session("mine")
+		if _, err := core.Execute[any](t.Context(), s, "conformance.remember", args{"value": "kept"}); err != nil {
+			t.Fatalf("%v", err)
+		}
+		for range 6 {
+			if got, err := core.Execute[any](t.Context(), s, "conformance.remember", nil); got != "kept" || err != nil {
+				t.Errorf("%v, %v", got, err)
+			}
+		}
+	}),
+	rule("cancel/caller", "A call whose context ends returns at once, with the context's error, and its slot comes back.", func(t *trial) {
+		p := t.open(core.Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(50*time.Millisecond, cancel)
+		t.within("a cancelled call", func() {
+			if _, err := core.Execute[any](ctx, p, "conformance.wait", nil); !errors.Is(err, context.Canceled) {
+				t.Errorf("the error is %v", err)
+			}
+		})
+		t.within("the call after it", func() { t.poolEcho(p) })
+	}),
+	rule("cancel/deadline", "A call whose time is up returns context.DeadlineExceeded.", func(t *trial) {
+		p := t.open(core.Options{CallTimeout: 60 * time.Millisecond})
+		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // the trial's own has a deadline, which would count instead
+		defer context.AfterFunc(t.Context(), cancel)()
+		defer cancel()
+		if _, err := core.Execute[any](ctx, p, "conformance.wait", nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the error is %v", err)
+		}
+		if got, err := core.Execute[any](ctx, p, "conformance.echo", "no limit", core.Timeout(-1)); got != "no limit" || err != nil {
+			t.Errorf("%v, %v", got, err)
+		}
+	}),
+	rule("cancel/abandoned", "Breaking out of a stream cancels it, and its slot comes back.", func(t *trial) {
+		p := t.open(core.Options{WindowItems: 2, CancelGrace: time.Hour}) // so that it comes back by itself, or not at all
+		for range 5 {
+			for _, err := range core.ExecuteStream[int](t.Context(), p, "conformance.count", args{"n": 1_000_000}) {
+				if err != nil {
+					t.Fatalf("%v", err)
+				}
+				break
+			}
+			t.poolEcho(p)
+		}
+	}),
+	rule("queue/waits", "Callers beyond the slots wait their turn.", func(t *trial) {
+		p := t.open(core.Options{})
+		var callers sync.WaitGroup
+		for i := range 50 {
+			callers.Go(func() {
+				if got, err := core.Execute[int](t.Context(), p, "conformance.echo", args{"value": i}); got != i || err != nil {
+					t.Errorf("caller %d gets %d, %v", i, got, err)
+				}
+			})
+		}
+		callers.Wait()
+	}),
+	rule("queue/saturated", "When the queue is full a caller gets ErrSaturated at once, and its call did not run.", func(t *trial) {
+		p := t.open(core.Options{Queue: -1, Concurrency: 1})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		waited := make(chan struct{})
+		go func() {
+			defer close(waited)
+			_, _ = core.Execute[any](ctx, p, "conformance.wait", nil) // cancelled below
+		}()
+		t.until("the only slot is taken", func() bool { return p.Stats().Running == 1 })
+		_, err := core.Execute[any](t.Context(), p, "conformance.echo", args{"value": 1})
+		if !errors.Is(err, core.ErrSaturated) || core.MayHaveRun(err) {
+			t.Errorf("the error is %v", err)
+		}
+		cancel()
+		<-waited
+	}),
+	rule("queue/deadline", "Waiting counts: a caller whose time is up in the queue gets context.DeadlineExceeded, and its call does not run.", func(t *trial) {
+		p := t.open(core.Options{Concurrency: 1})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		waited := make(chan struct{})
+		go func() {
+			defer close(waited)
+			_, _ = core.Execute[any](ctx, p, "conformance.wait", nil) // cancelled below
+		}()
+		t.until("the only slot is taken", func() bool { return p.Stats().Running == 1 })
+		_, err := core.Execute[any](t.Context(), p, "conformance.echo", nil, core.Timeout(50*time.Millisecond))
+		if !errors.Is(err, context.DeadlineExceeded) || core.MayHaveRun(err) {
+			t.Errorf("the error is %v", err)
+		}
+		cancel()
+		<-waited
+	}),
+	rule("loss/once", "When a worker ends, each call that was with it gets ErrWorkerLost once, at once, with an obituary, and may have run.", func(t *trial) {
+		p := t.open(core.Options{CallTimeout: -1})
+		t.offered(p, "conformance.exit")
+		slots := p.Workers()[0].Info().Slots
+		var callers sync.WaitGroup
+		check := func(err error) {
+			var o *core.Obituary
+			if !errors.Is(err, core.ErrWorkerLost) || !errors.As(err, &o) || !core.MayHaveRun(err) {
+				t.Errorf("the error is %v", err)
+			}
+		}
+		for range slots - 1 {
+			callers.Go(func() {
+				_, err := core.Execute[any](t.Context(), p, "conformance.wait", nil)
+				check(err)
+			})
+		}
+		t.until("the others run", func() bool { return p.Stats().Running == slots-1 })
+		t.within("the loss", func() {
+			_, err := core.Execute[any](t.Context(), p, "conformance.exit", args{"code": 7})
+			check(err)
+			var o *core.Obituary
+			if errors.As(err, &o) && o.PID != 0 && o.ExitCode != 7 {
+				t.Errorf("the obituary says %v", o)
+			}
+			callers.Wait()
+		})
+	}),
+	rule("loss/replaced", "A lost worker is replaced, and the pool goes on.", func(t *trial) {
+		p := t.open(core.Options{})
+		t.offered(p, "conformance.exit")
+		t.poolEcho(p)
+		_, _ = core.Execute[any](t.Context(), p, "conformance.exit", args{"code": 1}) // is lost
+		t.poolEcho(p)
+		if s := p.Stats(); s.Lost != 1 || s.Restarts != 1 {
+			t.Errorf("Stats says that %d workers were lost and %d replaced", s.Lost, s.Restarts)
+		}
+	}),
+	rule("loss/session", "After the loss of its worker a session's next call gets ErrSessionLost, never fresh state, until Close.", func(t *trial) {
+		p := t.open(core.Options{})
+		t.offered(p, "conformance.exit")
+		s := p.Session("mine")
+		_, _ = core.Execute[any](t.Context(), s, "conformance.remember", args{"value": "gone"})
+		_, _ = core.Execute[any](t.Context(), s, "conformance.exit", args{"code": 1}) // is lost
+		t.until("the loss is known", func() bool { return p.Stats().Lost == 1 })
+		if _, err := core.Execute[any](t.Context(), s, "conformance.remember", nil); !errors.Is(err, core.ErrSessionLost) || core.MayHaveRun(err) {
+			t.Errorf("the error is %v", err)
+		}
+		s.Close()
+		if got, err := core.Execute[any](t.Context(), s, "conformance.context", nil); err != nil {
+			t.Errorf("a new session gets %v, %v", got, err)
+		}
+	}),
+	rule("start/reason", "Open returns an error that names the program and what happened if no worker can be started.", func(t *trial) {
+		if t.h.Worker == nil {
+			t.Skipf("the adapter launches no program")
+		}
+		cmd := t.command()
+		cmd.Path += "-that-is-not-there"
+		p, err := core.Open(t.Context(), t.h.Adapter, cmd, quiet())
+		if err == nil {
+			_ = p.Close()
+		}
+		var start *core.StartError
+		if !errors.As(err, &start) || !strings.Contains(err.Error(), "-that-is-not-there") {
+			t.Errorf("the error is %v", err)
+		}
+	}),
+	rule("close/calls", "Close ends every call with ErrClosed, and later ones get it too.", func(t *trial) {
+		p := t.open(core.Options{CallTimeout: -1})
+		result := make(chan error, 1)
+		go func() {
+			_, err := core.Execute[any](t.Context(), p, "conformance.wait", nil)
+			result <- err
+		}()
+		t.until("the call runs", func() bool { return p.Stats().Running == 1 })
+		t.within("Close", func() {
+			if err := p.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+			if err := <-result; !errors.Is(err, core.ErrClosed) {
+				t.Errorf("the call gets %v", err)
+			}
+		})
+		if _, err := core.Execute[any](t.Context(), p, "conformance.echo", nil); !errors.Is(err, core.ErrClosed) || core.MayHaveRun(err) {
+			t.Errorf("a later call gets %v", err)
+		}
+	}),
+	rule("close/nothing-left", "After Close nothing of the pool is left: no goroutine and no descriptor.", func(t *trial) {
+		cycle := func() {
+			p := t.open(core.Options{Size: 2})
+			t.poolEcho(p)
+			if err := p.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		}
+		cycle() // what is made once for all pools may stay
+		goroutines, files := runtime.NumGoroutine(), descriptors()
+		for range 3 {
+			cycle()
+		}
+		t.settles("goroutines", goroutines, runtime.NumGoroutine)
+		t.settles("descriptors", files, descriptors)
+	}),
+	rule("close/shutdown", "Shutdown lets running calls end first.", func(t *trial) {
+		p := t.open(core.Options{})
+		input := make(chan int)
+		give := func(v int) {
+			select {
+			case input <- v:
+			case <-t.Context().Done():
+				t.Fatalf("nobody takes the input")
+			}
+		}
+		result := make(chan error, 1)
+		go func() {
+			values := func(yield func(int) bool) {
+				for {
+					select {
+					case v, ok := <-input:
+						if !ok || !yield(v) {
+							return
+						}
+					case <-t.Context().Done():
+						return
+					}
+				}
+			}
+			sum, err := core.Execute[int](t.Context(), p, "conformance.sum", nil, core.Input(values))
+			if err == nil && sum != 3 {
+				err = fmt.Errorf("the sum is %d", sum)
+			}
+			result <- err
+		}()
+		give(1)
+		ended := make(chan error, 1)
+		go func() { ended <- p.Shutdown(t.Context()) }()
+		select {
+		case err := <-ended:
+			t.Errorf("Shutdown returned while a call was running: %v", err)
+		case <-time.After(pause):
+		}
+		give(2)
+		close(input)
+		if err := <-result; err != nil {
+			t.Errorf("the running call gets %v", err)
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	}),
+	rule("stats/adapter", "Stats and Info say which adapter each worker runs on, and why an earlier one was refused.", func(t *trial) {
+		p := t.open(core.Options{})
+		names := strings.Split(t.h.Adapter.Name(), ",")
+		w := p.Stats().Workers[0]
+		at := slices.Index(names, w.Adapter)
+		if at < 0 || len(w.Refused) != at || w.State != "ready" {
+			t.Errorf("of %v worker 0 runs on %q, and %d were refused; it is %s", names, w.Adapter, len(w.Refused), w.State)
+		}
+		for _, r := range w.Refused {
+			if r.Err == nil {
+				t.Errorf("%s was refused without a reason", r.Adapter)
+			}
+		}
+	}),
+	rule("stats/health", "Worker.Health asks the worker, also while it is busy.", func(t *trial) {
+		p := t.open(core.Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		waited := make(chan struct{})
+		go func() {
+			defer close(waited)
+			_, _ = core.Execute[any](ctx, p, "conformance.wait", nil) // cancelled below
+		}()
+		t.until("Health shows the call", func() bool {
+			h, err := p.Workers()[0].Health(t.Context())
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			return len(h.Running) == 1 && h.Running[0].Name == "conformance.wait"
+		})
+		cancel()
+		<-waited
+	}),
+	rule("log/arrives", "A worker's log records reach the pool's logger, with level, logger, message and fields.", func(t *trial) {
+		logged := &sink{}
+		p := t.open(core.Options{Logger: hclog.New(&hclog.LoggerOptions{Output: logged, Level: hclog.Debug})})
+		t.offered(p, "conformance.log")
+		if _, err := core.Execute[any](t.Context(), p, "conformance.log", args{"level": "warn", "message": "look here"}); err != nil {
+			t.Fatalf("%v", err)
+		}
+		t.until("the record is logged", func() bool {
+			line := logged.line("look here")
+			return strings.Contains(line, "[WARN]") && strings.Contains(line, "answer=42") && strings.Contains(line, "worker=0")
+		})
+	}),
+	rule("log/output", "What a worker prints reaches the pool's logger.", func(t *trial) {
+		logged := &sink{}
+		p := t.open(core.Options{Logger: hclog.New(&hclog.LoggerOptions{Output: logged, Level: hclog.Debug})})
+		t.offered(p, "conformance.print")
+		if p.Stats().Workers[0].PID == 0 || t.h.Worker == nil {
+			t.Skipf("the worker is no process of this host, so nobody captures what it prints")
+		}
+		if _, err := core.Execute[any](t.Context(), p, "conformance.print", args{"text": "plain words\n", "times": 1}); err != nil {
+			t.Fatalf("%v", err)
+		}
+		t.until("it is logged", func() bool { return logged.line("plain words") != "" })
+	}),
+}
+
+// open opens a pool of one worker if o does not say otherwise.
+func (t *trial) open(o core.Options) *core.Pool {
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	if o.Size == 0 {
+		o.Size = 1
+	}
+	p, err := core.Open(t.Context(), t.h.Adapter, t.command(), &o)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return p
+}
+
+func (t *trial) poolEcho(p *core.Pool) {
+	if got, err := core.Execute[string](t.Context(), p, "conformance.echo", args{"value": "still there"}); got != "still there" || err != nil {
+		t.Fatalf("an echo is %q, %v", got, err)
+	}
+}
+
+// offered skips the clause if the workers do not offer a command.
+func (t *trial) offered(p *core.Pool, names ...string) {
+	listed := p.Workers()[0].Info().Commands
+	for _, name := range names {
+		if listed != nil && !slices.ContainsFunc(listed, func(c core.CommandInfo) bool { return c.Name == name }) {
+			t.Skipf("the worker does not offer %s", name)
+		}
+	}
+}
+
+// until waits for what only another goroutine or process can bring about.
+func (t *trial) until(what string, ok func() bool) {
+	for !ok() {
+		select {
+		case <-time.After(2 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatalf("it never happens that %s", what)
+		}
+	}
+}
+
+// sink keeps what is logged.
+type sink struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *sink) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(b)
+}
+
+// line returns the first line that has the text, or "".
+func (s *sink) line(text string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for line := range strings.Lines(s.b.String()) {
+		if strings.Contains(line, text) {
+			return line
+		}
+	}
+	return ""
+}

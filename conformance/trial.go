@@ -1,0 +1,148 @@
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+)
+
+// clause is a rule and what checks it.
+type clause struct {
+	Clause
+	check func(t *trial)
+}
+
+// rule makes a clause of the table that it stands in.
+func rule(name, sentence string, check func(t *trial)) clause {
+	return clause{Clause{Name: name, Sentence: sentence}, check}
+}
+
+// T is what a clause needs of whoever runs it. *testing.T has it too. Fatalf and Skipf end the goroutine that calls them, which is the
+// clause's own; Errorf may be called from any.
+type T interface {
+	Context() context.Context // ends when the clause's time is up
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Skipf(format string, args ...any)
+	Cleanup(func())
+}
+
+// trial is one clause being checked.
+type trial struct {
+	T
+	h *Harness
+}
+
+// atOnce is how long what has to happen at once may take on a machine that has other things to do.
+const atOnce = 10 * time.Second
+
+// pause is how long to look whether something happens that must not. That it did not is no proof; that it did is one.
+const pause = 150 * time.Millisecond
+
+// recorder is the T of a run.
+type recorder struct {
+	ctx context.Context
+
+	mu       sync.Mutex // guards what follows
+	reasons  []string
+	failed   bool
+	skipped  bool
+	cleanups []func()
+}
+
+func (r *recorder) Context() context.Context { return r.ctx }
+
+func (r *recorder) say(failed, skipped bool, format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.reasons) < 10 {
+		r.reasons = append(r.reasons, fmt.Sprintf(format, args...))
+	}
+	r.failed, r.skipped = r.failed || failed, r.skipped || skipped
+}
+
+func (r *recorder) Errorf(format string, args ...any) { r.say(true, false, format, args...) }
+
+func (r *recorder) Fatalf(format string, args ...any) {
+	r.say(true, false, format, args...)
+	runtime.Goexit()
+}
+
+func (r *recorder) Skipf(format string, args ...any) {
+	r.say(false, true, format, args...)
+	runtime.Goexit()
+}
+
+func (r *recorder) Cleanup(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cleanups = append(r.cleanups, f)
+}
+
+// cleanUp does what was put off, the latest first, whatever becomes of it.
+func (r *recorder) cleanUp() {
+	r.mu.Lock()
+	todo := r.cleanups
+	r.cleanups = nil
+	r.mu.Unlock()
+	for _, f := range slices.Backward(todo) {
+		f()
+	}
+}
+
+// run checks the clause once.
+func (c clause) run(ctx context.Context, h *Harness) Result {
+	limit := h.TimeLimit
+	if limit == 0 {
+		limit = 30 * time.Second
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the clause has not ended within %s", limit))
+	defer cancel()
+	rec := &recorder{ctx: ctx}
+	begin := time.Now()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer rec.cleanUp()
+		defer func() {
+			if p := recover(); p != nil {
+				rec.Errorf("panic: %v\n%s", p, debug.Stack())
+			}
+		}()
+		c.check(&trial{rec, h})
+	}()
+	var dump string
+	select {
+	case <-done:
+	case <-ctx.Done():
+		// What waits for ctx ends now and says what it waited for; what does not is shown by the dump.
+		buf := make([]byte, 1<<20)
+		dump = string(buf[:runtime.Stack(buf, true)])
+		select {
+		case <-done:
+		case <-time.After(limit):
+			rec.Errorf("and it does not even end when it is told to")
+			rec.cleanUp() // perhaps that unblocks it
+		}
+		rec.Errorf("%v", context.Cause(ctx))
+	}
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	r := Result{Clause: c.Clause, Outcome: Passed, Reasons: slices.Clone(rec.reasons), Dump: dump, Took: time.Since(begin)}
+	why, known := h.Known[c.Name]
+	switch {
+	case rec.failed && known:
+		r.Outcome = Known
+	case rec.failed:
+		r.Outcome = Failed
+	case rec.skipped:
+		r.Outcome = Skipped
+	case known:
+		r.Outcome, r.Reasons = Failed, []string{fmt.Sprintf("it is listed as a known failure (%s), but it passes: take it off the list", why)}
+	}
+	return r
+}

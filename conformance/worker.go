@@ -1,0 +1,475 @@
+package conformance
+
+import (
+	"bytes"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// commands are what docs/protocol.md wants of a worker that is tested, under "Conformance".
+var commands = []string{
+	"conformance.echo", "conformance.count", "conformance.mixed", "conformance.fail", "conformance.wait", "conformance.sum", "conformance.double",
+	"conformance.first", "conformance.context", "conformance.remember", "conformance.callback", "conformance.callbacks", "conformance.log",
+	"conformance.print", "conformance.exit", "conformance.unsendable",
+}
+
+// helloClauses is what a worker says first.
+var helloClauses = []clause{
+	rule("hello/first", "The worker sends hello first; until the host's own has come it sends nothing else.", func(t *trial) {
+		p := t.start()
+		p.receiveHello()
+		p.silent("before the host's hello comes", func(*core.Frame) bool { return true })
+		p.answerHello()
+		p.echo("and then it serves")
+	}),
+	rule("hello/version", "A worker's hello lists every protocol version that it speaks, 1 among them.", func(t *trial) {
+		p := t.start()
+		p.receiveHello()
+		if !slices.Contains(p.hello.Versions, 1) {
+			t.Errorf("the versions are %v", p.hello.Versions)
+		}
+	}),
+	rule("hello/limits", "The window, max_frame and concurrency of a hello are limits that a call can pass: at least 1 item and byte, 4096 bytes and one call.", func(t *trial) {
+		p := t.start()
+		p.receiveHello()
+		if h := p.hello; h.Window.Items < 1 || h.Window.Bytes < 1 || h.MaxFrame < 4096 || h.Concurrency < 1 {
+			t.Errorf("window %+v, max_frame %d, concurrency %d", h.Window, h.MaxFrame, h.Concurrency)
+		}
+	}),
+	rule("hello/codecs", "A hello names the worker's codecs, one of which is the adapter's.", func(t *trial) { t.start().receiveHello() }),
+	rule("hello/identity", "A hello says pid, runtime and library.", func(t *trial) {
+		p := t.start()
+		p.receiveHello()
+		if p.hello.PID < 1 || p.hello.Runtime == "" || p.hello.Library == "" {
+			t.Errorf("pid %d, runtime %q, library %q", p.hello.PID, p.hello.Runtime, p.hello.Library)
+		}
+	}),
+	rule("hello/commands", "A hello lists the worker's commands, and which of them stream, or says null if it can't list them.", func(t *trial) {
+		p := t.connect()
+		if p.hello.Commands == nil {
+			return
+		}
+		if !p.offers("conformance.echo") {
+			t.Errorf("the worker does not offer conformance.echo; a worker to be tested has the commands that docs/protocol.md lists under Conformance")
+		}
+		streams := []string{"conformance.count", "conformance.mixed", "conformance.double"}
+		seen := map[string]bool{}
+		for _, c := range p.hello.Commands {
+			if c.Name == "" || seen[c.Name] {
+				t.Errorf("the command %q is listed twice, or has no name", c.Name)
+			}
+			seen[c.Name] = true
+			if slices.Contains(commands, c.Name) && c.Stream != slices.Contains(streams, c.Name) {
+				t.Errorf("%s is listed with stream %t", c.Name, c.Stream)
+			}
+		}
+		for name := range seen {
+			if strings.HasPrefix(name, "conformance.") && !slices.Contains(commands, name) {
+				t.Errorf("%s is no command of the suite's", name)
+			}
+		}
+	}),
+	rule("hello/unknown", "Fields and features of a hello that are unknown are ignored.", func(t *trial) {
+		p := t.connect(func(ours map[string]any) {
+			ours["features"], ours["weather"] = []string{"exact-numbers", "telepathy"}, args{"sun": true}
+		})
+		p.echo("hello")
+	}),
+}
+
+// callClauses is calls with one result, what they ask of the host, and their errors.
+var callClauses = []clause{
+	rule("call/result", "A unary call is answered by one end, whose body is the result.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.echo", args{"value": "v"})
+		if f := p.of(id); f.Kind != core.KindEnd || f.Flags != 0 || p.decode(f.Body) != "v" {
+			t.Errorf("the answer is %s", f.String())
+		}
+		p.silent("after its end comes", func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
+	}),
+	rule("call/arguments", "The argument is one value: a map becomes the handler's keyword arguments, nil none, anything else its one positional argument.", func(t *trial) {
+		p := t.connect()
+		for _, c := range []struct{ argument, want any }{
+			{args{"value": "by name"}, "by name"}, {"by place", "by place"}, {[]any{"a", "list"}, []any{"a", "list"}}, {nil, nil},
+			{args{"value": args{"value": "a map"}}, args{"value": "a map"}},
+		} {
+			if got := p.call("conformance.echo", c.argument); !reflect.DeepEqual(got, c.want) {
+				t.Errorf("an echo of the argument %#v is %#v", c.argument, got)
+			}
+		}
+	}),
+	rule("call/wrong-arguments", "Arguments that the handler does not take are an error of that call, not a hang.", func(t *trial) {
+		p := t.connect()
+		if e, _ := p.fails(p.open("conformance.fail", args{"no_such_argument": "x"})); e.Type == "" {
+			t.Errorf("the error has no type: %+v", e)
+		}
+		p.echo("it goes on")
+	}),
+	rule("call/unknown", "A call of an unknown command is answered by an error of the type UnknownCommand with not-started.", func(t *trial) {
+		p := t.connect()
+		e, flags := p.fails(p.openNamed("conformance.no-such-command"))
+		if e.Type != "UnknownCommand" || flags&core.NotStarted == 0 || !strings.Contains(e.Message, "no-such-command") {
+			t.Errorf("the error is %q, its flags %d", e, flags)
+		}
+		p.echo("it goes on")
+	}),
+	rule("call/undecodable", "A body that can't be decoded is an error of its call alone, of the type BadArguments.", func(t *trial) {
+		p := t.connect()
+		bad := hostile(p.codec.Name(), 5000)
+		bodies := append(append(bad.wrong, bad.claims...), bad.deep)
+		if len(bodies) == 1 {
+			t.Skipf("the suite knows no bad bodies of the codec %s", p.codec.Name())
+		}
+		for _, body := range bodies {
+			if bytes.ContainsAny(body, "\n\t") {
+				continue
+			}
+			id := p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = body })
+			if e, _ := p.fails(id); e.Type != "BadArguments" {
+				t.Errorf("the body %.40q ends the call with %q", body, e)
+			}
+		}
+		p.echo("it goes on")
+	}),
+	rule("call/at-once", "The worker takes as many calls at once as its hello says.", func(t *trial) {
+		p := t.connect()
+		p.several(2)
+		var ids []uint64
+		for range p.limit {
+			ids = append(ids, p.open("conformance.wait", nil))
+		}
+		for _, id := range ids {
+			p.running(id)
+		}
+		for _, id := range ids {
+			p.cancel(id)
+		}
+		for _, id := range ids {
+			p.fails(id)
+		}
+		p.echo("it goes on")
+	}),
+	rule("call/ids", "Each call is answered under its own id, whichever order the answers come in.", func(t *trial) {
+		p := t.connect()
+		var ids []uint64
+		const n = 40
+		for i := range n {
+			ids = append(ids, p.open("conformance.echo", args{"value": int64(i)}))
+			if len(ids)%p.limit == 0 || i == n-1 {
+				for k, id := range ids {
+					if want := int64(i - len(ids) + 1 + k); p.finish(id) != want {
+						t.Fatalf("call %d has another call's result, not %d", id, want)
+					}
+				}
+				ids = nil
+			}
+		}
+	}),
+	rule("call/ended", "A frame for a call that has ended is dropped in silence.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.echo", args{"value": "done"})
+		p.finish(id)
+		p.cancel(id)
+		p.grant(id, 1, 1)
+		p.end(id)
+		p.item(id, "late")
+		p.echo("it goes on")
+		p.silent("an ended call is answered", func(f *core.Frame) bool { return f.ID == id })
+	}),
+	rule("call/never-was", "A frame for an id that never was is a protocol error and ends the connection.", func(t *trial) {
+		for _, id := range []uint64{1001, 1002} {
+			p := t.connect()
+			p.echo("before")
+			p.cancel(id)
+			_ = p.waitEnd("a frame for a call that never was has come")
+		}
+	}),
+	rule("call/id-order", "The ids of one side strictly increase: a call with a lower id, or one of the other side's, ends the connection.", func(t *trial) {
+		for _, id := range []uint64{1, 8} {
+			p := t.connect()
+			p.nextID = 5
+			p.echo("before")
+			f := p.prepare("conformance.echo", args{"value": "wrong id"})
+			f.ID = id
+			p.send(f)
+			_ = p.waitEnd("a call with a wrong id has come")
+			p.silent("a call with a wrong id is answered", func(f *core.Frame) bool { return f.ID == id && f.Kind == core.KindEnd })
+		}
+	}),
+	rule("call/metadata", "Metadata reaches the handler, and a call without any has none.", func(t *trial) {
+		p := t.connect()
+		withMeta := func(f *core.Frame) { f.Meta = map[string]string{"trace": "abc"} }
+		for _, c := range []struct {
+			change func(*core.Frame)
+			want   any
+		}{{withMeta, args{"trace": "abc"}}, {func(*core.Frame) {}, args{}}} {
+			got, _ := p.call("conformance.context", nil, c.change).(map[string]any)
+			if !reflect.DeepEqual(got["metadata"], c.want) {
+				t.Errorf("the metadata is %#v, not %#v", got["metadata"], c.want)
+			}
+		}
+	}),
+	rule("call/describe", "A worker that lists snakepit.describe returns a list of its commands, each with name and stream, from it.", func(t *trial) {
+		p := t.connect()
+		if !p.offers("snakepit.describe") {
+			t.Skipf("the worker does not list snakepit.describe")
+		}
+		list, _ := p.call("snakepit.describe", nil).([]any)
+		for _, entry := range list {
+			e, _ := entry.(map[string]any)
+			if e["name"] == "conformance.count" {
+				if e["stream"] != true {
+					t.Errorf("conformance.count is described as %#v", e)
+				}
+				return
+			}
+		}
+		t.Errorf("of %d descriptions none is of conformance.count", len(list))
+	}),
+	rule("call/result-too-large", "A sender never sends a frame above the agreed max_frame; that is an error of its call alone.", func(t *trial) {
+		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
+		// The argument is as large as may be, the result a little larger.
+		e, _ := p.fails(p.open("conformance.echo", args{"value": strings.Repeat("x", 7800)}, func(f *core.Frame) { f.Body = p.encode(strings.Repeat("x", 8100)) }))
+		if e.Type == "" {
+			t.Errorf("the error has no type: %+v", e)
+		}
+		p.echo("it goes on")
+	}),
+
+	rule("error/shape", "An error has type and message; frames, the innermost last, have file, line and function.", func(t *trial) {
+		p := t.connect()
+		e, flags := p.fails(p.open("conformance.fail", args{"message": "bad öperand 😀"}))
+		if e.Type == "" || e.Message != "bad öperand 😀" || flags&core.NotStarted != 0 {
+			t.Errorf("the error is %+v, its flags %d", e, flags)
+		}
+		for _, f := range e.Frames {
+			if f.File == "" || f.Line < 1 || f.Function == "" {
+				t.Errorf("a frame is %+v", f)
+			}
+		}
+	}),
+	rule("error/cause", "cause is what the error was raised from, in the same shape.", func(t *trial) {
+		p := t.connect()
+		e, _ := p.fails(p.open("conformance.fail", args{"message": "the effect"}))
+		if e.Cause == nil || e.Cause.Type == "" || e.Cause.Message != "the cause" {
+			t.Errorf("the cause is %+v", e.Cause)
+		}
+	}),
+	rule("error/unsendable", "A value that can't be encoded is an error at the sender, of the type BadResult, that names the path.", func(t *trial) {
+		p := t.connect()
+		e, _ := p.fails(p.open("conformance.unsendable", nil))
+		if e.Type != "BadResult" || !strings.Contains(e.Message, "culprit") {
+			t.Errorf("the error is %q", e)
+		}
+		p.echo("it goes on")
+	}),
+
+	rule("callback/call", "A handler's call to the host has an even id and the handler's call as parent, and gets the host's answer.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.callback", args{"name": "host.twice", "value": int64(21)})
+		f := p.next(core.KindCall)
+		if f.ID%2 != 0 || f.ID == 0 || f.Parent != id || f.Name != "host.twice" || f.Flags&core.NoInput == 0 || p.decode(f.Body) != int64(21) {
+			t.Errorf("the call is %s", f.String())
+		}
+		p.send(core.Frame{Kind: core.KindEnd, ID: f.ID, Body: p.encode(int64(42))})
+		if got := p.finish(id); got != int64(42) {
+			t.Errorf("the result is %#v", got)
+		}
+	}),
+	rule("callback/ids", "The worker's ids strictly increase.", func(t *trial) {
+		p := t.connect()
+		last := uint64(0)
+		for range 5 {
+			id := p.open("conformance.callback", args{"name": "host.f", "value": nil})
+			f := p.next(core.KindCall)
+			if f.ID <= last {
+				t.Errorf("call %d follows %d", f.ID, last)
+			}
+			last = f.ID
+			p.end(f.ID)
+			p.finish(id)
+		}
+	}),
+	rule("callback/error", "The host's error is the handler's, with its type and message.", func(t *trial) {
+		p := t.connect()
+		for _, flags := range []core.Flags{0, core.NotStarted} {
+			id := p.open("conformance.callback", args{"name": "host.fails", "value": nil})
+			f := p.next(core.KindCall)
+			p.send(core.Frame{Kind: core.KindError, Flags: flags, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Sorry", Message: "no such luck"})})
+			e, flags := p.fails(id)
+			if text := e.Traceback(); !strings.Contains(text, "no such luck") || flags&core.NotStarted != 0 {
+				t.Errorf("the handler's error is %q, its flags %d", text, flags)
+			}
+		}
+	}),
+	rule("callback/stream", "A handler takes a stream of the host's to its end, granting credit as it consumes.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.callbacks", args{"name": "host.count", "value": nil})
+		f := p.next(core.KindCall)
+		n := 2*int(min(p.hello.Window.Items, 2000)) + 3
+		credit := p.hello.Window
+		var want []any
+		for i := range n {
+			for credit.Items <= 0 || credit.Bytes <= 0 {
+				c := p.take("credit for the host's items", func(c *core.Frame) bool { return c.Kind == core.KindCredit && c.ID == f.ID })
+				credit.Items, credit.Bytes = credit.Items+c.Items, credit.Bytes+c.Bytes
+			}
+			body := p.encode(int64(i))
+			p.send(core.Frame{Kind: core.KindItem, ID: f.ID, Body: body})
+			credit.Items, credit.Bytes = credit.Items-1, credit.Bytes-int64(len(body))
+			want = append(want, int64(i))
+		}
+		p.end(f.ID)
+		if got := p.finish(id); !reflect.DeepEqual(got, want) {
+			t.Errorf("the handler saw %.200v", got)
+		}
+	}),
+	rule("callback/cancelled", "When a call is cancelled, what its handler had asked of the host is cancelled too, or the handler's end comes first.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.callback", args{"name": "host.slow", "value": nil})
+		f := p.next(core.KindCall)
+		p.cancel(id)
+		first := p.take("the handler's end, or its cancel of the host's call", func(g *core.Frame) bool {
+			return g.ID == id && g.Kind == core.KindError || g.ID == f.ID && g.Kind == core.KindCancel
+		})
+		p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Cancelled", Message: "as you wish"})})
+		if first.ID != id {
+			p.fails(id)
+		}
+		p.echo("it goes on")
+	}),
+
+	rule("session/state", "Calls of one session share a state, those of another or none do not see it.", func(t *trial) {
+		p := t.connect()
+		p.call("conformance.remember", args{"value": "a's"}, inSession("a"))
+		p.call("conformance.remember", args{"value": "b's"}, inSession("b"))
+		for _, c := range []struct {
+			session string
+			want    any
+		}{{"a", "a's"}, {"b", "b's"}, {"c", nil}, {"", nil}} {
+			if got := p.call("conformance.remember", nil, inSession(c.session)); got != c.want {
+				t.Errorf("session %q remembers %#v", c.session, got)
+			}
+		}
+	}),
+	rule("session/id", "The session's id reaches the handler.", func(t *trial) {
+		p := t.connect()
+		for _, want := range []any{"user 42", nil} {
+			id, _ := want.(string)
+			got, _ := p.call("conformance.context", nil, inSession(id)).(map[string]any)
+			if got["session"] != want {
+				t.Errorf("the session is %#v, not %#v", got["session"], want)
+			}
+		}
+	}),
+	rule("session/forget", "snakepit.forget with a session drops that session's state, and no other's.", func(t *trial) {
+		p := t.connect()
+		if !p.offers("snakepit.forget") {
+			t.Skipf("the worker does not list snakepit.forget")
+		}
+		p.call("conformance.remember", args{"value": "a's"}, inSession("a"))
+		p.call("conformance.remember", args{"value": "b's"}, inSession("b"))
+		p.call("snakepit.forget", nil, inSession("a"))
+		if got := p.call("conformance.remember", nil, inSession("a")); got != nil {
+			t.Errorf("a forgotten session remembers %#v", got)
+		}
+		if got := p.call("conformance.remember", nil, inSession("b")); got != "b's" {
+			t.Errorf("another session remembers %#v", got)
+		}
+	}),
+
+	rule("deadline/remaining", "The handler sees how much time is left.", func(t *trial) {
+		p := t.connect()
+		got, _ := p.call("conformance.context", nil, func(f *core.Frame) { f.TTL = 90 * time.Second }).(map[string]any)
+		if left, ok := number(got["remaining"]); !ok || left <= 0 || left > 90 {
+			t.Errorf("of 90 seconds %#v are left", got["remaining"])
+		}
+	}),
+	rule("deadline/none", "A call without a time limit has none.", func(t *trial) {
+		p := t.connect()
+		got, _ := p.call("conformance.context", nil).(map[string]any)
+		if got["remaining"] != nil {
+			t.Errorf("without a limit %#v seconds are left", got["remaining"])
+		}
+	}),
+}
+
+// valueClauses is what becomes of values on their way through a worker.
+var valueClauses = []clause{
+	rule("value/plain", "Nil, booleans, integers of 53 bits, fractions, text, binary, lists and maps survive a round trip.", func(t *trial) {
+		t.echoes(plainValues()[:len(plainValues())-3])
+	}),
+	rule("value/exact", "With exact-numbers integers of 64 bits and the difference between 5 and 5.0 survive, and so do NaN, infinities and -0.", func(t *trial) {
+		t.echoes(exactValues(), (*peer).exact)
+	}),
+	rule("value/time", "A timestamp is the instant, to the microsecond at least.", func(t *trial) {
+		t.echoes(plainValues()[len(plainValues())-3:])
+	}),
+	rule("value/array", "An array keeps its dtype, shape and data.", func(t *trial) {
+		p := t.connect()
+		for _, a := range []core.Array{
+			{DType: "<f8", Shape: []int{2, 3}, Data: bytes.Repeat([]byte{1, 2, 3, 4, 5, 6, 7, 63}, 6)},
+			{DType: "|u1", Shape: []int{4}, Data: []byte{0, 127, 128, 255}},
+			{DType: "<i4", Shape: []int{0, 5}, Data: []byte{}},
+		} {
+			f := p.answer(p.open("conformance.echo", args{"value": a}))
+			var got core.Array
+			if f.Kind != core.KindEnd {
+				t.Errorf("an array is answered by %s", p.remote(f))
+			} else if err := p.codec.Decode(f.Body, &got); err != nil || !reflect.DeepEqual(got, a) {
+				t.Errorf("%+v comes back as %+v, %v", a, got, err)
+			}
+		}
+	}),
+	rule("value/nesting", "Values nest 500 levels deep; what nests deeper is an error of its call alone.", func(t *trial) {
+		p := t.connect()
+		body := p.encode(nested(500)) // as the argument itself, which is level one
+		f := p.answer(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = body }))
+		if f.Kind != core.KindEnd || !reflect.DeepEqual(p.decode(f.Body), nested(500)) {
+			t.Errorf("500 levels are answered by %.100s", f.String())
+		}
+		deep := hostile(p.codec.Name(), 501).deep
+		if deep == nil {
+			t.Skipf("the suite can't write 501 levels of the codec %s", p.codec.Name())
+		}
+		p.fails(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = deep }))
+		p.echo("it goes on")
+	}),
+	rule("value/large", "A value of a megabyte survives a round trip, binary and text.", func(t *trial) {
+		p := t.connect()
+		if p.largest() < 2<<20 {
+			t.Skipf("frames are at most %d bytes", p.largest())
+		}
+		p.echo(bytes.Repeat([]byte{0, 200, 10, 255}, 256<<10))
+		p.echo(strings.Repeat("ü\t\n\"", 200<<10))
+	}),
+	rule("value/in-streams", "Items, inputs and results follow the same rules as arguments.", func(t *trial) {
+		p := t.connect()
+		id := p.open("conformance.first", nil, withInput)
+		v := args{"bytes": []byte{0, 255}, "list": []any{nil, true, "x"}}
+		p.item(id, v)
+		if got := p.finish(id); !reflect.DeepEqual(got, v) {
+			t.Errorf("an input of %#v comes back as %#v", v, got)
+		}
+	}),
+}
+
+// echoes sends each value to the worker and back.
+func (t *trial) echoes(values []any, needs ...func(*peer)) {
+	p := t.connect()
+	for _, need := range needs {
+		need(p)
+	}
+	for _, v := range values {
+		f := p.answer(p.open("conformance.echo", args{"value": v}))
+		if f.Kind != core.KindEnd {
+			t.Errorf("%#v is answered by %v", v, p.remote(f))
+		} else if got := p.decode(f.Body); !same(got, v) {
+			t.Errorf("%#v comes back as %#v", v, got)
+		}
+	}
+}

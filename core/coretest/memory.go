@@ -1,0 +1,43 @@
+package coretest
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// memory is what the sessions of one worker remember.
+type memory struct {
+	mu       sync.Mutex // guards sessions
+	sessions map[string]any
+}
+
+func newMemory() *memory { return &memory{sessions: map[string]any{}} }
+
+func (m *memory) remember(_ context.Context, c *core.Incoming) (any, error) {
+	v, err := argument(c, "value")
+	if err != nil || c.Session == "" {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if v != nil {
+		m.sessions[c.Session] = v
+	}
+	return m.sessions[c.Session], nil
+}
+
+func (m *memory) forget(_ context.Context, c *core.Incoming) (any, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.sessions, c.Session)
+	return nil, nil
+}
+
+// remaining returns how many seconds are left of ctx.
+func remaining(ctx context.Context) (float64, bool) {
+	deadline, ok := ctx.Deadline()
+	return time.Until(deadline).Seconds(), ok
+}
