@@ -101,6 +101,7 @@ class Call:
         "granted_bytes",
         "granted_items",
         "id",
+        "ident",
         "inbox",
         "interrupted",
         "lock",
@@ -133,7 +134,8 @@ class Call:
         self.ended = False
         self.started = 0.0
         self.site = _NOWHERE
-        self.thread = 0
+        self.ident = 0  # of the thread that runs the handler
+        self.thread = 0  # the same, while an exception may be injected there
         self.lock = threading.Lock()
         self.task: Optional[asyncio.Task[Any]] = None
         self.context: Any = None
@@ -150,7 +152,15 @@ class Call:
 
     def check(self) -> None:
         if self.cancelled:
+            if self._in_handler():
+                self.interrupted = self.interrupted or time.monotonic()  # no second exception in what cleans up after this one
             raise Cancelled(self.reason)
+
+    def _in_handler(self) -> bool:
+        """Reports whether this is the handler's own thread and task, and not one that it has started."""
+        if threading.get_ident() != self.ident:
+            return False
+        return self.task is None or sys.modules["asyncio"].current_task() is self.task
 
 
 class Request:
@@ -562,6 +572,7 @@ class Runner:
     def _begin(self, call: Call, site: Site) -> None:
         CURRENT.set(call)
         call.started = time.monotonic()
+        call.ident = threading.get_ident()
         call.site = site  # whoever cancelled it before this tries again
 
     def _arguments(self, call: Call) -> Tuple[Sequence[Any], Mapping[str, Any]]:

@@ -99,6 +99,28 @@ def test_contexts_wait_until_a_cancel(each_mode):
         assert host.answer(id)["body"]["type"] == "Cancelled"
 
 
+def test_what_cleans_up_after_a_context_is_left_alone(each_mode):
+    host = each_mode(
+        """
+        import time
+        @worker.command
+        def cleans(ctx, how):
+            try:
+                print("started")
+                list(ctx.input) if how == "input" else ctx.call("never")
+            finally:
+                for _ in range(50): time.sleep(0.001)  # some of the aide's ticks
+                print("cleaned")
+        """
+    )
+    for how in ("input", "call"):
+        id = start(host, "cleans", how)
+        host.cancel(id)
+        assert host.answer(id)["body"]["type"] == "Cancelled"
+    assert host.bye() == 0
+    assert host.printed == ["started", "cleaned"] * 2
+
+
 def test_a_generator_that_waits_for_credit_is_closed(each_mode):
     host = each_mode(
         """
