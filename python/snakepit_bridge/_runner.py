@@ -70,11 +70,12 @@ _NONE: Mapping[str, Any] = {}
 class Inbox:
     """A direction that is received: items wait here until they are consumed."""
 
-    __slots__ = ("bytes", "granted_bytes", "granted_items", "items", "open", "owed_bytes", "owed_items", "queue")
+    __slots__ = ("bytes", "granted_bytes", "granted_items", "items", "open", "owed_bytes", "owed_items", "queue", "unwanted")
 
     def __init__(self, is_open: bool) -> None:
         self.queue: Deque[Frame] = deque()
         self.open = is_open
+        self.unwanted = False  # what comes behind our end of it is dropped; set before open is cleared, and read after it
         self.items = self.bytes = 0  # received
         self.granted_items, self.granted_bytes = WINDOW_ITEMS, WINDOW_BYTES
         self.owed_items = self.owed_bytes = 0  # consumed since the last credit
@@ -445,7 +446,7 @@ class Runner:
         elif inbox.open:
             inbox.put(frame)
             target.wake()
-        elif inbox.granted_items >= 0:  # `stop_input` makes it negative: what crossed that is dropped
+        elif not inbox.unwanted:
             raise ProtocolError(f"an item for call {target.id}, whose input has ended")
 
     def _on_end(self, frame: Frame) -> None:
@@ -453,7 +454,7 @@ class Runner:
         if isinstance(target, Request):
             self._answered(target, frame, False)
         elif target is not None:
-            if not target.inbox.open and target.inbox.granted_items >= 0:
+            if not target.inbox.open and not target.inbox.unwanted:
                 raise ProtocolError(f"a second end of the input of call {target.id}")
             target.inbox.open = False
             target.wake()
@@ -782,7 +783,7 @@ class Runner:
     def stop_input(self, call: Call) -> None:
         """Tells the caller to send no more input."""
         if call.inbox.open and not call.ended:
-            call.inbox.granted_items = -1
+            call.inbox.unwanted = True
             call.inbox.open = False
             self.outbox.append({"kind": CANCEL, "id": call.id, "name": "no more input is wanted"})
             self.settle()

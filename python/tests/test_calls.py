@@ -3,6 +3,10 @@
 import pytest
 from host import Gone
 
+from snakepit_bridge._runner import Call, Inbox, Runner
+from snakepit_bridge._worker import Plan
+from snakepit_bridge.transport import END, ITEM, Transport
+
 
 def test_what_an_argument_becomes(each_mode):
     host = each_mode(
@@ -376,6 +380,40 @@ CALLBACKS = """
         stream = ctx.stream("numbers", n=n)
         return [sum([x async for x in stream]), stream.result]
 """
+
+
+@pytest.mark.parametrize("kind", [ITEM, END])
+def test_an_input_may_be_closed_while_more_of_it_is_taken(kind):
+    """What the host sends just before it hears of the close is dropped, wherever the reading thread is at that moment."""
+
+    class Silent(Transport):
+        def __init__(self):
+            pass
+
+        def write(self, frames):
+            pass
+
+    runner = Runner(Silent(), {}, 1, 0, 0, "")
+
+    class Racing(Inbox):
+        """Is closed by another thread right after the reader has looked whether it is open."""
+
+        @property
+        def open(self):
+            was = Inbox.open.__get__(self)
+            if was and len(self.queue) == 1:
+                self.queue.clear()
+                runner.stop_input(call)
+            return was
+
+        @open.setter
+        def open(self, value):
+            Inbox.open.__set__(self, value)
+
+    call = runner.calls[1] = Call({"id": 1}, Plan("x", lambda: None), 1, 1)
+    call.inbox = Racing(True)
+    runner.take([{"kind": ITEM, "id": 1, "body": b"1"}, {"kind": kind, "id": 1, "body": b"2"}, {"kind": ITEM, "id": 1, "body": b"3"}])
+    assert not call.inbox.open
 
 
 def test_callbacks(each_mode):
