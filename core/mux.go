@@ -470,7 +470,7 @@ func (m *mux) ping(ctx context.Context, id uint64) ([]byte, error) {
 	m.mu.Lock()
 	if m.err != nil {
 		m.mu.Unlock()
-		return nil, m.err
+		return nil, fmt.Errorf("%w: %w", ErrWorkerLost, m.err)
 	}
 	m.pings[id] = ch
 	m.control = append(m.control, Frame{Kind: KindPing, ID: id})

@@ -662,3 +662,15 @@ func TestHealth(t *testing.T) {
 		}
 	})
 }
+
+func TestHealthOfALostWorker(t *testing.T) {
+	a := &coretest.Adapter{}
+	bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		w := p.Workers()[0]
+		a.Crash(0)
+		synctest.Wait()
+		if _, err := w.Health(t.Context()); !errors.Is(err, core.ErrWorkerLost) {
+			t.Fatal(err)
+		}
+	})
+}
