@@ -271,8 +271,8 @@ func (p *Pool) replace(w *Worker, err error) {
 	if err != nil {
 		w.log.Error("worker could not be started", "error", err, "failures", p.failures, "again in", wait)
 	}
-	if p.failures >= crashLoop {
-		p.failWaiters()
+	if err := p.looping(); err != nil { // nobody shall wait for a worker that does not come
+		p.waiting.failAll(p, err)
 	}
 	p.owned.Add(1)
 	go func() {
@@ -303,13 +303,6 @@ func (p *Pool) looping() error {
 		}
 	}
 	return fmt.Errorf("%w, %d times in a row; the last time: %w", ErrCrashLoop, p.failures, p.lastErr)
-}
-
-// failWaiters turns callers away who would wait for a worker that does not come. mu is held.
-func (p *Pool) failWaiters() {
-	if err := p.looping(); err != nil {
-		p.waiting.failAll(p, err)
-	}
 }
 
 // gone takes leave of a worker. o is nil if it was told to go.
@@ -417,12 +410,12 @@ func (p *Pool) Stats() Stats {
 	return s
 }
 
-// Shutdown takes no new calls, lets running ones end, and closes the pool. Callers in the queue get ErrClosed. When ctx is done first, it
-// closes at once and returns ctx's error.
+// Shutdown takes no new calls, lets running ones end, and closes the pool. Callers in the queue get ErrClosed. What running calls ask of
+// the pool themselves, by Options.Functions, still goes through. When ctx is done first, it closes at once and returns ctx's error.
 func (p *Pool) Shutdown(ctx context.Context) error {
 	p.mu.Lock()
 	p.draining = true
-	p.failAllWaiters(ErrClosed)
+	p.failWaiters(ErrClosed, func(me *waiter) bool { return !me.within })
 	p.mu.Unlock()
 	for {
 		p.mu.Lock()
@@ -455,7 +448,7 @@ func (p *Pool) Close() error {
 	}
 	p.closing = true
 	p.ring()
-	p.failAllWaiters(ErrClosed)
+	p.failWaiters(ErrClosed, func(*waiter) bool { return true })
 	for _, s := range p.sessions {
 		s.stopTimer()
 	}
@@ -481,9 +474,10 @@ func (p *Pool) Close() error {
 	}
 }
 
-func (p *Pool) failAllWaiters(err error) {
-	p.waiting.failAll(p, err)
+// failWaiters turns some of the callers in all queues away. mu is held.
+func (p *Pool) failWaiters(err error, which func(*waiter) bool) {
+	p.waiting.fail(p, err, which)
 	for _, w := range p.workers {
-		w.waiting.failAll(p, err)
+		w.waiting.fail(p, err, which)
 	}
 }

@@ -599,6 +599,46 @@ func TestShutdownLetsCallsEnd(t *testing.T) {
 	})
 }
 
+// What a running call asks of the pool still goes through while it shuts down, whether a worker is free for it or not.
+func TestShutdownLetsRunningCallsCall(t *testing.T) {
+	for _, busy := range []int{0, 1} {
+		var pool *core.Pool
+		o := core.Options{Size: 2, Functions: map[string]core.Function{
+			"host": core.Func(func(ctx context.Context, n int) (any, error) {
+				if busy == 0 {
+					time.Sleep(time.Second) // of the bubble's clock: the pool is shutting down then
+				}
+				return core.Execute[any](ctx, pool, "echo", n)
+			}),
+		}}
+		bubble(t, &coretest.Adapter{}, o, func(t *testing.T, p *core.Pool) {
+			pool = p
+			if err := p.WaitReady(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			for range busy {
+				wg.Go(func() {
+					if _, err := core.Execute[any](t.Context(), p, "nap", 2000); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			synctest.Wait()
+			wg.Go(func() {
+				if v, err := core.Execute[int](t.Context(), p, "callback", nil); v != 20 || err != nil {
+					t.Error(v, err)
+				}
+			})
+			synctest.Wait()
+			if err := p.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestCloseEndsRunningCalls(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 		done := make(chan error)

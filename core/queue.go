@@ -4,12 +4,14 @@ import (
 	"container/list"
 	"context"
 	"fmt"
+	"slices"
 )
 
 // waiter is a caller in a queue. Whoever takes it out of the queue fills in worker or err and closes ready.
 type waiter struct {
 	seq     uint64
 	session *session // or nil
+	within  bool     // the call is made by a Function that serves a call of the same pool
 	ready   chan struct{}
 	worker  *Worker
 	err     error
@@ -26,18 +28,14 @@ func (q *waiters) head() *waiter {
 	return nil
 }
 
-func (q *waiters) failAll(p *Pool, err error) {
-	for e := q.Front(); e != nil; e = q.Front() {
-		p.leave(q, e, nil, err)
-	}
-}
+func (q *waiters) failAll(p *Pool, err error) { q.fail(p, err, func(*waiter) bool { return true }) }
 
-// failSession turns away the callers of a session that was closed before it had a worker.
-func (q *waiters) failSession(p *Pool, s *session) {
+// fail turns some of the callers away.
+func (q *waiters) fail(p *Pool, err error, which func(*waiter) bool) {
 	for e := q.Front(); e != nil; {
 		next := e.Next()
-		if e.Value.(*waiter).session == s {
-			p.leave(q, e, nil, fmt.Errorf("%w: session %q was closed before it had a worker", ErrSessionLost, s.id))
+		if which(e.Value.(*waiter)) {
+			p.leave(q, e, nil, err)
 		}
 		e = next
 	}
@@ -77,7 +75,7 @@ func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error
 			return nil, nil, fmt.Errorf("waiting for the session's end: %w", ctx.Err())
 		}
 	}
-	if p.closing || p.draining {
+	if p.closing || p.draining && !p.within(ctx) {
 		return nil, nil, ErrClosed
 	}
 	var s *session
@@ -117,7 +115,7 @@ func (p *Pool) slot(ctx context.Context, s *session) (*Worker, error) {
 		return nil, fmt.Errorf("%w: %d callers are waiting for %d workers", ErrSaturated, p.queued, len(p.workers))
 	}
 	p.seq++
-	me := &waiter{seq: p.seq, session: s, ready: make(chan struct{})}
+	me := &waiter{seq: p.seq, session: s, within: p.within(ctx), ready: make(chan struct{})}
 	e := q.PushBack(me)
 	p.queued++
 	p.mu.Unlock()
@@ -141,6 +139,13 @@ func (p *Pool) slot(ctx context.Context, s *session) (*Worker, error) {
 		p.queued--
 	}
 	return nil, fmt.Errorf("waiting for a worker: %w", ctx.Err())
+}
+
+// within reports whether ctx is that of a Function which serves a call of this pool, so that what runs cannot end before what it calls.
+// mu is held.
+func (p *Pool) within(ctx context.Context) bool {
+	served := servedBy(ctx)
+	return served != nil && slices.ContainsFunc(p.workers, func(w *Worker) bool { return w.mux == served.mux })
 }
 
 // occupy takes a slot. mu is held.

@@ -129,7 +129,8 @@ func (p *Pool) endSession(s *session) {
 	s.stopTimer()
 	w := s.worker
 	if w == nil {
-		p.waiting.failSession(p, s)
+		err := fmt.Errorf("%w: session %q was closed before it had a worker", ErrSessionLost, s.id)
+		p.waiting.fail(p, err, func(me *waiter) bool { return me.session == s })
 		return
 	}
 	w.sessions--
