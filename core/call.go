@@ -433,8 +433,7 @@ func (p *Pool) callError(ctx context.Context, r *request, f *flight, err error) 
 		return e
 	}
 	e.MayHaveRun = f.stream.wasWritten()
-	var remote *RemoteError
-	if _, limited := ctx.Deadline(); limited && errors.As(err, &remote) && remote.Type == "Cancelled" {
+	if _, limited := ctx.Deadline(); limited && wasCancelled(err) {
 		e.Err = context.DeadlineExceeded // the worker's clock was a little earlier than ours
 	}
 	var gone *lost
@@ -442,6 +441,19 @@ func (p *Pool) callError(ctx context.Context, r *request, f *flight, err error) 
 		e.Err = p.lossOf(ctx, f.worker, gone.err)
 	}
 	return e
+}
+
+// wasCancelled reports whether the worker says that the call was cancelled, or something failed there because it was: time that is over in
+// the worker, or in a function that it called here, is so a moment before the caller knows.
+func wasCancelled(err error) bool {
+	var remote *RemoteError
+	if !errors.As(err, &remote) {
+		return false
+	}
+	for remote.Cause != nil && remote.Type != "Cancelled" {
+		remote = remote.Cause
+	}
+	return remote.Type == "Cancelled"
 }
 
 // lossOf says how a worker was lost. Its own goroutine is about to find out, if it has not yet.

@@ -60,6 +60,25 @@ func TestStreamEndsAtItsDeadlineAlsoWithItemsWaiting(t *testing.T) {
 	})
 }
 
+// What a handler called may end at the deadline a moment before the caller's own clock says so.
+func TestDeadlineIsOneAlsoWhenItEndsWhatTheHandlerCalled(t *testing.T) {
+	fs := functions()
+	fs["asks"] = core.Func(func(context.Context, any) (any, error) {
+		time.Sleep(999 * time.Millisecond)
+		return nil, &core.RemoteError{Type: "snakepit_bridge.RemoteError", Cause: &core.RemoteError{Type: "Cancelled"}}
+	})
+	bubble(t, &coretest.Adapter{Functions: fs}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		_, err := core.Execute[any](t.Context(), p, "asks", nil, core.Timeout(time.Second))
+		if !errors.Is(err, context.DeadlineExceeded) || !core.MayHaveRun(err) {
+			t.Error(err)
+		}
+		var remote *core.RemoteError
+		if _, err := core.Execute[any](t.Context(), p, "asks", nil, core.Timeout(-1)); !errors.As(err, &remote) {
+			t.Error(err)
+		}
+	})
+}
+
 func TestSessionClosedBeforeItHadAWorkerLeavesNothing(t *testing.T) {
 	n := 0
 	a := &coretest.Adapter{Before: func(ctx context.Context, _ int) error {
