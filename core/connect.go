@@ -43,7 +43,7 @@ type hostHello struct {
 	Calls       int      `json:"calls"`
 }
 
-// hostCalls is how many calls one worker may have open at its host.
+// hostCalls is how many calls one worker may have open at its host, unless it runs more at once: each of those may make one.
 const hostCalls = 64
 
 // drainTime is how long the last words of an ended process may take to arrive. They are usually there already; only a child of its own
@@ -115,7 +115,7 @@ func shakeHands(ctx context.Context, link *Link, o *Options) (*connected, error)
 		return nil, fmt.Errorf("%w: the worker's hello has an impossible limit: concurrency %d, window %+v, max_frame %d",
 			ErrProtocol, h.Concurrency, h.Window, h.MaxFrame)
 	}
-	c.terms = terms{send: h.Window, receive: window{int64(o.WindowItems), int64(o.WindowBytes)}, incoming: hostCalls}
+	c.terms = terms{send: h.Window, receive: window{int64(o.WindowItems), int64(o.WindowBytes)}}
 	for _, codec := range link.Codecs {
 		if slices.Contains(h.Codecs, codec.Name()) {
 			c.terms.codec = codec
@@ -132,9 +132,10 @@ func shakeHands(ctx context.Context, link *Link, o *Options) (*connected, error)
 	if o.Concurrency > 0 {
 		h.Concurrency = min(h.Concurrency, o.Concurrency)
 	}
+	c.terms.incoming = max(hostCalls, h.Concurrency)
 	body, err := json.Marshal(hostHello{
 		Version: version, Features: features, Codec: c.terms.codec.Name(), MaxFrame: c.terms.maxFrame,
-		Window: c.terms.receive, Concurrency: h.Concurrency, Calls: hostCalls,
+		Window: c.terms.receive, Concurrency: h.Concurrency, Calls: c.terms.incoming,
 	})
 	if err == nil {
 		err = link.Conn.Write([]Frame{{Kind: KindHello, Body: body}})

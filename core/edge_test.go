@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -57,6 +58,25 @@ func TestStreamEndsAtItsDeadlineAlsoWithItemsWaiting(t *testing.T) {
 		if after > 1 {
 			t.Errorf("%d items after the deadline, %s", after, time.Since(begin))
 		}
+	})
+}
+
+func TestEachCallOfABusyWorkerMayCallBack(t *testing.T) {
+	const n = 200
+	o := core.Options{Size: 1, Functions: map[string]core.Function{"host": core.Func(func(_ context.Context, v int) (int, error) {
+		time.Sleep(time.Second) // of the bubble's clock, so that all of them are here together
+		return v, nil
+	})}}
+	bubble(t, &coretest.Adapter{Concurrency: n}, o, func(t *testing.T, p *core.Pool) {
+		var wg sync.WaitGroup
+		for range n {
+			wg.Go(func() {
+				if v, err := core.Execute[int](t.Context(), p, "callback", nil); v != 20 || err != nil {
+					t.Error(v, err)
+				}
+			})
+		}
+		wg.Wait()
 	})
 }
 
