@@ -62,6 +62,7 @@ type request struct {
 	timeout time.Duration // 0: the pool's; negative: none
 	result  any
 	input   iter.Seq[any]
+	begun   bool // input has been ranged over
 	stream  bool
 }
 
@@ -157,7 +158,7 @@ func (p *Pool) executeStream(ctx context.Context, r *request, yield func(*mux, i
 // mayMove reports whether the call may be tried on another worker: it certainly did not run.
 func (r *request) mayMove(err error, moves int) bool {
 	var not *notRun
-	return errors.As(err, &not) && not.elsewhere && moves < maxMoves && r.input == nil
+	return errors.As(err, &not) && not.elsewhere && moves < maxMoves && !r.begun
 }
 
 // bound applies the time limit that holds where the caller's context has none.
@@ -224,6 +225,7 @@ func (p *Pool) open(ctx context.Context, r *request, w *Worker, s *session) (*fl
 		return f, err
 	}
 	if r.input != nil {
+		r.begun = true
 		p.owned.Add(1)
 		go func() {
 			defer p.owned.Done()

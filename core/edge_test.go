@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/snakepit-go/snakepit/core"
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
@@ -75,6 +77,56 @@ func TestEachCallOfABusyWorkerMayCallBack(t *testing.T) {
 					t.Error(v, err)
 				}
 			})
+		}
+		wg.Wait()
+	})
+}
+
+// slowWrites makes workers whose connection takes a second to write.
+type slowWrites struct{ *coretest.Adapter }
+
+func (a slowWrites) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	link, err := a.Adapter.Start(ctx, l)
+	if err == nil {
+		link.Conn = slowConn{link.Conn}
+	}
+	return link, err
+}
+
+type slowConn struct{ core.Conn }
+
+func (c slowConn) Write(frames []core.Frame) error {
+	time.Sleep(time.Second)
+	return c.Conn.Write(frames)
+}
+
+// A worker is lost, and nobody has noticed yet: a call moves on, also one with an input, as long as nothing of that has been taken.
+func TestCallWithAnInputMovesUntilItIsTaken(t *testing.T) {
+	a := slowWrites{&coretest.Adapter{Functions: functions(), Concurrency: 3}}
+	input := core.Input(func(yield func(int) bool) { _ = yield(2) && yield(3) })
+	synctest.Test(t, func(t *testing.T) {
+		p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = p.Close() }()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := core.Execute[any](t.Context(), p, "wait", nil); !errors.Is(err, core.ErrWorkerLost) || !core.MayHaveRun(err) {
+				t.Error("the call that was being written:", err)
+			}
+		})
+		synctest.Wait()
+		wg.Go(func() {
+			if _, err := core.Execute[any](t.Context(), p, "sum", nil, input); !errors.Is(err, core.ErrWorkerLost) || core.MayHaveRun(err) {
+				t.Error("the call whose input was waiting to be written:", err)
+			}
+		})
+		synctest.Wait()
+		a.Crash(0)
+		synctest.Wait()
+		if v, err := core.Execute[int](t.Context(), p, "sum", nil, input); v != 5 || err != nil {
+			t.Error("the call that came next:", v, err)
 		}
 		wg.Wait()
 	})

@@ -14,7 +14,7 @@ var (
 	ErrUnavailable = errors.New("protocol unavailable")
 	// ErrSaturated: all workers are busy and the queue is full. The call did not run.
 	ErrSaturated = errors.New("pool saturated")
-	// ErrWorkerLost: the worker ended while the call was with it. The call may have run. See Obituary.
+	// ErrWorkerLost: the worker ended while the call was with it. The call may have run, unless CallError says otherwise. See Obituary.
 	ErrWorkerLost = errors.New("worker lost")
 	// ErrClosed: the pool is closed or closing. The call did not run, or was ended by Close.
 	ErrClosed = errors.New("pool closed")

@@ -278,6 +278,9 @@ func (s *stream) outcome() ([]byte, error) {
 	s.mux.mu.Unlock()
 	switch {
 	case err != nil && !written:
+		if !errors.Is(err, ErrClosed) {
+			err = fmt.Errorf("%w before it had the call: %w", ErrWorkerLost, err)
+		}
 		return nil, &notRun{err: err, elsewhere: true}
 	case err != nil:
 		return nil, &lost{err}
