@@ -122,10 +122,14 @@ class Caller:
         Raises:
             RemoteError: The handler raised.
             TimeoutError: It took too long. It has been cancelled.
+            TypeError: The command sends a stream, which a host's Execute refuses too.
         """
-        stream = self.stream(name, *args, **kwargs)
-        for _ in stream:  # a generator's items are dropped, as they are by a host's Execute
-            pass
+        refusal = TypeError(f"{name} sends a stream: call it by stream")
+        if self._host.streams(name):
+            raise refusal
+        with self.stream(name, *args, **kwargs) as stream:
+            for _ in stream:  # of a plain function that returned a generator
+                raise refusal
         return stream.result
 
     def stream(self, name: str, /, *args: Any, **kwargs: Any) -> Stream:
@@ -312,6 +316,10 @@ class _Host:
             raise self._failure
         if self._runner.exit_code:
             raise ProtocolError("the worker ended because of a protocol error; see its standard error")
+
+    def streams(self, name: str) -> bool:
+        """Reports whether the worker's hello says that a command sends items."""
+        return name in self._runner.plans and self._runner.plans[name].stream
 
     def put(self, frame: Frame) -> None:
         self._transport.to_worker.put([frame])
