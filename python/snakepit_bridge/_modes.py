@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import deque
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Callable, Deque, Optional, Set
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Optional, Set
 
 from ._interrupt import MainThread, Site, Tasks, Threads, enter_async
 from ._late import stdlib_first
@@ -199,9 +199,10 @@ class ReaderAndMain(Mode):
 class Pool(Mode):
     """A thread reads, and as many threads as the worker's concurrency run handlers. The main thread is left to signal handlers."""
 
-    def __init__(self, runner: Runner, ready: Optional[Deque[Call]] = None) -> None:
+    def __init__(self, runner: Runner, ready: Optional[Deque[Call]] = None, done: Optional[Callable[[Call], None]] = None) -> None:
         super().__init__(runner)
         self.ready = runner.ready if ready is None else ready
+        self.done = done
         self.bell: SimpleQueue[None] = SimpleQueue()
         self.site = Threads()
         self.threads = [threading.Thread(target=self._run, name=f"snakepit-{n}", daemon=True) for n in range(runner.concurrency)]
@@ -237,6 +238,8 @@ class Pool(Mode):
                 continue
             runner.run(call, self.site)
             runner.flush()
+            if self.done is not None:
+                self.done(call)
 
 
 class Loop(Mode):
@@ -258,6 +261,7 @@ class Loop(Mode):
         self.plain: Optional[Call] = None  # what the main thread runs once the loop has stopped
         self.pool: Optional[Pool] = None
         self.pooled: Deque[Call] = deque()
+        self.in_pool: Dict[int, Call] = {}  # by id: those that the pool has or runs
         self.scheduled = False
         self.flushing = False
 
@@ -269,7 +273,7 @@ class Loop(Mode):
     def serve(self) -> None:
         runner = self.runner
         if runner.concurrency > 1:
-            self.pool = Pool(runner, self.pooled)
+            self.pool = Pool(runner, self.pooled, self._pooled_done)
             self.pool.start()
         self._read_in_thread()
         while not runner.ended or self.tasks:
@@ -325,7 +329,7 @@ class Loop(Mode):
     def _dispatch(self) -> None:
         self.scheduled = False
         runner = self.runner
-        while runner.ready and len(self.tasks) < runner.concurrency and self.plain is None:
+        while runner.ready and len(self.tasks) + len(self.in_pool) < runner.concurrency and self.plain is None:
             try:
                 call = runner.ready.popleft()
             except IndexError:  # the connection has ended
@@ -336,11 +340,18 @@ class Loop(Mode):
                     self.tasks.add(task)
                     task.add_done_callback(self._task_done)
             elif self.pool is not None:
+                self.in_pool[call.id] = call
                 self.pooled.append(call)
                 self.pool.submit(1)
             else:
                 self.plain = call
                 self.loop.stop()
+
+    def _pooled_done(self, call: Call) -> None:
+        """Called by the pool's threads."""
+        del self.in_pool[call.id]
+        if self.runner.ready:
+            self.loop.call_soon_threadsafe(self._dispatch)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)

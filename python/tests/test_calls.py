@@ -332,6 +332,37 @@ def test_input_can_be_declined(serve):
     assert host.call("snakepit.describe")
 
 
+def test_async_and_plain_handlers_share_the_concurrency(serve):
+    host = serve(
+        """
+        import asyncio, threading, time
+        running, most, lock = 0, 0, threading.Lock()
+        def add(n):
+            global running, most
+            with lock:
+                running += n
+                most = max(most, running)
+        @worker.command
+        async def waits():
+            add(1)
+            await asyncio.sleep(0.05)
+            add(-1)
+        @worker.command
+        def sleeps():
+            add(1)
+            time.sleep(0.05)
+            add(-1)
+        @worker.command
+        async def told(): return most
+        """,
+        "concurrency=2, queue=8",
+    )
+    ids = [host.open(name) for name in ["sleeps", "sleeps", "waits", "waits", "sleeps", "waits", "sleeps", "sleeps", "waits", "sleeps"]]
+    assert [host.answer(id)["kind"] for id in ids] == ["end"] * 10
+    assert host.call("told") == 2
+    assert host.bye() == 0
+
+
 # --- callbacks
 
 
