@@ -208,6 +208,26 @@ func TestNeverSaysHello(t *testing.T) {
 	})
 }
 
+// A caller whose own time is over first is told as much.
+func TestOpenEndsWithItsContext(t *testing.T) {
+	program := script(t, file(t, "worker.py", "import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"))
+	for limit := 500 * time.Millisecond; ; limit *= 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		_, err := snakepit.Open(ctx, program, &snakepit.Options{Size: 2, Logger: hclog.NewNullLogger()})
+		cancel()
+		says(t, err, "no worker was ready in time", "worker.py")
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, new(*snakepit.StartError)) {
+			t.Fatal(err)
+		}
+		if strings.Contains(err.Error(), "loading the model") {
+			return
+		}
+		if limit > time.Minute {
+			t.Fatalf("what it printed is not there: %v", err)
+		}
+	}
+}
+
 // raw is a worker that speaks the protocol by itself; what it does stands in its arguments.
 func raw(t *testing.T, args ...string) snakepit.Program {
 	return snakepit.Command(interpreter(t), append([]string{filepath.Join("testdata", "raw.py")}, args...)...)

@@ -126,13 +126,18 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	case <-p.opened:
 		return p, nil
 	case <-p.failed:
-		p.mu.Lock()
-		err = p.lastErr
-		p.mu.Unlock()
 	case <-ctx.Done():
 		err = fmt.Errorf("no worker was ready in time: %w", context.Cause(ctx))
 	}
-	return nil, errors.Join(err, p.Close())
+	closed := p.Close() // those that are still starting say then how far they came
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil && p.lastErr != nil {
+		err = fmt.Errorf("%w; %w", err, p.lastErr)
+	} else if err == nil {
+		err = p.lastErr
+	}
+	return nil, errors.Join(err, closed)
 }
 
 func poolLogger(o *Options) (hclog.Logger, error) {
@@ -240,6 +245,9 @@ func (p *Pool) startFailed(w *Worker, err error) {
 	p.ring()
 	close(w.gone)
 	if p.closing {
+		if p.lastErr == nil {
+			p.lastErr = err
+		}
 		return
 	}
 	p.stats.StartFails++
