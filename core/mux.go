@@ -279,7 +279,7 @@ func (m *mux) handleOne(f *Frame) (*stream, func(), error) {
 			return nil, nil, errors.New("negative credit")
 		}
 		const most = 1 << 53
-		s.credit.Items, s.credit.Bytes = min(s.credit.Items+f.Items, most), min(s.credit.Bytes+f.Bytes, most)
+		s.credit.Items, s.credit.Bytes = min(s.credit.Items+min(f.Items, most), most), min(s.credit.Bytes+min(f.Bytes, most), most)
 		signal(s.sendable)
 	case KindCancel:
 		if s.opener {

@@ -1,0 +1,130 @@
+package core_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/go-hclog"
+
+	codec "github.com/snakepit-go/snakepit/codec/json"
+	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/core/coretest"
+)
+
+// rogue makes workers that answer the call "go" with the frames that it makes of the call's id, the end of its input with an end, and any
+// other call but "wait" with null.
+type rogue struct{ frames func(id uint64) []core.Frame }
+
+func (rogue) Name() string { return "rogue" }
+
+func (r rogue) Start(context.Context, core.Launcher) (*core.Link, error) {
+	host, worker := coretest.Pipe()
+	go func() {
+		defer func() { _ = worker.Close() }()
+		hello, err := json.Marshal(map[string]any{
+			"versions": []int{1}, "codecs": []string{"json"}, "max_frame": 1 << 20, "window": map[string]int{"items": 9, "bytes": 99}, "concurrency": 9,
+		})
+		if err == nil {
+			err = worker.Write([]core.Frame{{Kind: core.KindHello, Body: hello}})
+		}
+		for err == nil {
+			var frames []core.Frame
+			frames, err = worker.Read()
+			for _, f := range frames {
+				switch {
+				case f.Kind == core.KindCall && f.Name == "go":
+					err = errors.Join(err, worker.Write(r.frames(f.ID)))
+				case f.Kind == core.KindCall && f.Name != "wait", f.Kind == core.KindEnd:
+					err = errors.Join(err, worker.Write([]core.Frame{{Kind: core.KindEnd, ID: f.ID}}))
+				}
+			}
+		}
+	}()
+	return &core.Link{Conn: host, Codecs: []core.Codec{codec.Codec{}}}, nil
+}
+
+// What the protocol forbids ends the worker's connection, with one error for each of its calls that names the breach. What may cross
+// something on its way does not.
+func TestBreaches(t *testing.T) {
+	item := func(id uint64, body string) core.Frame {
+		return core.Frame{Kind: core.KindItem, ID: id, Body: []byte(body)}
+	}
+	one := func(kind core.Kind) func(id uint64) []core.Frame {
+		return func(id uint64) []core.Frame { return []core.Frame{{Kind: kind, ID: id}} }
+	}
+	ask := core.Frame{Kind: core.KindCall, ID: 2, Name: "host"}
+	for name, c := range map[string]struct {
+		frames func(id uint64) []core.Frame
+		breach string // "": none
+	}{
+		"more items than granted":         {func(id uint64) []core.Frame { return slices.Repeat([]core.Frame{item(id, "1")}, 5) }, "an item without credit"},
+		"more bytes than granted":         {func(id uint64) []core.Frame { return slices.Repeat([]core.Frame{item(id, `"sixteen bytes.."`)}, 3) }, "an item without credit"},
+		"an end of a call that never was": {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindEnd, ID: id + 2}} }, "an id that never was"},
+		"an item of the call 0":           {func(uint64) []core.Frame { return []core.Frame{item(0, "1")} }, "an id that never was"},
+		"an item of its own, never made":  {func(uint64) []core.Frame { return []core.Frame{item(4, "1")} }, "an id that never was"},
+		"negative credit":                 {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindCredit, ID: id, Items: -1}} }, "negative credit"},
+		"a second hello":                  {one(core.KindHello), "unexpected kind of frame"},
+		"a kind that there is not":        {one(core.KindBye + 1), "unexpected kind of frame"},
+		"a call with an id of the host's": {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindCall, ID: id + 2, Name: "host"}} }, "not the peer's next"},
+		"a call with an id used before":   {func(uint64) []core.Frame { return []core.Frame{ask, ask} }, "not the peer's next"},
+		"a second end of its input": {func(uint64) []core.Frame {
+			return []core.Frame{ask, {Kind: core.KindEnd, ID: 2}, {Kind: core.KindEnd, ID: 2}}
+		}, "a second end"},
+		"an item behind its input's end": {func(uint64) []core.Frame {
+			return []core.Frame{ask, {Kind: core.KindEnd, ID: 2}, item(2, "1")}
+		}, "an item after the end"},
+		"what follows an end": {func(id uint64) []core.Frame {
+			return []core.Frame{{Kind: core.KindEnd, ID: id}, {Kind: core.KindEnd, ID: id}, item(id, "1"), {Kind: core.KindCredit, ID: id, Items: 1}}
+		}, ""},
+		"endless credit": {func(id uint64) []core.Frame {
+			most := core.Frame{Kind: core.KindCredit, ID: id, Items: 1<<63 - 1, Bytes: 1<<63 - 1}
+			return []core.Frame{most, most}
+		}, ""},
+		"a pong to no ping": {func(id uint64) []core.Frame {
+			return []core.Frame{{Kind: core.KindPong, ID: 77}, {Kind: core.KindEnd, ID: id}}
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				release := make(chan struct{})
+				p, err := core.Open(t.Context(), rogue{c.frames}, core.Command{}, &core.Options{
+					Size: 1, WindowItems: 4, WindowBytes: 20, Logger: hclog.NewNullLogger(),
+					Functions: map[string]core.Function{"host": core.Func(func(context.Context, any) (any, error) { <-release; return nil, nil })},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = p.Close() }()
+				defer close(release)
+				other := make(chan error, 1)
+				go func() { _, err := core.Execute[any](t.Context(), p, "wait", nil, core.Timeout(-1)); other <- err }()
+				synctest.Wait()
+				var opts []core.CallOption
+				if name == "endless credit" {
+					opts = append(opts, core.Input(slices.Values(make([]int, 100))))
+				}
+				_, err = core.Execute[any](t.Context(), p, "go", nil, opts...)
+				if c.breach == "" {
+					if s := p.Stats(); s.Lost != 0 || err != nil {
+						t.Errorf("%v, %+v", err, s)
+					}
+					return
+				}
+				if err == nil {
+					t.Error("no error")
+				}
+				if err := <-other; !errors.Is(err, core.ErrWorkerLost) || !errors.Is(err, core.ErrProtocol) || !strings.Contains(err.Error(), c.breach) {
+					t.Errorf("the other call's error is %v, not %q", err, c.breach)
+				}
+				if _, err := core.Execute[any](t.Context(), p, "echo", nil); err != nil {
+					t.Error("the replacement:", err)
+				}
+			})
+		})
+	}
+}
