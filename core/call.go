@@ -335,7 +335,8 @@ func (f *flight) one(ctx context.Context, out any) error {
 // many yields the items of a call, and decodes its result.
 func (f *flight) many(ctx context.Context, yield func(item, error) bool) error {
 	s, r := f.stream, f.request
-	defer f.abandon(ctx) // also when yield panics; of a call that has ended it does nothing
+	defer f.abandon(ctx)                                      // also when yield panics; of a call that has ended it does nothing
+	defer context.AfterFunc(ctx, func() { f.abandon(ctx) })() // also when yield does not return
 	for it, err := range s.items(ctx) {
 		if err != nil && !errors.As(err, new(*ItemError)) {
 			return f.why(ctx, err)
@@ -343,6 +344,9 @@ func (f *flight) many(ctx context.Context, yield func(item, error) bool) error {
 		if !yield(it, err) {
 			return nil
 		}
+	}
+	if s.wasAbandoned() {
+		return f.why(ctx, ctx.Err())
 	}
 	body, err := s.outcome()
 	if err != nil || len(body) == 0 {

@@ -132,6 +132,44 @@ func TestCallWithAnInputMovesUntilItIsTaken(t *testing.T) {
 	})
 }
 
+// A consumer that stands still holds its slot no longer than its context lasts.
+func TestConsumerThatStandsStillGivesItsSlotBack(t *testing.T) {
+	for name, items := range map[string]int{"endless": 1 << 40, "all here": 3} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				still, last := make(chan struct{}), make(chan error)
+				go func() {
+					n := 0
+					for v, err := range core.ExecuteStream[int](ctx, p, "count", items, core.Timeout(-1)) {
+						if err != nil {
+							last <- err
+							return
+						}
+						if v != n {
+							t.Error(v, n)
+						}
+						if n++; n == 1 {
+							<-still
+						}
+					}
+					last <- nil
+				}()
+				synctest.Wait()
+				cancel()
+				if _, err := core.Execute[any](t.Context(), p, "echo", 1, core.Timeout(3*time.Second)); err != nil {
+					t.Error("another caller:", err)
+				}
+				close(still)
+				if err := <-last; !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
 // What a handler called may end at the deadline a moment before the caller's own clock says so.
 func TestDeadlineIsOneAlsoWhenItEndsWhatTheHandlerCalled(t *testing.T) {
 	fs := functions()

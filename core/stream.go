@@ -217,17 +217,16 @@ func (s *stream) stopInput() {
 	}
 }
 
-// abandon gives a call that we opened up: what still comes is dropped. It returns true if the peer has been asked to stop it and has yet
-// to answer. A call that was never written is taken out of the queue and ends here.
+// abandon gives a call that we opened and that has not ended up: what still comes is dropped. It returns true if the peer has been asked to
+// stop it and has yet to answer. A call that was never written is taken out of the queue and ends here.
 func (s *stream) abandon(reason string) bool {
 	m := s.mux
 	m.mu.Lock()
-	s.in, s.dropping = nil, true
 	if s.closed || s.cancelSent {
 		m.mu.Unlock()
 		return false
 	}
-	s.outEnded = true
+	s.in, s.dropping, s.outEnded = nil, true, true
 	kept := m.queue[:0]
 	for _, q := range m.queue {
 		if q.frame.ID != s.id {
@@ -263,6 +262,12 @@ func (s *stream) isClosed() bool {
 	s.mux.mu.Lock()
 	defer s.mux.mu.Unlock()
 	return s.closed
+}
+
+func (s *stream) wasAbandoned() bool {
+	s.mux.mu.Lock()
+	defer s.mux.mu.Unlock()
+	return s.dropping
 }
 
 func (s *stream) wasWritten() bool {
