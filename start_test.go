@@ -228,6 +228,34 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// Once Open has returned, its context is of no more importance to the pool, also to workers that are still starting.
+func TestPoolOutlivesOpensContext(t *testing.T) {
+	onEach(t, adapters, func(t *testing.T, adapter string) {
+		a, err := snakepit.Adapters(adapter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		pool, err := snakepit.OpenWith(ctx, a, script(t, filepath.Join("testdata", "behaviour.py")), &snakepit.Options{Size: 2, Logger: hclog.NewNullLogger()})
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = pool.Close() }()
+		if err := pool.WaitReady(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		for range 4 {
+			if got, err := snakepit.Execute[int](t.Context(), pool, "echo", args{"value": 7}); got != 7 || err != nil {
+				t.Error(got, err)
+			}
+		}
+		if s := pool.Stats(); s.Lost != 0 || s.StartFails != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 // raw is a worker that speaks the protocol by itself; what it does stands in its arguments.
 func raw(t *testing.T, args ...string) snakepit.Program {
 	return snakepit.Command(interpreter(t), append([]string{filepath.Join("testdata", "raw.py")}, args...)...)

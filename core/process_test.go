@@ -924,6 +924,30 @@ func TestMergeEnv(t *testing.T) {
 	}
 }
 
+// Numeric libraries share the processors between the workers, unless the user said how many threads each has.
+func TestThreadEnv(t *testing.T) {
+	for _, name := range threadVars {
+		t.Setenv(name, "") // so that it is as before after the test
+		_ = os.Unsetenv(name)
+	}
+	all := func(n int) (env []string) {
+		for _, name := range threadVars {
+			env = append(env, name+"="+strconv.Itoa(n))
+		}
+		return env
+	}
+	if got := threadEnv(nil, 1); !slices.Equal(got, all(runtime.NumCPU())) {
+		t.Error(got)
+	}
+	if got := threadEnv(nil, 1000); !slices.Equal(got, all(1)) {
+		t.Error(got)
+	}
+	t.Setenv(threadVars[0], "7")
+	if got := threadEnv([]string{threadVars[1] + "=8"}, 1000); !slices.Equal(got, all(1)[2:]) {
+		t.Error("set by the user, and yet:", got)
+	}
+}
+
 // Each rise of the kernel's count explains one death, and none that was before.
 func TestOOMCounter(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "memory.events")
