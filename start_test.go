@@ -256,6 +256,36 @@ func TestPoolOutlivesOpensContext(t *testing.T) {
 	})
 }
 
+// Closing an idle pool is no event that anybody has to hear of: each worker ends by itself, and none of them is a loss.
+func TestCleanEndIsNotLoggedAsACrash(t *testing.T) {
+	onEach(t, adapters, func(t *testing.T, adapter string) {
+		a, err := snakepit.Adapters(adapter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &log{}
+		pool, err := snakepit.OpenWith(t.Context(), a, script(t, filepath.Join("testdata", "behaviour.py")), &snakepit.Options{
+			Size: 2, StopTimeout: time.Minute, Logger: hclog.New(&hclog.LoggerOptions{Output: l, Level: hclog.Warn}),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = pool.Close() }()
+		if err := pool.WaitReady(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := snakepit.Execute[int](t.Context(), pool, "echo", args{"value": 7}); err != nil {
+			t.Error(err)
+		}
+		if err := pool.Close(); err != nil {
+			t.Error(err)
+		}
+		if s := pool.Stats(); s.Lost != 0 || s.Terminated != 0 || l.String() != "" {
+			t.Errorf("%+v\n%s", s, l)
+		}
+	})
+}
+
 // raw is a worker that speaks the protocol by itself; what it does stands in its arguments.
 func raw(t *testing.T, args ...string) snakepit.Program {
 	return snakepit.Command(interpreter(t), append([]string{filepath.Join("testdata", "raw.py")}, args...)...)

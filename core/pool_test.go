@@ -300,6 +300,39 @@ func TestDeadlineReturnsAtOnceAndFreesTheSlotWithTheAnswer(t *testing.T) {
 	})
 }
 
+func TestStreamsQueueLikeCalls(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		var wg sync.WaitGroup
+		var running, most atomic.Int32
+		for range 5 {
+			wg.Go(func() {
+				n := 0
+				for _, err := range core.ExecuteStream[int](t.Context(), p, "count", 2000) { // more than a window, so that it lasts
+					if err != nil {
+						t.Error(err)
+					}
+					if n++; n == 1 {
+						most.Store(max(most.Load(), running.Add(1)))
+						time.Sleep(time.Second) // of the bubble's clock
+						running.Add(-1)
+					}
+				}
+				if n != 2000 {
+					t.Error(n)
+				}
+			})
+		}
+		synctest.Wait()
+		if s := p.Stats(); s.Running != 1 || s.Waiting != 4 {
+			t.Errorf("%+v", s)
+		}
+		wg.Wait()
+		if most.Load() != 1 {
+			t.Errorf("%d streams ran on one slot at once", most.Load())
+		}
+	})
+}
+
 func TestBreakCancels(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 		for range core.ExecuteStream[int](t.Context(), p, "count", 1<<30) {
