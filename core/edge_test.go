@@ -3,6 +3,7 @@ package core_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -168,6 +169,42 @@ func TestConsumerThatStandsStillGivesItsSlotBack(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Much input that waits to be written is the host's own, and no reason to end the connection when a worker calls.
+func TestCallsComeThroughMuchQueuedInput(t *testing.T) {
+	fs := functions()
+	fs["late"] = core.Function{Run: func(ctx context.Context, c *core.Incoming) (any, error) {
+		time.Sleep(5500 * time.Millisecond)
+		var v any
+		return v, c.Call(ctx, "host", 1, &v)
+	}}
+	a := slowWrites{&coretest.Adapter{Functions: fs, Concurrency: 100}}
+	synctest.Test(t, func(t *testing.T) {
+		p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{
+			Size: 1, Logger: hclog.NewNullLogger(), CallTimeout: -1,
+			Functions: map[string]core.Function{"host": core.Func(func(_ context.Context, n int) (int, error) { return n, nil })},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = p.Close() }()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := core.Execute[any](t.Context(), p, "late", nil); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(6 * time.Second) // "late" began after a second's write
+		for range 80 {
+			wg.Go(func() {
+				if _, err := core.Execute[int](t.Context(), p, "sum", nil, core.Input(slices.Values(make([]int, 1024)))); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	})
 }
 
 // What a handler called may end at the deadline a moment before the caller's own clock says so.

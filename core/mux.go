@@ -318,26 +318,24 @@ func (m *mux) incoming(f *Frame) error {
 	if f.ID%2 == m.nextID%2 || f.ID <= m.mark || f.ID >= 1<<53 {
 		return errors.New("a call with an id that is not the peer's next")
 	}
-	if len(m.queue) > maxBacklog {
-		return errors.New("more calls than answers are read")
-	}
 	m.mark = f.ID
-	refuse := func(kind, text string) {
+	refuse := func(kind, text string) error {
+		if len(m.queue) > maxBacklog {
+			return errors.New("more calls than answers are read")
+		}
 		body, _ := m.terms.codec.Append(nil, &RemoteError{Type: kind, Message: text}) // two strings always encode
 		m.queue = append(m.queue, queued{frame: Frame{Kind: KindError, Flags: NotStarted, ID: f.ID, Body: body}})
 		m.wakeWriter()
+		return nil
 	}
 	fn, known := m.functions[f.Name]
 	switch {
 	case m.byeSent && m.streams[f.Parent] == nil, m.closing:
-		refuse("Draining", "no more calls are taken")
-		return nil
+		return refuse("Draining", "no more calls are taken")
 	case !known:
-		refuse("UnknownCommand", fmt.Sprintf("unknown function %q%s", f.Name, nearest(f.Name, m.functions)))
-		return nil
+		return refuse("UnknownCommand", fmt.Sprintf("unknown function %q%s", f.Name, nearest(f.Name, m.functions)))
 	case m.inward >= m.terms.incoming:
-		refuse("Saturated", fmt.Sprintf("more than %d calls at once", m.terms.incoming))
-		return nil
+		return refuse("Saturated", fmt.Sprintf("more than %d calls at once", m.terms.incoming))
 	}
 	s := &stream{
 		mux: m, id: f.ID, name: f.Name, since: time.Now(), inEnded: f.Flags&NoInput != 0,

@@ -78,6 +78,15 @@ func TestBreaches(t *testing.T) {
 		"an item behind its input's end": {func(uint64) []core.Frame {
 			return []core.Frame{ask, {Kind: core.KindEnd, ID: 2}, item(2, "1")}
 		}, "an item after the end"},
+		"calls whose answers it does not read": {func(uint64) (frames []core.Frame) {
+			for id := range uint64(1 << 17) {
+				frames = append(frames, core.Frame{Kind: core.KindCall, ID: 2 * (id + 1), Name: "nobody"})
+			}
+			return frames
+		}, "more calls than answers are read"},
+		"pings whose answers it does not read": {func(uint64) []core.Frame {
+			return slices.Repeat([]core.Frame{{Kind: core.KindPing}}, 1<<17)
+		}, "more pings than answers are read"},
 		"what follows an end": {func(id uint64) []core.Frame {
 			return []core.Frame{{Kind: core.KindEnd, ID: id}, {Kind: core.KindEnd, ID: id}, item(id, "1"), {Kind: core.KindCredit, ID: id, Items: 1}}
 		}, ""},
