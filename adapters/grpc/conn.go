@@ -27,6 +27,7 @@ type conn struct {
 	stream   grpc.BidiStreamingClient[snakepitpb.Batch, snakepitpb.Batch]
 	cancel   context.CancelFunc
 	endpoint string
+	dir      string // the pool's own folder
 	closed   atomic.Bool
 	readErr  error        // the reader's
 	writeErr error        // the writer's
@@ -90,7 +91,7 @@ func (c *conn) Close() error {
 		return nil
 	}
 	c.cancel()
-	removeSocket(c.endpoint)
+	removeSocket(c.endpoint, c.dir)
 	return c.cc.Close()
 }
 

@@ -287,6 +287,17 @@ func TestConnecting(t *testing.T) {
 	if err == nil || errors.Is(err, core.ErrUnavailable) {
 		t.Errorf("with nobody there: %v", err)
 	}
+	theirs := t.TempDir() + "/precious"
+	if err := os.WriteFile(theirs, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.launch = func(core.Spec) (*core.Process, error) { return &core.Process{Endpoint: "unix:" + theirs}, nil }
+	if _, err = (Adapter{}).Start(t.Context(), l); err == nil {
+		t.Error("connected to a plain file")
+	}
+	if _, err := os.Stat(theirs); err != nil {
+		t.Errorf("what a worker says that it listens on was removed from another folder: %v", err)
+	}
 }
 
 func TestStartErrors(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -65,9 +66,9 @@ func (a Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error)
 		return nil, &unavailable{errors.New("the worker's report does not say where it listens; a worker that serves gRPC has to " +
 			"write one (set Command.Reports)")}
 	}
-	c, err := a.dial(ctx, process.Endpoint, l.HostToken())
+	c, err := a.dial(ctx, process.Endpoint, l.HostToken(), l.Dir())
 	if err != nil {
-		removeSocket(process.Endpoint)
+		removeSocket(process.Endpoint, l.Dir())
 		return nil, fmt.Errorf("connecting to the worker at %s: %w", process.Endpoint, err)
 	}
 	return &core.Link{
@@ -107,7 +108,7 @@ func (a Adapter) maxFrame() int {
 // maxMessage is the most that a batch with one frame of the largest size takes: Frame.Size counts short lengths of metadata.
 func (a Adapter) maxMessage() int { return a.maxFrame() + a.maxFrame()/64 + batchBytes }
 
-func (a Adapter) dial(ctx context.Context, endpoint, token string) (*conn, error) {
+func (a Adapter) dial(ctx context.Context, endpoint, token, dir string) (*conn, error) {
 	timeout := a.ConnectTimeout
 	if timeout == 0 {
 		timeout = 10 * time.Second
@@ -144,15 +145,16 @@ func (a Adapter) dial(ctx context.Context, endpoint, token string) (*conn, error
 		cancel()
 		return nil, errors.Join(err, cc.Close())
 	}
-	return &conn{cc: cc, stream: stream, cancel: cancel, endpoint: endpoint}, nil
+	return &conn{cc: cc, stream: stream, cancel: cancel, endpoint: endpoint, dir: dir}, nil
 }
 
 // tokenKey is the metadata in which a caller shows its token.
 const tokenKey = "snakepit-token"
 
-// removeSocket removes what a worker that was killed leaves behind. The folder is the pool's own.
-func removeSocket(endpoint string) {
-	if path, isUnix := strings.CutPrefix(endpoint, "unix:"); isUnix {
+// removeSocket removes what a worker that was killed leaves behind in dir, the pool's own folder. A file elsewhere is somebody else's, whatever
+// the worker reports.
+func removeSocket(endpoint, dir string) {
+	if path, isUnix := strings.CutPrefix(endpoint, "unix:"); isUnix && filepath.Dir(path) == filepath.Clean(dir) {
 		_ = os.Remove(path) // usually gone already
 	}
 }

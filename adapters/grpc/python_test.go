@@ -137,7 +137,7 @@ func TestSecondHostIsRefused(t *testing.T) {
 	}
 	readN(t, link.Conn, len(everyKind()))
 	for token, want := range map[string]codes.Code{"host's": codes.FailedPrecondition, "": codes.Unauthenticated, "worker's": codes.Unauthenticated} {
-		second, err := Adapter{}.dial(t.Context(), link.Endpoint, token)
+		second, err := Adapter{}.dial(t.Context(), link.Endpoint, token, "")
 		if err != nil {
 			t.Fatal(err)
 		}
