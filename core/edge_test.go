@@ -3,6 +3,7 @@ package core_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -204,6 +205,61 @@ func TestCallsComeThroughMuchQueuedInput(t *testing.T) {
 			})
 		}
 		wg.Wait()
+	})
+}
+
+// sharing makes workers whose connection reads 64 KiB together with each frame, whose body is a part of it.
+type sharing struct{ *coretest.Adapter }
+
+func (a sharing) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	link, err := a.Adapter.Start(ctx, l)
+	if err == nil {
+		link.Conn = sharingConn{link.Conn}
+	}
+	return link, err
+}
+
+type sharingConn struct{ core.Conn }
+
+func (c sharingConn) Read() ([]core.Frame, error) {
+	frames, err := c.Conn.Read()
+	for i := range frames {
+		if body := frames[i].Body; len(body) > 0 {
+			frames[i].Body = append(make([]byte, 0, 64<<10), body...)
+		}
+	}
+	return frames, err
+}
+
+// Small items that wait for a slow consumer do not keep alive what was read together with them.
+func TestWaitingItemsCostTheirSize(t *testing.T) {
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		p, err := core.Open(t.Context(), sharing{&coretest.Adapter{Functions: functions()}}, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = p.Close() }()
+		n, before := 0, heap()
+		for _, err := range core.ExecuteStream[int](t.Context(), p, "count", 3000) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n++; n == 1 {
+				synctest.Wait() // a whole window has come
+				if grown := heap() - before; grown > 4<<20 {
+					t.Errorf("a thousand waiting items took %d KiB", grown>>10)
+				}
+			}
+		}
+		if n != 3000 {
+			t.Error(n)
+		}
 	})
 }
 

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"bytes"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
@@ -11,11 +12,15 @@ type logQueue struct {
 	log     hclog.Logger
 	codec   Codec
 	bodies  chan []byte
+	bytes   atomic.Int64 // in bodies
 	dropped atomic.Int64
 }
 
-// logBacklog is how many records may wait for a slow logger.
-const logBacklog = 1024
+// How much may wait for a slow logger: so many records, and no more once they take so many bytes.
+const (
+	logBacklog = 1024
+	logBytes   = 4 << 20
+)
 
 func newLogQueue(log hclog.Logger, codec Codec) *logQueue {
 	return &logQueue{log: log, codec: codec, bodies: make(chan []byte, logBacklog)}
@@ -23,11 +28,12 @@ func newLogQueue(log hclog.Logger, codec Codec) *logQueue {
 
 // put takes a record without blocking; one that finds the queue full is counted and reported later.
 func (q *logQueue) put(body []byte) {
-	select {
-	case q.bodies <- body:
-	default:
+	if len(q.bodies) == logBacklog || q.bytes.Load() >= logBytes { // only this goroutine adds to it
 		q.dropped.Add(1)
+		return
 	}
+	q.bytes.Add(int64(len(body)))
+	q.bodies <- bytes.Clone(body) // which is a part of all that was read with it
 }
 
 // run logs until done is closed, and then what is left.
@@ -50,6 +56,7 @@ func (q *logQueue) run(done <-chan struct{}) {
 }
 
 func (q *logQueue) emit(body []byte) {
+	q.bytes.Add(-int64(len(body)))
 	if n := q.dropped.Swap(0); n > 0 {
 		q.log.Warn("log records were dropped because the logger is slow", "count", n)
 	}

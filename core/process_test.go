@@ -791,6 +791,54 @@ func TestLoggerHangs(t *testing.T) {
 	}
 }
 
+// messages is a codec that knows nothing but the texts of log records.
+type messages struct{}
+
+func (messages) Name() string                             { return "messages" }
+func (messages) Append(dst []byte, _ any) ([]byte, error) { return dst, nil }
+func (messages) Decode(b []byte, v any) error {
+	v.(*logRecord).Message = string(b)
+	return nil
+}
+
+// A logger that hangs costs log records, which are counted, and no more memory than they may take.
+func TestLogQueueIsBounded(t *testing.T) {
+	for name, size := range map[string]int{"many": 100, "large": 1 << 20} {
+		t.Run(name, func(t *testing.T) {
+			log := &recorder{gate: make(chan struct{})}
+			q, connected, ended := newLogQueue(log.logger(), messages{}), make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(ended)
+				q.run(connected)
+			}()
+			const sent = 3000
+			body := bytes.Repeat([]byte("x"), size)
+			for range sent {
+				q.put(body)
+			}
+			if n := q.bytes.Load(); n > logBytes+int64(size) {
+				t.Errorf("%d bytes are waiting", n)
+			}
+			close(log.gate)
+			eventually(t, "the queue is empty", func() bool { return len(q.bodies) == 0 })
+			q.put(body) // what was dropped is reported with the next one
+			close(connected)
+			<-ended
+			logged := 0
+			for _, record := range log.all() {
+				if n, ok := record["count"].(float64); ok {
+					logged += int(n)
+				} else {
+					logged++
+				}
+			}
+			if logged != sent+1 {
+				t.Errorf("%d records were logged or counted, of %d", logged, sent+1)
+			}
+		})
+	}
+}
+
 // A logger that hangs for ever does not keep the host from closing.
 func TestCloseWithHungLogger(t *testing.T) {
 	log := &recorder{gate: make(chan struct{})}

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -57,6 +58,13 @@ func (s *stream) finish() {
 	}
 }
 
+// A waiting item keeps alive whatever its connection read together with it, some 64 KiB. A few may; of more, those that are smaller than that
+// by far are copied, so that a stream's window is what it costs.
+const (
+	shared = 16
+	small  = 16 << 10
+)
+
 // received takes an item in. mux.mu is held.
 func (s *stream) received(f *Frame) error {
 	if s.dropping {
@@ -70,6 +78,9 @@ func (s *stream) received(f *Frame) error {
 	}
 	s.granted.Items--
 	s.granted.Bytes -= int64(len(f.Body))
+	if len(s.in) >= shared && len(f.Body) < small { // it may wait for long, and is often a part of all that was read with it
+		f.Body = bytes.Clone(f.Body)
+	}
 	s.in = append(s.in, *f)
 	signal(s.news)
 	return nil
