@@ -264,6 +264,7 @@ class Loop(Mode):
         self.in_pool: Dict[int, Call] = {}  # by id: those that the pool has or runs
         self.scheduled = False
         self.flushing = False
+        self.served = False  # then a request to stop that came late must not end a tear-down
 
     def hook(self, function: Callable[[], Any]) -> None:
         result = function()
@@ -283,6 +284,7 @@ class Loop(Mode):
                 runner.run(call, self.plain_site)
                 runner.flush()
                 self._dispatch()
+        self.served = True
         if self.pool is not None:
             self.pool.stop()
             self.pool.join()
@@ -362,7 +364,7 @@ class Loop(Mode):
             self._stop_if_done()
 
     def _stop_if_done(self) -> None:
-        if not self.tasks:
+        if not self.tasks and not self.served:
             self.loop.stop()
 
     def _flush(self) -> None:

@@ -595,6 +595,27 @@ def test_services_are_made_once(serve):
     assert host.printed.count("closed") == 1
 
 
+def test_async_tear_down_when_the_connection_ends_during_a_plain_handler(serve):
+    host = serve(
+        """
+        import asyncio, time
+        @worker.service
+        class Model:
+            @command
+            def nap(self):
+                print("napping", flush=True)
+                time.sleep(60)
+            async def close(self):
+                await asyncio.sleep(0)
+                print("closed")
+        """
+    )
+    host.open("nap")
+    host.wait_line("napping")
+    assert host.bye() == 0
+    assert host.printed == ["napping", "closed"]
+
+
 # --- errors
 
 
