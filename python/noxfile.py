@@ -11,6 +11,7 @@ from pathlib import Path
 import nox
 
 SUPPORTED = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
+MATRIX = ("3.8", "3.13")  # where the generated code is tried too, beside many versions of protobuf and grpcio
 REQUIREMENTS = ("grpcio", "hypothesis", "msgpack", "numpy", "protobuf", "pytest", "pytest-timeout")
 
 nox.options.reuse_venv = "yes"
@@ -40,6 +41,8 @@ def define(version: str) -> None:
         def tests(session: nox.Session) -> None:
             session.install("--quiet", "--constraint", "requirements-dev.txt", *REQUIREMENTS)
             session.run("python", "-m", "pytest", *session.posargs)
+            if version in MATRIX:
+                session.run("python", "-m", "pytest", "-m", "matrix")
 
         return
     else:
