@@ -322,15 +322,19 @@ func (h *host) start(a *attempt, s Spec) (p *Process, control *os.File, err erro
 	if !s.Stdio && len(s.Files) == 0 { // the connection is not inherited, so each side has to prove itself
 		env = append(env, "SNAKEPIT_HOST_TOKEN="+a.hostToken, "SNAKEPIT_WORKER_TOKEN="+a.workerToken)
 	}
-	var lifeline *os.File
 	if inheritsFiles {
 		if h.cmd.Reports {
 			var report *os.File
 			control, report = pipe(false)
 			inherit("SNAKEPIT_CONTROL_FD", report)
 		}
-		p.lifeline, lifeline = pipe(true)
-		inherit("SNAKEPIT_LIFELINE_FD", lifeline)
+		r, w, pipeErr := os.Pipe()
+		if pipeErr != nil {
+			return nil, nil, fmt.Errorf("a pipe to %s: %w", path, pipeErr)
+		}
+		p.lifeline, p.armed = w, r
+		ours = append(ours, w, r)
+		inherit("SNAKEPIT_LIFELINE_FD", r)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -349,8 +353,8 @@ func (h *host) start(a *attempt, s Spec) (p *Process, control *os.File, err erro
 		return nil, nil, h.explain(path, err)
 	}
 	p.pid = p.proc.Pid
-	if lifeline != nil {
-		if err := armLifeline(lifeline, p.pid); err != nil { // then there is still the end of file that the worker reads
+	if p.armed != nil {
+		if err := armLifeline(p.armed, p.pid); err != nil { // then there is still the end of file that the worker reads
 			a.logger.Warn("worker would outlive a killed host for a while", "error", err)
 		}
 	}

@@ -23,6 +23,7 @@ type Process struct {
 	out      *output
 	capture  *os.File // the reading end of what it prints
 	lifeline *os.File // the worker's group is killed when this, the writing end, closes; nil where descriptors are not inherited
+	armed    *os.File // its reading end. Were it only the worker's, Pdeathsig could end that first, and the group would live on
 	oom      *oomCounter
 	oomBase  uint64 // the counter when it was started
 
@@ -78,7 +79,7 @@ func (p *Process) supervise() {
 	p.ranOut = p.signal == killSignal && !p.killed && p.oom.claim(p.oomBase)
 	p.mu.Unlock()
 	if p.lifeline != nil {
-		_ = p.lifeline.Close()
+		_, _ = p.armed.Close(), p.lifeline.Close() // in this order nobody is signalled
 	}
 
 	timer := time.NewTimer(outputGrace)

@@ -13,7 +13,9 @@ func sysProcAttr() *syscall.SysProcAttr {
 }
 
 // armLifeline makes the kernel kill the process group when the pipe's writing end closes, which is when this program has ended, however it
-// ended. The settings belong to the open file that the child inherited. Unlike Pdeathsig it reaches grandchildren.
+// ended. The settings belong to the open file, which the child inherits and this program keeps: it must not be gone before the writing
+// end is. A process that ends closes both, the one with the higher descriptor first, which of a pipe is the writing end. Unlike Pdeathsig
+// this reaches grandchildren.
 func armLifeline(r *os.File, pgid int) error {
 	raw, err := r.SyscallConn()
 	if err != nil {
