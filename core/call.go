@@ -81,7 +81,10 @@ func Execute[Out any](ctx context.Context, t Target, command string, args any, o
 	if r.result != nil {
 		return out, &CallError{Command: command, Err: errors.New("option Result is for ExecuteStream; Execute returns the result")}
 	}
-	return out, p.execute(ctx, r, &out)
+	if err := p.execute(ctx, r, &out); err != nil {
+		return *new(Out), err // not what was decoded up to the error
+	}
+	return out, nil
 }
 
 // ExecuteStream calls a command and yields what it sends. An *ItemError is one item's and the stream goes on; any other error is the
@@ -103,7 +106,7 @@ func ExecuteStream[Out any](ctx context.Context, t Target, command string, args 
 			var v Out
 			if err == nil {
 				if err = m.decode(it.bytes, &v); err != nil {
-					err = &ItemError{Index: it.index, Err: err}
+					v, err = *new(Out), &ItemError{Index: it.index, Err: err}
 				}
 			}
 			return yield(v, err)

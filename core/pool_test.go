@@ -133,6 +133,21 @@ func TestExecute(t *testing.T) {
 	})
 }
 
+// A value that fits in part is no value.
+func TestNothingComesWithAnError(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		if got, err := core.Execute[[2]int8](t.Context(), p, "echo", []int{1, 300}); err == nil || got != [2]int8{} {
+			t.Error(got, err)
+		}
+		for got, err := range core.ExecuteStream[[2]int8](t.Context(), p, "echo", []int{1, 300}) {
+			var item *core.ItemError
+			if !errors.As(err, &item) || got != [2]int8{} {
+				t.Error(got, err)
+			}
+		}
+	})
+}
+
 func TestErrorsThatDidNotRun(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 		for command, want := range map[string]string{
