@@ -372,17 +372,17 @@ func TestUnknownCommand(t *testing.T) {
 func TestNonsenseOptions(t *testing.T) {
 	worker := file(t, "worker.py", echoes)
 	for words, o := range map[string]snakepit.Options{
-		"Size -3":                {Size: -3},
-		"Concurrency -1":         {Concurrency: -1},
-		"MaxFrame 17":            {MaxFrame: 17},
-		"WindowItems -2":         {WindowItems: -2},
-		"WindowBytes -5":         {WindowBytes: -5},
-		"StartTimeout -1s":       {StartTimeout: -time.Second},
-		"CancelGrace -1ns":       {CancelGrace: -1},
-		"StopTimeout -1m0s":      {StopTimeout: -time.Minute},
-		"Functions halve":        {Functions: map[string]snakepit.Function{"halve": {}}},
-		"Options.Dir /dev/null/": {Dir: "/dev/null/folder"},
-		"Options.Name NUL":       {Name: "a\x00b"},
+		"Size -3":                  {Size: -3},
+		"Concurrency -1 announces": {Concurrency: -1},
+		"MaxFrame 17":              {MaxFrame: 17},
+		"WindowItems -2":           {WindowItems: -2},
+		"WindowBytes -5":           {WindowBytes: -5},
+		"StartTimeout -1s":         {StartTimeout: -time.Second},
+		"CancelGrace -1ns":         {CancelGrace: -1},
+		"StopTimeout -1m0s":        {StopTimeout: -time.Minute},
+		"Functions halve":          {Functions: map[string]snakepit.Function{"halve": {}}},
+		"Options.Dir /dev/null/":   {Dir: "/dev/null/folder"},
+		"Options.Name NUL":         {Name: "a\x00b"},
 	} {
 		if o.Size == 0 {
 			o.Size = 1

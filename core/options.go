@@ -85,6 +85,9 @@ func (o *Options) resolve() (Options, error) {
 			*f.value = f.def
 		}
 		if *f.value < f.least {
+			if f.def == 0 {
+				return r, fmt.Errorf("option %s is %d; it has to be positive, or 0 for what the worker announces", f.name, *f.value)
+			}
 			return r, fmt.Errorf("option %s is %d; the least is %d, and 0 means %d", f.name, *f.value, f.least, f.def)
 		}
 	}
