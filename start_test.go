@@ -129,7 +129,7 @@ func TestBrokenScript(t *testing.T) {
 		words      []string
 	}{
 		{"raises", "import sys\nprint('reading the model', file=sys.stderr)\nraise RuntimeError('no model here')", []string{
-			"RuntimeError: no model here", "line 3", "raise RuntimeError", "reading the model", "worker.py",
+			"RuntimeError: no model here", "line 3", "raise RuntimeError", "reading the model", "worker.py", "correct the program",
 		}},
 		{"syntax error", "print('never')\ndef f(:\n", []string{"SyntaxError", "worker.py", "line 2"}},
 		{"missing module", "import snakes_and_ladders", []string{

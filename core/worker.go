@@ -201,6 +201,10 @@ func (w *Worker) startError(ctx context.Context, at *attempt, err error) *StartE
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && context.Cause(ctx) != nil {
 		e.Err = fmt.Errorf("the worker has not said hello: %w", context.Cause(ctx))
 	}
+	var raised *RemoteError
+	if errors.As(e.Err, &raised) && len(raised.Notes) == 0 && len(raised.Frames) > 0 {
+		e.Hint = "correct the program, whose own error this is; the command line above, run by hand, shows the same"
+	}
 	return e
 }
 
