@@ -102,7 +102,7 @@ fuzz: go-there ## Run each fuzz test for FUZZTIME (30s)
 
 ##@ The rest
 clean: ## Remove what the targets above made
-	rm -rf $(VENV) $(TOOLS) dist python/*.egg-info .mypy_cache .ruff_cache python/.mypy_cache python/.ruff_cache python/.pytest_cache \
+	rm -rf $(VENV) $(TOOLS) dist python/build python/*.egg-info .mypy_cache .ruff_cache python/.mypy_cache python/.ruff_cache python/.pytest_cache \
 		python/.hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
