@@ -123,8 +123,9 @@ $(VENV)/.demo: $(VENV)/.made python/requirements-dev.txt
 	$(PIP) grpcio protobuf msgpack
 	@touch $@
 
+# The compatible mode adds a path; the other one starts every Python with imports, which stray files in PYTHONPATH can break.
 $(VENV)/.grpc: $(VENV)/.made python/requirements-dev.txt python/pyproject.toml
-	$(PIP) --editable 'python[all]'
+	$(PIP) --config-settings editable_mode=compat --editable 'python[all]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made python/requirements-dev.txt
