@@ -313,6 +313,7 @@ var adapterClauses = []clause{
 				f.Body[i] = 'z'
 			}
 			batch[0] = core.Frame{Kind: core.KindPing, ID: 99}
+			p.send(core.Frame{Kind: core.KindPing, ID: 1})
 			if got := p.finish(f.ID); got != strings.Repeat("a", size) {
 				t.Errorf("an echo of %d bytes that were changed after Write is %.60q", size, got)
 			}

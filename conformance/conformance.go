@@ -112,7 +112,7 @@ func Run(t *testing.T, h Harness) {
 		t.Fatal(err)
 	}
 	if r := first.run(t.Context(), &h); r.Outcome != Passed {
-		t.Fatalf("nothing can be checked: %s", r)
+		t.Fatal(&NothingError{r.Reasons})
 	}
 	for _, c := range clauses() {
 		if h.wants(c.Part) {
@@ -130,14 +130,24 @@ func Run(t *testing.T, h Harness) {
 	}
 }
 
+// NothingError: no worker says hello, so nothing can be checked.
+type NothingError struct {
+	Reasons []string // what was seen
+}
+
+func (e *NothingError) Error() string { return "nothing can be checked: " + strings.Join(e.Reasons, "\n") }
+
 // Check is Run outside of a test: it hands each result to report as it comes, until all are there or ctx ends, whose error it then
-// returns. If no worker says hello, the error says why, and nothing is reported.
+// returns. If no worker says hello, the error is a *NothingError and nothing is reported.
 func Check(ctx context.Context, h Harness, report func(Result)) error {
 	if err := h.check(); err != nil {
 		return err
 	}
 	if r := first.run(ctx, &h); r.Outcome != Passed {
-		return fmt.Errorf("nothing can be checked: %s", strings.Join(r.Reasons, "\n"))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return &NothingError{r.Reasons}
 	}
 	for _, c := range clauses() {
 		if err := ctx.Err(); err != nil {

@@ -301,7 +301,7 @@ var mutants = []mutant{
 			return c.Decode(b, v)
 		}}
 	})},
-	{"has one buffer for all", "codec/stateless", onCodec(func(c core.Codec) core.Codec { return newShared(c) })},
+	{"encodes what another goroutine gave it", "codec/stateless", onCodec(newForgetful)},
 
 	// Workers: hello and calls.
 	{"speaks before the host has", "hello/first", frames(func(core.Conn) (frameFunc, frameFunc) {
@@ -989,24 +989,33 @@ func (c *oneBuffer) Read() ([]core.Frame, error) {
 // late sends what it was given a little later.
 type late struct {
 	core.Conn
-	batches chan []core.Frame
-	stop    chan struct{}
-	once    sync.Once
+	stop chan struct{}
+	once sync.Once
+
+	mu    sync.Mutex // guards batch
+	batch []core.Frame
 }
 
 func newLate(m *mutation, c core.Conn) *late {
-	l := &late{Conn: c, batches: make(chan []core.Frame, 1000), stop: make(chan struct{})}
+	l := &late{Conn: c, stop: make(chan struct{})}
 	go func() {
 		for {
 			select {
-			case b := <-l.batches:
-				<-time.After(time.Millisecond)
-				if c.Write(b) != nil {
-					return
-				}
+			case <-time.After(time.Millisecond):
 			case <-l.stop:
 				return
 			case <-m.done:
+				return
+			}
+			l.mu.Lock()
+			batch := l.batch
+			l.batch = nil
+			var err error
+			if len(batch) > 0 {
+				err = c.Write(batch)
+			}
+			l.mu.Unlock()
+			if err != nil {
 				return
 			}
 		}
@@ -1015,11 +1024,14 @@ func newLate(m *mutation, c core.Conn) *late {
 }
 
 func (l *late) Write(frames []core.Frame) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	select {
-	case l.batches <- frames:
-		return nil
 	case <-l.stop:
 		return io.ErrClosedPipe
+	default:
+		l.batch = append(l.batch, frames...)
+		return nil
 	}
 }
 
@@ -1146,19 +1158,18 @@ func lenient(takes func(b []byte) bool) func(*mutation) core.Adapter {
 	})
 }
 
-// newShared has one buffer for all that is encoded.
-func newShared(c core.Codec) core.Codec {
+// newForgetful encodes what it was given last, by whomever.
+func newForgetful(c core.Codec) core.Codec {
 	var mu sync.Mutex
-	buf := make([]byte, 0, 1<<16)
+	var last any
 	return &codec{Codec: c, append: func(dst []byte, v any) ([]byte, error) {
 		mu.Lock()
-		out, err := c.Append(buf[:0], v)
+		last = v
 		mu.Unlock()
 		runtime.Gosched()
-		if len(dst) > 0 {
-			return append(dst, out...), err
-		}
-		return out, err
+		mu.Lock()
+		defer mu.Unlock()
+		return c.Append(dst, last)
 	}}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -123,14 +124,38 @@ func (p *peer) take(what string, wanted func(f *core.Frame) bool) core.Frame {
 		err, kept := p.err, len(p.frames)
 		p.mu.Unlock()
 		if err != nil {
-			p.t.Fatalf("%s does not come: the connection has ended: %v", what, err)
+			p.t.Fatalf("%s does not come: the connection has ended: %v%s", what, err, p.fate())
 		}
 		select {
 		case <-p.arrived:
 		case <-p.t.Context().Done():
-			p.t.Fatalf("%s does not come; of other frames there are %d: %s", what, kept, p.rest())
+			if kept == 0 {
+				p.t.Fatalf("%s does not come, nor does anything else%s", what, p.fate())
+			}
+			p.t.Fatalf("%s does not come; of other frames there are %d: %s%s", what, kept, p.rest(), p.fate())
 		}
 	}
+}
+
+// fate says what became of the worker's process, and what it printed last.
+func (p *peer) fate() string {
+	text := ""
+	if proc := p.worker.Process; proc != nil {
+		select {
+		case <-proc.Done():
+			text = fmt.Sprintf("; the worker has exited with code %d", exitCode(proc))
+		case <-time.After(pause): // an end of the connection comes a little before that of the process
+		}
+	}
+	if printed := p.worker.Output(); len(printed) > 0 {
+		text += "; its last output: " + strings.Join(printed[max(0, len(printed)-5):], " | ")
+	}
+	return text
+}
+
+func exitCode(p *core.Process) int {
+	code, _, _ := p.Exit()
+	return code
 }
 
 // rest describes the frames that nobody has taken.

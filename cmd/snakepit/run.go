@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Use: "snakepit", Short: "Call the commands of a worker", Long: about, SilenceUsage: true, SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.AddCommand(versionCommand(), callCommand(), streamCommand())
+	root.AddCommand(versionCommand(), callCommand(), streamCommand(), conformanceCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -84,7 +84,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitTimeout
 	case errors.Is(err, snakepit.ErrWorkerLost):
 		return exitLost
-	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems):
+	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errClauses):
 		return exitFailed
 	default:
 		return exitUsage

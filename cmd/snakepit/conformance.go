@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/conformance"
+	"github.com/snakepit-go/snakepit/core"
+)
+
+const aboutConformance = `Checks a worker in any language against docs/protocol.md, clause by clause.
+
+WORKER is an executable that speaks the protocol, or a Python file (.py). It offers the commands that docs/protocol.md lists under "Conformance"; clauses
+whose commands it lacks are skipped, and say so.
+
+Exit codes:
+  0  every clause passed or was skipped
+  1  a clause failed
+  2  wrong usage
+  3  the worker does not start or says no hello, so nothing was checked`
+
+// errClauses: the report has said which.
+var errClauses = errors.New("clauses failed")
+
+func conformanceCommand() *cobra.Command {
+	var adapter, format string
+	var parts, known []string
+	var limit time.Duration
+	var reports bool
+	cmd := &cobra.Command{
+		Use:   "conformance [flags] -- WORKER [ARGUMENT]...",
+		Short: "Check a worker against the protocol",
+		Long:  aboutConformance,
+		Example: `  snakepit conformance --adapter jsonstdio -- ./my-worker
+  snakepit conformance --adapter msgpack --format junit -- node worker.js > report.xml`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := snakepit.Adapters(adapter)
+			if err != nil {
+				return err
+			}
+			r, err := newReporter(format, cmd.OutOrStdout())
+			if err != nil {
+				return err
+			}
+			h := conformance.Harness{Adapter: a, Worker: workerProgram(args, reports), TimeLimit: limit, Known: map[string]string{}}
+			for _, p := range parts {
+				h.Parts = append(h.Parts, conformance.Part(p))
+			}
+			for _, name := range known {
+				h.Known[name] = "as --known says"
+			}
+			var results []conformance.Result
+			failed := 0
+			err = conformance.Check(cmd.Context(), h, func(res conformance.Result) {
+				results = append(results, res)
+				if res.Outcome == conformance.Failed {
+					failed++
+				}
+				r.result(res)
+			})
+			var nothing *conformance.NothingError
+			switch {
+			case errors.As(err, &nothing):
+				return started{fmt.Errorf("%w: %w", errNoWorker, err)}
+			case errors.Is(err, context.Canceled):
+				return started{err}
+			case err != nil:
+				return err
+			}
+			if err := r.end(strings.Join(args, " "), results); err != nil {
+				return err
+			}
+			if failed > 0 {
+				return started{fmt.Errorf("%d %w", failed, errClauses)}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&adapter, "adapter", "jsonstdio", "adapter to reach the worker by")
+	cmd.Flags().StringVar(&format, "format", "text", "report as text, json or junit")
+	cmd.Flags().StringSliceVar(&parts, "parts", []string{string(conformance.Worker)}, "tables to check: worker, adapter, pool")
+	cmd.Flags().StringSliceVar(&known, "known", nil, "clauses that are known to fail; they still run, and have to")
+	cmd.Flags().DurationVar(&limit, "time-limit", 30*time.Second, "time limit of each clause")
+	cmd.Flags().BoolVar(&reports, "reports", false, "the worker writes the report of the launch contract, as one that serves gRPC has to")
+	return cmd
+}
+
+// workerProgram is what the words after -- start.
+func workerProgram(words []string, reports bool) conformance.Program {
+	if filepath.Ext(words[0]) == ".py" {
+		return snakepit.Python(words[0], words[1:]...)
+	}
+	return reporting{snakepit.Command(words[0], words[1:]...), reports}
+}
+
+type reporting struct {
+	snakepit.Program
+	reports bool
+}
+
+func (r reporting) Command() (core.Command, error) {
+	cmd, err := r.Program.Command()
+	cmd.Reports = r.reports
+	return cmd, err
+}
+
+// reporter writes a report in one format.
+type reporter struct {
+	result func(r conformance.Result)
+	end    func(worker string, all []conformance.Result) error
+}
+
+func newReporter(format string, w io.Writer) (reporter, error) {
+	silent := func(conformance.Result) {}
+	switch format {
+	case "text":
+		return reporter{
+			func(r conformance.Result) {
+				fmt.Fprintf(w, "%-7s %s/%s (%s)\n", r.Outcome, r.Part, r.Name, r.Took.Round(time.Millisecond))
+				if r.Outcome != conformance.Passed {
+					fmt.Fprintf(w, "        %s\n", strings.Join(r.Reasons, "\n        "))
+				}
+				if r.Outcome == conformance.Failed {
+					fmt.Fprintf(w, "        the rule: %s\n", r.Sentence)
+				}
+			},
+			func(_ string, all []conformance.Result) error {
+				n := count(all)
+				_, err := fmt.Fprintf(w, "\n%d clauses: %d passed, %d failed, %d skipped, %d failed as known\n", len(all), n[conformance.Passed],
+					n[conformance.Failed], n[conformance.Skipped], n[conformance.Known])
+				return err
+			},
+		}, nil
+	case "json":
+		return reporter{silent, func(worker string, all []conformance.Result) error {
+			e := json.NewEncoder(w)
+			e.SetIndent("", "  ")
+			return e.Encode(jsonReport(worker, all))
+		}}, nil
+	case "junit":
+		return reporter{silent, func(worker string, all []conformance.Result) error {
+			if _, err := io.WriteString(w, xml.Header); err != nil {
+				return err
+			}
+			e := xml.NewEncoder(w)
+			e.Indent("", "  ")
+			if err := e.Encode(junitReport(worker, all)); err != nil {
+				return err
+			}
+			_, err := io.WriteString(w, "\n")
+			return err
+		}}, nil
+	}
+	return reporter{}, fmt.Errorf("the format %q: there are text, json and junit", format)
+}
+
+func count(all []conformance.Result) map[conformance.Outcome]int {
+	n := map[conformance.Outcome]int{}
+	for _, r := range all {
+		n[r.Outcome]++
+	}
+	return n
+}
+
+func jsonReport(worker string, all []conformance.Result) any {
+	type result struct {
+		Part    conformance.Part    `json:"part"`
+		Name    string              `json:"name"`
+		Rule    string              `json:"rule"`
+		Outcome conformance.Outcome `json:"outcome"`
+		Reasons []string            `json:"reasons,omitempty"`
+		Seconds float64             `json:"seconds"`
+	}
+	results := []result{}
+	for _, r := range all {
+		results = append(results, result{r.Part, r.Name, r.Sentence, r.Outcome, r.Reasons, r.Took.Seconds()})
+	}
+	return map[string]any{"worker": worker, "counts": count(all), "results": results}
+}
+
+// junitSuite is what most CI systems read: https://github.com/testmoapp/junitxml describes it.
+type junitSuite struct {
+	XMLName  xml.Name    `xml:"testsuite"`
+	Name     string      `xml:"name,attr"`
+	Tests    int         `xml:"tests,attr"`
+	Failures int         `xml:"failures,attr"`
+	Skipped  int         `xml:"skipped,attr"`
+	Cases    []junitCase `xml:"testcase"`
+}
+
+type junitCase struct {
+	Class   string        `xml:"classname,attr"`
+	Name    string        `xml:"name,attr"`
+	Seconds string        `xml:"time,attr"`
+	Failure *junitMessage `xml:"failure"`
+	Skipped *junitMessage `xml:"skipped"`
+}
+
+type junitMessage struct {
+	Message string `xml:"message,attr"`
+	Text    string `xml:",chardata"`
+}
+
+func junitReport(worker string, all []conformance.Result) junitSuite {
+	n := count(all)
+	suite := junitSuite{
+		Name: worker, Tests: len(all), Failures: n[conformance.Failed], Skipped: n[conformance.Skipped] + n[conformance.Known],
+	}
+	for _, r := range all {
+		c := junitCase{Class: string(r.Part), Name: r.Name, Seconds: fmt.Sprintf("%.3f", r.Took.Seconds())}
+		message := &junitMessage{r.Sentence, plainText(strings.Join(r.Reasons, "\n"))}
+		switch r.Outcome {
+		case conformance.Failed:
+			c.Failure = message
+		case conformance.Skipped, conformance.Known:
+			c.Skipped = message
+		}
+		suite.Cases = append(suite.Cases, c)
+	}
+	return suite
+}
+
+// plainText leaves out what XML can't have.
+func plainText(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || r == 0xfffe || r == 0xffff {
+			return -1
+		}
+		return r
+	}, s)
+}
