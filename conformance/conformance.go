@@ -135,7 +135,9 @@ type NothingError struct {
 	Reasons []string // what was seen
 }
 
-func (e *NothingError) Error() string { return "nothing can be checked: " + strings.Join(e.Reasons, "\n") }
+func (e *NothingError) Error() string {
+	return "nothing can be checked: " + strings.Join(e.Reasons, "\n")
+}
 
 // Check is Run outside of a test: it hands each result to report as it comes, until all are there or ctx ends, whose error it then
 // returns. If no worker says hello, the error is a *NothingError and nothing is reported.
