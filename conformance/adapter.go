@@ -395,7 +395,7 @@ var adapterClauses = []clause{
 		t.within("Close", func() {
 			_ = p.conn.Close()
 			select {
-			case <-wrote:
+			case _ = <-wrote: // the error that the loop ended with
 			case <-t.Context().Done():
 				t.Fatalf("Write goes on after Close")
 			}

@@ -220,7 +220,7 @@ func plainValues() []any {
 // exactValues are values that only a worker with exact-numbers gives back as they were.
 func exactValues() []any {
 	return []any{
-		5.0, -0.0, math.Copysign(0, -1), 1e15, 1e300, math.Inf(1), math.Inf(-1), math.NaN(), 0.1,
+		5.0, math.Copysign(0, -1), 1e15, 1e300, math.Inf(1), math.Inf(-1), math.NaN(), 0.1,
 		int64(5), int64(1<<53 + 1), int64(math.MaxInt64), int64(math.MinInt64), uint64(1 << 63), uint64(math.MaxUint64),
 		[]any{int64(5), 5.0}, args{"whole": 2.0},
 	}

@@ -130,7 +130,7 @@ func Run(t *testing.T, h Harness) {
 	}
 }
 
-// NothingError: no worker says hello, so nothing can be checked.
+// NothingError is the error if no worker says hello, so that nothing can be checked.
 type NothingError struct {
 	Reasons []string // what was seen
 }

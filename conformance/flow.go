@@ -284,7 +284,7 @@ var cancelClauses = []clause{
 		for range 20 {
 			f := p.prepare("conformance.wait", nil)
 			p.send(f, core.Frame{Kind: core.KindCancel, ID: f.ID, Name: "changed my mind"})
-			p.fails(f.ID)
+			p.expectError(f.ID)
 		}
 	}),
 	rule("cancel/waiting", "A call that waits behind others is answered too when it is cancelled.", func(t *trial) {
@@ -295,10 +295,10 @@ var cancelClauses = []clause{
 		}
 		last := ids[len(ids)-1]
 		p.cancel(last)
-		t.within("the end of a call that never ran", func() { p.fails(last) })
+		t.within("the end of a call that never ran", func() { p.expectError(last) })
 		for _, id := range ids[:len(ids)-1] {
 			p.cancel(id)
-			p.fails(id)
+			p.expectError(id)
 		}
 		p.echo("it goes on")
 	}),
@@ -323,7 +323,7 @@ var cancelClauses = []clause{
 		p.item(id, int64(1))
 		p.running(id)
 		p.cancel(id)
-		t.within("cancelling", func() { p.fails(id) })
+		t.within("cancelling", func() { p.expectError(id) })
 		p.echo("it goes on")
 	}),
 	rule("cancel/twice", "A second cancel of a call does nothing.", func(t *trial) {
@@ -332,7 +332,7 @@ var cancelClauses = []clause{
 		p.running(id)
 		p.cancel(id)
 		p.cancel(id)
-		p.fails(id)
+		p.expectError(id)
 		p.cancel(id)
 		p.echo("it goes on")
 	}),
@@ -343,10 +343,10 @@ var cancelClauses = []clause{
 		p.running(one)
 		p.running(other)
 		p.cancel(one)
-		p.fails(one)
+		p.expectError(one)
 		p.silent("another call ends", func(f *core.Frame) bool { return f.ID == other })
 		p.cancel(other)
-		p.fails(other)
+		p.expectError(other)
 	}),
 }
 
@@ -373,7 +373,7 @@ var lifeClauses = []clause{
 			t.Errorf("the pong says %v", r)
 		}
 		p.cancel(id)
-		p.fails(id)
+		p.expectError(id)
 		if err := p.codec.Decode(p.ping(2).Body, &body); err != nil || len(body.Running) != 0 {
 			t.Errorf("when nothing runs the pong says %v (%v)", body.Running, err)
 		}
@@ -388,7 +388,7 @@ var lifeClauses = []clause{
 			}
 		})
 		p.cancel(id)
-		p.fails(id)
+		p.expectError(id)
 	}),
 	rule("log/record", "A log frame has level, logger and message, and the fields and call that belong to it.", func(t *trial) {
 		p := t.connect()

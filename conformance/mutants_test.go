@@ -237,7 +237,7 @@ var mutants = []mutant{
 	})},
 	{"hands out one buffer again and again", "frames/owned-by-reader", onConn(func(_ *mutation, c core.Conn) core.Conn { return &oneBuffer{Conn: c} })},
 	{"keeps the batch that it was given", "frames/retains-nothing", onConn(func(m *mutation, c core.Conn) core.Conn { return newLate(m, c) })},
-	{"can't read while it writes", "frames/both-ways", onConn(func(_ *mutation, c core.Conn) core.Conn { return &halfDuplex{Conn: c} })},
+	{"writes of several calls the first alone", "frames/both-ways", onConn(func(_ *mutation, c core.Conn) core.Conn { return &halfDuplex{c} })},
 	{"loses at CloseWrite what it was about to send", "close/write-side", onConn(func(m *mutation, c core.Conn) core.Conn { return newLate(m, c) })},
 	{"reports the peer's end as a failure", "close/eof", onConn(func(_ *mutation, c core.Conn) core.Conn { return &noEOF{c} })},
 	{"does not unblock Read", "close/unblocks-read", onConn(func(_ *mutation, c core.Conn) core.Conn { return &deaf{c} })},
@@ -1045,14 +1045,11 @@ func (l *late) Close() error {
 	return l.Conn.Close()
 }
 
-// halfDuplex lets nobody write until what was written last has been answered.
-type halfDuplex struct {
-	core.Conn
-	mu sync.Mutex
-}
+// halfDuplex writes of a batch of calls the first alone.
+type halfDuplex struct{ core.Conn }
 
 func (c *halfDuplex) Write(frames []core.Frame) error {
-	if len(frames) > 1 && frames[0].Kind == core.KindCall { // the answers come one by one, but it waits for all before it goes on
+	if len(frames) > 1 && frames[0].Kind == core.KindCall {
 		return c.Conn.Write(frames[:1])
 	}
 	return c.Conn.Write(frames)

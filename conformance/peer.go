@@ -227,13 +227,6 @@ func (p *peer) waitEnd(what string) error {
 	}
 }
 
-// ended reports whether nothing more comes.
-func (p *peer) ended() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.err
-}
-
 func (p *peer) receiveHello() core.Frame {
 	f := p.take("the worker's hello", func(*core.Frame) bool { return true })
 	switch f.Kind {
@@ -425,6 +418,9 @@ func (p *peer) fails(id uint64) (*core.RemoteError, core.Flags) {
 	}
 	return p.remote(f), f.Flags
 }
+
+// expectError waits for the error that a call has to end with.
+func (p *peer) expectError(id uint64) { _, _ = p.fails(id) }
 
 // collect takes a stream to its end, granting credit for each item.
 func (p *peer) collect(id uint64) (items []core.Frame, end core.Frame) {

@@ -149,7 +149,7 @@ var callClauses = []clause{
 			p.cancel(id)
 		}
 		for _, id := range ids {
-			p.fails(id)
+			p.expectError(id)
 		}
 		p.echo("it goes on")
 	}),
@@ -338,7 +338,7 @@ var callClauses = []clause{
 		})
 		p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Cancelled", Message: "as you wish"})})
 		if first.ID != id {
-			p.fails(id)
+			p.expectError(id)
 		}
 		p.echo("it goes on")
 	}),
@@ -436,7 +436,7 @@ var valueClauses = []clause{
 		if deep == nil {
 			t.Skipf("the suite can't write 501 levels of the codec %s", p.codec.Name())
 		}
-		p.fails(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = deep }))
+		p.expectError(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = deep }))
 		p.echo("it goes on")
 	}),
 	rule("value/large", "A value of a megabyte survives a round trip, binary and text.", func(t *trial) {
