@@ -11,7 +11,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence
 
 from ._errors import Disconnected, ProtocolError, describe, plain, render
-from ._late import stdlib_first
 from ._version import __version__
 from .transport import ERROR, Launch, Transport, Unavailable
 
@@ -89,10 +88,9 @@ class Host:
     def refuse(self, error: Dict[str, Any]) -> NoReturn:
         """Tells the host, instead of hello, that this worker can't serve."""
         if error["type"] == "ModuleNotFoundError":
-            with stdlib_first():
-                import shlex
-            remedy = f"install the package that has it for this interpreter: {shlex.quote(sys.executable)} -m pip install ..."
-            error["notes"] = [*error.get("notes", ()), remedy]
+            from ._remedy import install
+
+            error["notes"] = [*error.get("notes", ()), f"install the package that has it for this interpreter: {install('...')}"]
         try:
             self.transport.write([{"kind": ERROR, "id": 0, "body": json.dumps(error).encode()}])
             self.transport.close()
@@ -231,8 +229,10 @@ def _connect(launch: Launch) -> Host:
     except Unavailable as exc:
         _report(launch, {"unavailable": str(exc), "remedy": exc.remedy})
     except ImportError as exc:
-        package = _PACKAGES.get(launch.protocol)
-        _report(launch, {"unavailable": str(exc), "remedy": f"{sys.executable} -m pip install {package}" if package else ""})
+        from ._remedy import install
+
+        packages = _PACKAGES.get(launch.protocol)
+        _report(launch, {"unavailable": str(exc), "remedy": install(packages) if packages else ""})
     except Exception as exc:
         _report(launch, {"failed": describe(exc)})
     else:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
 from struct import Struct
 from typing import Any, Dict, List, Optional, Tuple
 
 from ._codecs import Codec
-from ._late import stdlib_first
 from ._values import CONTAINERS, MAX_DEPTH, Array, BadValue, Writer, decoded_array, is_plain, walk
 from .transport import Unavailable
 
@@ -35,10 +33,9 @@ def load_msgpack() -> Any:
             return msgpack
     except ImportError as exc:
         problem = str(exc)
-    with stdlib_first():
-        import shlex
-    oldest = ".".join(map(str, OLDEST))
-    raise Unavailable(problem, f"{shlex.quote(sys.executable or 'python3')} -m pip install 'msgpack>={oldest}'")
+    from ._remedy import install
+
+    raise Unavailable(problem, install(f"'msgpack>={'.'.join(map(str, OLDEST))}'"))
 
 
 class Msgpack(Codec):

@@ -9,7 +9,6 @@ import hmac
 import importlib
 import os
 import queue
-import shlex
 import socket
 import sys
 import threading
@@ -19,6 +18,7 @@ from urllib.parse import quote
 
 from snakepit_bridge._codecs import available
 from snakepit_bridge._frames import MAX_FRAME
+from snakepit_bridge._remedy import install
 from snakepit_bridge.grpc.clients import Clients
 from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Transport, Unavailable
 
@@ -279,7 +279,7 @@ def _load() -> Tuple[Any, Any]:
     except Exception as error:  # also what a broken installation raises
         raise Unavailable(
             f"{package} cannot be imported: {type(error).__name__}: {error}",
-            f"{shlex.quote(sys.executable)} -m pip install 'grpcio>=1.50' 'protobuf>=3.20.3'",
+            install("'grpcio>=1.50' 'protobuf>=3.20.3'"),
         ) from error
 
 
