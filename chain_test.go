@@ -159,13 +159,22 @@ func TestChainDegrades(t *testing.T) {
 			}
 			degraded := 0
 			for line := range strings.Lines(f.log.String()) {
-				if strings.Contains(line, "protocol degraded") {
-					degraded++
-					for _, remedy := range remedies[:c.refused] {
-						if !strings.Contains(line, remedy[1]) || !strings.Contains(line, "adapter="+c.adapter) {
-							t.Error(line)
-						}
+				if !strings.Contains(line, "protocol degraded") {
+					continue
+				}
+				degraded++
+				if len(line) > 250 || strings.Count(line, "grpc=") != 1 || strings.Contains(line, "unavailable") || strings.Contains(line, "pip") {
+					t.Errorf("%d bytes: %s", len(line), line)
+				}
+				for _, want := range []string{"adapter=" + c.adapter, " cannot be imported: ModuleNotFoundError: No module named '", "msgpack=\"No module named 'msgpack'\""}[:c.refused+1] {
+					if !strings.Contains(line, want) {
+						t.Errorf("%q is not in %s", want, line)
 					}
+				}
+			}
+			for _, remedy := range remedies[:c.refused] {
+				if strings.Count(f.log.String(), remedy[1]) != 1 { // at debug
+					t.Errorf("the log does not say once %q", remedy[1])
 				}
 			}
 			if degraded != min(c.refused, 1) {

@@ -36,7 +36,7 @@ fallback:                 core
 python:                   core
 
 .:                        core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python github.com/hashicorp/go-hclog
-cmd/snakepit:             . conformance core codec/json github.com/spf13/cobra
+cmd/snakepit:             . conformance core codec/json github.com/hashicorp/go-hclog github.com/spf13/cobra
 examples/*:               . core python github.com/hashicorp/go-hclog golang.org/x/text
 `
 

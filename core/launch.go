@@ -437,6 +437,9 @@ type report struct {
 	Failed      *RemoteError `json:"failed"`
 }
 
+// remedyFollows stands between what is wrong and what to do.
+const remedyFollows = "; to get it: "
+
 // awaitReport waits for the report, the process's exit or ctx.
 func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	type result struct {
@@ -474,7 +477,7 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	case r.Failed != nil:
 		return r.Failed
 	case r.Unavailable != "" && r.Remedy != "":
-		return fmt.Errorf("%w: %s; to get it: %s", ErrUnavailable, harmless(r.Unavailable, false), harmless(r.Remedy, false))
+		return fmt.Errorf("%w: %s%s%s", ErrUnavailable, harmless(r.Unavailable, false), remedyFollows, harmless(r.Remedy, false))
 	case r.Unavailable != "":
 		return fmt.Errorf("%w: %s", ErrUnavailable, harmless(r.Unavailable, false))
 	}

@@ -3,6 +3,7 @@ package core
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -356,5 +357,19 @@ func TestFromSlogGroups(t *testing.T) {
 	FromSlog(slog.New(h)).With("a", 1).Info("m", "b", 2)
 	if !strings.Contains(out.String(), "g.a=1 g.b=2") {
 		t.Errorf("logged %s", out.String())
+	}
+}
+
+func TestReasonOfARefusal(t *testing.T) {
+	for text, want := range map[string]string{
+		"no module; to get it: pip install it": "no module",
+		"no port is free\nand more":            "no port is free",
+		"":                                     "",
+	} {
+		for _, err := range []error{fmt.Errorf("%w: %s", ErrUnavailable, text), errors.New(text)} {
+			if got := (Refusal{"grpc", err}).reason(); got != want {
+				t.Errorf("%q: %q", err, got)
+			}
+		}
 	}
 }

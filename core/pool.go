@@ -214,13 +214,13 @@ func (p *Pool) ready(w *Worker, c *connected, m *mux) {
 	}
 }
 
-// logVerdict says which adapter is in use and why no earlier one, once per change. mu is held.
+// logVerdict says which adapter is in use and why no earlier one, once per change: in short, and at debug in full. mu is held.
 func (p *Pool) logVerdict(w *Worker) {
 	verdict := w.link.Adapter
 	args := []any{"adapter", w.link.Adapter}
 	for _, r := range w.link.Refused {
 		verdict += "\n" + r.Adapter + ": " + r.Err.Error()
-		args = append(args, r.Adapter, r.Err)
+		args = append(args, r.Adapter, r.reason())
 	}
 	if verdict == p.refusals {
 		return
@@ -235,6 +235,17 @@ func (p *Pool) logVerdict(w *Worker) {
 	default:
 		w.log.Debug("protocol chosen", args...)
 	}
+	for _, r := range w.link.Refused {
+		w.log.Debug("adapter refused", "adapter", r.Adapter, "error", r.Err)
+	}
+}
+
+// reason returns what a line of a log has room for: the first line of the error, without what every refusal says and what to do.
+func (r Refusal) reason() string {
+	text := strings.TrimPrefix(r.Err.Error(), ErrUnavailable.Error()+": ")
+	text, _, _ = strings.Cut(text, "\n")
+	text, _, _ = strings.Cut(text, remedyFollows)
+	return text
 }
 
 // startFailed replaces a worker that never came, after a wait that grows.

@@ -159,8 +159,8 @@ func removeSocket(endpoint, dir string) {
 	}
 }
 
-// unavailable says why this protocol can't be had, without saying so twice.
+// unavailable says why this protocol can't be had. Which one that is says whoever reports it.
 type unavailable struct{ err error }
 
-func (e *unavailable) Error() string   { return "grpc: " + e.err.Error() }
+func (e *unavailable) Error() string   { return e.err.Error() }
 func (e *unavailable) Unwrap() []error { return []error{ErrUnavailable, e.err} }

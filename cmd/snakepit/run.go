@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
 	"github.com/snakepit-go/snakepit"
@@ -37,7 +40,8 @@ or else text: n=5 is a number, n='"5"' and name=Ann are text. One argument witho
 keyword arguments, anything else one positional argument.
 
 Results go to standard output as JSON, one a line, with the tags of docs/protocol.md for what JSON lacks, such as {"$bytes": "..."}.
-Errors, with the Python traceback, and the log go to standard error. SNAKEPIT_LOG=debug shows more of the log.
+Errors, with the Python traceback, and the log go to standard error. SNAKEPIT_LOG=info or debug shows more of the log, such as which adapter is
+used and why no earlier one.
 
 Exit codes:
   0    it worked
@@ -57,6 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.AddCommand(versionCommand(), callCommand(), streamCommand(), conformanceCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
+	stderr = &locked{w: stderr}
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -64,6 +69,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	printError(stderr, err)
 	return exitCode(ctx, err)
+}
+
+// locked is standard error, which the log and the commands write to.
+type locked struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }
 
 // started marks errors from the call itself: everything before is wrong usage.
@@ -133,7 +150,7 @@ func (o *options) register(cmd *cobra.Command) {
 }
 
 // open starts the worker.
-func (o *options) open(ctx context.Context, worker string) (*snakepit.Pool, error) {
+func (o *options) open(ctx context.Context, worker string, stderr io.Writer) (*snakepit.Pool, error) {
 	program := snakepit.Command(worker)
 	if filepath.Ext(worker) == ".py" {
 		script := snakepit.Python(worker)
@@ -142,7 +159,7 @@ func (o *options) open(ctx context.Context, worker string) (*snakepit.Pool, erro
 	}
 	var pool *snakepit.Pool
 	var err error
-	one := &snakepit.Options{Size: 1}
+	one := &snakepit.Options{Size: 1, Logger: logger(stderr)}
 	if o.adapters == "" {
 		pool, err = snakepit.Open(ctx, program, one)
 	} else {
@@ -158,6 +175,24 @@ func (o *options) open(ctx context.Context, worker string) (*snakepit.Pool, erro
 	return pool, nil
 }
 
+// logger is what a pool has by default, but for one call the adapter does not matter: it is said only where SNAKEPIT_LOG asks for so much.
+// nil leaves it to the pool to say what is wrong in SNAKEPIT_LOG.
+func logger(w io.Writer) hclog.Logger {
+	log := &hclog.LoggerOptions{Level: hclog.Info, Output: w}
+	text := os.Getenv("SNAKEPIT_LOG")
+	if text != "" {
+		log.Level = hclog.LevelFromString(text)
+	}
+	switch quiet := new(hclog.ExcludeByMessage); {
+	case log.Level == hclog.NoLevel:
+		return nil
+	case text == "" || log.Level > hclog.Info:
+		quiet.Add("protocol degraded")
+		log.Exclude = quiet.Exclude
+	}
+	return hclog.New(log)
+}
+
 func callCommand() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
@@ -170,7 +205,7 @@ func callCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		pool, err := o.open(cmd.Context(), args[0])
+		pool, err := o.open(cmd.Context(), args[0], cmd.ErrOrStderr())
 		if err != nil {
 			return err
 		}
@@ -198,7 +233,7 @@ func streamCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		pool, err := o.open(cmd.Context(), args[0])
+		pool, err := o.open(cmd.Context(), args[0], cmd.ErrOrStderr())
 		if err != nil {
 			return err
 		}

@@ -89,6 +89,29 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
+func TestLog(t *testing.T) {
+	t.Setenv("PYTHONPATH", t.TempDir())
+	blocked := []byte("import sys\nsys.modules['grpc'] = None\n")
+	if err := os.WriteFile(filepath.Join(os.Getenv("PYTHONPATH"), "sitecustomize.py"), blocked, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"call", filepath.Join("testdata", "worker.py"), "say", `"printed"`, "--adapters", "grpc,jsonstdio"}
+	for level, want := range map[string]struct{ printed, degraded, remedy bool }{
+		"": {printed: true}, "warn": {}, "info": {printed: true, degraded: true}, "debug": {true, true, true},
+	} {
+		t.Setenv("SNAKEPIT_LOG", level)
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), args, &stdout, &stderr)
+		log := stderr.String()
+		got := struct{ printed, degraded, remedy bool }{
+			strings.Contains(log, "printed"), strings.Contains(log, "protocol degraded"), strings.Contains(log, "-m pip install"),
+		}
+		if code != exitOK || got != want {
+			t.Errorf("at %q: code %d, %+v: %s", level, code, got, log)
+		}
+	}
+}
+
 // interrupter interrupts the program at its first output, when the call runs.
 type interrupter struct {
 	cancel context.CancelFunc

@@ -23,6 +23,11 @@ def count(n: int):
 
 
 @worker.command
+def say(text):
+    print(text)
+
+
+@worker.command
 def fail():
     raise ValueError("bad operand")
 
