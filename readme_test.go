@@ -11,34 +11,10 @@ import (
 
 // TestReadme pastes the README's snippets into files of a new module and runs them as a reader would.
 func TestReadme(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for name, language := range map[string]string{"main.go": "go", "worker.py": "python"} {
-		writeFile(t, filepath.Join(dir, name), snippet(t, readme, language))
-	}
-	here, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The module needs what this one needs; what it does not need itself is no harm.
-	mod, err := os.ReadFile("go.mod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	const module = "github.com/snakepit-go/snakepit"
-	writeFile(t, filepath.Join(dir, "go.mod"), strings.Replace(string(mod), "module "+module+"\n", "module example\n", 1)+
-		"\nrequire "+module+" v0.0.0\n\nreplace "+module+" => "+here+"\n")
-	sum, err := os.ReadFile("go.sum")
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, filepath.Join(dir, "go.sum"), string(sum))
+	readme := readPage(t, "README.md")
+	dir := newModule(t)
+	want := paste(t, dir, readme)
 	run(t, dir, nil, "go", "build", "-mod=mod", "-o", "example", ".")
-
-	want := snippet(t, readme, "text")
 	for _, adapters := range []string{"", "jsonstdio"} {
 		t.Run("adapters="+adapters, func(t *testing.T) {
 			got := run(t, dir, []string{"SNAKEPIT_ADAPTERS=" + adapters}, filepath.Join(dir, "example"))
@@ -49,14 +25,52 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// snippet returns the README's one code block of a language.
-func snippet(t *testing.T, readme []byte, language string) string {
+func readPage(t *testing.T, path string) string {
 	t.Helper()
-	found := regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllSubmatch(readme, -1)
-	if len(found) != 1 {
-		t.Fatalf("README.md has %d blocks of %s, want one", len(found), language)
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return string(found[0][1])
+	return string(page)
+}
+
+// newModule makes a folder with a go.mod that takes this module from here, and needs what it needs; what it does not need itself is no harm.
+func newModule(t *testing.T) string {
+	t.Helper()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	const module = "github.com/snakepit-go/snakepit"
+	writeFile(t, filepath.Join(dir, "go.mod"), strings.Replace(readPage(t, "go.mod"), "module "+module+"\n", "module example\n", 1)+
+		"\nrequire "+module+" v0.0.0\n\nreplace "+module+" => "+here+"\n")
+	writeFile(t, filepath.Join(dir, "go.sum"), readPage(t, "go.sum"))
+	return dir
+}
+
+var fence = regexp.MustCompile("(?ms)^```(python|go|text)\n(?:# (test_\\w+\\.py)\n)?(.*?)^```$")
+
+// paste writes a page's code blocks to files in dir, each file once, and returns what they are said to print.
+func paste(t *testing.T, dir, page string) (prints string) {
+	t.Helper()
+	files := map[string]string{}
+	for _, block := range fence.FindAllStringSubmatch(page, -1) {
+		name := map[string]string{"python": "worker.py", "go": "main.go", "text": "text"}[block[1]]
+		if block[2] != "" {
+			name = block[2]
+		}
+		if _, twice := files[name]; twice {
+			t.Fatalf("two blocks for %s:\n%s", name, block[3])
+		}
+		files[name] = block[3]
+	}
+	prints = files["text"]
+	delete(files, "text")
+	for name, content := range files {
+		writeFile(t, filepath.Join(dir, name), content)
+	}
+	return prints
 }
 
 func writeFile(t *testing.T, path, content string) {
