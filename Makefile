@@ -2,6 +2,7 @@
 # environment .venv that is made here, the Go tools from .tools.
 
 SHELL := /bin/sh
+export CSV
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 
@@ -9,10 +10,12 @@ PYTHON ?= python3
 GO ?= go
 FUZZTIME ?= 30s
 
+# Targets are relative and what a recipe takes in full is quoted, because the checkout's own path may have blanks in it.
 VENV := .venv
+TOOLS := .tools
 BIN := $(CURDIR)/$(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint python/requirements-dev.txt
-TOOLS := $(CURDIR)/.tools
+PIP := "$(BIN)/python" -m pip --disable-pip-version-check --quiet install --constraint python/requirements-dev.txt
+OFFLINE := { echo "pip could not install the packages: it needs the package index, or PIP_INDEX_URL with a mirror of it" >&2; exit 1; }
 
 golangci := v2.15.0
 
@@ -34,24 +37,28 @@ dev-setup: $(VENV)/.dev $(VENV)/.grpc $(TOOLS)/golangci-lint-$(golangci) ## Inst
 
 ##@ Generated code
 proto-python: python-venv-there ## Regenerate the Python code of snakepit.proto
-	proto/generate.sh python $(PYTHON) $(TOOLS)/proto
+	proto/generate.sh python $(PYTHON) "$(CURDIR)/$(TOOLS)/proto"
 
 proto-go: python-venv-there go-there ## Regenerate the Go code of snakepit.proto
-	proto/generate.sh go $(PYTHON) $(TOOLS)/proto
+	proto/generate.sh go $(PYTHON) "$(CURDIR)/$(TOOLS)/proto"
 
 requirements: $(VENV)/.dev ## Pin the newest Python packages in python/requirements-dev.txt
 	$(PIP) uv
 	cd python && { echo "# Pinned from requirements-dev.in by make requirements, for Python 3.8 and later."; \
-		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.8 --no-annotate --no-header requirements-dev.in; } \
+		"$(BIN)/uv" pip compile --quiet --upgrade --universal --python-version 3.8 --no-annotate --no-header requirements-dev.in; } \
 		> requirements-dev.new && mv requirements-dev.new requirements-dev.txt
 
 ##@ Use
+# A relative CSV may be meant from where make was called, as with make -C.
 demo: go-there $(VENV)/.demo ## Run the large-dataset job; CSV=path takes a file of yours
-	@echo "== building the demo, which takes some minutes the first time"
-	SNAKEPIT_PYTHON=$(BIN)/python $(GO) run ./examples/large-dataset $(if $(CSV),-csv "$(CSV)")
+	@[ -e $(TOOLS)/large-dataset ] || echo "== building the demo, which takes some minutes the first time"
+	@mkdir -p $(TOOLS)
+	@$(GO) build -o $(TOOLS)/large-dataset ./examples/large-dataset
+	@csv=$$CSV; [ -z "$$csv" ] || [ -e "$$csv" ] || [ ! -e "$(PWD)/$$csv" ] || csv="$(PWD)/$$csv"; \
+		SNAKEPIT_PYTHON="$(BIN)/python" $(TOOLS)/large-dataset $${csv:+-csv "$$csv"}
 
 bench: go-there $(VENV)/.dev ## Measure this library beside its floors and peers
-	cd bench && SNAKEPIT_PYTHON=$(BIN)/python $(GO) run . $(BENCHFLAGS)
+	cd bench && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) run . $(BENCHFLAGS)
 
 ##@ Checks
 test: lint test-go test-python ## Run the linters, every Go test with the race detector and every Python test
@@ -60,37 +67,37 @@ test-go: go-there $(VENV)/.dev ## Run every Go test
 	@[ -n "$(RACE)" ] || echo "NOTE: no C compiler, so the tests run without the race detector; install gcc or clang" >&2
 	@for dir in $(MODULES); do \
 		echo "== go test $(RACE) in $$dir"; \
-		(cd $$dir && SNAKEPIT_PYTHON=$(BIN)/python $(GO) test $(RACE) ./...) || exit 1; \
+		(cd $$dir && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) test $(RACE) ./...) || exit 1; \
 	done
 
 test-python: $(VENV)/.dev ## Run every Python test, on each supported Python of this machine
 	@echo "== pytest on the Python of .venv"
-	cd python && $(BIN)/python -m pytest tests ../examples/large-dataset
+	cd python && "$(BIN)/python" -m pytest tests ../examples/large-dataset
 	@echo "== the generated code beside many versions of protobuf and grpcio"
-	cd python && $(BIN)/python -m pytest -m matrix
+	cd python && "$(BIN)/python" -m pytest -m matrix
 	@echo "== pytest on the other Pythons"
 	@mkdir -p $(TOOLS)
 	@$(MAKE) --no-print-directory -k -j 2 $(PYTHONS:%=pytest-%)
 
 # Two run at once, so each prints when it has ended.
 pytest-%:
-	@$(BIN)/nox --noxfile python/noxfile.py --envdir $(TOOLS)/nox-$* --session tests-$* >$(TOOLS)/pytest-$*.log 2>&1; \
+	@"$(BIN)/nox" --noxfile python/noxfile.py --envdir "$(CURDIR)/$(TOOLS)/nox-$*" --session tests-$* >$(TOOLS)/pytest-$*.log 2>&1; \
 		status=$$?; cat $(TOOLS)/pytest-$*.log; exit $$status
 
 lint: go-there $(VENV)/.dev $(TOOLS)/golangci-lint-$(golangci) ## Check the source of both languages
 	@echo "== gofmt"
-	@files=$$($$($(GO) env GOROOT)/bin/gofmt -l .); \
+	@files=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .); \
 		[ -z "$$files" ] || { echo "not formatted; run gofmt -w:" >&2; echo "$$files" >&2; exit 1; }
 	@for dir in $(MODULES); do \
 		echo "== go mod tidy, go vet, golangci-lint in $$dir"; \
 		(cd $$dir && $(GO) mod tidy -diff && $(GO) vet ./... && \
-			$(TOOLS)/golangci-lint-$(golangci) run --config $(CURDIR)/.golangci.yml --allow-parallel-runners ./...) || exit 1; \
+			"$(CURDIR)/$(TOOLS)/golangci-lint-$(golangci)" run --config "$(CURDIR)/.golangci.yml" --allow-parallel-runners ./...) || exit 1; \
 	done
 	@for os in darwin windows; do echo "== go vet for $$os"; CGO_ENABLED=0 GOOS=$$os $(GO) vet ./... || exit 1; done
 	@echo "== ruff, mypy, generated code"
-	$(BIN)/ruff check --quiet .
-	$(BIN)/ruff format --check --quiet .
-	cd python && $(BIN)/mypy --strict snakepit_bridge
+	"$(BIN)/ruff" check --quiet .
+	"$(BIN)/ruff" format --check --quiet .
+	cd python && "$(BIN)/mypy" --strict snakepit_bridge
 	proto/generate.sh check >/dev/null
 
 fuzz: go-there ## Run each fuzz test for FUZZTIME (30s)
@@ -120,23 +127,23 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.made python/requirements-dev.txt
-	$(PIP) grpcio protobuf msgpack
+	@$(PIP) grpcio protobuf msgpack || $(OFFLINE)
 	@touch $@
 
 # The compatible mode adds a path; the other one starts every Python with imports, which stray files in PYTHONPATH can break.
 $(VENV)/.grpc: $(VENV)/.made python/requirements-dev.txt python/pyproject.toml
-	$(PIP) --config-settings editable_mode=compat --editable 'python[all]'
+	@$(PIP) --config-settings editable_mode=compat --editable 'python[all]' || $(OFFLINE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made python/requirements-dev.txt
-	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(VENV) has an older Python, but development \
+	@"$(BIN)/python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(VENV) has an older Python, but development \
 	needs 3.10 or later: rm -rf $(VENV), then make PYTHON=python3.12 (or another) with the same target" >&2; exit 1; }
-	$(PIP) --requirement python/requirements-dev.txt
+	@$(PIP) --requirement python/requirements-dev.txt || $(OFFLINE)
 	@touch $@
 
 $(TOOLS)/golangci-lint-$(golangci): | go-there
 	@echo "== building golangci-lint $(golangci), which takes some minutes once"
-	GOBIN=$(TOOLS)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(golangci)
+	GOBIN="$(CURDIR)/$(TOOLS)/bin" $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(golangci)
 	@mv $(TOOLS)/bin/golangci-lint $@
 
 go-there:
