@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/snakepit-go/snakepit"
 	codecjson "github.com/snakepit-go/snakepit/codec/json"
+	"github.com/snakepit-go/snakepit/core"
 )
 
 // Exit codes, as the help states them.
@@ -45,7 +48,7 @@ used and why no earlier one.
 
 Exit codes:
   0    it worked
-  1    the handler raised, its result can't be sent, or items of the stream failed
+  1    the handler raised, its result can't be sent or printed, or items of the stream failed
   2    wrong usage, or an argument that can't be sent
   3    no worker could be started
   4    the time limit passed
@@ -57,8 +60,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use: "snakepit", Short: "Call the commands of a worker", Long: about, SilenceUsage: true, SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Version:           version(), Args: noCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate("{{.Version}}")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+	})
 	root.AddCommand(versionCommand(), callCommand(), streamCommand(), conformanceCommand())
+	root.SetHelpCommand(helpCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	stderr = &locked{w: stderr}
@@ -67,8 +76,32 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	code := exitCode(ctx, err)
+	if code == exitInterrupted {
+		err = errors.New("interrupted")
+	}
 	printError(stderr, err)
-	return exitCode(ctx, err)
+	return code
+}
+
+// noCommand refuses what the root command gets if it is none of the others.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	near := ""
+	if names := cmd.SuggestionsFor(args[0]); len(names) > 0 {
+		near = "did you mean " + names[0] + "? "
+	}
+	return fmt.Errorf("there is no command %q; %ssee %s --help", args[0], near, cmd.CommandPath())
+}
+
+// workerAndCommand is what call and stream need at least.
+func workerAndCommand(cmd *cobra.Command, args []string) error {
+	if len(args) < 2 {
+		return fmt.Errorf("%s needs WORKER and COMMAND; see %s --help", cmd.Name(), cmd.CommandPath())
+	}
+	return nil
 }
 
 // locked is standard error, which the log and the commands write to.
@@ -101,7 +134,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitTimeout
 	case errors.Is(err, snakepit.ErrWorkerLost):
 		return exitLost
-	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errClauses):
+	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errOutput), errors.Is(err, errClauses):
 		return exitFailed
 	default:
 		return exitUsage
@@ -111,13 +144,22 @@ func exitCode(ctx context.Context, err error) int {
 var (
 	errNoWorker = errors.New("no worker")
 	errItems    = errors.New("items of the stream failed")
+	errOutput   = errors.New("standard output cannot be written to")
 )
+
+// flagNames are what errors of the library call by the names of Go.
+var flagNames = strings.NewReplacer("Program.Interpreter", "--python", "a larger Options.StartTimeout", "a longer --start-timeout",
+	"Command.Path", "WORKER")
 
 // printError prints an error, and the traceback of what the worker raised.
 func printError(w io.Writer, err error) {
 	var remote *snakepit.RemoteError
 	if errors.As(err, new(*snakepit.StartError)) || !errors.As(err, &remote) || len(remote.Frames) == 0 {
-		fmt.Fprintf(w, "snakepit: %v\n", err)
+		text := err.Error()
+		if errors.Is(err, errNoWorker) {
+			text = flagNames.Replace(text)
+		}
+		fmt.Fprintf(w, "snakepit: %s\n", text)
 		return
 	}
 	fmt.Fprintf(w, "%ssnakepit: %v\n", remote.Traceback(), err)
@@ -126,12 +168,28 @@ func printError(w io.Writer, err error) {
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) {
-			version := "(devel)"
-			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-				version = info.Main.Version
+		RunE: func(cmd *cobra.Command, _ []string) error { return printLine(cmd.OutOrStdout(), []byte(version())) },
+	}
+}
+
+// version is a line.
+func version() string {
+	version := "(devel)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	return fmt.Sprintf("snakepit %s, protocol 1, %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Print the help of a command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return noCommand(cmd.Root(), args)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "snakepit %s, protocol 1, %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return found.Help()
 		},
 	}
 }
@@ -141,38 +199,87 @@ type options struct {
 	adapters string
 	python   string
 	timeout  time.Duration
+	start    time.Duration
 }
 
 func (o *options) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.adapters, "adapters", "", "adapters to try, in order (default $SNAKEPIT_ADAPTERS, else "+snakepit.Default+")")
 	cmd.Flags().StringVar(&o.python, "python", "", "Python interpreter (default: an active or local virtual environment, else python3)")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 0, "time limit of the call, such as 90s; negative means none (default 30s, stream 5m)")
+	cmd.Flags().DurationVar(&o.start, "start-timeout", 0, "time limit of the worker's start (default 1m)")
 }
+
+// patience is how long a worker may take to start before the user is told what is being waited for.
+const patience = 5 * time.Second
 
 // open starts the worker.
 func (o *options) open(ctx context.Context, worker string, stderr io.Writer) (*snakepit.Pool, error) {
+	adapter, err := o.adapter()
+	if err != nil {
+		return nil, err
+	}
+	if o.start < 0 {
+		return nil, fmt.Errorf("--start-timeout is %s; it has to be positive", o.start)
+	}
 	program := snakepit.Command(worker)
 	if filepath.Ext(worker) == ".py" {
 		script := snakepit.Python(worker)
 		script.Interpreter = o.python
 		program = script
+	} else if err := executable(worker); err != nil {
+		return nil, started{fmt.Errorf("%w: %w", errNoWorker, err)}
 	}
-	var pool *snakepit.Pool
-	var err error
-	one := &snakepit.Options{Size: 1, Logger: logger(stderr)}
-	if o.adapters == "" {
-		pool, err = snakepit.Open(ctx, program, one)
-	} else {
-		adapter, parseErr := snakepit.Adapters(o.adapters)
-		if parseErr != nil {
-			return nil, fmt.Errorf("--adapters: %w", parseErr)
+	opened := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-opened:
+		case <-time.After(patience):
+			fmt.Fprintf(stderr, "snakepit: still waiting for %s to say hello; --start-timeout bounds it\n", worker)
 		}
-		pool, err = snakepit.OpenWith(ctx, adapter, program, one)
-	}
+	})
+	pool, err := snakepit.OpenWith(ctx, adapter, program, &snakepit.Options{Size: 1, StartTimeout: o.start, Logger: logger(stderr)})
+	close(opened)
+	wg.Wait()
 	if err != nil {
 		return nil, started{fmt.Errorf("%w could be started: %w", errNoWorker, err)}
 	}
 	return pool, nil
+}
+
+func (o *options) adapter() (core.Adapter, error) {
+	names, source := o.adapters, "--adapters"
+	if names == "" {
+		names, source = os.Getenv("SNAKEPIT_ADAPTERS"), "SNAKEPIT_ADAPTERS"
+	}
+	if names == "" {
+		names = snakepit.Default
+	}
+	adapter, err := snakepit.Adapters(names)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", source, err)
+	}
+	return adapter, nil
+}
+
+// executable says in the words of a command line why a worker that is no Python file can't be started.
+func executable(worker string) error {
+	if _, err := exec.LookPath(worker); err == nil {
+		return nil
+	}
+	const what = "a worker is a .py file or an executable"
+	switch info, err := os.Stat(worker); {
+	case err != nil && filepath.Base(worker) == worker:
+		return fmt.Errorf("%s: no such file, nor a program in PATH; %s", worker, what)
+	case err != nil:
+		return fmt.Errorf("%s: no such file; %s", worker, what)
+	case info.IsDir():
+		return fmt.Errorf("%s is a folder; %s", worker, what)
+	case filepath.Base(worker) == worker && info.Mode()&0o111 != 0:
+		return fmt.Errorf("%s is not in PATH; for the file in this folder say .%c%s", worker, filepath.Separator, worker)
+	default:
+		return fmt.Errorf("%s is not executable; %s", worker, what)
+	}
 }
 
 // logger is what a pool has by default, but for one call the adapter does not matter: it is said only where SNAKEPIT_LOG asks for so much.
@@ -196,7 +303,7 @@ func logger(w io.Writer) hclog.Logger {
 func callCommand() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
-		Use: "call WORKER COMMAND [KEY=VALUE...]", Short: "Call a command and print its result", Long: about, Args: cobra.MinimumNArgs(2),
+		Use: "call WORKER COMMAND [KEY=VALUE...]", Short: "Call a command and print its result", Long: about, Args: workerAndCommand,
 		Example: "  snakepit call worker.py add a=5 b=3\n  snakepit call worker.py say '\"hello\"' --adapters jsonstdio",
 	}
 	o.register(cmd)
@@ -210,6 +317,9 @@ func callCommand() *cobra.Command {
 			return err
 		}
 		defer closing(pool, &err)
+		if streams(pool, args[1]) {
+			return fmt.Errorf("%s sends a stream: use snakepit stream", args[1])
+		}
 		result, err := snakepit.Execute[any](cmd.Context(), pool, args[1], arg, snakepit.Timeout(o.timeout))
 		if err != nil {
 			return started{err}
@@ -224,7 +334,7 @@ func streamCommand() *cobra.Command {
 	var withResult bool
 	cmd := &cobra.Command{
 		Use: "stream WORKER COMMAND [KEY=VALUE...]", Short: "Call a command and print each item that it sends", Long: about,
-		Args: cobra.MinimumNArgs(2), Example: "  snakepit stream worker.py train epochs=3 --result",
+		Args: workerAndCommand, Example: "  snakepit stream worker.py train epochs=3 --result",
 	}
 	o.register(cmd)
 	cmd.Flags().BoolVar(&withResult, "result", false, "after the items, print the stream's result (a generator's return value)")
@@ -267,6 +377,11 @@ func streamCommand() *cobra.Command {
 	return cmd
 }
 
+// streams reports whether the worker says that a command streams.
+func streams(pool *snakepit.Pool, command string) bool {
+	return slices.ContainsFunc(pool.Workers()[0].Info().Commands, func(c core.CommandInfo) bool { return c.Name == command && c.Stream })
+}
+
 // closing closes the pool at the end of a command, and has its error reported if there is no other.
 func closing(pool *snakepit.Pool, err *error) {
 	if closeErr := pool.Close(); *err == nil && closeErr != nil {
@@ -279,8 +394,12 @@ func parseArgs(args []string) (any, error) {
 	if len(args) == 0 {
 		return nil, nil
 	}
-	if len(args) == 1 && json.Valid([]byte(args[0])) {
-		return parseValue(args[0])
+	if len(args) == 1 {
+		if err := syntax(args[0]); err == nil {
+			return parseValue(args[0])
+		} else if strings.HasPrefix(args[0], "{") || strings.HasPrefix(args[0], "[") || strings.HasPrefix(args[0], `"`) {
+			return nil, fmt.Errorf("argument %s is broken JSON: %w", args[0], err)
+		}
 	}
 	named := make(map[string]any, len(args))
 	for _, arg := range args {
@@ -291,7 +410,7 @@ func parseArgs(args []string) (any, error) {
 		if _, twice := named[key]; twice {
 			return nil, fmt.Errorf("argument %s is given twice", key)
 		}
-		if !json.Valid([]byte(text)) {
+		if syntax(text) != nil {
 			named[key] = text
 			continue
 		}
@@ -302,6 +421,12 @@ func parseArgs(args []string) (any, error) {
 		named[key] = value
 	}
 	return named, nil
+}
+
+// syntax returns what is wrong with JSON, or nil.
+func syntax(text string) error {
+	var raw json.RawMessage
+	return json.Unmarshal([]byte(text), &raw)
 }
 
 // parseValue decodes JSON with the tags that results are printed with.
@@ -320,8 +445,14 @@ func printJSON(w io.Writer, v any) error {
 	if err != nil {
 		return started{fmt.Errorf("printing the result: %w", err)}
 	}
-	_, err = w.Write(line)
-	return err
+	return printLine(w, line)
+}
+
+func printLine(w io.Writer, line []byte) error {
+	if _, err := w.Write(line); err != nil {
+		return started{fmt.Errorf("%w: %w", errOutput, err)}
+	}
+	return nil
 }
 
 // sortKeys gives JSON its keys in order and a line feed at its end, so that equal results are equal text. Numbers stay as they are.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,17 +47,25 @@ func TestRun(t *testing.T) {
 		{"stream with result", []string{"stream", worker, "count", "n=2", "--result"}, exitOK, "0\n1\n\"done\"\n", nil},
 		{"handler raises", []string{"call", worker, "fail"}, exitFailed, "", []string{"Traceback", "ValueError: bad operand"}},
 		{"unknown command", []string{"call", worker, "ad"}, exitUsage, "", []string{"unknown command", "add"}},
-		{"stream by call", []string{"call", worker, "count", "n=1"}, exitUsage, "", []string{"stream"}},
+		{"stream by call", []string{"call", worker, "count", "n=1"}, exitUsage, "", []string{"count sends a stream: use snakepit stream"}},
+		{"broken JSON", []string{"call", worker, "echo", `{"value": 1`}, exitUsage, "", []string{"broken JSON", "unexpected end of JSON input"}},
 		{"no argument name", []string{"call", worker, "add", "5", "3"}, exitUsage, "", []string{`"5" is not KEY=VALUE`}},
 		{"argument twice", []string{"call", worker, "add", "a=5", "a=3"}, exitUsage, "", []string{"given twice"}},
-		{"unknown adapter", []string{"call", worker, "add", "--adapters", "smoke"}, exitUsage, "", []string{"smoke", "grpc", "msgpack", "jsonstdio"}},
-		{"unknown flag", []string{"call", worker, "add", "--loud"}, exitUsage, "", []string{"--loud"}},
-		{"unknown verb", []string{"cal"}, exitUsage, "", []string{"cal"}},
-		{"too few", []string{"call", worker}, exitUsage, "", []string{"2"}},
+		{"unknown adapter", []string{"call", worker, "add", "--adapters", "smoke"}, exitUsage, "", []string{"--adapters", "smoke", "grpc", "msgpack", "jsonstdio"}},
+		{"unknown flag", []string{"call", worker, "add", "--loud"}, exitUsage, "", []string{"--loud", "; see snakepit call --help"}},
+		{"unknown verb", []string{"cal"}, exitUsage, "", []string{`"cal"; did you mean call? see snakepit --help`}},
+		{"unknown topic", []string{"help", "foo"}, exitUsage, "", []string{`"foo"; see snakepit --help`}},
+		{"too few", []string{"call", worker}, exitUsage, "", []string{"call needs WORKER and COMMAND; see snakepit call --help"}},
+		{"too few for a stream", []string{"stream"}, exitUsage, "", []string{"stream needs WORKER and COMMAND; see snakepit stream --help"}},
 		{"no script", []string{"call", "gone.py", "add"}, exitNoWorker, "", []string{`"gone.py"`}},
 		{"broken script", []string{"call", broken, "add"}, exitNoWorker, "", []string{"no_such_module"}},
-		{"no executable", []string{"call", "./gone", "add"}, exitNoWorker, "", []string{"gone"}},
-		{"no interpreter", []string{"call", worker, "add", "--python", "python9"}, exitNoWorker, "", []string{"python9"}},
+		{"no executable", []string{"call", "./gone", "add"}, exitNoWorker, "", []string{"./gone: no such file; a worker is a .py file or an executable"}},
+		{"no program", []string{"call", "gone", "add"}, exitNoWorker, "", []string{"gone: no such file, nor a program in PATH; a worker is"}},
+		{"not executable", []string{"call", "run.go", "add"}, exitNoWorker, "", []string{"run.go is not executable; a worker is"}},
+		{"folder", []string{"call", "./testdata", "add"}, exitNoWorker, "", []string{"./testdata is a folder; a worker is"}},
+		{"no interpreter", []string{"call", worker, "add", "--python", "python9"}, exitNoWorker, "", []string{`--python is "python9"`}},
+		{"start limit", []string{"call", worker, "add", "--start-timeout", "1ns"}, exitNoWorker, "", []string{"longer --start-timeout"}},
+		{"negative start limit", []string{"call", worker, "add", "--start-timeout", "-1s"}, exitUsage, "", []string{"--start-timeout is -1s"}},
 		{"timeout", []string{"call", worker, "sleep", "--timeout", "200ms"}, exitTimeout, "", []string{"deadline"}},
 		{"lost", []string{"call", worker, "die"}, exitLost, "", []string{"exited with code 7"}},
 	} {
@@ -83,9 +92,35 @@ func TestHelpAndVersion(t *testing.T) {
 			t.Errorf("%q: code %d, printed %q, %q", args, code, &stdout, &stderr)
 		}
 	}
-	var stdout bytes.Buffer
-	if code := run(t.Context(), []string{"version"}, &stdout, &stdout); code != exitOK || !strings.HasPrefix(stdout.String(), "snakepit ") {
-		t.Errorf("version printed %q with code %d", &stdout, code)
+	for _, args := range [][]string{{"version"}, {"--version"}} {
+		var stdout bytes.Buffer
+		if code := run(t.Context(), args, &stdout, &stdout); code != exitOK || !strings.HasPrefix(stdout.String(), "snakepit ") {
+			t.Errorf("%q printed %q with code %d", args, &stdout, code)
+		}
+	}
+}
+
+func TestAdaptersOfTheEnvironment(t *testing.T) {
+	t.Setenv("SNAKEPIT_ADAPTERS", "smoke")
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), []string{"call", filepath.Join("testdata", "worker.py"), "add"}, &stdout, &stderr)
+	if code != exitUsage || !strings.Contains(stderr.String(), "snakepit: SNAKEPIT_ADAPTERS: ") {
+		t.Errorf("code %d: %s", code, &stderr)
+	}
+}
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+func TestOutputThatCannotBeWritten(t *testing.T) {
+	worker := filepath.Join("testdata", "worker.py")
+	for _, args := range [][]string{{"call", worker, "echo", "1"}, {"stream", worker, "count", "n=2"}, {"version"}} {
+		var stderr bytes.Buffer
+		const want = "snakepit: standard output cannot be written to: no space left\n"
+		if code := run(t.Context(), args, full{}, &stderr); code != exitFailed || stderr.String() != want {
+			t.Errorf("%q: code %d: %s", args, code, &stderr)
+		}
 	}
 }
 
@@ -129,7 +164,7 @@ func TestInterrupt(t *testing.T) {
 	stdout := &interrupter{cancel: cancel}
 	var stderr bytes.Buffer
 	args := []string{"stream", filepath.Join("testdata", "worker.py"), "count", "n=1000000000"}
-	if code := run(ctx, args, stdout, &stderr); code != exitInterrupted {
+	if code := run(ctx, args, stdout, &stderr); code != exitInterrupted || stderr.String() != "snakepit: interrupted\n" {
 		t.Errorf("code %d, stderr: %s", code, &stderr)
 	}
 }
