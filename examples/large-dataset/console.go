@@ -120,8 +120,8 @@ func (p *progress) update(i int, c Chunk) float64 {
 	}
 	p.tenths = tenths
 	perSecond := int64(float64(rows) / time.Since(p.started).Seconds())
-	line := fmt.Sprintf("%s %.1f %%, %s of %s rows, %s rows/s, %.0f MiB", p.title, 100*share,
-		count(rows), count(p.total), count(perSecond), slices.Max(slices.Collect(maps.Values(p.memory))))
+	line := fmt.Sprintf("%s %.1f %%, %s of %s, %s/s, %.0f MiB", p.title, 100*share,
+		count(rows), some(p.total, "row"), some(perSecond, "row"), slices.Max(slices.Collect(maps.Values(p.memory))))
 	if p.out.live {
 		p.out.show(line)
 	} else {
@@ -139,29 +139,39 @@ func (p *progress) end() {
 
 // report prints how a run went.
 func (r *result) report(out *console) {
-	out.printf("%s rows in %s, %s rows/s, workers took %.0f MiB at most\n", count(r.rows()), r.took.Round(time.Millisecond),
-		count(r.perSecond()), r.memory)
+	memory := ""
+	if r.memory > 0 { // workers say it with their progress, and without rows there is none
+		memory = ", workers took " + r.mostMemory() + " at most"
+	}
+	out.printf("%s in %s, %s/s%s\n", some(r.rows(), "row"), r.took.Round(time.Millisecond), some(r.perSecond(), "row"), memory)
 	for _, fault := range r.faults {
 		out.printf("skipped: %s\n", fault)
 	}
 	if more := r.Errors - int64(len(r.faults)); more > 0 {
-		out.printf("and %s more malformed rows\n", count(more))
+		out.printf("and %s\n", some(more, "more malformed row"))
 	}
 }
 
 func (r *result) rows() int64      { return r.Processed + r.Skipped }
 func (r *result) perSecond() int64 { return int64(float64(r.rows()) / r.took.Seconds()) }
 
+func (r *result) mostMemory() string {
+	if r.memory == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f MiB", r.memory)
+}
+
 // row is a line of the last table.
 func (r *result) row(name, verdict string) []any {
 	return []any{
-		name, r.adapters, count(r.rows()), r.took.Round(10 * time.Millisecond), count(r.perSecond()), fmt.Sprintf("%.0f MiB", r.memory), verdict,
+		name, r.adapters, count(r.rows()), r.took.Round(10 * time.Millisecond), count(r.perSecond()), r.mostMemory(), verdict,
 	}
 }
 
 // print prints the statistics.
 func (s *Stats) print(out *console) {
-	out.printf("%s processed, %s skipped, %s errors\n", count(s.Processed), count(s.Skipped), count(s.Errors))
+	out.printf("%s processed, %s skipped, %s\n", count(s.Processed), count(s.Skipped), some(s.Errors, "error"))
 	var rows [][]any
 	for _, c := range s.Columns {
 		rows = append(rows, []any{c.Name, count(c.Empty), c.kind(), c.content()})
@@ -175,11 +185,11 @@ func (s *Stats) print(out *console) {
 func (c *Column) kind() string {
 	switch {
 	case c.Numbers > 0 && c.Texts > 0:
-		return count(c.Texts) + " texts, " + count(c.Numbers) + " numbers"
+		return some(c.Texts, "text") + ", " + some(c.Numbers, "number")
 	case c.Numbers > 0:
-		return count(c.Numbers) + " numbers"
+		return some(c.Numbers, "number")
 	default:
-		return count(c.Texts) + " texts"
+		return some(c.Texts, "text")
 	}
 }
 
@@ -211,6 +221,26 @@ var english = message.NewPrinter(language.English)
 
 // count writes a number with separators.
 func count(n int64) string { return english.Sprintf("%d", n) }
+
+// some writes how many there are of what the noun names.
+func some(n int64, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return count(n) + " " + noun
+}
+
+// size writes a number of bytes in a unit that leaves something in front of the point.
+func size(bytes int64) string {
+	switch {
+	case bytes < 1e3:
+		return some(bytes, "byte")
+	case bytes < 1e6:
+		return fmt.Sprintf("%.1f kB", float64(bytes)/1e3)
+	default:
+		return fmt.Sprintf("%.1f MB", float64(bytes)/1e6)
+	}
+}
 
 // decimal writes a fraction of which a decimal number was made, with all its digits.
 func decimal(r *big.Rat) string {

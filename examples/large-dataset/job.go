@@ -55,6 +55,9 @@ type scan struct {
 	} `json:"states"`
 }
 
+// knownOperations are Pipeline.NAMES of operations.py.
+var knownOperations = []string{"clean", "transform", "aggregate"}
+
 const (
 	// rangesPerWorker: with several ranges for each worker, no worker waits long for the last one, and one that is lost costs little.
 	rangesPerWorker = 4

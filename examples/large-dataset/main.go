@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&d.adapters, "adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
 	flags.IntVar(&d.workers, "workers", 4, "the number of workers")
 	flags.IntVar(&d.ChunkSize, "chunk-size", 10_000, "the `rows` between two reports of progress")
-	operations := flags.String("operations", "clean,transform,aggregate", "what to do with the rows, in this order; see README.md")
+	operations := flags.String("operations", strings.Join(knownOperations, ","), "what to do with the rows, in this order; see README.md")
 	flags.BoolVar(&d.once, "once", false, "do only the first run")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -88,7 +88,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	} else if _, err := snakepit.Adapters(d.adapters); err != nil {
 		return misuse("-adapter: %v", err)
 	}
+	if d.ChunkSize < 1 {
+		return misuse("-chunk-size is %d, but it must be at least 1", d.ChunkSize)
+	}
 	d.Operations = strings.Split(*operations, ",")
+	for i, name := range d.Operations {
+		switch {
+		case !slices.Contains(knownOperations, name):
+			return misuse("-operations has %q; there are %s", name, strings.Join(knownOperations, ","))
+		case slices.Contains(d.Operations[:i], name):
+			return misuse("-operations has %q twice", name)
+		}
+	}
 
 	err := d.run(ctx)
 	if ctx.Err() != nil {
@@ -205,7 +216,10 @@ func (d *demo) prepare(ctx context.Context, temp string) (*result, string, error
 	if err != nil {
 		return nil, "", err
 	}
-	d.console.printf("%s: %.1f MB, %d columns\n", d.FilePath, float64(data.End)/1e6, len(data.Columns))
+	d.console.printf("%s: %s, %s\n", d.FilePath, size(data.End), some(int64(len(data.Columns)), "column"))
+	if len(data.Columns) == 1 && strings.ContainsAny(data.Columns[0], ";\t|") {
+		d.console.printf("note: its header %s is one column, because it has no comma; other separators are not known here\n", short(data.Columns[0]))
+	}
 	reference, err := d.reference(ctx, pool, data, d.console)
 	if err != nil {
 		return nil, "", err

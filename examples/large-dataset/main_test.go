@@ -238,7 +238,7 @@ func TestTheProgram(t *testing.T) {
 		"200 processed, 150 skipped, 100 errors\n",
 		"sum -4712.5; ",
 		"skipped: line 6 has a quote or a carriage return where only a quoted field may have one\n",
-		"skipped: line 7 has 1 fields, but the header has 3\n",
+		"skipped: line 7 has 1 field, but the header has 3\n",
 		"and 90 more malformed rows\n",
 	} {
 		if !strings.Contains(stdout.String(), want) {
@@ -260,8 +260,10 @@ func TestWhatIsWrongIsSaidInASentence(t *testing.T) {
 	}{
 		{"-csv nowhere.csv", 1, "large-dataset: DIR/nowhere.csv cannot be read: No such file or directory\n"},
 		{"-csv .", 1, "large-dataset: DIR is not a regular file; name a CSV file\n"},
-		{"-csv " + path + " -chunk-size -5", 1, "large-dataset: chunk_size is -5, but it must be at least 1\n"},
-		{"-csv " + path + " -operations cleen", 1, "large-dataset: unknown operation 'cleen'; there are clean, transform, aggregate\n"},
+		{"-csv " + path + " -chunk-size -5", 2, "large-dataset: -chunk-size is -5, but it must be at least 1; see large-dataset -h\n"},
+		{"-operations cleen", 2, "large-dataset: -operations has \"cleen\"; there are clean,transform,aggregate; see large-dataset -h\n"},
+		{"-operations=", 2, "large-dataset: -operations has \"\"; there are clean,transform,aggregate; see large-dataset -h\n"},
+		{"-operations clean,clean", 2, "large-dataset: -operations has \"clean\" twice; see large-dataset -h\n"},
 		{"-workers 0", 2, "large-dataset: -workers is 0, but it must be at least 1; see large-dataset -h\n"},
 		{"more", 2, "large-dataset: \"more\" is not a flag; see large-dataset -h\n"},
 		{"-adapter nonsense", 2, "large-dataset: -adapter: "},
@@ -280,6 +282,29 @@ func TestWhatIsWrongIsSaidInASentence(t *testing.T) {
 		}
 		if got := strings.ReplaceAll(stderr.String(), dir, "DIR"); code != test.code || !strings.HasPrefix(got, test.want) {
 			t.Errorf("%s: exit code %d, %q; want %d, %q", test.args, code, got, test.code, test.want)
+		}
+	}
+}
+
+func TestSmallFiles(t *testing.T) {
+	for content, want := range map[string][]string{
+		"a;b\n": {"table.csv: 4 bytes, 1 column\n", "note: its header \"a;b\" is one column", "\n0 rows in ", "0 rows/s\n", "  -"},
+		"a,b\n1,x\n" + strings.Repeat("2", 1100) + "\n": {
+			"table.csv: 1.1 kB, 2 columns\n", "\n2 rows in ", " at most\n", "1 processed, 1 skipped, 1 error\n", "1 text  ", "skipped: line 3 has 1 field, but",
+		},
+	} {
+		path := filepath.Join(t.TempDir(), "table.csv")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var stdout, stderr bytes.Buffer
+		if code := run(t.Context(), []string{"-csv", path, "-adapter", "jsonstdio", "-workers", "1", "-once"}, &stdout, &stderr); code != 0 {
+			t.Errorf("exit code %d: %s", code, &stderr)
+		}
+		for _, part := range want {
+			if !strings.Contains(stdout.String(), part) {
+				t.Errorf("%q is missing in:\n%s", part, &stdout)
+			}
 		}
 	}
 }

@@ -37,7 +37,11 @@ HAS_NUL = "contains a NUL character"
 NOT_UTF8 = "is not UTF-8"
 STRAY_QUOTE = "has a quote or a carriage return where only a quoted field may have one"
 OPEN_QUOTE = "has a quoted field that is never closed"
-FIELDS = "has {} fields, but the header has {}"
+
+
+def wrong_width(found: int, width: int) -> str:
+    """Returns the fault of a record that has not as many fields as the header."""
+    return f"has {found} field{'' if found == 1 else 's'}, but the header has {width}"
 
 
 class Malformed(ValueError):
@@ -188,7 +192,7 @@ def rows(block: Block, width: int) -> Tuple[List[List[str]], int, List[Tuple[int
             if not row:
                 blank += 1
             elif len(row) != width:
-                raise Malformed(FIELDS.format(len(row), width))
+                raise Malformed(wrong_width(len(row), width))
             else:
                 good.append(row)
         except Malformed as fault:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Dict, Generator, Iterator, List, Optional, Tup
 
 import progress
 from operations import EXACT, FILLED, NUMBER, TALLY_LENGTH, TALLY_LIMIT
-from ranges import BOM, FIELDS, HAS_NUL, NOT_UTF8, OPEN_QUOTE, RECORD_LIMIT, STRAY_QUOTE, TOO_LONG
+from ranges import BOM, HAS_NUL, NOT_UTF8, OPEN_QUOTE, RECORD_LIMIT, STRAY_QUOTE, TOO_LONG, wrong_width
 from snakepit_bridge import ItemError
 
 RECORD = re.compile(
@@ -42,7 +42,7 @@ def run(file: BinaryIO, chunk_size: int, operations: List[str]) -> Generator[Uni
     processed = skipped = errors = 0
     for line, row, fault in read:
         if row and not fault and len(row) != len(header):
-            fault = FIELDS.format(len(row), len(header))
+            fault = wrong_width(len(row), len(header))
         if fault:
             errors += 1
             yield ItemError(f"line {line} {fault}")

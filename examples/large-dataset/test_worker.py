@@ -186,17 +186,17 @@ def test_every_row_is_read_once_as_it_was_written(table: List[List[str]], end: s
 @pytest.mark.parametrize(
     ("body", "faults"),
     [
-        (b"1,2\n3\n4,5,6\n7,8\n", ["line 3 has 1 fields, but the header has 2", "line 4 has 3 fields, but the header has 2"]),
-        (b'1,"a\nb"\n3\n', ["line 4 has 1 fields, but the header has 2"]),
+        (b"1,2\n3\n4,5,6\n7,8\n", ["line 3 has 1 field, but the header has 2", "line 4 has 3 fields, but the header has 2"]),
+        (b'1,"a\nb"\n3\n', ["line 4 has 1 field, but the header has 2"]),
         (b"1,\xff\n2,2\n", ["line 2 " + ranges.NOT_UTF8]),
         (b"1,\0\n", ["line 2 " + ranges.HAS_NUL]),
         (b'1,a"b\n', ["line 2 " + ranges.STRAY_QUOTE]),
         (b'1,"a"b\n', ["line 2 " + ranges.STRAY_QUOTE]),
-        (b'1,a"\n2,"b\nc"\n3\n', ["line 2 " + ranges.STRAY_QUOTE, "line 5 has 1 fields, but the header has 2"]),
+        (b'1,a"\n2,"b\nc"\n3\n', ["line 2 " + ranges.STRAY_QUOTE, "line 5 has 1 field, but the header has 2"]),
         (b"1,a\rb\n", ["line 2 " + ranges.STRAY_QUOTE]),
         (b'1,1\n1,"a\n', ["line 3 " + ranges.OPEN_QUOTE]),
-        (b"1,1\n\n1," + b"a" * 4096 + b"\n2,2\n3\n", ["line 4 " + ranges.TOO_LONG, "line 6 has 1 fields, but the header has 2"]),
-        (b'1,1\n1,"' + b"a\n" * 4096 + b'"\n3\n', ["line 3 " + ranges.TOO_LONG, "line 4100 has 1 fields, but the header has 2"]),
+        (b"1,1\n\n1," + b"a" * 4096 + b"\n2,2\n3\n", ["line 4 " + ranges.TOO_LONG, "line 6 has 1 field, but the header has 2"]),
+        (b'1,1\n1,"' + b"a\n" * 4096 + b'"\n3\n', ["line 3 " + ranges.TOO_LONG, "line 4100 has 1 field, but the header has 2"]),
     ],
 )
 def test_malformed_rows_are_reported_and_skipped(body: bytes, faults: List[str]) -> None:
