@@ -109,9 +109,8 @@ fuzz: go-there ## Run each fuzz test for FUZZTIME (30s)
 
 ##@ The rest
 clean: ## Remove what the targets above made
-	rm -rf $(VENV) $(TOOLS) dist python/build python/*.egg-info .mypy_cache .ruff_cache python/.mypy_cache python/.ruff_cache python/.pytest_cache \
-		python/.hypothesis
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) $(TOOLS) dist python/build python/*.egg-info python/.hypothesis
+	find . \( -name __pycache__ -o -name '.*_cache' \) -type d -prune -exec rm -rf {} +
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' \
