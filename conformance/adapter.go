@@ -377,25 +377,24 @@ var adapterClauses = []clause{
 		p := t.connect()
 		p.ping(1)
 		t.freeze(p.worker)
-		wrote := make(chan error, 1)
+		var failure error // why the loop ended
+		ended := make(chan struct{})
 		go func() {
+			defer close(ended)
 			f := core.Frame{Kind: core.KindItem, ID: 1 << 40, Body: p.encode(strings.Repeat("x", 1<<20))}
-			for {
-				if err := p.conn.Write([]core.Frame{f}); err != nil {
-					wrote <- err
-					return
-				}
+			for failure == nil {
+				failure = p.conn.Write([]core.Frame{f})
 			}
 		}()
 		select {
-		case err := <-wrote:
-			t.Fatalf("Write to a worker that does not read returns %v", err)
+		case <-ended:
+			t.Fatalf("Write to a worker that does not read returns %v", failure)
 		case <-time.After(pause):
 		}
 		t.within("Close", func() {
 			_ = p.conn.Close()
 			select {
-			case _ = <-wrote: // the error that the loop ended with
+			case <-ended:
 			case <-t.Context().Done():
 				t.Fatalf("Write goes on after Close")
 			}

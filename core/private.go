@@ -47,12 +47,15 @@ func claimedDir(parent string) (string, *os.File, error) {
 		}
 		claim, _ := lockDir(dir, true)
 		if claim == nil {
-			return dir, nil, nil // this file system has no locks, so nobody will take the folder for one that was left
+			if _, err := os.Lstat(dir); err == nil {
+				return dir, nil, nil // this file system has no locks, so nobody will take the folder for one that was left
+			}
+			continue // another host's sweep came between
 		}
 		if names(dir, claim) {
 			return dir, claim, nil
 		}
-		_ = claim.Close() // another host's sweep came between
+		_ = claim.Close() // likewise
 	}
 }
 

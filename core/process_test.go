@@ -952,6 +952,38 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// A pool that is opened while others sweep the same place gets a folder that is there.
+func TestSweepBesideOpen(t *testing.T) {
+	parent := t.TempDir()
+	stop := make(chan struct{})
+	var sweepers sync.WaitGroup
+	for range 2 {
+		sweepers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					sweep(parent)
+				}
+			}
+		})
+	}
+	for range 300 {
+		dir, claim, err := claimedDir(parent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(dir); err != nil || claim == nil {
+			t.Errorf("the folder is gone (%v), or nobody's", err)
+		}
+		closeFiles([]*os.File{claim})
+		_ = os.RemoveAll(dir) // a sweep may have done so
+	}
+	close(stop)
+	sweepers.Wait()
+}
+
 func TestNewHostRefuses(t *testing.T) {
 	for says, cmd := range map[string]Command{
 		"Command.Path":     {Path: "a\x00b"},
