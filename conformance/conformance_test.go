@@ -14,3 +14,7 @@ func TestCoretest(t *testing.T) {
 		})
 	}
 }
+
+func BenchmarkCoretest(b *testing.B) {
+	conformance.RunBenchmarks(b, conformance.Harness{Adapter: coretest.Conformance(1)})
+}

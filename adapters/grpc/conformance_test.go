@@ -36,3 +36,7 @@ func (d damaged) Send(b *snakepitpb.Batch) error {
 	}
 	return d.BidiStreamingClient.Send(b)
 }
+
+func BenchmarkConformance(b *testing.B) {
+	conformance.RunBenchmarks(b, conformance.Harness{Adapter: Adapter{}, Worker: worker.Conformance(1)})
+}

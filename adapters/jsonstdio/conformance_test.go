@@ -30,3 +30,7 @@ func (d damaged) Write(b []byte) (int, error) {
 	b[0] ^= 0x20
 	return d.WriteCloser.Write(b)
 }
+
+func BenchmarkConformance(b *testing.B) {
+	conformance.RunBenchmarks(b, conformance.Harness{Adapter: Adapter{}, Worker: python.Conformance(1)})
+}

@@ -30,3 +30,7 @@ func (d damaged) Write(b []byte) (int, error) {
 	_, err := d.socket.Write(b[1:])
 	return len(b), err
 }
+
+func BenchmarkConformance(b *testing.B) {
+	conformance.RunBenchmarks(b, conformance.Harness{Adapter: Adapter{}, Worker: python.Conformance(1)})
+}
