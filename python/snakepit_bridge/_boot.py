@@ -241,6 +241,7 @@ def _connect(launch: Launch) -> Host:
         from ._capture import redirect
 
         redirect()
+        _name_process(launch)
         # Ctrl-C in a terminal reaches all of its processes, but when to end is the host's decision. What this process starts is not
         # affected: a handler is not inherited, as SIG_IGN would be.
         signal.signal(signal.SIGINT, lambda *_: None)
@@ -248,6 +249,16 @@ def _connect(launch: Launch) -> Host:
         _host = Host(launch, transport)
         return _host
     sys.exit(1)
+
+
+def _name_process(launch: Launch) -> None:
+    """Has `ps -e` and `top` show the pool's name and the worker's index, such as "snakepit/2", where the system lets a process do that."""
+    tail = f"/{launch.index}".encode()
+    try:
+        with open("/proc/self/comm", "wb") as comm:
+            comm.write(launch.run_id.rpartition("-")[0].encode()[: 15 - len(tail)] + tail)  # 15 bytes are kept
+    except OSError:
+        pass
 
 
 def _transport_class(protocol: str) -> Any:

@@ -184,6 +184,14 @@ def test_another_copy_is_named(script, launch, tmp_path):
         assert host.call("where") == "0.1.0"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there a process names itself so")
+def test_the_process_has_its_pools_name(serve):
+    source = "@worker.command\ndef name(): return open('/proc/self/comm').read()\n"
+    for run_id, index, name in [("models-abc", "12", "models/12"), ("a-very-long-name-xyz", "3", "a-very-long-n/3"), ("", "0", "/0")]:
+        host = serve(source, env={"SNAKEPIT_RUN_ID": run_id, "SNAKEPIT_WORKER_INDEX": index})
+        assert host.call("name") == name + "\n"
+
+
 def test_tokens_and_descriptors_are_hidden(serve):
     host = serve(
         """
