@@ -100,6 +100,11 @@ lint: go-there $(VENV)/.dev $(TOOLS)/golangci-lint-$(golangci) ## Check the sour
 	cd python && "$(BIN)/mypy" --strict snakepit_bridge
 	proto/generate.sh check >/dev/null
 
+conformance: go-there $(VENV)/.dev ## Check every adapter and worker here against the suite, and the suite on its mutants
+	@for dir in $(MODULES); do \
+		(cd $$dir && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) test $(RACE) -run 'Conformance|Mutants|Sound|Table|Contract' ./...) || exit 1; \
+	done
+
 fuzz: go-there ## Run each fuzz test for FUZZTIME (30s)
 	@for pkg in $$($(GO) list ./...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
@@ -116,7 +121,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: install-grpc dev-setup proto-python proto-go requirements demo bench test test-go test-python lint fuzz clean help \
+.PHONY: install-grpc dev-setup proto-python proto-go requirements demo bench test test-go test-python lint conformance fuzz clean help \
 	go-there python-venv-there
 
 # A file for each stage of the virtual environment, made when the stage is complete.

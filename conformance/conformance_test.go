@@ -7,7 +7,7 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-func TestCoretest(t *testing.T) {
+func TestConformance(t *testing.T) {
 	for name, concurrency := range map[string]int{"one at a time": 1, "four at once": 4} {
 		t.Run(name, func(t *testing.T) {
 			conformance.Run(t, conformance.Harness{Adapter: coretest.Conformance(concurrency), DetectsLoss: true})
@@ -15,6 +15,6 @@ func TestCoretest(t *testing.T) {
 	}
 }
 
-func BenchmarkCoretest(b *testing.B) {
+func BenchmarkConformance(b *testing.B) {
 	conformance.RunBenchmarks(b, conformance.Harness{Adapter: coretest.Conformance(1)})
 }
