@@ -425,6 +425,51 @@ func TestStructKeys(t *testing.T) {
 	}
 }
 
+// A name in a tag is matched exactly; a field without one takes its name in any case, and its exact name in preference.
+func TestNamesInAnyCase(t *testing.T) {
+	type Deep struct{ LearningRate float64 }
+	type target struct {
+		Epoch  int
+		Loss   float64
+		Tagged int `json:"tagged"`
+		Lower  int `json:"url"`
+		URL    int
+		Käse   int
+		Option int `json:",omitempty"`
+		*Deep
+	}
+	each(t, func(t *testing.T, c core.Codec) {
+		for _, test := range []struct {
+			body map[string]any
+			want target
+		}{
+			{map[string]any{"epoch": 3, "loss": 0.5}, target{Epoch: 3, Loss: 0.5}},
+			{map[string]any{"EPOCH": 3, "Loss": 0.5, "option": 1}, target{Epoch: 3, Loss: 0.5, Option: 1}},
+			{map[string]any{"Tagged": 3, "TAGGED": 4}, target{}},
+			{map[string]any{"URL": 1, "url": 2}, target{URL: 1, Lower: 2}},
+			{map[string]any{"Url": 3}, target{URL: 3}},
+			{map[string]any{"kÄse": 1}, target{}},
+			{map[string]any{"käse": 1}, target{Käse: 1}},
+			{map[string]any{"learningrate": 0.25}, target{Deep: &Deep{0.25}}},
+			{map[string]any{"epochs": 1, "epoc": 2, "": 3}, target{}},
+		} {
+			var got target
+			if err := c.Decode(appended(t, c, test.body), &got); err != nil || !reflect.DeepEqual(got, test.want) {
+				t.Errorf("%v: got %+v, %v", test.body, got, err)
+			}
+		}
+	})
+	for _, body := range []string{`{"EPOCH":1,"Epoch":2,"epoch":3}`, `{"Epoch":2,"epoch":3}`, `{"epoch":3,"Epoch":2}`} {
+		var got target
+		if err := (json.Codec{}).Decode([]byte(body), &got); err != nil || got.Epoch != 2 {
+			t.Errorf("%s: got %+v, %v", body, got, err)
+		}
+	}
+	if err := (json.Codec{}).Decode([]byte(`{"epoch":1,"epoch":2}`), new(target)); err == nil || !strings.Contains(err.Error(), "epoch: the key is there twice") {
+		t.Error(err)
+	}
+}
+
 // Past 64 fields a struct's keys are counted in another way.
 func TestManyFields(t *testing.T) {
 	fields := make([]reflect.StructField, 70)
@@ -448,6 +493,11 @@ func TestManyFields(t *testing.T) {
 	err := json.Codec{}.Decode([]byte("{"+last+","+last+"}"), reflect.New(typ).Interface())
 	if err == nil || !strings.Contains(err.Error(), "twice") {
 		t.Errorf("error %v does not say twice", err)
+	}
+	out := reflect.New(typ)
+	err = json.Codec{}.Decode([]byte("{"+last+`,"f`+fields[69].Name[1:]+`":2}`), out.Interface())
+	if got := out.Elem().Field(69).Int(); err != nil || got != 1 {
+		t.Errorf("the exact name's value is %d, %v", got, err)
 	}
 }
 

@@ -511,6 +511,10 @@ func (d *decoder) record(p *plan, v reflect.Value, tok Token) error {
 		} else if !others.add(string(k)) {
 			return twice(string(k))
 		}
+		if !known { // a field's exact name counts for more, whichever comes first
+			at, known = p.folded(k)
+			known = known && seen&(1<<at) == 0 && !others.has(p.fields[at].name)
+		}
 		if !known {
 			if err := checkKey(k); err != nil {
 				return err
@@ -561,6 +565,11 @@ func (s *nameSet) add(name string) bool {
 	n := len(*s)
 	(*s)[name] = struct{}{}
 	return len(*s) > n
+}
+
+func (s nameSet) has(name string) bool {
+	_, there := s[name]
+	return there
 }
 
 // skip reads a value that nobody wants, by the same rules: whether a body is valid does not depend on the caller's type.

@@ -45,8 +45,9 @@ type plan struct {
 	key        *plan      // of map
 	fields     []field    // of struct, in order
 	byName     map[string]int
-	optional   bool // some field may be absent from a value
-	opaque     bool // a struct all of whose fields are unexported
+	byFolded   map[string]int // of fields without a name in a tag, by their name in lower case
+	optional   bool           // some field may be absent from a value
+	opaque     bool           // a struct all of whose fields are unexported
 }
 
 type marshaling uint8
@@ -214,15 +215,40 @@ func (m planner) fields(p *plan) {
 			visited[typ] = true
 		}
 	}
-	p.byName = map[string]int{}
+	p.byName, p.byFolded = map[string]int{}, map[string]int{}
 	for _, f := range found {
 		if !wins(f, found) {
 			continue
 		}
 		p.byName[f.name] = len(p.fields)
+		folded := string(fold(nil, []byte(f.name)))
+		if _, taken := p.byFolded[folded]; !f.tagged && !taken {
+			p.byFolded[folded] = len(p.fields)
+		}
 		p.fields = append(p.fields, f)
 		p.optional = p.optional || f.omitEmpty || f.omitZero || len(f.index) > 1
 	}
+}
+
+// fold appends name to dst with its ASCII letters in lower case.
+func fold(dst, name []byte) []byte {
+	for _, c := range name {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// folded returns the field without a tag's name that a key means in another case.
+func (p *plan) folded(key []byte) (at int, known bool) {
+	if len(p.byFolded) == 0 {
+		return 0, false
+	}
+	var room [64]byte // a longer name costs an allocation
+	at, known = p.byFolded[string(fold(room[:0], key))]
+	return at, known
 }
 
 func (m planner) field(f reflect.StructField, name, options string, index []int) field {
