@@ -421,6 +421,12 @@ var behaviours = []struct {
 		}
 		call[any](f, "echo", args{"value": 1})
 	}},
+	{name: "a frame over the default limit", opts: snakepit.Options{MaxFrame: 128 << 20}, check: func(f *fixture) {
+		big := bytes.Repeat([]byte{1, 2, 3}, core.DefaultMaxFrame/3+1)
+		if got := call[[]byte](f, "echo", args{"value": big}); !bytes.Equal(got, big) {
+			f.Errorf("%d bytes came back as %d, or changed", len(big), len(got))
+		}
+	}},
 	{name: "a printing handler", check: func(f *fixture) {
 		if got := call[string](f, "noisy", nil); got != "quiet" {
 			f.Error(got)

@@ -28,7 +28,7 @@ type Link struct {
 	Adapter  string    // the name of the adapter that made it; a chain passes on what the chosen one set; "" means Name()
 	Refused  []Refusal // what a chain tried before, and why not
 	Codecs   []Codec   // at least one, in order of preference; the first that the worker has too is used
-	MaxFrame int       // the largest Frame.Size that Conn carries; 0 means DefaultMaxFrame; the worker's limit holds if smaller
+	MaxFrame int       // the largest Frame.Size that Conn carries, if that is less than Launcher.MaxFrame asks for; else 0
 	Endpoint string    // where other clients may reach the worker, such as "unix:/tmp/x.sock"; "" if nowhere
 	Token    string    // what the worker's hello must show; "" if the connection itself is proof enough
 	Process  *Process  // nil: the worker is not ours; then there is no obituary, and stopping ends at Conn.Close
@@ -89,6 +89,10 @@ type Launcher interface {
 
 	// Index is the worker's place in the pool, from 0. A replacement has its predecessor's.
 	Index() int
+
+	// MaxFrame is the largest Frame.Size that this pool may have, and what the worker finds as SNAKEPIT_MAX_FRAME. A Conn that carries
+	// less says so in Link.MaxFrame.
+	MaxFrame() int
 
 	// HostToken is what an adapter that dials shows to the worker, which knows it as SNAKEPIT_HOST_TOKEN. WorkerToken is what the
 	// worker's hello then has to show, as Link.Token. Both are new for each worker.

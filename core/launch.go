@@ -31,6 +31,7 @@ const (
 type hostOptions struct {
 	Name        string
 	Dir         string        // where the private folder goes; "" means os.TempDir()
+	MaxFrame    int           // what SNAKEPIT_MAX_FRAME tells the worker
 	Env         []string      // the pool's own variables, "KEY=value"; what the user set wins
 	StopTimeout time.Duration // how long close waits for a slow logger to take the last output
 	Logger      hclog.Logger
@@ -92,7 +93,7 @@ func newHost(cmd Command, o hostOptions) (*host, error) {
 // pass on what it was told.
 var contract = []string{
 	"SNAKEPIT_PROTOCOL", "SNAKEPIT_RUN_ID", "SNAKEPIT_WORKER_INDEX", "SNAKEPIT_CONN_FD", "SNAKEPIT_CONTROL_FD", "SNAKEPIT_LIFELINE_FD",
-	"SNAKEPIT_DIR", "SNAKEPIT_HOST_TOKEN", "SNAKEPIT_WORKER_TOKEN", "SNAKEPIT_CACHE",
+	"SNAKEPIT_DIR", "SNAKEPIT_MAX_FRAME", "SNAKEPIT_HOST_TOKEN", "SNAKEPIT_WORKER_TOKEN", "SNAKEPIT_CACHE",
 }
 
 // mergeEnv joins lists of "KEY=value"; of two with one key the later counts.
@@ -176,6 +177,7 @@ func (h *host) attempt(index int, logger hclog.Logger) *attempt {
 
 func (a *attempt) Dir() string         { return a.host.dir }
 func (a *attempt) Index() int          { return a.index }
+func (a *attempt) MaxFrame() int       { return a.host.opts.MaxFrame }
 func (a *attempt) HostToken() string   { return a.hostToken }
 func (a *attempt) WorkerToken() string { return a.workerToken }
 
@@ -311,6 +313,7 @@ func (h *host) start(a *attempt, s Spec) (p *Process, control *os.File, err erro
 	}
 	env := []string{
 		"SNAKEPIT_PROTOCOL=" + s.Protocol, "SNAKEPIT_RUN_ID=" + h.runID, "SNAKEPIT_WORKER_INDEX=" + strconv.Itoa(a.index), "SNAKEPIT_DIR=" + h.dir,
+		"SNAKEPIT_MAX_FRAME=" + strconv.Itoa(h.opts.MaxFrame),
 	}
 	inherit := func(name string, f ...*os.File) {
 		env = append(env, name+"="+strconv.Itoa(len(files)))

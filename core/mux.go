@@ -53,6 +53,16 @@ type terms struct {
 	incoming int    // how many calls the peer may have open at once
 }
 
+// fits returns an error if a frame is over the limit; what says what it carries.
+func (t *terms) fits(f *Frame, what string) error {
+	size := f.Size()
+	if size <= t.maxFrame {
+		return nil
+	}
+	return fmt.Errorf("%w: a frame with %s has %d bytes, and the limit is %d; raise Options.MaxFrame, or send it as a stream",
+		ErrFrameTooLarge, what, size, t.maxFrame)
+}
+
 type window struct {
 	Items int64 `json:"items"`
 	Bytes int64 `json:"bytes"`
@@ -177,8 +187,8 @@ func (m *mux) wakeWriter() {
 
 // open starts a call. The frame's ID is set here; its deadline becomes the TTL when it is written.
 func (m *mux) open(f Frame, deadline time.Time, sessions []sessionKey, ended func(answered bool)) (*stream, error) {
-	if f.Size() > m.terms.maxFrame {
-		return nil, fmt.Errorf("%w: the arguments take %d bytes, the limit is %d", ErrFrameTooLarge, len(f.Body), m.terms.maxFrame)
+	if err := m.terms.fits(&f, "the arguments"); err != nil {
+		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -369,8 +379,8 @@ func (m *mux) reply(ctx context.Context, s *stream, v any, err error) {
 	if err == nil && v != nil {
 		if f.Body, err = m.terms.codec.Append(nil, v); err != nil {
 			err = &RemoteError{Type: "BadResult", Message: err.Error()}
-		} else if f.Size() > m.terms.maxFrame {
-			err = &RemoteError{Type: "BadResult", Message: fmt.Sprintf("the result takes %d bytes, the limit is %d", len(f.Body), m.terms.maxFrame)}
+		} else if large := m.terms.fits(&f, "the result"); large != nil {
+			err = &RemoteError{Type: "BadResult", Message: large.Error()}
 		}
 	}
 	if err != nil {

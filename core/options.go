@@ -44,7 +44,8 @@ type Options struct {
 	// SessionIdle is how long an unused session is kept. 0 means 30 min; negative means for ever.
 	SessionIdle time.Duration
 
-	// MaxFrame is the largest frame in bytes, one value's size. 0 means 64 MiB, or less where the adapter or the worker says so.
+	// MaxFrame is the largest frame in bytes, one value's size, in both directions. 0 means 64 MiB; most is 1 GiB. A worker or an
+	// adapter that takes less has its way.
 	MaxFrame int
 	// WindowItems and WindowBytes are what a stream may send ahead of its consumer. 0 means 1,024 items and 1 MiB.
 	WindowItems int
@@ -74,12 +75,13 @@ func (o *Options) resolve() (Options, error) {
 		value *int
 		def   int
 		least int
+		most  int // 0: any
 	}{
-		{"Size", &r.Size, min(runtime.NumCPU(), 4), 1},
-		{"Concurrency", &r.Concurrency, 0, 0},
-		{"MaxFrame", &r.MaxFrame, DefaultMaxFrame, 4096},
-		{"WindowItems", &r.WindowItems, int(defaultWindow.Items), 1},
-		{"WindowBytes", &r.WindowBytes, int(defaultWindow.Bytes), 1},
+		{"Size", &r.Size, min(runtime.NumCPU(), 4), 1, 0},
+		{"Concurrency", &r.Concurrency, 0, 0, 0},
+		{"MaxFrame", &r.MaxFrame, DefaultMaxFrame, 4096, 1 << 30},
+		{"WindowItems", &r.WindowItems, int(defaultWindow.Items), 1, 0},
+		{"WindowBytes", &r.WindowBytes, int(defaultWindow.Bytes), 1, 0},
 	} {
 		if *f.value == 0 {
 			*f.value = f.def
@@ -89,6 +91,9 @@ func (o *Options) resolve() (Options, error) {
 				return r, fmt.Errorf("option %s is %d; it has to be positive, or 0 for what the worker announces", f.name, *f.value)
 			}
 			return r, fmt.Errorf("option %s is %d; the least is %d, and 0 means %d", f.name, *f.value, f.least, f.def)
+		}
+		if f.most > 0 && *f.value > f.most {
+			return r, fmt.Errorf("option %s is %d; the most is %d, and 0 means %d", f.name, *f.value, f.most, f.def)
 		}
 	}
 	for _, f := range []struct {

@@ -107,7 +107,7 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 		return nil, err
 	}
 	h, err := newHost(cmd, hostOptions{
-		Name: o.Name, Dir: o.Dir, Env: threadEnv(cmd.Env, o.Size), StopTimeout: o.StopTimeout, Logger: log,
+		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Env: threadEnv(cmd.Env, o.Size), StopTimeout: o.StopTimeout, Logger: log,
 	})
 	if err != nil {
 		return nil, err

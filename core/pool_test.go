@@ -712,6 +712,7 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 	for want, o := range map[string]core.Options{
 		"Size is -1":             {Size: -1},
 		"MaxFrame is 7":          {MaxFrame: 7},
+		"MaxFrame is 1073741825": {MaxFrame: 1<<30 + 1},
 		"StartTimeout is -1s":    {StartTimeout: -time.Second},
 		`Functions has "f" with`: {Functions: map[string]core.Function{"f": {}}},
 	} {

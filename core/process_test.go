@@ -125,7 +125,7 @@ func newFixture(t *testing.T, cmd Command) *fixture {
 	_ = readable(t) // the poller's own descriptors come into being
 	before, goroutines := openFiles(), goleak.IgnoreCurrent()
 	f := &fixture{t: t, log: &recorder{}}
-	h, err := newHost(cmd, hostOptions{Name: "test", StopTimeout: 10 * time.Second, Logger: f.log.logger()})
+	h, err := newHost(cmd, hostOptions{Name: "test", MaxFrame: 77777, StopTimeout: 10 * time.Second, Logger: f.log.logger()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -532,7 +532,7 @@ func TestLaunchContract(t *testing.T) {
 	}{
 		{"stdio", Spec{Protocol: "jsonstdio", Stdio: true}, []int{0, 1, 2, 3}, map[string]string{
 			"SNAKEPIT_PROTOCOL": "jsonstdio", "SNAKEPIT_RUN_ID": f.runID, "SNAKEPIT_WORKER_INDEX": "2", "SNAKEPIT_CONN_FD": "",
-			"SNAKEPIT_CONTROL_FD": "", "SNAKEPIT_LIFELINE_FD": "3", "SNAKEPIT_DIR": f.dir, "SNAKEPIT_HOST_TOKEN": "",
+			"SNAKEPIT_CONTROL_FD": "", "SNAKEPIT_LIFELINE_FD": "3", "SNAKEPIT_DIR": f.dir, "SNAKEPIT_MAX_FRAME": "77777", "SNAKEPIT_HOST_TOKEN": "",
 			"SNAKEPIT_WORKER_TOKEN": "", "SNAKEPIT_PYTHON": "kept", "CORE_TEST_USER": "user", "CORE_TEST_COMMAND": "command",
 			"PWD": cmd.Dir,
 		}},

@@ -19,7 +19,7 @@ import (
 // ServeOptions configure Serve. nil and zero fields mean the defaults.
 type ServeOptions struct {
 	Concurrency int          // how many calls it takes at once; 0 means 1
-	MaxFrame    int          // 0 means DefaultMaxFrame
+	MaxFrame    int          // SNAKEPIT_MAX_FRAME, if a host launched this program; 0 means DefaultMaxFrame
 	WindowItems int          // what one direction of a call may hold before it is consumed; 0 means 1,024 items
 	WindowBytes int          // 0 means 1 MiB
 	Token       string       // what the hello shows to the host

@@ -177,8 +177,8 @@ func (s *stream) send(ctx context.Context, v any, flags Flags) error {
 		return err
 	}
 	f := Frame{Kind: KindItem, Flags: flags, ID: s.id, Body: body}
-	if f.Size() > m.terms.maxFrame {
-		return fmt.Errorf("%w: an item takes %d bytes, the limit is %d", ErrFrameTooLarge, len(body), m.terms.maxFrame)
+	if err := m.terms.fits(&f, "the item"); err != nil {
+		return err
 	}
 	for {
 		m.mu.Lock()

@@ -321,14 +321,13 @@ func TestOptions(t *testing.T) {
 	l := &launcher{launch: func(s core.Spec) (*core.Process, error) { spec = s; return nil, io.EOF }}
 	for _, a := range []Adapter{
 		{PortRange: 100}, {BasePort: -1}, {BasePort: 1, PortRange: -1}, {BasePort: 65000, PortRange: 1000}, {ConnectTimeout: -1},
-		{MaxFrame: -1}, {MaxFrame: 1<<30 + 1},
 	} {
 		if _, err := a.Start(t.Context(), l); err == nil || err == io.EOF || errors.Is(err, core.ErrUnavailable) {
 			t.Errorf("%+v: %v", a, err)
 		}
 	}
-	_, _ = Adapter{BasePort: 50051, PortRange: 100, ClientToken: "c", MaxFrame: 5000}.Start(t.Context(), l) // io.EOF
-	want := []string{"SNAKEPIT_GRPC_MAX_FRAME=5000", "SNAKEPIT_GRPC_PORTS=50051-50151", "SNAKEPIT_GRPC_CLIENT_TOKEN=c"}
+	_, _ = Adapter{BasePort: 50051, PortRange: 100, ClientToken: "c"}.Start(t.Context(), l) // io.EOF
+	want := []string{"SNAKEPIT_GRPC_PORTS=50051-50151", "SNAKEPIT_GRPC_CLIENT_TOKEN=c"}
 	if spec.Protocol != "grpc" || !reflect.DeepEqual(spec.Env, want) {
 		t.Errorf("the worker is launched with %+v", spec)
 	}

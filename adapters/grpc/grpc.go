@@ -37,10 +37,6 @@ type Adapter struct {
 	// ConnectTimeout bounds connecting to a worker that has said where it listens. 0 means 10 s.
 	ConnectTimeout time.Duration
 
-	// MaxFrame is the largest frame in bytes that is carried. 0 means core.DefaultMaxFrame; most is 1 GiB. The pool's own limit holds
-	// if it is smaller.
-	MaxFrame int
-
 	// ClientToken lets other gRPC clients call the workers' Execute, ExecuteStream and health service at Link.Endpoint: those that show
 	// it as metadata "snakepit-token". "" means that nobody but the pool may.
 	ClientToken string
@@ -66,27 +62,25 @@ func (a Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error)
 		return nil, &unavailable{errors.New("the worker's report does not say where it listens; a worker that serves gRPC has to " +
 			"write one (set Command.Reports)")}
 	}
-	c, err := a.dial(ctx, process.Endpoint, l.HostToken(), l.Dir())
+	c, err := a.dial(ctx, process.Endpoint, l.HostToken(), l.Dir(), l.MaxFrame())
 	if err != nil {
 		removeSocket(process.Endpoint, l.Dir())
 		return nil, fmt.Errorf("connecting to the worker at %s: %w", process.Endpoint, err)
 	}
 	return &core.Link{
-		Conn: c, Adapter: a.Name(), Codecs: []core.Codec{msgpack.Codec{}, json.Codec{}}, MaxFrame: a.maxFrame(),
+		Conn: c, Adapter: a.Name(), Codecs: []core.Codec{msgpack.Codec{}, json.Codec{}},
 		Endpoint: process.Endpoint, Token: l.WorkerToken(), Process: process,
 	}, nil
 }
 
 // env checks the options and returns those that concern the worker.
 func (a Adapter) env() ([]string, error) {
-	env := []string{fmt.Sprintf("SNAKEPIT_GRPC_MAX_FRAME=%d", a.maxFrame())}
+	var env []string
 	switch {
 	case a.BasePort == 0 && a.PortRange != 0:
 		return nil, fmt.Errorf("grpc: PortRange %d without a BasePort: set both, or neither for a Unix socket", a.PortRange)
 	case a.BasePort < 0 || a.PortRange < 0 || a.BasePort+a.PortRange > 65535:
 		return nil, fmt.Errorf("grpc: BasePort %d and PortRange %d do not lie within 1 to 65535", a.BasePort, a.PortRange)
-	case a.MaxFrame < 0 || a.MaxFrame > 1<<30:
-		return nil, fmt.Errorf("grpc: MaxFrame %d is not within 0 to %d", a.MaxFrame, 1<<30)
 	case a.ConnectTimeout < 0:
 		return nil, fmt.Errorf("grpc: ConnectTimeout %s is negative", a.ConnectTimeout)
 	case a.BasePort != 0:
@@ -98,21 +92,14 @@ func (a Adapter) env() ([]string, error) {
 	return env, nil
 }
 
-func (a Adapter) maxFrame() int {
-	if a.MaxFrame == 0 {
-		return core.DefaultMaxFrame
-	}
-	return a.MaxFrame
-}
-
-// maxMessage is the most that a batch with one frame of the largest size takes: Frame.Size counts short lengths of metadata.
-func (a Adapter) maxMessage() int { return a.maxFrame() + a.maxFrame()/64 + batchBytes }
-
-func (a Adapter) dial(ctx context.Context, endpoint, token, dir string) (*conn, error) {
+// dial opens the stream of frames, which are at most of the size maxFrame. dir is where the worker's socket is removed from at the end.
+func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame int) (*conn, error) {
 	timeout := a.ConnectTimeout
 	if timeout == 0 {
 		timeout = 10 * time.Second
 	}
+	// The most that a batch with one frame of the largest size takes: Frame.Size counts short lengths of metadata.
+	maxMessage := maxFrame + maxFrame/64 + batchBytes
 	// A target of its own and a dialer, because the path of a socket may hold what a target gives a meaning to.
 	cc, err := grpc.NewClient("passthrough:///worker",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
@@ -127,7 +114,7 @@ func (a Adapter) dial(ctx context.Context, endpoint, token, dir string) (*conn, 
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // it never leaves the machine
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(a.maxMessage()), grpc.MaxCallSendMsgSize(a.maxMessage())),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 	)
 	if err != nil {
 		return nil, err

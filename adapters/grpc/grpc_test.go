@@ -21,12 +21,20 @@ import (
 
 // launcher starts what test says. Core's own launcher is tested there.
 type launcher struct {
-	dir    string
-	launch func(spec core.Spec) (*core.Process, error)
+	dir      string
+	maxFrame int // 0 means the default
+	launch   func(spec core.Spec) (*core.Process, error)
 }
 
 func (l *launcher) Launch(_ context.Context, spec core.Spec) (*core.Process, error) {
 	return l.launch(spec)
+}
+
+func (l *launcher) MaxFrame() int {
+	if l.maxFrame == 0 {
+		return core.DefaultMaxFrame
+	}
+	return l.maxFrame
 }
 func (l *launcher) Dir() string         { return l.dir }
 func (l *launcher) Index() int          { return 0 }
@@ -114,7 +122,7 @@ func python(tb testing.TB, script string, env ...string) *launcher {
 		}
 		cmd := exec.Command(path, script)
 		cmd.Env = append(os.Environ(), "SNAKEPIT_PROTOCOL="+spec.Protocol, "SNAKEPIT_CONTROL_FD=3", "SNAKEPIT_DIR="+l.dir,
-			"SNAKEPIT_HOST_TOKEN="+l.HostToken(), "SNAKEPIT_WORKER_TOKEN="+l.WorkerToken())
+			fmt.Sprintf("SNAKEPIT_MAX_FRAME=%d", l.MaxFrame()), "SNAKEPIT_HOST_TOKEN="+l.HostToken(), "SNAKEPIT_WORKER_TOKEN="+l.WorkerToken())
 		cmd.Env = append(append(cmd.Env, spec.Env...), env...)
 		cmd.ExtraFiles = []*os.File{control}
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr

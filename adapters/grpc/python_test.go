@@ -118,7 +118,9 @@ func TestOddFolderInPython(t *testing.T) {
 
 func TestLargeFrames(t *testing.T) {
 	const limit = 100 << 20
-	c := start(t, Adapter{MaxFrame: limit}, python(t, "testdata/echo.py")).Conn
+	l := python(t, "testdata/echo.py")
+	l.maxFrame = limit
+	c := start(t, Adapter{}, l).Conn
 	f := core.Frame{Kind: core.KindItem, ID: 1}
 	f.Body = bytes.Repeat([]byte{7}, limit-f.Size())
 	if err := c.Write([]core.Frame{f}); err != nil {
@@ -137,7 +139,7 @@ func TestSecondHostIsRefused(t *testing.T) {
 	}
 	readN(t, link.Conn, len(everyKind()))
 	for token, want := range map[string]codes.Code{"host's": codes.FailedPrecondition, "": codes.Unauthenticated, "worker's": codes.Unauthenticated} {
-		second, err := Adapter{}.dial(t.Context(), link.Endpoint, token, "")
+		second, err := Adapter{}.dial(t.Context(), link.Endpoint, token, "", core.DefaultMaxFrame)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,34 +13,22 @@ import (
 )
 
 // Adapter starts workers whose standard input and output are the connection. The zero value is ready.
-type Adapter struct {
-	// MaxFrame is the largest frame in bytes that is carried. 0 means core.DefaultMaxFrame; most is 1 GiB. The pool's own limit holds
-	// if it is smaller.
-	MaxFrame int
-}
+type Adapter struct{}
 
 // Name returns "jsonstdio".
 func (Adapter) Name() string { return "jsonstdio" }
 
 // Start launches a worker.
-func (a Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
-	if a.MaxFrame == 0 {
-		a.MaxFrame = core.DefaultMaxFrame
-	}
-	if a.MaxFrame < minFrame || a.MaxFrame > maxFrame {
-		return nil, fmt.Errorf("jsonstdio.Adapter.MaxFrame is %d; it has to be 0 or from %d to %d", a.MaxFrame, minFrame, maxFrame)
-	}
+func (Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
 	p, err := l.Launch(ctx, core.Spec{Protocol: "jsonstdio", Stdio: true})
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(p.Stdout, p.Stdin, p.Output, a.MaxFrame)
-	return &core.Link{Conn: c, Codecs: []core.Codec{json.Codec{}}, MaxFrame: a.MaxFrame, Process: p}, nil
+	c := newConn(p.Stdout, p.Stdin, p.Output, l.MaxFrame())
+	return &core.Link{Conn: c, Codecs: []core.Codec{json.Codec{}}, Process: p}, nil
 }
 
 const (
-	minFrame = 4 << 10  // the least that a hello may say
-	maxFrame = 1 << 30  // what any machine can index
 	chunk    = 64 << 10 // what a pipe holds: to read or write more at once saves nothing
 	maxPrint = 1 << 20  // what may be printed before the first frame, in bytes
 )

@@ -19,23 +19,13 @@ import (
 
 // Adapter starts workers that inherit one end of a socket pair. The zero value is ready. Where processes inherit no sockets, which is on
 // Windows, Start returns an error that wraps core.ErrUnavailable.
-type Adapter struct {
-	// MaxFrame is the largest frame in bytes that is carried. 0 means core.DefaultMaxFrame; most is 1 GiB. The pool's own limit holds
-	// if it is smaller.
-	MaxFrame int
-}
+type Adapter struct{}
 
 // Name returns "msgpack".
 func (Adapter) Name() string { return "msgpack" }
 
 // Start launches a worker.
-func (a Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
-	if a.MaxFrame == 0 {
-		a.MaxFrame = core.DefaultMaxFrame
-	}
-	if a.MaxFrame < minFrame || a.MaxFrame > maxFrame {
-		return nil, fmt.Errorf("msgpack.Adapter.MaxFrame is %d; it has to be 0 or from %d to %d", a.MaxFrame, minFrame, maxFrame)
-	}
+func (Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -46,16 +36,14 @@ func (a Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error)
 		return nil, err
 	}
 	return &core.Link{
-		Conn: newConn(ours, a.MaxFrame), Codecs: []core.Codec{msgpack.Codec{}, json.Codec{}}, MaxFrame: a.MaxFrame, Process: p,
+		Conn: newConn(ours, l.MaxFrame()), Codecs: []core.Codec{msgpack.Codec{}, json.Codec{}}, Process: p,
 	}, nil
 }
 
 const (
-	minFrame = 4 << 10  // the least that a hello may say
-	maxFrame = 1 << 30  // well below what four bytes of length can say
-	slack    = 64 << 10 // how much longer than its weight a frame may be on the wire; generous
-	chunk    = 64 << 10 // what is read or written at once
-	large    = 16 << 10 // from here on, handing over a body by itself is cheaper than copying it
+	slack = 64 << 10 // how much longer than its weight a frame may be on the wire; generous
+	chunk = 64 << 10 // what is read or written at once
+	large = 16 << 10 // from here on, handing over a body by itself is cheaper than copying it
 )
 
 // socket is what conn needs of a *net.UnixConn.

@@ -41,7 +41,9 @@ func (a *Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error
 		functions = a.bind(worker)
 	}
 	go func() {
-		_ = core.Serve(context.Background(), worker, codecs, functions, &core.ServeOptions{Concurrency: a.Concurrency, Token: l.WorkerToken()})
+		_ = core.Serve(context.Background(), worker, codecs, functions, &core.ServeOptions{
+			Concurrency: a.Concurrency, MaxFrame: l.MaxFrame(), Token: l.WorkerToken(),
+		})
 		_ = worker.Close()
 	}()
 	a.mu.Lock()

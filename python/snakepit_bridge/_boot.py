@@ -56,7 +56,7 @@ class Host:
         from ._runner import Runner
 
         launch = self.launch
-        runner = Runner(self.transport, worker._plans(), worker.concurrency, worker.queue, launch.index, launch.worker_token)
+        runner = Runner(self.transport, worker._plans(), worker.concurrency, worker.queue, launch)
         runner.logs.extend(self._early_logs)
         self._runner = runner
         runner.mode = _modes.choose(runner, worker._needs_loop())

@@ -7,7 +7,6 @@ from typing import Any, List, Sequence
 
 from .transport import KINDS, Frame
 
-MAX_FRAME = 64 << 20
 SLACK = 64 << 10
 """How much longer than its weight a frame may be on the wire; generous."""
 

@@ -8,7 +8,7 @@ import select
 from typing import Any, List, Sequence, Tuple
 
 from ._codec_json import dump
-from ._frames import MAX_FRAME, check, weight, write_all
+from ._frames import check, weight, write_all
 from .transport import KINDS, Frame, Launch, Transport, Unavailable
 
 _NUMBERS = {name: number for number, name in enumerate(KINDS) if number}
@@ -35,7 +35,7 @@ class JsonStdio(Transport):
     codecs = ("json",)
 
     def __init__(self, launch: Launch) -> None:
-        self.max_frame = MAX_FRAME
+        self.max_frame = launch.max_frame
         try:
             self._in, self._out = _moved(0), _moved(1)
         except OSError as exc:

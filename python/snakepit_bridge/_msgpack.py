@@ -7,7 +7,7 @@ from struct import Struct
 from typing import Any, List, Optional, Sequence
 
 from ._codec_msgpack import load_msgpack
-from ._frames import MAX_FRAME, SLACK, check, weight, write_all
+from ._frames import SLACK, check, weight, write_all
 from .transport import Frame, Launch, Transport, Unavailable
 
 _LENGTH = Struct(">I")
@@ -40,7 +40,7 @@ class MsgpackSocket(Transport):
             self._socket.setblocking(True)
         except OSError as exc:
             raise Unavailable(f"descriptor {launch.conn_fd} of SNAKEPIT_CONN_FD is not a socket: {exc}") from None
-        self.max_frame = MAX_FRAME
+        self.max_frame = launch.max_frame
         self._usual = self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0  # of what is in the buffer

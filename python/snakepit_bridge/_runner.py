@@ -25,6 +25,7 @@ from ._aide import Aide
 from ._codecs import get_codec
 from ._context import AsyncContext, Context, Session
 from ._errors import Cancelled, Disconnected, ItemError, ProtocolError, RemoteError, clean, describe, plain, render, type_name
+from ._frames import weight
 from ._interrupt import CURRENT, Site, enter, enter_async
 from ._late import stdlib_first
 from ._values import BadValue
@@ -44,6 +45,7 @@ from .transport import (
     NOT_STARTED,
     PONG,
     Frame,
+    Launch,
     Transport,
 )
 
@@ -54,7 +56,6 @@ if TYPE_CHECKING:
     from ._modes import Mode
     from ._worker import Plan
 
-MAX_FRAME = 64 << 20
 OVERHEAD = 256
 WINDOW_ITEMS = 1024
 WINDOW_BYTES = 1 << 20
@@ -188,12 +189,12 @@ _ENDED = Inbox(False)  # of all calls that have no input
 class Runner:
     """Serves one worker's commands to one host."""
 
-    def __init__(self, transport: Transport, plans: Mapping[str, Plan], concurrency: int, queue: int, index: int, token: str) -> None:
+    def __init__(self, transport: Transport, plans: Mapping[str, Plan], concurrency: int, queue: int, launch: Launch) -> None:
         self.transport = transport
         self.plans = dict(plans)
         self.concurrency = concurrency
-        self.index = index
-        self.token = token
+        self.index = launch.index
+        self.token = launch.worker_token
         self.mode: Mode
         self.codec: Any = None
         self.calls: Dict[int, Call] = {}
@@ -212,7 +213,7 @@ class Runner:
         self._taking = concurrency + queue
         self._limit = self._taking  # what the hellos agreed on
         self._requests_limit = 0
-        self._max_frame: int = getattr(transport, "max_frame", MAX_FRAME)
+        self._max_frame = launch.max_frame
         self._window = (0, 0)
         self._mark = 0  # the host's highest id
         self._turn = threading.Lock()  # guards take
@@ -650,7 +651,7 @@ class Runner:
         except BadValue as exc:
             raise _BadResult(f"{what} can't be sent: {exc}") from None
         if len(body) + OVERHEAD > self._max_frame:
-            raise _BadResult(f"{what} takes {len(body)} bytes, and a frame at most {self._max_frame - OVERHEAD}")
+            raise _BadResult(_too_large(what, len(body) + OVERHEAD, self._max_frame))
         return body
 
     def _result(self, call: Call, value: Any) -> Frame:
@@ -723,11 +724,12 @@ class Runner:
             raise TypeError(f"{name} takes either keyword arguments or one positional argument")
         frame: Frame = {"kind": CALL, "flags": NO_INPUT, "parent": call.id, "name": name}
         if args or kwargs:
-            frame["body"] = body = self.codec.encode(args[0] if args else dict(kwargs))
-            if len(body) + len(name) + OVERHEAD > self._max_frame:
-                raise BadValue(f"the arguments take {len(body)} bytes, and a frame at most {self._max_frame - OVERHEAD}")
+            frame["body"] = self.codec.encode(args[0] if args else dict(kwargs))
         if call.frame.get("session"):
             frame["session"] = call.frame["session"]
+        size = weight(frame)
+        if size > self._max_frame:
+            raise BadValue(_too_large("the arguments", size, self._max_frame))
         if call.deadline is not None:
             frame["ttl"] = max(1, int((call.deadline - time.monotonic()) * 1000))
         request = Request(call, streams)
@@ -840,6 +842,10 @@ class _BadArguments(_Refused):
 
 class _BadResult(_Refused):
     kind = "BadResult"
+
+
+def _too_large(what: str, size: int, limit: int) -> str:
+    return f"a frame with {what} has {size} bytes, and the limit is {limit}; raise Options.MaxFrame, or send it as a stream"
 
 
 def _kind(frame: Frame) -> str:

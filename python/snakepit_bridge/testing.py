@@ -29,7 +29,7 @@ from ._errors import ItemError, ProtocolError, RemoteError, describe
 from ._modes import choose
 from ._runner import Runner
 from ._worker import Worker, only_worker
-from .transport import BYE, CALL, CANCEL, CREDIT, END, ERROR, FAILED, HELLO, ITEM, NO_INPUT, Frame, Transport
+from .transport import BYE, CALL, CANCEL, CREDIT, END, ERROR, FAILED, HELLO, ITEM, NO_INPUT, Frame, Launch, Transport
 
 __all__ = ["Caller", "Stream", "load"]
 
@@ -274,7 +274,7 @@ class _Host:
         self._answers: Dict[int, SimpleQueue[Frame]] = {}
         self._senders: Dict[int, _Sender] = {}
         self._failure: Optional[BaseException] = None
-        self._runner = Runner(self._transport, worker._plans(), worker.concurrency, worker.queue, 0, "")
+        self._runner = Runner(self._transport, worker._plans(), worker.concurrency, worker.queue, Launch({}))
         self._thread = threading.Thread(target=self._serve, args=(worker,), name="snakepit-worker", daemon=True)
         self._thread.start()
         hello = self._transport.to_host.get()

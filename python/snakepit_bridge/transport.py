@@ -63,6 +63,7 @@ class Launch:
         control_fd: Where the report goes, or None. The boot code's business, not a transport's.
         lifeline_fd: Reads end of file when the host is gone, or None. Likewise.
         directory: A private folder for sockets, or "".
+        max_frame: The largest frame that either side may send, as measured under "Limits" of docs/protocol.md.
         index: The worker's place in the pool.
         run_id: Names the pool.
         host_token: What a host that dials has to show, or "".
@@ -79,6 +80,7 @@ class Launch:
         self.control_fd = number("SNAKEPIT_CONTROL_FD")
         self.lifeline_fd = number("SNAKEPIT_LIFELINE_FD")
         self.directory = environ.get("SNAKEPIT_DIR", "")
+        self.max_frame = number("SNAKEPIT_MAX_FRAME") or 64 << 20
         self.index = number("SNAKEPIT_WORKER_INDEX") or 0
         self.run_id = environ.get("SNAKEPIT_RUN_ID", "")
         self.host_token = environ.get("SNAKEPIT_HOST_TOKEN", "")

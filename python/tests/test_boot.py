@@ -28,6 +28,20 @@ def test_a_worker_starts_and_ends(serve):
     assert host.printed == []
 
 
+@pytest.mark.parametrize("protocol", ["jsonstdio", "msgpack"])
+def test_the_frame_limit_is_the_host_s(serve, protocol):
+    limit = 70 << 20
+    host = serve(
+        "@worker.command\ndef size(text): return len(text)\n",
+        hello={"max_frame": limit},
+        protocol=protocol,
+        env={"SNAKEPIT_MAX_FRAME": str(limit)},
+    )
+    assert host.hello["max_frame"] == limit
+    text = "x" * (limit - 1000)
+    assert host.call("size", {"text": text}) == len(text)
+
+
 def refusal(host):
     """Returns the error that a worker sent instead of hello, once it has ended."""
     frame = host.recv()

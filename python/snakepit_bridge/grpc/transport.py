@@ -17,7 +17,6 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 from urllib.parse import quote
 
 from snakepit_bridge._codecs import available
-from snakepit_bridge._frames import MAX_FRAME
 from snakepit_bridge._remedy import install
 from snakepit_bridge.grpc.clients import Clients
 from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Transport, Unavailable
@@ -66,7 +65,7 @@ class GrpcTransport(Transport):
         self._outbox = _Outbox()
         self._clients = Clients(self._grpc, pb2, self._admit)
         self.codecs = available()
-        self.max_frame = int(launch.environ.get("SNAKEPIT_GRPC_MAX_FRAME", MAX_FRAME))
+        self.max_frame = launch.max_frame
         self._server = self._grpc.server(
             futures.ThreadPoolExecutor(RPCS, thread_name_prefix="snakepit-grpc"),
             handlers=[
