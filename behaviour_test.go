@@ -414,11 +414,15 @@ var behaviours = []struct {
 			f.Error(err)
 		}
 		for _, err := range snakepit.ExecuteStream[any](f.Context(), f.Pool, "count", args{"n": 1, "size": 2 << 20}) {
-			var remote *snakepit.RemoteError
-			if !errors.As(err, &remote) {
+			if !errors.Is(err, snakepit.ErrFrameTooLarge) || !snakepit.MayHaveRun(err) {
 				f.Error(err)
 			}
 		}
+		_, err := snakepit.Execute[any](f.Context(), f.Pool, "blob", args{"size": 2 << 20})
+		if !errors.Is(err, snakepit.ErrFrameTooLarge) || !snakepit.MayHaveRun(err) {
+			f.Error(err)
+		}
+		says(f.T, err, "a frame with the result has", "and the limit is 1048576; raise Options.MaxFrame, or send it as a stream")
 		call[any](f, "echo", args{"value": 1})
 	}},
 	{name: "a frame over the default limit", opts: snakepit.Options{MaxFrame: 128 << 20}, check: func(f *fixture) {

@@ -3,6 +3,7 @@ package core_test
 import (
 	"context"
 	"errors"
+	"iter"
 	"runtime"
 	"slices"
 	"strings"
@@ -31,6 +32,32 @@ func TestArgumentsOverTheLimitFailTheirCallAlone(t *testing.T) {
 		time.Sleep(time.Minute) // of the bubble's clock
 		if s := p.Stats(); s.Restarts != 0 {
 			t.Errorf("restarts %d lost %d", s.Restarts, s.Lost)
+		}
+	})
+}
+
+func TestAnswersOverTheLimitFailTheirCallAlone(t *testing.T) {
+	fs := functions()
+	fs["repeat"] = core.Func(func(_ context.Context, n int) (string, error) { return strings.Repeat("x", n), nil })
+	fs["items"] = core.StreamFunc(func(_ context.Context, n int) iter.Seq2[string, error] {
+		return func(yield func(string, error) bool) {
+			_ = yield("x", nil) && yield(strings.Repeat("x", n), nil)
+		}
+	})
+	bubble(t, &coretest.Adapter{Functions: fs}, core.Options{Size: 1, MaxFrame: 8192}, func(t *testing.T, p *core.Pool) {
+		_, err := core.Execute[string](t.Context(), p, "repeat", 10000)
+		if !errors.Is(err, core.ErrFrameTooLarge) || !core.MayHaveRun(err) || !strings.Contains(err.Error(), "a frame with the result has 10258 bytes") {
+			t.Error(err)
+		}
+		var n int
+		for _, err = range core.ExecuteStream[string](t.Context(), p, "items", 10000) {
+			n++
+		}
+		if n != 2 || !errors.Is(err, core.ErrFrameTooLarge) || !core.MayHaveRun(err) || !strings.Contains(err.Error(), "a frame with the item has 10258 bytes") {
+			t.Error(n, err)
+		}
+		if got, err := core.Execute[string](t.Context(), p, "repeat", 3); err != nil || got != "xxx" {
+			t.Error(got, err)
 		}
 	})
 }

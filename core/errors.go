@@ -24,7 +24,7 @@ var (
 	ErrUnknownCommand = errors.New("unknown command")
 	// ErrCrashLoop: workers keep failing to start, so the pool has none to offer. The call did not run.
 	ErrCrashLoop = errors.New("workers keep failing to start")
-	// ErrFrameTooLarge: a value is larger than one frame may be. Only its call fails.
+	// ErrFrameTooLarge: a value is larger than one frame may be. Only its call fails. If it is the result or an item, the call did run.
 	ErrFrameTooLarge = errors.New("value larger than the frame limit")
 	// ErrProtocol: the peer broke the protocol; the connection has ended.
 	ErrProtocol = errors.New("protocol error")
@@ -82,6 +82,14 @@ func (e *RemoteError) Error() string {
 		return e.Type
 	}
 	return e.Type + ": " + e.Message
+}
+
+// typeTooLarge is the type of the other side's ErrFrameTooLarge.
+const typeTooLarge = "TooLarge"
+
+// Is makes a value that was too large for the other side to send ErrFrameTooLarge under errors.Is.
+func (e *RemoteError) Is(target error) bool {
+	return target == ErrFrameTooLarge && e.Type == typeTooLarge
 }
 
 // Unwrap returns the cause, or nil.

@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"runtime/debug"
@@ -114,7 +115,9 @@ func toRemote(err error) *RemoteError {
 		return remote
 	}
 	kind := strings.TrimPrefix(fmt.Sprintf("%T", err), "*")
-	if strings.HasPrefix(kind, "errors.") || strings.HasPrefix(kind, "fmt.") {
+	if errors.Is(err, ErrFrameTooLarge) {
+		kind = typeTooLarge
+	} else if strings.HasPrefix(kind, "errors.") || strings.HasPrefix(kind, "fmt.") {
 		kind = "error" // a text and no type of its own
 	}
 	return &RemoteError{Type: kind, Message: err.Error()}

@@ -379,8 +379,8 @@ func (m *mux) reply(ctx context.Context, s *stream, v any, err error) {
 	if err == nil && v != nil {
 		if f.Body, err = m.terms.codec.Append(nil, v); err != nil {
 			err = &RemoteError{Type: "BadResult", Message: err.Error()}
-		} else if large := m.terms.fits(&f, "the result"); large != nil {
-			err = &RemoteError{Type: "BadResult", Message: large.Error()}
+		} else {
+			err = m.terms.fits(&f, "the result")
 		}
 	}
 	if err != nil {

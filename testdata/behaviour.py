@@ -28,6 +28,11 @@ def add(a: float, b: float) -> float:
 
 
 @worker.command
+def blob(size: int):
+    return b"x" * size
+
+
+@worker.command
 def count(n: int, size: int = 0):
     for i in range(n):
         yield {"i": i, "pad": b"x" * size} if size else i

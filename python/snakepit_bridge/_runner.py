@@ -651,7 +651,7 @@ class Runner:
         except BadValue as exc:
             raise _BadResult(f"{what} can't be sent: {exc}") from None
         if len(body) + OVERHEAD > self._max_frame:
-            raise _BadResult(_too_large(what, len(body) + OVERHEAD, self._max_frame))
+            raise _TooLarge(_too_large(what, len(body) + OVERHEAD, self._max_frame))
         return body
 
     def _result(self, call: Call, value: Any) -> Frame:
@@ -842,6 +842,10 @@ class _BadArguments(_Refused):
 
 class _BadResult(_Refused):
     kind = "BadResult"
+
+
+class _TooLarge(_Refused):
+    kind = "TooLarge"
 
 
 def _too_large(what: str, size: int, limit: int) -> str:

@@ -690,7 +690,7 @@ def test_what_can_not_be_encoded(each_mode):
     assert host.fail("items")["type"] == "BadResult"
     assert host.call("was_closed") == [True]
     error = host.fail("huge")
-    assert error["type"] == "BadResult"
+    assert error["type"] == "TooLarge"
     # Two bytes are the codec's quotes, 256 the allowance for everything but the body.
     assert error["message"] == (
         f"a frame with the result has {(1 << 20) + 258} bytes, and the limit is {1 << 20}; raise Options.MaxFrame, or send it as a stream"
