@@ -25,11 +25,11 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 
 from ._boot import set_up, tear_down
 from ._codecs import get_codec
-from ._errors import ItemError, ProtocolError, RemoteError, describe
+from ._errors import ItemError, ProtocolError, RemoteError, describe, plain
 from ._modes import choose
 from ._runner import Runner
 from ._worker import Worker, only_worker
-from .transport import BYE, CALL, CANCEL, CREDIT, END, ERROR, FAILED, HELLO, ITEM, NO_INPUT, Frame, Launch, Transport
+from .transport import BYE, CALL, CANCEL, CREDIT, END, ERROR, FAILED, HELLO, ITEM, NO_INPUT, NOT_STARTED, Frame, Launch, Transport
 
 __all__ = ["Caller", "Stream", "load"]
 
@@ -48,7 +48,7 @@ def load(
 
     Args:
         worker: A worker's file, or a `Worker`. A file is run as a module with the file's name, so ``if __name__ == "__main__"`` does not
-            hold.
+            hold. A relative path is relative to the working folder.
         functions: What the worker may call of its host. A generator function answers with a stream.
         timeout: How many seconds a call may take; it is what the handler sees in ``ctx.remaining()``.
         codec: How values travel, "json" or "msgpack".
@@ -122,18 +122,21 @@ class Caller:
         Raises:
             RemoteError: The handler raised.
             TimeoutError: It took too long. It has been cancelled.
-            TypeError: The command sends a stream, which a host's Execute refuses too.
+            TypeError: The command sends a stream, whose items would be lost.
         """
-        refusal = TypeError(f"{name} sends a stream: call it by stream")
-        if self._host.streams(name):
-            raise refusal
-        with self.stream(name, *args, **kwargs) as stream:
-            for _ in stream:  # of a plain function that returned a generator
-                raise refusal
+        refusal = f"{name} sends a stream: call it by stream()"
+        if self._host.streams.get(name):
+            raise TypeError(refusal)
+        with self._open(name, args, kwargs, False) as stream:
+            for _ in stream:
+                raise TypeError(refusal)
         return stream.result
 
     def stream(self, name: str, /, *args: Any, **kwargs: Any) -> Stream:
-        """Calls a command and returns the stream of its items. See `call`."""
+        """Calls a command and returns the stream of its items. One that does not stream has its result as its one item. See `call`."""
+        return self._open(name, args, kwargs, not self._host.streams.get(name))
+
+    def _open(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], as_item: bool) -> Stream:
         if len(args) > 1 or (args and kwargs):
             raise TypeError(f"{name} takes either keyword arguments or one positional argument")
         frame: Frame = {"kind": CALL, "name": name, "ttl": max(1, int(self._timeout * 1000))}
@@ -143,7 +146,7 @@ class Caller:
             frame["session"] = self._session
         if self._metadata:
             frame["meta"] = dict(self._metadata)
-        return Stream(self._host, frame, self._timeout, self._inputs)
+        return Stream(self._host, frame, self._timeout, self._inputs, as_item)
 
 
 class Stream(Iterator[Any]):
@@ -153,8 +156,9 @@ class Stream(Iterator[Any]):
         result: The handler's return value, once the stream has ended.
     """
 
-    def __init__(self, host: _Host, frame: Frame, timeout: float, inputs: Optional[Iterable[Any]]) -> None:
+    def __init__(self, host: _Host, frame: Frame, timeout: float, inputs: Optional[Iterable[Any]], as_item: bool) -> None:
         self.result: Any = None
+        self._as_item = as_item  # a result that no item came before is one
         self._host = host
         self._deadline = time.monotonic() + timeout
         self._done = False
@@ -180,6 +184,7 @@ class Stream(Iterator[Any]):
             raise TimeoutError("the call took too long and was cancelled") from None
         body = frame.get("body", b"")
         if frame["kind"] == ITEM:
+            self._as_item = False
             self._host.put({"kind": CREDIT, "id": self._id, "items": 1, "bytes": len(body)})
             value = self._host.codec.decode(body)
             return ItemError(RemoteError(value)) if frame.get("flags", 0) & FAILED else value
@@ -188,6 +193,8 @@ class Stream(Iterator[Any]):
         if frame["kind"] == ERROR:
             raise RemoteError(value or {})
         self.result = value
+        if self._as_item and body:
+            return value
         raise StopIteration
 
     def close(self, reason: str = "the caller left") -> None:
@@ -282,7 +289,9 @@ class _Host:
             self._thread.join()
             assert self._failure is not None
             raise self._failure
-        self._window: Mapping[str, int] = json.loads(hello[0]["body"])["window"]
+        said = json.loads(hello[0]["body"])
+        self._window: Mapping[str, int] = said["window"]
+        self.streams: Dict[str, bool] = {command["name"]: command["stream"] for command in said["commands"]}
         body = {"version": 1, "codec": codec, "window": _WINDOW, "concurrency": worker.concurrency + worker.queue, "calls": 64}
         self.put({"kind": HELLO, "body": json.dumps(body).encode()})
         self._receiver = threading.Thread(target=self._receive, name="snakepit-host", daemon=True)
@@ -316,10 +325,6 @@ class _Host:
             raise self._failure
         if self._runner.exit_code:
             raise ProtocolError("the worker ended because of a protocol error; see its standard error")
-
-    def streams(self, name: str) -> bool:
-        """Reports whether the worker's hello says that a command sends items."""
-        return name in self._runner.plans and self._runner.plans[name].stream
 
     def put(self, frame: Frame) -> None:
         self._transport.to_worker.put([frame])
@@ -384,9 +389,13 @@ class _Host:
 
     def _answer(self, frame: Frame) -> None:
         """Runs a function for the worker."""
-        id_ = frame["id"]
+        id_, name = frame["id"], frame["name"]
+        function = self._functions.get(name)
+        if function is None:
+            error = plain("UnknownCommand", f"no function {name!r}; give load(functions=...)")
+            self.put({"kind": ERROR, "flags": NOT_STARTED, "id": id_, "body": self.codec.encode(error)})
+            return
         try:
-            function = self._functions[frame["name"]]
             value = self.codec.decode(frame["body"]) if frame.get("body") else {}
             result = function(**value) if isinstance(value, dict) else function(value)
             if isinstance(result, Iterator):
@@ -416,6 +425,10 @@ def _program(worker: Union[str, os.PathLike[str], Worker]) -> Iterator[Worker]:
         yield worker
         return
     path = os.path.abspath(os.fspath(worker))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"there is no file {os.fspath(worker)!r} (the working folder is {os.getcwd()}); best name it by its absolute path"
+        )
     name = os.path.splitext(os.path.basename(path))[0]
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -26,6 +26,16 @@ def count(ctx, n):
     return {"n": n}
 
 
+@worker.command(name="disguised")
+def looks_plain(ctx, n):
+    return count(ctx, n)
+
+
+@worker.command
+def nothing():
+    pass
+
+
 @worker.command
 def look(ctx):
     return [ctx.session and ctx.session.id, dict(ctx.metadata), ctx.remaining() <= 5]
@@ -111,10 +121,24 @@ def test_streams(host):
     with host.stream("count", n=1000) as stream:
         assert list(stream) == list(range(1000))
         assert stream.result == {"n": 1000}
-    with pytest.raises(TypeError, match="count sends a stream"):
-        host.call("count", 3)
     one, failed, three = host.stream("items")
     assert (one, str(failed), three) == (1, "ValueError: second", 3)
+
+
+def test_a_stream_is_not_called_and_what_does_not_stream_is_one_item(host):
+    with pytest.raises(TypeError, match=r"count sends a stream: call it by stream\(\)"):
+        host.call("count", 3)
+    with pytest.raises(TypeError, match="disguised sends a stream"):
+        host.call("disguised", 10**9)
+    assert events == ["setup", "closed"]
+    assert list(host.stream("disguised", 2)) == [0, 1]
+    for name in ("twice", "later"):
+        stream = host.stream(name, 4)
+        assert list(stream) == [stream.result]
+        assert stream.result in (8, [4, 8])
+    assert list(host.stream("nothing")) == []
+    with pytest.raises(RemoteError, match="divide"), host.stream("compute", operation="divide", a=1, b=0) as stream:
+        next(stream)
 
 
 def test_leaving_a_stream_closes_it(host):
@@ -138,7 +162,7 @@ def test_functions(host):
     assert stream.result == "over"
     with pytest.raises(RemoteError, match="broken"):
         host.call("ask", name="broken", value=1)
-    with pytest.raises(RemoteError, match="nothing"):
+    with pytest.raises(RemoteError, match=r"no function 'nothing'; give load\(functions=...\)"):
         host.call("ask", name="nothing", value=1)
 
 
@@ -198,6 +222,12 @@ def test_a_file(tmp_path):
     assert sys.path == before
     assert "my_worker" not in sys.modules
     assert not [thread.name for thread in set(threading.enumerate()) - threads if "aide" not in thread.name]
+
+
+def test_a_missing_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"no file 'worker.py' .the working folder is {tmp_path}"), testing.load("worker.py"):
+        pass
 
 
 def test_names_are_checked():
