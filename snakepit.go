@@ -8,6 +8,7 @@ package snakepit
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"iter"
 	"log/slog"
@@ -72,6 +73,9 @@ func Open(ctx context.Context, program Program, opts *Options) (*Pool, error) {
 
 // OpenWith is Open on the given adapter, whatever SNAKEPIT_ADAPTERS says.
 func OpenWith(ctx context.Context, adapter core.Adapter, program Program, opts *Options) (*Pool, error) {
+	if program == nil {
+		return nil, errors.New(`no program: pass one, such as snakepit.Python("worker.py")`)
+	}
 	cmd, err := program.Command()
 	if err != nil {
 		return nil, err

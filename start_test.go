@@ -401,8 +401,12 @@ func TestNonsenseOptions(t *testing.T) {
 			t.Error("a mistake in the program would be fallen back from:", err)
 		}
 	}
+	_, err := snakepit.Open(t.Context(), nil, nil)
+	says(t, err, "no program", `snakepit.Python("worker.py")`)
+	_, err = snakepit.OpenWith(t.Context(), nil, script(t, worker), nil)
+	says(t, err, "no adapter")
 	t.Setenv("SNAKEPIT_ADAPTERS", "grpc,smoke-signals")
-	_, err := snakepit.Open(t.Context(), script(t, worker), nil)
+	_, err = snakepit.Open(t.Context(), script(t, worker), nil)
 	says(t, err, "smoke-signals", "msgpack", "jsonstdio")
 }
 

@@ -15,11 +15,17 @@ import (
 
 // Target is where a call can go: a *Pool, or a *Session of one.
 type Target interface {
-	target() (*Pool, string)
+	target() (p *Pool, session string, err error)
 }
 
-func (p *Pool) target() (*Pool, string)    { return p, "" }
-func (s *Session) target() (*Pool, string) { return s.pool, s.id }
+func (p *Pool) target() (*Pool, string, error) { return p, "", nil }
+
+func (s *Session) target() (*Pool, string, error) {
+	if s.id == "" { // would be no session
+		return nil, "", errors.New("the session's id must not be empty")
+	}
+	return s.pool, s.id, nil
+}
 
 // CallOption changes one call.
 type CallOption func(*request)
@@ -73,7 +79,10 @@ type request struct {
 // When ctx ends, Execute returns at once, and the worker is told to stop. It may be called from any number of goroutines.
 func Execute[Out any](ctx context.Context, t Target, command string, args any, opts ...CallOption) (Out, error) {
 	var out Out
-	p, session := t.target()
+	p, session, err := t.target()
+	if err != nil {
+		return out, &CallError{Command: command, Err: err}
+	}
 	r := &request{command: command, args: args, session: session}
 	for _, o := range opts {
 		o(r)
@@ -91,7 +100,7 @@ func Execute[Out any](ctx context.Context, t Target, command string, args any, o
 // last thing yielded, a *CallError as of Execute. Breaking out of the loop cancels the call. A command that does not stream yields its
 // result as its one item. The sequence may be ranged over once, by one goroutine; the call begins then.
 func ExecuteStream[Out any](ctx context.Context, t Target, command string, args any, opts ...CallOption) iter.Seq2[Out, error] {
-	p, session := t.target()
+	p, session, err := t.target()
 	r := &request{command: command, args: args, session: session, stream: true}
 	for _, o := range opts {
 		o(r)
@@ -100,6 +109,10 @@ func ExecuteStream[Out any](ctx context.Context, t Target, command string, args 
 	return func(yield func(Out, error) bool) {
 		if used.Swap(true) {
 			yield(*new(Out), &CallError{Command: command, Err: errors.New("the stream has been ranged over before; call ExecuteStream again")})
+			return
+		}
+		if err != nil {
+			yield(*new(Out), &CallError{Command: command, Err: err})
 			return
 		}
 		p.executeStream(ctx, r, func(m *mux, it item, err error) bool {

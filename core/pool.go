@@ -94,6 +94,9 @@ var threadVars = []string{
 // others follow. If none can be started, the error is a *StartError that says why. ctx bounds only the wait, not the pool's life.
 // The caller owns the pool and must Close it.
 func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Pool, error) {
+	if adapter == nil {
+		return nil, errors.New("no adapter: pass one, such as jsonstdio.Adapter{}")
+	}
 	o, err := opts.resolve()
 	if err != nil {
 		return nil, err
@@ -370,10 +373,13 @@ func (p *Pool) Workers() []*Worker {
 	return slices.Clone(p.workers)
 }
 
-// WaitReady waits until n workers are ready, or all if n is 0.
+// WaitReady waits until n workers are ready, or all if n is 0. More than the pool has are an error.
 func (p *Pool) WaitReady(ctx context.Context, n int) error {
 	if n == 0 {
 		n = len(p.workers)
+	}
+	if n > len(p.workers) {
+		return fmt.Errorf("waiting for %d workers: the pool has %d; make Options.Size larger", n, len(p.workers))
 	}
 	for {
 		p.mu.Lock()

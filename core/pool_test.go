@@ -723,6 +723,28 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 	}
 }
 
+func TestWhatIsMissing(t *testing.T) {
+	if p, err := core.Open(t.Context(), nil, core.Command{}, nil); p != nil || err == nil || !strings.Contains(err.Error(), "no adapter") {
+		t.Error(p, err)
+	}
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 2}, func(t *testing.T, p *core.Pool) {
+		if err := p.WaitReady(t.Context(), 3); err == nil || !strings.Contains(err.Error(), "waiting for 3 workers: the pool has 2") {
+			t.Error(err)
+		}
+		s := p.Session("")
+		s.Close()
+		_, err := core.Execute[any](t.Context(), s, "echo", 1)
+		n := 0
+		for _, streamErr := range core.ExecuteStream[any](t.Context(), s, "count", 1) {
+			n++
+			err = errors.Join(err, streamErr)
+		}
+		if n != 1 || core.MayHaveRun(err) || strings.Count(err.Error(), "id must not be empty (it did not run)") != 2 {
+			t.Error(n, err)
+		}
+	})
+}
+
 func TestAPanickingFunctionIsItsCallsError(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 		for _, c := range []string{"panic", "bad"} {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union, overload
 
 from ._late import stdlib_first
@@ -147,9 +147,14 @@ class Worker:
 
         Raises:
             ValueError: The name is taken or reserved.
+            TypeError: It is a method of a class that has no instance yet; see `service`.
         """
 
         def add(function: _F) -> _F:
+            scope = function.__qualname__.rpartition(".")[0] if isinstance(function, FunctionType) else ""
+            if scope and not scope.endswith("<locals>"):
+                hint = "put @command of snakepit_bridge on it, and @worker.service on its class"
+                raise TypeError(f"{function.__qualname__} is a method and has no instance: {hint}")
             chosen = name or function.__name__
             self._check_name(chosen)
             self._functions[chosen] = function

@@ -243,6 +243,29 @@ def test_names_are_checked():
         Worker(queue=-1)
 
 
+def test_a_method_without_an_instance_is_no_command():
+    methods = Worker()
+
+    class Model:
+        def predict(self, x):
+            return 2 * x
+
+    with pytest.raises(
+        TypeError, match=r"Model.predict is a method and has no instance: put @command of snakepit_bridge on it, and @worker"
+    ):
+        methods.command(Model.predict)
+    with pytest.raises(TypeError, match="service"):
+
+        class Other:
+            @methods.command(name="p")
+            def predict(self, x):
+                return x
+
+    methods.command(Model().predict)
+    with testing.load(methods) as host:
+        assert host.call("predict", 2) == 4
+
+
 def test_wrapped_functions_are_seen_through():
     import functools
 
