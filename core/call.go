@@ -70,7 +70,16 @@ type request struct {
 	input   iter.Seq[any]
 	begun   bool // input has been ranged over
 	stream  bool
+
+	limit  time.Duration // the time limit that holds, for the error; 0: the deadline of the caller's context
+	source string        // what set it
 }
+
+// What sets the limit of a call that says nothing of its own.
+const (
+	callLimit   = "Options.CallTimeout; the call option Timeout changes it for one call"
+	streamLimit = "Options.StreamTimeout; the call option Timeout changes it for one call"
+)
 
 // Execute calls a command and returns its result. args becomes the handler's arguments: a struct or map keyword arguments, nil none, and
 // anything else one positional argument. A command that streams is refused. Every error is a *CallError, whose MayHaveRun says
@@ -132,7 +141,7 @@ const maxMoves = 8
 
 // execute makes a call with one result.
 func (p *Pool) execute(ctx context.Context, r *request, out any) error {
-	ctx, cancel := p.bound(ctx, r, p.opts.CallTimeout)
+	ctx, cancel := bound(ctx, r, p.opts.CallTimeout, callLimit)
 	defer cancel()
 	for moves := 0; ; moves++ {
 		f, err := p.start(ctx, r)
@@ -150,7 +159,7 @@ func (p *Pool) execute(ctx context.Context, r *request, out any) error {
 
 // executeStream makes a call with many results. The last thing that yield gets is an error, if there is one.
 func (p *Pool) executeStream(ctx context.Context, r *request, yield func(*mux, item, error) bool) {
-	ctx, cancel := p.bound(ctx, r, p.opts.StreamTimeout)
+	ctx, cancel := bound(ctx, r, p.opts.StreamTimeout, streamLimit)
 	defer cancel()
 	for moves := 0; ; moves++ {
 		left := false
@@ -177,19 +186,43 @@ func (r *request) mayMove(err error, moves int) bool {
 	return errors.As(err, &not) && not.elsewhere && moves < maxMoves && !r.begun
 }
 
-// bound applies the time limit that holds where the caller's context has none.
-func (p *Pool) bound(ctx context.Context, r *request, standard time.Duration) (context.Context, context.CancelFunc) {
+// bound applies the call's own time limit, or the standard one where the caller's context has none.
+func bound(ctx context.Context, r *request, standard time.Duration, source string) (context.Context, context.CancelFunc) {
 	d := r.timeout
-	if d == 0 {
-		if _, set := ctx.Deadline(); set {
-			return ctx, func() {}
-		}
+	deadline, own := ctx.Deadline()
+	switch {
+	case d != 0:
+		source = "the call option Timeout"
+	case !own:
 		d = standard
 	}
-	if d < 0 {
+	if d <= 0 || own && time.Until(deadline) <= d {
 		return ctx, func() {}
 	}
+	r.limit, r.source = d, source
 	return context.WithTimeout(ctx, d)
+}
+
+// whyEnded adds to the error of a context that has ended the cause that it was cancelled with, or which time limit it was.
+func (r *request) whyEnded(ctx context.Context, err error) error {
+	late := err == context.DeadlineExceeded // before our own clock says so
+	if ended := ctx.Err(); ended != nil && errors.Is(err, ended) {
+		late = ended == context.DeadlineExceeded
+		if cause := context.Cause(ctx); cause != ended {
+			err = fmt.Errorf("%w: %w", err, cause)
+		}
+	}
+	if !late {
+		return err
+	}
+	what, when := "no answer", "by the deadline of the caller's context"
+	if r.stream {
+		what = "the stream has not ended"
+	}
+	if r.limit > 0 {
+		when = fmt.Sprintf("within %s (%s)", r.limit, r.source)
+	}
+	return fmt.Errorf("%s %s: %w", what, when, err)
 }
 
 // flight is a call that is with a worker.
@@ -333,7 +366,7 @@ func (f *flight) one(ctx context.Context, out any) error {
 			err = fmt.Errorf("%s sends a stream: call it by ExecuteStream", f.request.command)
 		}
 		f.abandon(ctx)
-		return f.why(ctx, err)
+		return err
 	}
 	body, err := s.outcome()
 	if err != nil {
@@ -355,7 +388,7 @@ func (f *flight) many(ctx context.Context, yield func(item, error) bool) error {
 	defer context.AfterFunc(ctx, func() { f.abandon(ctx) })() // also when yield does not return
 	for it, err := range s.items(ctx) {
 		if err != nil && !errors.As(err, new(*ItemError)) {
-			return f.why(ctx, err)
+			return err
 		}
 		if !yield(it, err) {
 			return nil
@@ -432,14 +465,6 @@ func (f *flight) feed(input iter.Seq[any]) {
 	s.endInput()
 }
 
-// why adds the cause that the caller's context was cancelled with.
-func (f *flight) why(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil && errors.Is(err, ctx.Err()) && !errors.Is(cause, err) {
-		return fmt.Errorf("%w: %w", err, cause)
-	}
-	return err
-}
-
 // callError adds what is known of a failed call to its error. f is nil if no worker was reached.
 func (p *Pool) callError(ctx context.Context, r *request, f *flight, err error) error {
 	e := &CallError{Command: r.command, Err: err}
@@ -447,6 +472,7 @@ func (p *Pool) callError(ctx context.Context, r *request, f *flight, err error) 
 	if errors.As(err, &not) {
 		e.Err = not.err
 	}
+	defer func() { e.Err = r.whyEnded(ctx, e.Err) }()
 	if f == nil {
 		return e
 	}

@@ -375,6 +375,50 @@ func TestConsumerPanicCancels(t *testing.T) {
 	})
 }
 
+func TestALimitThatIsOverIsNamed(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 1, CallTimeout: 2 * time.Second, StreamTimeout: time.Minute}, func(t *testing.T, p *core.Pool) {
+		execute := func(ctx context.Context, o ...core.CallOption) error {
+			_, err := core.Execute[any](ctx, p, "wait", nil, o...)
+			return err
+		}
+		stream := func(o ...core.CallOption) (last error) {
+			for _, err := range core.ExecuteStream[any](t.Context(), p, "wait", nil, o...) {
+				last = err
+			}
+			return last
+		}
+		within := func(d time.Duration) context.Context {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			t.Cleanup(cancel)
+			return ctx
+		}
+		const changes = "the call option Timeout changes it for one call"
+		for _, c := range []struct {
+			err  error
+			want string
+		}{
+			{execute(t.Context()), "no answer within 2s (Options.CallTimeout; " + changes + "): context deadline exceeded"},
+			{execute(t.Context(), core.Timeout(time.Second)), "no answer within 1s (the call option Timeout): context deadline exceeded"},
+			{stream(), "the stream has not ended within 1m0s (Options.StreamTimeout; " + changes + "): context deadline exceeded"},
+			{stream(core.Timeout(time.Hour)), "the stream has not ended within 1h0m0s (the call option Timeout): context deadline exceeded"},
+			{execute(within(3 * time.Second)), "no answer by the deadline of the caller's context: context deadline exceeded"},
+			{execute(within(3*time.Second), core.Timeout(4*time.Second)), "no answer by the deadline of the caller's context: context deadline exceeded"},
+			{execute(within(3*time.Second), core.Timeout(time.Second)), "no answer within 1s (the call option Timeout): context deadline exceeded"},
+			{execute(within(3*time.Second), core.Timeout(-1)), "no answer by the deadline of the caller's context: context deadline exceeded"},
+		} {
+			if want := "wait on worker 0 (coretest): " + c.want; c.err.Error() != want || !errors.Is(c.err, context.DeadlineExceeded) {
+				t.Errorf("%v\nnot %s", c.err, want)
+			}
+		}
+		go func() { _ = execute(t.Context(), core.Timeout(5*time.Second)) }()
+		synctest.Wait()
+		err := execute(t.Context())
+		if want := "wait: no answer within 2s (Options.CallTimeout; " + changes + "): waiting for a worker: context deadline exceeded (it did not run)"; err.Error() != want {
+			t.Errorf("%v\nnot %s", err, want)
+		}
+	})
+}
+
 func TestCallThatIgnoresCancelGetsTheWorkerReplaced(t *testing.T) {
 	var stuck chan struct{} // made in the bubble, so that waiting for it lets the bubble's clock go on
 	fs := functions()
