@@ -7,6 +7,8 @@ import (
 	"math"
 	"math/bits"
 	"reflect"
+	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -171,7 +173,24 @@ func (d *decoder) set(p *plan, v reflect.Value, tok Token) error {
 }
 
 // mismatch is the error for a kind of value that a type never takes.
-func mismatch(p *plan, tok Token) error { return fmt.Errorf("%s can't go into %s", tok.Kind, p.typ) }
+func mismatch(p *plan, tok Token) error {
+	switch {
+	case tok.Kind == Array:
+		return fmt.Errorf("%s can't go into %s; it goes into core.Array", tok.Kind, p.typ)
+	case tok.Kind == Float && (p.form == formInt || p.form == formUint):
+		return fmt.Errorf("the float %s can't go into %s; use float64, or have an integer sent", floatText(tok), p.typ)
+	}
+	return fmt.Errorf("%s can't go into %s", tok.Kind, p.typ)
+}
+
+// floatText shows a float as one, 5 as 5.0.
+func floatText(tok Token) string {
+	text := strconv.FormatFloat(math.Float64frombits(tok.Num), 'g', -1, 64)
+	if strings.Trim(text, "-0123456789") == "" {
+		text += ".0"
+	}
+	return text
+}
 
 // misfit is the error for a number that a type's other values may take.
 func misfit(p *plan, tok Token) error {

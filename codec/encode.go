@@ -128,7 +128,7 @@ func (e *encoder) value(p *plan, v reflect.Value) error {
 		v = v.Elem()
 		return e.value(planOf(v.Type()), v)
 	default:
-		return fmt.Errorf("a %s can't be sent", v.Type())
+		return fmt.Errorf("a value of type %s can't be sent", v.Type())
 	}
 	return nil
 }
@@ -305,7 +305,7 @@ func keyText(p *plan, k reflect.Value) (string, error) {
 
 func (e *encoder) record(p *plan, v reflect.Value) error {
 	if p.opaque {
-		return fmt.Errorf("a %s can't be sent: all its fields are unexported", p.typ)
+		return fmt.Errorf("a value of type %s can't be sent: all its fields are unexported", p.typ)
 	}
 	if err := e.enter(); err != nil {
 		return err

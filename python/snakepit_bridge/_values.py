@@ -287,7 +287,8 @@ def _with_text_keys(value: Dict[Any, Any]) -> Dict[str, Any]:
     for key in value:
         if type(key) is not str:
             if not isinstance(key, str):
-                raise BadValue(f"a map with the key {key!r:.40} ({_name(type(key))}), which is not text")
+                hint = "make it text, as by str(), or send a list of pairs"
+                raise BadValue(f"a map with the key {key!r:.40} ({_name(type(key))}), which is not text; {hint}")
             exact = False
     if exact:
         return value

@@ -223,7 +223,7 @@ REFUSED = [
     ([1, 2**64], r"value\[1\]: an integer"),
     ([0] * 50 + [2**64], r"value\[50\]: an integer"),
     ([Whole(2**64)], r"value\[0\]: an integer"),
-    ({"a": {1: 2}}, r"value\.a: a map with the key 1 \(int\)"),
+    ({"a": {1: 2}}, r"value\.a: a map with the key 1 \(int\), which is not text; make it text, as by str\(\), or send a list of pairs"),
     ({None: 2}, r"value: a map with the key None"),
     ({b"x": 2}, r"value: a map with the key b'x'"),
     ({"ok": 1, True: 2}, r"value: a map with the key True"),
