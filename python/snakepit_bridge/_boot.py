@@ -25,7 +25,7 @@ _TRANSPORTS = {
 }
 _PACKAGES = {"msgpack": "'msgpack>=1.0.3'", "grpc": "'grpcio>=1.50' 'protobuf>=3.20.3'"}
 
-_USAGE = """usage: python {file} worker.py
+_USAGE = """usage: python {program} worker.py
 
 Shows the commands of a worker file. A Snakepit host starts it the same way and serves them.
 """
@@ -325,19 +325,23 @@ def _version_at(folder: str) -> str:
 
 def _by_hand(here: str, original: Sequence[str], args: Sequence[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
-        print(_USAGE.format(file=here), end="")
+        own = os.path.dirname(os.path.abspath(sys.argv[0])) == os.path.dirname(os.path.abspath(__file__))
+        print(_USAGE.format(program=f"-m {__package__}" if own else sys.argv[0]), end="")
         return 0
+    if not os.path.isfile(args[0]):
+        print(f"{args[0]}: no such file (the working folder is {os.getcwd()})", file=sys.stderr)
+        return 1
     from ._loader import prepare, run_script
     from ._worker import NoWorker, only_worker
 
     prepare(args[0], args[1:], here, original)
-    namespace = run_script(args[0])
-    if not _shown:
-        try:
+    try:
+        namespace = run_script(args[0])
+        if not _shown:
             _show(only_worker(namespace, args[0]), args[0])
-        except NoWorker as exc:
-            print(exc, file=sys.stderr)
-            return 1
+    except NoWorker as exc:
+        print(exc, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -75,6 +75,13 @@ def test_a_worker_that_can_not_serve_says_why(script, launch, source, type_, mes
         assert (error["frames"][-1]["line"], error["frames"][-1]["source"]) == (3, source)
 
 
+def test_a_binary_file(launch, tmp_path):
+    path = tmp_path / "worker.py"
+    path.write_bytes(b"\x7fELF\0\0")
+    error = refusal(launch(path))
+    assert error == {"type": "NoWorker", "message": f"{path} is not Python source but a binary file: name the worker's .py file"}
+
+
 def test_a_missing_script(launch, tmp_path):
     error = refusal(launch(tmp_path / "nowhere.py"))
     assert error["type"] == "FileNotFoundError"
@@ -272,8 +279,23 @@ def test_by_hand_it_shows_its_commands(script):
         assert (done.returncode, done.stderr) == (0, "")
         assert "compute(operation: str, a: float = 0.5) -> float\n      Computes.\n" in done.stdout
         assert "predict(x)" in done.stdout
-    assert by_hand(ROOT).stdout.startswith("usage:")
-    assert by_hand(ROOT, script("del worker")).returncode == 1
+
+
+def test_by_hand_it_says_what_is_wrong(script, tmp_path):
+    assert by_hand(ROOT).stdout.startswith(f"usage: python {ROOT} worker.py\n")
+    assert by_hand("-m", "snakepit_bridge", cwd=ROOT).stdout.startswith("usage: python -m snakepit_bridge worker.py\n")
+    binary = tmp_path / "binary.py"
+    binary.write_bytes(b"\x7fELF\0\0")
+    for path, says in (
+        (script("del worker"), "defines no worker"),
+        (binary, f"{binary} is not Python source but a binary file"),
+        ("nofile.py", f"nofile.py: no such file (the working folder is {tmp_path})\n"),
+        (tmp_path, f"{tmp_path}: no such file"),
+    ):
+        done = by_hand(ROOT, path, cwd=tmp_path)
+        assert done.returncode == 1
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_host_may_start_the_script_directly(script):
