@@ -9,6 +9,7 @@ package snakepit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"iter"
 	"log/slog"
@@ -66,7 +67,7 @@ func Open(ctx context.Context, program Program, opts *Options) (*Pool, error) {
 	}
 	adapter, err := Adapters(names)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the environment's SNAKEPIT_ADAPTERS: %w", err)
 	}
 	return OpenWith(ctx, adapter, program, opts)
 }

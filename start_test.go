@@ -187,6 +187,19 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// What was chosen as an interpreter is none.
+func TestNoInterpreter(t *testing.T) {
+	worker := file(t, "worker.py", echoes)
+	onEach(t, adapters, func(t *testing.T, adapter string) {
+		program := python.Program{Script: worker, Env: []string{"SNAKEPIT_PYTHON=false"}, Cache: t.TempDir()}
+		_, err := begin(t, adapter, program, snakepit.Options{})
+		says(t, err, "exited with code 1", "SNAKEPIT_PYTHON chose the interpreter /", "bin/false; it has to be a Python 3.8 or later")
+		program = python.Program{Script: worker, Interpreter: "echo", Cache: t.TempDir()}
+		_, err = begin(t, adapter, program, snakepit.Options{})
+		says(t, err, "exited with code 0", "Program.Interpreter chose the interpreter /", "bin/echo;")
+	})
+}
+
 // The time limit is doubled until the worker has come so far as to print, however slow the machine.
 func TestNeverSaysHello(t *testing.T) {
 	onEach(t, adapters, func(t *testing.T, adapter string) {
@@ -407,7 +420,7 @@ func TestNonsenseOptions(t *testing.T) {
 	says(t, err, "no adapter")
 	t.Setenv("SNAKEPIT_ADAPTERS", "grpc,smoke-signals")
 	_, err = snakepit.Open(t.Context(), script(t, worker), nil)
-	says(t, err, "smoke-signals", "msgpack", "jsonstdio")
+	says(t, err, "SNAKEPIT_ADAPTERS", "smoke-signals", "msgpack", "jsonstdio")
 }
 
 // The program is imported once a worker, whatever the chain tries, and what is wrong with it is said once.

@@ -463,7 +463,7 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	case <-ctx.Done():
 		_ = control.SetReadDeadline(time.Now())
 		<-read
-		return fmt.Errorf("%s has not reported that it can start: %w", p.name, ctx.Err())
+		return &noReport{fmt.Errorf("%s has not reported that it can start: %w", p.name, ctx.Err())}
 	}
 
 	var r report
@@ -532,10 +532,16 @@ func (p *Process) withFate(ctx context.Context, err error) error {
 		<-p.done
 	}
 	if errors.Is(err, errNoReport) {
-		return fmt.Errorf("%s ended before it reported that it can start: %s", p.name, p.fate())
+		return &noReport{fmt.Errorf("%s ended before it reported that it can start: %s", p.name, p.fate())}
 	}
-	return fmt.Errorf("%s cannot be used: %w; %s", p.name, err, p.fate())
+	return &noReport{fmt.Errorf("%s cannot be used: %w; %s", p.name, err, p.fate())}
 }
+
+// noReport: what was started is perhaps not the program that it should be.
+type noReport struct{ err error }
+
+func (e *noReport) Error() string { return e.err.Error() }
+func (e *noReport) Unwrap() error { return e.err }
 
 func closeFiles(files []*os.File) {
 	for _, f := range files {

@@ -198,6 +198,9 @@ func (w *Worker) startError(ctx context.Context, at *attempt, err error) *StartE
 	} else if proc := at.deserter(); proc != nil && !errors.Is(err, ErrUnavailable) {
 		silent(proc, err) // the adapter saw that nobody was there
 	}
+	if errors.As(err, new(*noReport)) {
+		e.Hint = w.pool.host.cmd.Hint
+	}
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && context.Cause(ctx) != nil {
 		e.Err = fmt.Errorf("the worker has not said hello: %w", context.Cause(ctx))
 	}

@@ -70,7 +70,7 @@ func (p Program) command() (core.Command, error) {
 			return core.Command{}, err
 		}
 	}
-	interpreter, err := p.interpreter(folder)
+	interpreter, chosenBy, err := p.interpreter(folder)
 	if err != nil {
 		return core.Command{}, err
 	}
@@ -93,6 +93,8 @@ func (p Program) command() (core.Command, error) {
 		Dir:     p.Dir,
 		Env:     append([]string{"SNAKEPIT_CACHE=" + cache}, p.Env...),
 		Reports: true,
+		Hint: fmt.Sprintf("%s chose the interpreter %s; it has to be a Python %d.%d or later",
+			chosenBy, interpreter, oldest[0], oldest[1]),
 	}, nil
 }
 

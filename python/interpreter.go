@@ -17,13 +17,21 @@ import (
 var oldest = [2]int{3, 8}
 
 // interpreter finds the Python to run, in the order that Program.Interpreter states. Local virtual environments are looked for in folder
-// and above it.
-func (p Program) interpreter(folder string) (string, error) {
+// and above it. chosenBy says, for errors, where it was found.
+func (p Program) interpreter(folder string) (path, chosenBy string, err error) {
+	named := func(what, name string) (string, string, error) {
+		path, err := p.named(what, name)
+		return path, what, err
+	}
+	inside := func(what, env string) (string, string, error) {
+		path, err := inside(what, env)
+		return path, what, err
+	}
 	if p.Interpreter != "" {
-		return p.named("Program.Interpreter", p.Interpreter)
+		return named("Program.Interpreter", p.Interpreter)
 	}
 	if name := p.getenv("SNAKEPIT_PYTHON"); name != "" {
-		return p.named("SNAKEPIT_PYTHON", name)
+		return named("SNAKEPIT_PYTHON", name)
 	}
 	if env := p.getenv("VIRTUAL_ENV"); env != "" {
 		return inside("VIRTUAL_ENV", env)
@@ -47,10 +55,11 @@ func (p Program) interpreter(folder string) (string, error) {
 	}
 	for _, name := range names {
 		if path, err := exec.LookPath(name); err == nil {
-			return p.unshim(path)
+			path, err = p.unshim(path)
+			return path, "PATH", err
 		}
 	}
-	return "", fmt.Errorf("no Python found: SNAKEPIT_PYTHON, VIRTUAL_ENV and CONDA_PREFIX are not set, no .venv or venv in %s, and no "+
+	return "", "", fmt.Errorf("no Python found: SNAKEPIT_PYTHON, VIRTUAL_ENV and CONDA_PREFIX are not set, no .venv or venv in %s, and no "+
 		"python3 or python in PATH; install Python %d.%d or later, or set SNAKEPIT_PYTHON or Program.Interpreter to one",
 		strings.Join(folders, ", "), oldest[0], oldest[1])
 }
