@@ -324,8 +324,16 @@ func TestBadProgram(t *testing.T) {
 				if errors.Is(err, snakepit.ErrUnavailable) {
 					t.Error("a broken program is taken for a missing protocol")
 				}
-				if strings.HasPrefix(adapter, "grpc") {
-					says(t, err, "grpc was refused", "where it listens")
+				if !strings.HasPrefix(adapter, "grpc") {
+					return
+				}
+				var start *snakepit.StartError
+				if !errors.As(err, &start) || start.Adapter != "msgpack" || len(start.Refused) != 1 || start.Refused[0].Adapter != "grpc" {
+					t.Fatalf("%+v", start)
+				}
+				says(t, start.Refused[0].Err, "where it listens")
+				if shown := strings.Contains(err.Error(), "grpc was refused"); shown != errors.Is(err, snakepit.ErrProtocol) {
+					t.Errorf("that grpc was refused is said: %v, in\n%v", shown, err)
 				}
 			})
 		})

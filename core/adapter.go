@@ -17,7 +17,7 @@ type Adapter interface {
 	// Start connects to one new worker, launching it by l where the adapter owns processes. It neither reads nor writes a frame.
 	// It returns when the connection is there, and at the latest when ctx is done; ctx does not end what Start returned.
 	// An error that wraps ErrUnavailable means "this protocol cannot be had here": a chain then tries its next adapter. Any other
-	// error is about the worker itself and is final. After an error nothing of this adapter's own is left; processes are reaped
+	// error is about the worker itself and is final; core makes a *StartError of it, or completes the one that a chain made. After an error nothing of this adapter's own is left; processes are reaped
 	// by core.
 	Start(ctx context.Context, l Launcher) (*Link, error)
 }

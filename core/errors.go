@@ -193,7 +193,7 @@ func (o *Obituary) Unwrap() []error {
 type StartError struct {
 	Command string    // the command line
 	Adapter string    // the adapter that was chosen, or whose turn it was
-	Refused []Refusal // adapters that a chain tried before
+	Refused []Refusal // adapters that a chain tried before; its text names them if Err is ErrProtocol, else they are not the cause
 	Output  []string  // the last lines that the worker printed
 	Hint    string    // what to do, or ""
 	Err     error     // what happened
@@ -210,8 +210,10 @@ func (e *StartError) Error() string {
 	if errors.As(e.Err, &remote) && len(remote.Frames) > 0 {
 		b.WriteString("\n" + strings.TrimSuffix(remote.Traceback(), "\n"))
 	}
-	for _, r := range e.Refused {
-		fmt.Fprintf(&b, "\n%s was refused: %v", r.Adapter, r.Err)
+	if errors.Is(e.Err, ErrProtocol) {
+		for _, r := range e.Refused {
+			fmt.Fprintf(&b, "\n%s was refused: %v", r.Adapter, r.Err)
+		}
 	}
 	if len(e.Output) > 0 {
 		b.WriteString("\nits last output:")

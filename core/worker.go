@@ -188,6 +188,10 @@ func (w *Worker) startError(ctx context.Context, at *attempt, err error) *StartE
 		}
 		e.Hint = "run it by hand to see what it prints; a worker has to speak the protocol until it is told to end"
 	}
+	var chained *StartError
+	if errors.As(err, &chained) {
+		e.Adapter, e.Refused, e.Err = chained.Adapter, chained.Refused, chained.Err
+	}
 	var chosen *linkError
 	if errors.As(err, &chosen) {
 		e.Adapter, e.Refused, e.Err = chosen.link.Adapter, chosen.link.Refused, chosen.err

@@ -89,7 +89,8 @@ func join(adapters []core.Adapter) string {
 }
 
 // Start starts one worker with the first adapter that can be had. Link.Adapter is that adapter's name, and Link.Refused says why each one
-// before it was not used. If there is none, the error says why for each, and wraps those errors and so core.ErrUnavailable.
+// before it was not used. If there is none, the error says why for each, and wraps those errors and so core.ErrUnavailable. Any other
+// error is a *core.StartError that has the same facts.
 func (c *Chain) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
 	n := len(c.adapters)
 	if c.Strict {
@@ -106,10 +107,12 @@ func (c *Chain) Start(ctx context.Context, l core.Launcher) (*core.Link, error) 
 			link.Refused = append(refused, link.Refused...)
 			return link, nil
 		case !isRefusal(ctx, err):
-			for _, r := range refused {
-				err = fmt.Errorf("%w; before, %s was refused: %v", err, r.Adapter, r.Err) //nolint:errorlint // what was refused is not the cause
+			e, ok := err.(*core.StartError) // of a chain in this one
+			if !ok {
+				e = &core.StartError{Adapter: a.Name(), Err: err}
 			}
-			return nil, err
+			e.Refused = append(refused, e.Refused...)
+			return nil, e
 		}
 		refused = append(refused, core.Refusal{Adapter: a.Name(), Err: err})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -297,12 +298,19 @@ func TestOtherErrorsAreFinal(t *testing.T) {
 	chain := New(a, b, c)
 	for range 2 {
 		_, err := chain.Start(t.Context(), nil)
-		if !errors.Is(err, broken) || errors.Is(err, core.ErrUnavailable) || !strings.Contains(err.Error(), "a was refused: "+a.err.Error()) {
+		var start *core.StartError
+		if !errors.Is(err, broken) || errors.Is(err, core.ErrUnavailable) || !errors.As(err, &start) || start.Adapter != "b" ||
+			!reflect.DeepEqual(start.Refused, []core.Refusal{{Adapter: "a", Err: a.err}}) {
 			t.Errorf("got %v", err)
 		}
 	}
+	var start *core.StartError
+	if _, err := New(&adapter{name: "z", err: lacking("z")}, chain).Start(t.Context(), nil); !errors.As(err, &start) || start.Adapter != "b" ||
+		len(start.Refused) != 2 || start.Refused[0].Adapter != "z" || start.Refused[1].Adapter != "a" || start.Err != broken {
+		t.Errorf("a chain in a chain: %+v", start)
+	}
 	a.expect(t, 1, 0)
-	b.expect(t, 2, 0)
+	b.expect(t, 3, 0)
 	c.expect(t, 0, 0)
 	b.err = nil
 	if link, err := chain.Start(t.Context(), nil); err != nil || link.Adapter != "b" {
