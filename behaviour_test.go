@@ -442,6 +442,15 @@ var behaviours = []struct {
 			return strings.Contains(f.log.String(), "[WARN]  snakepit.app.noise: logged") || strings.Contains(f.log.String(), "answer=42")
 		})
 	}},
+	{name: "the last output of a killed worker", check: func(f *fixture) {
+		call[any](f, "noisy", nil)
+		eventually(f.T, "an earlier call's output is in the log", func() bool { return strings.Contains(f.log.String(), "from C") })
+		_, err := snakepit.Execute[any](f.Context(), f.Pool, "die", "words")
+		var o *snakepit.Obituary
+		if !errors.As(err, &o) || !slices.Equal(o.Stderr, []string{"last words"}) {
+			f.Errorf("%+v, %v", o, err)
+		}
+	}},
 	{name: "killed worker", check: func(f *fixture) {
 		for how, want := range map[string]string{"exit": "code 3", "signal": "killed", "orphan": "code 4"} {
 			_, err := snakepit.Execute[any](f.Context(), f.Pool, "die", how)

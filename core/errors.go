@@ -147,7 +147,7 @@ type Obituary struct {
 	Signal   string        // such as "killed"; "" if it exited by itself
 	OOM      bool          // the kernel says that this process ran out of memory
 	Cause    error         // what was seen on the connection first, or nil
-	Stderr   []string      // its last lines of output, the newest last
+	Stderr   []string      // its last lines of output, the newest last; of one that was busy, those since its oldest call began
 	Age      time.Duration // since it was started
 	Doing    []string      // the commands that it was running
 }

@@ -250,7 +250,7 @@ func (a *attempt) output() []string {
 	if len(a.launched) == 0 {
 		return nil
 	}
-	return a.launched[len(a.launched)-1].lastOutput()
+	return a.launched[len(a.launched)-1].lastOutput(time.Time{})
 }
 
 // start starts one process. control is where its report will come, or nil.

@@ -52,11 +52,17 @@ type output struct {
 	late   atomic.Int64  // if not 0: after this moment (Unix, ns) queued lines are dropped
 
 	mu    sync.Mutex // guards what follows
-	last  []string   // at most lastLines, the newest last
+	last  []printed  // at most lastLines, the newest last
 	queue batch
 	taken chan struct{} // closed when the queue is taken
 	stuck bool          // the queue has been full for logPatience: drop, don't wait, until it is taken
 	ended bool
+}
+
+// printed is a line of output, and when it was read.
+type printed struct {
+	text string
+	at   time.Time
 }
 
 // batch is a run of output lines, and how much was dropped behind them.
@@ -109,7 +115,7 @@ func (o *output) line(b []byte) {
 	if len(o.last) == lastLines {
 		o.last = slices.Delete(o.last, 0, 1)
 	}
-	o.last = append(o.last, cut(text, maxLastLine))
+	o.last = append(o.last, printed{cut(text, maxLastLine), time.Now()})
 	if !o.logger.IsInfo() {
 		return
 	}
@@ -178,11 +184,17 @@ func (o *output) log() {
 	}
 }
 
-// tail returns the last lines, the newest last.
-func (o *output) tail() []string {
+// tail returns the last lines since then, the newest last.
+func (o *output) tail(since time.Time) []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return slices.Clone(o.last)
+	var lines []string
+	for _, p := range o.last {
+		if !p.at.Before(since) {
+			lines = append(lines, p.text)
+		}
+	}
+	return lines
 }
 
 // splitter cuts a stream of bytes into lines. A carriage return ends a line too, so that a progress bar is many lines, not one that

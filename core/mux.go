@@ -36,12 +36,13 @@ type mux struct {
 	control []Frame
 	queue   []queued
 	pings   map[uint64]chan []byte
-	inward  int      // incoming calls that are live
-	byeSent bool     // we open no more calls
-	byeSeen bool     // the peer takes no more calls
-	closing bool     // write what is queued, then close our side
-	err     error    // why the connection has ended; set once
-	doing   []string // the commands that were running then
+	inward  int       // incoming calls that are live
+	byeSent bool      // we open no more calls
+	byeSeen bool      // the peer takes no more calls
+	closing bool      // write what is queued, then close our side
+	err     error     // why the connection has ended; set once
+	doing   []string  // the commands that were running then
+	busy    time.Time // since when: the oldest of them; zero if there were none
 }
 
 // terms is what the two hellos agreed on.
@@ -144,7 +145,7 @@ func (m *mux) write() {
 		for i := range m.queue {
 			q := &m.queue[i]
 			if q.opens != nil {
-				q.opens.written = true
+				q.opens.written, q.opens.since = true, now
 				if d := q.opens.deadline; !d.IsZero() {
 					q.frame.TTL = max(d.Sub(now), time.Millisecond)
 				}
@@ -416,6 +417,9 @@ func (m *mux) fail(err error) {
 	for _, s := range m.streams {
 		if s.opener && s.written {
 			m.doing = append(m.doing, s.name)
+			if m.busy.IsZero() || s.since.Before(m.busy) {
+				m.busy = s.since
+			}
 		}
 	}
 	ended := m.closeAll(err)

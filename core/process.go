@@ -173,8 +173,8 @@ func (p *Process) leftByItself() bool {
 	return p.hasExited() && !p.terminated && !p.killed
 }
 
-// lastOutput returns the last lines that the process printed, the newest last.
-func (p *Process) lastOutput() []string { return p.out.tail() }
+// lastOutput returns the last lines that the process printed since then, the newest last.
+func (p *Process) lastOutput(since time.Time) []string { return p.out.tail(since) }
 
 // fate says how the process ended, for an error. It is valid after Done.
 func (p *Process) fate() string {

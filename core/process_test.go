@@ -301,8 +301,8 @@ func TestExit(t *testing.T) {
 			if code, signal, oom := p.Exit(); code != c.code || signal != c.signal || oom {
 				t.Errorf("exit is %d, %q, %v", code, signal, oom)
 			}
-			if strings.Contains(c.script, "oops") && !slices.Equal(p.lastOutput(), []string{"oops", "more"}) {
-				t.Errorf("the last output is %q", p.lastOutput())
+			if strings.Contains(c.script, "oops") && !slices.Equal(p.lastOutput(time.Time{}), []string{"oops", "more"}) {
+				t.Errorf("the last output is %q", p.lastOutput(time.Time{}))
 			}
 			p.terminate() // of no effect any more
 			p.kill()
@@ -642,8 +642,8 @@ func TestRelativePath(t *testing.T) {
 	}
 	p := newFixture(t, Command{Path: "./worker", Dir: dir}).launch(Spec{})
 	await(t, p)
-	if !slices.Equal(p.lastOutput(), []string{dir}) {
-		t.Errorf("it printed %q", p.lastOutput())
+	if !slices.Equal(p.lastOutput(time.Time{}), []string{dir}) {
+		t.Errorf("it printed %q", p.lastOutput(time.Time{}))
 	}
 }
 
@@ -765,7 +765,7 @@ func TestLongLine(t *testing.T) {
 	if logged < 10<<20 || logged > 10<<20+len("\nend") {
 		t.Errorf("%d bytes were logged or counted", logged)
 	}
-	last := p.lastOutput()
+	last := p.lastOutput(time.Time{})
 	if len(last) != lastLines || last[lastLines-1] != "end" || len(last[0]) > maxLastLine+40 {
 		t.Errorf("the last output is %d lines: %q", len(last), last[len(last)-1])
 	}
@@ -780,7 +780,7 @@ func TestLoggerHangs(t *testing.T) {
 	if code, _, _ := p.Exit(); code != 0 {
 		t.Errorf("the code is %d", code)
 	}
-	if last := p.lastOutput(); len(last) != lastLines || !strings.HasPrefix(last[lastLines-1], fmt.Sprintf("line %06d", manyLines-1)) {
+	if last := p.lastOutput(time.Time{}); len(last) != lastLines || !strings.HasPrefix(last[lastLines-1], fmt.Sprintf("line %06d", manyLines-1)) {
 		t.Errorf("the last output is %q", last)
 	}
 	close(f.log.gate)
@@ -873,8 +873,8 @@ func TestOutputFromConnection(t *testing.T) {
 	<-p.out.logged
 	p.Output([]byte("last words")) // read by the adapter when the process was gone
 	want := []string{"hook one", `hook \x1b[31mtwo`, "hel", "last words"}
-	if !slices.Equal(p.lastOutput(), want) {
-		t.Errorf("the last output is %q", p.lastOutput())
+	if !slices.Equal(p.lastOutput(time.Time{}), want) {
+		t.Errorf("the last output is %q", p.lastOutput(time.Time{}))
 	}
 	var logged []string
 	for _, record := range f.log.all() {

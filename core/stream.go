@@ -17,7 +17,7 @@ type stream struct {
 	id       uint64
 	name     string
 	opener   bool                    // we opened it
-	since    time.Time               // of an incoming call: when it came
+	since    time.Time               // when it came or, if we opened it, was written; the latter guarded by mux.mu
 	deadline time.Time               // of an outgoing call: becomes the call frame's TTL
 	ended    func(answered bool)     // called once, without mu, when the terminal frame has come or the connection is lost; or nil
 	cancel   context.CancelCauseFunc // of an incoming call's context

@@ -356,6 +356,10 @@ func (w *Worker) obituaryFor(cause error) *Obituary {
 		o.Cause = fmt.Errorf("it was stopped because %s went on %s after it was cancelled", w.stuck, w.pool.opts.CancelGrace)
 	}
 	w.pool.mu.Unlock()
+	w.mux.mu.Lock()
+	busy := w.mux.busy
+	o.Doing = w.mux.doing
+	w.mux.mu.Unlock()
 	if proc := w.link.Process; proc != nil {
 		o.PID = proc.PID()
 		timer := time.NewTimer(drainTime) // a process that closes its connection is about to exit
@@ -367,11 +371,8 @@ func (w *Worker) obituaryFor(cause error) *Obituary {
 		}
 		timer.Stop()
 		o.ExitCode, o.Signal, o.OOM = proc.Exit()
-		o.Stderr = proc.lastOutput()
+		o.Stderr = proc.lastOutput(busy)
 	}
-	w.mux.mu.Lock()
-	o.Doing = w.mux.doing
-	w.mux.mu.Unlock()
 	o.Age = time.Since(w.born)
 	return o
 }

@@ -107,6 +107,9 @@ def noisy():
 def die(how: str):
     if how == "exit":
         os._exit(3)
+    if how == "words":
+        os.write(2, b"last words\n")
+        os._exit(5)
     if how == "signal":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "orphan":
