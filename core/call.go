@@ -395,7 +395,7 @@ func (f *flight) many(ctx context.Context, yield func(item, error) bool) error {
 		}
 	}
 	if s.wasAbandoned() {
-		return f.why(ctx, ctx.Err())
+		return ctx.Err()
 	}
 	body, err := s.outcome()
 	if err != nil || len(body) == 0 {

@@ -2,6 +2,11 @@ package core
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
 )
 
 // Started is a worker outside of any pool, over whose link no frame has gone yet. Its methods may be called from any goroutine.
@@ -13,7 +18,7 @@ type Started struct {
 
 // Start starts one worker with the adapter, outside of any pool, and leaves the connection as the adapter made it: no hello is read or
 // written. It is for those who test an adapter or a worker frame by frame, as package conformance does; everybody else uses Open. Of
-// the options Name, Dir, StopTimeout and Logger count. ctx bounds only the start. The error is a *StartError; after it nothing is left
+// the options Name, Dir, MaxFrame, StopTimeout and Logger count. ctx bounds only the start. The error is a *StartError; after it nothing is left
 // of the worker.
 func Start(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Started, error) {
 	o, err := opts.resolve()
@@ -24,7 +29,7 @@ func Start(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*S
 	if err != nil {
 		return nil, err
 	}
-	h, err := newHost(cmd, hostOptions{Name: o.Name, Dir: o.Dir, StopTimeout: o.StopTimeout, Logger: log})
+	h, err := newHost(cmd, hostOptions{Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, StopTimeout: o.StopTimeout, Logger: log})
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +38,7 @@ func Start(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*S
 	if err != nil {
 		at.abandon(nil)
 		h.close()
-		return nil, &StartError{Command: h.command(), Adapter: adapter.Name(), Output: at.output(), Err: err}
+		return nil, startError(ctx, adapter.Name(), at, err)
 	}
 	at.abandon(link.Process)
 	return &Started{Link: link, host: h, at: at}, nil
@@ -53,4 +58,58 @@ func (s *Started) Close() {
 		<-s.Process.Done()
 	}
 	s.host.close()
+}
+
+// startError says why a worker could not be started. The attempt has been abandoned.
+func startError(ctx context.Context, adapter string, at *attempt, err error) *StartError {
+	e := &StartError{Command: at.host.command(), Adapter: adapter, Output: at.output(), Err: err}
+	silent := func(proc *Process, why error) {
+		e.Err = fmt.Errorf("%w: it %s before it said hello", ErrWorkerLost, describeExit(proc))
+		if errors.Is(why, ErrProtocol) || !isClosed(why) {
+			e.Err = fmt.Errorf("%w (%w)", e.Err, why)
+		}
+		e.Hint = "run it by hand to see what it prints; a worker has to speak the protocol until it is told to end"
+	}
+	var chained *StartError
+	if errors.As(err, &chained) {
+		e.Adapter, e.Refused, e.Err = chained.Adapter, chained.Refused, chained.Err
+	}
+	var chosen *linkError
+	if errors.As(err, &chosen) {
+		e.Adapter, e.Refused, e.Err = chosen.link.Adapter, chosen.link.Refused, chosen.err
+		var no *noHello
+		if proc := chosen.link.Process; proc != nil && errors.As(err, &no) {
+			silent(proc, no.err)
+		}
+	} else if proc := at.deserter(); proc != nil && !errors.Is(err, ErrUnavailable) {
+		silent(proc, err) // the adapter saw that nobody was there
+	}
+	if errors.As(err, new(*noReport)) {
+		e.Hint = at.host.cmd.Hint
+	}
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && context.Cause(ctx) != nil {
+		e.Err = fmt.Errorf("the worker has not said hello: %w", context.Cause(ctx))
+	}
+	var raised *RemoteError
+	if errors.As(e.Err, &raised) && len(raised.Notes) == 0 && len(raised.Frames) > 0 {
+		e.Hint = "correct the program, whose own error this is; the command line above, run by hand, shows the same"
+	}
+	return e
+}
+
+func isClosed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed)
+}
+
+// describeExit says how a process that has ended ended.
+func describeExit(proc *Process) string {
+	code, signal, oom := proc.Exit()
+	switch {
+	case oom:
+		return "was killed because memory ran out"
+	case signal != "":
+		return fmt.Sprintf("was ended by signal %q", signal)
+	default:
+		return fmt.Sprintf("exited with code %d", code)
+	}
 }

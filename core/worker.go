@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"os"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -176,60 +174,7 @@ func (w *Worker) start() (*connected, error) {
 	if err == nil {
 		return c, nil
 	}
-	return nil, w.startError(ctx, at, err)
-}
-
-func (w *Worker) startError(ctx context.Context, at *attempt, err error) *StartError {
-	e := &StartError{Command: w.pool.host.command(), Adapter: w.pool.adapter.Name(), Output: at.output(), Err: err}
-	silent := func(proc *Process, why error) {
-		e.Err = fmt.Errorf("%w: it %s before it said hello", ErrWorkerLost, describeExit(proc))
-		if errors.Is(why, ErrProtocol) || !isClosed(why) {
-			e.Err = fmt.Errorf("%w (%w)", e.Err, why)
-		}
-		e.Hint = "run it by hand to see what it prints; a worker has to speak the protocol until it is told to end"
-	}
-	var chained *StartError
-	if errors.As(err, &chained) {
-		e.Adapter, e.Refused, e.Err = chained.Adapter, chained.Refused, chained.Err
-	}
-	var chosen *linkError
-	if errors.As(err, &chosen) {
-		e.Adapter, e.Refused, e.Err = chosen.link.Adapter, chosen.link.Refused, chosen.err
-		var no *noHello
-		if proc := chosen.link.Process; proc != nil && errors.As(err, &no) {
-			silent(proc, no.err)
-		}
-	} else if proc := at.deserter(); proc != nil && !errors.Is(err, ErrUnavailable) {
-		silent(proc, err) // the adapter saw that nobody was there
-	}
-	if errors.As(err, new(*noReport)) {
-		e.Hint = w.pool.host.cmd.Hint
-	}
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && context.Cause(ctx) != nil {
-		e.Err = fmt.Errorf("the worker has not said hello: %w", context.Cause(ctx))
-	}
-	var raised *RemoteError
-	if errors.As(e.Err, &raised) && len(raised.Notes) == 0 && len(raised.Frames) > 0 {
-		e.Hint = "correct the program, whose own error this is; the command line above, run by hand, shows the same"
-	}
-	return e
-}
-
-func isClosed(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed)
-}
-
-// describeExit says how a process that has ended ended.
-func describeExit(proc *Process) string {
-	code, signal, oom := proc.Exit()
-	switch {
-	case oom:
-		return "was killed because memory ran out"
-	case signal != "":
-		return fmt.Sprintf("was ended by signal %q", signal)
-	default:
-		return fmt.Sprintf("exited with code %d", code)
-	}
+	return nil, startError(ctx, p.adapter.Name(), at, err)
 }
 
 // watch lives through ready and draining. It returns what was lost, or nil if the worker is to be stopped.

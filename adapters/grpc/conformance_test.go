@@ -3,6 +3,8 @@
 package grpc
 
 import (
+	"context"
+	"sync/atomic"
 	"testing"
 
 	"github.com/snakepit-go/snakepit/adapters/grpc/snakepitpb"
@@ -15,24 +17,39 @@ import (
 func TestConformance(t *testing.T) {
 	for name, concurrency := range map[string]int{"one at a time": 1, "four at once": 4} {
 		t.Run(name, func(t *testing.T) {
-			conformance.Run(t, conformance.Harness{Adapter: Adapter{}, Worker: worker.Conformance(concurrency), Corrupt: corrupt})
+			conformance.Run(t, conformance.Harness{Adapter: damageable{}, Worker: worker.Conformance(concurrency), Corrupt: corrupt})
 		})
 	}
 }
 
+// damageable is an adapter whose connections corrupt can damage.
+type damageable struct{ Adapter }
+
+func (a damageable) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	link, err := a.Adapter.Start(ctx, l)
+	if err == nil {
+		c := link.Conn.(*conn)
+		c.stream = &damaged{BidiStreamingClient: c.stream}
+	}
+	return link, err
+}
+
 // corrupt damages what is sent from now on: each frame has a kind that there is not.
 func corrupt(c core.Conn) error {
-	c.(*conn).stream = damaged{c.(*conn).stream}
+	c.(*conn).stream.(*damaged).on.Store(true)
 	return nil
 }
 
 type damaged struct {
 	grpc.BidiStreamingClient[snakepitpb.Batch, snakepitpb.Batch]
+	on atomic.Bool
 }
 
-func (d damaged) Send(b *snakepitpb.Batch) error {
-	for _, f := range b.Frames {
-		f.Kind = 77
+func (d *damaged) Send(b *snakepitpb.Batch) error {
+	if d.on.Load() {
+		for _, f := range b.Frames {
+			f.Kind = 77
+		}
 	}
 	return d.BidiStreamingClient.Send(b)
 }

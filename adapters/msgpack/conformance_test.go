@@ -3,6 +3,8 @@
 package msgpack
 
 import (
+	"context"
+	"sync/atomic"
 	"testing"
 
 	"github.com/snakepit-go/snakepit/conformance"
@@ -13,20 +15,38 @@ import (
 func TestConformance(t *testing.T) {
 	for name, concurrency := range map[string]int{"one at a time": 1, "four at once": 4} {
 		t.Run(name, func(t *testing.T) {
-			conformance.Run(t, conformance.Harness{Adapter: Adapter{}, Worker: python.Conformance(concurrency), Corrupt: corrupt})
+			conformance.Run(t, conformance.Harness{Adapter: damageable{}, Worker: python.Conformance(concurrency), Corrupt: corrupt})
 		})
 	}
 }
 
+// damageable is an adapter whose connections corrupt can damage.
+type damageable struct{ Adapter }
+
+func (a damageable) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	link, err := a.Adapter.Start(ctx, l)
+	if err == nil {
+		c := link.Conn.(*conn)
+		c.sock = &damaged{socket: c.sock}
+	}
+	return link, err
+}
+
 // corrupt damages what is sent from now on: the length in front of a frame comes without its highest byte.
 func corrupt(c core.Conn) error {
-	c.(*conn).sock = damaged{c.(*conn).sock}
+	c.(*conn).sock.(*damaged).on.Store(true)
 	return nil
 }
 
-type damaged struct{ socket }
+type damaged struct {
+	socket
+	on atomic.Bool
+}
 
-func (d damaged) Write(b []byte) (int, error) {
+func (d *damaged) Write(b []byte) (int, error) {
+	if !d.on.Load() {
+		return d.socket.Write(b)
+	}
 	_, err := d.socket.Write(b[1:])
 	return len(b), err
 }
