@@ -469,6 +469,12 @@ var lifeClauses = []clause{
 			_ = p.waitEnd("the worker got a frame that a host may not send: " + f.Kind.String())
 		}
 	}),
+	rule("limits/received", "A receiver that gets a frame above the agreed max_frame ends the connection.", func(t *trial) {
+		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
+		p.echo("before")
+		p.open("conformance.echo", args{"value": strings.Repeat("x", 9000)})
+		_ = p.waitEnd("a frame of 9 kB has come, where 8 were agreed on")
+	}),
 	rule("limits/items", "An item above the agreed max_frame is an error of its call alone.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
 		items, end := p.collect(p.open("conformance.count", args{"n": int64(2), "size": int64(20_000)}))

@@ -797,6 +797,11 @@ var mutants = []mutant{
 			greeted = true
 		})
 	})},
+	{"takes frames above the limit", "limits/received", writing(func(f *core.Frame) {
+		if f.Kind == core.KindCall && f.Size() > 8192 {
+			f.Body = nil
+		}
+	})},
 	{"loses items above the limit in silence", "limits/items", frames(func(core.Conn) (frameFunc, frameFunc) {
 		return one(func(f *core.Frame) {
 			if f.Kind == core.KindError && (bytes.Contains(f.Body, []byte("limit")) || bytes.Contains(f.Body, []byte("bytes"))) {

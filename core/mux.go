@@ -246,6 +246,9 @@ func (m *mux) handle(frames []Frame) error {
 
 // handleOne returns the stream that the frame ended, and what to do once mu is free.
 func (m *mux) handleOne(f *Frame) (*stream, func(), error) {
+	if n := f.Size(); n > m.terms.maxFrame {
+		return nil, nil, fmt.Errorf("a frame of %d bytes, and the limit is %d", n, m.terms.maxFrame)
+	}
 	switch f.Kind {
 	case KindCall:
 		return nil, nil, m.incoming(f)
@@ -344,7 +347,7 @@ func (m *mux) incoming(f *Frame) error {
 	case m.byeSent && m.streams[f.Parent] == nil, m.closing:
 		return refuse("Draining", "no more calls are taken")
 	case !known:
-		return refuse("UnknownCommand", fmt.Sprintf("unknown function %q%s", f.Name, nearest(f.Name, m.functions)))
+		return refuse("UnknownCommand", fmt.Sprintf("unknown function %q%s", cut(f.Name, 200), nearest(f.Name, m.functions)))
 	case m.inward >= m.terms.incoming:
 		return refuse("Saturated", fmt.Sprintf("more than %d calls at once", m.terms.incoming))
 	}
@@ -514,13 +517,18 @@ type RunningCall struct {
 	MS   int64  `json:"ms"` // for how long, in milliseconds
 }
 
-// pong says what we are doing. mu is held.
+// pong says what we are doing, as far as that fits in a frame. mu is held.
 func (m *mux) pong() []byte {
 	running := []RunningCall{}
+	room := m.terms.maxFrame - 2*frameOverhead
 	for _, s := range m.streams {
-		if !s.opener {
-			running = append(running, RunningCall{ID: s.id, Name: s.name, MS: time.Since(s.since).Milliseconds()})
+		if s.opener {
+			continue
 		}
+		if room -= 64 + 6*len(s.name); room < 0 { // a byte of a name may take six
+			break
+		}
+		running = append(running, RunningCall{ID: s.id, Name: s.name, MS: time.Since(s.since).Milliseconds()})
 	}
 	body, _ := m.terms.codec.Append(nil, Pong{running}) // numbers and strings that came as frames always encode
 	return body

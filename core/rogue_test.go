@@ -67,6 +67,9 @@ func TestBreaches(t *testing.T) {
 		"an end of a call that never was": {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindEnd, ID: id + 2}} }, "an id that never was"},
 		"an item of the call 0":           {func(uint64) []core.Frame { return []core.Frame{item(0, "1")} }, "an id that never was"},
 		"an item of its own, never made":  {func(uint64) []core.Frame { return []core.Frame{item(4, "1")} }, "an id that never was"},
+		"a frame above the limit that it said itself": {func(id uint64) []core.Frame {
+			return []core.Frame{{Kind: core.KindEnd, ID: id, Body: make([]byte, 1<<20)}}
+		}, "the limit is 1048576"},
 		"negative credit":                 {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindCredit, ID: id, Items: -1}} }, "negative credit"},
 		"a second hello":                  {one(core.KindHello), "unexpected kind of frame"},
 		"a kind that there is not":        {one(core.KindBye + 1), "unexpected kind of frame"},

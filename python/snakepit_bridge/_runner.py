@@ -311,11 +311,14 @@ class Runner:
             if self.ended:
                 return
             accepted = self._accepted
+            most = self._max_frame - OVERHEAD
             for frame in frames:
                 try:
                     handle = self._after_hello[frame["kind"]]
                     if handle is None:
                         raise ProtocolError(f"the host sent {_kind(frame)}")
+                    if "body" in frame and len(frame["body"]) > most:
+                        raise ProtocolError(f"a body of {len(frame['body'])} bytes, and the limit is {most}")
                     handle(frame)
                 except (IndexError, KeyError, TypeError, ValueError, AttributeError) as exc:
                     raise ProtocolError(f"a frame that makes no sense: {exc!r} in {_show(frame)}") from exc
@@ -412,6 +415,7 @@ class Runner:
         self.outbox.append({"kind": ERROR, "flags": NOT_STARTED, "id": id_, "body": body})
 
     def _unknown(self, name: str) -> str:
+        name = name[:200]
         with stdlib_first():
             from difflib import get_close_matches
         near = get_close_matches(name, self.plans, cutoff=0.5)
@@ -507,7 +511,7 @@ class Runner:
             {"id": max(call.id, 0), "name": call.name, "ms": int((now - call.started) * 1000)}
             for call in list(self.calls.values())
             if call.started
-        ]
+        ][: self._max_frame // 512]  # what fits in a frame
         self.outbox.append({"kind": PONG, "id": frame.get("id", 0), "body": self.codec.encode({"running": running})})
 
     def _on_pong(self, frame: Frame) -> None:
