@@ -138,18 +138,27 @@ var streamClauses = []clause{
 
 // feed sends the integers from 0 to n-1, as credit allows, and returns their sum.
 func (p *peer) feed(id uint64, n int) (sum int64) {
-	credit := p.hello.Window
+	var all []any
 	for i := range int64(n) {
-		for credit.Items <= 0 || credit.Bytes <= 0 {
-			c := p.take("credit for the input", func(f *core.Frame) bool { return f.Kind == core.KindCredit && f.ID == id })
-			credit.Items, credit.Bytes = credit.Items+c.Items, credit.Bytes+c.Bytes
-		}
-		body := p.encode(i)
-		p.send(core.Frame{Kind: core.KindItem, ID: id, Body: body})
-		credit.Items, credit.Bytes = credit.Items-1, credit.Bytes-int64(len(body))
+		all = append(all, i)
 		sum += i
 	}
+	p.supply(id, all...)
 	return sum
+}
+
+// supply sends all the items of a direction, as credit allows.
+func (p *peer) supply(id uint64, items ...any) {
+	credit := p.hello.Window
+	for _, v := range items {
+		for credit.Items <= 0 || credit.Bytes <= 0 {
+			c := p.take("credit for more items", func(f *core.Frame) bool { return f.Kind == core.KindCredit && f.ID == id })
+			credit.Items, credit.Bytes = credit.Items+c.Items, credit.Bytes+c.Bytes
+		}
+		body := p.encode(v)
+		p.send(core.Frame{Kind: core.KindItem, ID: id, Body: body})
+		credit.Items, credit.Bytes = credit.Items-1, credit.Bytes-int64(len(body))
+	}
 }
 
 // creditClauses is how much may be on its way.
