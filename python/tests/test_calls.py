@@ -5,7 +5,7 @@ from host import Gone
 
 from snakepit_bridge._runner import Call, Inbox, Runner
 from snakepit_bridge._worker import Plan
-from snakepit_bridge.transport import END, ITEM, Transport
+from snakepit_bridge.transport import END, ITEM, Launch, Transport
 
 
 def test_what_an_argument_becomes(each_mode):
@@ -424,7 +424,7 @@ def test_an_input_may_be_closed_while_more_of_it_is_taken(kind):
         def write(self, frames):
             pass
 
-    runner = Runner(Silent(), {}, 1, 0, 0, "")
+    runner = Runner(Silent(), {}, 1, 0, Launch({}))
 
     class Racing(Inbox):
         """Is closed by another thread right after the reader has looked whether it is open."""
