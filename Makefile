@@ -105,12 +105,17 @@ conformance: go-there $(VENV)/.dev ## Check every adapter and worker here agains
 		(cd $$dir && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) test $(RACE) -run 'Conformance|Mutants|Sound|Table|Contract' ./...) || exit 1; \
 	done
 
-fuzz: go-there ## Run each fuzz test for FUZZTIME (30s)
+fuzz: fuzz-go fuzz-python ## Run each fuzz test in Go for FUZZTIME (30s), and those in Python on many examples
+
+fuzz-go: go-there
 	@for pkg in $$($(GO) list ./...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 			echo "== $$f in $$pkg"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 		done; \
 	done
+
+fuzz-python: $(VENV)/.dev
+	cd python && "$(BIN)/python" -m pytest tests --hypothesis-profile fuzz --timeout 3600 -k 'any_bytes or changed_byte or cut_body or claims'
 
 ##@ The rest
 clean: ## Remove what the targets above made
@@ -121,7 +126,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: install-grpc dev-setup proto-python proto-go requirements demo bench test test-go test-python lint conformance fuzz clean help \
+.PHONY: install-grpc dev-setup proto-python proto-go requirements demo bench test test-go test-python lint conformance fuzz fuzz-go fuzz-python clean help \
 	go-there python-venv-there
 
 # A file for each stage of the virtual environment, made when the stage is complete.

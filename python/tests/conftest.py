@@ -8,9 +8,15 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 from host import ROOT, Host
+from hypothesis import settings
 
 # The tests are gRPC clients and fork. With grpcio's fork support a child restarts its threads between fork and exec, which may abort it.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+# `make fuzz` takes the second one.
+settings.register_profile("quick", deadline=None, max_examples=150)
+settings.register_profile("fuzz", deadline=None, max_examples=20_000)
+settings.load_profile("quick")
 
 PROLOGUE = """\
 from snakepit_bridge import *

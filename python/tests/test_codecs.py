@@ -11,7 +11,7 @@ import threading
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_values import codecs, same, values
 
@@ -105,7 +105,6 @@ def test_the_goldens_are_there():
 
 
 @codecs
-@settings(deadline=None, max_examples=200)
 @given(data=st.binary(max_size=60))
 def test_any_bytes_are_a_value_or_an_error(codec, data):
     try:
@@ -116,7 +115,6 @@ def test_any_bytes_are_a_value_or_an_error(codec, data):
 
 
 @codecs
-@settings(deadline=None, max_examples=120)
 @given(value=values, place=st.integers(0, 10_000), byte=st.integers(0, 255))
 def test_a_changed_byte_makes_a_value_or_an_error(codec, value, place, byte):
     data = bytearray(codec.encode(value))
@@ -129,7 +127,6 @@ def test_a_changed_byte_makes_a_value_or_an_error(codec, value, place, byte):
 
 
 @codecs
-@settings(deadline=None, max_examples=100)
 @given(value=values)
 def test_a_cut_body_is_an_error(codec, value):
     data = codec.encode([value])
@@ -299,7 +296,6 @@ def test_msgpack_claims_do_not_take_memory(head):
 
 
 @needs_msgpack
-@settings(deadline=None, max_examples=200)
 @given(value=values)
 def test_msgpack_claims_of_valid_bodies_add_up(value):
     from snakepit_bridge import _codec_msgpack

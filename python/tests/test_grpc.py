@@ -6,6 +6,8 @@ import sys
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 grpc = pytest.importorskip("grpc")
 pytest.importorskip("google.protobuf")
@@ -230,3 +232,17 @@ def test_socket_that_cannot_be_bound(environ):
     environ["SNAKEPIT_DIR"] += "/x" * 100
     with pytest.raises(Unavailable, match="could not be bound"):
         GrpcTransport(Launch(environ))
+
+
+@given(data=st.binary(max_size=200), start=st.integers(0, 40))
+def test_any_bytes_are_frames_or_an_error(data, start):
+    transport = GrpcTransport.__new__(GrpcTransport)  # which needs no server to decode
+    transport._batch = Batch
+    frames = [Frame(kind=CALL, id=1, name="n", meta={"a": "b"}, body=b"1"), Frame(kind=CREDIT, id=1, items=1)]
+    for message in (data, Batch(frames=frames).SerializeToString()[:start] + data):
+        problem = ""
+        try:
+            assert all(frame["kind"] in range(1, 12) for frame in transport._decode(message))
+        except ValueError as exc:
+            problem = str(exc)
+        assert len(problem) < 1000

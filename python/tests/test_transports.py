@@ -10,7 +10,7 @@ import sys
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_bridge import _codecs, _frames, transport
@@ -383,7 +383,6 @@ def test_unknown_fields_are_left_alone(pair):
     assert pair.transport.read() == [frame]
 
 
-@settings(deadline=None, max_examples=200)
 @given(data=st.binary(min_size=1, max_size=300), cut=st.integers(0, 300))
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__.lower())
 def test_any_bytes_are_frames_or_an_error(kind, data, cut):

@@ -13,7 +13,7 @@ import typing
 import uuid
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_bridge import _codecs, _values
@@ -59,14 +59,12 @@ values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=5) | st.dic
 
 
 @codecs
-@settings(deadline=None, max_examples=120)
 @given(value=values)
 def test_what_is_sent_arrives(codec, value):
     assert same(there_and_back(codec, value), value)
 
 
 @codecs
-@settings(deadline=None)
 @given(value=st.dictionaries(texts, st.lists(st.one_of(integers, st.floats(allow_nan=False), texts, st.none()), max_size=60), max_size=60))
 def test_long_plain_values_arrive(codec, value):
     assert same(there_and_back(codec, value), value)
