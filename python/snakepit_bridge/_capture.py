@@ -9,6 +9,8 @@ from typing import Any
 
 def redirect() -> None:
     """Makes standard input empty and sends standard output, line by line, where standard error goes, which the host captures."""
+    _by_line(sys.stdout)  # while its descriptor is what it was: that of a file can seek, and the new one perhaps not
+    _by_line(sys.stderr)
     null = os.open(os.devnull, os.O_RDONLY)
     if null != 0:
         os.dup2(null, 0)
@@ -17,8 +19,6 @@ def redirect() -> None:
         os.dup2(2, 1)
     except OSError:  # there is no standard error
         os.dup2(0, 1)
-    _by_line(sys.stdout)
-    _by_line(sys.stderr)
 
 
 def _by_line(stream: Any) -> None:

@@ -1,8 +1,12 @@
 """What a program prints and logs reaches the host, and does not disturb the frames."""
 
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
+from host import ROOT
 
 
 def test_prints_do_not_disturb(each_mode):
@@ -30,6 +34,23 @@ def test_prints_do_not_disturb(each_mode):
         ["at import", *(f"printed {n}" for n in range(3))]
         + 3 * ["no line end", "error", '{"kind":"end","id":1}', "from a grandchild", "error of a grandchild", "from C"]
     )
+
+
+@pytest.mark.parametrize("stdout", [os.devnull, "file"])
+def test_standard_output_may_be_a_file(script, tmp_path, stdout):
+    (tmp_path / "silent.py").write_text(
+        "from snakepit_bridge.transport import Transport\n"
+        "class Silent(Transport):\n"
+        "    def __init__(self, launch): pass\n"
+        "    def read(self): return []\n"
+        "    def write(self, frames): pass\n"
+        "    def close(self): pass\n"
+    )
+    environ = {**os.environ, "SNAKEPIT_PROTOCOL": "silent:Silent"}
+    with open(tmp_path / stdout, "wb") as file:
+        command = [sys.executable, ROOT / "__main__.py", script("print('printed')")]
+        ended = subprocess.run(command, env=environ, stdout=file, stderr=subprocess.PIPE, check=False)
+    assert ended.stderr.decode() == "printed\n"
 
 
 def test_lines_are_not_held_back(serve):
