@@ -112,7 +112,8 @@ class Transport:
     or adopts its descriptor, and raises `Unavailable` if that is impossible here.
 
     Attributes:
-        codecs: Names of the codecs that bodies may use, in order of preference.
+        codecs: Names of the codecs that bodies may use, in order of preference: "json", which works everywhere, and "msgpack", which needs
+            the package msgpack.
         endpoint: Where the host is to dial, for the report; "" if the connection is inherited.
     """
 
