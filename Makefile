@@ -97,7 +97,7 @@ lint: go-there $(VENV)/.dev $(TOOLS)/golangci-lint-$(golangci) ## Check the sour
 	@echo "== ruff, mypy, generated code"
 	"$(BIN)/ruff" check --quiet .
 	"$(BIN)/ruff" format --check --quiet .
-	cd python && "$(BIN)/mypy" --strict snakepit_bridge
+	cd python && "$(BIN)/mypy" --strict snakepit_bridge ../examples/custom-adapter
 	proto/generate.sh check >/dev/null
 
 conformance: go-there $(VENV)/.dev ## Check every adapter and worker here against the suite, and the suite on its mutants
@@ -108,9 +108,9 @@ conformance: go-there $(VENV)/.dev ## Check every adapter and worker here agains
 fuzz: fuzz-go fuzz-python ## Run each fuzz test in Go for FUZZTIME (30s), and those in Python on many examples
 
 fuzz-go: go-there
-	@grep -r --include='*_test.go' -o '^func Fuzz[A-Za-z]*' . | while IFS=: read -r file f; do \
+	@grep -r --exclude-dir='.?*' --include='*_test.go' -o '^func Fuzz[A-Za-z]*' . | while IFS=: read -r file f; do \
 		pkg=$$(dirname "$$file"); f=$${f#func }; \
-		echo "== $$f in $$pkg"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null || exit 1; \
+		echo "== $$f in $$pkg"; (cd "$$pkg" && $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) </dev/null) || exit 1; \
 	done
 
 fuzz-python: $(VENV)/.dev

@@ -1,0 +1,95 @@
+package websocket
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/conformance"
+	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/python"
+)
+
+func TestLaunched(t *testing.T) {
+	conformance.Run(t, conformance.Harness{Adapter: Adapter{}, Worker: worker(4), Corrupt: corrupt})
+}
+
+func TestRunning(t *testing.T) {
+	conformance.Run(t, conformance.Harness{Adapter: running{worker(1)}, DetectsLoss: true, Corrupt: corrupt})
+}
+
+// worker is the suite's, which finds the transport in this folder.
+func worker(concurrency int) python.Program {
+	program := python.Conformance(concurrency)
+	program.Env = []string{"PYTHONPATH=."}
+	return program
+}
+
+// corrupt damages the next message, which is enough: the connection does not outlive it.
+func corrupt(c core.Conn) error {
+	_, err := c.(*conn).out.WriteString("#")
+	return err
+}
+
+// running is an Adapter with a URL. Before each Start somebody has started a worker there.
+type running struct{ program python.Program }
+
+func (running) Name() string { return Adapter{}.Name() }
+
+func (r running) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	command, err := r.program.Command()
+	if err != nil {
+		return nil, err
+	}
+	report, control, err := os.Pipe() // the worker chooses a port and says which
+	if err != nil {
+		return nil, err
+	}
+	defer report.Close()
+	process := exec.Command(command.Path, command.Args...)
+	process.Env = append(append(os.Environ(), command.Env...),
+		"SNAKEPIT_PROTOCOL=websocket_transport:WebSocket", "SNAKEPIT_HOST_TOKEN=secret", "SNAKEPIT_CONTROL_FD=3")
+	process.ExtraFiles = []*os.File{control}
+	err = process.Start()
+	control.Close()
+	if err != nil {
+		return nil, err
+	}
+	go func() { _ = process.Wait() }() // it ends when its host has gone
+
+	var link *core.Link
+	line, err := bufio.NewReader(report).ReadBytes('\n')
+	if err == nil {
+		var ready struct{ Endpoint string }
+		if err = json.Unmarshal(line, &ready); err == nil && ready.Endpoint == "" {
+			err = fmt.Errorf("the worker reports %s", line)
+		}
+		if err == nil {
+			link, err = Adapter{URL: ready.Endpoint, Token: "secret"}.Start(ctx, l)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, process.Process.Kill()) // nobody else will come to it
+	}
+	return link, nil
+}
+
+func Example() {
+	ctx := context.Background()
+	pool, err := snakepit.OpenWith(ctx, Adapter{}, snakepit.Python("worker.py"), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer pool.Close()
+
+	sum, err := snakepit.Execute[float64](ctx, pool, "add", map[string]any{"a": 5, "b": 3})
+	fmt.Println(sum, err)
+	// Output: 8 <nil>
+}

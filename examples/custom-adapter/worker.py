@@ -1,0 +1,17 @@
+"""A worker like any other: it does not know what carries its calls. The transport lies beside it, where the host's adapter finds it."""
+
+from __future__ import annotations
+
+from snakepit_bridge import Worker
+
+worker = Worker()
+
+
+@worker.command
+def add(a: float, b: float) -> float:
+    """Adds two numbers."""
+    return a + b
+
+
+if __name__ == "__main__":
+    worker.run()
