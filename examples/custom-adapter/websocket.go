@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -83,8 +84,9 @@ func dial(ctx context.Context, endpoint, token string) (*websocket.Conn, error) 
 }
 
 const (
-	batchBytes = 1 << 20                               // a message that has as much takes no more frames
-	maxMessage = 6*core.DefaultMaxFrame + 2*batchBytes // JSON writes a byte of text as six at most
+	batchBytes = 1 << 20                                 // a message that has as much takes no more frames
+	maxMessage = 6*core.DefaultMaxFrame + 2*batchBytes   // JSON writes a byte of text as six at most
+	maxTTL     = math.MaxInt64 / int64(time.Millisecond) // what a time.Duration holds
 )
 
 // conn is a core.Conn. Its methods need no lock: one goroutine reads, one writes, and websocket.Conn takes a CloseNow from any.
@@ -173,11 +175,11 @@ func decode(message []byte) ([]core.Frame, error) {
 		var h header
 		err := json.Unmarshal(line, &h)
 		kind := core.ParseKind(h.Kind)
-		if err != nil || kind == 0 || h.Size < 0 || h.Size > len(rest) {
+		if err != nil || kind == 0 || min(int64(h.Size), h.TTL, h.Items, h.Bytes) < 0 || h.Size > len(rest) {
 			return nil, fmt.Errorf("%w: the worker sent what is not a frame: %.64q", core.ErrProtocol, message)
 		}
 		f := core.Frame{
-			Kind: kind, Flags: h.Flags, ID: h.ID, Parent: h.Parent, Name: h.Name, TTL: time.Duration(h.TTL) * time.Millisecond,
+			Kind: kind, Flags: h.Flags, ID: h.ID, Parent: h.Parent, Name: h.Name, TTL: time.Duration(min(h.TTL, maxTTL)) * time.Millisecond,
 			Session: h.Session, Meta: h.Meta, Items: h.Items, Bytes: h.Bytes,
 		}
 		if h.Size > 0 {

@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -79,6 +80,25 @@ func (r running) Start(ctx context.Context, l core.Launcher) (*core.Link, error)
 		return nil, errors.Join(err, process.Process.Kill()) // nobody else will come to it
 	}
 	return link, nil
+}
+
+// Any bytes are frames or an error; what was read can be written and read again.
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"kind":"call","id":1,"name":"add","meta":{"a":"b"},"size":2}` + "\n{}" + `{"kind":"end","id":1}` + "\n"))
+	f.Add([]byte(`{"kind":"item","id":1,"size":3}` + "\n{}"))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		frames, err := decode(message)
+		if err != nil {
+			return
+		}
+		var again bytes.Buffer
+		for i := range frames {
+			encode(&again, &frames[i])
+		}
+		if got, err := decode(again.Bytes()); err != nil || len(got) != len(frames) {
+			t.Errorf("%d frames are read again as %d, %v", len(frames), len(got), err)
+		}
+	})
 }
 
 func Example() {
