@@ -60,7 +60,8 @@ func (a Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the worker at %s: %w", endpoint, err)
 	}
-	link.Conn = &conn{ws: ws}
+	ws.SetReadLimit(6*int64(l.MaxFrame()) + 2*batchBytes) // JSON writes a byte of text as six at most
+	link.Conn = &conn{ws: ws, limit: l.MaxFrame()}
 	return link, nil
 }
 
@@ -77,21 +78,18 @@ func dial(ctx context.Context, endpoint, token string) (*websocket.Conn, error) 
 		HTTPClient: &http.Client{Transport: transport},
 		HTTPHeader: http.Header{"Authorization": {"Bearer " + token}},
 	})
-	if err == nil {
-		ws.SetReadLimit(maxMessage)
-	}
 	return ws, err
 }
 
 const (
 	batchBytes = 1 << 20                                 // a message that has as much takes no more frames
-	maxMessage = 6*core.DefaultMaxFrame + 2*batchBytes   // JSON writes a byte of text as six at most
 	maxTTL     = math.MaxInt64 / int64(time.Millisecond) // what a time.Duration holds
 )
 
 // conn is a core.Conn. Its methods need no lock: one goroutine reads, one writes, and websocket.Conn takes a CloseNow from any.
 type conn struct {
 	ws       *websocket.Conn
+	limit    int          // of a frame's Size
 	readErr  error        // of every later Read
 	writeErr error        // of every later Write
 	out      bytes.Buffer // the message that is being made
@@ -109,7 +107,7 @@ func (c *conn) Read() ([]core.Frame, error) {
 		case err != nil:
 			c.readErr = err
 		default:
-			frames, c.readErr = decode(message)
+			frames, c.readErr = decode(message, c.limit)
 		}
 	}
 	return frames, c.readErr
@@ -168,7 +166,7 @@ func encode(out *bytes.Buffer, f *core.Frame) {
 }
 
 // decode returns a message's frames, whose bodies are parts of it. Any bytes are frames or an error.
-func decode(message []byte) ([]core.Frame, error) {
+func decode(message []byte, limit int) ([]core.Frame, error) {
 	var frames []core.Frame
 	for len(message) > 0 {
 		line, rest, _ := bytes.Cut(message, []byte("\n"))
@@ -185,7 +183,7 @@ func decode(message []byte) ([]core.Frame, error) {
 		if h.Size > 0 {
 			f.Body = rest[:h.Size:h.Size] // to append to it does not reach the next frame
 		}
-		if f.Size() > core.DefaultMaxFrame {
+		if f.Size() > limit {
 			return nil, fmt.Errorf("%w: the worker sent a frame of %d bytes", core.ErrProtocol, f.Size())
 		}
 		frames, message = append(frames, f), rest[h.Size:]

@@ -87,7 +87,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"kind":"call","id":1,"name":"add","meta":{"a":"b"},"size":2}` + "\n{}" + `{"kind":"end","id":1}` + "\n"))
 	f.Add([]byte(`{"kind":"item","id":1,"size":3}` + "\n{}"))
 	f.Fuzz(func(t *testing.T, message []byte) {
-		frames, err := decode(message)
+		frames, err := decode(message, core.DefaultMaxFrame)
 		if err != nil {
 			return
 		}
@@ -95,7 +95,7 @@ func FuzzDecode(f *testing.F) {
 		for i := range frames {
 			encode(&again, &frames[i])
 		}
-		if got, err := decode(again.Bytes()); err != nil || len(got) != len(frames) {
+		if got, err := decode(again.Bytes(), core.DefaultMaxFrame); err != nil || len(got) != len(frames) {
 			t.Errorf("%d frames are read again as %d, %v", len(frames), len(got), err)
 		}
 	})

@@ -37,9 +37,6 @@ __all__ = ["WebSocket"]
 BATCH_BYTES = 1 << 20
 """A message that has as much takes no more frames."""
 
-MAX_MESSAGE = (6 * 64 << 20) + 2 * BATCH_BYTES
-"""JSON writes a byte of text as six at most."""
-
 
 class WebSocket(Transport):
     """Carries frames over the WebSocket of the first host that shows the token."""
@@ -57,7 +54,7 @@ class WebSocket(Transport):
         options: Dict[str, Any] = {
             "process_request": self._admit,
             "compression": None,
-            "max_size": MAX_MESSAGE,
+            "max_size": 6 * launch.max_frame + 2 * BATCH_BYTES,  # JSON writes a byte of text as six at most
             "ping_interval": None,  # the host has a way of its own to see whether the worker lives, and knows that a handler may be busy
             "close_timeout": 2,
             "logger": logger,
