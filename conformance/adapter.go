@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -108,15 +109,56 @@ var adapterClauses = []clause{
 			p.echo(fmt.Sprintf("worker %d", i))
 		}
 	}),
-	rule("start/launch-error", "An error of Start is about the worker and does not wrap ErrUnavailable if the program cannot be run, and it names the program.", func(t *trial) {
+	rule("start/launch-error", "An error about the worker itself, such as a program that is not there, names it and does not wrap ErrUnavailable. After it nothing is left.", func(t *trial) {
 		if t.h.Worker == nil {
 			t.Skipf("the adapter launches no program")
 		}
 		missing := filepath.Join(t.tempDir(), "no-such-program")
-		_, err := core.Start(t.Context(), t.h.Adapter, core.Command{Path: missing}, quiet())
-		if err == nil || errors.Is(err, core.ErrUnavailable) || !strings.Contains(err.Error(), "no-such-program") {
-			t.Errorf("the error of a program that is not there is: %v", err)
+		goroutines, files := runtime.NumGoroutine(), descriptors()
+		for range 3 {
+			_, err := core.Start(t.Context(), t.h.Adapter, core.Command{Path: missing}, quiet())
+			if err == nil || errors.Is(err, core.ErrUnavailable) || !strings.Contains(err.Error(), "no-such-program") {
+				t.Errorf("the error of a program that is not there is: %v", err)
+			}
 		}
+		t.settles("goroutines", goroutines, runtime.NumGoroutine)
+		t.settles("descriptors", files, descriptors)
+	}),
+	rule("start/unavailable", "An error that wraps ErrUnavailable means that this protocol cannot be had here, and any other does not, as Launch says.", func(t *trial) {
+		if strings.Contains(t.h.Adapter.Name(), ",") {
+			t.Skipf("a chain remembers what could not be had")
+		}
+		for refusal, unavailable := range map[error]bool{
+			fmt.Errorf("%w: a package is missing", core.ErrUnavailable): true, errors.New("the worker is broken"): false,
+		} {
+			spy := &spy{Adapter: t.h.Adapter, refusal: refusal}
+			w, err := core.Start(t.Context(), spy, t.command(), quiet())
+			if w != nil {
+				w.Close()
+			}
+			if spy.asked == 0 {
+				t.Skipf("the adapter launches no program")
+			}
+			if err == nil || errors.Is(err, core.ErrUnavailable) != unavailable {
+				t.Errorf("Launch says %q, and Start %v", refusal, err)
+			}
+		}
+	}),
+	rule("start/endpoint", "Link.Endpoint is where other clients may reach the worker, such as \"unix:/tmp/x.sock\".", func(t *trial) {
+		p := t.connect()
+		network, address := "tcp", p.worker.Endpoint
+		if address == "" {
+			t.Skipf("the worker can be reached nowhere")
+		}
+		if path, isUnix := strings.CutPrefix(address, "unix:"); isUnix {
+			network, address = "unix", path
+		}
+		c, err := new(net.Dialer).DialContext(t.Context(), network, address)
+		if err != nil {
+			t.Fatalf("the endpoint is %q: %v", p.worker.Endpoint, err)
+		}
+		_ = c.Close()
+		p.echo("undisturbed")
 	}),
 	rule("start/leaves-nothing", "When a worker has ended, nothing of it is left: no goroutine, no descriptor, no file in Launcher.Dir.", func(t *trial) {
 		cycle := func() {
@@ -461,12 +503,19 @@ var adapterClauses = []clause{
 type spy struct {
 	core.Adapter
 	hostToken string // "": the true one
+	refusal   error  // of every Launch, if not nil
 
-	mu       sync.Mutex // guards launched
-	launched []*core.Process
+	mu        sync.Mutex // guards what follows
+	launchers []core.Launcher
+	asked     int // how often something was to be launched
+	launched  []*core.Process
+	files     []*os.File // that were handed over
 }
 
 func (s *spy) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	s.mu.Lock()
+	s.launchers = append(s.launchers, l)
+	s.mu.Unlock()
 	return s.Adapter.Start(ctx, &spiedOn{l, s})
 }
 
@@ -476,6 +525,16 @@ type spiedOn struct {
 }
 
 func (l *spiedOn) Launch(ctx context.Context, s core.Spec) (*core.Process, error) {
+	l.spy.mu.Lock()
+	l.spy.asked++
+	l.spy.files = append(l.spy.files, s.Files...)
+	l.spy.mu.Unlock()
+	if l.spy.refusal != nil {
+		for _, f := range s.Files {
+			_ = f.Close() // as Launch does in every case
+		}
+		return nil, l.spy.refusal
+	}
 	p, err := l.Launcher.Launch(ctx, s)
 	if err == nil {
 		l.spy.mu.Lock()

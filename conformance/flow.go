@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"math"
 	"reflect"
 	"strings"
 	"time"
@@ -127,7 +128,18 @@ var streamClauses = []clause{
 			t.Errorf("of 1, a failed item and 2 the sum is %#v", got)
 		}
 	}),
-	rule("input/after-end", "An item after the end of its direction is a protocol error.", func(t *trial) {
+	rule("input/second-end", "Each direction ends once: a second end is a protocol error and ends the connection.", func(t *trial) {
+		for _, flags := range []core.Flags{0, core.NoInput} {
+			p := t.connect()
+			id := p.open("conformance.wait", nil, func(f *core.Frame) { f.Flags = flags })
+			if flags&core.NoInput == 0 {
+				p.end(id)
+			}
+			p.end(id)
+			_ = p.waitEnd("a second end has come")
+		}
+	}),
+	rule("input/after-end", "An item after the end of its direction is a protocol error and ends the connection.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.wait", nil, withInput)
 		p.end(id)
@@ -247,6 +259,35 @@ var creditClauses = []clause{
 		p.end(id)
 		if got := p.finish(id); got != want {
 			t.Errorf("the sum is %#v, not %d", got, want)
+		}
+	}),
+	rule("credit/overrun", "A receiver may treat more items than it granted as a protocol error; if it does not, the call goes on.", func(t *trial) {
+		p := t.connect()
+		if p.hello.Window.Items > 1<<16 {
+			t.Skipf("the worker's window of %d items is too large to fill", p.hello.Window.Items)
+		}
+		f := p.prepare("conformance.wait", nil, withInput)
+		batch := []core.Frame{f}
+		for range p.hello.Window.Items + 1 {
+			batch = append(batch, core.Frame{Kind: core.KindItem, ID: f.ID, Body: p.encode(int64(1))})
+		}
+		p.send(batch...)
+		_ = p.conn.Write([]core.Frame{{Kind: core.KindCancel, ID: f.ID}}) // an error: the connection has ended already
+		for {
+			p.mu.Lock()
+			over := p.err != nil
+			p.mu.Unlock()
+			if over {
+				return
+			}
+			if p.has(func(g *core.Frame) bool { return g.ID == f.ID && (g.Kind == core.KindEnd || g.Kind == core.KindError) }) {
+				return
+			}
+			select {
+			case <-p.arrived:
+			case <-t.Context().Done():
+				t.Fatalf("neither the call nor the connection ends")
+			}
 		}
 	}),
 	rule("credit/end-after-items", "End, error and everything else never overtake items of their own call.", func(t *trial) {
@@ -399,7 +440,7 @@ var lifeClauses = []clause{
 		p.cancel(id)
 		p.expectError(id)
 	}),
-	rule("log/record", "A log frame has level, logger and message, and the fields and call that belong to it.", func(t *trial) {
+	rule("log/record", "A log record has level, logger and message, and the fields, the call and the time, in Unix seconds, that belong to it.", func(t *trial) {
 		p := t.connect()
 		for _, level := range []string{"info", "warn", "error"} {
 			id := p.open("conformance.log", args{"level": level, "message": "näme\t\n😀"})
@@ -411,6 +452,11 @@ var lifeClauses = []clause{
 				return ok && r["message"] == "näme\t\n😀"
 			}).Body).(map[string]any)
 			fields, _ := r["fields"].(map[string]any)
+			if at, timed := r["time"]; timed {
+				if s, ok := number(at); !ok || math.Abs(s-float64(time.Now().Unix())) > 3600 {
+					t.Errorf("the record's time is %#v, in Unix seconds it is about %d", at, time.Now().Unix())
+				}
+			}
 			if r["level"] != level || r["logger"] == "" || fields["answer"] != int64(42) || r["call"] != int64(id) {
 				t.Errorf("the record is %v, of call %d", r, id)
 			}
@@ -450,12 +496,14 @@ var lifeClauses = []clause{
 		p.end(id)
 		p.finish(id)
 	}),
-	rule("bye/open-calls", "At the end of the host's side, what still runs is ended, and the worker goes.", func(t *trial) {
+	rule("bye/open-calls", "The worker reads end of file, ends what runs and exits with code 0.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.wait", nil)
 		p.running(id)
 		p.bye()
-		p.exits()
+		if code, signal := p.exits(); code != 0 {
+			t.Errorf("the worker exits with code %d %s", code, signal)
+		}
 	}),
 	rule("bye/none", "When the host's side closes without a bye, the worker cancels what runs and exits after a short grace.", func(t *trial) {
 		p := t.connect()
@@ -467,12 +515,15 @@ var lifeClauses = []clause{
 		_ = p.waitEnd("the host's side has closed")
 		p.exits()
 	}),
-	rule("frame/unexpected", "A frame that the sender may not send, such as a second hello, ends the connection.", func(t *trial) {
-		for _, f := range []core.Frame{{Kind: core.KindHello, Body: []byte("{}")}, {Kind: core.KindLog}} {
+	rule("frame/unexpected", "A frame that its sender may not send, such as a second hello, a host's log record or an opener's error, ends the connection.", func(t *trial) {
+		for _, f := range []core.Frame{{Kind: core.KindHello, Body: []byte("{}")}, {Kind: core.KindLog}, {Kind: core.KindError}} {
 			p := t.connect()
 			p.echo("before")
-			if f.Kind == core.KindLog {
+			switch f.Kind {
+			case core.KindLog:
 				f.Body = p.encode(args{"level": "info", "logger": "host", "message": "a host does not log"})
+			case core.KindError:
+				f.ID, f.Body = p.open("conformance.wait", nil), p.encode(&core.RemoteError{Type: "Sorry", Message: "an opener cancels"})
 			}
 			p.send(f)
 			_ = p.waitEnd("the worker got a frame that a host may not send: " + f.Kind.String())
@@ -496,6 +547,34 @@ var lifeClauses = []clause{
 			t.Errorf("the items are lost in silence: %s", end.String())
 		}
 		p.echo("it goes on")
+	}),
+	rule("limits/exact", "A frame that weighs as much as the agreed max_frame passes, in both directions.", func(t *trial) {
+		p := t.start()
+		p.receiveHello()
+		limit := min(8192, p.maxFrame())
+		p.answerHello(func(ours map[string]any) { ours["max_frame"] = limit })
+		id := p.open("conformance.first", nil, withInput)
+		f := core.Frame{Kind: core.KindItem, ID: id, Body: p.encode(strings.Repeat("x", limit))}
+		text := strings.Repeat("x", limit-(f.Size()-limit))
+		if f.Body = p.encode(text); f.Size() != limit {
+			t.Skipf("the suite can't make a frame of exactly %d bytes with the codec %s", limit, p.codec.Name())
+		}
+		p.send(f)
+		if got := p.finish(id); got != text {
+			t.Errorf("the first input, which with its result weighs %d bytes, is %.60v", limit, got)
+		}
+	}),
+	rule("launch/hidden", "A worker removes descriptors and tokens from the environment that its own children see.", func(t *trial) {
+		p := t.connect()
+		names, ok := p.call("conformance.child", nil).([]any)
+		if !ok {
+			t.Fatalf("conformance.child returns no list")
+		}
+		for _, name := range names {
+			if s, ok := name.(string); !ok || strings.HasSuffix(s, "_FD") || strings.HasSuffix(s, "_TOKEN") {
+				t.Errorf("a child of the worker sees %v", name)
+			}
+		}
 	}),
 	rule("end/grace", "A worker that is idle for a moment is still there.", func(t *trial) {
 		p := t.connect()

@@ -189,6 +189,8 @@ var mutants = []mutant{
 		return c
 	})},
 	{"ignores the token", "start/token", reading(func(f *core.Frame) { helloOf(f, func(h map[string]any) { delete(h, "token") }) })},
+	{"takes every failure of a launch for a broken worker", "start/unavailable", func(m *mutation) core.Adapter { return &hushed{coretest.Conformance(4)} }},
+	{"says where nobody listens", "start/endpoint", linked(func(_ *mutation, _ context.Context, l *core.Link) { l.Endpoint = "unix:/no/such/socket" })},
 	{"shuffles frames", "frames/order", frames(func(core.Conn) (frameFunc, frameFunc) {
 		var kept []core.Frame
 		return nil, func(f core.Frame) []core.Frame {
@@ -320,6 +322,11 @@ var mutants = []mutant{
 			f.Body = bytes.ReplaceAll(f.Body, []byte(`,"stream":true`), nil)
 		}
 	})},
+	{"has a command with a reserved name", "hello/commands", reading(func(f *core.Frame) {
+		helloOf(f, func(h map[string]any) {
+			h["commands"] = append(h["commands"].([]any), map[string]any{"name": "snakepit.mine"})
+		})
+	})},
 	{"gives up at a field that it does not know", "hello/unknown", frames(func(c core.Conn) (frameFunc, frameFunc) {
 		return nil, one(func(f *core.Frame) {
 			if f.Kind == core.KindHello && bytes.Contains(f.Body, []byte("weather")) {
@@ -353,6 +360,11 @@ var mutants = []mutant{
 	})},
 	{"advertises more calls than it takes", "call/at-once", reading(func(f *core.Frame) {
 		helloOf(f, func(h map[string]any) { h["concurrency"] = 9 })
+	})},
+	{"does not say why it refuses a call too many", "call/saturated", reading(func(f *core.Frame) {
+		if f.Kind == core.KindError {
+			f.Body = bytes.Replace(f.Body, []byte("Saturated"), []byte("Busy"), 1)
+		}
 	})},
 	{"swaps the answers of two calls", "call/ids", frames(swapped)},
 	{"ends the connection for what crossed an end", "call/ended", frames(func(c core.Conn) (frameFunc, frameFunc) {
@@ -450,6 +462,21 @@ var mutants = []mutant{
 			}
 		}), nil
 	})},
+	{"lets a cancel overtake its call", "callback/cancel-order", frames(func(core.Conn) (frameFunc, frameFunc) {
+		var held []core.Frame
+		return func(f core.Frame) []core.Frame {
+			switch {
+			case f.Kind == core.KindCall:
+				held = append(held, f)
+				return nil
+			case f.Kind == core.KindPong:
+				return []core.Frame{f}
+			}
+			out := append([]core.Frame{f}, held...)
+			held = nil
+			return out
+		}, nil
+	})},
 	{"has one state for all sessions", "session/state", writing(func(f *core.Frame) {
 		if f.Session != "" {
 			f.Session = "all"
@@ -483,6 +510,9 @@ var mutants = []mutant{
 		if i := bytes.Index(f.Body, []byte(".678901Z")); i >= 0 {
 			f.Body = slices.Delete(bytes.Clone(f.Body), i, i+len(".678901"))
 		}
+	})},
+	{"rounds times up", "value/time", reading(func(f *core.Frame) {
+		f.Body = bytes.Replace(f.Body, []byte(".678901999Z"), []byte(".678902Z"), 1)
 	})},
 	{"flattens arrays", "value/array", reading(func(f *core.Frame) {
 		f.Body = bytes.ReplaceAll(f.Body, []byte(`"shape":[2,3]`), []byte(`"shape":[6]`))
@@ -586,6 +616,26 @@ var mutants = []mutant{
 				drop(f)
 			}
 			over[f.ID] = over[f.ID] || f.Kind == core.KindEnd
+		})
+	})},
+	{"takes a second end for nothing", "input/second-end", frames(func(core.Conn) (frameFunc, frameFunc) {
+		over := map[uint64]bool{}
+		return nil, one(func(f *core.Frame) {
+			if f.Kind == core.KindEnd && over[f.ID] {
+				drop(f)
+			}
+			over[f.ID] = over[f.ID] || f.Kind == core.KindEnd || f.Kind == core.KindCall && f.Flags&core.NoInput != 0
+		})
+	})},
+	{"falls silent when there are more items than it granted", "credit/overrun", frames(func(core.Conn) (frameFunc, frameFunc) {
+		items := 0
+		return nil, one(func(f *core.Frame) {
+			if f.Kind == core.KindItem {
+				items++
+			}
+			if items > 1024 {
+				drop(f)
+			}
 		})
 	})},
 	{"ignores credit", "credit/items", writing(func(f *core.Frame) {
@@ -764,6 +814,17 @@ var mutants = []mutant{
 			drop(f)
 		}
 	})},
+	{"has milliseconds for seconds", "log/record", reading(func(f *core.Frame) {
+		if f.Kind != core.KindLog {
+			return
+		}
+		var record map[string]any
+		if err := json.Unmarshal(f.Body, &record); err != nil {
+			panic(err)
+		}
+		record["time"] = record["time"].(float64) * 1000
+		f.Body, _ = json.Marshal(record)
+	})},
 	{"takes what is printed for an answer", "output/print", frames(func(c core.Conn) (frameFunc, frameFunc) {
 		return nil, one(func(f *core.Frame) {
 			if f.Name == "conformance.print" && bytes.Contains(f.Body, []byte("kind")) {
@@ -802,12 +863,28 @@ var mutants = []mutant{
 			f.Body = nil
 		}
 	})},
+	{"takes an opener's error for nothing", "frame/unexpected", writing(func(f *core.Frame) {
+		if f.Kind == core.KindError {
+			drop(f)
+		}
+	})},
 	{"loses items above the limit in silence", "limits/items", frames(func(core.Conn) (frameFunc, frameFunc) {
 		return one(func(f *core.Frame) {
 			if f.Kind == core.KindError && (bytes.Contains(f.Body, []byte("limit")) || bytes.Contains(f.Body, []byte("bytes"))) {
 				f.Kind, f.Body = core.KindEnd, nil
 			}
 		}), nil
+	})},
+	{"takes a little less than was agreed", "limits/exact", writing(func(f *core.Frame) {
+		helloOf(f, func(h map[string]any) { h["max_frame"] = h["max_frame"].(float64) - 1 })
+	})},
+	{"shows its token to its children", "launch/hidden", frames(func(core.Conn) (frameFunc, frameFunc) {
+		asked := map[uint64]bool{}
+		return one(func(f *core.Frame) {
+			if asked[f.ID] && f.Kind == core.KindEnd {
+				f.Body = []byte(`["SNAKEPIT_DIR","SNAKEPIT_WORKER_TOKEN"]`)
+			}
+		}), one(func(f *core.Frame) { asked[f.ID] = asked[f.ID] || f.Name == "conformance.child" })
 	})},
 	{"goes when nothing is to do", "end/grace", onConn(func(_ *mutation, c core.Conn) core.Conn {
 		time.AfterFunc(pause/2, func() { _ = c.Close() })
@@ -909,6 +986,16 @@ func (s *slow) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
 		}
 	}
 	return s.Adapter.Start(ctx, l)
+}
+
+// hushed launches its workers, and hides why it can't.
+type hushed struct{ core.Adapter }
+
+func (h *hushed) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	if _, err := l.Launch(ctx, core.Spec{Protocol: "hushed"}); err != nil {
+		return nil, fmt.Errorf("starting: %v", err) //nolint:errorlint // that is what is wrong with it
+	}
+	return h.Adapter.Start(ctx, l)
 }
 
 // shared has one connection.

@@ -210,6 +210,13 @@ func (p *peer) silent(what string, unwanted func(f *core.Frame) bool) {
 	}
 }
 
+// has reports whether such a frame has come and was not taken.
+func (p *peer) has(wanted func(f *core.Frame) bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.frames, func(f core.Frame) bool { return wanted(&f) })
+}
+
 // waitEnd waits until the connection has ended and returns why.
 func (p *peer) waitEnd(what string) error {
 	for {
@@ -342,6 +349,16 @@ func (p *peer) offers(name string) bool {
 	for _, c := range p.hello.Commands {
 		if c.Name == name {
 			return true
+		}
+	}
+	return false
+}
+
+// streams reports whether the worker's hello says that a command streams.
+func (p *peer) streams(name string) bool {
+	for _, c := range p.hello.Commands {
+		if c.Name == name {
+			return c.Stream
 		}
 	}
 	return false

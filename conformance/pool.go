@@ -2,9 +2,11 @@ package conformance
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -253,6 +255,92 @@ var poolClauses = []clause{
 			t.Errorf("the error is %v", err)
 		}
 	}),
+	rule("start/launcher", "A Launcher has the pool's own folder, mode 0700, the worker's index or its predecessor's, and new tokens. Launch closes s.Files.", func(t *trial) {
+		spy := &spy{Adapter: t.h.Adapter}
+		p := t.openWith(spy, core.Options{Size: 2})
+		t.offered(p, "conformance.exit")
+		if err := p.WaitReady(t.Context(), 0); err != nil {
+			t.Fatalf("%v", err)
+		}
+		info, err := os.Stat(spy.launchers[0].Dir())
+		if err != nil || !info.IsDir() || runtime.GOOS != "windows" && info.Mode().Perm() != 0o700 {
+			t.Errorf("the folder is %v, %v", info, err)
+		}
+		_, _ = core.Execute[any](t.Context(), p, "conformance.exit", args{"code": 1}) // is lost
+		t.until("the worker is replaced", func() bool { return p.Stats().Restarts == 1 && p.Stats().Ready == 2 })
+		spy.mu.Lock()
+		defer spy.mu.Unlock()
+		indices, tokens := map[int]int{}, map[string]bool{}
+		for _, l := range spy.launchers {
+			indices[l.Index()]++
+			if l.Dir() != spy.launchers[0].Dir() || tokens[l.HostToken()] || tokens[l.WorkerToken()] || l.HostToken() == l.WorkerToken() {
+				t.Errorf("a start of worker %d has another's folder or token", l.Index())
+			}
+			tokens[l.HostToken()], tokens[l.WorkerToken()] = true, true
+		}
+		if len(indices) != 2 || indices[0]+indices[1] != 3 {
+			t.Errorf("the starts of two workers and a replacement by index: %v", indices)
+		}
+		for _, f := range spy.files {
+			if _, err := f.Stat(); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("after Launch %s is still open", f.Name())
+			}
+		}
+	}),
+	rule("host/hello", "The host answers with its own hello: the newest common version, the first codec of its list that the worker has, the smaller max_frame.", func(t *trial) {
+		tap := &tapped{Adapter: t.h.Adapter}
+		p := t.openWith(tap, core.Options{})
+		t.poolEcho(p)
+		worker, host := tap.frames()[0], tap.frames()[1]
+		if worker.sent || worker.Kind != core.KindHello || !host.sent || host.Kind != core.KindHello {
+			t.Fatalf("the first frames are %s and %s", worker.Kind, host.Kind)
+		}
+		var theirs hello
+		var ours struct {
+			Version     int    `json:"version"`
+			Codec       string `json:"codec"`
+			MaxFrame    int    `json:"max_frame"`
+			Window      window `json:"window"`
+			Concurrency int    `json:"concurrency"`
+			Calls       int    `json:"calls"`
+		}
+		if err := errors.Join(json.Unmarshal(worker.Body, &theirs), json.Unmarshal(host.Body, &ours)); err != nil {
+			t.Fatalf("%v", err)
+		}
+		limit := min(theirs.MaxFrame, core.DefaultMaxFrame)
+		if tap.link.MaxFrame > 0 {
+			limit = min(limit, tap.link.MaxFrame)
+		}
+		codec := tap.link.Codecs[slices.IndexFunc(tap.link.Codecs, func(c core.Codec) bool { return slices.Contains(theirs.Codecs, c.Name()) })].Name()
+		if ours.Version != 1 || ours.Codec != codec || ours.MaxFrame != limit || ours.Window.Items < 1 || ours.Window.Bytes < 1 ||
+			ours.Concurrency < 1 || ours.Concurrency > theirs.Concurrency || ours.Calls < 1 {
+			t.Errorf("the worker says %s, and the host %s", worker.Body, host.Body)
+		}
+	}),
+	rule("host/frames", "The host's ids are odd and strictly increase, its items have credit and a direction that is open, and after its bye it opens no call.", func(t *trial) {
+		tap := &tapped{Adapter: t.h.Adapter}
+		p := t.openWith(tap, core.Options{WindowItems: 3})
+		t.poolEcho(p)
+		numbers := make([]int, 3000)
+		if _, err := core.Execute[int](t.Context(), p, "conformance.sum", nil, core.Input(slices.Values(numbers))); err != nil {
+			t.Errorf("%v", err)
+		}
+		if _, err := core.Execute[any](t.Context(), p, "conformance.first", nil, core.Input(slices.Values(numbers))); err != nil {
+			t.Errorf("%v", err)
+		}
+		for _, err := range core.ExecuteStream[int](t.Context(), p, "conformance.count", args{"n": 100_000}) {
+			if err != nil {
+				t.Errorf("%v", err)
+			}
+			break
+		}
+		_, _ = core.Execute[any](t.Context(), p, "conformance.wait", nil, core.Timeout(50*time.Millisecond)) // has no time
+		t.poolEcho(p)
+		if err := p.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		tap.judge(t)
+	}),
 	rule("close/calls", "Close ends every call with ErrClosed, and later ones get it too.", func(t *trial) {
 		p := t.open(core.Options{CallTimeout: -1})
 		result := make(chan error, 1)
@@ -396,14 +484,17 @@ var poolClauses = []clause{
 }
 
 // open opens a pool of one worker if o does not say otherwise.
-func (t *trial) open(o core.Options) *core.Pool {
+func (t *trial) open(o core.Options) *core.Pool { return t.openWith(t.h.Adapter, o) }
+
+// openWith is open with another adapter around the one under test.
+func (t *trial) openWith(a core.Adapter, o core.Options) *core.Pool {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
 	if o.Size == 0 {
 		o.Size = 1
 	}
-	p, err := core.Open(t.Context(), t.h.Adapter, t.command(), &o)
+	p, err := core.Open(t.Context(), a, t.command(), &o)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -440,6 +531,121 @@ func (t *trial) until(what string, ok func() bool) {
 			t.Fatalf("it never happens that %s", what)
 		}
 	}
+}
+
+// tapped notes the frames of its one worker on their way.
+type tapped struct {
+	core.Adapter
+
+	mu    sync.Mutex // guards what follows
+	link  *core.Link // as the adapter made it
+	noted []noted
+}
+
+// noted is a frame that was sent or has come. Of its body there is only the size, unless it is a hello's.
+type noted struct {
+	core.Frame
+	sent bool
+	size int64
+}
+
+func (a *tapped) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	link, err := a.Adapter.Start(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.link = link
+	changed := *link
+	changed.Conn = &tap{link.Conn, a}
+	return &changed, nil
+}
+
+func (a *tapped) note(sent bool, frames []core.Frame) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, f := range frames {
+		n := noted{f, sent, int64(len(f.Body))}
+		if n.Body = nil; f.Kind == core.KindHello {
+			n.Body = slices.Clone(f.Body)
+		}
+		a.noted = append(a.noted, n)
+	}
+}
+
+func (a *tapped) frames() []noted {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.noted)
+}
+
+// judge holds what the host sent to the protocol.
+func (a *tapped) judge(t *trial) {
+	type direction struct {
+		open   bool
+		credit window
+	}
+	calls := map[uint64]*direction{} // our direction of the calls that we opened
+	var grants window                // the worker's, of each direction
+	last, byes := uint64(0), 0
+	for i, f := range a.frames() {
+		d := calls[f.ID]
+		switch {
+		case f.Kind == core.KindHello && !f.sent:
+			var theirs hello
+			if err := json.Unmarshal(f.Body, &theirs); err != nil {
+				t.Fatalf("%v", err)
+			}
+			grants = theirs.Window
+		case f.Kind == core.KindCredit && !f.sent && d != nil:
+			d.credit.Items, d.credit.Bytes = d.credit.Items+f.Items, d.credit.Bytes+f.Bytes
+		case !f.sent:
+		case f.Kind == core.KindHello && i == 1:
+		case f.Kind == core.KindCall:
+			if f.ID%2 == 0 || f.ID <= last || byes > 0 {
+				t.Errorf("after call %d and %d byes comes call %d", last, byes, f.ID)
+			}
+			last = f.ID
+			calls[f.ID] = &direction{f.Flags&core.NoInput == 0, grants}
+		case f.Kind == core.KindItem:
+			if d == nil || !d.open || d.credit.Items < 1 || d.credit.Bytes < 1 {
+				t.Fatalf("an item of call %d comes with the direction as %+v", f.ID, d)
+			}
+			d.credit.Items, d.credit.Bytes = d.credit.Items-1, d.credit.Bytes-f.size
+		case f.Kind == core.KindEnd, f.Kind == core.KindCancel:
+			if d == nil || f.Kind == core.KindEnd && !d.open {
+				t.Errorf("%s of call %d comes with the direction as %+v", f.Kind, f.ID, d)
+			} else {
+				d.open = false
+			}
+		case f.Kind == core.KindBye:
+			byes++
+		case f.Kind == core.KindCredit && d != nil, f.Kind == core.KindPing:
+		default:
+			t.Errorf("the host sends %s of call %d", f.Kind, f.ID)
+		}
+	}
+	if len(calls) < 6 || byes != 1 {
+		t.Errorf("the host has made %d calls and said %d byes", len(calls), byes)
+	}
+}
+
+// tap is a connection of tapped.
+type tap struct {
+	core.Conn
+	of *tapped
+}
+
+func (c *tap) Read() ([]core.Frame, error) {
+	frames, err := c.Conn.Read()
+	c.of.note(false, frames)
+	return frames, err
+}
+
+func (c *tap) Write(frames []core.Frame) error {
+	c.of.note(true, frames)
+	return c.Conn.Write(frames)
 }
 
 // sink keeps what is logged.

@@ -14,7 +14,7 @@ import (
 var commands = []string{
 	"conformance.echo", "conformance.count", "conformance.mixed", "conformance.fail", "conformance.wait", "conformance.sum", "conformance.double",
 	"conformance.first", "conformance.context", "conformance.remember", "conformance.callback", "conformance.callbacks", "conformance.log",
-	"conformance.print", "conformance.exit", "conformance.unsendable",
+	"conformance.print", "conformance.child", "conformance.exit", "conformance.unsendable",
 }
 
 // helloClauses is what a worker says first.
@@ -48,7 +48,7 @@ var helloClauses = []clause{
 			t.Errorf("pid %d, runtime %q, library %q", p.hello.PID, p.hello.Runtime, p.hello.Library)
 		}
 	}),
-	rule("hello/commands", "A hello lists the worker's commands, and which of them stream, or says null if it can't list them.", func(t *trial) {
+	rule("hello/commands", "A hello lists the worker's commands, and which of them stream, or says null if it can't list them. Names beginning with snakepit. are reserved.", func(t *trial) {
 		p := t.connect()
 		if p.hello.Commands == nil {
 			return
@@ -70,6 +70,9 @@ var helloClauses = []clause{
 		for name := range seen {
 			if strings.HasPrefix(name, "conformance.") && !slices.Contains(commands, name) {
 				t.Errorf("%s is no command of the suite's", name)
+			}
+			if strings.HasPrefix(name, "snakepit.") && name != "snakepit.describe" && name != "snakepit.forget" {
+				t.Errorf("%s is reserved", name)
 			}
 		}
 	}),
@@ -156,6 +159,28 @@ var callClauses = []clause{
 		}
 		p.echo("it goes on")
 	}),
+	rule("call/saturated", "More calls than agreed: what is one too many is refused as Saturated with not-started, or waits.", func(t *trial) {
+		p := t.connect()
+		var ids []uint64
+		for range p.limit {
+			ids = append(ids, p.open("conformance.wait", nil))
+		}
+		for _, id := range ids {
+			p.running(id)
+		}
+		more := p.open("conformance.echo", args{"value": "one too many"})
+		for _, id := range ids {
+			p.cancel(id)
+			p.fails(id)
+		}
+		f := p.answer(more)
+		if f.Kind == core.KindEnd && p.decode(f.Body) == "one too many" {
+			return
+		}
+		if f.Kind != core.KindError || f.Flags&core.NotStarted == 0 || p.remote(f).Type != "Saturated" {
+			t.Errorf("one call more than %d is answered by %s", p.limit, f.String())
+		}
+	}),
 	rule("call/ids", "Each call is answered under its own id, whichever order the answers come in.", func(t *trial) {
 		p := t.connect()
 		var ids []uint64
@@ -216,22 +241,31 @@ var callClauses = []clause{
 			}
 		}
 	}),
-	rule("call/describe", "A worker that lists snakepit.describe returns a list of its commands, each with name and stream, from it.", func(t *trial) {
+	rule("call/describe", "A worker that lists snakepit.describe returns a list of {name, doc, stream, params: [{name, type, default, required}], returns} from it.", func(t *trial) {
 		p := t.connect()
 		if !p.offers("snakepit.describe") {
 			t.Skipf("the worker does not list snakepit.describe")
 		}
 		list, _ := p.call("snakepit.describe", nil).([]any)
+		described := false
 		for _, entry := range list {
 			e, _ := entry.(map[string]any)
-			if e["name"] == "conformance.count" {
-				if e["stream"] != true {
-					t.Errorf("conformance.count is described as %#v", e)
+			name, hasName := e["name"].(string)
+			stream, hasStream := e["stream"].(bool)
+			params, hasParams := e["params"].([]any)
+			if e["doc"] == nil || e["returns"] == nil || !hasName || !hasStream || !hasParams || stream != p.streams(name) {
+				t.Errorf("a command is described as %#v", e)
+			}
+			if name == "conformance.fail" {
+				described = true
+				if of, _ := params[0].(map[string]any); len(params) != 1 || of["name"] != "message" || of["required"] != true {
+					t.Errorf("the parameters of conformance.fail are %#v", params)
 				}
-				return
 			}
 		}
-		t.Errorf("of %d descriptions none is of conformance.count", len(list))
+		if !described {
+			t.Errorf("of %d descriptions none is of conformance.fail", len(list))
+		}
 	}),
 	rule("call/result-too-large", "A sender never sends a frame above the agreed max_frame; that is an error of its call alone.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
@@ -341,6 +375,34 @@ var callClauses = []clause{
 		p.echo("it goes on")
 	}),
 
+	rule("callback/cancel-order", "A cancel never goes ahead of its own call frame.", func(t *trial) {
+		p := t.connect()
+		opened := map[uint64]bool{}
+		for i := range 20 {
+			id := p.open("conformance.callback", args{"name": "host.slow", "value": nil})
+			if i%2 == 1 {
+				p.running(id)
+			}
+			p.cancel(id)
+			for ended := false; !ended; {
+				f := p.take("the end of a cancelled call", func(f *core.Frame) bool {
+					return f.ID == id && (f.Kind == core.KindEnd || f.Kind == core.KindError) || f.Kind == core.KindCall || f.Kind == core.KindCancel
+				})
+				switch f.Kind {
+				case core.KindCall:
+					opened[f.ID] = true
+				case core.KindCancel:
+					if !opened[f.ID] {
+						t.Fatalf("the cancel of call %d comes before the call", f.ID)
+					}
+					p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Cancelled", Message: "as you wish"})})
+				default:
+					ended = true
+				}
+			}
+		}
+	}),
+
 	rule("session/state", "Calls of one session share a state, those of another or none do not see it.", func(t *trial) {
 		p := t.connect()
 		p.call("conformance.remember", args{"value": "a's"}, inSession("a"))
@@ -404,8 +466,15 @@ var valueClauses = []clause{
 	rule("value/exact", "With exact-numbers integers of 64 bits and the difference between 5 and 5.0 survive, and so do NaN, infinities and -0.", func(t *trial) {
 		t.echoes(exactValues(), (*peer).exact)
 	}),
-	rule("value/time", "A timestamp is the instant, to the microsecond at least.", func(t *trial) {
+	rule("value/time", "Timestamps have nanoseconds; a worker may keep microseconds and round towards the past.", func(t *trial) {
 		t.echoes(plainValues()[len(plainValues())-3:])
+		p := t.connect()
+		for _, v := range []time.Time{time.Date(2026, 1, 2, 3, 4, 5, 678901999, time.UTC), time.Date(1901, 1, 1, 0, 0, 0, 999, time.UTC)} {
+			got, ok := p.call("conformance.echo", args{"value": v}).(time.Time)
+			if !ok || !got.Equal(v) && !got.Equal(v.Truncate(time.Microsecond)) {
+				t.Errorf("%v comes back as %v", v, got)
+			}
+		}
 	}),
 	rule("value/array", "An array keeps its dtype, shape and data.", func(t *trial) {
 		p := t.connect()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 import time
 from typing import Any, Dict, Iterator, List, Optional
@@ -116,6 +117,13 @@ def print_text(text: str, times: int = 1) -> None:
     sys.stdout.flush()
     sys.stderr.write(text)
     sys.stderr.flush()
+
+
+@worker.command(name="conformance.child")
+def child() -> List[str]:
+    """Returns the names, of those that begin with SNAKEPIT_, of what a child of this process finds in its environment."""
+    code = "import os; print(*(name for name in os.environ if name.startswith('SNAKEPIT_')))"
+    return subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout.decode().split()
 
 
 @worker.command(name="conformance.exit")

@@ -29,7 +29,8 @@ func Conformance(concurrency int) *Adapter {
 			"conformance.callback":  {Run: callback},
 			"conformance.callbacks": {Run: callbacks},
 			"conformance.log":       {Run: log},
-			"conformance.print":     {Run: func(context.Context, *core.Incoming) (any, error) { return nil, nil }}, // it has no output of its own
+			"conformance.print":     {Run: func(context.Context, *core.Incoming) (any, error) { return nil, nil }},        // it has no output of its own
+			"conformance.child":     {Run: func(context.Context, *core.Incoming) (any, error) { return []string{}, nil }}, // it has no environment of its own
 			"conformance.unsendable": {Run: func(context.Context, *core.Incoming) (any, error) {
 				return map[string]any{"culprit": make(chan int)}, nil
 			}},
