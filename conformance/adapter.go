@@ -31,12 +31,12 @@ func quiet() *core.Options { return &core.Options{Size: 1, Logger: hclog.NewNull
 // adapterClauses is what an adapter does, as the comments in core/adapter.go say.
 var adapterClauses = []clause{
 	first,
-	rule("start/name", "Name is lower case letters and digits; a chain's is a comma list of such.", func(t *trial) {
+	rule("start/name", "Name is lower case letters and digits. A chain's is a comma list of such.", func(t *trial) {
 		if name := t.h.Adapter.Name(); !regexp.MustCompile(`^[a-z0-9]+(,[a-z0-9]+)*$`).MatchString(name) {
 			t.Errorf("the name is %q", name)
 		}
 	}),
-	rule("start/link", "A Link has a connection and at least one codec, each with a name of its own; MaxFrame is 0 or at least 4096.", func(t *trial) {
+	rule("start/link", "A Link has a connection and at least one codec, of different names; MaxFrame is at least 4096, or 0.", func(t *trial) {
 		l := t.launch().Link
 		if l.Conn == nil || len(l.Codecs) == 0 {
 			t.Fatalf("the link has the connection %v and %d codecs", l.Conn, len(l.Codecs))

@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -31,7 +32,8 @@ const (
 #
 #	go test ./conformance -run TestContract -update
 #
-# and give the new sentences, which it marks with "?", their clauses or their reasons.
+# and give the new sentences, which it marks with "?", their clauses or their reasons; to those that have changed a little it leaves what
+# they had.
 `
 )
 
@@ -110,7 +112,7 @@ func TestContract(t *testing.T) {
 			case rest == "":
 				t.Errorf("%s has an empty mark under %s", contractFile, p)
 			case mark[0] == '?':
-				t.Errorf("%s: write a clause for it and name it (= part/theme/rule, ...), or say why there can be none (- why): %s", rest, p)
+				t.Errorf("%s: write a clause for it and name it in %s (= part/theme/rule, ...), or say why there can be none (- why): %s", rest, contractFile, p)
 			case mark[0] == '=':
 				for _, name := range strings.Split(rest, ", ") {
 					if !exists(name) {
@@ -155,11 +157,44 @@ func renew(listed []promise, there map[string][]promise) []promise {
 	for i := range all {
 		p := &all[i]
 		if p.marks == nil && !take(p, func(q promise) bool { return q.source == p.source && q.text == p.text }) {
-			p.marks = []string{"? no clause yet"}
+			p.marks = proposals(listed, *p)
 		}
 	}
 	return all
 }
+
+// proposals returns the marks of a new sentence: those of the one that it seems to have replaced, to be looked at.
+func proposals(gone []promise, p promise) []string {
+	best, most := -1, 0.5
+	words := strings.Fields(p.text)
+	for i, q := range gone {
+		if q.source != p.source {
+			continue
+		}
+		common := 0
+		theirs := strings.Fields(q.text)
+		for _, w := range words {
+			if at := slices.Index(theirs, w); at >= 0 {
+				common++
+				theirs = slices.Delete(theirs, at, at+1)
+			}
+		}
+		if share := float64(common) / float64(max(len(words), common+len(theirs))); share > most {
+			best, most = i, share
+		}
+	}
+	if best < 0 {
+		return []string{"? no clause yet"}
+	}
+	var marks []string
+	for _, mark := range gone[best].marks {
+		marks = append(marks, changed+strings.TrimPrefix(mark, changed))
+	}
+	return marks
+}
+
+// changed is what stands before the marks of a sentence that has changed.
+const changed = "? it has changed; do these still hold? "
 
 func writeContract(listed []promise) string {
 	var b strings.Builder
@@ -189,8 +224,7 @@ func readContract(t *testing.T) []promise {
 	}
 	var listed []promise
 	source, place := "", ""
-	body := strings.TrimPrefix(string(text), contractHead)
-	for line := range strings.Lines(body) {
+	for line := range strings.Lines(string(text)) {
 		line = strings.TrimRight(line, "\r\n")
 		mark, marked := strings.CutPrefix(line, "    ")
 		switch {
@@ -309,6 +343,7 @@ func fromGo(source, text string) ([]promise, error) {
 			}
 		}
 	}
+	upTo(file.FileEnd+1, file.FileEnd+1)
 	return all, nil
 }
 
@@ -438,3 +473,111 @@ func sentences(text string) []string {
 
 // single has one space wherever there is white space.
 func single(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// TestSentences sees that nothing of a source is passed over.
+func TestSentences(t *testing.T) {
+	texts := func(all []promise) string {
+		var lines []string
+		for _, p := range all {
+			lines = append(lines, p.place+": "+p.text)
+		}
+		return strings.Join(lines, "\n")
+	}
+	page := fromMarkdown("page.md", "# Title\n\nOne, e.g. this. Two\ngoes on. `call` is `a.b.` too.\n\n## Part\n\n- an item\n  of two lines. Whole\n- another\n\n1. first\n\n"+
+		"| head | of |\n| --- | --- |\n| a row. | of  a table |\n\nThree:\n\n    code {\n      more}\n\n```go\nfenced\n\ncode\n```\n**Four.** Five? \"Six.\" Seven")
+	if got, want := texts(page), `Title: One, e.g. this.
+Title: Two goes on.
+Title: `+"`call` is `a.b.`"+` too.
+Part: - an item of two lines. Whole
+Part: - another
+Part: 1. first
+Part: | a row. | of a table |
+Part: Three:
+Part: code { more}
+Part: fenced code
+Part: **Four.** Five?
+Part: "Six."
+Part: Seven`; got != want {
+		t.Errorf("of a page comes\n%s", got)
+	}
+	file, err := fromGo("file.go", `// Package p is not part of it.
+package p
+
+import "os"
+
+// Free. Stands alone.
+
+// T is a type. It
+// has two sentences:
+//
+//	a line  set off
+type T struct {
+	A, B int // a field
+	// C has a comment before
+	C string // and one behind
+	d int // is not exported
+	os.File // is embedded
+}
+
+// M is a method. // not a marker
+func (t *T) M() {
+	// inside
+}
+
+func hidden() {}
+
+// I is an interface.
+type I interface {
+	// N is one of its methods.
+	N()
+	I2 // is embedded
+}
+
+// Two constants.
+const (
+	X = 1 // one
+	y = 2 // two
+)
+
+// Free at the end.
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := texts(file), `the file: Free.
+the file: Stands alone.
+T: T is a type.
+T: It has two sentences:
+T: a line set off
+T.A: a field
+T.C: C has a comment before
+T.C: and one behind
+T: is embedded
+T.M: M is a method.
+T.M: // not a marker
+I: I is an interface.
+I.N: N is one of its methods.
+I: is embedded
+X: Two constants.
+X: one
+the file: Free at the end.`; got != want {
+		t.Errorf("of a file comes\n%s", got)
+	}
+}
+
+// TestRenew sees that a sentence keeps its marks as long as it is the same, wherever it goes.
+func TestRenew(t *testing.T) {
+	listed := []promise{{"docs/protocol.md", "A", "same", []string{"= x"}}, {"docs/protocol.md", "A", "old", []string{"= y"}}, {"docs/protocol.md", "A", "moved", []string{"- z"}},
+		{"docs/protocol.md", "A", "one two three", []string{"= v", "- rest"}}, {"core/pool.go", "Open", "picked", []string{"= w"}}}
+	there := map[string][]promise{
+		"docs/protocol.md": {{"docs/protocol.md", "B", "moved", nil}, {"docs/protocol.md", "A", "same", nil}, {"docs/protocol.md", "A", "same", nil},
+			{"docs/protocol.md", "A", "one two four", nil}},
+		"core/pool.go": {{"core/pool.go", "Open", "not picked", nil}, {"core/pool.go", "Open", "picked", nil}},
+	}
+	want := []promise{{"docs/protocol.md", "B", "moved", []string{"- z"}}, {"docs/protocol.md", "A", "same", []string{"= x"}},
+		{"docs/protocol.md", "A", "same", []string{"? no clause yet"}}, {"docs/protocol.md", "A", "one two four", []string{changed + "= v", changed + "- rest"}},
+		{"core/pool.go", "Open", "picked", []string{"= w"}}}
+	if got := renew(listed, there); !reflect.DeepEqual(got, want) {
+		t.Errorf("the list becomes %v", got)
+	}
+}

@@ -33,7 +33,7 @@ var helloClauses = []clause{
 			t.Errorf("the versions are %v", p.hello.Versions)
 		}
 	}),
-	rule("hello/limits", "The window, max_frame and concurrency of a hello are limits that a call can pass: at least 1 item and byte, 4096 bytes and one call.", func(t *trial) {
+	rule("hello/limits", "The least that a window may have is one item and one byte, the least concurrency 1, the least max_frame 4096.", func(t *trial) {
 		p := t.start()
 		p.receiveHello()
 		if h := p.hello; h.Window.Items < 1 || h.Window.Bytes < 1 || h.MaxFrame < 4096 || h.Concurrency < 1 {
@@ -76,7 +76,7 @@ var helloClauses = []clause{
 			}
 		}
 	}),
-	rule("hello/unknown", "Fields and features of a hello that are unknown are ignored.", func(t *trial) {
+	rule("hello/unknown", "What a hello has beyond its known fields and features is ignored.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) {
 			ours["features"], ours["weather"] = []string{"exact-numbers", "telepathy"}, args{"sun": true}
 		})
@@ -171,7 +171,7 @@ var callClauses = []clause{
 		more := p.open("conformance.echo", args{"value": "one too many"})
 		for _, id := range ids {
 			p.cancel(id)
-			p.fails(id)
+			_, _ = p.fails(id)
 		}
 		f := p.answer(more)
 		if f.Kind == core.KindEnd && p.decode(f.Body) == "one too many" {

@@ -11,7 +11,8 @@ import (
 // Adapter connects to workers over one protocol. Its zero value should work; exported fields are its options. The pool calls Start
 // from several goroutines at once.
 type Adapter interface {
-	// Name is the protocol's name as it stands in logs, in Stats and in SNAKEPIT_ADAPTERS: lower case letters and digits.
+	// Name is the protocol's name as it stands in logs, in Stats and in SNAKEPIT_ADAPTERS: lower case letters and digits. A chain's is a
+	// comma list of such.
 	Name() string
 
 	// Start connects to one new worker, launching it by l where the adapter owns processes. It neither reads nor writes a frame.
@@ -27,8 +28,8 @@ type Link struct {
 	Conn     Conn
 	Adapter  string    // the name of the adapter that made it; a chain passes on what the chosen one set; "" means Name()
 	Refused  []Refusal // what a chain tried before, and why not
-	Codecs   []Codec   // at least one, in order of preference; the first that the worker has too is used
-	MaxFrame int       // the largest Frame.Size that Conn carries, if that is less than Launcher.MaxFrame asks for; else 0
+	Codecs   []Codec   // at least one, of different names, in order of preference; the first that the worker has too is used
+	MaxFrame int       // the largest Frame.Size that Conn carries, 4096 or more, if that is less than Launcher.MaxFrame asks for; else 0
 	Endpoint string    // where other clients may reach the worker, such as "unix:/tmp/x.sock"; "" if nowhere
 	Token    string    // what the worker's hello must show; "" if the connection itself is proof enough
 	Process  *Process  // nil: the worker is not ours; then there is no obituary, and stopping ends at Conn.Close
@@ -48,8 +49,9 @@ type Conn interface {
 	// One goroutine reads.
 	Read() ([]Frame, error)
 
-	// Write sends the frames in order, in as few system calls or messages as it can, and returns when they are handed to the
-	// operating system. It retains nothing of them. It may split a batch, never a frame. It blocks while the peer does not read.
+	// Write sends the frames in order, in as few system calls or messages as it can, and returns when they are handed on, to the
+	// operating system or to a library that holds back none. It retains nothing of them. It may split a batch, never a frame. It blocks
+	// while the peer does not read.
 	// After an error any of them may have arrived, and every later Write returns an error. One goroutine writes, while another
 	// one reads.
 	Write(frames []Frame) error

@@ -16,12 +16,13 @@ type Kind uint8
 //	Item    both      in a direction that has not ended        one value of a stream; Failed: one value's error
 //	End     both      once for each direction                  that direction has ended; the answerer's ends the call
 //	Error   answerer  instead of its End                       the call has ended with an error
+//	        worker    instead of its hello, with ID 0          it can't serve
 //	Cancel  opener    until the call has ended                 stop, and answer with End or Error
 //	        answerer  while the opener's direction is open     send no more input
 //	Credit  both      for a direction that it receives         it has consumed: the sender may send more
 //	Ping    both      after both hellos                        answer with a Pong that has the same ID
 //	Pong    both      for each Ping                            alive, and what it is doing
-//	Log     worker    after its hello                          one log record
+//	Log     worker    after both hellos                        one log record
 //	Bye     both      once                                     opens no more calls; takes none but those with a live parent
 const (
 	KindHello Kind = 1 + iota
@@ -74,12 +75,12 @@ type Frame struct {
 	ID      uint64            // the call; Ping and Pong: a number to match them by; below 2^53
 	Parent  uint64            // Call: the live call that this one serves, or 0
 	Name    string            // Call: the command; Cancel and Bye: the reason
-	TTL     time.Duration     // Call: the time left when it was written, in whole milliseconds; 0: no limit
+	TTL     time.Duration     // Call: the time left when it was written, of which the whole milliseconds are carried; 0: no limit
 	Session string            // Call: the session that it belongs to, or ""
 	Meta    map[string]string // Call: the caller's metadata
 	Items   int64             // Credit: how many items more
 	Bytes   int64             // Credit: how many body bytes more
-	Body    []byte            // encoded by the codec that hello agreed on; of a Hello always JSON
+	Body    []byte            // encoded by the codec that hello agreed on; of a Hello, and of an Error in its place, always JSON
 }
 
 // frameOverhead is an upper bound for what an encoding adds to a frame's variable parts.
