@@ -165,7 +165,7 @@ func renew(listed []promise, there map[string][]promise) []promise {
 
 // proposals returns the marks of a new sentence: those of the one that it seems to have replaced, to be looked at.
 func proposals(gone []promise, p promise) []string {
-	best, most := -1, 0.5
+	best, most := -1, 0.6
 	words := strings.Fields(p.text)
 	for i, q := range gone {
 		if q.source != p.source {
@@ -179,7 +179,7 @@ func proposals(gone []promise, p promise) []string {
 				theirs = slices.Delete(theirs, at, at+1)
 			}
 		}
-		if share := float64(common) / float64(max(len(words), common+len(theirs))); share > most {
+		if share := float64(common) / float64(min(len(words), common+len(theirs))); share > most {
 			best, most = i, share
 		}
 	}

@@ -515,7 +515,7 @@ var lifeClauses = []clause{
 		_ = p.waitEnd("the host's side has closed")
 		p.exits()
 	}),
-	rule("frame/unexpected", "A frame that its sender may not send, such as a second hello, a host's log record or an opener's error, ends the connection.", func(t *trial) {
+	rule("frame/unexpected", "A frame that its sender may not send, such as a second hello, a host's log record or an opener's error, ends the connection: a worker says why on standard error and exits with a code other than 0.", func(t *trial) {
 		for _, f := range []core.Frame{{Kind: core.KindHello, Body: []byte("{}")}, {Kind: core.KindLog}, {Kind: core.KindError}} {
 			p := t.connect()
 			p.echo("before")
@@ -526,14 +526,14 @@ var lifeClauses = []clause{
 				f.ID, f.Body = p.open("conformance.wait", nil), p.encode(&core.RemoteError{Type: "Sorry", Message: "an opener cancels"})
 			}
 			p.send(f)
-			_ = p.waitEnd("the worker got a frame that a host may not send: " + f.Kind.String())
+			p.breach("the worker got a frame that a host may not send: " + f.Kind.String())
 		}
 	}),
 	rule("limits/received", "A receiver that gets a frame above the agreed max_frame ends the connection.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
 		p.echo("before")
 		p.open("conformance.echo", args{"value": strings.Repeat("x", 9000)})
-		_ = p.waitEnd("a frame of 9 kB has come, where 8 were agreed on")
+		p.breach("a frame of 9 kB has come, where 8 were agreed on")
 	}),
 	rule("limits/items", "An item above the agreed max_frame is an error of its call alone.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })

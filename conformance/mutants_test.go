@@ -424,6 +424,12 @@ var mutants = []mutant{
 
 	// Workers: callbacks and sessions.
 	{"forgets the parent of a callback", "callback/call", reading(func(f *core.Frame) { f.Parent = 0 })},
+	{"forgets the session of a callback", "callback/context", reading(func(f *core.Frame) { f.Session = "" })},
+	{"makes up a time limit for callbacks", "callback/context", reading(func(f *core.Frame) {
+		if f.Kind == core.KindCall && f.TTL == 0 {
+			f.TTL = time.Hour
+		}
+	})},
 	{"uses an id again", "callback/ids", frames(func(core.Conn) (frameFunc, frameFunc) {
 		latest := uint64(0)
 		return one(func(f *core.Frame) {

@@ -217,6 +217,17 @@ func (p *peer) has(wanted func(f *core.Frame) bool) bool {
 	return slices.ContainsFunc(p.frames, func(f core.Frame) bool { return wanted(&f) })
 }
 
+// breach waits for what a breach of the protocol leads to.
+func (p *peer) breach(what string) {
+	_ = p.waitEnd(what)
+	if p.worker.Process == nil {
+		return
+	}
+	if code, _ := p.exits(); code == 0 || len(p.worker.Output()) == 0 {
+		p.t.Errorf("%s, and the worker exits with code %d and says %q", what, code, p.worker.Output())
+	}
+}
+
 // waitEnd waits until the connection has ended and returns why.
 func (p *peer) waitEnd(what string) error {
 	for {

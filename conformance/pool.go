@@ -255,7 +255,7 @@ var poolClauses = []clause{
 			t.Errorf("the error is %v", err)
 		}
 	}),
-	rule("start/launcher", "A Launcher has the pool's own folder, mode 0700, the worker's index or its predecessor's, and new tokens. Launch closes s.Files.", func(t *trial) {
+	rule("start/launcher", "A Launcher has the pool's own folder, mode 0700, the worker's index or its predecessor's, new tokens and the pool's limit. Launch closes s.Files.", func(t *trial) {
 		spy := &spy{Adapter: t.h.Adapter}
 		p := t.openWith(spy, core.Options{Size: 2})
 		t.offered(p, "conformance.exit")
@@ -273,8 +273,8 @@ var poolClauses = []clause{
 		indices, tokens := map[int]int{}, map[string]bool{}
 		for _, l := range spy.launchers {
 			indices[l.Index()]++
-			if l.Dir() != spy.launchers[0].Dir() || tokens[l.HostToken()] || tokens[l.WorkerToken()] || l.HostToken() == l.WorkerToken() {
-				t.Errorf("a start of worker %d has another's folder or token", l.Index())
+			if l.Dir() != spy.launchers[0].Dir() || tokens[l.HostToken()] || tokens[l.WorkerToken()] || l.HostToken() == l.WorkerToken() || l.MaxFrame() != core.DefaultMaxFrame {
+				t.Errorf("a start of worker %d has another's folder, token or limit", l.Index())
 			}
 			tokens[l.HostToken()], tokens[l.WorkerToken()] = true, true
 		}

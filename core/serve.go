@@ -141,7 +141,7 @@ func (c *Incoming) openBack(ctx context.Context, name string, args any) (*stream
 		return nil, err
 	}
 	deadline, _ := ctx.Deadline()
-	return m.open(Frame{Name: name, Parent: c.stream.id, Flags: NoInput, Body: body}, deadline, nil, nil)
+	return m.open(Frame{Name: name, Parent: c.stream.id, Session: c.Session, Flags: NoInput, Body: body}, deadline, nil, nil)
 }
 
 func (c *Incoming) answer(s *stream, out any) error {
