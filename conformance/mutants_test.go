@@ -442,6 +442,9 @@ var mutants = []mutant{
 				}
 			})
 	})},
+	{"calls back as often as it likes", "callback/limit", writing(func(f *core.Frame) {
+		helloOf(f, func(h map[string]any) { h["calls"] = 64 })
+	})},
 	{"takes the host's error for a result", "callback/error", writing(func(f *core.Frame) {
 		if f.Kind == core.KindError {
 			f.Kind, f.Flags = core.KindEnd, 0

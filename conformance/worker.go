@@ -345,6 +345,24 @@ var callClauses = []clause{
 			p.finish(id)
 		}
 	}),
+	rule("callback/limit", "A worker has no more calls open at once than the host's hello says.", func(t *trial) {
+		p := t.connect(func(ours map[string]any) { ours["calls"] = 1 })
+		p.several(2)
+		ids := []uint64{p.open("conformance.callback", args{"name": "host.f"}), p.open("conformance.callback", args{"name": "host.f"})}
+		first := p.next(core.KindCall)
+		p.silent("a second call comes", func(f *core.Frame) bool { return f.Kind == core.KindCall })
+		p.end(first.ID)
+		for left := len(ids); left > 0; { // the other one may have been refused, or its call comes now
+			f := p.take("the end of both callbacks", func(f *core.Frame) bool {
+				return f.Kind == core.KindCall || slices.Contains(ids, f.ID) && (f.Kind == core.KindEnd || f.Kind == core.KindError)
+			})
+			if f.Kind == core.KindCall {
+				p.end(f.ID)
+			} else {
+				left--
+			}
+		}
+	}),
 	rule("callback/error", "The host's error is the handler's, with its type and message.", func(t *trial) {
 		p := t.connect()
 		for _, flags := range []core.Flags{0, core.NotStarted} {

@@ -52,6 +52,7 @@ type terms struct {
 	send     window // what the peer grants at the start of a direction
 	receive  window // what we grant
 	incoming int    // how many calls the peer may have open at once
+	outgoing int    // how many a worker may; a host's pool counts its own
 }
 
 // fits returns an error if a frame is over the limit; what says what it carries.
@@ -198,6 +199,17 @@ func (m *mux) open(f Frame, deadline time.Time, sessions []sessionKey, ended fun
 		return nil, &notRun{err: errLeaving, elsewhere: true}
 	case m.byeSeen && m.streams[f.Parent] == nil:
 		return nil, &notRun{err: errLeaving, elsewhere: true}
+	}
+	if m.worker {
+		open := 0
+		for _, s := range m.streams {
+			if s.opener {
+				open++
+			}
+		}
+		if open >= m.terms.outgoing {
+			return nil, &notRun{err: fmt.Errorf("%w: %d calls to the host are open, which is as many as it takes", ErrSaturated, open)}
+		}
 	}
 	f.Kind, f.ID = KindCall, m.nextID
 	m.nextID += 2
