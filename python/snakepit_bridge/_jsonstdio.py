@@ -107,7 +107,7 @@ class JsonStdio(Transport):
     def _frame(self, line: bytes) -> Frame:
         header, _, body = line.partition(b"\t")
         try:
-            text = header.decode()
+            text = header.decode().lstrip()
             frame, end = _scan(text, 0)
             if end != len(text) and text[end:].strip():
                 raise ValueError("more than one value")

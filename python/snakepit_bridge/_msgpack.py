@@ -116,7 +116,7 @@ class MsgpackSocket(Transport):
 
     def _frame(self, data: memoryview) -> Frame:
         try:
-            frame = check(self._unpackb(data, max_array_len=0, max_ext_len=0))
+            frame = check(self._unpackb(data))
             if len(data) + SLACK > self.max_frame and weight(frame) > self.max_frame:
                 raise ValueError(f"more than {self.max_frame} bytes")
             return frame

@@ -5,6 +5,7 @@ import queue
 import sys
 import threading
 
+import goldens
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -246,3 +247,13 @@ def test_any_bytes_are_frames_or_an_error(data, start):
         except ValueError as exc:
             problem = str(exc)
         assert len(problem) < 1000
+
+
+def test_goldens():
+    """What a Go host writes is read as the frame, and written the same."""
+    transport = GrpcTransport.__new__(GrpcTransport)  # which needs no server for that
+    transport._batch, transport._frame = Batch, Frame
+    for name, frame, lines in goldens.frames("grpc"):
+        message = bytes.fromhex(lines[0])
+        assert [goldens.meaning(got) for got in transport._decode(message)] == [goldens.meaning(frame)], name
+        assert transport._encode([dict(frame)], 0) == message, name
