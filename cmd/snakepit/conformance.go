@@ -43,7 +43,12 @@ func conformanceCommand() *cobra.Command {
 		Long:  aboutConformance,
 		Example: `  snakepit conformance --adapter jsonstdio -- ./my-worker
   snakepit conformance --adapter msgpack --format junit -- node worker.js > report.xml`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return fmt.Errorf("conformance needs -- and WORKER; see %s --help", cmd.CommandPath())
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := snakepit.Adapters(adapter)
 			if err != nil {

@@ -1,0 +1,119 @@
+package conformance_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/snakepit-go/snakepit/conformance"
+	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/core/coretest"
+)
+
+// broken has a name that the contract does not allow, and never answers pings; or it never connects at all.
+type broken struct {
+	core.Adapter
+	refuses bool
+}
+
+func (broken) Name() string { return "Broken!" }
+
+func (b broken) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	if b.refuses {
+		return nil, errors.New("the line is dead")
+	}
+	link, err := b.Adapter.Start(ctx, l)
+	if err == nil {
+		link.Conn = pingless{link.Conn}
+	}
+	return link, err
+}
+
+type pingless struct{ core.Conn }
+
+func (c pingless) Write(frames []core.Frame) error {
+	var rest []core.Frame
+	for _, f := range frames {
+		if f.Kind != core.KindPing {
+			rest = append(rest, f)
+		}
+	}
+	return c.Conn.Write(rest)
+}
+
+// check returns the results by name.
+func check(t *testing.T, h conformance.Harness) (results map[string]conformance.Result, err error) {
+	results = map[string]conformance.Result{}
+	synctest.Test(t, func(t *testing.T) {
+		err = conformance.Check(t.Context(), h, func(r conformance.Result) { results[r.Name] = r })
+		time.Sleep(time.Hour) // on the bubble's clock
+	})
+	return results, err
+}
+
+func TestCheck(t *testing.T) {
+	results, err := check(t, conformance.Harness{
+		Adapter: broken{Adapter: coretest.Conformance(2)}, Parts: []conformance.Part{conformance.Adapter, conformance.Worker}, TimeLimit: 15 * time.Second,
+		Known: map[string]string{"start/name": "it shouts", "stream/items": "it does not, in fact"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]conformance.Outcome{
+		"start/name": conformance.Known, "stream/items": conformance.Failed, "ping/answered": conformance.Failed, "stream/empty": conformance.Passed,
+		"close/corrupt": conformance.Skipped, "close/loss": conformance.Skipped,
+	} {
+		if r := results[name]; r.Outcome != want || r.Sentence == "" || want != conformance.Passed && len(r.Reasons) == 0 {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	hang := results["ping/answered"]
+	if !strings.Contains(hang.Dump, "goroutine") || !strings.Contains(hang.String(), "15s") || !strings.Contains(hang.String(), hang.Sentence) ||
+		!strings.Contains(hang.String(), "the answer to ping 1 does not come") {
+		t.Errorf("a hang says: %.2000s", hang)
+	}
+	if said := results["stream/items"].String(); !strings.Contains(said, "it does not, in fact") || !strings.Contains(said, "take it off the list") {
+		t.Errorf("a known failure that passes says: %s", said)
+	}
+	if _, ok := results["pool/execute"]; ok {
+		t.Error("a part that is not wanted was checked")
+	}
+}
+
+// A worker that does not come is one failure, not a hundred.
+func TestNothing(t *testing.T) {
+	results, err := check(t, conformance.Harness{Adapter: broken{refuses: true}})
+	var nothing *conformance.NothingError
+	if !errors.As(err, &nothing) || !strings.Contains(err.Error(), "the line is dead") || len(results) > 0 {
+		t.Errorf("%d results and %v", len(results), err)
+	}
+}
+
+func TestBadHarness(t *testing.T) {
+	for words, h := range map[string]conformance.Harness{
+		"Harness.Adapter":          {},
+		`Parts has "everything"`:   {Adapter: coretest.Conformance(1), Parts: []conformance.Part{"everything"}},
+		`Known has "no/such-rule"`: {Adapter: coretest.Conformance(1), Known: map[string]string{"no/such-rule": "because"}},
+	} {
+		if results, err := check(t, h); err == nil || !strings.Contains(err.Error(), words) || len(results) > 0 {
+			t.Errorf("%d results and %v, which should say %s", len(results), err, words)
+		}
+	}
+}
+
+func TestClauses(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range conformance.Clauses() {
+		theme, rule, ok := strings.Cut(c.Name, "/")
+		if !ok || theme == "" || rule == "" || seen[c.Name] || c.Part == "" || !strings.HasSuffix(c.Sentence, ".") {
+			t.Errorf("%+v: a name is theme/rule and there once, and a sentence ends", c)
+		}
+		seen[c.Name] = true
+	}
+	if len(seen) < 100 {
+		t.Errorf("there are %d clauses", len(seen))
+	}
+}
