@@ -39,7 +39,7 @@ func TestConformanceReports(t *testing.T) {
 	if err := os.WriteFile(worker, []byte(echoes), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, out, said := runConformance(t, "--time-limit", "10s", "--", worker)
+	code, out, said := runConformance(t, "--time-limit", "5s", "--", worker)
 	if code != exitFailed || !strings.Contains(out, "passed  worker/call/result") || !strings.Contains(out, "failed  worker/stream/items") ||
 		!strings.Contains(out, "the rule: A stream's items come in order") || !strings.Contains(out, "the worker does not offer conformance.wait") ||
 		!strings.Contains(out, " clauses: ") || !strings.Contains(said, "clauses failed") {
