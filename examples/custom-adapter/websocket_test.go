@@ -18,11 +18,11 @@ import (
 	"github.com/snakepit-go/snakepit/python"
 )
 
-func TestLaunched(t *testing.T) {
+func TestConformanceLaunched(t *testing.T) {
 	conformance.Run(t, conformance.Harness{Adapter: Adapter{}, Worker: worker(4), Corrupt: corrupt})
 }
 
-func TestRunning(t *testing.T) {
+func TestConformanceRunning(t *testing.T) {
 	conformance.Run(t, conformance.Harness{Adapter: running{worker(1)}, DetectsLoss: true, Corrupt: corrupt})
 }
 
