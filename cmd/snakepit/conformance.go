@@ -134,7 +134,7 @@ func newReporter(format string, w io.Writer) (reporter, error) {
 			func(r conformance.Result) {
 				fmt.Fprintf(w, "%-7s %s/%s (%s)\n", r.Outcome, r.Part, r.Name, r.Took.Round(time.Millisecond))
 				if r.Outcome != conformance.Passed {
-					fmt.Fprintf(w, "        %s\n", strings.Join(r.Reasons, "\n        "))
+					fmt.Fprintf(w, "        %s\n", strings.ReplaceAll(strings.Join(r.Reasons, "\n"), "\n", "\n        "))
 				}
 				if r.Outcome == conformance.Failed {
 					fmt.Fprintf(w, "        the rule: %s\n", r.Sentence)
