@@ -90,7 +90,20 @@ func (r *recorder) cleanUp() {
 	r.cleanups = nil
 	r.mu.Unlock()
 	for _, f := range slices.Backward(todo) {
-		f()
+		r.protect(f)
+	}
+}
+
+// protect calls f and takes a panic for a failure.
+func (r *recorder) protect(f func()) {
+	defer caught(r)
+	f()
+}
+
+// caught, which is deferred, takes a panic for a failure.
+func caught(t T) {
+	if p := recover(); p != nil {
+		t.Errorf("panic: %v\n%s", p, debug.Stack())
 	}
 }
 
@@ -108,12 +121,7 @@ func (c clause) run(ctx context.Context, h *Harness) Result {
 	go func() {
 		defer close(done)
 		defer rec.cleanUp()
-		defer func() {
-			if p := recover(); p != nil {
-				rec.Errorf("panic: %v\n%s", p, debug.Stack())
-			}
-		}()
-		c.check(&trial{rec, h})
+		rec.protect(func() { c.check(&trial{rec, h}) })
 	}()
 	var dump string
 	select {

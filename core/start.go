@@ -52,12 +52,14 @@ func (s *Started) Output() []string { return s.at.output() }
 
 // Close cuts the connection, kills what is left of the worker, and returns when all of it is gone. It may be called again.
 func (s *Started) Close() {
-	_ = s.Conn.Close() // nothing is lost that anybody waits for
+	defer s.host.close() // whatever an adapter under test does
 	if s.Process != nil {
-		s.Process.kill()
-		<-s.Process.Done()
+		defer func() {
+			s.Process.kill()
+			<-s.Process.Done()
+		}()
 	}
-	s.host.close()
+	_ = s.Conn.Close() // nothing is lost that anybody waits for
 }
 
 // startError says why a worker could not be started. The attempt has been abandoned.
