@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -92,37 +93,40 @@ func granting(items, bytes int64) func(map[string]any) {
 }
 
 func (p *peer) read() {
+	defer func() {
+		if r := recover(); r != nil {
+			p.t.Errorf("Read panics: %v\n%s", r, debug.Stack())
+			p.got(nil, errors.New("panic"))
+		}
+	}()
 	for {
 		frames, err := p.conn.Read()
-		p.mu.Lock()
-		if p.frames = append(p.frames, frames...); err != nil {
-			p.err = err
-		}
-		p.mu.Unlock()
-		select {
-		case p.arrived <- struct{}{}:
-		default:
-		}
+		p.got(frames, err)
 		if err != nil {
 			return
 		}
 	}
 }
 
+func (p *peer) got(frames []core.Frame, err error) {
+	p.mu.Lock()
+	if p.frames = append(p.frames, frames...); err != nil {
+		p.err = err
+	}
+	p.mu.Unlock()
+	select {
+	case p.arrived <- struct{}{}:
+	default:
+	}
+}
+
 // take waits for the next frame that is wanted, and keeps the others for later.
 func (p *peer) take(what string, wanted func(f *core.Frame) bool) core.Frame {
 	for {
-		p.mu.Lock()
-		for i := range p.frames {
-			if wanted(&p.frames[i]) {
-				f := p.frames[i]
-				p.frames = slices.Delete(p.frames, i, i+1)
-				p.mu.Unlock()
-				return f
-			}
+		f, kept, err := p.pick(wanted)
+		if f != nil {
+			return *f
 		}
-		err, kept := p.err, len(p.frames)
-		p.mu.Unlock()
 		if err != nil {
 			p.t.Fatalf("%s does not come: the connection has ended: %v%s", what, err, p.fate())
 		}
@@ -135,6 +139,21 @@ func (p *peer) take(what string, wanted func(f *core.Frame) bool) core.Frame {
 			p.t.Fatalf("%s does not come; of other frames there are %d: %s%s", what, kept, p.rest(), p.fate())
 		}
 	}
+}
+
+// pick takes the first frame that is wanted. If there is none, it says how many others there are, and whether more may come. wanted may end
+// the clause.
+func (p *peer) pick(wanted func(f *core.Frame) bool) (*core.Frame, int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.frames {
+		if wanted(&p.frames[i]) {
+			f := p.frames[i]
+			p.frames = slices.Delete(p.frames, i, i+1)
+			return &f, 0, nil
+		}
+	}
+	return nil, len(p.frames), p.err
 }
 
 // fate says what became of the worker's process, and what it printed last.
@@ -193,13 +212,8 @@ func (p *peer) answer(id uint64) core.Frame {
 // silent looks a moment whether a frame comes that must not.
 func (p *peer) silent(what string, unwanted func(f *core.Frame) bool) {
 	for end := time.After(pause); ; {
-		p.mu.Lock()
-		at := slices.IndexFunc(p.frames, func(f core.Frame) bool { return unwanted(&f) })
-		if at >= 0 {
-			p.t.Errorf("%s: %s", what, p.frames[at].String())
-		}
-		p.mu.Unlock()
-		if at >= 0 {
+		if f, _, _ := p.pick(unwanted); f != nil {
+			p.t.Errorf("%s: %s", what, f.String())
 			return
 		}
 		select {
@@ -266,7 +280,8 @@ func (p *peer) receiveHello() core.Frame {
 	if p.codec == nil {
 		p.t.Fatalf("the worker has the codecs %v, none of which is the adapter's", p.hello.Codecs)
 	}
-	if p.limit = p.hello.Concurrency; p.t.h.MaxConcurrency > 0 {
+	p.limit = max(p.hello.Concurrency, 1) // what is less than one hello/limits tells of
+	if p.t.h.MaxConcurrency > 0 {
 		p.limit = min(p.limit, p.t.h.MaxConcurrency)
 	}
 	return f
@@ -374,6 +389,9 @@ func (p *peer) streams(name string) bool {
 	}
 	return false
 }
+
+// passes reports whether a frame with so much binary or text does not exceed what both sides allow. Binary may travel as text.
+func (p *peer) passes(size int) bool { return size/3*4+1024 <= p.largest() }
 
 // exact skips the clause if the worker does not announce exact-numbers.
 func (p *peer) exact() {
@@ -502,27 +520,34 @@ func (p *peer) pong(id uint64) core.Frame {
 	return p.take(fmt.Sprintf("the answer to ping %d", id), func(f *core.Frame) bool { return f.Kind == core.KindPong && f.ID == id })
 }
 
-// running waits until the worker says that it runs the call.
-func (p *peer) running(id uint64) {
+// running waits until the worker says that it runs the calls.
+func (p *peer) running(ids ...uint64) {
+	p.pongWith(fmt.Sprintf("that call %d is running", ids[0]), func(running []map[string]any) bool {
+		there := map[any]bool{}
+		for _, r := range running {
+			there[r["id"]] = true
+		}
+		return !slices.ContainsFunc(ids, func(id uint64) bool { return !there[int64(id)] })
+	})
+}
+
+// pongWith pings until the answer is the wanted one: what a pong says may lag behind the frames of a call a little.
+func (p *peer) pongWith(what string, wanted func(running []map[string]any) bool) {
 	for n := uint64(1 << 40); ; n++ {
 		pong := p.ping(n)
 		var body struct {
-			Running []struct {
-				ID uint64 `json:"id"`
-			} `json:"running"`
+			Running []map[string]any `json:"running"`
 		}
 		if err := p.codec.Decode(pong.Body, &body); err != nil {
 			p.t.Fatalf("the body of a pong can't be decoded (%v): %.200q", err, pong.Body)
 		}
-		for _, c := range body.Running {
-			if c.ID == id {
-				return
-			}
+		if wanted(body.Running) {
+			return
 		}
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-p.t.Context().Done():
-			p.t.Fatalf("no pong says that call %d is running; the latest is %.200q", id, pong.Body)
+			p.t.Fatalf("no pong says %s; the latest is %.200q", what, pong.Body)
 		}
 	}
 }
