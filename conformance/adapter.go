@@ -152,6 +152,8 @@ var adapterClauses = []clause{
 		}
 		if path, isUnix := strings.CutPrefix(address, "unix:"); isUnix {
 			network, address = "unix", path
+		} else if _, _, err := net.SplitHostPort(address); err != nil || strings.Contains(address, "/") {
+			t.Skipf("the suite can't reach %q", address)
 		}
 		c, err := new(net.Dialer).DialContext(t.Context(), network, address)
 		if err != nil {
@@ -196,13 +198,19 @@ var adapterClauses = []clause{
 		if p.worker.Process == nil {
 			t.Skipf("the worker is not ours, so there is nobody else to keep out")
 		}
-		w, err := core.Start(t.Context(), &spy{Adapter: t.h.Adapter, hostToken: "wrong"}, t.command(), quiet())
+		spy := &spy{Adapter: t.h.Adapter, hostToken: "wrong"}
+		w, err := core.Start(t.Context(), spy, t.command(), quiet())
 		if err != nil {
 			return
 		}
 		t.Cleanup(w.Close)
-		if frames, err := w.Conn.Read(); err == nil {
-			t.Errorf("a host with a wrong token is served: %s", frames[0].String())
+		if !spy.shown && w.Process.Endpoint == "" {
+			t.Skipf("the worker dials, not the host, and its hello shows the token")
+		}
+		p = t.reading(w)
+		_ = p.waitEnd("a host has shown a wrong token")
+		if p.has(func(*core.Frame) bool { return true }) {
+			t.Errorf("a host with a wrong token is served: %s", p.rest())
 		}
 	}),
 
@@ -301,7 +309,7 @@ var adapterClauses = []clause{
 		for i := range all {
 			all[i] = byte(i)
 		}
-		p.echo(bytes.Repeat(all, 40))
+		p.echo(bytes.Repeat(all, 8))
 		p.echo("a\tb\nc\r\n{}\x00")
 	}),
 	rule("frames/no-body", "A frame without a body arrives without one.", func(t *trial) {
@@ -322,7 +330,7 @@ var adapterClauses = []clause{
 		const n = 50
 		var want [][]byte
 		for i := range n {
-			want = append(want, bytes.Repeat([]byte{byte(i)}, 3000))
+			want = append(want, bytes.Repeat([]byte{byte(i)}, 2000))
 		}
 		var kept []core.Frame
 		for round := range 2 {
@@ -348,6 +356,9 @@ var adapterClauses = []clause{
 	rule("frames/retains-nothing", "Write retains nothing: what it was given may be changed when it has returned.", func(t *trial) {
 		p := t.connect()
 		for _, size := range []int{10, 1000, 100_000} {
+			if !p.passes(size) {
+				continue
+			}
 			f := p.prepare("conformance.echo", args{"value": strings.Repeat("a", size)})
 			batch := []core.Frame{f}
 			p.send(batch...)
@@ -363,16 +374,16 @@ var adapterClauses = []clause{
 	}),
 	rule("frames/both-ways", "One goroutine may write while another one reads: neither waits for the other.", func(t *trial) {
 		p := t.connect()
-		value := strings.Repeat("x", 64<<10)
+		value := strings.Repeat("x", min(64<<10, p.largest()/2))
 		const n = 60
 		var batch []core.Frame
 		for range n {
 			batch = append(batch, p.prepare("conformance.echo", args{"value": value}))
 		}
-		open := max(p.limit, 1)
-		for at := 0; at < n; at += open {
-			p.send(batch[at:min(at+open, n)]...)
-			for i := at; i < min(at+open, n); i++ {
+		for at := 0; at < n; at += p.limit {
+			end := min(at+p.limit, n)
+			p.send(batch[at:end]...)
+			for i := at; i < end; i++ {
 				if got := p.finish(batch[i].ID); got != value {
 					t.Fatalf("an echo of %d bytes is %.60v", len(value), got)
 				}
@@ -423,7 +434,7 @@ var adapterClauses = []clause{
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			f := core.Frame{Kind: core.KindItem, ID: 1 << 40, Body: p.encode(strings.Repeat("x", 1<<20))}
+			f := core.Frame{Kind: core.KindItem, ID: 1 << 40, Body: p.encode(strings.Repeat("x", min(1<<20, p.largest()/2)))}
 			for failure == nil {
 				failure = p.conn.Write([]core.Frame{f})
 			}
@@ -446,7 +457,10 @@ var adapterClauses = []clause{
 		p := t.connect()
 		var closers sync.WaitGroup
 		for range 4 {
-			closers.Go(func() { _ = p.conn.Close() })
+			closers.Go(func() {
+				defer caught(t)
+				_ = p.conn.Close()
+			})
 		}
 		closers.Wait()
 		if err := p.conn.Close(); err != nil {
@@ -507,7 +521,8 @@ type spy struct {
 
 	mu        sync.Mutex // guards what follows
 	launchers []core.Launcher
-	asked     int // how often something was to be launched
+	asked     int  // how often something was to be launched
+	shown     bool // the adapter asked for the host's token
 	launched  []*core.Process
 	files     []*os.File // that were handed over
 }
@@ -546,6 +561,9 @@ func (l *spiedOn) Launch(ctx context.Context, s core.Spec) (*core.Process, error
 
 func (l *spiedOn) HostToken() string {
 	if l.spy.hostToken != "" {
+		l.spy.mu.Lock()
+		l.spy.shown = true
+		l.spy.mu.Unlock()
 		return l.spy.hostToken
 	}
 	return l.Launcher.HostToken()
