@@ -654,7 +654,7 @@ var mutants = []mutant{
 		helloOf(f, func(h map[string]any) { h["window"].(map[string]any)["bytes"] = 1 << 40 })
 	})},
 	{"never sends an item larger than the window", "credit/large-item", reading(func(f *core.Frame) {
-		if f.Kind == core.KindItem && len(f.Body) > 5000 {
+		if f.Kind == core.KindItem && len(f.Body) > 1500 {
 			drop(f)
 		}
 	})},
@@ -691,6 +691,11 @@ var mutants = []mutant{
 	{"never grants credit", "credit/given", reading(func(f *core.Frame) {
 		if f.Kind == core.KindCredit {
 			drop(f)
+		}
+	})},
+	{"grants items and no bytes", "credit/given", reading(func(f *core.Frame) {
+		if f.Kind == core.KindCredit {
+			f.Bytes = 0
 		}
 	})},
 	{"goes on after a cancel", "cancel/answered", writing(func(f *core.Frame) {
@@ -1304,6 +1309,30 @@ func TestMutants(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPanic sees that the panic of an adapter is its clause's failure. It is no mutant, because in a pool it would end the process.
+func TestPanic(t *testing.T) {
+	m := mutant{make: onConn(func(_ *mutation, c core.Conn) core.Conn { return &fragile{c, make(chan struct{})} })}
+	for _, c := range adapterClauses {
+		if c.Name == "close/again" {
+			caught, r := m.catches(t, c)
+			if !caught || !strings.Contains(r.String(), "panic: close of closed channel") || !strings.HasSuffix(r.String(), c.Sentence) {
+				t.Errorf("%s: %s", r.Outcome, r)
+			}
+		}
+	}
+}
+
+// fragile panics at its second Close.
+type fragile struct {
+	core.Conn
+	closed chan struct{}
+}
+
+func (c *fragile) Close() error {
+	close(c.closed)
+	return c.Conn.Close()
 }
 
 // TestSound sees that what the mutants are made of passes.

@@ -131,7 +131,7 @@ var callClauses = []clause{
 			t.Skipf("the suite knows no bad bodies of the codec %s", p.codec.Name())
 		}
 		for _, body := range bodies {
-			if bytes.ContainsAny(body, "\n\t") {
+			if bytes.ContainsAny(body, "\n\t") || !p.passes(len(body)) {
 				continue
 			}
 			id := p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = body })
@@ -146,18 +146,18 @@ var callClauses = []clause{
 		p.several(2)
 		var ids []uint64
 		for range p.limit {
-			ids = append(ids, p.open("conformance.wait", nil))
+			ids = append(ids, p.open("conformance.double", nil, withInput))
+		}
+		for i, id := range slices.Backward(ids) { // each answers while all the others still want input
+			p.item(id, int64(i))
+			if f := p.answer(id); f.Kind != core.KindItem || p.decode(f.Body) != int64(2*i) {
+				t.Fatalf("of %d calls call %d is answered by %s", len(ids), id, f.String())
+			}
 		}
 		for _, id := range ids {
-			p.running(id)
+			p.end(id)
+			p.finish(id)
 		}
-		for _, id := range ids {
-			p.cancel(id)
-		}
-		for _, id := range ids {
-			p.expectError(id)
-		}
-		p.echo("it goes on")
 	}),
 	rule("call/saturated", "More calls than agreed: what is one too many is refused as Saturated with not-started, or waits.", func(t *trial) {
 		p := t.connect()
@@ -165,9 +165,7 @@ var callClauses = []clause{
 		for range p.limit {
 			ids = append(ids, p.open("conformance.wait", nil))
 		}
-		for _, id := range ids {
-			p.running(id)
-		}
+		p.running(ids...)
 		more := p.open("conformance.echo", args{"value": "one too many"})
 		for _, id := range ids {
 			p.cancel(id)
@@ -268,6 +266,9 @@ var callClauses = []clause{
 	}),
 	rule("call/result-too-large", "A sender never sends a frame above the agreed max_frame; that is an error of its call alone, of the type TooLarge.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
+		if p.largest() < 8192 {
+			t.Skipf("frames are at most %d bytes", p.largest())
+		}
 		// Each item that the handler asks for is small enough, the list of them is not.
 		id := p.open("conformance.callbacks", args{"name": "host.halves", "value": nil})
 		f := p.next(core.KindCall)
@@ -490,13 +491,13 @@ var callClauses = []clause{
 // valueClauses is what becomes of values on their way through a worker.
 var valueClauses = []clause{
 	rule("value/plain", "Nil, booleans, integers of 53 bits, fractions, text, binary, lists and maps survive a round trip.", func(t *trial) {
-		t.echoes(plainValues()[:len(plainValues())-3])
+		t.echoes(plainValues())
 	}),
 	rule("value/exact", "With exact-numbers integers of 64 bits and the difference between 5 and 5.0 survive, and so do NaN, infinities and -0.", func(t *trial) {
 		t.echoes(exactValues(), (*peer).exact)
 	}),
 	rule("value/time", "Timestamps have nanoseconds; a worker may keep microseconds and round towards the past.", func(t *trial) {
-		t.echoes(plainValues()[len(plainValues())-3:])
+		t.echoes(timestamps())
 		p := t.connect()
 		for _, v := range []time.Time{time.Date(2026, 1, 2, 3, 4, 5, 678901999, time.UTC), time.Date(1901, 1, 1, 0, 0, 0, 999, time.UTC)} {
 			got, ok := p.call("conformance.echo", args{"value": v}).(time.Time)
