@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -201,7 +202,7 @@ type StartError struct {
 
 func (e *StartError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "starting %s", e.Command)
+	fmt.Fprintf(&b, "starting %s", cmp.Or(e.Command, "a worker"))
 	if e.Adapter != "" {
 		fmt.Fprintf(&b, " over %s", e.Adapter)
 	}
