@@ -422,7 +422,7 @@ var behaviours = []struct {
 		if !errors.Is(err, snakepit.ErrFrameTooLarge) || !snakepit.MayHaveRun(err) {
 			f.Error(err)
 		}
-		says(f.T, err, "a frame with the result has", "and the limit is 1048576; raise Options.MaxFrame, or send it as a stream")
+		says(f.T, err, "a frame with the result has", "and the limit is 1048576; raise Options.MaxFrame, or send it in smaller items")
 		call[any](f, "echo", args{"value": 1})
 	}},
 	{name: "a frame over the default limit", opts: snakepit.Options{MaxFrame: 128 << 20}, check: func(f *fixture) {

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -21,9 +22,9 @@ func rule(name, sentence string, check func(t *trial)) clause {
 	return clause{Clause{Name: name, Sentence: sentence}, check}
 }
 
-// T is what a clause needs of whoever runs it. *testing.T has it too. Fatalf and Skipf end the goroutine that calls them, which is the
+// tb is what a clause needs of whoever runs it. *testing.T has it too. Fatalf and Skipf end the goroutine that calls them, which is the
 // clause's own; Errorf may be called from any.
-type T interface {
+type tb interface {
 	Context() context.Context // ends when the clause's time is up
 	Errorf(format string, args ...any)
 	Fatalf(format string, args ...any)
@@ -33,7 +34,7 @@ type T interface {
 
 // trial is one clause being checked.
 type trial struct {
-	T
+	tb
 	h *Harness
 }
 
@@ -43,7 +44,7 @@ const atOnce = 10 * time.Second
 // pause is how long to look whether something happens that must not. That it did not is no proof; that it did is one.
 const pause = 150 * time.Millisecond
 
-// recorder is the T of a run.
+// recorder is the tb of a run.
 type recorder struct {
 	ctx context.Context
 
@@ -60,9 +61,18 @@ func (r *recorder) say(failed, skipped bool, format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.reasons) < 10 {
-		r.reasons = append(r.reasons, fmt.Sprintf(format, args...))
+		r.reasons = append(r.reasons, shorten(fmt.Sprintf(format, args...)))
 	}
 	r.failed, r.skipped = r.failed || failed, r.skipped || skipped
+}
+
+// shorten cuts out the middle of what nobody reads, such as a large value.
+func shorten(s string) string {
+	const most = 2000
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(fmt.Sprintf("%s ...(%d bytes)... %s", s[:most/2], len(s)-most, s[len(s)-most/2:]), "")
 }
 
 func (r *recorder) Errorf(format string, args ...any) { r.say(true, false, format, args...) }
@@ -101,7 +111,7 @@ func (r *recorder) protect(f func()) {
 }
 
 // caught, which is deferred, takes a panic for a failure.
-func caught(t T) {
+func caught(t tb) {
 	if p := recover(); p != nil {
 		t.Errorf("panic: %v\n%s", p, debug.Stack())
 	}

@@ -24,7 +24,7 @@ func TestArgumentsOverTheLimitFailTheirCallAlone(t *testing.T) {
 		for range 6 {
 			_, err := core.Execute[any](t.Context(), p, "echo", strings.Repeat("x", 10000))
 			// 2 bytes are the codec's quotes, 4 the command's name, 256 the allowance for everything else.
-			const says = "a frame with the arguments has 10262 bytes, and the limit is 8192; raise Options.MaxFrame, or send it as a stream"
+			const says = "a frame with the arguments has 10262 bytes, and the limit is 8192; raise Options.MaxFrame, or send it in smaller items"
 			if !errors.Is(err, core.ErrFrameTooLarge) || !strings.Contains(err.Error(), says) {
 				t.Error(err)
 			}

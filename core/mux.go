@@ -61,7 +61,7 @@ func (t *terms) fits(f *Frame, what string) error {
 	if size <= t.maxFrame {
 		return nil
 	}
-	return fmt.Errorf("%w: a frame with %s has %d bytes, and the limit is %d; raise Options.MaxFrame, or send it as a stream",
+	return fmt.Errorf("%w: a frame with %s has %d bytes, and the limit is %d; raise Options.MaxFrame, or send it in smaller items",
 		ErrFrameTooLarge, what, size, t.maxFrame)
 }
 

@@ -37,6 +37,7 @@ func conformanceCommand() *cobra.Command {
 	var parts, known []string
 	var limit time.Duration
 	var reports bool
+	var maxFrame, maxConcurrency int
 	cmd := &cobra.Command{
 		Use:   "conformance [flags] -- WORKER [ARGUMENT]...",
 		Short: "Check a worker against the protocol",
@@ -58,11 +59,17 @@ func conformanceCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			h := conformance.Harness{Adapter: a, Worker: workerProgram(args, reports), TimeLimit: limit, Known: map[string]string{}}
+			h := conformance.Harness{
+				Adapter: a, Worker: workerProgram(args, reports), TimeLimit: limit, Known: map[string]string{},
+				MaxFrame: maxFrame, MaxConcurrency: maxConcurrency,
+			}
 			for _, p := range parts {
 				h.Parts = append(h.Parts, conformance.Part(p))
 			}
-			for _, name := range known {
+			for _, name := range known { // as the report has it, or without the part
+				for _, part := range []conformance.Part{conformance.Adapter, conformance.Worker, conformance.Pool} {
+					name = strings.TrimPrefix(name, string(part)+"/")
+				}
 				h.Known[name] = "as --known says"
 			}
 			var results []conformance.Result
@@ -77,6 +84,12 @@ func conformanceCommand() *cobra.Command {
 			var nothing *conformance.NothingError
 			switch {
 			case errors.As(err, &nothing):
+				if format != "text" { // whoever reads the report finds why it has nothing else
+					hello := conformance.Clauses()[0]
+					if err := r.end(strings.Join(args, " "), []conformance.Result{{Clause: hello, Outcome: conformance.Failed, Reasons: nothing.Reasons}}); err != nil {
+						return err
+					}
+				}
 				return started{fmt.Errorf("%w: %w", errNoWorker, err)}
 			case errors.Is(err, context.Canceled):
 				return started{err}
@@ -87,7 +100,7 @@ func conformanceCommand() *cobra.Command {
 				return err
 			}
 			if failed > 0 {
-				return started{fmt.Errorf("%d %w", failed, errClauses)}
+				return started{fmt.Errorf("%w: %d of %d", errClauses, failed, len(results))}
 			}
 			return nil
 		},
@@ -96,6 +109,8 @@ func conformanceCommand() *cobra.Command {
 	cmd.Flags().StringVar(&format, "format", "text", "report as text, json or junit")
 	cmd.Flags().StringSliceVar(&parts, "parts", []string{string(conformance.Worker)}, "tables to check: worker, adapter, pool")
 	cmd.Flags().StringSliceVar(&known, "known", nil, "clauses that are known to fail; they still run, and have to")
+	cmd.Flags().IntVar(&maxFrame, "max-frame", 0, "largest frame in bytes to try (default what both sides allow, 8 MiB at most)")
+	cmd.Flags().IntVar(&maxConcurrency, "max-concurrency", 0, "most calls to make at once (default what the worker announces)")
 	cmd.Flags().DurationVar(&limit, "time-limit", 30*time.Second, "time limit of each clause")
 	cmd.Flags().BoolVar(&reports, "reports", false, "the worker writes the report of the launch contract, as one that serves gRPC has to")
 	return cmd

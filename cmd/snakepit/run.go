@@ -38,7 +38,7 @@ const (
 
 const about = `Snakepit starts one worker and calls one of its commands.
 
-WORKER is a Python file (.py) or another executable that speaks Snakepit's protocol. Arguments KEY=VALUE are keyword arguments; a value is JSON,
+WORKER is a Python file (.py) or another executable that speaks Snakepit's protocol, by --adapters jsonstdio if only on standard input and output. Arguments KEY=VALUE are keyword arguments; a value is JSON,
 or else text: n=5 is a number, n='"5"' and name=Ann are text. One argument without a key is the argument as JSON: an object becomes
 keyword arguments, anything else one positional argument.
 

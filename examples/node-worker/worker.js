@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 // A worker in plain JavaScript: docs/protocol.md over jsonstdio, with nothing but Node 18 or later.
 // COMMANDS at the end are what another program replaces; the rest can be copied as it is.
 "use strict";

@@ -853,7 +853,7 @@ class _TooLarge(_Refused):
 
 
 def _too_large(what: str, size: int, limit: int) -> str:
-    return f"a frame with {what} has {size} bytes, and the limit is {limit}; raise Options.MaxFrame, or send it as a stream"
+    return f"a frame with {what} has {size} bytes, and the limit is {limit}; raise Options.MaxFrame, or send it in smaller items"
 
 
 def _kind(frame: Frame) -> str:
