@@ -155,37 +155,21 @@ var poolClauses = []clause{
 	}),
 	rule("queue/saturated", "When the queue is full a caller gets ErrSaturated at once, and its call did not run.", func(t *trial) {
 		p := t.open(core.Options{Queue: -1, Concurrency: 1})
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		waited := make(chan struct{})
-		go func() {
-			defer close(waited)
-			_, _ = core.Execute[any](ctx, p, "conformance.wait", nil) // cancelled below
-		}()
-		t.until("the only slot is taken", func() bool { return p.Stats().Running == 1 })
+		free := t.occupy(p)
 		_, err := core.Execute[any](t.Context(), p, "conformance.echo", args{"value": 1})
 		if !errors.Is(err, core.ErrSaturated) || core.MayHaveRun(err) {
 			t.Errorf("the error is %v", err)
 		}
-		cancel()
-		<-waited
+		free()
 	}),
 	rule("queue/deadline", "Waiting counts: a caller whose time is up in the queue gets context.DeadlineExceeded, and its call does not run.", func(t *trial) {
 		p := t.open(core.Options{Concurrency: 1})
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		waited := make(chan struct{})
-		go func() {
-			defer close(waited)
-			_, _ = core.Execute[any](ctx, p, "conformance.wait", nil) // cancelled below
-		}()
-		t.until("the only slot is taken", func() bool { return p.Stats().Running == 1 })
+		free := t.occupy(p)
 		_, err := core.Execute[any](t.Context(), p, "conformance.echo", nil, core.Timeout(50*time.Millisecond))
 		if !errors.Is(err, context.DeadlineExceeded) || core.MayHaveRun(err) {
 			t.Errorf("the error is %v", err)
 		}
-		cancel()
-		<-waited
+		free()
 	}),
 	rule("loss/once", "When a worker ends, each call that was with it gets ErrWorkerLost once, at once, with an obituary, and may have run.", func(t *trial) {
 		p := t.open(core.Options{CallTimeout: -1})
@@ -440,13 +424,7 @@ var poolClauses = []clause{
 	}),
 	rule("stats/health", "Worker.Health asks the worker, also while it is busy.", func(t *trial) {
 		p := t.open(core.Options{})
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		waited := make(chan struct{})
-		go func() {
-			defer close(waited)
-			_, _ = core.Execute[any](ctx, p, "conformance.wait", nil) // cancelled below
-		}()
+		free := t.occupy(p)
 		t.until("Health shows the call", func() bool {
 			h, err := p.Workers()[0].Health(t.Context())
 			if err != nil {
@@ -454,8 +432,7 @@ var poolClauses = []clause{
 			}
 			return len(h.Running) == 1 && h.Running[0].Name == "conformance.wait"
 		})
-		cancel()
-		<-waited
+		free()
 	}),
 	rule("log/arrives", "A worker's log records reach the pool's logger, with level, logger, message and fields.", func(t *trial) {
 		logged := &sink{}
@@ -509,6 +486,22 @@ func (t *trial) openWith(a core.Adapter, o core.Options) *core.Pool {
 func (t *trial) poolEcho(p *core.Pool) {
 	if got, err := core.Execute[string](t.Context(), p, "conformance.echo", args{"value": "still there"}); got != "still there" || err != nil {
 		t.Fatalf("an echo is %q, %v", got, err)
+	}
+}
+
+// occupy makes a call that goes on until it is set free, which waits for its end.
+func (t *trial) occupy(p *core.Pool) (free func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = core.Execute[any](ctx, p, "conformance.wait", nil) // it is cancelled
+	}()
+	t.until("a slot is taken", func() bool { return p.Stats().Running == 1 })
+	return func() {
+		cancel()
+		<-ended
 	}
 }
 
