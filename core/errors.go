@@ -171,7 +171,7 @@ func (o *Obituary) Error() string {
 	}
 	fmt.Fprintf(&b, " after %s", o.Age.Round(time.Millisecond))
 	if len(o.Doing) > 0 {
-		fmt.Fprintf(&b, " while running %s", strings.Join(o.Doing, ", "))
+		fmt.Fprintf(&b, " while running %s", strings.Join(counted(o.Doing), ", "))
 	}
 	if o.Cause != nil {
 		fmt.Fprintf(&b, ": %v", o.Cause)
@@ -180,6 +180,23 @@ func (o *Obituary) Error() string {
 		fmt.Fprintf(&b, "; its last output: %s", strings.Join(o.Stderr[max(0, n-3):], " | "))
 	}
 	return b.String()
+}
+
+// counted returns each of the names once, with how often it is there, in the order in which they come first.
+func counted(names []string) []string {
+	times := map[string]int{}
+	var each []string
+	for _, name := range names {
+		if times[name]++; times[name] == 1 {
+			each = append(each, name)
+		}
+	}
+	for i, name := range each {
+		if n := times[name]; n > 1 {
+			each[i] = fmt.Sprintf("%s (%d calls)", name, n)
+		}
+	}
+	return each
 }
 
 // Unwrap makes the obituary ErrWorkerLost, and what its Cause is, under errors.Is.
