@@ -693,7 +693,8 @@ def test_what_can_not_be_encoded(each_mode):
     assert error["type"] == "TooLarge"
     # Two bytes are the codec's quotes, 256 the allowance for everything but the body.
     assert error["message"] == (
-        f"a frame with the result has {(1 << 20) + 258} bytes, and the limit is {1 << 20}; raise Options.MaxFrame, or send it in smaller items"
+        f"a frame with the result has {(1 << 20) + 258} bytes, and the limit is {1 << 20}; "
+        "raise Options.MaxFrame, or send it in smaller items"
     )
 
 
