@@ -337,7 +337,11 @@ func (h *host) start(a *attempt, s Spec) (p *Process, control *os.File, err erro
 		}
 		p.lifeline, p.armed = w, r
 		ours = append(ours, w, r)
-		inherit("SNAKEPIT_LIFELINE_FD", r)
+		read := reopen(r)
+		if read != r {
+			theirs = append(theirs, read)
+		}
+		inherit("SNAKEPIT_LIFELINE_FD", read)
 	}
 	if err != nil {
 		return nil, nil, err

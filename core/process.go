@@ -23,7 +23,7 @@ type Process struct {
 	out      *output
 	capture  *os.File // the reading end of what it prints
 	lifeline *os.File // the worker's group is killed when this, the writing end, closes; nil where descriptors are not inherited
-	armed    *os.File // its reading end. Were it only the worker's, Pdeathsig could end that first, and the group would live on
+	armed    *os.File // its reading end. Were it the worker's, Pdeathsig could end that first, and the group would live on
 	oom      *oomCounter
 	oomBase  uint64 // the counter when it was started
 

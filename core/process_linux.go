@@ -3,6 +3,7 @@ package core
 import (
 	"errors"
 	"os"
+	"strconv"
 	"syscall"
 	"unsafe"
 )
@@ -13,9 +14,9 @@ func sysProcAttr() *syscall.SysProcAttr {
 }
 
 // armLifeline makes the kernel kill the process group when the pipe's writing end closes, which is when this program has ended, however it
-// ended. The settings belong to the open file, which the child inherits and this program keeps: it must not be gone before the writing
-// end is. A process that ends closes both, the one with the higher descriptor first, which of a pipe is the writing end. Unlike Pdeathsig
-// this reaches grandchildren.
+// ended. The settings belong to the open file r, which must not be gone before the writing end is. This program alone should hold it
+// therefore: a process that ends lets go of its files from the highest descriptor down, and of a pipe that is the writing end. Unlike
+// Pdeathsig this reaches grandchildren.
 func armLifeline(r *os.File, pgid int) error {
 	raw, err := r.SyscallConn()
 	if err != nil {
@@ -36,6 +37,19 @@ func armLifeline(r *os.File, pgid int) error {
 		err = errno
 	}
 	return err
+}
+
+// reopen returns a second open file of a pipe's reading end, for the worker. Without one, should there be no /proc, the worker shares r; and
+// if Pdeathsig ends it in the very moment between this program's letting go of r and of the writing end, its group lives on.
+func reopen(r *os.File) *os.File {
+	path := ""
+	if raw, err := r.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { path = "/proc/self/fd/" + strconv.Itoa(int(fd)) }) // an error: there is no path then
+	}
+	if again, err := os.Open(path); err == nil {
+		return again
+	}
+	return r
 }
 
 // waitExit returns when the process has exited, and nil, because it leaves it to be reaped: until then neither its id nor its group's can
