@@ -32,7 +32,10 @@ RACE = $(shell cc=$$($(GO) env CC) && command -v "$${cc%% *}" >/dev/null && echo
 install-grpc: $(VENV)/.grpc ## Install the Python package with gRPC and MessagePack into .venv
 	@echo "ready; to use it: . $(VENV)/bin/activate"
 
-dev-setup: $(VENV)/.dev $(VENV)/.grpc $(TOOLS)/golangci-lint-$(golangci) ## Install all that development needs, into .venv and .tools
+install-examples: $(VENV)/.grpc $(VENV)/.examples ## The same, and what the examples import
+	@echo "ready; to use it: . $(VENV)/bin/activate"
+
+dev-setup: $(VENV)/.dev $(VENV)/.grpc $(VENV)/.examples $(TOOLS)/golangci-lint-$(golangci) ## Install all that development needs, into .venv and .tools
 	@echo "ready; to use it: . $(VENV)/bin/activate"
 
 ##@ Generated code
@@ -42,11 +45,14 @@ proto-python: python-venv-there ## Regenerate the Python code of snakepit.proto
 proto-go: python-venv-there go-there ## Regenerate the Go code of snakepit.proto
 	proto/generate.sh go $(PYTHON) "$(CURDIR)/$(TOOLS)/proto"
 
-requirements: $(VENV)/.dev ## Pin the newest Python packages in python/requirements-dev.txt
+requirements: $(VENV)/.dev ## Pin the newest Python packages in python/requirements-dev.txt and examples/requirements.txt
 	$(PIP) uv
 	cd python && { echo "# Pinned from requirements-dev.in by make requirements, for Python 3.8 and later."; \
 		"$(BIN)/uv" pip compile --quiet --upgrade --universal --python-version 3.8 --no-annotate --no-header requirements-dev.in; } \
 		> requirements-dev.new && mv requirements-dev.new requirements-dev.txt
+	cd examples && { echo "# Pinned from requirements.in by make requirements, for Python 3.10 and later."; \
+		"$(BIN)/uv" pip compile --quiet --upgrade --universal --python-version 3.10 --no-annotate --no-header \
+		--constraint ../python/requirements-dev.txt requirements.in; } > requirements.new && mv requirements.new requirements.txt
 
 ##@ Use
 # A relative CSV may be meant from where make was called, as with make -C.
@@ -63,14 +69,14 @@ bench: go-there $(VENV)/.dev ## Measure this library beside its floors and peers
 ##@ Checks
 test: lint test-go test-python ## Run the linters, every Go test with the race detector and every Python test
 
-test-go: go-there $(VENV)/.dev ## Run every Go test
+test-go: go-there $(VENV)/.dev $(VENV)/.examples ## Run every Go test
 	@[ -n "$(RACE)" ] || echo "NOTE: no C compiler, so the tests run without the race detector; install gcc or clang" >&2
 	@for dir in $(MODULES); do \
 		echo "== go test $(RACE) in $$dir"; \
 		(cd $$dir && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) test $(RACE) ./...) || exit 1; \
 	done
 
-test-python: $(VENV)/.dev ## Run every Python test, on each supported Python of this machine
+test-python: $(VENV)/.dev $(VENV)/.examples ## Run every Python test, on each supported Python of this machine
 	@echo "== pytest on the Python of .venv"
 	cd python && "$(BIN)/python" -m pytest tests ../examples/large-dataset
 	@echo "== the generated code beside many versions of protobuf and grpcio"
@@ -125,7 +131,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: install-grpc dev-setup proto-python proto-go requirements demo bench test test-go test-python lint conformance fuzz fuzz-go fuzz-python clean help \
+.PHONY: install-grpc install-examples dev-setup proto-python proto-go requirements demo bench test test-go test-python lint conformance fuzz fuzz-go fuzz-python clean help \
 	go-there python-venv-there
 
 # A file for each stage of the virtual environment, made when the stage is complete.
@@ -141,6 +147,12 @@ $(VENV)/.demo: $(VENV)/.made python/requirements-dev.txt
 # The compatible mode adds a path; the other one starts every Python with imports, which stray files in PYTHONPATH can break.
 $(VENV)/.grpc: $(VENV)/.made python/requirements-dev.txt python/pyproject.toml
 	@$(PIP) --config-settings editable_mode=compat --editable 'python[all]' || $(OFFLINE)
+	@touch $@
+
+$(VENV)/.examples: $(VENV)/.made python/requirements-dev.txt examples/requirements.txt
+	@"$(BIN)/python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(VENV) has an older Python, but the examples \
+	need 3.10 or later: rm -rf $(VENV), then make PYTHON=python3.12 (or another) with the same target" >&2; exit 1; }
+	@$(PIP) --requirement examples/requirements.txt || $(OFFLINE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made python/requirements-dev.txt

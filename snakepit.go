@@ -61,13 +61,9 @@ const Default = "grpc,msgpack,jsonstdio"
 // that works there, and Stats and the log say which, and why not an earlier one. It returns when one worker is ready; ctx bounds only
 // that wait. A nil opts means the defaults. The caller owns the pool and must Close it.
 func Open(ctx context.Context, program Program, opts *Options) (*Pool, error) {
-	names := os.Getenv("SNAKEPIT_ADAPTERS")
-	if names == "" {
-		names = Default
-	}
-	adapter, err := Adapters(names)
+	adapter, err := Adapters("auto")
 	if err != nil {
-		return nil, fmt.Errorf("the environment's SNAKEPIT_ADAPTERS: %w", err)
+		return nil, err
 	}
 	return OpenWith(ctx, adapter, program, opts)
 }
@@ -84,10 +80,24 @@ func OpenWith(ctx context.Context, adapter core.Adapter, program Program, opts *
 	return core.Open(ctx, adapter, cmd, opts)
 }
 
-// Adapters makes a chain of a list of names such as "grpc,jsonstdio", the preferred one first. An unknown name is an error that lists
-// the known ones.
+// Adapters makes a chain of a list of names such as "grpc,jsonstdio", the preferred one first. "auto" is the list that
+// SNAKEPIT_ADAPTERS has, or else Default. An unknown name is an error that lists the known ones.
 func Adapters(names string) (core.Adapter, error) {
-	return fallback.Parse(names, grpc.Adapter{}, msgpack.Adapter{}, jsonstdio.Adapter{})
+	parse := func(names string) (core.Adapter, error) {
+		return fallback.Parse(names, grpc.Adapter{}, msgpack.Adapter{}, jsonstdio.Adapter{})
+	}
+	if names != "auto" {
+		return parse(names)
+	}
+	names = os.Getenv("SNAKEPIT_ADAPTERS")
+	if names == "" {
+		return parse(Default)
+	}
+	adapter, err := parse(names)
+	if err != nil {
+		return nil, fmt.Errorf("the environment's SNAKEPIT_ADAPTERS: %w", err)
+	}
+	return adapter, nil
 }
 
 // Execute calls a command and returns its result; see core.Execute.

@@ -41,7 +41,7 @@ Example: large-dataset -csv sales.csv -adapter msgpack,jsonstdio -operations cle
 // demo is what the flags say.
 type demo struct {
 	job
-	adapters string // for snakepit.Adapters; "" is snakepit.Open's choice
+	adapters string // for snakepit.Adapters
 	workers  int
 	once     bool
 	console  *console
@@ -83,9 +83,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if d.workers < 1 {
 		return misuse("-workers is %d, but it must be at least 1", d.workers)
 	}
-	if d.adapters == "auto" {
-		d.adapters = ""
-	} else if _, err := snakepit.Adapters(d.adapters); err != nil {
+	if _, err := snakepit.Adapters(d.adapters); err != nil {
 		return misuse("-adapter: %v", err)
 	}
 	if d.ChunkSize < 1 {
@@ -140,7 +138,7 @@ func (d demo) run(ctx context.Context) error {
 		{name: "gRPC made unavailable", bare: true},
 		{name: "a worker killed midway", kill: true},
 	}
-	if d.adapters != "" {
+	if d.adapters != "auto" {
 		variants[0].name = d.adapters
 	}
 	if d.once {
@@ -307,9 +305,6 @@ func (d demo) open(ctx context.Context, program python.Program, names string, si
 	options := &snakepit.Options{
 		Size: size, CallTimeout: -1, StreamTimeout: -1, Queue: rangesPerWorker * size,
 		Logger: hclog.New(&hclog.LoggerOptions{Output: d.console, Level: level}),
-	}
-	if names == "" {
-		return snakepit.Open(ctx, program, options)
 	}
 	adapter, err := snakepit.Adapters(names)
 	if err != nil {
