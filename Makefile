@@ -78,7 +78,11 @@ test-go: go-there $(VENV)/.dev $(VENV)/.examples ## Run every Go test
 
 test-python: $(VENV)/.dev $(VENV)/.examples ## Run every Python test, on each supported Python of this machine
 	@echo "== pytest on the Python of .venv"
-	cd python && "$(BIN)/python" -m pytest tests ../examples/large-dataset
+	cd python && "$(BIN)/python" -m pytest tests
+	@for tests in $$(ls -d examples/*/test_*.py | xargs -n 1 dirname | uniq); do \
+		echo "== pytest in $$tests"; \
+		(cd python && "$(BIN)/python" -m pytest "../$$tests") || exit 1; \
+	done
 	@echo "== the generated code beside many versions of protobuf and grpcio"
 	cd python && "$(BIN)/python" -m pytest -m matrix
 	@echo "== pytest on the other Pythons"

@@ -37,7 +37,7 @@ python:                   core
 
 .:                        core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python github.com/hashicorp/go-hclog
 cmd/snakepit:             . conformance core codec/json github.com/hashicorp/go-hclog github.com/spf13/cobra
-examples/*:               . core python github.com/hashicorp/go-hclog golang.org/x/text
+examples/*:               . core python github.com/hashicorp/go-hclog github.com/vbauerster/mpb/v8 golang.org/x/text
 `
 
 func TestImports(t *testing.T) {
