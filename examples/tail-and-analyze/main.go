@@ -115,6 +115,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if a.ContextLines < 0 || a.ContextLines > 100 {
 		return misuse("-context-lines is %d, but it must be from 0 to 100", a.ContextLines)
 	}
+	if a.Once && a.Wait {
+		return misuse("-once reads what is there, and -wait waits for what is not: say one of them")
+	}
 	paths := flags.Args()
 	for i, path := range paths {
 		if slices.ContainsFunc(paths[:i], func(p string) bool { return filepath.Clean(p) == filepath.Clean(path) }) {

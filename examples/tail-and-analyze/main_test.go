@@ -315,6 +315,7 @@ func TestBadInput(t *testing.T) {
 		{[]string{"-adapter", "nonsense", there}, 2, "tail-and-analyze: -adapter: "},
 		{[]string{there, dir + "//app.log"}, 2, "tail-and-analyze: " + dir + "//app.log is named twice; see tail-and-analyze -h\n"},
 		{[]string{}, 2, "tail-and-analyze: no file is named; name a log file, or say -demo; see tail-and-analyze -h\n"},
+		{[]string{"-once", "-wait", there}, 2, "tail-and-analyze: -once reads what is there, and -wait waits for what is not: say one of them; see tail-and-analyze -h\n"},
 		{[]string{"-demo", "-once"}, 2, "tail-and-analyze: -demo has a log of its own, and what to look for; "},
 		{[]string{"-demo", there}, 2, "tail-and-analyze: -demo has a log of its own, and what to look for; "},
 		{[]string{"-nonsense"}, 2, "flag provided but not defined: -nonsense\n"},

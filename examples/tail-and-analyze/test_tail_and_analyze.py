@@ -375,6 +375,22 @@ def test_the_command(tmp_path: Path) -> None:
         assert (stream.result["lines"], stream.result["patterns"]) == (1, {"c": 1})
 
 
+def test_what_was_written_before_the_end_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "app.log"
+    path.write_bytes(b"")
+    asked = iter(range(9))
+
+    def stopping() -> bool:
+        if next(asked) < 3:
+            return False
+        append(path, b"ERROR at last\n")
+        return True
+
+    with testing.load(HERE / "worker.py", functions={"stopping": stopping}) as worker:
+        stream = worker.stream("tail_and_analyze", log_path=str(path), patterns=["ERROR"])
+        assert [chunk.get("log_line") for chunk in stream] == [None, "ERROR at last"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
