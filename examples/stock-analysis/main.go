@@ -104,7 +104,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	overbought := flags.Float64("rsi-overbought", 70, "an RSI above this is a signal to sell")
 	spike := flags.Float64("volume-spike", 2, "a volume of so many `times` the mean of the 20 days before is an alert")
 	flags.Float64Var(&a.Speed, "speed", 100, "how many `days` pass in a second; 0 is as many as there can")
-	flags.Func("csv", "prices from a CSV file with the columns Date, Close and Volume, as `SYMBOL=FILE`; may be given several times", func(s string) error {
+	csv := "prices from a CSV file with the columns Date, Close and Volume, as `SYMBOL=FILE`; may be given several times"
+	flags.Func("csv", csv, func(s string) error {
 		symbol, path, ok := strings.Cut(s, "=")
 		if !ok || symbol == "" || path == "" {
 			return errors.New("it must be like ACME=acme.csv")

@@ -156,7 +156,7 @@ func TestBadInput(t *testing.T) {
 		{[]string{"-symbols", "GOOG,,MSFT"}, 2, "stock-analysis: -symbols has \"GOOG,,MSFT\", with nothing between two commas; see stock-analysis -h\n"},
 		{[]string{"-symbols", "GOOG,goog"}, 2, "stock-analysis: -symbols has GOOG twice; see stock-analysis -h\n"},
 		{[]string{"-indicators", "EMA"}, 2, "stock-analysis: -indicators has \"EMA\"; there are RSI,MACD,SMA_20,SMA_50; see stock-analysis -h\n"},
-		{[]string{"-rsi-oversold", "80"}, 2, "stock-analysis: -rsi-oversold is 80 and -rsi-overbought 70, but they must be from 0 to 100, the first the lower one;"},
+		{[]string{"-rsi-oversold", "80"}, 2, "stock-analysis: -rsi-oversold is 80 and -rsi-overbought 70, but they must be from 0 to"},
 		{[]string{"-rsi-overbought", "NaN"}, 2, "stock-analysis: -rsi-oversold is 30 and -rsi-overbought NaN, but"},
 		{[]string{"-volume-spike", "-2"}, 2, "stock-analysis: -volume-spike is -2, but it must be above 0; see stock-analysis -h\n"},
 		{[]string{"-speed", "-1"}, 2, "stock-analysis: -speed is -1, but it must be a number of days, or 0; see stock-analysis -h\n"},
