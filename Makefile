@@ -73,7 +73,7 @@ test-go: go-there $(VENV)/.dev $(VENV)/.examples ## Run every Go test
 	@[ -n "$(RACE)" ] || echo "NOTE: no C compiler, so the tests run without the race detector; install gcc or clang" >&2
 	@for dir in $(MODULES); do \
 		echo "== go test $(RACE) in $$dir"; \
-		(cd $$dir && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) test $(RACE) ./...) || exit 1; \
+		(cd $$dir && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) test $(RACE) -timeout 30m ./...) || exit 1; \
 	done
 
 test-python: $(VENV)/.dev $(VENV)/.examples ## Run every Python test, on each supported Python of this machine

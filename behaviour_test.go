@@ -425,7 +425,7 @@ var behaviours = []struct {
 		says(f.T, err, "a frame with the result has", "and the limit is 1048576; raise Options.MaxFrame, or send it in smaller items")
 		call[any](f, "echo", args{"value": 1})
 	}},
-	{name: "a frame over the default limit", opts: snakepit.Options{MaxFrame: 128 << 20}, check: func(f *fixture) {
+	{name: "a frame over the default limit", opts: snakepit.Options{MaxFrame: 128 << 20, CallTimeout: -1}, check: func(f *fixture) {
 		big := bytes.Repeat([]byte{1, 2, 3}, core.DefaultMaxFrame/3+1)
 		if got := call[[]byte](f, "echo", args{"value": big}); !bytes.Equal(got, big) {
 			f.Errorf("%d bytes came back as %d, or changed", len(big), len(got))
