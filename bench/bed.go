@@ -11,9 +11,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/snakepit-go/snakepit"
-	"github.com/snakepit-go/snakepit/adapters/grpc"
-	"github.com/snakepit-go/snakepit/adapters/jsonstdio"
-	"github.com/snakepit-go/snakepit/adapters/msgpack"
 	"github.com/snakepit-go/snakepit/core"
 )
 
@@ -31,6 +28,7 @@ type bed struct {
 	pools  map[string]*core.Pool
 	loops  map[string]func() error
 	plain  *plainGRPC
+	ways   map[string]way
 	closes []func() error
 }
 
@@ -39,7 +37,7 @@ func newBed() (*bed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bed{python: cmd.Path, pools: map[string]*core.Pool{}, loops: map[string]func() error{}}, nil
+	return &bed{python: cmd.Path, pools: map[string]*core.Pool{}, loops: map[string]func() error{}, ways: map[string]way{}}, nil
 }
 
 func (b *bed) close() error {
@@ -65,21 +63,20 @@ func (b *bed) pool(adapter string) (*core.Pool, error) {
 }
 
 func openPool(adapter string) (*core.Pool, error) {
-	var a core.Adapter
-	switch adapter {
-	case "grpc":
-		a = grpc.Adapter{}
-	case "msgpack":
-		a = msgpack.Adapter{}
-	case "jsonstdio":
-		a = jsonstdio.Adapter{}
-	default:
-		return nil, fmt.Errorf("no adapter is called %q", adapter)
+	log := hclog.New(&hclog.LoggerOptions{Name: "bench", Level: hclog.Warn, Output: os.Stderr})
+	return openProgram(adapter, program, core.Options{Logger: log})
+}
+
+// openProgram opens a pool of one worker, without a time limit for streams.
+func openProgram(adapter string, program snakepit.Program, o core.Options) (*core.Pool, error) {
+	a, err := snakepit.Adapters(adapter)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	log := hclog.New(&hclog.LoggerOptions{Name: "bench", Level: hclog.Warn, Output: os.Stderr})
-	return snakepit.OpenWith(ctx, a, program, &core.Options{Size: 1, StreamTimeout: -1, Logger: log})
+	o.Size, o.StreamTimeout = 1, -1
+	return snakepit.OpenWith(ctx, a, program, &o)
 }
 
 // loop returns the call of one of the bare loops.
@@ -118,4 +115,17 @@ func (b *bed) plainGRPC() (*plainGRPC, error) {
 	b.plain = p
 	b.closes = append(b.closes, p.close)
 	return p, nil
+}
+
+func (b *bed) way(name string) (way, error) {
+	if w := b.ways[name]; w != nil {
+		return w, nil
+	}
+	w, err := openWay(b.python, name)
+	if err != nil {
+		return nil, err
+	}
+	b.ways[name] = w
+	b.closes = append(b.closes, w.close)
+	return w, nil
 }

@@ -24,7 +24,7 @@ import (
 func main() {
 	run := runBench
 	if job := os.Getenv(childVariable); job != "" {
-		run = func([]string, io.Writer) error { return memoryChild(job) }
+		run = func([]string, io.Writer) error { return runChild(job) }
 	}
 	if err := run(os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -37,8 +37,9 @@ type report struct {
 	Machine  string            `json:"machine"`
 	Versions map[string]string `json:"versions"`
 	Rounds   int               `json:"rounds"`
-	Rows     []rowReport       `json:"rows"`
-	Memory   []growth          `json:"memory"`
+	Rows     []rowReport       `json:"rows,omitempty"`
+	Memory   []growth          `json:"memory,omitempty"`
+	Tables   []table           `json:"tables,omitempty"`
 }
 
 type rowReport struct {
@@ -59,15 +60,28 @@ type figure struct {
 	Met     bool    `json:"met"` // says nothing where there is no target
 }
 
+const usage = `Measures this library beside what one would write by hand, in one run, in turns. For example
+
+    go run . -rows unary -rounds 3
+    go run . -table streaming,peers -update
+
+`
+
 func runBench(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.Usage = func() {
+		fmt.Fprint(flags.Output(), usage)
+		flags.PrintDefaults()
+	}
 	rounds := flags.Int("rounds", 5, "measure every row so many `times`")
 	isQuick := flags.Bool("quick", false, "measure little: shows that the bench works, not how fast anything is")
 	pattern := flags.String("rows", "", "measure only rows whose name matches the `regexp`")
+	list := flags.String("table", "", "measure no rows, but the `tables` of README.md, in Markdown: streaming, peers or streaming,peers")
+	isUpdate := flags.Bool("update", false, "write the tables of -table into README.md too")
 	asJSON := flags.Bool("json", false, "print JSON")
-	size := flags.Int64("memory", 256, "stream so many `MiB` for the memory row")
+	size := flags.Int64("memory", 256, "stream so many `MiB` where memory is measured")
 	profile := flags.String("cpuprofile", "", "write a profile of the Go side to a `file`")
-	isFull := flags.Bool("full", false, "stream 1 GiB for the memory row")
+	isFull := flags.Bool("full", false, "stream 1 GiB where memory is measured")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -78,10 +92,19 @@ func runBench(args []string, out io.Writer) error {
 	if *isFull {
 		*size = 1024
 	}
+	names, nameErr := tableNames(*list)
 	wanted, err := regexp.Compile(*pattern)
 	switch {
 	case err != nil:
 		return fmt.Errorf("-rows: %w", err)
+	case nameErr != nil:
+		return nameErr
+	case *pattern != "" && *list != "":
+		return errors.New("-rows and -table are two things to measure: choose one")
+	case *isUpdate && *list == "":
+		return errors.New("-update writes what -table measures: say -table streaming,peers -update")
+	case *isUpdate && *isQuick:
+		return errors.New("-quick measures too little to be written into README.md: leave it or -update out")
 	case *rounds < 1:
 		return fmt.Errorf("-rounds is %d; the least is 1", *rounds)
 	case *size < 1:
@@ -100,18 +123,44 @@ func runBench(args []string, out io.Writer) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
+	var text []byte
+	if *isUpdate {
+		if text, err = placed(names); err != nil {
+			return err
+		}
+	}
 	b, err := newBed()
 	if err != nil {
 		return err
 	}
-	r, err := measure(b, wanted, n, *rounds, *size<<20)
+	var r *report
+	if len(names) > 0 {
+		r, err = measureTables(b, names, n, *rounds, *size<<20)
+	} else {
+		r, err = measure(b, wanted, n, *rounds, *size<<20)
+	}
 	if err = errors.Join(err, b.close()); err != nil {
 		return err
+	}
+	if *isUpdate {
+		if text, err = update(text, r.line(), r.Tables); err != nil {
+			return err
+		}
+		if err := os.WriteFile(readme, text, 0o644); err != nil {
+			return err
+		}
 	}
 	if *asJSON {
 		e := json.NewEncoder(out)
 		e.SetIndent("", "  ")
 		return e.Encode(r)
+	}
+	if len(names) > 0 {
+		fmt.Fprintln(out, r.line())
+		for _, t := range r.Tables {
+			fmt.Fprint(out, "\n", t.markdown())
+		}
+		return nil
 	}
 	return r.print(out)
 }
@@ -146,8 +195,8 @@ func measure(b *bed, wanted *regexp.Regexp, n scale, rounds int, bytes int64) (*
 	return r, nil
 }
 
-// measure measures every subject once in each round.
-func (r row) measure(b *bed, n scale, rounds int) ([]figure, error) {
+// rounds measures every subject once in each round.
+func (r row) rounds(b *bed, n scale, rounds int) (map[string][]float64, error) {
 	values := map[string][]float64{}
 	for range rounds {
 		for _, s := range r.subjects {
@@ -158,16 +207,20 @@ func (r row) measure(b *bed, n scale, rounds int) ([]figure, error) {
 			values[s.name] = append(values[s.name], v)
 		}
 	}
+	return values, nil
+}
+
+func (r row) measure(b *bed, n scale, rounds int) ([]figure, error) {
+	values, err := r.rounds(b, n, rounds)
+	if err != nil {
+		return nil, err
+	}
 	var figures []figure
 	for _, s := range r.subjects {
 		mine := values[s.name]
 		f := figure{Subject: s.name, Median: median(mine), Least: slices.Min(mine), Most: slices.Max(mine), Against: s.against}
 		if s.against != "" {
-			var ratios []float64
-			for i, theirs := range values[s.against] {
-				ratios = append(ratios, mine[i]/theirs)
-			}
-			f.Ratio = median(ratios)
+			f.Ratio = ratio(mine, values[s.against])
 			f.Target, f.Met = fmt.Sprintf("≥ %.2g", s.target), f.Ratio >= s.target
 			if s.less {
 				f.Target, f.Met = fmt.Sprintf("≤ %.2g", s.target), f.Ratio <= s.target
@@ -176,6 +229,15 @@ func (r row) measure(b *bed, n scale, rounds int) ([]figure, error) {
 		figures = append(figures, f)
 	}
 	return figures, nil
+}
+
+// ratio is the median of the rounds' ratios.
+func ratio(mine, theirs []float64) float64 {
+	ratios := make([]float64, len(mine))
+	for i := range mine {
+		ratios[i] = mine[i] / theirs[i]
+	}
+	return median(ratios)
 }
 
 func median(values []float64) float64 {
@@ -188,12 +250,7 @@ func median(values []float64) float64 {
 
 func (r *report) print(out io.Writer) error {
 	fmt.Fprintln(out, r.Machine)
-	var names []string
-	for name, version := range r.Versions {
-		names = append(names, name+" "+version)
-	}
-	slices.Sort(names)
-	fmt.Fprintln(out, strings.Join(names, ", "))
+	fmt.Fprintln(out, r.versions())
 	fmt.Fprintln(out, "Absolute figures drift from hour to hour and from machine to machine; only the ratios count.")
 	fmt.Fprintf(out, "Medians of %d rounds, in which the subjects of a row take turns.\n\n", r.Rounds)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -223,6 +280,15 @@ func (r *report) print(out io.Writer) error {
 			g.HostIdle, g.HostPeak, g.HostEnd, g.WorkerIdle, g.WorkerPeak, g.WorkerEnd, verdict(max(g.HostPeak, g.WorkerPeak) <= memoryLimit))
 	}
 	return w.Flush()
+}
+
+func (r *report) versions() string {
+	var names []string
+	for name, version := range r.Versions {
+		names = append(names, name+" "+version)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 func verdict(met bool) string {

@@ -10,7 +10,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if job := os.Getenv(childVariable); job != "" {
-		if err := memoryChild(job); err != nil {
+		if err := runChild(job); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -65,7 +65,10 @@ func TestAgainst(t *testing.T) {
 }
 
 func TestNonsense(t *testing.T) {
-	for _, args := range [][]string{{"-rounds", "0"}, {"-memory", "-1"}, {"-rows", "("}, {"extra"}, {"-quick", "-rows", "no such row"}} {
+	for _, args := range [][]string{
+		{"-rounds", "0"}, {"-memory", "-1"}, {"-rows", "("}, {"extra"}, {"-quick", "-rows", "no such row"},
+		{"-table", "nothing"}, {"-table", "peers,peers"}, {"-table", "peers", "-rows", "unary"}, {"-update"}, {"-table", "peers", "-update", "-quick"},
+	} {
 		if err := runBench(args, &bytes.Buffer{}); err == nil {
 			t.Errorf("%q: no error", args)
 		}

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime/debug"
@@ -37,73 +35,48 @@ type growth struct {
 	WorkerEnd  float64 `json:"worker_growth_at_end_mib"`
 }
 
-// childVariable tells a process of this program that it is to measure memory, and nothing else: what other rows leave behind would
-// count as idle size.
-const childVariable = "SNAKEPIT_BENCH_MEMORY"
-
 // memory measures one adapter in a process of its own.
-func memory(adapter string, bytes int64) (growth, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return growth{}, err
-	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", childVariable, adapter, bytes))
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return growth{}, fmt.Errorf("measuring the memory of %s: %w", adapter, err)
-	}
-	var g growth
-	return g, json.Unmarshal(out, &g)
+func memory(adapter string, bytes int64) (g growth, err error) {
+	err = inChild(&g, "memory", adapter, bytes)
+	return g, err
 }
 
-// memoryChild is that process; it prints a growth.
-func memoryChild(job string) error {
+func memoryJob(arg string) (any, error) {
 	var adapter string
 	var bytes int64
-	if _, err := fmt.Sscan(job, &adapter, &bytes); err != nil {
-		return fmt.Errorf("%s=%q: %w", childVariable, job, err)
+	if _, err := fmt.Sscan(arg, &adapter, &bytes); err != nil {
+		return nil, err
 	}
-	g, err := grow(adapter, bytes)
-	if err != nil {
-		return err
-	}
-	return json.NewEncoder(os.Stdout).Encode(g)
-}
-
-func grow(adapter string, bytes int64) (g growth, err error) {
 	pool, err := openPool(adapter)
 	if err != nil {
-		return g, err
+		return nil, err
 	}
 	defer pool.Close()
 	if _, err := core.Execute[any](context.Background(), pool, "echo", arguments); err != nil {
-		return g, err
+		return nil, err
 	}
-	host, worker := os.Getpid(), pool.Workers()[0].Info().PID
 	n := int(bytes / chunk)
-	g = growth{Adapter: adapter, Streamed: float64(n) * chunk / (1 << 20)}
+	var slower float64
+	g, err := grow(pool.Workers()[0].Info().PID, func() error {
+		slower, err = slowly(10, n, func(n int, each func()) error { return consume(pool, n, each) })
+		return err
+	})
+	g.Adapter, g.Streamed, g.Slower = adapter, float64(n)*chunk/(1<<20), slower
+	return g, err
+}
+
+// grow says by how much this process and a worker grow while something is done.
+func grow(worker int, do func() error) (g growth, err error) {
+	host := os.Getpid()
 	if g.HostIdle, err = settled(host); err != nil {
 		return g, err
 	}
 	if g.WorkerIdle, err = settled(worker); err != nil {
 		return g, err
 	}
-
-	// How fast the producer is is found out by a part of the stream at full speed, which counts for the peak too.
-	part := max(n/16, 1)
-	alone, err := consume(pool, part, 0)
-	if err != nil {
+	if err := do(); err != nil {
 		return g, err
 	}
-	each := alone / time.Duration(part)
-	took, err := consume(pool, n, 10*each)
-	if err != nil {
-		return g, err
-	}
-	g.Slower = float64(took) / float64(n) / float64(each)
-
 	for _, p := range []struct {
 		pid             int
 		idle, peak, end *float64
@@ -121,24 +94,41 @@ func grow(adapter string, bytes int64) (g growth, err error) {
 	return g, nil
 }
 
-// consume takes n chunks, one in each so long, and returns how long that took.
-func consume(pool *core.Pool, n int, each time.Duration) (time.Duration, error) {
-	begin, got := time.Now(), 0
-	args := map[string]any{"n": n, "size": chunk}
-	for b, err := range core.ExecuteStream[[]byte](context.Background(), pool, "produce", args) {
+// slowly streams n chunks through a consumer so many times slower than the producer, and returns how much slower it was. How fast the
+// producer is is found out by a part of the stream at full speed, which counts for the peak too.
+func slowly(times, n int, stream func(n int, each func()) error) (slower float64, err error) {
+	part := max(n/16, 1)
+	begin := time.Now()
+	if err := stream(part, func() {}); err != nil {
+		return 0, err
+	}
+	alone := time.Since(begin) / time.Duration(part)
+	begin = time.Now()
+	got := 0
+	err = stream(n, func() {
+		got++
+		time.Sleep(time.Until(begin.Add(time.Duration(got*times) * alone)))
+	})
+	return float64(time.Since(begin)) / float64(n) / float64(alone), err
+}
+
+// consume takes n chunks and does something with each.
+func consume(pool *core.Pool, n int, each func()) error {
+	got := 0
+	for b, err := range core.ExecuteStream[[]byte](context.Background(), pool, "produce", map[string]any{"n": n, "size": chunk}) {
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if len(b) != chunk {
-			return 0, fmt.Errorf("item %d has %d bytes instead of %d", got, len(b), chunk)
+			return fmt.Errorf("item %d has %d bytes instead of %d", got, len(b), chunk)
 		}
 		got++
-		time.Sleep(time.Until(begin.Add(time.Duration(got) * each)))
+		each()
 	}
 	if got != n {
-		return 0, fmt.Errorf("%d chunks instead of %d", got, n)
+		return fmt.Errorf("%d chunks instead of %d", got, n)
 	}
-	return time.Since(begin), nil
+	return nil
 }
 
 // settled returns a process's resident size, its own garbage collected if it is this one, and starts its peak anew.

@@ -32,11 +32,12 @@ type scale struct {
 	burst  int // calls of 64 callers together
 	items  int // of a stream
 	firsts int // streams whose first item is waited for
+	job    job // for the table of streaming
 }
 
 var (
-	full  = scale{calls: 3000, burst: 30000, items: 100000, firsts: 200}
-	quick = scale{calls: 300, burst: 3000, items: 5000, firsts: 20}
+	full  = scale{calls: 3000, burst: 30000, items: 100000, firsts: 200, job: job{Items: 100, Work: 0.02}}
+	quick = scale{calls: 300, burst: 3000, items: 5000, firsts: 20, job: job{Items: 10, Work: 0.02}}
 )
 
 const (

@@ -1,8 +1,9 @@
 """Our side of the bench: the handlers that the bare loops and the plain gRPC server are compared with."""
 
 import time
+from contextlib import contextmanager
 
-from snakepit_bridge import Worker
+from snakepit_bridge import ItemError, Worker
 
 worker = Worker(queue=63)  # so that 64 callers can all be with it at once
 
@@ -29,6 +30,51 @@ def produce(n, size):
     """Sends n fresh values of so many bytes."""
     for i in range(n):
         yield i.to_bytes(8, "big") + bytes(size - 8)
+
+
+@worker.command
+def job(n, work, broken=-1, note=None):
+    """Works so many seconds for each of n items and sends it at once. Returns when the work had ended."""
+    ended = 0
+    with noted(note):
+        for i in range(n):
+            time.sleep(work)
+            ended = time.time_ns()
+            yield ItemError(f"item {i} is broken") if i == broken else i
+    return ended
+
+
+@worker.command
+def job_at_once(n, work, broken=-1, note=None):
+    """The same work, and all items together when it has ended."""
+    items = []
+    with noted(note):
+        for i in range(n):
+            time.sleep(work)
+            if i == broken:
+                raise ValueError(f"item {i} is broken")
+            items.append(i)
+    return {"items": items, "ended": time.time_ns()}
+
+
+@worker.command
+def produce_at_once(n, size):
+    """The values of produce in one list."""
+    return list(produce(n, size))
+
+
+@contextmanager
+def noted(note):
+    """Makes the file, if there is to be one, when the work begins, and writes into it, however the work ends, when that was."""
+    if note is None:
+        yield
+        return
+    try:
+        open(note, "w").close()
+        yield
+    finally:
+        with open(note, "w") as file:
+            file.write(f"{time.time_ns()}\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,354 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/snakepit-go/snakepit"
+)
+
+// trial is a property that is tried on each way.
+type trial struct {
+	name string
+	try  func(*attempt) (answer, error) // an error says that it could not be tried
+}
+
+var trials = []trial{
+	{"`print()` is safe", printing},
+	{"`kill -9` of the host leaves nothing", killing},
+	{"cancel reaches Python", cancelling},
+	{"the traceback is kept", tracing},
+	{"memory stays flat", flowing},
+	{"the next call survives a crash", crashing},
+}
+
+// answer is what came of a trial.
+type answer struct {
+	yes    bool
+	figure string
+}
+
+func (a answer) String() string {
+	word := "no"
+	if a.yes {
+		word = "yes"
+	}
+	if a.figure == "" {
+		return word
+	}
+	return word + ": " + a.figure
+}
+
+// patience is how long something is waited for that may never come.
+const patience = 5 * time.Second
+
+// attempt is what a trial works with: a way that is its own, and a folder.
+type attempt struct {
+	way
+	name, python, folder string
+	bytes                int64 // to stream
+}
+
+// run tries the property on a way.
+func (t trial) run(python, name string, bytes int64) (a answer, err error) {
+	folder, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return a, err
+	}
+	defer os.RemoveAll(folder)
+	w, err := openWay(python, name)
+	if err != nil {
+		return a, err
+	}
+	if _, err = w.call(context.Background(), "echo", arguments); err == nil {
+		a, err = t.try(&attempt{w, name, python, folder, bytes})
+	}
+	if err = errors.Join(err, w.close()); err != nil {
+		err = fmt.Errorf("%s, %s: %w", t.name, name, err)
+	}
+	return a, err
+}
+
+var none = map[string]any{}
+
+// printing calls twice: what is printed may do its harm to the next call.
+func printing(t *attempt) (answer, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
+	defer cancel()
+	for range 2 {
+		result, err := t.call(ctx, "chatter", map[string]any{"lines": 5000})
+		if err != nil {
+			return answer{figure: last(err)}, nil
+		}
+		if fmt.Sprint(result) != "5000" {
+			return answer{figure: fmt.Sprintf("the result is %v", result)}, nil
+		}
+	}
+	return answer{yes: true}, nil
+}
+
+// killing kills a host between calls, and another in the middle of one.
+func killing(t *attempt) (answer, error) {
+	idle, idleErr := t.kill("idle")
+	busy, busyErr := t.kill("busy")
+	text := func(took time.Duration) string {
+		if took >= patience {
+			return fmt.Sprintf("lives on after %.0f s", patience.Seconds())
+		}
+		return "gone after " + short(took)
+	}
+	figure := fmt.Sprintf("%s; in mid-call %s", text(idle), text(busy))
+	return answer{max(idle, busy) < patience, figure}, errors.Join(idleErr, busyErr)
+}
+
+// kill starts a host, kills it, and returns how long its processes live on.
+func (t *attempt) kill(state string) (time.Duration, error) {
+	note := filepath.Join(t.folder, state)
+	mark := "SNAKEPIT_BENCH_MARK=" + note
+	host, err := child("host", t.name, state, t.python, note)
+	if err != nil {
+		return 0, err
+	}
+	host.Env = append(host.Env, mark, "TMPDIR="+t.folder)
+	if err := host.Start(); err != nil {
+		return 0, err
+	}
+	err = exists(note)
+	_ = host.Process.Kill()
+	_ = host.Wait()
+	begin := time.Now()
+	for err == nil && time.Since(begin) < patience && len(marked(mark)) > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	took := time.Since(begin)
+	for _, pid := range marked(mark) {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	return took, err
+}
+
+// hostJob is such a host.
+func hostJob(arg string) (any, error) {
+	var name, state, python, note string
+	if _, err := fmt.Sscan(arg, &name, &state, &python, &note); err != nil {
+		return nil, err
+	}
+	w, err := openWay(python, name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.call(context.Background(), "echo", arguments); err != nil {
+		return nil, err
+	}
+	if state == "busy" {
+		return w.call(context.Background(), "work", map[string]any{"seconds": 60, "note": note})
+	}
+	if err := os.WriteFile(note, nil, 0o600); err != nil {
+		return nil, err
+	}
+	time.Sleep(time.Minute)
+	return nil, errors.New("nobody killed the host")
+}
+
+// marked lists the processes that have a variable in their environment.
+func marked(variable string) (pids []int) {
+	entries, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, path := range entries {
+		env, _ := os.ReadFile(path) // what has ended has none
+		var pid int
+		if _, err := fmt.Sscanf(path, "/proc/%d/", &pid); err == nil && bytes.Contains(env, []byte(variable+"\x00")) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// cancelling cancels a call and a stream.
+func cancelling(t *attempt) (answer, error) {
+	ways := []struct {
+		name string
+		do   func(ctx context.Context, note string) error
+	}{
+		{"call", func(ctx context.Context, note string) error {
+			_, err := t.call(ctx, "work", map[string]any{"seconds": 60, "note": note})
+			return err
+		}},
+		{"stream", func(ctx context.Context, note string) error {
+			return t.stream(ctx, "ticks", map[string]any{"n": 600, "seconds": 0.1, "note": note}, func(any) {})
+		}},
+	}
+	a := answer{yes: true}
+	var figures []string
+	for _, w := range ways {
+		before, err := t.pid()
+		if err != nil {
+			return a, err
+		}
+		took, ran, err := cancelled(filepath.Join(t.folder, w.name), w.do)
+		if err != nil {
+			return a, err
+		}
+		after, err := t.pid()
+		if err != nil {
+			return a, err
+		}
+		a.yes = a.yes && ran && before == after
+		switch {
+		case before != after:
+			figures = append(figures, w.name+" killed")
+		case ran:
+			figures = append(figures, w.name+" ended after "+short(took))
+		default:
+			figures = append(figures, w.name+" runs on")
+		}
+	}
+	a.figure = strings.Join(figures, ", ")
+	return a, nil
+}
+
+func (t *attempt) pid() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
+	defer cancel()
+	pid, err := t.call(ctx, "pid", none)
+	return fmt.Sprint(pid), err
+}
+
+// cancelled does what makes the note and works on, cancels it, and says after which time the handler's finally ran, if it did.
+func cancelled(note string, do func(ctx context.Context, note string) error) (took time.Duration, ran bool, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- do(ctx, note) }()
+	if err := exists(note); err != nil {
+		return 0, false, err
+	}
+	begin := time.Now()
+	cancel()
+	if err := <-ended; err == nil {
+		return 0, false, errors.New("the call ended before it was cancelled")
+	}
+	for time.Since(begin) < patience {
+		text, err := os.ReadFile(note)
+		if err != nil {
+			return 0, false, err
+		}
+		if bytes.HasSuffix(text, []byte("\n")) {
+			var at int64
+			_, err := fmt.Sscan(string(text), &at)
+			return time.Unix(0, at).Sub(begin), true, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return 0, false, nil
+}
+
+// exists waits for a file.
+func exists(path string) error {
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		_, err := os.Stat(path)
+		if err == nil || time.Since(begin) > 4*patience {
+			return err
+		}
+	}
+}
+
+// tracing makes an exception with a cause, and looks for the places of both.
+func tracing(t *attempt) (answer, error) {
+	_, err := t.call(context.Background(), "share", map[string]any{"total": 10, "people": 0})
+	if err == nil {
+		return answer{}, errors.New("no error")
+	}
+	text, figure := err.Error(), "as text"
+	var remote *snakepit.RemoteError
+	if errors.As(err, &remote) {
+		text, figure = remote.Traceback(), "as text and as fields"
+	}
+	for _, part := range []string{"functions.py", "return divide(total, people)", "return total / people", "ZeroDivisionError", "ValueError"} {
+		if !strings.Contains(text, part) {
+			return answer{figure: last(err)}, nil
+		}
+	}
+	return answer{true, figure}, nil
+}
+
+// flowing streams through a consumer that takes three times as long as the producer.
+func flowing(t *attempt) (answer, error) {
+	var g growth
+	if err := inChild(&g, "way", t.name, t.bytes, t.python); err != nil {
+		return answer{}, err
+	}
+	flat := max(g.HostPeak, g.WorkerPeak) <= memoryLimit
+	return answer{flat, fmt.Sprintf("%+.0f MiB in Go, %+.0f in Python, of %d", g.HostPeak, g.WorkerPeak, t.bytes>>20)}, nil
+}
+
+func wayJob(arg string) (any, error) {
+	var name, python string
+	var bytes int64
+	if _, err := fmt.Sscan(arg, &name, &bytes, &python); err != nil {
+		return nil, err
+	}
+	w, err := openWay(python, name)
+	if err != nil {
+		return nil, err
+	}
+	t := attempt{way: w}
+	text, err := t.pid()
+	if err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	var pid int
+	if _, err := fmt.Sscan(text, &pid); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	g, err := grow(pid, func() error {
+		_, err := slowly(3, int(bytes/chunk), func(n int, each func()) error {
+			got := 0
+			args := map[string]any{"n": n, "size": chunk}
+			err := w.stream(context.Background(), "produce", args, func(any) { got++; each() })
+			if err == nil && got != n {
+				return fmt.Errorf("%d chunks instead of %d", got, n)
+			}
+			return err
+		})
+		return err
+	})
+	return g, errors.Join(err, w.close())
+}
+
+// crashing has the Python process killed in a call, as the kernel does when memory runs out.
+func crashing(t *attempt) (answer, error) {
+	if _, err := t.call(context.Background(), "crash", none); err == nil {
+		return answer{}, errors.New("no error")
+	}
+	begin := time.Now()
+	if _, err := t.pid(); err != nil {
+		return answer{figure: last(err)}, nil
+	}
+	return answer{true, "after " + short(time.Since(begin))}, nil
+}
+
+// last is the innermost part of an error's text.
+func last(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	parts := strings.Split(line, ": ")
+	return strings.TrimSuffix(parts[len(parts)-1], `"`)
+}
+
+// short writes a time to two figures or so.
+func short(d time.Duration) string {
+	switch ms := float64(d) / float64(time.Millisecond); {
+	case ms < 10:
+		return fmt.Sprintf("%.1f ms", ms)
+	case ms < 1000:
+		return fmt.Sprintf("%.0f ms", ms)
+	default:
+		return fmt.Sprintf("%.2f s", d.Seconds())
+	}
+}

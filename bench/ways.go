@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// This file and way_*.go call the functions of ways/functions.py in four ways: three that one writes by hand, each as an ordinary good
+// engineer would in an afternoon, and this library. Each has a file in Go and one in Python.
+
+//go:embed ways
+var wayFiles embed.FS
+
+// way calls Python functions. One goroutine uses it.
+type way interface {
+	// call returns a function's result.
+	call(ctx context.Context, function string, args map[string]any) (any, error)
+	// stream hands each item of a generator to a function.
+	stream(ctx context.Context, function string, args map[string]any, each func(any)) error
+	// close ends the Python process.
+	close() error
+}
+
+// openWay opens the way of that name: lines, http, grpc, or library/ and an adapter.
+func openWay(python, name string) (way, error) {
+	switch name {
+	case "lines":
+		folder, err := unpackWays()
+		return &lines{python: python, folder: folder}, err
+	case "http":
+		return startHTTP(python)
+	case "grpc":
+		return startGRPC(python)
+	}
+	adapter, ok := strings.CutPrefix(name, "library/")
+	if !ok {
+		return nil, fmt.Errorf("no way is called %q", name)
+	}
+	return openLibrary(adapter)
+}
+
+// unpackWays writes the Python files into a temporary folder.
+func unpackWays() (folder string, err error) {
+	files, err := fs.Sub(wayFiles, "ways")
+	if err != nil {
+		return "", err
+	}
+	if folder, err = os.MkdirTemp("", "bench"); err != nil {
+		return "", err
+	}
+	return folder, os.CopyFS(folder, files)
+}
+
+// sidecar is a Python server of our own that says on its first line where it listens.
+type sidecar struct {
+	cmd    *exec.Cmd
+	folder string
+	port   int
+}
+
+func startSidecar(python, script string) (*sidecar, error) {
+	folder, err := unpackWays()
+	if err != nil {
+		return nil, err
+	}
+	s := &sidecar{cmd: exec.Command(python, filepath.Join(folder, script)), folder: folder}
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	if _, err := fmt.Fscanln(out, &s.port); err != nil {
+		_ = s.close()
+		return nil, fmt.Errorf("%s says no port: %w", script, err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, out) }() // what is printed later
+	return s, nil
+}
+
+func (s *sidecar) close() error {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+	return os.RemoveAll(s.folder)
+}
