@@ -5,54 +5,72 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 )
 
-// childVariable tells a process of this program to do one job and nothing else. What is measured in a process of its own does not count
-// what was measured before; what is to be killed has to be one.
+// childVariable has an order for a process of this program, which does that and nothing else. What is measured in a process of its own
+// does not count what was measured before; what is to be killed has to be one.
 const childVariable = "SNAKEPIT_BENCH_CHILD"
 
-// jobs are what such a process can do. It prints what the job returns.
-var jobs = map[string]func(arg string) (any, error){
+// order is what such a process is to do, and with what.
+type order struct {
+	Job     string `json:"job"`
+	Way     string `json:"way,omitempty"`
+	Python  string `json:"python,omitempty"`
+	Adapter string `json:"adapter,omitempty"`
+	Command string `json:"command,omitempty"`
+	Bytes   int64  `json:"bytes,omitempty"`
+	Note    string `json:"note,omitempty"`
+	Busy    bool   `json:"busy,omitempty"`
+}
+
+// jobs are what it can do. It prints what the job returns.
+var jobs = map[string]func(order) (any, error){
 	"memory": memoryJob,
 	"result": resultJob,
 	"way":    wayJob,
 	"host":   hostJob,
 }
 
-// child prepares a process of this program that does a job.
-func child(job string, args ...any) (*exec.Cmd, error) {
+// child prepares the process.
+func child(o order) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
+	text, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s", childVariable, job, strings.TrimSpace(fmt.Sprintln(args...))))
+	cmd.Env = append(os.Environ(), childVariable+"="+string(text))
 	cmd.Stderr = os.Stderr
 	return cmd, nil
 }
 
-// inChild does a job in a process of its own and decodes what it prints into result.
-func inChild(result any, job string, args ...any) error {
-	cmd, err := child(job, args...)
+// inChild runs it and decodes what it prints into result.
+func inChild(result any, o order) error {
+	cmd, err := child(o)
 	if err != nil {
 		return err
 	}
 	out, err := cmd.Output()
 	if err != nil {
-		return fmt.Errorf("%s %v, in a process of its own: %w", job, args, err)
+		return fmt.Errorf("%+v, in a process of its own: %w", o, err)
 	}
 	return json.Unmarshal(out, result)
 }
 
-// runChild is what such a process runs.
+// runChild is what it runs.
 func runChild(text string) error {
-	name, arg, _ := strings.Cut(text, " ")
-	job := jobs[name]
-	if job == nil {
-		return fmt.Errorf("%s=%q: no job is called that", childVariable, text)
+	var o order
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		return fmt.Errorf("%s: %w", childVariable, err)
 	}
-	result, err := job(arg)
+	job := jobs[o.Job]
+	if job == nil {
+		return fmt.Errorf("%s has the job %q, which there is not", childVariable, o.Job)
+	}
+	result, err := job(o)
 	if err != nil {
 		return err
 	}

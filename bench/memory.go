@@ -37,17 +37,12 @@ type growth struct {
 
 // memory measures one adapter in a process of its own.
 func memory(adapter string, bytes int64) (g growth, err error) {
-	err = inChild(&g, "memory", adapter, bytes)
+	err = inChild(&g, order{Job: "memory", Adapter: adapter, Bytes: bytes})
 	return g, err
 }
 
-func memoryJob(arg string) (any, error) {
-	var adapter string
-	var bytes int64
-	if _, err := fmt.Sscan(arg, &adapter, &bytes); err != nil {
-		return nil, err
-	}
-	pool, err := openPool(adapter)
+func memoryJob(o order) (any, error) {
+	pool, err := openPool(o.Adapter)
 	if err != nil {
 		return nil, err
 	}
@@ -55,13 +50,13 @@ func memoryJob(arg string) (any, error) {
 	if _, err := core.Execute[any](context.Background(), pool, "echo", arguments); err != nil {
 		return nil, err
 	}
-	n := int(bytes / chunk)
+	n := int(o.Bytes / chunk)
 	var slower float64
 	g, err := grow(pool.Workers()[0].Info().PID, func() error {
 		slower, err = slowly(10, n, func(n int, each func()) error { return consume(pool, n, each) })
 		return err
 	})
-	g.Adapter, g.Streamed, g.Slower = adapter, float64(n)*chunk/(1<<20), slower
+	g.Adapter, g.Streamed, g.Slower = o.Adapter, float64(n)*chunk/(1<<20), slower
 	return g, err
 }
 

@@ -100,7 +100,7 @@ func streamingTable(b *bed, n scale, rounds int, bytes int64) (table, error) {
 	for _, c := range columns {
 		for _, size := range sizes {
 			var g growth
-			if err := inChild(&g, "result", c.adapter, c.mode.produce, size); err != nil {
+			if err := inChild(&g, order{Job: "result", Adapter: c.adapter, Command: c.mode.produce, Bytes: size}); err != nil {
 				return table{}, err
 			}
 			c.memory = append(c.memory, g)
@@ -198,13 +198,8 @@ func (c *column) round(b *bed, j job) error {
 }
 
 // resultJob measures the memory of one result, in one list or in a stream.
-func resultJob(arg string) (any, error) {
-	var adapter, produce string
-	var bytes int64
-	if _, err := fmt.Sscan(arg, &adapter, &produce, &bytes); err != nil {
-		return nil, err
-	}
-	pool, err := openProgram(adapter, program, core.Options{MaxFrame: 1 << 30, Logger: hclog.NewNullLogger()})
+func resultJob(o order) (any, error) {
+	pool, err := openProgram(o.Adapter, program, core.Options{MaxFrame: 1 << 30, Logger: hclog.NewNullLogger()})
 	if err != nil {
 		return nil, err
 	}
@@ -212,12 +207,12 @@ func resultJob(arg string) (any, error) {
 	if _, err := core.Execute[any](context.Background(), pool, "echo", arguments); err != nil {
 		return nil, err
 	}
-	n := int(bytes / chunk)
+	n := int(o.Bytes / chunk)
 	return grow(pool.Workers()[0].Info().PID, func() error {
-		if produce == "produce" {
+		if o.Command == "produce" {
 			return consume(pool, n, func() {})
 		}
-		values, err := core.Execute[[][]byte](context.Background(), pool, produce, map[string]any{"n": n, "size": chunk})
+		values, err := core.Execute[[][]byte](context.Background(), pool, o.Command, map[string]any{"n": n, "size": chunk})
 		if err == nil && len(values) != n {
 			err = fmt.Errorf("%d chunks instead of %d", len(values), n)
 		}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/snakepit-go/snakepit"
@@ -96,8 +95,8 @@ func printing(t *attempt) (answer, error) {
 
 // killing kills a host between calls, and another in the middle of one.
 func killing(t *attempt) (answer, error) {
-	idle, idleErr := t.kill("idle")
-	busy, busyErr := t.kill("busy")
+	idle, idleErr := t.kill(false)
+	busy, busyErr := t.kill(true)
 	text := func(took time.Duration) string {
 		if took >= patience {
 			return fmt.Sprintf("lives on after %.0f s", patience.Seconds())
@@ -109,10 +108,10 @@ func killing(t *attempt) (answer, error) {
 }
 
 // kill starts a host, kills it, and returns how long its processes live on.
-func (t *attempt) kill(state string) (time.Duration, error) {
-	note := filepath.Join(t.folder, state)
+func (t *attempt) kill(busy bool) (time.Duration, error) {
+	note := filepath.Join(t.folder, fmt.Sprint("busy-", busy))
 	mark := "SNAKEPIT_BENCH_MARK=" + note
-	host, err := child("host", t.name, state, t.python, note)
+	host, err := child(order{Job: "host", Way: t.name, Python: t.python, Note: note, Busy: busy})
 	if err != nil {
 		return 0, err
 	}
@@ -120,37 +119,37 @@ func (t *attempt) kill(state string) (time.Duration, error) {
 	if err := host.Start(); err != nil {
 		return 0, err
 	}
-	err = exists(note)
+	if err = exists(note); err == nil && len(marked(mark)) < 2 {
+		err = errors.New("there is no trace of a host and its Python in /proc, which Linux has")
+	}
 	_ = host.Process.Kill()
 	_ = host.Wait()
 	begin := time.Now()
 	for err == nil && time.Since(begin) < patience && len(marked(mark)) > 0 {
-		time.Sleep(time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 	took := time.Since(begin)
 	for _, pid := range marked(mark) {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
+		if process, err := os.FindProcess(pid); err == nil {
+			_ = process.Kill()
+		}
 	}
 	return took, err
 }
 
 // hostJob is such a host.
-func hostJob(arg string) (any, error) {
-	var name, state, python, note string
-	if _, err := fmt.Sscan(arg, &name, &state, &python, &note); err != nil {
-		return nil, err
-	}
-	w, err := openWay(python, name)
+func hostJob(o order) (any, error) {
+	w, err := openWay(o.Python, o.Way)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := w.call(context.Background(), "echo", arguments); err != nil {
 		return nil, err
 	}
-	if state == "busy" {
-		return w.call(context.Background(), "work", map[string]any{"seconds": 60, "note": note})
+	if o.Busy {
+		return w.call(context.Background(), "work", map[string]any{"seconds": 60, "note": o.Note})
 	}
-	if err := os.WriteFile(note, nil, 0o600); err != nil {
+	if err := os.WriteFile(o.Note, nil, 0o600); err != nil {
 		return nil, err
 	}
 	time.Sleep(time.Minute)
@@ -281,20 +280,15 @@ func tracing(t *attempt) (answer, error) {
 // flowing streams through a consumer that takes three times as long as the producer.
 func flowing(t *attempt) (answer, error) {
 	var g growth
-	if err := inChild(&g, "way", t.name, t.bytes, t.python); err != nil {
+	if err := inChild(&g, order{Job: "way", Way: t.name, Python: t.python, Bytes: t.bytes}); err != nil {
 		return answer{}, err
 	}
 	flat := max(g.HostPeak, g.WorkerPeak) <= memoryLimit
 	return answer{flat, fmt.Sprintf("%+.0f MiB in Go, %+.0f in Python, of %d", g.HostPeak, g.WorkerPeak, t.bytes>>20)}, nil
 }
 
-func wayJob(arg string) (any, error) {
-	var name, python string
-	var bytes int64
-	if _, err := fmt.Sscan(arg, &name, &bytes, &python); err != nil {
-		return nil, err
-	}
-	w, err := openWay(python, name)
+func wayJob(o order) (any, error) {
+	w, err := openWay(o.Python, o.Way)
 	if err != nil {
 		return nil, err
 	}
@@ -308,7 +302,7 @@ func wayJob(arg string) (any, error) {
 		return nil, errors.Join(err, w.close())
 	}
 	g, err := grow(pid, func() error {
-		_, err := slowly(3, int(bytes/chunk), func(n int, each func()) error {
+		_, err := slowly(3, int(o.Bytes/chunk), func(n int, each func()) error {
 			got := 0
 			args := map[string]any{"n": n, "size": chunk}
 			err := w.stream(context.Background(), "produce", args, func(any) { got++; each() })

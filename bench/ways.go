@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -76,7 +77,7 @@ func startSidecar(python, script string) (*sidecar, error) {
 		return nil, err
 	}
 	if err := s.cmd.Start(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(folder))
 	}
 	if _, err := fmt.Fscanln(out, &s.port); err != nil {
 		_ = s.close()
