@@ -92,7 +92,7 @@ func update(text []byte, line string, all []table) ([]byte, error) {
 		before, rest, begins := bytes.Cut(text, []byte(begin))
 		_, after, ends := bytes.Cut(rest, []byte(end))
 		if !begins || !ends {
-			return nil, fmt.Errorf("%s lacks the lines %q and %q, between which the table goes", readme, begin, end)
+			return nil, fmt.Errorf("%s lacks the lines %q and %q, between which the table goes", readme, strings.TrimSpace(begin), strings.TrimSpace(end))
 		}
 		text = slices.Concat(before, []byte(begin+"\n"+line+"\n\n"+t.markdown()+"\n"+end), after)
 	}

@@ -48,11 +48,14 @@ func (a answer) String() string {
 // patience is how long something is waited for that may never come.
 const patience = 5 * time.Second
 
+// leastBytes is more than memory may grow by, or the answer would always be yes.
+const leastBytes = (memoryLimit + 16) << 20
+
 // attempt is what a trial works with: a way that is its own, and a folder.
 type attempt struct {
 	way
 	name, python, folder string
-	bytes                int64 // to stream
+	bytes                int64 // to stream, at least leastBytes
 }
 
 // run tries the property on a way.
@@ -67,7 +70,7 @@ func (t trial) run(python, name string, bytes int64) (a answer, err error) {
 		return a, err
 	}
 	if _, err = w.call(context.Background(), "echo", arguments); err == nil {
-		a, err = t.try(&attempt{w, name, python, folder, bytes})
+		a, err = t.try(&attempt{w, name, python, folder, max(bytes, leastBytes)})
 	}
 	if err = errors.Join(err, w.close()); err != nil {
 		err = fmt.Errorf("%s, %s: %w", t.name, name, err)

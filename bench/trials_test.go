@@ -28,7 +28,7 @@ func TestWays(t *testing.T) {
 		for i, want := range strings.Fields(words) {
 			t.Run(way+"/"+trials[i].name, func(t *testing.T) {
 				t.Parallel()
-				a, err := trials[i].run(python.Path, way, 48<<20) // more than memory may grow by
+				a, err := trials[i].run(python.Path, way, leastBytes)
 				if err != nil {
 					t.Fatal(err)
 				}
