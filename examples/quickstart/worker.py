@@ -1,0 +1,34 @@
+"""The worker of the quick start. Run it by hand to see its commands."""
+
+import operator
+
+from snakepit_bridge import Worker
+
+worker = Worker()
+
+OPERATIONS = {"add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv}
+
+
+@worker.command
+def ping() -> str:
+    """Answers, which shows that the worker is there."""
+    return "pong"
+
+
+@worker.command
+def ping_stream(count: int):
+    """Streams: each thing that it yields reaches Go at once."""
+    for n in range(1, count + 1):
+        yield {"message": f"pong {n} of {count}"}
+
+
+@worker.command
+def compute(operation: str, a: float, b: float) -> float:
+    """Computes. An exception in it becomes an error in Go, with its traceback."""
+    if operation not in OPERATIONS:
+        raise ValueError(f"unknown operation {operation!r}; there are {', '.join(OPERATIONS)}")
+    return OPERATIONS[operation](a, b)
+
+
+if __name__ == "__main__":
+    worker.run()
