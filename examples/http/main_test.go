@@ -579,12 +579,13 @@ func TestWhatIsWrongIsSaidInASentence(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
+	addr := taken.Addr().String()
 	for _, test := range []struct {
 		args string
 		code int
 		want string
 	}{
-		{"-addr " + taken.Addr().String(), 1, "http: listen tcp " + taken.Addr().String() + ": bind: address already in use; choose another address with -addr\n"},
+		{"-addr " + addr, 1, "http: listen tcp " + addr + ": bind: address already in use; choose another address with -addr\n"},
 		{"-addr nonsense", 1, "http: listen tcp: address nonsense: missing port in address; choose another address with -addr\n"},
 		{"-workers 0", 2, "http: -workers is 0, but it must be at least 1; see http -h\n"},
 		{"-adapter nonsense", 2, "http: -adapter: "},
