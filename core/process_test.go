@@ -914,7 +914,12 @@ func TestPrivateDir(t *testing.T) {
 		t.Errorf("left in the longer one: %v", left)
 	}
 	if _, _, err := privateDir("/no/such/dir"); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "Options.Dir") ||
-		!strings.Contains(err.Error(), "/no/such/dir") {
+		!strings.Contains(err.Error(), "/no/such/dir") || strings.Contains(err.Error(), "TMPDIR") {
+		t.Error(err)
+	}
+	t.Setenv("TMPDIR", "/no/such/tmp") // what a program's user can change
+	_, _, err = privateDir("")
+	if err == nil || !strings.HasSuffix(err.Error(), "name a folder that can be written to in Options.Dir, or set TMPDIR to one") {
 		t.Error(err)
 	}
 }

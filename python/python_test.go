@@ -526,7 +526,7 @@ func TestUnpackPlaces(t *testing.T) {
 	t.Setenv("TMPDIR", filepath.Join(root, "file"))
 	script := write(t, filepath.Join(root, "work", "w.py"), "")
 	write(t, filepath.Join(root, "bin", "python3"), "")
-	fails(t, Program{Script: script}, "no folder to unpack", filepath.Join(root, "file"), "Program.Cache")
+	fails(t, Program{Script: script}, "no folder to unpack", filepath.Join(root, "file"), "set Program.Cache to one that can be written, or TMPDIR")
 	fails(t, Program{Script: script, Cache: filepath.Join(root, "file")}, filepath.Join(root, "file"), "Program.Cache")
 	unpacked(Program{Cache: filepath.Join(root, "var")}, filepath.Join(root, "var", "snakepit"))
 }

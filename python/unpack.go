@@ -37,7 +37,11 @@ func (p Program) unpack(name string, fsys fs.FS) (cache, dir string, err error) 
 		}
 		tried = err
 	}
-	return "", "", fmt.Errorf("no folder to unpack the embedded files to: %w; set Program.Cache to one that can be written", tried)
+	what := "set Program.Cache to one that can be written"
+	if p.Cache == "" {
+		what += ", or TMPDIR"
+	}
+	return "", "", fmt.Errorf("no folder to unpack the embedded files to: %w; %s", tried, what)
 }
 
 // place is a folder to write to, and the name of our own folder in it.
