@@ -506,6 +506,8 @@ func TestUnpackPlaces(t *testing.T) {
 
 	t.Setenv("HOME", "") // no home at all
 	unpacked(Program{}, shared)
+	t.Setenv("HOME", "home") // a home that depends on the working folder
+	unpacked(Program{}, shared)
 	t.Setenv("HOME", write(t, filepath.Join(root, "file"), "")) // a home that can't be written
 	unpacked(Program{}, shared)
 	if err := os.Chmod(shared, 0o777); err != nil { // a folder that others could fill

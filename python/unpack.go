@@ -53,7 +53,7 @@ func (p Program) places() []place {
 	}
 	// The folder for temporary files is everyone's.
 	places := []place{{os.TempDir(), "snakepit-" + strconv.Itoa(os.Geteuid())}}
-	if cache, err := os.UserCacheDir(); err == nil {
+	if cache, err := os.UserCacheDir(); err == nil && filepath.IsAbs(cache) { // a relative HOME would put it into the working folder
 		places = append([]place{{cache, "snakepit"}}, places...)
 	}
 	return places
