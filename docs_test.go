@@ -1,0 +1,373 @@
+//go:build unix
+
+package snakepit_test
+
+import (
+	"archive/zip"
+	"bytes"
+	"fmt"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The pages of docs, run. A section of a page is a folder: its ```python, ```go, ```dockerfile and ```ini blocks are files there, and
+//
+//   - a ```text block after a program in Go is what that prints;
+//   - ```sh blocks are commands that succeed, and a ```console block has commands after "$ " and then what they print on standard output;
+//   - a ```go block without a package clause is a fragment, which is compiled;
+//   - what else there is has a test of its own, or a reason in unrun.
+//
+// A block that nobody has run fails TestDocs.
+
+// pages are what is run here. Each other page of docs says in heldBy who holds it.
+var pages = []string{"quickstart", "installation", "concepts", "api", "jobs", "performance", "migration", "deployment", "troubleshooting"}
+
+var heldBy = map[string]string{
+	"README":    "TestLinks; it has no snippets",
+	"guide-map": "TestGuideMap, TestLinks; it has no snippets",
+	"command":   "cmd/snakepit's TestScript",
+	"protocol":  "TestConformance of each adapter, and TestContract",
+	"adapters":  "examples/custom-adapter, which was made by it",
+	"design":    "TestImports, TestContract; it has no snippets",
+}
+
+// unrun are the blocks that can't be run in a test, by section and language, with the reason.
+var unrun = map[string]string{
+	"migration/from-snakepit-for-elixir elixir": "Elixir is not among this project's tools; the Go program beside it is run",
+	"concepts/what-runs-where text":             "a drawing",
+	"installation/for-development sh":           "make test would run itself; .ci/run runs it on each commit, and TestMakeTargets holds the names",
+}
+
+// block is one fenced block of a page.
+type block struct {
+	lang, text string
+	ran        bool
+}
+
+type section struct {
+	page, slug string
+	blocks     []*block
+	dir        string
+}
+
+func (s *section) name() string { return s.page + "/" + s.slug }
+
+var (
+	headings = regexp.MustCompile("(?m)^(##+) (.+)$")
+	fences   = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
+	fileName = regexp.MustCompile(`^(?:#|//) ([\w-]+\.\w+)\n`)
+)
+
+// sections splits a page at its headings.
+func sections(t *testing.T, page string) []*section {
+	t.Helper()
+	text := readPage(t, filepath.Join("docs", page+".md"))
+	code := fences.FindAllStringIndex(text, -1)
+	all := []*section{{page: page, slug: "top"}}
+	begin, parent := 0, ""
+	add := func(end int) {
+		for _, found := range fences.FindAllStringSubmatch(text[begin:end], -1) {
+			last := all[len(all)-1]
+			last.blocks = append(last.blocks, &block{lang: found[1], text: found[2]})
+		}
+	}
+	for _, at := range headings.FindAllStringSubmatchIndex(text, -1) {
+		if slices.ContainsFunc(code, func(c []int) bool { return c[0] < at[0] && at[0] < c[1] }) {
+			continue // a comment
+		}
+		add(at[0])
+		begin = at[1]
+		slug := slugOf(text[at[4]:at[5]])
+		if at[3]-at[2] == 2 {
+			parent = slug
+		} else {
+			slug = parent + "/" + slug
+		}
+		all = append(all, &section{page: page, slug: slug})
+	}
+	add(len(text))
+	return slices.DeleteFunc(all, func(s *section) bool { return len(s.blocks) == 0 })
+}
+
+// take returns the section's blocks of a language and counts them as run.
+func (s *section) take(lang string) []*block {
+	var found []*block
+	for _, b := range s.blocks {
+		if b.lang == lang {
+			b.ran = true
+			found = append(found, b)
+		}
+	}
+	return found
+}
+
+func (s *section) has(lang string) bool {
+	return slices.ContainsFunc(s.blocks, func(b *block) bool { return b.lang == lang })
+}
+
+// isProgram reports whether a block is a whole file in Go.
+func isProgram(b *block) bool { return b.lang == "go" && strings.Contains("\n"+b.text, "\npackage ") }
+
+func (s *section) program() bool { return slices.ContainsFunc(s.blocks, isProgram) }
+
+// write makes the section's folder. The first line of a block may name its file, as a comment.
+func (s *section) write(t *testing.T, root string) {
+	t.Helper()
+	s.dir = filepath.Join(root, strings.ReplaceAll(s.name(), "/", "-"))
+	usual := map[string]string{"python": "worker.py", "go": "main.go", "dockerfile": "Dockerfile", "ini": "shop.service"}
+	fragments := 0
+	for _, b := range s.blocks {
+		name := usual[b.lang]
+		text := b.text
+		switch first := fileName.FindStringSubmatch(text); {
+		case name == "":
+			continue
+		case first != nil:
+			name = first[1]
+		case b.lang == "go" && !isProgram(b):
+			fragments++
+			name, text = fmt.Sprintf("fragment%d/fragment.go", fragments), fragment(text)
+		}
+		b.ran = b.lang == "go" || b.lang == "python"
+		if _, err := os.Stat(filepath.Join(s.dir, name)); err == nil {
+			t.Errorf("%s: two blocks for %s", s.name(), name)
+		}
+		file(t, filepath.Join(s.dir, name), text)
+	}
+}
+
+// imported are the packages that fragments take as imported, by name.
+var imported = map[string]string{
+	"cmp": "cmp", "context": "context", "errors": "errors", "fmt": "fmt", "http": "net/http", "log": "log", "os": "os", "slices": "slices",
+	"slog": "log/slog", "time": "time", "hclog": "github.com/hashicorp/go-hclog", "snakepit": "github.com/snakepit-go/snakepit",
+	"core": "github.com/snakepit-go/snakepit/core", "grpc": "github.com/snakepit-go/snakepit/adapters/grpc",
+	"msgpack": "github.com/snakepit-go/snakepit/adapters/msgpack", "jsonstdio": "github.com/snakepit-go/snakepit/adapters/jsonstdio",
+	"fallback": "github.com/snakepit-go/snakepit/fallback", "python": "github.com/snakepit-go/snakepit/python",
+}
+
+// fragment makes a file of statements in which what every program has is there: ctx, pool, session, err and a worker.
+func fragment(text string) string {
+	var b strings.Builder
+	b.WriteString("package fragment\n\nimport (\n")
+	for name, from := range imported {
+		if regexp.MustCompile(`\b`+name+`\.[A-Z]`).MatchString(text) || slices.Contains([]string{"context", "snakepit", "core"}, name) {
+			fmt.Fprintf(&b, "%s %q\n", name, from)
+		}
+	}
+	b.WriteString(")\n\nfunc _(ctx context.Context, pool *snakepit.Pool, session *snakepit.Session, worker *core.Worker, err error) error {\n{\n" +
+		text + "\n}\nreturn nil\n}\n")
+	return b.String()
+}
+
+func TestDocs(t *testing.T) {
+	root := newModule(t)
+	var all []*section
+	for _, page := range pages {
+		for _, s := range sections(t, page) {
+			s.write(t, root)
+			all = append(all, s)
+		}
+	}
+	bin := t.TempDir()
+	run(t, root, nil, "go", "build", "-mod=mod", "-o", bin+string(filepath.Separator), "./...")
+	shell := newShell(t)
+	for _, s := range all {
+		t.Run(s.name(), func(t *testing.T) {
+			switch {
+			case s.has("console") || s.has("sh") && unrun[s.name()+" sh"] == "":
+				shell.run(t, s)
+			case s.program():
+				s.runProgram(t, filepath.Join(bin, filepath.Base(s.dir)))
+			case s.has("python"):
+				bridge := must(filepath.Abs("python"))
+				run(t, s.dir, []string{"PYTHONPATH=" + bridge}, interpreter(t), "-m", "pytest", "-p", "no:cacheprovider", ".")
+			}
+			if check := checks[s.name()]; check != nil {
+				check(t, s)
+			}
+			for _, b := range s.blocks {
+				_, symptom := symptoms[s.slug]
+				if b.lang == "text" && s.page == "troubleshooting" && symptom {
+					continue // TestTroubleshooting
+				}
+				if !b.ran && unrun[s.name()+" "+b.lang] == "" {
+					t.Errorf("no test runs this block:\n```%s\n%s```", b.lang, b.text)
+				}
+			}
+		})
+	}
+}
+
+// runProgram runs what TestDocs has built, on the default chain and on JSON, and compares what it prints.
+func (s *section) runProgram(t *testing.T, binary string) {
+	t.Helper()
+	want := ""
+	for _, b := range s.take("text") {
+		want += b.text
+	}
+	for _, adapters := range []string{"", "jsonstdio"} {
+		env := []string{
+			"SNAKEPIT_ADAPTERS=" + adapters, "SNAKEPIT_PYTHON=" + interpreter(t),
+			"PATH=" + filepath.Dir(interpreter(t)) + ":" + os.Getenv("PATH"),
+		}
+		if got := run(t, s.dir, env, binary); got != want {
+			t.Errorf("with adapters %q printed:\n%s\nwant:\n%s", adapters, got, want)
+		}
+	}
+}
+
+// shell runs commands as a reader with an empty home folder does, except that this module and its repository are found as if they were
+// published already.
+type shell struct {
+	env []string
+}
+
+const modulePath = "github.com/snakepit-go/snakepit"
+
+func newShell(t *testing.T) *shell {
+	t.Helper()
+	here := must(os.Getwd())
+	tools := t.TempDir()
+	run(t, here, nil, "go", "build", "-o", filepath.Join(tools, "snakepit"), "./cmd/snakepit")
+	home := t.TempDir()
+	gopath := filepath.Join(home, "go")
+	cached := strings.TrimSpace(run(t, here, nil, "go", "env", "GOMODCACHE"))
+	proxies := strings.TrimSpace(run(t, here, nil, "go", "env", "GOPROXY"))
+	return &shell{[]string{
+		"HOME=" + home, "XDG_CACHE_HOME=" + t.TempDir(), "GOPATH=" + gopath, "GOBIN=" + filepath.Join(gopath, "bin"),
+		"GOCACHE=" + strings.TrimSpace(run(t, here, nil, "go", "env", "GOCACHE")),
+		"GOFLAGS=-trimpath -modcacherw -buildvcs=false", "GOSUMDB=off",
+		"GOPROXY=file://" + publish(t, here) + ",file://" + filepath.Join(cached, "cache", "download") + "," + proxies,
+		"PATH=" + strings.Join([]string{filepath.Dir(interpreter(t)), tools, filepath.Join(gopath, "bin"), os.Getenv("PATH")}, ":"),
+		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=url." + here + ".insteadOf", "GIT_CONFIG_VALUE_0=https://" + modulePath,
+	}}
+}
+
+// publish makes a module proxy in a folder that has this module, as it is in the working tree.
+func publish(t *testing.T, here string) string {
+	t.Helper()
+	const version = "v0.1.0"
+	proxy := t.TempDir()
+	at := filepath.Join(proxy, modulePath, "@v")
+	names := strings.Fields(run(t, here, nil, "git", "ls-files", "--cached", "--others", "--exclude-standard"))
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil || inNestedModule(name) {
+			continue // deleted, or of another module
+		}
+		f := must(w.Create(modulePath + "@" + version + "/" + name))
+		must(f.Write(text))
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file(t, filepath.Join(at, "list"), version+"\n")
+	file(t, filepath.Join(at, version+".info"), `{"Version":"`+version+`","Time":"2026-01-02T03:04:05Z"}`)
+	file(t, filepath.Join(at, version+".mod"), readPage(t, "go.mod"))
+	file(t, filepath.Join(at, version+".zip"), b.String())
+	return proxy
+}
+
+func inNestedModule(name string) bool {
+	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// run runs the section's commands in its folder, in their order.
+func (sh *shell) run(t *testing.T, s *section) {
+	t.Helper()
+	env := sh.env
+	if !strings.Contains(fmt.Sprint(s.text()), ".venv") {
+		env = append(slices.Clone(env), "SNAKEPIT_PYTHON="+interpreter(t))
+	}
+	dir := t.TempDir() // outside of every module
+	if err := os.CopyFS(dir, os.DirFS(s.dir)); err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	for _, b := range s.blocks {
+		switch b.lang {
+		case "sh":
+			b.ran = true
+			run(t, dir, env, "sh", "-euc", b.text)
+		case "console":
+			b.ran = true
+			for _, step := range strings.Split("\n"+b.text, "\n$ ")[1:] {
+				command, want, _ := strings.Cut(step, "\n")
+				if want != "" && !strings.HasSuffix(want, "\n") {
+					want += "\n"
+				}
+				if got := run(t, dir, env, "sh", "-euc", command); want != "" && masked(got) != masked(want) {
+					t.Errorf("%s\nprinted:\n%s\nwant:\n%s", command, got, want)
+				}
+			}
+		}
+	}
+}
+
+func (s *section) text() string {
+	var b strings.Builder
+	for _, block := range s.blocks {
+		b.WriteString(block.text)
+	}
+	return b.String()
+}
+
+var masks = []struct {
+	pattern *regexp.Regexp
+	mask    string
+}{
+	{regexp.MustCompile(`\bpid[ =]\d+`), "pid N"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.+Z-]+`), "TIME"},
+	{regexp.MustCompile(`\b(\d+m)?\d+(\.\d+)?(ms|µs|s)\b`), "DURATION"},
+	{regexp.MustCompile(`python3\.\d+|cpython \d[\d.]*|Python 3\.\d+\.\d+`), "PYTHON"},
+	{regexp.MustCompile(`(?m)[ \t]+$`), ""},
+}
+
+// masked replaces what differs from run to run: process ids, times, durations, versions of Python.
+func masked(text string) string {
+	for _, m := range masks {
+		text = m.pattern.ReplaceAllString(text, m.mask)
+	}
+	return text
+}
+
+// Every page of docs is run here or says who holds it, and every exception is one that is needed.
+func TestDocsComplete(t *testing.T) {
+	for _, file := range must(filepath.Glob("docs/*.md")) {
+		page := strings.TrimSuffix(filepath.Base(file), ".md")
+		if slices.Contains(pages, page) == (heldBy[page] != "") {
+			t.Errorf("docs/%s.md has to stand in pages or in heldBy of docs_test.go", page)
+		}
+	}
+	names := map[string]bool{}
+	for _, page := range pages {
+		for _, s := range sections(t, page) {
+			for _, b := range s.blocks {
+				names[s.name()+" "+b.lang] = true
+			}
+		}
+	}
+	for name := range unrun {
+		if !names[name] {
+			t.Errorf("unrun has %q, and there is no such block", name)
+		}
+	}
+	for name := range checks {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(names)), func(n string) bool { return strings.HasPrefix(n, name+" ") }) {
+			t.Errorf("checks has %q, and there is no such section", name)
+		}
+	}
+}
