@@ -2,8 +2,152 @@
 
 package snakepit_test
 
-import "testing"
+import (
+	"debug/elf"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
 
-var checks = map[string]func(t *testing.T, s *section){}
+	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/adapters/grpc"
+	"github.com/snakepit-go/snakepit/fallback"
+	"github.com/snakepit-go/snakepit/python"
+)
 
-var symptoms = map[string]func(t *testing.T) string{}
+// checks hold the blocks of docs that are neither programs nor commands, by section.
+var checks = map[string]func(t *testing.T, s *section){
+	"deployment/containers": checkDockerfile,
+	"deployment/systemd":    checkUnit,
+}
+
+// checkDockerfile does without an engine what the file says: it runs each RUN, with folders of the test's own in place of the image's, and
+// starts the binary as the image would, with nothing but a temporary folder to write to.
+func checkDockerfile(t *testing.T, s *section) {
+	program := filepath.Join(filepath.Dir(s.dir), "deployment-one-static-binary")
+	image := t.TempDir()
+	out := filepath.Join(image, "out", "shop")
+	local := strings.NewReplacer("/out/", filepath.Join(image, "out")+"/", "/venv", filepath.Join(image, "venv"), "python -m venv", "python3 -m venv")
+	text := s.take("dockerfile")[0].text
+	runs := 0
+	for line := range strings.Lines(text) {
+		if command, ok := strings.CutPrefix(line, "RUN "); ok {
+			runs++
+			run(t, program, []string{"GOFLAGS=-mod=mod -buildvcs=false"}, "sh", "-euc", local.Replace(command))
+		}
+	}
+	if runs != 2 {
+		t.Errorf("%d lines with RUN", runs)
+	}
+	f, err := elf.Open(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if libraries, err := f.ImportedLibraries(); err != nil || len(libraries) > 0 {
+		t.Errorf("the binary is not static: %v %v", libraries, err)
+	}
+	cmd := exec.CommandContext(t.Context(), out)
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + t.TempDir(), "VIRTUAL_ENV=" + filepath.Join(image, "venv")}
+	if got, err := cmd.CombinedOutput(); err != nil || string(got) != "tea costs 4\n" {
+		t.Errorf("%v: %s", err, got)
+	}
+	for _, line := range []string{"ENV VIRTUAL_ENV=/venv", "COPY --from=build /out/shop /usr/local/bin/shop", `ENTRYPOINT ["/usr/local/bin/shop"]`} {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			t.Errorf("there is no line %s", line)
+		}
+	}
+}
+
+// checkUnit has systemd read the unit, where there is one.
+func checkUnit(t *testing.T, s *section) {
+	unit := s.take("ini")[0].text
+	for _, setting := range []string{"KillMode=mixed", "OOMPolicy=continue", "CacheDirectory=shop", "PrivateTmp=yes"} {
+		if !strings.Contains(unit, "\n"+setting+"\n") {
+			t.Errorf("the unit lacks %s, which the page explains", setting)
+		}
+	}
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Log("no systemd-analyze here, so systemd has not read the unit")
+		return
+	}
+	executable := must(os.Executable()) // there has to be one, whichever
+	path := file(t, "shop.service", strings.ReplaceAll(unit, "/usr/local/bin/shop", executable))
+	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--man=no", path).CombinedOutput()
+	if err != nil || strings.Contains(string(out), "shop.service") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// Each option that there is has a line in the tables of api.md.
+func TestOptionsAreDocumented(t *testing.T) {
+	page := readPage(t, filepath.Join("docs", "api.md"))
+	for name, of := range map[string]reflect.Type{
+		"snakepit.Options": reflect.TypeFor[snakepit.Options](), "python.Program": reflect.TypeFor[python.Program](),
+		"grpc.Adapter": reflect.TypeFor[grpc.Adapter](), "fallback.Chain": reflect.TypeFor[fallback.Chain](),
+	} {
+		_, table, ok := strings.Cut(page, "\n| `"+name+"` |")
+		table, _, _ = strings.Cut(table, "\n\n")
+		if !ok {
+			t.Errorf("api.md has no table of %s", name)
+		}
+		var documented []string
+		for line := range strings.Lines(table) {
+			cell, _, _ := strings.Cut(strings.TrimPrefix(line, "| "), " |")
+			for _, m := range inline.FindAllString(cell, -1) {
+				if strings.HasPrefix(line, "| `") {
+					documented = append(documented, strings.Trim(m, "`"))
+				}
+			}
+		}
+		var fields []string
+		for field := range of.Fields() {
+			if field.IsExported() {
+				fields = append(fields, field.Name)
+			}
+		}
+		slices.Sort(documented)
+		slices.Sort(fields)
+		if !slices.Equal(documented, fields) {
+			t.Errorf("%s has %v, and api.md %v", name, fields, documented)
+		}
+	}
+}
+
+// Each figure of the page stands in the bench's own page, which is written by the bench.
+func TestFiguresAreMeasured(t *testing.T) {
+	measured := strings.Fields(readPage(t, filepath.Join("bench", "README.md")))
+	for line := range strings.Lines(readPage(t, filepath.Join("docs", "performance.md"))) {
+		if !strings.HasPrefix(line, "| ") {
+			continue
+		}
+		for _, cell := range strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")[1:] {
+			if cell = strings.TrimSpace(cell); regexp.MustCompile(`^[+-]?\d[\d.,]*$`).MatchString(cell) && !slices.Contains(measured, cell) {
+				t.Errorf("docs/performance.md has %s, which bench/README.md has not: copy the figures of its run", cell)
+			}
+		}
+	}
+}
+
+// What the pages say of make is a target there.
+func TestMakeTargets(t *testing.T) {
+	target, targetInFence := regexp.MustCompile("(?m)(?:^    |`)make ([a-z][a-z-]*)"), regexp.MustCompile("(?m)^make ([a-z][a-z-]*)")
+	makefile := readPage(t, "Makefile")
+	for _, name := range markdown(t) {
+		page := readPage(t, name)
+		said := target.FindAllStringSubmatch(page, -1)
+		for _, code := range anyFence.FindAllString(page, -1) {
+			said = append(said, targetInFence.FindAllStringSubmatch(code, -1)...)
+		}
+		for _, m := range said {
+			if !regexp.MustCompile(`(?m)^` + m[1] + `:`).MatchString(makefile) {
+				t.Errorf("%s says make %s, and the Makefile has no such target", name, m[1])
+			}
+		}
+	}
+}

@@ -330,10 +330,11 @@ var masks = []struct {
 	mask    string
 }{
 	{regexp.MustCompile(`\bpid[ =]\d+`), "pid N"},
+	{regexp.MustCompile(`\bbridge-[0-9a-f]+`), "bridge"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.+Z-]+`), "TIME"},
 	{regexp.MustCompile(`\b(\d+m)?\d+(\.\d+)?(ms|µs|s)\b`), "DURATION"},
 	{regexp.MustCompile(`python3\.\d+|cpython \d[\d.]*|Python 3\.\d+\.\d+`), "PYTHON"},
-	{regexp.MustCompile(`(?m)[ \t]+$`), ""},
+	{regexp.MustCompile(`: grpc: the stream with the worker has ended: [^;]*`), ""}, // or its process is seen to end first
 }
 
 // masked replaces what differs from run to run: process ids, times, durations, versions of Python.
