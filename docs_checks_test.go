@@ -37,7 +37,7 @@ func checkDockerfile(t *testing.T, s *section) {
 	for line := range strings.Lines(text) {
 		if command, ok := strings.CutPrefix(line, "RUN "); ok {
 			runs++
-			run(t, program, []string{"GOFLAGS=-mod=mod -buildvcs=false"}, "sh", "-euc", local.Replace(command))
+			run(t, program, []string{"PIP_NO_COMPILE=1", "GOFLAGS=-mod=mod -buildvcs=false"}, "sh", "-euc", local.Replace(command))
 		}
 	}
 	if runs != 2 {
@@ -149,5 +149,33 @@ func TestMakeTargets(t *testing.T) {
 				t.Errorf("%s says make %s, and the Makefile has no such target", name, m[1])
 			}
 		}
+	}
+}
+
+// Each command, argument and field that jobs.md names is a word of the worker that it describes.
+func TestJobsAreReal(t *testing.T) {
+	jobs := 0
+	for _, part := range strings.Split(readPage(t, filepath.Join("docs", "jobs.md")), "\n## ")[1:] {
+		name, text, _ := strings.Cut(part, "\n")
+		files, err := filepath.Glob(filepath.Join("examples", name, "*.py"))
+		if err != nil || len(files) == 0 {
+			t.Errorf("examples/%s has no Python: %v", name, err)
+			continue
+		}
+		source := ""
+		for _, file := range files {
+			source += readPage(t, file)
+		}
+		_, table, _ := strings.Cut(text, "| --- | --- | --- | --- |\n")
+		row, _, _ := strings.Cut(table, "\n")
+		for _, word := range inline.FindAllString(row, -1) {
+			if !regexp.MustCompile(`\b` + strings.Trim(word, "`") + `\b`).MatchString(source) {
+				t.Errorf("jobs.md says %s of %s, and no Python there does", word, name)
+			}
+		}
+		jobs++
+	}
+	if jobs != 5 && !t.Failed() {
+		t.Errorf("%d jobs", jobs)
 	}
 }

@@ -117,6 +117,17 @@ func isProgram(b *block) bool { return b.lang == "go" && strings.Contains("\n"+b
 
 func (s *section) program() bool { return slices.ContainsFunc(s.blocks, isProgram) }
 
+// runsItself reports whether the section's own commands run its program.
+func (s *section) runsItself() bool {
+	return slices.ContainsFunc(s.blocks, func(b *block) bool {
+		return b.lang == "console" && (strings.Contains(b.text, "go run .") || strings.Contains(b.text, "go build"))
+	})
+}
+
+func (s *section) pytest() bool {
+	return slices.ContainsFunc(s.blocks, func(b *block) bool { return b.lang == "python" && strings.HasPrefix(b.text, "# test_") })
+}
+
 // write makes the section's folder. The first line of a block may name its file, as a comment.
 func (s *section) write(t *testing.T, root string) {
 	t.Helper()
@@ -166,6 +177,9 @@ func fragment(text string) string {
 	return b.String()
 }
 
+// build is one way of building for all of them, so that what they import is compiled once.
+var build = []string{"CGO_ENABLED=0", "GOFLAGS=-trimpath -modcacherw -buildvcs=false"}
+
 func TestDocs(t *testing.T) {
 	root := newModule(t)
 	var all []*section
@@ -176,16 +190,18 @@ func TestDocs(t *testing.T) {
 		}
 	}
 	bin := t.TempDir()
-	run(t, root, nil, "go", "build", "-mod=mod", "-o", bin+string(filepath.Separator), "./...")
+	run(t, root, build, "go", "build", "-mod=mod", "-o", bin+string(filepath.Separator), "./...")
 	shell := newShell(t)
 	for _, s := range all {
 		t.Run(s.name(), func(t *testing.T) {
-			switch {
-			case s.has("console") || s.has("sh") && unrun[s.name()+" sh"] == "":
+			t.Parallel()
+			if s.has("console") || s.has("sh") && unrun[s.name()+" sh"] == "" {
 				shell.run(t, s)
-			case s.program():
+			}
+			switch {
+			case s.program() && !s.runsItself():
 				s.runProgram(t, filepath.Join(bin, filepath.Base(s.dir)))
-			case s.has("python"):
+			case s.pytest():
 				bridge := must(filepath.Abs("python"))
 				run(t, s.dir, []string{"PYTHONPATH=" + bridge}, interpreter(t), "-m", "pytest", "-p", "no:cacheprovider", ".")
 			}
@@ -235,19 +251,19 @@ func newShell(t *testing.T) *shell {
 	t.Helper()
 	here := must(os.Getwd())
 	tools := t.TempDir()
-	run(t, here, nil, "go", "build", "-o", filepath.Join(tools, "snakepit"), "./cmd/snakepit")
+	run(t, here, build, "go", "build", "-o", filepath.Join(tools, "snakepit"), "./cmd/snakepit")
 	home := t.TempDir()
 	gopath := filepath.Join(home, "go")
 	cached := strings.TrimSpace(run(t, here, nil, "go", "env", "GOMODCACHE"))
 	proxies := strings.TrimSpace(run(t, here, nil, "go", "env", "GOPROXY"))
-	return &shell{[]string{
-		"HOME=" + home, "XDG_CACHE_HOME=" + t.TempDir(), "GOPATH=" + gopath, "GOBIN=" + filepath.Join(gopath, "bin"),
-		"GOCACHE=" + strings.TrimSpace(run(t, here, nil, "go", "env", "GOCACHE")),
-		"GOFLAGS=-trimpath -modcacherw -buildvcs=false", "GOSUMDB=off",
-		"GOPROXY=file://" + publish(t, here) + ",file://" + filepath.Join(cached, "cache", "download") + "," + proxies,
-		"PATH=" + strings.Join([]string{filepath.Dir(interpreter(t)), tools, filepath.Join(gopath, "bin"), os.Getenv("PATH")}, ":"),
-		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=url." + here + ".insteadOf", "GIT_CONFIG_VALUE_0=https://" + modulePath,
-	}}
+	return &shell{append(slices.Clone(build),
+		"HOME="+home, "XDG_CACHE_HOME="+t.TempDir(), "GOPATH="+gopath, "GOBIN="+filepath.Join(gopath, "bin"),
+		"GOCACHE="+strings.TrimSpace(run(t, here, nil, "go", "env", "GOCACHE")),
+		"GOSUMDB=off", "PIP_NO_COMPILE=1", "PIP_CACHE_DIR="+filepath.Join(must(os.UserCacheDir()), "pip"),
+		"GOPROXY=file://"+publish(t, here)+",file://"+filepath.Join(cached, "cache", "download")+","+proxies,
+		"PATH="+strings.Join([]string{filepath.Dir(interpreter(t)), tools, filepath.Join(gopath, "bin"), os.Getenv("PATH")}, ":"),
+		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=url."+here+".insteadOf", "GIT_CONFIG_VALUE_0=https://"+modulePath,
+	)}
 }
 
 // publish makes a module proxy in a folder that has this module, as it is in the working tree.
