@@ -199,10 +199,10 @@ var symptoms = map[string]func(s *shopper) string{
 	"pool-saturated": func(s *shopper) string {
 		pool := s.open(shop, snakepit.Options{Queue: -1})
 		ctx, cancel := context.WithCancel(s.Context())
-		ended := make(chan error, 1)
+		ended := make(chan struct{})
 		go func() {
-			_, err := snakepit.Execute[any](ctx, pool, "wait", 60)
-			ended <- err
+			defer close(ended)
+			_, _ = snakepit.Execute[any](ctx, pool, "wait", 60)
 		}()
 		defer func() { cancel(); <-ended }()
 		eventually(s.T, "a call runs", func() bool { return pool.Stats().Running == 1 })
