@@ -176,3 +176,22 @@ func TestJobsAreReal(t *testing.T) {
 		t.Errorf("%d jobs", jobs)
 	}
 }
+
+// The extras that installation.md lists are those of the package, and bring what the page installs by hand.
+func TestExtras(t *testing.T) {
+	page, project := readPage(t, filepath.Join("docs", "installation.md")), readPage(t, filepath.Join("python", "pyproject.toml"))
+	requirements := regexp.MustCompile("(?m)^\\.venv/bin/python -m pip install ('.*')$").FindStringSubmatch(page)
+	if requirements == nil {
+		t.Fatal("the page has no line that installs packages")
+	}
+	want := strings.Fields(strings.ReplaceAll(requirements[1], "'", ""))
+	for name, of := range map[string][]string{"grpc": want[:2], "msgpack": want[2:], "all": want} {
+		line := name + ` = ["` + strings.Join(of, `", "`) + `"]`
+		if !strings.Contains(project, "\n"+line+"\n") {
+			t.Errorf("pyproject.toml has no %s", line)
+		}
+		if !strings.Contains(page, "\n| `["+name+"]` |") {
+			t.Errorf("the page has no extra %s", name)
+		}
+	}
+}

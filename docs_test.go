@@ -259,7 +259,7 @@ func newShell(t *testing.T) *shell {
 	return &shell{append(slices.Clone(build),
 		"HOME="+home, "XDG_CACHE_HOME="+t.TempDir(), "GOPATH="+gopath, "GOBIN="+filepath.Join(gopath, "bin"),
 		"GOCACHE="+strings.TrimSpace(run(t, here, nil, "go", "env", "GOCACHE")),
-		"GOSUMDB=off", "PIP_NO_COMPILE=1", "PIP_CACHE_DIR="+filepath.Join(must(os.UserCacheDir()), "pip"),
+		"GOSUMDB=off", "SNAKEPIT_PYTHON="+interpreter(t), "PIP_NO_COMPILE=1", "PIP_CACHE_DIR="+filepath.Join(must(os.UserCacheDir()), "pip"),
 		"GOPROXY=file://"+publish(t, here)+",file://"+filepath.Join(cached, "cache", "download")+","+proxies,
 		"PATH="+strings.Join([]string{filepath.Dir(interpreter(t)), tools, filepath.Join(gopath, "bin"), os.Getenv("PATH")}, ":"),
 		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=url."+here+".insteadOf", "GIT_CONFIG_VALUE_0=https://"+modulePath,
@@ -305,10 +305,6 @@ func inNestedModule(name string) bool {
 // run runs the section's commands in its folder, in their order.
 func (sh *shell) run(t *testing.T, s *section) {
 	t.Helper()
-	env := sh.env
-	if !strings.Contains(fmt.Sprint(s.text()), ".venv") {
-		env = append(slices.Clone(env), "SNAKEPIT_PYTHON="+interpreter(t))
-	}
 	dir := t.TempDir() // outside of every module
 	if err := os.CopyFS(dir, os.DirFS(s.dir)); err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
@@ -317,7 +313,7 @@ func (sh *shell) run(t *testing.T, s *section) {
 		switch b.lang {
 		case "sh":
 			b.ran = true
-			run(t, dir, env, "sh", "-euc", b.text)
+			run(t, dir, sh.env, "sh", "-euc", b.text)
 		case "console":
 			b.ran = true
 			for _, step := range strings.Split("\n"+b.text, "\n$ ")[1:] {
@@ -325,20 +321,12 @@ func (sh *shell) run(t *testing.T, s *section) {
 				if want != "" && !strings.HasSuffix(want, "\n") {
 					want += "\n"
 				}
-				if got := run(t, dir, env, "sh", "-euc", command); want != "" && masked(got) != masked(want) {
+				if got := run(t, dir, sh.env, "sh", "-euc", command); want != "" && masked(got) != masked(want) {
 					t.Errorf("%s\nprinted:\n%s\nwant:\n%s", command, got, want)
 				}
 			}
 		}
 	}
-}
-
-func (s *section) text() string {
-	var b strings.Builder
-	for _, block := range s.blocks {
-		b.WriteString(block.text)
-	}
-	return b.String()
 }
 
 var masks = []struct {

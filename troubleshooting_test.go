@@ -352,6 +352,9 @@ func outOfMemory(s *shopper) string {
 	if err := os.WriteFile(filepath.Join(group, limit), []byte("300000000"), 0o600); err != nil {
 		s.Skip("needs a control group with a memory limit:", err)
 	}
+	for name, limit := range map[string]string{"memory.swap.max": "0", "memory.memsw.limit_in_bytes": "300000000"} {
+		_ = os.WriteFile(filepath.Join(group, name), []byte(limit), 0o600) // where there is swap
+	}
 	host := exec.CommandContext(s.Context(), "sh", "-c", `echo $$ >"$GROUP/cgroup.procs" && exec "$0" -test.run '^TestOutOfMemoryHost$' -test.v`, os.Args[0])
 	host.Env = append(os.Environ(), "GROUP="+group, "SNAKEPIT_TEST_HOARD="+s.program(shop).Script, "SNAKEPIT_PYTHON="+s.python)
 	out, err := host.CombinedOutput()
