@@ -180,7 +180,7 @@ func TestJobsAreReal(t *testing.T) {
 // The extras that installation.md lists are those of the package, and bring what the page installs by hand.
 func TestExtras(t *testing.T) {
 	page, project := readPage(t, filepath.Join("docs", "installation.md")), readPage(t, filepath.Join("python", "pyproject.toml"))
-	requirements := regexp.MustCompile("(?m)^\\.venv/bin/python -m pip install ('.*')$").FindStringSubmatch(page)
+	requirements := regexp.MustCompile(`(?m)^\.venv/bin/python -m pip install ('.*')$`).FindStringSubmatch(page)
 	if requirements == nil {
 		t.Fatal("the page has no line that installs packages")
 	}

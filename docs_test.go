@@ -257,7 +257,7 @@ func newShell(t *testing.T) *shell {
 	cached := strings.TrimSpace(run(t, here, nil, "go", "env", "GOMODCACHE"))
 	proxies := strings.TrimSpace(run(t, here, nil, "go", "env", "GOPROXY"))
 	return &shell{append(slices.Clone(build),
-		"HOME="+home, "XDG_CACHE_HOME="+t.TempDir(), "GOPATH="+gopath, "GOBIN="+filepath.Join(gopath, "bin"),
+		"HOME="+home, "XDG_CACHE_HOME="+t.TempDir(), "GOPATH="+gopath, "GOMODCACHE="+filepath.Join(gopath, "pkg", "mod"), "GOBIN="+filepath.Join(gopath, "bin"),
 		"GOCACHE="+strings.TrimSpace(run(t, here, nil, "go", "env", "GOCACHE")),
 		"GOSUMDB=off", "SNAKEPIT_PYTHON="+interpreter(t), "PIP_NO_COMPILE=1", "PIP_CACHE_DIR="+filepath.Join(must(os.UserCacheDir()), "pip"),
 		"GOPROXY=file://"+publish(t, here)+",file://"+filepath.Join(cached, "cache", "download")+","+proxies,
@@ -272,13 +272,13 @@ func publish(t *testing.T, here string) string {
 	const version = "v0.1.0"
 	proxy := t.TempDir()
 	at := filepath.Join(proxy, modulePath, "@v")
-	names := strings.Fields(run(t, here, nil, "git", "ls-files", "--cached", "--others", "--exclude-standard"))
+	names := strings.Split(run(t, here, nil, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"), "\x00")
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
 	for _, name := range names {
 		text, err := os.ReadFile(name)
 		if err != nil || inNestedModule(name) {
-			continue // deleted, or of another module
+			continue // the end, deleted, or of another module
 		}
 		f := must(w.Create(modulePath + "@" + version + "/" + name))
 		must(f.Write(text))
