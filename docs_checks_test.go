@@ -135,6 +135,9 @@ func TestFiguresAreMeasured(t *testing.T) {
 func TestMakeTargets(t *testing.T) {
 	target, targetInFence := regexp.MustCompile("(?m)(?:^    |`)make ([a-z][a-z-]*)"), regexp.MustCompile("(?m)^make ([a-z][a-z-]*)")
 	makefile := readPage(t, "Makefile")
+	for _, template := range must(filepath.Glob(filepath.Join("cmd", "snakepit", "template", "Makefile*"))) { // of a project that snakepit init makes
+		makefile += readPage(t, template)
+	}
 	for _, name := range markdown(t) {
 		page := readPage(t, name)
 		said := target.FindAllStringSubmatch(page, -1)
