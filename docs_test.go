@@ -32,7 +32,7 @@ var pages = []string{"quickstart", "installation", "concepts", "api", "jobs", "p
 var heldBy = map[string]string{
 	"README":    "TestLinks; it has no snippets",
 	"guide-map": "TestGuideMap, TestLinks; it has no snippets",
-	"command":   "cmd/snakepit's TestScript",
+	"command":   "cmd/snakepit's own TestDocs",
 	"protocol":  "TestConformance of each adapter, and TestContract",
 	"adapters":  "examples/custom-adapter, which was made by it",
 	"design":    "TestImports, TestContract; it has no snippets",
