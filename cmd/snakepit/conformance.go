@@ -27,7 +27,8 @@ Exit codes:
   0  every clause passed or was skipped
   1  a clause failed
   2  wrong usage
-  3  the worker does not start or says no hello, so nothing was checked`
+  3  the worker does not start or says no hello, so nothing was checked
+  130, 143  interrupted by Ctrl-C, terminated by SIGTERM`
 
 // errClauses: the report has said which.
 var errClauses = errors.New("clauses failed")
@@ -51,7 +52,7 @@ func conformanceCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := snakepit.Adapters(adapter)
+			a, err := adapters(adapter)
 			if err != nil {
 				return err
 			}
@@ -74,13 +75,16 @@ func conformanceCommand() *cobra.Command {
 			}
 			var results []conformance.Result
 			failed := 0
+			stop := waiting(cmd.ErrOrStderr(), args[0], "--time-limit")
 			err = conformance.Check(cmd.Context(), h, func(res conformance.Result) {
+				stop() // it has said hello
 				results = append(results, res)
 				if res.Outcome == conformance.Failed {
 					failed++
 				}
 				r.result(res)
 			})
+			stop()
 			var nothing *conformance.NothingError
 			switch {
 			case errors.As(err, &nothing):
@@ -105,7 +109,8 @@ func conformanceCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&adapter, "adapter", "jsonstdio", "adapter to reach the worker by")
+	cmd.Flags().StringVar(&adapter, "adapter", "jsonstdio",
+		"adapter to reach the worker by, or several to try in this order; a worker in another language usually has one")
 	cmd.Flags().StringVar(&format, "format", "text", "report as text, json or junit")
 	cmd.Flags().StringSliceVar(&parts, "parts", []string{string(conformance.Worker)}, "tables to check: worker, adapter, pool")
 	cmd.Flags().StringSliceVar(&known, "known", nil, "clauses that are known to fail; they still run, and have to")

@@ -42,7 +42,7 @@ func TestRun(t *testing.T) {
 		{"binary", []string{"call", worker, "echo", `value={"$bytes":"AAE="}`}, exitOK, "{\"$bytes\":\"AAE=\"}\n", nil},
 		{"one value", []string{"call", worker, "echo", `[1, null]`}, exitOK, "[1,null]\n", nil},
 		{"object", []string{"call", worker, "echo", `{"value": "x"}`}, exitOK, "\"x\"\n", nil},
-		{"adapters", []string{"call", worker, "echo", "1", "--adapters", "jsonstdio"}, exitOK, "1\n", nil},
+		{"adapters", []string{"call", worker, "echo", "1", "--adapter", "jsonstdio"}, exitOK, "1\n", nil},
 		{"stream", []string{"stream", worker, "count", "n=2"}, exitOK, "0\n1\n", nil},
 		{"stream with result", []string{"stream", worker, "count", "n=2", "--result"}, exitOK, "0\n1\n\"done\"\n", nil},
 		{"handler raises", []string{"call", worker, "fail"}, exitFailed, "", []string{"Traceback", "ValueError: bad operand"}},
@@ -51,7 +51,7 @@ func TestRun(t *testing.T) {
 		{"broken JSON", []string{"call", worker, "echo", `{"value": 1`}, exitUsage, "", []string{"broken JSON", "unexpected end of JSON input"}},
 		{"no argument name", []string{"call", worker, "add", "5", "3"}, exitUsage, "", []string{`"5" is not KEY=VALUE`}},
 		{"argument twice", []string{"call", worker, "add", "a=5", "a=3"}, exitUsage, "", []string{"given twice"}},
-		{"unknown adapter", []string{"call", worker, "add", "--adapters", "smoke"}, exitUsage, "", []string{"--adapters", "smoke", "grpc", "msgpack", "jsonstdio"}},
+		{"unknown adapter", []string{"call", worker, "add", "--adapter", "smoke"}, exitUsage, "", []string{"--adapter", "smoke", "grpc", "msgpack", "jsonstdio"}},
 		{"unknown flag", []string{"call", worker, "add", "--loud"}, exitUsage, "", []string{"--loud", "; see snakepit call --help"}},
 		{"unknown verb", []string{"cal"}, exitUsage, "", []string{`"cal"; did you mean call? see snakepit --help`}},
 		{"unknown topic", []string{"help", "foo"}, exitUsage, "", []string{`"foo"; see snakepit --help`}},
@@ -61,7 +61,7 @@ func TestRun(t *testing.T) {
 		{"broken script", []string{"call", broken, "add"}, exitNoWorker, "", []string{"no_such_module"}},
 		{"no executable", []string{"call", "./gone", "add"}, exitNoWorker, "", []string{"./gone: no such file; a worker is a .py file or an executable"}},
 		{"no program", []string{"call", "gone", "add"}, exitNoWorker, "", []string{"gone: no such file, nor a program in PATH; a worker is"}},
-		{"not executable", []string{"call", "run.go", "add"}, exitNoWorker, "", []string{"run.go is not executable; a worker is"}},
+		{"not executable", []string{"call", "root.go", "add"}, exitNoWorker, "", []string{"root.go is not executable; a worker is"}},
 		{"folder", []string{"call", "./testdata", "add"}, exitNoWorker, "", []string{"./testdata is a folder; a worker is"}},
 		{"no interpreter", []string{"call", worker, "add", "--python", "python9"}, exitNoWorker, "", []string{`--python is "python9"`}},
 		{"start limit", []string{"call", worker, "add", "--start-timeout", "1ns"}, exitNoWorker, "", []string{"longer --start-timeout"}},
@@ -104,7 +104,7 @@ func TestAdaptersOfTheEnvironment(t *testing.T) {
 	t.Setenv("SNAKEPIT_ADAPTERS", "smoke")
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), []string{"call", filepath.Join("testdata", "worker.py"), "add"}, &stdout, &stderr)
-	if code != exitUsage || !strings.Contains(stderr.String(), "snakepit: SNAKEPIT_ADAPTERS: ") {
+	if code != exitUsage || !strings.Contains(stderr.String(), "snakepit: the environment's SNAKEPIT_ADAPTERS: ") {
 		t.Errorf("code %d: %s", code, &stderr)
 	}
 }
@@ -130,7 +130,7 @@ func TestLog(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(os.Getenv("PYTHONPATH"), "sitecustomize.py"), blocked, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"call", filepath.Join("testdata", "worker.py"), "say", `"printed"`, "--adapters", "grpc,jsonstdio"}
+	args := []string{"call", filepath.Join("testdata", "worker.py"), "say", `"printed"`, "--adapter", "grpc,jsonstdio"}
 	for level, want := range map[string]struct{ printed, degraded, remedy bool }{
 		"": {printed: true}, "warn": {}, "info": {printed: true, degraded: true}, "debug": {true, true, true},
 	} {

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	codecjson "github.com/snakepit-go/snakepit/codec/json"
+)
+
+const aboutArguments = `
+Arguments KEY=VALUE are keyword arguments; a value is JSON, or else text: n=5 is a number, n='"5"' and name=Ann are text. One argument
+without a key is the argument as JSON: an object becomes keyword arguments, anything else one positional argument. @FILE, for a value or
+for the one argument, takes the JSON of a file, and @- that of standard input; a text that begins with @ is written with a second one:
+user=@@ann.`
+
+// parseArgs turns the arguments of a command line into the argument of a call. stdin is what @- reads.
+func parseArgs(args []string, stdin io.Reader) (any, error) {
+	if len(args) == 0 {
+		return nil, nil
+	}
+	if len(args) == 1 {
+		file, isFile := strings.CutPrefix(args[0], "@")
+		if isFile && !strings.HasPrefix(file, "@") {
+			return readValue(file, stdin)
+		}
+		if err := syntax(args[0]); err == nil {
+			return parseValue(args[0])
+		} else if strings.HasPrefix(args[0], "{") || strings.HasPrefix(args[0], "[") || strings.HasPrefix(args[0], `"`) {
+			return nil, fmt.Errorf("argument %s is broken JSON: %w", args[0], err)
+		}
+	}
+	named, usedStdin := make(map[string]any, len(args)), ""
+	for _, arg := range args {
+		key, text, ok := strings.Cut(arg, "=")
+		if !ok || key == "" {
+			return nil, fmt.Errorf("argument %q is not KEY=VALUE; a single argument may also be JSON or @FILE", arg)
+		}
+		if _, twice := named[key]; twice {
+			return nil, fmt.Errorf("argument %s is given twice", key)
+		}
+		if text == "@-" {
+			if usedStdin != "" {
+				return nil, fmt.Errorf("arguments %s and %s are both @-, but there is one standard input", usedStdin, key)
+			}
+			usedStdin = key
+		}
+		value, err := parseText(text, stdin)
+		if err != nil {
+			return nil, fmt.Errorf("argument %s: %w", key, err)
+		}
+		named[key] = value
+	}
+	return named, nil
+}
+
+// parseText is what stands behind the equals sign.
+func parseText(text string, stdin io.Reader) (any, error) {
+	if file, ok := strings.CutPrefix(text, "@"); ok {
+		if strings.HasPrefix(file, "@") {
+			return file, nil
+		}
+		return readValue(file, stdin)
+	}
+	if syntax(text) != nil {
+		return text, nil
+	}
+	return parseValue(text)
+}
+
+// readValue is what stands behind an @.
+func readValue(file string, stdin io.Reader) (any, error) {
+	name := file
+	var content []byte
+	var err error
+	switch file {
+	case "":
+		return nil, errors.New("@ has no file behind it: @FILE, @- for standard input, or @@ for a text that begins with @")
+	case "-":
+		name = "standard input"
+		content, err = io.ReadAll(stdin)
+	default:
+		content, err = os.ReadFile(file)
+	}
+	switch at := new(fs.PathError); {
+	case errors.As(err, &at):
+		return nil, fmt.Errorf("%s cannot be read: %w", name, at.Err)
+	case err != nil:
+		return nil, fmt.Errorf("%s cannot be read: %w", name, err)
+	case len(bytes.TrimSpace(content)) == 0:
+		return nil, fmt.Errorf("%s is empty, but it has to be JSON", name)
+	}
+	if err := syntax(string(content)); err != nil {
+		if at := new(json.SyntaxError); errors.As(err, &at) {
+			before := content[:max(0, at.Offset-1)]
+			line, column := 1+bytes.Count(before, []byte("\n")), len(before)-bytes.LastIndexByte(before, '\n')
+			return nil, fmt.Errorf("%s is not JSON: line %d, column %d: %w", name, line, column, err)
+		}
+		return nil, fmt.Errorf("%s is not JSON: %w", name, err)
+	}
+	v, err := parseValue(string(content))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return v, nil
+}
+
+// syntax returns what is wrong with JSON, or nil.
+func syntax(text string) error {
+	var raw json.RawMessage
+	return json.Unmarshal([]byte(text), &raw)
+}
+
+// parseValue decodes JSON with the tags that results are printed with.
+func parseValue(text string) (v any, err error) {
+	err = codecjson.Codec{}.Decode([]byte(text), &v)
+	return v, err
+}

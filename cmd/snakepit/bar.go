@@ -1,0 +1,98 @@
+package main
+
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+)
+
+// bar shows how far a stream is, on standard error if that is a terminal. As a writer it is standard output, which goes above the bar if it
+// is that same terminal.
+type bar struct {
+	title  string
+	stdout io.Writer
+	stderr *console // nil: nobody looks
+
+	bars *mpb.Progress // nil up to the first item that says how far it is
+	line *mpb.Bar
+}
+
+func newBar(cmd *cobra.Command, title string) *bar {
+	b := &bar{title: title, stdout: cmd.OutOrStdout()}
+	if stderr, ok := cmd.ErrOrStderr().(*console); ok && isTerminal(stderr) {
+		b.stderr = stderr
+	}
+	return b
+}
+
+func (b *bar) Write(p []byte) (int, error) {
+	if b.bars != nil && isTerminal(b.stdout) {
+		return b.bars.Write(p)
+	}
+	return b.stdout.Write(p)
+}
+
+// show draws how far an item says that its stream is.
+func (b *bar) show(item any) {
+	current, total, ok := progress(item)
+	if b.stderr == nil || !ok {
+		return
+	}
+	if b.bars == nil {
+		b.bars = mpb.New(mpb.WithOutput(b.stderr.out), mpb.WithAutoRefresh())
+		b.line = b.bars.AddBar(total,
+			mpb.PrependDecorators(decor.Name(b.title+" ")),
+			mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace), "")))
+		b.stderr.above(b.bars)
+	}
+	b.line.SetTotal(total, false)
+	b.line.SetCurrent(current)
+}
+
+// end leaves the bar as it stands.
+func (b *bar) end() {
+	if b.bars == nil {
+		return
+	}
+	b.line.Abort(false) // of one that is complete it does nothing
+	b.bars.Wait()
+	b.stderr.above(nil)
+	b.bars = nil
+}
+
+// fields are the pairs that say how far a stream is; without a total they are percent.
+var fields = []struct{ current, total string }{
+	{"progress", "total"}, {"processed_rows", "total_rows"}, {"progress_percent", ""}, {"progress", ""},
+}
+
+// progress reads the fields of an item. Percent have two decimals.
+func progress(item any) (current, total int64, ok bool) {
+	m, _ := item.(map[string]any)
+	for _, f := range fields {
+		c, isNumber := number(m[f.current])
+		if !isNumber || c < 0 {
+			continue
+		}
+		if f.total == "" {
+			return int64(100 * min(c, 100)), 100 * 100, true
+		}
+		if t, isNumber := number(m[f.total]); isNumber && t > 0 {
+			return int64(min(c, t)), int64(t), true
+		}
+	}
+	return 0, 0, false
+}
+
+func number(v any) (float64, bool) {
+	switch n := v.(type) {
+	case int64:
+		return float64(n), true
+	case uint64:
+		return float64(n), true
+	case float64:
+		return n, n == n // NaN is none
+	}
+	return 0, false
+}

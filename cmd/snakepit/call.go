@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snakepit-go/snakepit"
+)
+
+// call is the flags of call and stream.
+type call struct {
+	worker
+	timeout time.Duration
+	session string
+	trace   bool
+	pool    *snakepit.Pool
+	target  snakepit.Target
+	steps   *steps
+}
+
+const aboutResults = `
+
+Results are JSON, one a line, with the tags of docs/protocol.md for what JSON lacks, such as {"$bytes": "..."}.
+`
+
+func (c *call) register(cmd *cobra.Command) {
+	c.worker.register(cmd)
+	cmd.Flags().DurationVar(&c.timeout, "timeout", 0, "time limit of the call, such as 90s; negative means none (default 30s, stream 5m)")
+	cmd.Flags().StringVar(&c.session, "session", "", "make the call in a session of this id; worker and session end with this command")
+	cmd.Flags().BoolVar(&c.trace, "trace", false, "print on standard error what happens when; SNAKEPIT_TRACE=frames logs each frame")
+}
+
+// begin starts the worker, unless the arguments make no sense.
+func (c *call) begin(cmd *cobra.Command, args []string) (arg any, err error) {
+	if cmd.Flags().Changed("session") && c.session == "" {
+		return nil, fmt.Errorf("--session is empty; it has to be an id, such as --session ann")
+	}
+	if arg, err = parseArgs(args[2:], cmd.InOrStdin()); err != nil {
+		return nil, err
+	}
+	c.steps = newSteps(c.trace, cmd.ErrOrStderr())
+	c.steps.say("start", "%s, adapter %s", args[0], c.adapter)
+	if c.pool, err = c.open(cmd.Context(), args[0], cmd.ErrOrStderr()); err != nil {
+		return nil, err
+	}
+	c.steps.ready(c.pool)
+	c.target = c.pool
+	if c.session != "" {
+		c.target = c.pool.Session(c.session)
+	}
+	return arg, nil
+}
+
+func callCommand() *cobra.Command {
+	var c call
+	cmd := &cobra.Command{
+		Use: "call WORKER COMMAND [KEY=VALUE | JSON | @FILE]...", Short: "Call a command and print its result",
+		Long: "Call starts a worker, calls one of its commands and prints the result.\n" + aboutArguments + aboutResults + exitCodes,
+		Args: words("WORKER", "COMMAND"),
+		Example: `  snakepit call worker.py add a=5 b=3
+  snakepit call worker.py say '"hello"' --adapter jsonstdio
+  snakepit call worker.py predict features=@features.json --trace`,
+	}
+	c.register(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		arg, err := c.begin(cmd, args)
+		if err != nil {
+			return err
+		}
+		defer closing(c.pool, &err)
+		if info, _ := offers(c.pool, args[1]); info.Stream {
+			return fmt.Errorf("%s sends a stream: use snakepit stream", args[1])
+		}
+		c.steps.say("call", "%s", args[1])
+		result, err := snakepit.Execute[any](cmd.Context(), c.target, args[1], arg, snakepit.Timeout(c.timeout))
+		if err != nil {
+			c.steps.failed(err)
+			return started{err}
+		}
+		c.steps.say("result", "")
+		return printJSON(cmd.OutOrStdout(), result)
+	}
+	return cmd
+}
+
+// asked is a context for a question that this program asks by itself.
+func asked(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, 30*time.Second)
+}

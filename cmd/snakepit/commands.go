@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/snakepit-go/snakepit"
+	codecjson "github.com/snakepit-go/snakepit/codec/json"
+)
+
+// described is a command as snakepit.describe tells of it; docs/protocol.md says what the fields are.
+type described struct {
+	Name    string  `json:"name"`
+	Stream  bool    `json:"stream"`
+	Params  []param `json:"params,omitempty"`
+	Returns string  `json:"returns,omitempty"`
+	Doc     string  `json:"doc,omitempty"`
+}
+
+type param struct {
+	Name     string `json:"name"` // with its stars
+	Type     string `json:"type,omitempty"`
+	Default  any    `json:"default"` // nil also if it is required
+	Required bool   `json:"required"`
+}
+
+const describeCommand = "snakepit.describe"
+
+func commandsCommand() *cobra.Command {
+	var o worker
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "commands WORKER", Short: "Show what a worker offers: its commands, their signatures, types and descriptions",
+		Long: "Commands starts a worker and prints the commands that it offers, with parameters, types, defaults and docstrings as Python has\n" +
+			"them. Of a worker that does not describe its commands it prints the names.\n" + exitCodes,
+		Args:    atMost(1, words("WORKER")),
+		Example: "  snakepit commands worker.py\n  snakepit commands worker.py --json",
+	}
+	o.register(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print them as JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		pool, err := o.open(cmd.Context(), args[0], cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		defer closing(pool, &err)
+		commands, err := describe(cmd.Context(), pool)
+		if err != nil {
+			return started{err}
+		}
+		if asJSON {
+			return printPlainJSON(cmd.OutOrStdout(), commands)
+		}
+		if len(commands) == 0 {
+			return printLine(cmd.OutOrStdout(), fmt.Appendf(nil, "%s offers no commands\n", args[0]))
+		}
+		for i, c := range commands {
+			text := c.String()
+			if i > 0 {
+				text = "\n" + text
+			}
+			if err := printLine(cmd.OutOrStdout(), []byte(text)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return cmd
+}
+
+// describe asks a worker for its commands, without the protocol's own.
+func describe(ctx context.Context, pool *snakepit.Pool) ([]described, error) {
+	listed := pool.Workers()[0].Info().Commands
+	all := make([]described, 0, len(listed))
+	if _, can := offers(pool, describeCommand); can {
+		ctx, cancel := asked(ctx)
+		defer cancel()
+		found, err := snakepit.Execute[[]described](ctx, pool, describeCommand, nil)
+		if err != nil {
+			return nil, err
+		}
+		all = found
+	} else {
+		for _, c := range listed {
+			all = append(all, described{Name: c.Name, Stream: c.Stream})
+		}
+	}
+	own := all[:0]
+	for _, c := range all {
+		if !reserved(c.Name) {
+			own = append(own, c)
+		}
+	}
+	return own, nil
+}
+
+// String is the signature as Python would write it, and the docstring below.
+func (c described) String() string {
+	var b strings.Builder
+	b.WriteString(c.Name)
+	if c.Params != nil || c.Returns != "" || c.Doc != "" {
+		params := make([]string, len(c.Params))
+		for i, p := range c.Params {
+			params[i] = p.String()
+		}
+		fmt.Fprintf(&b, "(%s)", strings.Join(params, ", "))
+	}
+	if c.Returns != "" {
+		b.WriteString(" -> " + c.Returns)
+	}
+	if c.Stream {
+		b.WriteString("  [stream]")
+	}
+	b.WriteByte('\n')
+	if c.Doc != "" {
+		for line := range strings.Lines(c.Doc) {
+			b.WriteString(strings.TrimRight("    "+line, " \n") + "\n")
+		}
+	}
+	return b.String()
+}
+
+func (p param) String() string {
+	text := p.Name
+	if p.Type != "" {
+		text += ": " + p.Type
+	}
+	switch {
+	case p.Required, strings.HasPrefix(p.Name, "*"):
+		return text
+	case p.Type != "":
+		return text + " = " + literal(p.Default)
+	default:
+		return text + "=" + literal(p.Default)
+	}
+}
+
+// literal is a default value as Python writes it. What is no number or such comes as text, a text as itself.
+func literal(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "None"
+	case bool:
+		return strings.ToUpper(strconv.FormatBool(v)[:1]) + strconv.FormatBool(v)[1:]
+	case string:
+		return strconv.Quote(v)
+	}
+	text, err := codecjson.Codec{}.Append(nil, v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return strings.TrimSpace(string(text))
+}
+
+func silent() hclog.Logger { return hclog.New(&hclog.LoggerOptions{Level: hclog.Off}) }

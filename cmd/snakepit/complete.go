@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snakepit-go/snakepit"
+)
+
+// complete has shells complete the names of worker files and, by asking the worker, those of commands and their arguments.
+func complete(cmd *cobra.Command, o *worker) {
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return []string{"py"}, cobra.ShellCompDirectiveFilterFileExt
+		}
+		if strings.Contains(typed, "=") {
+			return nil, cobra.ShellCompDirectiveDefault // a value may be a file
+		}
+		commands, err := o.ask(cmd.Context(), args[0])
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		var found []string
+		for _, c := range commands {
+			first, _, _ := strings.Cut(c.Doc, "\n")
+			switch {
+			case len(args) == 1:
+				found = append(found, cobra.CompletionWithDesc(c.Name, first))
+			case c.Name == args[1]:
+				for _, p := range c.Params {
+					if !strings.HasPrefix(p.Name, "*") {
+						found = append(found, cobra.CompletionWithDesc(p.Name+"=", p.Type))
+					}
+				}
+			}
+		}
+		if len(args) == 1 {
+			return found, cobra.ShellCompDirectiveNoFileComp
+		}
+		return found, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	}
+	_ = cmd.RegisterFlagCompletionFunc("adapter", cobra.FixedCompletions( // fails only for a flag that is not there
+		[]string{"auto", "grpc", "msgpack", "jsonstdio"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// ask starts a worker, in silence, to hear what it offers.
+func (o *worker) ask(ctx context.Context, word string) ([]described, error) {
+	adapter, err := adapters(o.adapter)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := o.openWith(ctx, adapter, word, &snakepit.Options{Size: 1, Logger: silent()}, io.Discard)
+	if err != nil {
+		return nil, err
+	}
+	defer pool.Close()
+	return describe(ctx, pool)
+}

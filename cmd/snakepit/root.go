@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snakepit-go/snakepit"
+)
+
+// Exit codes, as the help states them.
+const (
+	exitOK = iota
+	exitFailed
+	exitUsage
+	exitNoWorker
+	exitTimeout
+	exitLost
+	exitInterrupted = 130
+)
+
+const about = `Snakepit calls the commands of a worker, shows and measures them, and examines what they run on.
+
+WORKER is a Python file (.py), or another executable that speaks Snakepit's protocol. One that speaks it only on standard input and output
+is reached by --adapter jsonstdio.
+
+Results go to standard output. Errors, with the Python traceback, and the log go to standard error. SNAKEPIT_LOG=info or debug shows more of
+the log, such as which adapter is used and why no earlier one.
+` + exitCodes
+
+const exitCodes = `
+Exit codes:
+  0    it worked
+  1    the handler raised, its result can't be sent or printed, or items of the stream failed
+  2    wrong usage, or an argument that can't be sent
+  3    no worker could be started
+  4    the time limit passed
+  5    the worker was lost
+  130  interrupted by Ctrl-C (SIGINT)
+  143  terminated by SIGTERM`
+
+// run is the whole program, apart from the process around it. It returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use: "snakepit", Short: "Call the commands of a worker", Long: about, SilenceUsage: true, SilenceErrors: true,
+		Example: "  snakepit init hello && cd hello && make run\n  snakepit call worker.py add a=5 b=3\n  snakepit doctor",
+		Version: version().String() + "\n", Args: noCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetVersionTemplate("{{.Version}}")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+	})
+	root.AddCommand(callCommand(), streamCommand(), commandsCommand(), conformanceCommand(), versionCommand())
+	root.SetHelpCommand(helpCommand())
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	stderr = &console{out: stderr}
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	code := exitCode(ctx, err)
+	if errors.As(err, new(started)) && ctx.Err() != nil {
+		if err = context.Cause(ctx); !errors.As(err, new(signalled)) {
+			err = errors.New("interrupted")
+		}
+	}
+	printError(stderr, err)
+	return code
+}
+
+// noCommand refuses what the root command gets if it is none of the others.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	near := ""
+	if names := cmd.SuggestionsFor(args[0]); len(names) > 0 {
+		near = "did you mean " + names[0] + "? "
+	}
+	return fmt.Errorf("there is no command %q; %ssee %s --help", args[0], near, cmd.CommandPath())
+}
+
+// words is what a command needs at least, and at most if it takes no others; it says which are missing by their names.
+func words(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return fmt.Errorf("%s needs %s; see %s --help", cmd.Name(), strings.Join(names, " and "), cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// atMost is words for commands that take no others.
+func atMost(n int, args cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if len(given) > n {
+			return fmt.Errorf("%q is one argument too many; see %s --help", given[n], cmd.CommandPath())
+		}
+		return args(cmd, given)
+	}
+}
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Print the help of a command", Example: "  snakepit help call",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return noCommand(cmd.Root(), args)
+			}
+			return found.Help()
+		},
+	}
+}
+
+// started marks errors from the work itself: everything before is wrong usage.
+type started struct{ error }
+
+func (s started) Unwrap() error { return s.error }
+
+func exitCode(ctx context.Context, err error) int {
+	var start *snakepit.StartError
+	var by signalled
+	switch {
+	case !errors.As(err, new(started)):
+		return exitUsage
+	case errors.As(context.Cause(ctx), &by):
+		return by.exitCode()
+	case ctx.Err() != nil:
+		return exitInterrupted
+	case errors.As(err, &start), errors.Is(err, snakepit.ErrCrashLoop), errors.Is(err, errNoWorker):
+		return exitNoWorker
+	case errors.Is(err, context.DeadlineExceeded):
+		return exitTimeout
+	case errors.Is(err, snakepit.ErrWorkerLost):
+		return exitLost
+	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errOutput), errors.Is(err, errClauses):
+		return exitFailed
+	default:
+		return exitUsage
+	}
+}
+
+var (
+	errNoWorker = errors.New("no worker")
+	errItems    = errors.New("items of the stream failed")
+	errOutput   = errors.New("standard output cannot be written to")
+)
+
+// flagNames are what errors of the library call by the names of Go.
+var flagNames = strings.NewReplacer("Program.Interpreter", "--python", "a larger Options.StartTimeout", "a longer --start-timeout",
+	"Command.Path", "WORKER")
+
+// printError prints an error, and the traceback of what the worker raised.
+func printError(w io.Writer, err error) {
+	var remote *snakepit.RemoteError
+	if errors.As(err, new(*snakepit.StartError)) || !errors.As(err, &remote) || len(remote.Frames) == 0 {
+		text := err.Error()
+		if errors.Is(err, errNoWorker) {
+			text = flagNames.Replace(text)
+		}
+		fmt.Fprintf(w, "snakepit: %s\n", text)
+		return
+	}
+	fmt.Fprintf(w, "%ssnakepit: %v\n", remote.Traceback(), err)
+}

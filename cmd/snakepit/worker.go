@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// worker is the flags that say how a worker is started.
+type worker struct {
+	adapter string
+	python  string
+	start   time.Duration
+}
+
+const aboutAdapter = "adapter to use, or several to try in this order, such as msgpack,jsonstdio; auto is $SNAKEPIT_ADAPTERS, else " + snakepit.Default
+
+func (o *worker) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.adapter, "adapter", "auto", aboutAdapter)
+	cmd.Flags().StringVar(&o.python, "python", "", "Python interpreter (default: an active or local virtual environment, else python3)")
+	cmd.Flags().DurationVar(&o.start, "start-timeout", 0, "time limit of the worker's start (default 1m)")
+	complete(cmd, o)
+}
+
+// adapters is what --adapter says.
+func adapters(names string) (core.Adapter, error) {
+	adapter, err := snakepit.Adapters(names)
+	if err != nil && names != "auto" { // else the error names the variable
+		err = fmt.Errorf("--adapter: %w", err)
+	}
+	return adapter, err
+}
+
+// program is what the word WORKER of a command line means.
+func (o *worker) program(word string) (snakepit.Program, error) {
+	if filepath.Ext(word) == ".py" {
+		script := snakepit.Python(word)
+		script.Interpreter = o.python
+		return script, nil
+	}
+	if err := executable(word); err != nil {
+		return nil, started{fmt.Errorf("%w: %w", errNoWorker, err)}
+	}
+	return snakepit.Command(word), nil
+}
+
+// open starts a pool of one worker.
+func (o *worker) open(ctx context.Context, word string, stderr io.Writer) (*snakepit.Pool, error) {
+	adapter, err := adapters(o.adapter)
+	if err != nil {
+		return nil, err
+	}
+	return o.openWith(ctx, adapter, word, &snakepit.Options{Size: 1, Logger: logger(stderr)}, stderr)
+}
+
+// openWith starts a pool on an adapter.
+func (o *worker) openWith(ctx context.Context, adapter core.Adapter, word string, opts *snakepit.Options, stderr io.Writer) (*snakepit.Pool, error) {
+	if o.start < 0 {
+		return nil, fmt.Errorf("--start-timeout is %s; it has to be positive", o.start)
+	}
+	program, err := o.program(word)
+	if err != nil {
+		return nil, err
+	}
+	opts.StartTimeout = o.start
+	stop := waiting(stderr, word, "--start-timeout")
+	pool, err := snakepit.OpenWith(ctx, adapter, program, opts)
+	stop()
+	if err != nil {
+		return nil, started{fmt.Errorf("%w could be started: %w", errNoWorker, err)}
+	}
+	return pool, nil
+}
+
+// patience is how long a worker may take to start before the user is told what is being waited for.
+const patience = 5 * time.Second
+
+// waiting tells the user after a while that a worker has not said hello. stop ends that, and may be called again.
+func waiting(stderr io.Writer, word, limit string) (stop func()) {
+	var mu sync.Mutex
+	timer := time.AfterFunc(patience, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(stderr, "snakepit: still waiting for %s to say hello; %s bounds it\n", word, limit)
+	})
+	return func() {
+		timer.Stop()
+		mu.Lock() // a line that has begun is written to its end
+		defer mu.Unlock()
+	}
+}
+
+// executable says in the words of a command line why a worker that is no Python file can't be started.
+func executable(worker string) error {
+	if _, err := exec.LookPath(worker); err == nil {
+		return nil
+	}
+	const what = "a worker is a .py file or an executable"
+	switch info, err := os.Stat(worker); {
+	case err != nil && filepath.Base(worker) == worker:
+		return fmt.Errorf("%s: no such file, nor a program in PATH; %s", worker, what)
+	case err != nil:
+		return fmt.Errorf("%s: no such file; %s", worker, what)
+	case info.IsDir():
+		return fmt.Errorf("%s is a folder; %s", worker, what)
+	case filepath.Base(worker) == worker && info.Mode()&0o111 != 0:
+		return fmt.Errorf("%s is not in PATH; for the file in this folder say .%c%s", worker, filepath.Separator, worker)
+	default:
+		return fmt.Errorf("%s is not executable; %s", worker, what)
+	}
+}
+
+// logger is what a pool has by default, less what is said otherwise: how a worker was lost is in the error of its call, and for one call the
+// adapter does not matter, unless SNAKEPIT_LOG asks for so much. nil leaves it to the pool to say what is wrong in SNAKEPIT_LOG.
+func logger(w io.Writer) hclog.Logger {
+	log := &hclog.LoggerOptions{Level: hclog.Info, Output: w}
+	text := os.Getenv("SNAKEPIT_LOG")
+	if text != "" {
+		log.Level = hclog.LevelFromString(text)
+	}
+	if log.Level == hclog.NoLevel {
+		return nil
+	}
+	quiet := new(hclog.ExcludeByMessage)
+	quiet.Add("worker lost")
+	if text == "" || log.Level > hclog.Info {
+		quiet.Add("protocol degraded")
+	}
+	log.Exclude = quiet.Exclude
+	return hclog.New(log)
+}
+
+// offers returns what the worker's hello says of a command, and whether it says anything.
+func offers(pool *snakepit.Pool, command string) (core.CommandInfo, bool) {
+	commands := pool.Workers()[0].Info().Commands
+	i := slices.IndexFunc(commands, func(c core.CommandInfo) bool { return c.Name == command })
+	if i < 0 {
+		return core.CommandInfo{}, false
+	}
+	return commands[i], true
+}
+
+// closing closes the pool at the end of a command, and has its error reported if there is no other.
+func closing(pool *snakepit.Pool, err *error) {
+	if closeErr := pool.Close(); *err == nil && closeErr != nil {
+		*err = started{closeErr}
+	}
+}
+
+// reserved reports whether a command is the protocol's own.
+func reserved(name string) bool { return strings.HasPrefix(name, "snakepit.") }
