@@ -17,6 +17,8 @@ type bar struct {
 
 	bars *mpb.Progress // nil up to the first item that says how far it is
 	line *mpb.Bar
+
+	complete bool
 }
 
 func newBar(cmd *cobra.Command, title string) *bar {
@@ -42,11 +44,12 @@ func (b *bar) show(item any) {
 	}
 	if b.bars == nil {
 		b.bars = mpb.New(mpb.WithOutput(b.stderr.out), mpb.WithAutoRefresh())
-		b.line = b.bars.AddBar(total,
+		b.line = b.bars.AddBar(0, // not complete before end, because nothing can be written above a bar that is
 			mpb.PrependDecorators(decor.Name(b.title+" ")),
 			mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace), "")))
 		b.stderr.above(b.bars)
 	}
+	b.complete = current == total
 	b.line.SetTotal(total, false)
 	b.line.SetCurrent(current)
 }
@@ -56,7 +59,11 @@ func (b *bar) end() {
 	if b.bars == nil {
 		return
 	}
-	b.line.Abort(false) // of one that is complete it does nothing
+	if b.complete {
+		b.line.SetTotal(-1, true)
+	} else {
+		b.line.Abort(false)
+	}
 	b.bars.Wait()
 	b.stderr.above(nil)
 	b.bars = nil
