@@ -36,7 +36,7 @@ fallback:                 core
 python:                   core
 
 .:                        core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python github.com/hashicorp/go-hclog
-cmd/snakepit:             . conformance core codec/json github.com/hashicorp/go-hclog github.com/spf13/cobra
+cmd/snakepit:             . adapters/grpc conformance core codec/json python github.com/hashicorp/go-hclog github.com/spf13/cobra github.com/vbauerster/mpb/v8 github.com/HdrHistogram/hdrhistogram-go golang.org/x/term
 examples/*:               . core python github.com/hashicorp/go-hclog github.com/vbauerster/mpb/v8 golang.org/x/text
 `
 

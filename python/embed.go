@@ -64,13 +64,7 @@ func (p Program) command() (core.Command, error) {
 	if err != nil {
 		return core.Command{}, err
 	}
-	folder := filepath.Dir(script)
-	if p.FS != nil {
-		if folder, err = os.Getwd(); err != nil {
-			return core.Command{}, err
-		}
-	}
-	interpreter, chosenBy, err := p.interpreter(folder)
+	chosen, err := p.choose(script)
 	if err != nil {
 		return core.Command{}, err
 	}
@@ -88,13 +82,13 @@ func (p Program) command() (core.Command, error) {
 	// The file, not its folder: to run a folder Python imports runpy, and in 3.9 what that imports may be a stray re.py of PYTHONPATH's.
 	boot = filepath.Join(boot, "__main__.py")
 	return core.Command{
-		Path:    interpreter,
+		Path:    chosen.Interpreter,
 		Args:    append([]string{boot, script}, p.Args...),
 		Dir:     p.Dir,
 		Env:     append([]string{"SNAKEPIT_CACHE=" + cache}, p.Env...),
 		Reports: true,
 		Hint: fmt.Sprintf("%s chose the interpreter %s; it has to be a Python %d.%d or later",
-			chosenBy, interpreter, oldest[0], oldest[1]),
+			chosen.By, chosen.Interpreter, oldest[0], oldest[1]),
 	}, nil
 }
 

@@ -16,6 +16,42 @@ import (
 // oldest is the oldest version of Python that runs a worker, major and minor.
 var oldest = [2]int{3, 8}
 
+// Choice is the Python that a Program's workers run on, and why it is that one.
+type Choice struct {
+	Interpreter string // the executable's path
+	By          string // what led to it: "Program.Interpreter", "SNAKEPIT_PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "the virtual environment" or "PATH"
+}
+
+// Choose returns the interpreter that Command takes, in the order that Program.Interpreter states, for those who want to show or to examine
+// it. Nothing is unpacked, and only the shim of a version manager is run. Without a Script the choice is that for an embedded one. Its
+// errors are those of Command.
+func (p Program) Choose() (Choice, error) {
+	var script string
+	var err error
+	if p.Script != "" {
+		script, err = p.find()
+	}
+	if err == nil {
+		var c Choice
+		if c, err = p.choose(script); err == nil {
+			return c, nil
+		}
+	}
+	return Choice{}, fmt.Errorf("python worker: %w", err)
+}
+
+// choose is Choose for a script that is there.
+func (p Program) choose(script string) (c Choice, err error) {
+	folder := filepath.Dir(script)
+	if p.FS != nil || script == "" {
+		if folder, err = os.Getwd(); err != nil {
+			return c, err
+		}
+	}
+	c.Interpreter, c.By, err = p.interpreter(folder)
+	return c, err
+}
+
 // interpreter finds the Python to run, in the order that Program.Interpreter states. Local virtual environments are looked for in folder
 // and above it. chosenBy says, for errors, where it was found.
 func (p Program) interpreter(folder string) (path, chosenBy string, err error) {

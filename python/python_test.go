@@ -202,6 +202,9 @@ func TestInterpreter(t *testing.T) {
 		if got := command(t, p).Path; got != want {
 			t.Errorf("chose %s, want %s", got, want)
 		}
+		if got, err := p.Choose(); err != nil || got.Interpreter != want || got.By == "" {
+			t.Errorf("Choose says %+v, %v; want %s", got, err, want)
+		}
 	}
 
 	fails(t, Program{Script: script}, "no Python found", "VIRTUAL_ENV", ".venv", in("work", "repo"), "python3 or python in PATH", "install")
@@ -252,6 +255,22 @@ func TestInterpreter(t *testing.T) {
 	t.Setenv("VIRTUAL_ENV", in("active"))
 	write(t, in("active", "pyvenv.cfg"), "home = /usr/bin\nversion = 3.6.9\n")
 	fails(t, Program{Script: script}, "VIRTUAL_ENV "+in("active"), "has Python 3.6", "needs 3.8")
+}
+
+func TestChoose(t *testing.T) {
+	root := sandbox(t)
+	own := write(t, filepath.Join(root, "own", "python"), "")
+	t.Setenv("SNAKEPIT_PYTHON", own)
+	if got, err := (Program{}).Choose(); err != nil || got != (Choice{own, "SNAKEPIT_PYTHON"}) {
+		t.Errorf("without a script: %+v, %v", got, err)
+	}
+	if got, err := (Program{Script: filepath.Join(root, "gone.py")}).Choose(); err == nil || !strings.Contains(err.Error(), "gone.py") {
+		t.Errorf("with a script that is not there: %+v, %v", got, err)
+	}
+	t.Setenv("SNAKEPIT_PYTHON", filepath.Join(root, "no", "python"))
+	if got, err := (Program{}).Choose(); err == nil || !strings.Contains(err.Error(), "SNAKEPIT_PYTHON is ") {
+		t.Errorf("with an interpreter that is not there: %+v, %v", got, err)
+	}
 }
 
 func TestForeignVirtualEnvironmentIsIgnored(t *testing.T) {

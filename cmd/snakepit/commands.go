@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
 	"github.com/snakepit-go/snakepit"
@@ -156,5 +155,3 @@ func literal(v any) string {
 	}
 	return strings.TrimSpace(string(text))
 }
-
-func silent() hclog.Logger { return hclog.New(&hclog.LoggerOptions{Level: hclog.Off}) }

@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/snakepit-go/snakepit"
 )
 
 // complete has shells complete the names of worker files and, by asking the worker, those of commands and their arguments.
@@ -52,7 +50,7 @@ func (o *worker) ask(ctx context.Context, word string) ([]described, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool, err := o.openWith(ctx, adapter, word, &snakepit.Options{Size: 1, Logger: silent()}, io.Discard)
+	pool, err := o.openWith(ctx, adapter, word, silently(), io.Discard)
 	if err != nil {
 		return nil, err
 	}

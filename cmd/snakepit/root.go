@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(callCommand(), streamCommand(), commandsCommand(), conformanceCommand(), versionCommand())
+	root.AddCommand(callCommand(), streamCommand(), commandsCommand(), doctorCommand(), conformanceCommand(), versionCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -153,9 +153,19 @@ var (
 	errOutput   = errors.New("standard output cannot be written to")
 )
 
+// instead is an error with another text.
+type instead struct {
+	text string
+	err  error
+}
+
+func (i *instead) Error() string { return i.text }
+func (i *instead) Unwrap() error { return i.err }
+
 // flagNames are what errors of the library call by the names of Go.
 var flagNames = strings.NewReplacer("Program.Interpreter", "--python", "a larger Options.StartTimeout", "a longer --start-timeout",
-	"Command.Path", "WORKER")
+	"Command.Path", "WORKER", "name a folder that can be written to in Options.Dir", "set TMPDIR to a folder that can be written to",
+	"set Program.Cache to one that can be written", "set TMPDIR to one that can be written")
 
 // printError prints an error, and the traceback of what the worker raised.
 func printError(w io.Writer, err error) {
