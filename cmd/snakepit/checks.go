@@ -334,7 +334,7 @@ func (d *doctor) user(ctx context.Context, word string) check {
 	}
 	c.Status, c.Start = good, milliseconds(start)
 	c.Text = fmt.Sprintf("starts on %s in %s, offers %s", pool.Workers()[0].Info().Adapter, rounded(start), strings.Join(names, ", "))
-	if names == nil {
+	if len(names) == 0 {
 		c.Status, c.Text = warning, "it starts, but offers no commands"
 	}
 	return c

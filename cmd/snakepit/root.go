@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(callCommand(), streamCommand(), commandsCommand(), doctorCommand(), conformanceCommand(), versionCommand())
+	root.AddCommand(callCommand(), streamCommand(), commandsCommand(), benchCommand(), doctorCommand(), conformanceCommand(), versionCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -14,11 +14,10 @@ type steps struct {
 	w     io.Writer // nil: nobody wants to know
 	begun time.Time
 
-	items              int
-	first, last        time.Time
-	gap                time.Duration // the longest between two items
-	calling            time.Time
-	sinceStart, inCall time.Duration
+	items       int
+	first, last time.Time
+	gap         time.Duration // the longest between two items
+	calling     time.Time
 }
 
 func newSteps(on bool, w io.Writer) *steps {

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	hdr "github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/spf13/cobra"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/core"
+)
+
+const aboutBench = `Bench calls one of a worker's commands again and again, on each adapter, and prints side by side how long calls take and how many there are
+in a second. Of a stream it also measures the first item and the items in a second.
+
+The adapters take turns, in many short rounds, so that a busy machine slows each of them alike. Calls before the first round, which load
+what is loaded once, are not counted. An adapter that can't be had here is listed with the reason; with --adapter auto each adapter of the
+chain is measured, not only the first.
+`
+
+// rounds is how often each adapter has its turn, if a call takes no longer than a round.
+const rounds = 10
+
+// longest is the longest time that a histogram tells from a longer one.
+const longest = time.Hour
+
+// bench is the flags.
+type bench struct {
+	call
+	duration    time.Duration
+	concurrency int
+	workers     int
+	json        bool
+}
+
+// lane is one adapter: its pool and what was measured on it.
+type lane struct {
+	name    string
+	pool    *snakepit.Pool
+	refused error
+
+	mu      sync.Mutex // guards what follows
+	latency *hdr.Histogram
+	first   *hdr.Histogram // of streams: the time to the first item
+	items   int64
+	took    time.Duration // of all rounds
+}
+
+func benchCommand() *cobra.Command {
+	var b bench
+	cmd := &cobra.Command{
+		Use: "bench WORKER COMMAND [KEY=VALUE | JSON | @FILE]...", Short: "Measure a command on each adapter, side by side",
+		Long: aboutBench + aboutArguments + "\n" + exitCodes,
+		Args: words("WORKER", "COMMAND"),
+		Example: `  snakepit bench worker.py add a=5 b=3
+  snakepit bench worker.py predict features=@features.json --adapter grpc,msgpack --duration 10s --concurrency 8 --workers 4`,
+	}
+	b.worker.register(cmd)
+	cmd.Flags().DurationVar(&b.timeout, "timeout", 0, "time limit of each call, such as 90s; negative means none (default 30s, stream 5m)")
+	cmd.Flags().DurationVar(&b.duration, "duration", 3*time.Second, "how long to measure each adapter")
+	cmd.Flags().IntVar(&b.concurrency, "concurrency", 1, "how many calls are made at once")
+	cmd.Flags().IntVar(&b.workers, "workers", 1, "how many worker processes there are")
+	cmd.Flags().BoolVar(&b.json, "json", false, "print the figures as JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		arg, err := b.check(cmd, args)
+		if err != nil {
+			return err
+		}
+		lanes, err := b.lanes(cmd, args[0])
+		defer func() {
+			for _, l := range lanes {
+				if l.pool != nil {
+					closing(l.pool, &err)
+				}
+			}
+		}()
+		if err != nil {
+			return err
+		}
+		info, _ := offers(open(lanes)[0].pool, args[1])
+		if err := b.measure(cmd, open(lanes), args[1], arg, info.Stream); err != nil {
+			return started{err}
+		}
+		r := b.report(lanes, args, info.Stream)
+		if b.json {
+			return printPlainJSON(cmd.OutOrStdout(), r)
+		}
+		return printLine(cmd.OutOrStdout(), []byte(r.String()))
+	}
+	return cmd
+}
+
+// check refuses flags and arguments that make no sense.
+func (b *bench) check(cmd *cobra.Command, args []string) (any, error) {
+	switch {
+	case b.duration <= 0:
+		return nil, fmt.Errorf("--duration is %s; it has to be positive", b.duration)
+	case b.concurrency < 1:
+		return nil, fmt.Errorf("--concurrency is %d; it has to be at least 1", b.concurrency)
+	case b.workers < 1:
+		return nil, fmt.Errorf("--workers is %d; it has to be at least 1", b.workers)
+	}
+	return parseArgs(args[2:], cmd.InOrStdin())
+}
+
+// lanes opens a pool on each adapter. What is returned has to be closed also after an error.
+func (b *bench) lanes(cmd *cobra.Command, word string) (lanes []*lane, err error) {
+	chain, err := adapters(b.adapter)
+	if err != nil {
+		return nil, err
+	}
+	var refused []string
+	for name := range strings.SplitSeq(chain.Name(), ",") {
+		one, err := adapters(name)
+		if err != nil {
+			return lanes, err
+		}
+		l := &lane{name: name, latency: hdr.New(1, int64(longest), 3), first: hdr.New(1, int64(longest), 3)}
+		opts := &snakepit.Options{Size: b.workers, Logger: logger(cmd.ErrOrStderr())}
+		l.pool, err = b.openWith(cmd.Context(), one, word, opts, cmd.ErrOrStderr())
+		switch {
+		case errors.Is(err, core.ErrUnavailable):
+			l.refused = err
+			refused = append(refused, name+": "+check{}.refused(err).Text)
+		case err != nil:
+			return lanes, err
+		}
+		lanes = append(lanes, l)
+		if l.pool != nil {
+			if err := l.pool.WaitReady(cmd.Context(), 0); err != nil {
+				return lanes, started{fmt.Errorf("%w could be started: %w", errNoWorker, err)}
+			}
+		}
+	}
+	if len(open(lanes)) == 0 {
+		return lanes, started{fmt.Errorf("%w: no adapter can be had: %s; snakepit doctor says what to do", errNoWorker, strings.Join(refused, "; "))}
+	}
+	return lanes, nil
+}
+
+// open returns those that can be measured.
+func open(lanes []*lane) []*lane {
+	var there []*lane
+	for _, l := range lanes {
+		if l.pool != nil {
+			there = append(there, l)
+		}
+	}
+	return there
+}
+
+// measure lets the adapters take turns until each had its time.
+func (b *bench) measure(cmd *cobra.Command, lanes []*lane, command string, arg any, stream bool) error {
+	progress := newTurns(cmd, command, len(lanes)*rounds)
+	defer progress.end()
+	for _, l := range lanes { // on each worker, as far as they take turns too
+		for range b.workers {
+			if err := b.once(cmd.Context(), l, command, arg, stream, false); err != nil {
+				return err
+			}
+		}
+	}
+	for turn := range rounds {
+		for i := range lanes {
+			l := lanes[(turn+i)%len(lanes)] // nobody is always first
+			if l.took < b.duration {
+				if err := b.round(cmd.Context(), l, command, arg, stream, max(0, b.duration*time.Duration(turn+1)/rounds-l.took)); err != nil {
+					return err
+				}
+			}
+			progress.step(l.name)
+		}
+	}
+	return nil
+}
+
+// round makes calls on one adapter for a while, at least one by each caller.
+func (b *bench) round(ctx context.Context, l *lane, command string, arg any, stream bool, d time.Duration) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	begun := time.Now()
+	var callers sync.WaitGroup
+	for range b.concurrency {
+		callers.Go(func() {
+			for {
+				if err := b.once(ctx, l, command, arg, stream, true); err != nil {
+					stop(err) // the first one counts
+					return
+				}
+				if time.Since(begun) >= d {
+					return
+				}
+			}
+		})
+	}
+	callers.Wait()
+	l.took += time.Since(begun)
+	return context.Cause(ctx)
+}
+
+// once makes one call and records it.
+func (b *bench) once(ctx context.Context, l *lane, command string, arg any, stream, record bool) error {
+	begun := time.Now()
+	var first time.Duration
+	items := int64(0)
+	if stream {
+		for _, err := range snakepit.ExecuteStream[any](ctx, l.pool, command, arg, snakepit.Timeout(b.timeout)) {
+			if err != nil && !errors.As(err, new(*snakepit.ItemError)) {
+				return err
+			}
+			if items++; items == 1 {
+				first = time.Since(begun)
+			}
+		}
+	} else if _, err := snakepit.Execute[any](ctx, l.pool, command, arg, snakepit.Timeout(b.timeout)); err != nil {
+		return err
+	}
+	took := time.Since(begun)
+	if !record {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.items += items
+	if items > 0 {
+		if err := l.first.RecordValue(int64(min(first, longest))); err != nil {
+			return err
+		}
+	}
+	return l.latency.RecordValue(int64(min(took, longest)))
+}
+
+// turns shows on a terminal how far a measurement is.
+type turns struct {
+	console *console
+	bars    *mpb.Progress
+	line    *mpb.Bar
+	name    string
+	mu      sync.Mutex // guards name
+}
+
+func newTurns(cmd *cobra.Command, command string, total int) *turns {
+	t := &turns{}
+	stderr, ok := cmd.ErrOrStderr().(*console)
+	if !ok || !isTerminal(stderr) {
+		return t
+	}
+	t.console, t.bars = stderr, mpb.New(mpb.WithOutput(stderr.out))
+	t.line = t.bars.AddBar(int64(total), mpb.BarRemoveOnComplete(),
+		mpb.PrependDecorators(decor.Name(command+" "), decor.Any(func(decor.Statistics) string {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			return t.name + " "
+		}, decor.WCSyncSpaceR)),
+		mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace)))
+	stderr.above(t.bars)
+	return t
+}
+
+func (t *turns) step(name string) {
+	if t.line == nil {
+		return
+	}
+	t.mu.Lock()
+	t.name = name
+	t.mu.Unlock()
+	t.line.Increment()
+}
+
+func (t *turns) end() {
+	if t.line == nil {
+		return
+	}
+	t.line.Abort(true)
+	t.bars.Wait()
+	t.console.above(nil)
+}
