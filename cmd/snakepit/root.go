@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(callCommand(), streamCommand(), commandsCommand(), benchCommand(), doctorCommand(), conformanceCommand(), versionCommand())
+	root.AddCommand(initCommand(), callCommand(), streamCommand(), commandsCommand(), benchCommand(), doctorCommand(), conformanceCommand(), versionCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -140,7 +140,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitTimeout
 	case errors.Is(err, snakepit.ErrWorkerLost):
 		return exitLost
-	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errOutput), errors.Is(err, errClauses):
+	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errOutput), errors.Is(err, errClauses),
+		errors.Is(err, errProject):
 		return exitFailed
 	default:
 		return exitUsage

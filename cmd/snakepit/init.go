@@ -1,0 +1,170 @@
+package main
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"text/template"
+
+	"github.com/spf13/cobra"
+)
+
+//go:embed template/*.tmpl
+var templates embed.FS
+
+const library = "github.com/snakepit-go/snakepit"
+
+const aboutInit = `Init makes a project in a new folder: a Go program, a worker, tests of both sides, a Makefile and a Dockerfile. NAME is the folder, and its last
+part the module's name.
+
+It requires the version of the library that this command has, and runs go mod tidy. A command that was built from a checkout has none that
+others could get: then --replace names a checkout.
+
+Exit codes:
+  0  the project is there
+  1  it can't be written, or go mod tidy does not work
+  2  wrong usage, or NAME exists and is not empty
+  130, 143  interrupted by Ctrl-C, terminated by SIGTERM`
+
+// errProject: files could not be written, or modules not be had.
+var errProject = errors.New("the project is not complete")
+
+// project is what the templates are filled with.
+type project struct {
+	Name    string // of the folder and the program
+	Module  string
+	Version string // of the library, or "" if none can be had
+	Replace string // a checkout of it, or ""
+}
+
+// moduleNames are those that need no escaping anywhere.
+var moduleNames = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]*$`)
+
+func initCommand() *cobra.Command {
+	var p project
+	cmd := &cobra.Command{
+		Use: "init NAME", Short: "Make a new project that runs at once", Long: aboutInit, Args: atMost(1, words("NAME")),
+		Example: `  snakepit init hello && cd hello && make run
+  snakepit init hello --module example.com/me/hello
+  snakepit init hello --replace ../snakepit`,
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	cmd.Flags().StringVar(&p.Module, "module", "", "path of the Go module (default NAME)")
+	cmd.Flags().StringVar(&p.Replace, "replace", "", "take the library from this checkout")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		dir := args[0]
+		if err := p.resolve(dir); err != nil {
+			return err
+		}
+		written, err := p.write(dir)
+		if err != nil {
+			return started{fmt.Errorf("%w: %w", errProject, err)}
+		}
+		text := fmt.Sprintf("made %s with %s\n", dir, strings.Join(written, ", "))
+		if err := printLine(cmd.OutOrStdout(), []byte(text)); err != nil {
+			return err
+		}
+		if p.Version != "" {
+			if err := p.tidy(cmd, dir); err != nil {
+				return started{fmt.Errorf("%w: %w", errProject, err)}
+			}
+		}
+		return printLine(cmd.OutOrStdout(), []byte(p.next(dir)))
+	}
+	return cmd
+}
+
+// resolve checks names and folders, and decides on the library's version.
+func (p *project) resolve(dir string) error {
+	p.Name = filepath.Base(filepath.Clean(dir))
+	if p.Module == "" {
+		p.Module = p.Name
+	}
+	if !moduleNames.MatchString(p.Name) || !moduleNames.MatchString(p.Module) {
+		return fmt.Errorf("%q can't be the name of a Go module; use letters, digits, - and _, as in hello, or say --module", p.Module)
+	}
+	switch entries, err := os.ReadDir(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("%s is there and is no folder that can be read; name a new one", dir)
+	case len(entries) > 0:
+		return fmt.Errorf("the folder %s is not empty; name a new one", dir)
+	}
+	b := version()
+	if b.released {
+		p.Version = b.Snakepit
+	}
+	if p.Replace == "" {
+		return nil
+	}
+	p.Version = "v0.0.0"
+	checkout, err := filepath.Abs(p.Replace)
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join(checkout, "go.mod"))
+	if err != nil || !strings.HasPrefix(string(text), "module "+library+"\n") {
+		return fmt.Errorf("--replace %s is no checkout of %s: its go.mod says otherwise, or can't be read", p.Replace, library)
+	}
+	p.Replace = filepath.ToSlash(checkout)
+	return nil
+}
+
+// write fills the templates in, and returns the files' names.
+func (p *project) write(dir string) (written []string, err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	all, err := template.ParseFS(templates, "template/*.tmpl")
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range all.Templates() {
+		name := strings.TrimSuffix(t.Name(), ".tmpl")
+		if strings.HasSuffix(name, "ignore") {
+			name = "." + name
+		}
+		var text strings.Builder
+		if err := t.Execute(&text, p); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text.String()), 0o644); err != nil {
+			return nil, err
+		}
+		written = append(written, name)
+	}
+	slices.Sort(written)
+	return written, nil
+}
+
+// tidy finds the modules that the project needs, where there is Go.
+func (p *project) tidy(cmd *cobra.Command, dir string) error {
+	tidy := exec.CommandContext(cmd.Context(), "go", "mod", "tidy")
+	tidy.Dir = dir
+	said, err := tidy.CombinedOutput()
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(string(said)), "\n")
+		return fmt.Errorf("go mod tidy in %s: %w: %s; run it again when that is mended", dir, err, lines[len(lines)-1])
+	}
+	return nil
+}
+
+// next says what to do now.
+func (p *project) next(dir string) string {
+	text := fmt.Sprintf("\n  cd %s\n", dir)
+	if p.Version == "" {
+		text += fmt.Sprintf("  go mod edit -require %s@v0.0.0 -replace %s=/path/to/a/checkout\n  go mod tidy\n", library, library)
+	}
+	text += "  make run\n  make test\n"
+	if p.Version == "" {
+		text += "\nthis snakepit has no released version that go.mod could require, so it takes the library from a checkout; see also --replace\n"
+	}
+	return text
+}
