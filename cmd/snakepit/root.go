@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,6 +53,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	root.SetVersionTemplate("{{.Version}}")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if negative.MatchString(err.Error()) {
+			return fmt.Errorf("%w; a negative number as the argument stands behind --, as in %s worker.py command -- -5", err, cmd.CommandPath())
+		}
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.AddCommand(initCommand(), callCommand(), streamCommand(), commandsCommand(), benchCommand(), doctorCommand(), conformanceCommand(), versionCommand())
@@ -73,6 +77,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	printError(stderr, err)
 	return code
 }
+
+// negative is what the flags make of a negative number.
+var negative = regexp.MustCompile(`unknown shorthand flag: '[0-9.]'`)
 
 // noCommand refuses what the root command gets if it is none of the others.
 func noCommand(cmd *cobra.Command, args []string) error {

@@ -10,16 +10,6 @@ import (
 	"testing"
 )
 
-// TestMain chooses what every Python has.
-func TestMain(m *testing.M) {
-	for key, value := range map[string]string{"SNAKEPIT_ADAPTERS": "jsonstdio", "SNAKEPIT_LOG": "error"} {
-		if err := os.Setenv(key, value); err != nil {
-			panic(err)
-		}
-	}
-	os.Exit(m.Run())
-}
-
 func TestRun(t *testing.T) {
 	worker := filepath.Join("testdata", "worker.py")
 	broken := filepath.Join(t.TempDir(), "broken.py")
