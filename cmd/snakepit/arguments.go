@@ -14,10 +14,11 @@ import (
 )
 
 const aboutArguments = `
-Arguments KEY=VALUE are keyword arguments; a value is JSON, or else text: n=5 is a number, n='"5"' and name=Ann are text. One argument
-without a key is the argument as JSON: an object becomes keyword arguments, anything else one positional argument. @FILE, for a value or
-for the one argument, takes the JSON of a file, and @- that of standard input; a text that begins with @ is written with a second one:
-user=@@ann.`
+Arguments KEY=VALUE are keyword arguments; a value is JSON, or else text: n=5 is a number, n='"5"'
+and name=Ann are text. One argument without a key is the argument as JSON: an object becomes keyword
+arguments, anything else one positional argument. @FILE, for a value or for the one argument, takes
+the JSON of a file, and @- that of standard input; a text that begins with @ is written with a
+second one: user=@@ann.`
 
 // parseArgs turns the arguments of a command line into the argument of a call. stdin is what @- reads.
 func parseArgs(args []string, stdin io.Reader) (any, error) {

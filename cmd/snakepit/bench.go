@@ -17,12 +17,14 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-const aboutBench = `Bench calls one of a worker's commands again and again, on each adapter, and prints side by side how long calls take and how many there are
-in a second. Of a stream it also measures the first item and the items in a second.
+const aboutBench = `Bench calls one of a worker's commands again and again, on each adapter, and prints side by side how
+long calls take and how many there are in a second. Of a stream it also measures the first item and
+the items in a second.
 
-The adapters take turns, in many short rounds, so that a busy machine slows each of them alike. Calls before the first round, which load
-what is loaded once, are not counted. An adapter that can't be had here is listed with the reason; with --adapter auto each adapter of the
-chain is measured, not only the first.
+The adapters take turns, in many short rounds, so that a busy machine slows each of them alike.
+Calls before the first round, which load what is loaded once, are not counted. An adapter that can't
+be had here is listed with the reason; with --adapter auto each adapter of the chain is measured,
+not only the first.
 `
 
 // rounds is how often each adapter has its turn, if a call takes no longer than a round.

@@ -35,8 +35,8 @@ func commandsCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "commands WORKER", Short: "Show what a worker offers: its commands, their signatures, types and descriptions",
-		Long: "Commands starts a worker and prints the commands that it offers, with parameters, types, defaults and docstrings as Python has\n" +
-			"them. Of a worker that does not describe its commands it prints the names.\n" + exitCodes,
+		Long: "Commands starts a worker and prints the commands that it offers, with parameters, types, defaults\n" +
+			"and docstrings as Python has them. Of a worker that does not describe its commands it prints the\nnames.\n" + exitCodes,
 		Args:    atMost(1, words("WORKER")),
 		Example: "  snakepit commands worker.py\n  snakepit commands worker.py --json",
 	}

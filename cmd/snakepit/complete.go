@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -50,7 +51,11 @@ func (o *worker) ask(ctx context.Context, word string) ([]described, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool, err := o.openWith(ctx, adapter, word, silently(), io.Discard)
+	opts := *o
+	if opts.start == 0 {
+		opts.start = 10 * time.Second // nobody waits longer for a tab
+	}
+	pool, err := opts.openWith(ctx, adapter, word, silently(), io.Discard)
 	if err != nil {
 		return nil, err
 	}

@@ -20,8 +20,9 @@ import (
 
 const aboutConformance = `Checks a worker in any language against docs/protocol.md, clause by clause.
 
-WORKER is an executable that speaks the protocol, or a Python file (.py). It offers the commands that docs/protocol.md lists under "Conformance"; clauses
-whose commands it lacks are skipped, and say so.
+WORKER is an executable that speaks the protocol, or a Python file (.py). It offers the commands
+that docs/protocol.md lists under "Conformance"; clauses whose commands it lacks are skipped, and
+say so.
 
 Exit codes:
   0  every clause passed or was skipped

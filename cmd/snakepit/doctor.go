@@ -19,9 +19,11 @@ import (
 //go:embed doctor.py
 var doctorFiles embed.FS
 
-const aboutDoctor = `Doctor examines what workers run on, in one look: which interpreter is chosen and why, versions and packages, the generated code, the folders
-and sockets that a pool needs, limits, and each adapter, over which a worker is really started and called. What is wrong comes with what to
-do about it on this machine. With WORKER the interpreter is that worker's, and the worker itself is started as well.
+const aboutDoctor = `Doctor examines what workers run on, in one look: which interpreter is chosen and why, versions and
+packages, the generated code, the folders and sockets that a pool needs, limits, and each adapter,
+over which a worker is really started and called. What is wrong comes with what to do about it on
+this machine. With WORKER the interpreter is that worker's, and the worker itself is started as
+well.
 
 Exit codes:
   0    a call works, on one adapter at least; with WORKER, the worker starts too

@@ -21,11 +21,11 @@ var templates embed.FS
 
 const library = "github.com/snakepit-go/snakepit"
 
-const aboutInit = `Init makes a project in a new folder: a Go program, a worker, tests of both sides, a Makefile and a Dockerfile. NAME is the folder, and its last
-part the module's name.
+const aboutInit = `Init makes a project in a new folder: a Go program, a worker, tests of both sides, a Makefile and a
+Dockerfile. NAME is the folder, and its last part the module's name.
 
-It requires the version of the library that this command has, and runs go mod tidy. A command that was built from a checkout has none that
-others could get: then --replace names a checkout.
+It requires the version of the library that this command has, and runs go mod tidy. A command that
+was built from a checkout has none that others could get: then --replace names a checkout.
 
 Exit codes:
   0  the project is there

@@ -26,11 +26,12 @@ const (
 
 const about = `Snakepit calls the commands of a worker, shows and measures them, and examines what they run on.
 
-WORKER is a Python file (.py), or another executable that speaks Snakepit's protocol. One that speaks it only on standard input and output
-is reached by --adapter jsonstdio.
+WORKER is a Python file (.py), or another executable that speaks Snakepit's protocol. One that
+speaks it only on standard input and output is reached by --adapter jsonstdio.
 
-Results go to standard output. Errors, with the Python traceback, and the log go to standard error. SNAKEPIT_LOG=info or debug shows more of
-the log, such as which adapter is used and why no earlier one.
+Results go to standard output. Errors, with the Python traceback, and the log go to standard error.
+SNAKEPIT_LOG=info or debug shows more of the log, such as which adapter is used and why no earlier
+one.
 ` + exitCodes
 
 const exitCodes = `
@@ -49,12 +50,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use: "snakepit", Short: "Call the commands of a worker", Long: about, SilenceUsage: true, SilenceErrors: true,
 		Example: "  snakepit init hello && cd hello && make run\n  snakepit call worker.py add a=5 b=3\n  snakepit doctor",
-		Version: version().String() + "\n", Args: noCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version: version().String() + "\n", Args: noCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("{{.Version}}")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if negative.MatchString(err.Error()) {
-			return fmt.Errorf("%w; a negative number as the argument stands behind --, as in %s worker.py command -- -5", err, cmd.CommandPath())
+			return fmt.Errorf("%w; a negative number as the argument stands behind --, as in: %s worker.py f -- -5", err,
+				cmd.CommandPath())
 		}
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})

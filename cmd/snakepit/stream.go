@@ -10,8 +10,8 @@ import (
 )
 
 const aboutBars = `
-On a terminal a bar on standard error shows how far a stream is whose items say so: by progress of total, processed_rows of total_rows,
-progress_percent, or progress alone, which are percent.`
+On a terminal a bar on standard error shows how far a stream is whose items say so: by progress of
+total, processed_rows of total_rows, progress_percent, or progress alone, which are percent.`
 
 func streamCommand() *cobra.Command {
 	var c call

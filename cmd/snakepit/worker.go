@@ -26,7 +26,8 @@ type worker struct {
 	start   time.Duration
 }
 
-const aboutAdapter = "adapter to use, or several to try in this order, such as msgpack,jsonstdio; auto is $SNAKEPIT_ADAPTERS, else " + snakepit.Default
+const aboutAdapter = "adapter to use, or several to try in order, such as msgpack,jsonstdio; auto is $SNAKEPIT_ADAPTERS, else " +
+	snakepit.Default
 
 func (o *worker) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.adapter, "adapter", "auto", aboutAdapter)
