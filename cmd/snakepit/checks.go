@@ -85,7 +85,7 @@ func (d *doctor) examine(ctx context.Context, word string, chain []core.Adapter)
 		if found.OK || !isScript {
 			c = d.user(ctx, word)
 		}
-		found.Worker, found.OK = &c, c.Status != bad && found.OK
+		found.Worker, found.OK = &c, c.Status != bad && (found.OK || !isScript)
 	}
 	return found
 }

@@ -46,7 +46,9 @@ func TestDocs(t *testing.T) {
 			if exit, failed := err.(*exec.ExitError); err != nil && (!failed || exit.ExitCode() > 2) {
 				t.Errorf("%s: %v: %s", line, err, got)
 			}
-			if g, w := essence(string(got)), essence(want); g != w {
+			exact := strings.Contains(line, "call") || strings.Contains(line, "stream")
+			exact = exact && !strings.Contains(line, "--trace")
+			if g, w := essence(string(got), exact), essence(want, exact); g != w {
 				t.Errorf("%s\nprinted\n%s\nthe page has\n%s\n\nthat is, compared,\n%s\nand\n%s", line, got, want, g, w)
 			}
 		}
@@ -56,8 +58,8 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// essence is what is the same in each run.
-func essence(text string) string {
+// essence is what is the same in each run; of results that includes numbers.
+func essence(text string, exact bool) string {
 	var kept []string
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n ")
@@ -65,10 +67,12 @@ func essence(text string) string {
 		switch {
 		case strings.HasPrefix(line, "✓ ") && name != "worker.py" && name != "grpc" && name != "msgpack" && name != "jsonstdio":
 			line = "✓ " + name // this machine's own
-		case strings.Contains(line, "up to "): // a bar of the histogram
+		case strings.Contains(line, "up to "), strings.Contains(line, "still waiting"): // a bar of the histogram; a busy machine
 			continue
 		}
-		line = figures.ReplaceAllString(paths.ReplaceAllString(line, "/"), "N")
+		if line = paths.ReplaceAllString(line, "/"); !exact {
+			line = figures.ReplaceAllString(line, "N")
+		}
 		kept = append(kept, strings.TrimSpace(blanks.ReplaceAllString(line, " ")))
 	}
 	return strings.TrimSpace(strings.Join(kept, "\n"))

@@ -139,6 +139,8 @@ func (d *diagnosis) summary() string {
 		}
 	}
 	switch {
+	case len(works) == 0 && d.OK:
+		return d.Worker.Name + " starts, but no worker in Python would"
 	case len(works) == 0:
 		return "no call works; begin with the first ✗ above"
 	case d.Worker != nil && d.Worker.Status == bad:
