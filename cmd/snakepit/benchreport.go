@@ -87,7 +87,7 @@ func buckets(h *hdr.Histogram) []bucket {
 	for decade := int64(time.Microsecond); decade <= int64(time.Hour); decade *= 10 {
 		for _, step := range []int64{1, 2, 5} {
 			b := bucket{UpTo: milliseconds(time.Duration(step * decade))}
-			for len(bars) > 0 && bars[0].To <= step*decade {
+			for len(bars) > 0 && bars[0].From <= step*decade {
 				b.Calls += bars[0].Count
 				bars = bars[1:]
 			}

@@ -333,6 +333,10 @@ func (d *doctor) user(ctx context.Context, word string) check {
 		names[i] = command.Name
 	}
 	c.Status, c.Start = good, milliseconds(start)
+	const most = 8
+	if more := len(names) - most; more > 1 {
+		names = append(names[:most], fmt.Sprintf("and %d more", more))
+	}
 	c.Text = fmt.Sprintf("starts on %s in %s, offers %s", pool.Workers()[0].Info().Adapter, rounded(start), strings.Join(names, ", "))
 	if len(names) == 0 {
 		c.Status, c.Text = warning, "it starts, but offers no commands"

@@ -64,7 +64,47 @@ func (o *worker) open(ctx context.Context, word string, stderr io.Writer) (*snak
 	if err != nil {
 		return nil, err
 	}
-	return o.openWith(ctx, adapter, word, &snakepit.Options{Size: 1, Logger: logger(stderr)}, stderr)
+	log := &held{w: stderr}
+	pool, err := o.openWith(ctx, adapter, word, &snakepit.Options{Size: 1, Logger: logger(log)}, stderr)
+	if err == nil || os.Getenv("SNAKEPIT_LOG") != "" { // else the error has what the worker printed last
+		log.release()
+	}
+	return pool, err
+}
+
+// held keeps the log back while a worker starts, because the error says the same if it does not; but not longer than the user's patience.
+type held struct {
+	w io.Writer
+
+	mu       sync.Mutex // guards what follows
+	text     []byte
+	timer    *time.Timer
+	released bool
+}
+
+func (h *held) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.released {
+		return h.w.Write(p)
+	}
+	if h.timer == nil {
+		h.timer = time.AfterFunc(patience, h.release)
+	}
+	h.text = append(h.text, p...)
+	return len(p), nil
+}
+
+func (h *held) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	if !h.released {
+		h.released = true
+		_, _ = h.w.Write(h.text) // standard error, which nobody can be told about
+	}
 }
 
 // openWith starts a pool on an adapter.
