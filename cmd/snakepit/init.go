@@ -83,7 +83,11 @@ func initCommand() *cobra.Command {
 
 // resolve checks names and folders, and decides on the library's version.
 func (p *project) resolve(dir string) error {
-	p.Name = filepath.Base(filepath.Clean(dir))
+	whole, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	p.Name = filepath.Base(whole)
 	if p.Module == "" {
 		p.Module = p.Name
 	}
