@@ -1,0 +1,326 @@
+// Command distributed-training trains a neural network on a pool of Python workers: each has a part of the data in a session, and after
+// every epoch what they have learnt is averaged.
+package main
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/core"
+)
+
+//go:embed worker.py mlp.py dataset.py curves.py
+var files embed.FS
+
+const usage = `Usage: distributed-training [flags] [data.npz]
+
+Trains a neural network to classify, on a pool of Python workers that each have a part of the data. The data set is an .npz file with X, a row
+for each sample, and y, the labels; without one it is scikit-learn's handwritten digits. The best model, a picture of the curves and a
+checkpoint are written to a folder.
+
+Example: distributed-training -workers 4 -hidden-size 128 -epochs 50 -kill data.npz
+
+`
+
+// Epoch is what distributed_training streams.
+type Epoch struct {
+	Epoch        int     `json:"epoch"`
+	TrainLoss    float64 `json:"train_loss"`
+	ValLoss      float64 `json:"val_loss"`
+	TrainAcc     float64 `json:"train_acc"`
+	ValAcc       float64 `json:"val_acc"`
+	LearningRate float64 `json:"learning_rate"`
+
+	after time.Duration // since the beginning
+}
+
+// Outcome is what it returns.
+type Outcome struct {
+	FinalModelPath  string  `json:"final_model_path"`
+	BestValAccuracy float64 `json:"best_val_accuracy"`
+	BestEpoch       int     `json:"best_epoch"`
+	CurvesPath      string  `json:"curves_path"`
+}
+
+// options are what the flags say.
+type options struct {
+	job
+	workers int
+	adapter core.Adapter
+	output  string
+	cache   string
+	kill    bool
+	logger  hclog.Logger
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 when ctx ended it.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	o := options{logger: logger(stderr)}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	o.cache = filepath.Join(cache, "snakepit", "distributed-training")
+	flags := flag.NewFlagSet("distributed-training", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
+	model, training := &o.ModelConfig, &o.TrainingConfig
+	flags.StringVar(&model.Architecture, "architecture", "mlp", "the `kind` of network; there is mlp")
+	flags.IntVar(&model.Layers, "layers", 1, "the `number` of hidden layers")
+	flags.IntVar(&model.HiddenSize, "hidden-size", 64, "the `units` of each hidden layer")
+	flags.IntVar(&training.Epochs, "epochs", 100, "how often to go through the data at most")
+	flags.IntVar(&training.BatchSize, "batch-size", 32, "the `samples` for each step of a worker")
+	flags.Float64Var(&training.LearningRate, "learning-rate", 0.05, "the length of a step in the beginning")
+	flags.IntVar(&training.HalveEvery, "halve-every", 10, "the `epochs` after which the learning rate is halved, again and again")
+	flags.IntVar(&training.Patience, "patience", 10, "the `epochs` without a better one after which to stop")
+	flags.IntVar(&training.Seed, "seed", 0, "the `number` from which all that is random follows")
+	flags.IntVar(&o.workers, "workers", 2, "the number of workers that train; one more coordinates them")
+	flags.StringVar(&o.output, "out", o.cache, "the `folder` for what is written")
+	flags.BoolVar(&o.kill, "kill", false, "kill a worker in the middle of epoch 2, and the coordinator in the middle of epoch 4")
+	adapters := flags.String("adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return 2
+	}
+	if err := o.check(flags, *adapters); err != nil {
+		fmt.Fprintf(stderr, "distributed-training: %v; see distributed-training -h\n", err)
+		return 2
+	}
+	o.DatasetPath = flags.Arg(0)
+
+	err = o.train(ctx, stdout)
+	if ctx.Err() != nil {
+		fmt.Fprintln(stderr, "distributed-training: interrupted")
+		return 130
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "distributed-training:", explain(err))
+		return 1
+	}
+	return 0
+}
+
+// check says what is wrong with the flags.
+func (o *options) check(flags *flag.FlagSet, adapters string) (err error) {
+	if o.adapter, err = snakepit.Adapters(adapters); err != nil {
+		return fmt.Errorf("-adapter: %w", err)
+	}
+	training := o.TrainingConfig
+	for _, number := range []struct {
+		flag         string
+		value, least int
+	}{
+		{"layers", o.ModelConfig.Layers, 0}, {"hidden-size", o.ModelConfig.HiddenSize, 1}, {"epochs", training.Epochs, 1},
+		{"batch-size", training.BatchSize, 1}, {"halve-every", training.HalveEvery, 1}, {"patience", training.Patience, 1},
+		{"seed", training.Seed, 0}, {"workers", o.workers, 1},
+	} {
+		if number.value < number.least {
+			return fmt.Errorf("-%s is %d, but it must be at least %d", number.flag, number.value, number.least)
+		}
+	}
+	if rate := training.LearningRate; !(rate > 0) {
+		return fmt.Errorf("-learning-rate is %v, but it must be above 0", rate)
+	}
+	if flags.NArg() > 1 {
+		return fmt.Errorf("%d data sets are named, but one can be trained on", flags.NArg())
+	}
+	return nil
+}
+
+// train opens the trainers and the coordinator, prints what the coordinator streams, and has the best model tested.
+func (o *options) train(ctx context.Context, stdout io.Writer) error {
+	if err := os.MkdirAll(o.output, 0o777); err != nil {
+		return fmt.Errorf("the folder for the model cannot be made: %w", err)
+	}
+	program := snakepit.PythonFS(files, "worker.py")
+	pool, err := snakepit.OpenWith(ctx, o.adapter, program, &snakepit.Options{
+		Name: "trainers", Size: o.workers, CallTimeout: -1, StreamTimeout: -1, Logger: o.logger,
+		WindowItems: 1, // so that what they say they do is what they do
+	})
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	data, err := o.open(ctx, pool)
+	if err != nil {
+		return err
+	}
+	o.DatasetPath = data.DatasetPath
+	if err := pool.WaitReady(ctx, 0); err != nil {
+		return err
+	}
+
+	out := newConsole(stdout, o.TrainingConfig.Epochs)
+	defer out.close()
+	t := &trainers{pool: pool, job: o.job, printf: out.printf, observe: func(step, int, doing) {}}
+	coordinator, err := snakepit.OpenWith(ctx, o.adapter, program, &snakepit.Options{
+		Name: "coordinator", Size: 1, CallTimeout: -1, StreamTimeout: -1, Logger: o.logger,
+		Functions: map[string]snakepit.Function{"train_shards": snakepit.StreamFunc(t.train)},
+	})
+	if err != nil {
+		return err
+	}
+	defer coordinator.Close()
+	if o.kill {
+		t.observe = killer(func() int { return coordinator.Workers()[0].Info().PID }, out.printf)
+	}
+	out.printf("📦 %d samples to train on, %d to validate, %d to test; %d features, %d classes, %d parameters\n",
+		data.Samples.Train, data.Samples.Val, data.Samples.Test, data.Features, data.Classes, data.Parameters)
+
+	outcome, last, err := o.coordinate(ctx, coordinator, out)
+	if err != nil {
+		if last.Epoch > 0 {
+			out.printf("Ended early, after epoch %d; the best model until then: %s\n", last.Epoch, filepath.Join(o.output, "mlp-best.npz"))
+		}
+		return err
+	}
+	test, err := snakepit.Execute[test](ctx, coordinator, "evaluate_model", map[string]any{
+		"model_path": outcome.FinalModelPath, "dataset_path": o.DatasetPath,
+	})
+	if err != nil {
+		return err
+	}
+	if last.Epoch < o.TrainingConfig.Epochs {
+		out.printf("⏹  Stopped early: no epoch was better than %d\n", outcome.BestEpoch)
+	}
+	out.printf("🎯 Training complete! Best accuracy: %.3f\n", outcome.BestValAccuracy)
+	out.printf("💾 Model saved: %s\n🖼  Curves: %s\n", outcome.FinalModelPath, outcome.CurvesPath)
+	out.printf("🔎 Loaded again and tested: %.3f of %d samples that it never saw are right\n", test.Accuracy, test.Samples)
+	out.printf("⏱  %d epochs in %v on %d workers over %s; shards trained again: %d\n",
+		last.Epoch, last.after.Round(time.Millisecond), o.workers, pool.Workers()[0].Info().Adapter, t.again.Load())
+	return nil
+}
+
+// coordinate prints each epoch as it ends, and returns the outcome and the last epoch. A coordinator that is lost is followed by another
+// one, which goes on from the checkpoint.
+func (o *options) coordinate(ctx context.Context, coordinator *snakepit.Pool, out *console) (outcome Outcome, last Epoch, _ error) {
+	started := time.Now()
+	args := struct {
+		job
+		OutputFolder string `json:"output_folder"`
+		Resume       bool   `json:"resume"`
+	}{o.job, o.output, false}
+	for attempt := 1; ; attempt++ {
+		var err error
+		for e, failure := range snakepit.ExecuteStream[Epoch](ctx, coordinator, "distributed_training", args, snakepit.Result(&outcome)) {
+			if failure != nil {
+				err = failure
+			} else if e.Epoch > last.Epoch { // else it was printed before the coordinator was lost
+				e.after = time.Since(started)
+				last = e
+				out.bar.Increment()
+				out.printf("📈 Epoch %d/%d:\n   Train: loss=%.3f, acc=%.3f\n   Val:   loss=%.3f, acc=%.3f\n   LR: %.4g\n",
+					e.Epoch, o.TrainingConfig.Epochs, e.TrainLoss, e.TrainAcc, e.ValLoss, e.ValAcc, e.LearningRate)
+			}
+		}
+		if !errors.Is(err, snakepit.ErrWorkerLost) || attempt == attempts {
+			return outcome, last, err
+		}
+		out.printf("💥 Another coordinator goes on from the checkpoint: %v\n", err)
+		args.Resume = true
+	}
+}
+
+// dataset is what there is to train on.
+type dataset struct {
+	DatasetPath string `json:"dataset_path"`
+	Samples     struct {
+		Train int `json:"train"`
+		Val   int `json:"val"`
+		Test  int `json:"test"`
+	} `json:"samples"`
+	Features   int `json:"features"`
+	Classes    int `json:"classes"`
+	Parameters int `json:"parameters"`
+}
+
+// test is how the saved model did.
+type test struct {
+	Accuracy float64 `json:"accuracy"`
+	Samples  int     `json:"samples"`
+}
+
+// open looks at the data set, and has the digits written if none is named.
+func (o *options) open(ctx context.Context, pool *snakepit.Pool) (dataset, error) {
+	args := struct {
+		job
+		Cache  string `json:"cache"`
+		Shards int    `json:"shards"`
+	}{o.job, o.cache, o.workers}
+	return snakepit.Execute[dataset](ctx, pool, "open_dataset", args)
+}
+
+// console prints lines, on a terminal above a progress bar. Any number of goroutines may print.
+type console struct {
+	mu       sync.Mutex
+	lines    io.Writer
+	bar      *mpb.Bar
+	progress *mpb.Progress
+}
+
+func newConsole(out io.Writer, total int) *console {
+	progress := mpb.New(mpb.WithOutput(out)) // draws nothing where out is no terminal
+	bar := progress.AddBar(int64(total), mpb.BarRemoveOnComplete(),
+		mpb.PrependDecorators(decor.CountersNoUnit("epoch %d of %d ")), mpb.AppendDecorators(decor.AverageETA(decor.ET_STYLE_GO)))
+	c := &console{lines: out, bar: bar, progress: progress}
+	if file, ok := out.(*os.File); ok {
+		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			c.lines = progress
+		}
+	}
+	return c
+}
+
+func (c *console) printf(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Fprintf(c.lines, format, args...)
+}
+
+// close takes the bar away.
+func (c *console) close() {
+	c.bar.Abort(true)
+	c.progress.Wait()
+}
+
+// logger is for what SNAKEPIT_LOG asks for.
+func logger(out io.Writer) hclog.Logger {
+	level := hclog.LevelFromString(os.Getenv("SNAKEPIT_LOG"))
+	if level == hclog.NoLevel {
+		level = hclog.Off // what matters is printed
+	}
+	return hclog.New(&hclog.LoggerOptions{Output: out, Level: level})
+}
+
+// explain leaves out of an exception in Python what only its programmer wants to know.
+func explain(err error) string {
+	var start *snakepit.StartError
+	var remote *snakepit.RemoteError
+	if !errors.As(err, &start) && errors.As(err, &remote) {
+		return remote.Message
+	}
+	return err.Error()
+}
