@@ -8,8 +8,10 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/snakepit-go/snakepit"
@@ -123,33 +125,81 @@ func TestKilledWorkersChangeNothing(t *testing.T) {
 	}
 }
 
-func TestAShardThatKillsEachWorkerIsGivenUp(t *testing.T) {
+// setUp returns trainers on JSON, and an epoch to train.
+func setUp(t *testing.T, size int) (*trainers, step) {
 	needs(t)
 	adapter, err := snakepit.Adapters("jsonstdio")
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool, err := snakepit.OpenWith(t.Context(), adapter, snakepit.PythonFS(files, "worker.py"), &snakepit.Options{Size: 1, WindowItems: 1})
+	pool, err := snakepit.OpenWith(t.Context(), adapter, snakepit.PythonFS(files, "worker.py"), &snakepit.Options{
+		Size: size, WindowItems: 1, Logger: logger(t.Output()),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pool.Close()
+	t.Cleanup(func() { pool.Close() })
 	o := options{job: job{
 		ModelConfig:    modelConfig{"mlp", 1, 8},
 		TrainingConfig: trainingConfig{Epochs: 1, BatchSize: 32, LearningRate: 0.1, HalveEvery: 1, Patience: 1},
-	}, workers: 1, cache: filepath.Join(cache, "snakepit", "distributed-training")}
+	}, workers: size, cache: filepath.Join(cache, "snakepit", "distributed-training")}
 	data, err := o.open(t.Context(), pool)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := pool.WaitReady(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
 	o.DatasetPath = data.DatasetPath
-	trainers := &trainers{pool: pool, job: o.job, printf: t.Logf, observe: func(_ step, _ int, d doing) {
-		if process, err := os.FindProcess(d.WorkerPID); err != nil || process.Kill() != nil {
-			t.Errorf("process %d could not be killed", d.WorkerPID)
-		}
-	}}
 	parameters := snakepit.Array{DType: "<f8", Shape: []int{data.Parameters}, Data: make([]byte, 8*data.Parameters)}
-	for _, err := range trainers.train(t.Context(), step{Epoch: 1, LearningRate: 0.1, Parameters: parameters}) {
+	return &trainers{pool: pool, job: o.job, printf: t.Logf}, step{Epoch: 1, LearningRate: 0.1, Parameters: parameters}
+}
+
+func kill(t *testing.T, pid int) {
+	if process, err := os.FindProcess(pid); err != nil || process.Kill() != nil {
+		t.Errorf("process %d could not be killed", pid)
+	}
+}
+
+func TestALostShardGetsTheNewWorker(t *testing.T) {
+	trainers, step1 := setUp(t, 2)
+	trainers.observe = func(step, int, doing) {}
+	var want, got []trained
+	for part, err := range trainers.train(t.Context(), step1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, part)
+	}
+	var once sync.Once
+	trainers.observe = func(_ step, shard int, d doing) {
+		if shard == 1 {
+			once.Do(func() { kill(t, d.WorkerPID) })
+		}
+	}
+	for part, err := range trainers.train(t.Context(), step1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, part)
+	}
+	if len(got) != 2 || got[0].Samples+got[1].Samples != 1259 || !reflect.DeepEqual(got, want) {
+		t.Error("the epoch came to something else")
+	}
+	for _, w := range trainers.pool.Stats().Workers {
+		if w.Sessions != 1 {
+			t.Errorf("worker %d has %d shards, not 1", w.Index, w.Sessions)
+		}
+	}
+	if n := trainers.again.Load(); n != 1 {
+		t.Errorf("shards were trained again %d times, not once", n)
+	}
+}
+
+func TestAShardThatKillsEachWorkerIsGivenUp(t *testing.T) {
+	trainers, step1 := setUp(t, 1)
+	trainers.observe = func(_ step, _ int, d doing) { kill(t, d.WorkerPID) }
+	for _, err := range trainers.train(t.Context(), step1) {
 		if !errors.Is(err, snakepit.ErrWorkerLost) || !strings.HasPrefix(err.Error(), "shard 1: train_shard on worker 0 (jsonstdio): ") {
 			t.Errorf("got %v", err)
 		}
