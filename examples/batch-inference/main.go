@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("batch-inference", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
-	model := flags.String("model", "", "the scikit-learn classifier, a `file` saved by joblib that you trust (default: one for digits, trained the first time)")
+	model := flags.String("model", "", "the classifier, a `file` saved by joblib that you trust (default: one for digits, trained the first time)")
 	workers := flags.Int("workers", min(4, runtime.NumCPU()), "the number of workers")
 	adapters := flags.String("adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {

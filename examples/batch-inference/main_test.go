@@ -170,7 +170,9 @@ func TestOwnImagesAndModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := classify(t, "-adapter", "jsonstdio", "-workers", "1", "-model", model, own, filepath.Join(held, "digit-0050-is-2.png"))
-	for _, want := range []string{"🧠 a.jpg: 2 (", "🧠 b.jpg: 1 (", "🧠 digit-0050-is-2.png: 2 (", "📦 3 images, 1 workers on jsonstdio, model " + model} {
+	for _, want := range []string{
+		"📦 3 images, 1 workers on jsonstdio, model " + model, "🧠 a.jpg: 2 (", "🧠 b.jpg: 1 (", "🧠 digit-0050-is-2.png: 2 (",
+	} {
 		if !slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, want) }) {
 			t.Errorf("%q is missing in\n%s", want, strings.Join(lines, "\n"))
 		}
