@@ -25,7 +25,7 @@ class Dataset(NamedTuple):
     val: Part
     test: Part
     classes: Any
-    scale: float  # what X was divided by
+    scale: Any  # what each feature was divided by
 
 
 def load(path: str, seed: int) -> Dataset:
@@ -36,7 +36,7 @@ def load(path: str, seed: int) -> Dataset:
         seed: Chooses what goes into which part.
 
     Returns:
-        The data set, divided by its training part's largest absolute value.
+        The data set, with each feature divided by its largest absolute value in the training part.
     """
     try:
         with np.load(path) as file:
@@ -65,7 +65,8 @@ def load(path: str, seed: int) -> Dataset:
     order = np.random.default_rng(seed).permutation(len(x))
     rest = len(x) * 15 // 100
     train, val, test = order[2 * rest :], order[:rest], order[rest : 2 * rest]
-    scale = float(np.abs(x[train]).max()) or 1.0
+    scale = np.abs(x[train]).max(axis=0)
+    scale[scale == 0] = 1
     x /= scale
     return Dataset(Part(x[train], y[train]), Part(x[val], y[val]), Part(x[test], y[test]), classes, scale)
 
