@@ -75,6 +75,9 @@ func classify(t *testing.T, args ...string) []string {
 	if code := run(t.Context(), args, &stdout, &stderr); code != 0 {
 		t.Fatalf("exit code %d: %s", code, &stderr)
 	}
+	if strings.ContainsAny(stdout.String(), "\x1b\r") {
+		t.Error("what is printed has a bar, though it is for no terminal")
+	}
 	lines := strings.Split(strings.TrimSpace(stdout.String()), "\n")
 	slices.SortStableFunc(lines, func(a, b string) int {
 		if strings.HasPrefix(a, "🧠") && strings.HasPrefix(b, "🧠") {

@@ -52,6 +52,9 @@ func train(t *testing.T, args ...string) (printed string, model []byte) {
 	if code := run(t.Context(), append([]string{"-out", folder, "-epochs", "8"}, args...), &stdout, &stderr); code != 0 {
 		t.Fatalf("exit code %d: %s\n%s", code, &stderr, &stdout)
 	}
+	if strings.ContainsAny(stdout.String(), "\x1b\r") {
+		t.Error("what is printed has a bar, though it is for no terminal")
+	}
 	model, err := os.ReadFile(filepath.Join(folder, "mlp-best.npz"))
 	if err != nil {
 		t.Fatal(err)
