@@ -239,8 +239,8 @@ func (o *options) coordinate(ctx context.Context, coordinator *snakepit.Pool, ou
 		if !errors.Is(err, snakepit.ErrWorkerLost) || attempt == attempts {
 			return outcome, last, err
 		}
-		out.printf("💥 Another coordinator goes on from the checkpoint: %v\n", err)
-		args.Resume = true
+		out.printf("💥 Another coordinator goes on after epoch %d: %v\n", last.Epoch, err)
+		args.Resume = last.Epoch > 0 // else a checkpoint is not of this training
 	}
 }
 

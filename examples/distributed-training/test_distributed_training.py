@@ -20,14 +20,14 @@ TRAINING = {"epochs": 6, "batch_size": 32, "learning_rate": 0.1, "halve_every": 
 class Host:
     """The host's part of a call: it trains the shards one after the other."""
 
-    def __init__(self, path: str, shards: int) -> None:
-        self.path = path
+    def __init__(self, path: str, shards: int, training: Dict[str, Any] = TRAINING) -> None:
+        self.path, self.training = path, training
         self.sessions = [SimpleNamespace(session=SimpleNamespace(state={})) for _ in range(shards)]
 
     def stream(self, name: str, **step: Any) -> Iterator[Dict[str, Any]]:
         assert name == "train_shards"
         for i, ctx in enumerate(self.sessions):
-            yield drain(worker.train_shard(ctx, MODEL, TRAINING, self.path, i, len(self.sessions), **step))[1]
+            yield drain(worker.train_shard(ctx, MODEL, self.training, self.path, i, len(self.sessions), **step))[1]
 
 
 def drain(stream: Any) -> Tuple[List[Any], Any]:
@@ -55,6 +55,12 @@ def test_training_improves_and_the_saved_model_predicts(digits: str, tmp_path: P
     assert tested["accuracy"] > 0.9
     assert tested["samples"] == 269
     assert Path(result["curves_path"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_a_configuration_leaves_out_has_defaults(digits: str, tmp_path: Path) -> None:
+    config = {"epochs": 2, "batch_size": 32, "learning_rate": 0.001}
+    rows, _ = drain(worker.distributed_training(Host(digits, 1, config), MODEL, config, digits, str(tmp_path)))
+    assert [row["learning_rate"] for row in rows] == [0.001, 0.001]
 
 
 def test_a_resumed_training_comes_to_the_same(digits: str, tmp_path: Path) -> None:

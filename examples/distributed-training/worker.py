@@ -17,6 +17,7 @@ from snakepit_bridge import Worker
 worker = Worker()
 
 Row = Dict[str, Any]
+DEFAULTS = {"halve_every": 10, "patience": 10, "seed": 0}  # of a training_config
 FIELDS = ("epoch", "train_loss", "val_loss", "train_acc", "val_acc", "learning_rate")
 
 
@@ -34,8 +35,8 @@ def distributed_training(
     Args:
         ctx: The call.
         model_config: architecture, which is "mlp"; layers, the number of hidden ones; hidden_size, the units of each.
-        training_config: epochs; batch_size; learning_rate; halve_every, so many epochs; patience, the epochs without a better one after
-            which to stop; seed.
+        training_config: epochs, batch_size and learning_rate. If the defaults are not to hold, also halve_every, the epochs after which the
+            learning rate is halved; patience, the epochs without a better one after which to stop; and seed.
         dataset_path: An .npz file; see dataset.py.
         output_folder: Where to write the best model, the checkpoint and the picture of the curves.
         resume: Whether to go on from the checkpoint in that folder, if there is one, in place of beginning anew.
@@ -46,6 +47,7 @@ def distributed_training(
     Returns:
         final_model_path and best_val_accuracy, with best_epoch, curves_path and is_final.
     """
+    training_config = {**DEFAULTS, **training_config}
     data = dataset.load(dataset_path, training_config["seed"])
     model = network(model_config, data)
     os.makedirs(output_folder, exist_ok=True)
@@ -140,6 +142,7 @@ def train_shard(
     Returns:
         parameters, samples, and train_loss and train_acc while training.
     """
+    training_config = {**DEFAULTS, **training_config}
     state = ctx.session.state
     if not state:
         data = dataset.load(dataset_path, training_config["seed"])
@@ -171,7 +174,7 @@ def open_dataset(
 ) -> Dict[str, Any]:
     """Checks what a training is to work on, and says how much it is. Without a dataset_path it is the digits, from the cache folder."""
     path = dataset_path or dataset.digits(cache)
-    data = dataset.load(path, training_config["seed"])
+    data = dataset.load(path, {**DEFAULTS, **training_config}["seed"])
     if len(data.train.y) < shards:
         raise ValueError(f"{path} has {len(data.train.y)} samples to train on, too few for {shards} workers")
     return {
