@@ -253,7 +253,8 @@ var symptoms = map[string]func(s *shopper) string{
 type shopper struct {
 	*testing.T
 	dir    string
-	python string
+	usual  string // the Python that has everything
+	python string // the one to take
 }
 
 func (s *shopper) program(text string) python.Program {
@@ -292,7 +293,7 @@ func (s *shopper) shown(text string) string {
 	if strings.HasPrefix(s.python, os.TempDir()) { // an environment of this test's
 		text = strings.ReplaceAll(text, s.python, "/srv/shop/.venv/bin/python3")
 	}
-	text = strings.ReplaceAll(strings.ReplaceAll(text, interpreter(s.T), "/srv/shop/.venv/bin/python3"), s.dir, "/srv/shop")
+	text = strings.ReplaceAll(strings.ReplaceAll(text, s.usual, "/srv/shop/.venv/bin/python3"), s.dir, "/srv/shop")
 	return strings.TrimRight(text, "\n") + "\n"
 }
 
@@ -310,7 +311,8 @@ func TestTroubleshooting(t *testing.T) {
 			continue
 		}
 		t.Run(slug, func(t *testing.T) {
-			s := &shopper{t, t.TempDir(), interpreter(t)}
+			usual := interpreter(t)
+			s := &shopper{t, t.TempDir(), usual, usual}
 			got := s.shown(provoke(s))
 			want := shows[slug].text
 			if masked(got) == masked(want) {
