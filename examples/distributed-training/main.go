@@ -156,6 +156,7 @@ func (o *options) train(ctx context.Context, stdout io.Writer) error {
 		return fmt.Errorf("the folder for the model cannot be made: %w", err)
 	}
 	program := snakepit.PythonFS(files, "worker.py")
+	program.Env = []string{"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1"} // the workers are what runs in parallel
 	pool, err := snakepit.OpenWith(ctx, o.adapter, program, &snakepit.Options{
 		Name: "trainers", Size: o.workers, CallTimeout: -1, StreamTimeout: -1, Logger: o.logger,
 		WindowItems: 1, // so that what they say they do is what they do
