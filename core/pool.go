@@ -162,15 +162,17 @@ func traceFrames() (bool, error) {
 	}
 }
 
-// threadEnv keeps N workers from starting N times as many threads as there are processors, unless the user said how many.
+// threadEnv keeps N workers from starting N times as many threads as there are processors, unless the user said how many, by whichever
+// variable: a library that reads several of them would take ours before the user's.
 func threadEnv(env []string, size int) []string {
 	n := strconv.Itoa(max(1, runtime.NumCPU()/size))
 	var vars []string
 	for _, name := range threadVars {
 		_, set := os.LookupEnv(name)
-		if !set && !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
-			vars = append(vars, name+"="+n)
+		if set || slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
+			return nil
 		}
+		vars = append(vars, name+"="+n)
 	}
 	return vars
 }
