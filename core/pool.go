@@ -165,7 +165,7 @@ func traceFrames() (bool, error) {
 // threadEnv keeps N workers from starting N times as many threads as there are processors, unless the user said how many, by whichever
 // variable: a library that reads several of them would take ours before the user's.
 func threadEnv(env []string, size int) []string {
-	n := strconv.Itoa(max(1, runtime.NumCPU()/size))
+	n := strconv.Itoa(max(1, runtime.GOMAXPROCS(0)/size))
 	var vars []string
 	for _, name := range threadVars {
 		_, set := os.LookupEnv(name)
