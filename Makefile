@@ -144,8 +144,10 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.made python/requirements-dev.txt
-	@$(PIP) grpcio protobuf msgpack || $(OFFLINE)
+$(VENV)/.demo: $(VENV)/.made python/requirements-dev.txt examples/requirements.txt
+	@"$(BIN)/python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(VENV) has an older Python, but the demo \
+	needs 3.10 or later for pandas: rm -rf $(VENV), then make PYTHON=python3.12 (or another) with the same target" >&2; exit 1; }
+	@$(PIP) --constraint examples/requirements.txt grpcio protobuf msgpack pandas || $(OFFLINE)
 	@touch $@
 
 # The compatible mode adds a path; the other one starts every Python with imports, which stray files in PYTHONPATH can break.

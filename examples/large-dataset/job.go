@@ -13,36 +13,21 @@ import (
 
 // job is what process_large_dataset is asked to do. The names are those of its arguments in Python.
 type job struct {
-	FilePath   string   `json:"file_path"`
-	ChunkSize  int      `json:"chunk_size"`
-	Operations []string `json:"operations"`
+	FilePath    string   `json:"file_path"`
+	ChunkSize   int      `json:"chunk_size"`
+	Operations  []string `json:"operations"`
+	TextColumns []string `json:"text_columns"`
 }
 
-// byteRange is a part of the file for one call, with what is known of the bytes before it.
-type byteRange struct {
-	job
-	Start     int64  `json:"start"`
-	End       int64  `json:"end"`
-	State     string `json:"state"`
-	Line      int64  `json:"line"`
-	TotalRows int64  `json:"total_rows"`
-}
-
-// Chunk is what a worker streams while it works.
-type Chunk struct {
-	ProgressPercent float64 `json:"progress_percent"`
-	ProcessedRows   int64   `json:"processed_rows"`
-	TotalRows       int64   `json:"total_rows"`
-	MemoryUsageMB   float64 `json:"memory_usage_mb"`
-	WorkerPID       int     `json:"worker_pid"`
-}
-
-// dataset is a file that can be worked on: where its rows begin and end.
-type dataset struct {
+// part is the range of the file that one call reads, with what is known of the bytes before it.
+type part struct {
 	Start   int64    `json:"start"`
 	End     int64    `json:"end"`
-	Line    int64    `json:"line"` // of the first row
+	State   string   `json:"state"`
+	Line    int64    `json:"line"`
+	Rows    int64    `json:"rows"`
 	Columns []string `json:"columns"`
+	Numbers []string `json:"numbers"` // the columns that hold numbers
 }
 
 // scan is what a worker finds in a range: its lines and, for each state that may hold where it begins, its rows and the state where it
@@ -55,124 +40,173 @@ type scan struct {
 	} `json:"states"`
 }
 
-// knownOperations are Pipeline.NAMES of operations.py.
-var knownOperations = []string{"clean", "transform", "aggregate"}
+// Chunk is what a worker streams while it works.
+type Chunk struct {
+	ProgressPercent float64 `json:"progress_percent"`
+	ProcessedRows   int64   `json:"processed_rows"`
+	TotalRows       int64   `json:"total_rows"`
+	MemoryUsageMB   float64 `json:"memory_usage_mb"`
+	WorkerPID       int     `json:"worker_pid"`
+}
+
+// Stats is what a worker returns when it has streamed a range.
+type Stats struct {
+	Processed  int64      `json:"processed"`
+	Skipped    int64      `json:"skipped"` // blank lines, rows that an operation dropped, and malformed ones
+	Errors     int64      `json:"errors"`  // malformed ones
+	Aggregates [][]Column `json:"aggregates"`
+}
+
+// Column is what an aggregate knows of a column. Nothing in it is rounded, so it is the same whatever ranges it was merged from.
+type Column struct {
+	Name     string           `json:"name"`
+	Empty    int64            `json:"empty"`
+	Numbers  int64            `json:"numbers"`
+	Sum      string           `json:"sum"` // with all digits
+	Least    *float64         `json:"least"`
+	Greatest *float64         `json:"greatest"`
+	Texts    int64            `json:"texts"`
+	First    *string          `json:"first"` // in the order of code points
+	Last     *string          `json:"last"`
+	Longest  int64            `json:"longest"` // in code points
+	Tally    map[string]int64 `json:"tally"`   // how often there is which text; nil if there are too many different or too long ones
+}
 
 const (
-	// rangesPerWorker: with several ranges for each worker, no worker waits long for the last one, and one that is lost costs little.
-	rangesPerWorker = 4
+	// partsPerWorker: with several ranges for each worker, no worker waits long for the last one, and one that is lost costs little.
+	partsPerWorker = 4
 	// attempts is how many workers a range may cost before it is given up: it may itself be what kills them.
 	attempts = 3
+	// faultsKept is how many malformed rows of a run are shown and compared one by one.
+	faultsKept = 10
 )
+
+// result is the outcome of a run.
+type result struct {
+	Stats       Stats    `json:"final_stats"`
+	faults      []string // the first malformed rows
+	memory      float64  // the most that a worker took, in MiB
+	took        time.Duration
+	adapters    string
+	reruns      int
+	done, parts int
+}
 
 // run does the job on all workers of the pool. observe gets each chunk, with the share of the whole job that is done, from many
 // goroutines. When ctx ends, the result has what was finished until then, beside the error.
-func (j job) run(ctx context.Context, pool *snakepit.Pool, out *console, observe func(float64, Chunk)) (*result, error) {
+func (j job) run(ctx context.Context, pool *snakepit.Pool, out *screen, observe func(float64, Chunk)) (*result, error) {
 	started := time.Now()
-	data, err := snakepit.Execute[dataset](ctx, pool, "open_dataset", j)
+	parts, rows, err := j.split(ctx, pool, out)
 	if err != nil {
 		return nil, err
 	}
-	ranges, err := j.split(ctx, pool, data, out)
-	if err != nil {
-		return nil, err
-	}
-	var rows int64
-	for _, r := range ranges {
-		rows += r.TotalRows
-	}
-	progress := newProgress(out, "processing", rows)
-	parts := make([]*part, len(ranges))
-	reruns, err := parallel(ctx, len(ranges), out, func(ctx context.Context, i int) (err error) {
+	progress := out.progress("processing", rows)
+	results := make([]*result, len(parts))
+	reruns, err := parallel(ctx, len(parts), out, func(ctx context.Context, i int) (err error) {
 		progress.update(i, Chunk{}) // what a lost worker had done is done again
-		parts[i], err = stream(ctx, pool, "process_large_dataset", ranges[i], func(c Chunk) {
-			observe(progress.update(i, c), c)
-		})
+		args := struct {
+			job
+			Part part `json:"part"`
+		}{j, parts[i]}
+		results[i], err = stream(ctx, pool, "process_large_dataset", args, func(c Chunk) { observe(progress.update(i, c), c) })
 		return err
 	})
 	progress.end()
-	result := merge(parts)
-	result.reruns = reruns
-	result.took = time.Since(started)
-	return result, err
+	merged, mergeErr := merge(context.WithoutCancel(ctx), pool, results)
+	if mergeErr != nil {
+		return nil, errors.Join(err, mergeErr)
+	}
+	merged.reruns, merged.took = reruns, time.Since(started)
+	return merged, err
 }
 
-// split finds out in parallel what the ranges hold, and steps through them for what each begins with.
-func (j job) split(ctx context.Context, pool *snakepit.Pool, data dataset, out *console) ([]byteRange, error) {
-	ranges := make([]byteRange, rangesPerWorker*pool.Size())
-	at := func(i int) int64 { return data.Start + (data.End-data.Start)*int64(i)/int64(len(ranges)) }
-	scans := make([]scan, len(ranges))
-	_, err := parallel(ctx, len(ranges), out, func(ctx context.Context, i int) (err error) {
+// split finds out in parallel what the ranges of the file hold, steps through them for what each begins with, and counts the rows.
+func (j job) split(ctx context.Context, pool *snakepit.Pool, out *screen) (parts []part, rows int64, err error) {
+	whole, err := snakepit.Execute[part](ctx, pool, "open_dataset", j)
+	if err != nil {
+		return nil, 0, err
+	}
+	parts = make([]part, partsPerWorker*pool.Size())
+	scans := make([]scan, len(parts))
+	at := func(i int) int64 { return whole.Start + (whole.End-whole.Start)*int64(i)/int64(len(parts)) }
+	_, err = parallel(ctx, len(parts), out, func(ctx context.Context, i int) (err error) {
 		args := map[string]any{"file_path": j.FilePath, "start": at(i), "end": at(i + 1)}
 		scans[i], err = snakepit.Execute[scan](ctx, pool, "scan_range", args)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	state, line := "record", data.Line
+	state, line := "record", whole.Line
 	for i, s := range scans {
 		here := s.States[state]
-		ranges[i] = byteRange{job: j, Start: at(i), End: at(i + 1), State: state, Line: line, TotalRows: here.Rows}
-		state, line = here.Then, line+s.Lines
+		parts[i] = part{at(i), at(i + 1), state, line, here.Rows, whole.Columns, whole.Numbers}
+		state, line, rows = here.Then, line+s.Lines, rows+here.Rows
 	}
-	return ranges, nil
+	return parts, rows, err
 }
 
-// reference does the same in one call and one pass.
-func (j job) reference(ctx context.Context, pool *snakepit.Pool, data dataset, out *console) (*result, error) {
-	ranges, err := j.split(ctx, pool, data, out) // only for the number of rows
+// reference does the same in one call and one pass; in plain Python where it knows the operations.
+func (j job) reference(ctx context.Context, pool *snakepit.Pool, out *screen) (*result, error) {
+	_, rows, err := j.split(ctx, pool, out) // only for the number of rows
 	if err != nil {
 		return nil, err
 	}
-	var rows int64
-	for _, r := range ranges {
-		rows += r.TotalRows
-	}
-	progress := newProgress(out, "processing", rows)
+	progress := out.progress("one pass", rows)
+	defer progress.end()
 	started := time.Now()
-	p, err := stream(ctx, pool, "reference", j, func(c Chunk) { progress.update(0, c) })
-	progress.end()
-	if err != nil {
+	command := "process_large_dataset"
+	if plain, err := snakepit.Execute[bool](ctx, pool, "has_reference", j.Operations); err != nil {
 		return nil, err
+	} else if plain {
+		command = "reference"
 	}
-	result := merge([]*part{p})
-	result.took, result.adapters = time.Since(started), adapters(pool)
-	return result, nil
-}
-
-// part is the outcome of one call.
-type part struct {
-	Stats    Stats    `json:"final_stats"`
-	faults   []string // of malformed rows, the first ones
-	reported int64    // how many faults there were
-	memory   float64  // the worker's most, in MiB
+	r, err := stream(ctx, pool, command, j, func(c Chunk) { progress.update(0, c) })
+	if err == nil {
+		r.took = time.Since(started)
+	}
+	return r, err
 }
 
 // stream makes a call and passes its chunks on.
-func stream(ctx context.Context, pool *snakepit.Pool, command string, args any, each func(Chunk)) (*part, error) {
-	p := &part{}
-	for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, command, args, snakepit.Result(p)) {
+func stream(ctx context.Context, pool *snakepit.Pool, command string, args any, each func(Chunk)) (*result, error) {
+	r := &result{}
+	for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, command, args, snakepit.Result(r)) {
 		var item *snakepit.ItemError
 		switch {
 		case errors.As(err, &item): // a malformed row: the stream goes on
-			p.reported++
-			if len(p.faults) < faultsKept {
-				p.faults = append(p.faults, explain(item.Err))
+			if len(r.faults) < faultsKept {
+				r.faults = append(r.faults, explain(item.Err))
 			}
 		case err != nil:
 			return nil, err
 		default:
-			p.memory = max(p.memory, chunk.MemoryUsageMB)
+			r.memory = max(r.memory, chunk.MemoryUsageMB)
 			each(chunk)
 		}
 	}
-	return p, nil
+	return r, nil
+}
+
+// merge puts the parts' results together, in the order of the file. Those that are nil were not finished.
+func merge(ctx context.Context, pool *snakepit.Pool, parts []*result) (*result, error) {
+	merged := &result{parts: len(parts)}
+	var stats []Stats
+	for _, r := range parts {
+		if r == nil {
+			continue
+		}
+		merged.done++
+		merged.faults = append(merged.faults, r.faults...)
+		merged.memory = max(merged.memory, r.memory)
+		stats = append(stats, r.Stats)
+	}
+	merged.faults = merged.faults[:min(faultsKept, len(merged.faults))]
+	total, err := snakepit.Execute[result](ctx, pool, "merge_stats", map[string]any{"parts": stats})
+	merged.Stats = total.Stats
+	return merged, err
 }
 
 // parallel calls do for 0 to n-1 at the same time and waits for all. What a lost worker was doing is done again, because a job that only
 // reads may run twice, and reruns says how often that was. Any other error is returned, and ends the others' ctx.
-func parallel(ctx context.Context, n int, out *console, do func(ctx context.Context, i int) error) (reruns int, err error) {
+func parallel(ctx context.Context, n int, out *screen, do func(ctx context.Context, i int) error) (reruns int, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var again atomic.Int64

@@ -1,6 +1,6 @@
-// Command large-dataset runs one job, statistics of a large CSV file, on a pool of Python workers: first on the default chain of protocols,
-// then on MessagePack, on JSON, where gRPC can't be had, and with a worker that is killed midway. Each time the results are compared
-// with those of one plain pass over the file, and a difference is exit code 1.
+// Command large-dataset runs one job, statistics of a large CSV file, on a pool of Python workers with pandas: first on the default chain
+// of protocols, then on MessagePack, on JSON, where gRPC can't be had, and with a worker that is killed midway. Each time the results are
+// compared with those of one plain pass over the file, and a difference is exit code 1.
 //
 // Start with job.go: it has all that a program needs to do such a job. This file is the demonstration around it.
 package main
@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -26,7 +27,7 @@ import (
 	"github.com/snakepit-go/snakepit/python"
 )
 
-//go:embed worker.py operations.py progress.py ranges.py reference.py unicode_csv.py
+//go:embed worker.py operations.py progress.py ranges.py reference.py table.py unicode_csv.py
 var files embed.FS
 
 const usage = `Usage: large-dataset [flags]
@@ -34,17 +35,33 @@ const usage = `Usage: large-dataset [flags]
 Computes statistics of a CSV file on a pool of Python workers, once for each protocol and failure that there is to show, and compares each
 run with one plain pass over the file. Without -csv the file is the Unicode character database, written from Python's unicodedata.
 
-Example: large-dataset -csv sales.csv -adapter msgpack,jsonstdio -operations clean,aggregate -once
+Example: large-dataset -csv sales.csv -adapter msgpack,jsonstdio -operations clean,aggregate -runs chain
 
 `
+
+// variant is one of the demonstration's runs.
+type variant struct {
+	name, title string
+	adapters    string
+	bare        bool // with a Python that has no grpcio and no msgpack
+	kill        bool // with a worker killed midway
+}
+
+var variants = []variant{
+	{name: "chain", title: "the default chain"},
+	{name: "msgpack", title: "MessagePack", adapters: "msgpack"},
+	{name: "json", title: "JSON on stdio", adapters: "jsonstdio"},
+	{name: "fallback", title: "gRPC made unavailable", bare: true},
+	{name: "kill", title: "a worker killed midway", kill: true},
+}
 
 // demo is what the flags say.
 type demo struct {
 	job
 	adapters string // for snakepit.Adapters
 	workers  int
-	once     bool
-	console  *console
+	runs     []variant
+	out      *screen
 }
 
 func main() {
@@ -57,16 +74,29 @@ func main() {
 // run returns the exit code: 0 if all runs were equal to the reference, 1 if not or if something failed, 2 for wrong flags, 130 when ctx
 // ended it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	d := demo{console: newConsole(stdout)}
+	var d demo
+	var names []string
+	list := func(to *[]string) func(string) error {
+		return func(s string) error {
+			*to = slices.DeleteFunc(strings.Split(s, ","), func(s string) bool { return s == "" })
+			return nil
+		}
+	}
+	for _, v := range variants {
+		names = append(names, v.name)
+	}
+	all := strings.Join(names, ",")
+	d.Operations, d.TextColumns = []string{"clean", "transform", "aggregate"}, []string{}
 	flags := flag.NewFlagSet("large-dataset", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
 	flags.StringVar(&d.FilePath, "csv", "", "the CSV `file`, in UTF-8; its first line names the columns (default: the Unicode database)")
 	flags.StringVar(&d.adapters, "adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
 	flags.IntVar(&d.workers, "workers", 4, "the number of workers")
-	flags.IntVar(&d.ChunkSize, "chunk-size", 10_000, "the `rows` between two reports of progress")
-	operations := flags.String("operations", strings.Join(knownOperations, ","), "what to do with the rows, in this order; see README.md")
-	flags.BoolVar(&d.once, "once", false, "do only the first run")
+	flags.IntVar(&d.ChunkSize, "chunk-size", 10_000, "the `rows` that an operation gets at once, and between two reports of progress")
+	flags.Func("operations", "`what` to do with the rows, in this order; see operations.py (default clean,transform,aggregate)", list(&d.Operations))
+	flags.Func("text", "the `columns` that hold text, even if they look like numbers", list(&d.TextColumns))
+	flags.Func("runs", "`which` of the runs to do (default "+all+")", list(&names))
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -89,17 +119,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if d.ChunkSize < 1 {
 		return misuse("-chunk-size is %d, but it must be at least 1", d.ChunkSize)
 	}
-	d.Operations = strings.Split(*operations, ",")
-	for i, name := range d.Operations {
-		switch {
-		case !slices.Contains(knownOperations, name):
-			return misuse("-operations has %q; there are %s", name, strings.Join(knownOperations, ","))
-		case slices.Contains(d.Operations[:i], name):
-			return misuse("-operations has %q twice", name)
+	for _, name := range names {
+		i := slices.IndexFunc(variants, func(v variant) bool { return v.name == name })
+		if i < 0 {
+			return misuse("-runs has %q; there are %s", name, all)
 		}
+		d.runs = append(d.runs, variants[i])
 	}
 
+	d.out = newScreen(stdout)
 	err := d.run(ctx)
+	d.out.close()
 	if ctx.Err() != nil {
 		fmt.Fprintln(stderr, "large-dataset: interrupted")
 		return 130
@@ -121,82 +151,55 @@ func explain(err error) string {
 	return err.Error()
 }
 
-// variant is one of the demonstration's runs.
-type variant struct {
-	name     string
-	adapters string
-	bare     bool // with a Python that has no packages
-	kill     bool // with a worker killed midway
-}
-
 // run does the reference and then all the runs.
-func (d demo) run(ctx context.Context) error {
-	variants := []variant{
-		{name: "the default chain"},
-		{name: "MessagePack", adapters: "msgpack"},
-		{name: "JSON on stdio", adapters: "jsonstdio"},
-		{name: "gRPC made unavailable", bare: true},
-		{name: "a worker killed midway", kill: true},
-	}
-	if d.adapters != "auto" {
-		variants[0].name = d.adapters
-	}
-	if d.once {
-		variants = variants[:1]
-	}
+func (d *demo) run(ctx context.Context) error {
 	temp, err := os.MkdirTemp("", "large-dataset-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(temp)
 
-	var table [][]any
-	d.console.printf("== one plain pass, to compare with\n")
+	d.out.printf("== one plain pass, to compare with\n")
 	reference, bare, err := d.prepare(ctx, temp)
 	if err != nil {
 		return err
 	}
-	table = append(table, reference.row("one plain pass", "-"))
+	table := [][]string{{"run", "adapters", "rows", "time", "rows/s", "a worker takes", "equal"}, reference.row("one plain pass", "-")}
 	var failures []error
-	for i, v := range variants {
-		d.console.printf("\n== %s\n", v.name)
-		if v.adapters == "" {
-			v.adapters = d.adapters
-		}
+	for i, v := range d.runs {
+		d.out.printf("\n== %s\n", v.title)
 		result, err := d.variant(ctx, v, bare)
 		if ctx.Err() != nil {
 			if result != nil {
-				d.console.printf("interrupted: %d of %d ranges were finished\n", result.done, result.ranges)
-				result.print(d.console)
+				d.out.printf("interrupted: %d of %d ranges were finished\n", result.done, result.parts)
+				result.print(d.out)
 			}
-			return err
+			return ctx.Err()
 		}
 		if err != nil {
-			d.console.printf("failed: %s\n", explain(err))
-			failures = append(failures, fmt.Errorf("%s failed: %s", v.name, explain(err)))
-			table = append(table, []any{v.name, "-", "-", "-", "-", "-", "failed"})
+			d.out.printf("failed: %s\n", explain(err))
+			failures = append(failures, fmt.Errorf("%s failed: %s", v.title, explain(err)))
+			table = append(table, []string{v.title, "-", "-", "-", "-", "-", "failed"})
 			continue
 		}
-		result.report(d.console)
 		verdict, difference := "yes", result.differs(reference)
 		if i == 0 || difference != "" { // the others are the same
-			result.print(d.console)
+			result.print(d.out)
 		}
 		if difference != "" {
 			verdict = "NO"
-			d.console.printf("NOT equal to the plain pass: %s\n", difference)
-			failures = append(failures, fmt.Errorf("%s: the result is not equal to the plain pass: %s", v.name, difference))
+			failures = append(failures, fmt.Errorf("%s: the result is not equal to the plain pass: %s", v.title, difference))
 		}
-		table = append(table, result.row(v.name, verdict))
+		table = append(table, result.row(v.title, verdict))
 	}
-	d.console.printf("\n")
-	d.console.table([]any{"run", "adapters", "rows", "time", "rows/s", "a worker takes", "equal"}, table)
-	d.console.printf("peak memory of this program: %.0f MiB\n", peakMemory())
+	d.out.printf("\n")
+	d.out.table(table)
+	d.out.printf("peak memory of this program: %.0f MiB\n", peakMemory())
 	return errors.Join(failures...)
 }
 
-// prepare finds the file, or has it written, and does the reference. It also makes an interpreter without packages, in temp.
-func (d *demo) prepare(ctx context.Context, temp string) (*result, string, error) {
+// prepare finds the file, or has it written, and does the reference. It also makes an interpreter without gRPC, in temp.
+func (d *demo) prepare(ctx context.Context, temp string) (reference *result, bare string, err error) {
 	pool, err := d.open(ctx, snakepit.PythonFS(files, "worker.py"), d.adapters, 1)
 	if err != nil {
 		return nil, "", err
@@ -210,52 +213,43 @@ func (d *demo) prepare(ctx context.Context, temp string) (*result, string, error
 	if err != nil {
 		return nil, "", err
 	}
-	data, err := snakepit.Execute[dataset](ctx, pool, "open_dataset", d.job)
-	if err != nil {
+	if reference, err = d.reference(ctx, pool, d.out); err != nil {
 		return nil, "", err
 	}
-	d.console.printf("%s: %s, %s\n", d.FilePath, size(data.End), some(int64(len(data.Columns)), "column"))
-	if len(data.Columns) == 1 && strings.ContainsAny(data.Columns[0], ";\t|") {
-		d.console.printf("note: its header %s is one column, because it has no comma; other separators are not known here\n", short(data.Columns[0]))
-	}
-	reference, err := d.reference(ctx, pool, data, d.console)
-	if err != nil {
-		return nil, "", err
-	}
-	reference.report(d.console)
-	var bare string
-	if !d.once {
-		bare, err = snakepit.Execute[string](ctx, pool, "empty_environment", filepath.Join(temp, "venv"))
+	reference.adapters = adapters(pool)
+	if slices.ContainsFunc(d.runs, func(v variant) bool { return v.bare }) {
+		bare, err = snakepit.Execute[string](ctx, pool, "environment_without_grpc", filepath.Join(temp, "venv"))
 	}
 	return reference, bare, err
 }
 
 // unicode returns the Unicode database's file; a worker writes it the first time.
-func (d *demo) unicode(ctx context.Context, pool *snakepit.Pool) (string, error) {
+func (d *demo) unicode(ctx context.Context, pool *snakepit.Pool) (path string, err error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = os.TempDir()
 	}
-	progress := newProgress(d.console, "writing the file", 0)
-	defer progress.end()
-	var path string
 	folder := filepath.Join(cache, "snakepit", "large-dataset")
+	progress := d.out.progress("writing the file", utf8.MaxRune+1)
+	defer progress.end()
 	for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, "write_unicode", folder, snakepit.Result(&path)) {
 		if err != nil {
 			return "", err
 		}
-		progress.total = chunk.TotalRows
 		progress.update(0, chunk)
 	}
 	return path, nil
 }
 
-// variant does one run and prints its results.
-func (d demo) variant(ctx context.Context, v variant, bare string) (*result, error) {
+// variant does one run.
+func (d *demo) variant(ctx context.Context, v variant, bare string) (*result, error) {
 	program := snakepit.PythonFS(files, "worker.py")
 	if v.bare {
-		d.console.printf("Python is a new virtual environment without packages: %s\n", bare)
+		d.out.printf("Python is a virtual environment without grpcio and msgpack: %s\n", bare)
 		program.Interpreter, program.Env = bare, []string{"PYTHONPATH="}
+	}
+	if v.adapters == "" {
+		v.adapters = d.adapters
 	}
 	pool, err := d.open(ctx, program, v.adapters, d.workers)
 	if err != nil {
@@ -270,41 +264,41 @@ func (d demo) variant(ctx context.Context, v variant, bare string) (*result, err
 	if v.kill {
 		observe = d.killer()
 	}
-	result, err := d.job.run(ctx, pool, d.console, observe)
+	result, err := d.job.run(ctx, pool, d.out, observe)
 	if result != nil {
 		result.adapters = adapters(pool)
 	}
 	if v.kill && err == nil && result.reruns == 0 {
-		d.console.printf("nothing was lost: the file is too small to kill a worker while it is busy\n")
+		d.out.printf("nothing was lost: the file is too small to kill a worker while it is busy\n")
 	}
 	return result, err
 }
 
 // killer kills a worker when a third of the rows is done, and its range not half, so that there is something to lose.
-func (d demo) killer() func(float64, Chunk) {
+func (d *demo) killer() func(float64, Chunk) {
 	var once sync.Once
 	return func(share float64, c Chunk) {
 		if share < 1.0/3 || c.ProgressPercent > 50 {
 			return
 		}
 		once.Do(func() {
-			d.console.printf("killing process %d\n", c.WorkerPID)
+			d.out.printf("killing process %d\n", c.WorkerPID)
 			if worker, err := os.FindProcess(c.WorkerPID); err != nil || worker.Kill() != nil {
-				d.console.printf("process %d could not be killed\n", c.WorkerPID)
+				d.out.printf("process %d could not be killed\n", c.WorkerPID)
 			}
 		})
 	}
 }
 
 // open starts a pool that has no time limits: a large file takes as long as it takes.
-func (d demo) open(ctx context.Context, program python.Program, names string, size int) (*snakepit.Pool, error) {
+func (d *demo) open(ctx context.Context, program python.Program, names string, size int) (*snakepit.Pool, error) {
 	level := hclog.LevelFromString(os.Getenv("SNAKEPIT_LOG"))
 	if level == hclog.NoLevel {
 		level = hclog.Off // what matters is printed below
 	}
 	options := &snakepit.Options{
-		Size: size, CallTimeout: -1, StreamTimeout: -1, Queue: rangesPerWorker * size,
-		Logger: hclog.New(&hclog.LoggerOptions{Output: d.console, Level: level}),
+		Size: size, CallTimeout: -1, StreamTimeout: -1, Queue: partsPerWorker * size,
+		Logger: hclog.New(&hclog.LoggerOptions{Output: d.out, Level: level}),
 	}
 	adapter, err := snakepit.Adapters(names)
 	if err != nil {
@@ -313,19 +307,19 @@ func (d demo) open(ctx context.Context, program python.Program, names string, si
 	return snakepit.OpenWith(ctx, adapter, program, options)
 }
 
-// verdict prints what each worker speaks, and why nothing better.
-func (d demo) verdict(pool *snakepit.Pool) {
+// verdict prints what the workers speak, and why nothing better.
+func (d *demo) verdict(pool *snakepit.Pool) {
 	var refusals []string
 	for _, w := range pool.Workers() {
 		info := w.Info()
-		d.console.printf("%s: %s, pid %d, %s\n", w, info.Adapter, info.PID, info.Runtime)
+		d.out.printf("%s: %s, pid %d, %s\n", w, info.Adapter, info.PID, info.Runtime)
 		for _, r := range info.Refused {
 			if line := fmt.Sprintf("  not %s: %v\n", r.Adapter, r.Err); !slices.Contains(refusals, line) {
 				refusals = append(refusals, line)
 			}
 		}
 	}
-	d.console.printf("%s", strings.Join(refusals, ""))
+	d.out.printf("%s", strings.Join(refusals, ""))
 }
 
 // adapters names what a pool's workers speak.

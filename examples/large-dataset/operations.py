@@ -1,164 +1,190 @@
-"""What a job does to its rows: clean, transform and aggregate, in the order that it lists them.
+"""What a job does to its rows. An operation takes a pandas frame and returns one:
 
-They work on columns, not on rows, so that Python's built-in functions do the loops. Every aggregate is exact and can be merged: those of
-a file are the same whatever ranges and blocks it was read in.
+    @operation
+    def large_orders(frame):
+        return frame[frame["quantity"] >= 10]
+
+is all it takes for `-operations clean,large_orders,aggregate`. They run in the order of the list, and one may be listed more than once.
+A frame has some rows of the file: numbers as float64, text as str, and NaN for an empty field.
 """
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
+from dataclasses import asdict, dataclass, field
 from decimal import Context, Decimal, Inexact, localcontext
-from operator import mul
-from typing import Any, Dict, List, Optional, Sequence
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
-NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,2})?")
-"""What counts as a number. Its bounds keep sums within EXACT's precision."""
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype, is_string_dtype
 
-EXACT = Context(prec=400, traps=[Inexact])
-"""Sums are exact or an error. 10^99 times 30 digits before the point and 10^-99 times 30 behind it leave room for 10^140 rows."""
+OPERATIONS: Dict[str, Any] = {}
+
+
+def operation(step: Any) -> Any:
+    """Makes a function an operation. A class is one whose instances are called; each job makes its own."""
+    OPERATIONS[step.__name__] = step
+    return step
+
+
+@operation
+def clean(frame: pd.DataFrame) -> pd.DataFrame:
+    """Takes white space off both ends of each text and drops the rows in which nothing is left."""
+    for name in texts(frame):
+        frame = change(frame, name, str.strip)
+    return frame.dropna(how="all")
+
+
+@operation
+def transform(frame: pd.DataFrame) -> pd.DataFrame:
+    """Normalises text to Unicode's NFC, in which equal texts are equal, and adds how many fields of the row are not empty."""
+    for name in texts(frame):
+        frame = change(frame, name, partial(unicodedata.normalize, "NFC"))
+    return frame.assign(filled_fields=frame.notna().sum(axis=1))
+
+
+@operation
+class aggregate:
+    """Adds up what each column holds, and hands the rows on as they are."""
+
+    def __init__(self) -> None:
+        self.columns: Dict[str, Column] = {}
+
+    def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
+        for name in frame:
+            column = self.columns.setdefault(name, Column(name))
+            column.add(summary(frame[name], tally=column.tally is not None))
+        return frame
+
+    def result(self) -> List[Dict[str, Any]]:
+        """Returns the columns, as a value that can be sent."""
+        return [{**asdict(column), "sum": f"{column.sum.normalize(EXACT):f}"} for column in self.columns.values()]
+
+    def merge(self, result: List[Dict[str, Any]]) -> None:
+        """Takes in the result of other rows."""
+        for fields in result:
+            column = Column(**{**fields, "sum": Decimal(fields["sum"])})
+            self.columns.setdefault(column.name, Column(column.name)).add(column)
+
 
 TALLY_LIMIT = 256
-"""A column's values are counted one by one as long as there are no more different ones than this."""
+"""A column's texts are counted one by one as long as there are no more different ones than this."""
 
 TALLY_LENGTH = 80
-"""Nor any that is longer, so that aggregates stay small. No number is."""
+"""Nor any that is longer, so that results stay small."""
 
-FILLED = "filled_fields"
-"""The column that transform adds."""
+EXACT = Context(prec=1000, traps=[Inexact])
+"""Sums are exact or an error. A double has digits from 10^308 down to 10^-340."""
 
 
+@dataclass
 class Column:
-    """The aggregates of one column."""
+    """What one column of some rows holds. Those of a file are the same, whatever parts they were added from: nothing is rounded."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.empty = 0
-        self.numbers = 0
-        self.sum = Decimal(0)
-        self.least: Optional[Decimal] = None
-        self.greatest: Optional[Decimal] = None
-        self.texts = 0
-        self.first: Optional[str] = None  # in the order of code points
-        self.last: Optional[str] = None
-        self.longest = 0  # in code points
-        self.tally: Optional[Counter[str]] = Counter()  # None: too many different values, or too long ones
+    name: str
+    empty: int = 0
+    numbers: int = 0
+    sum: Decimal = Decimal(0)
+    least: Optional[float] = None
+    greatest: Optional[float] = None
+    texts: int = 0
+    first: Optional[str] = None  # in the order of code points
+    last: Optional[str] = None
+    longest: int = 0  # in code points
+    tally: Optional[Dict[str, int]] = field(default_factory=dict)  # how often there is which text; None: too many, or too long ones
 
-    def add(self, values: Sequence[str]) -> None:
-        """Takes in more of the column's values."""
-        counts = Counter(values)
-        self.empty += counts.pop("", 0)
-        if not counts:
-            return
-        numbers = list(filter(NUMBER.fullmatch, counts))
-        if numbers:
-            self._add_numbers(numbers, [counts[text] for text in numbers])
-        if len(numbers) < len(counts):
-            self._add_texts(counts.keys() - numbers if numbers else counts.keys(), counts)
-        if self.tally is not None:
-            self.tally.update(counts)
-            if len(self.tally) > TALLY_LIMIT or self.longest > TALLY_LENGTH:
-                self.tally = None
-
-    def _add_numbers(self, texts: List[str], counts: List[int]) -> None:
-        with localcontext(EXACT):
-            values: List[Any]
-            try:
-                values = list(map(int, texts))
-            except ValueError:  # not all are whole
-                values = list(map(Decimal, texts))
-            self.numbers += sum(counts)
-            self.sum += sum(map(mul, values, counts))
-            least, greatest = Decimal(min(values)), Decimal(max(values))
-            self.least = least if self.least is None else min(self.least, least)
-            self.greatest = greatest if self.greatest is None else max(self.greatest, greatest)
-
-    def _add_texts(self, texts: Any, counts: Dict[str, int]) -> None:
-        first, last = min(texts), max(texts)
-        self.texts += sum(counts.values()) if len(texts) == len(counts) else sum(counts[text] for text in texts)
-        self.first = first if self.first is None else min(self.first, first)
-        self.last = last if self.last is None else max(self.last, last)
-        self.longest = max(self.longest, max(map(len, texts)))
-
-    def result(self) -> Dict[str, Any]:
-        """Returns the aggregates. The bridge sends a Decimal as text with all its digits."""
-        return {
-            "name": self.name,
-            "empty": self.empty,
-            "numbers": self.numbers,
-            "sum": self.sum,
-            "least": self.least,
-            "greatest": self.greatest,
-            "texts": self.texts,
-            "first": self.first,
-            "last": self.last,
-            "longest": self.longest,
-            "tally": None if self.tally is None else dict(self.tally),
-        }
+    def add(self, other: Column) -> None:
+        """Takes in what the column holds in other rows."""
+        self.empty += other.empty
+        self.numbers += other.numbers
+        self.sum = EXACT.add(self.sum, other.sum)
+        self.texts += other.texts
+        self.longest = max(self.longest, other.longest)
+        for key, choose in (("least", min), ("greatest", max), ("first", min), ("last", max)):
+            values = [value for value in (getattr(self, key), getattr(other, key)) if value is not None]
+            setattr(self, key, choose(values, default=None))
+        if self.tally is None or other.tally is None or len(self.tally.keys() | other.tally.keys()) > TALLY_LIMIT:
+            self.tally = None
+        else:
+            self.tally = dict(Counter(self.tally) + Counter(other.tally))
 
 
-def clean(columns: List[List[str]]) -> List[List[str]]:
-    """Takes white space off both ends of each field and drops the rows that have nothing in any field."""
-    columns = [list(map(str.strip, column)) for column in columns]
-    nothing = ("",) * len(columns)
-    if "" in columns[0]:
-        rows = [row for row in zip(*columns) if row != nothing]
-        if len(rows) < len(columns[0]):
-            columns = transpose(rows, len(columns))
-    return columns
+def summary(values: pd.Series, tally: bool) -> Column:
+    """Returns what a column of one frame holds."""
+    column = Column(values.name, empty=len(values), tally={} if tally else None)
+    values = values.dropna()
+    if is_numeric_dtype(values):
+        numbers = values.to_numpy(dtype=float)
+        numbers = numbers[np.isfinite(numbers)]
+        column.numbers = len(numbers)
+        if column.numbers:
+            column.sum, column.least, column.greatest = exact_sum(numbers), float(numbers.min()), float(numbers.max())
+    elif len(values):
+        column.texts = len(values)
+        values = values if is_string_dtype(values) else values.astype(str)
+        if tally:
+            counts = values.value_counts()
+            column.tally = dict(zip(counts.index.tolist(), counts.tolist()))
+            values = counts.index
+        found = values.tolist()
+        column.first, column.last, column.longest = min(found), max(found), max(map(len, found))
+        if column.longest > TALLY_LENGTH:
+            column.tally = None
+    column.empty -= column.numbers + column.texts
+    return column
 
 
-def transform(columns: List[List[str]]) -> List[List[str]]:
-    """Normalises text to Unicode's NFC, in which equal texts are equal, and adds how many fields of the row are not empty."""
-    width = len(columns)
-    for i, column in enumerate(columns):
-        if not "".join(column).isascii():
-            columns[i] = [unicodedata.normalize("NFC", value) for value in column]
-    filled = list(map(str, range(width + 1)))
-    return [*columns, [filled[width - row.count("")] for row in zip(*columns)]]
+def exact_sum(values: np.ndarray) -> Decimal:
+    """Adds numbers without rounding. Each counts as the shortest decimal that reads as this double: 0.1 is one tenth."""
+    with localcontext(EXACT), np.errstate(over="ignore"):
+        for places in range(5):  # prices and the like are whole cents: up to 15 digits, a double and its shortest decimal are the same
+            whole = np.rint(values * 10**places)
+            if (np.abs(whole) < 1e15).all() and (whole / 10**places == values).all():
+                return Decimal(sum(whole.astype(np.int64).tolist())).scaleb(-places)
+        return sum(map(Decimal, map(repr, values.tolist())), Decimal(0))
 
 
-def transpose(rows: Sequence[Sequence[str]], width: int) -> List[List[str]]:
-    """Turns rows into columns."""
-    return list(map(list, zip(*rows))) if rows else [[] for _ in range(width)]
+def texts(frame: pd.DataFrame) -> List[str]:
+    """Returns the names of the columns that hold text."""
+    return [name for name in frame if is_string_dtype(frame[name])]
+
+
+def change(frame: pd.DataFrame, name: str, function: Callable[[str], str]) -> pd.DataFrame:
+    """Returns a frame with a function applied to a column's texts. A list does it in half the time of what pandas has for it."""
+    column = frame[name].dropna()
+    before = column.tolist()
+    after = list(map(function, before))
+    if after == before:
+        return frame
+    changed = pd.Series(after, index=column.index, dtype=column.dtype)
+    return frame.assign(**{name: changed[changed != ""]})  # where there is none, it is empty
 
 
 class Pipeline:
-    """The operations of one job, in order.
+    """The operations of one job, in order."""
 
-    Attributes:
-        columns: The aggregates of each column, once rows have run through aggregate.
-    """
+    def __init__(self, names: Sequence[str], empty: pd.DataFrame) -> None:
+        """Makes the steps, and tries them on a frame without rows, so that a wrong column is found at once."""
+        for name in names:
+            if name not in OPERATIONS:
+                raise ValueError(f"there is no operation {name!r}; there are {', '.join(OPERATIONS)}; add yours to operations.py")
+        steps = [OPERATIONS[name] for name in names]
+        self.steps = [step() if isinstance(step, type) else step for step in steps]
+        for name, step in zip(names, self.steps):
+            try:
+                empty = step(empty)
+            except KeyError as missing:
+                raise ValueError(f"operation {name!r} needs a column {missing}; there are {', '.join(empty)}") from None
 
-    NAMES = ("clean", "transform", "aggregate")
+    def run(self, frame: pd.DataFrame) -> int:
+        """Runs rows through the steps and returns how many are left."""
+        for step in self.steps:
+            frame = step(frame)
+        return len(frame)
 
-    def __init__(self, columns: Sequence[str], operations: Sequence[str]) -> None:
-        for i, name in enumerate(operations):
-            if name not in self.NAMES:
-                raise ValueError(f"unknown operation {name!r}; there are {', '.join(self.NAMES)}")
-            if name in operations[:i]:
-                raise ValueError(f"operation {name!r} is listed twice")
-        self.operations = operations
-        self.columns: List[Column] = []
-        names = list(columns)
-        for name in operations:
-            if name == "transform":
-                names.append(FILLED)
-            elif name == "aggregate":
-                self.columns = [Column(name) for name in names]
-
-    def run(self, rows: Sequence[Sequence[str]]) -> int:
-        """Runs rows of equal length through the operations and returns how many were not dropped."""
-        if not rows:
-            return 0
-        table = transpose(rows, len(rows[0]))
-        for name in self.operations:
-            if name == "clean":
-                table = clean(table)
-            elif name == "transform":
-                table = transform(table)
-            else:
-                for column, values in zip(self.columns, table):
-                    column.add(values)
-        return len(table[0])
+    def aggregates(self) -> List[aggregate]:
+        """Returns the steps that add up."""
+        return [step for step in self.steps if isinstance(step, aggregate)]

@@ -9,18 +9,15 @@ number of lines and rows before it. A range owns the records that begin in it.
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Tuple
 
-BLOCK = 1 << 18
+BLOCK = 1 << 20
 """How many bytes are read at once."""
 
-RECORD_LIMIT = 1 << 20
+RECORD_LIMIT = 1 << 22
 """The longest record in bytes. A longer one is malformed, and is not held in memory."""
-
-csv.field_size_limit(RECORD_LIMIT)  # the record's limit is the only one
 
 RECORD, FIELD, TEXT, QUOTED, QUOTE = b"", b",", b"x", b'"', b'""'
 """What the bytes up to an offset have led to, as the shortest bytes that lead there: the beginning of a record; the beginning of another
@@ -32,25 +29,9 @@ STATES = {"record": RECORD, "field": FIELD, "text": TEXT, "quoted": QUOTED, "quo
 
 NAMES = {state: name for name, state in STATES.items()}
 
-TOO_LONG = f"is longer than {RECORD_LIMIT} bytes"
-HAS_NUL = "contains a NUL character"
-NOT_UTF8 = "is not UTF-8"
-STRAY_QUOTE = "has a quote or a carriage return where only a quoted field may have one"
-OPEN_QUOTE = "has a quoted field that is never closed"
-
-
-def wrong_width(found: int, width: int) -> str:
-    """Returns the fault of a record that has not as many fields as the header."""
-    return f"has {found} field{'' if found == 1 else 's'}, but the header has {width}"
-
-
-class Malformed(ValueError):
-    """What is wrong with a record, as a phrase that follows its line number."""
-
-
 # A quoted field up to its closing quote, which is the group, or to the end of the text. The look-behind, that it begins a field, comes
 # second: a pattern that begins with a plain character is searched for much faster. It never has to go back.
-_QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*("|\Z)')
+QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*("|\Z)')
 
 
 def step(state: bytes, text: bytes) -> Tuple[bytes, int]:
@@ -59,7 +40,7 @@ def step(state: bytes, text: bytes) -> Tuple[bytes, int]:
         return state, 0
     if state == QUOTED and b'"' not in text:
         return state, 0
-    pieces = _QUOTED_FIELD.split(state + text)  # outside quotes, the closing quote, outside quotes, ...
+    pieces = QUOTED_FIELD.split(state + text)  # outside quotes, the closing quote, outside quotes, ...
     ends = b"".join(pieces[::2]).count(b"\n")
     tail = pieces[-1][-1:]
     if tail:
@@ -100,10 +81,12 @@ class Block(NamedTuple):
     line: int
     """The number of the first one's line."""
     data: bytes
-    open: bool = False
-    """The last one's quoted field has no end in the file."""
-    cut: bool = False
-    """The last one is longer than RECORD_LIMIT, and its end is left out."""
+    fault: str = ""
+    """What is wrong with the last one, if that is known already."""
+
+
+TOO_LONG = f"is longer than {RECORD_LIMIT} bytes"
+OPEN_QUOTE = "has a quoted field that is never closed"
 
 
 def blocks(file: BinaryIO, start: int, end: int, state: bytes = RECORD, line: int = 1) -> Iterator[Block]:
@@ -130,7 +113,8 @@ def blocks(file: BinaryIO, start: int, end: int, state: bytes = RECORD, line: in
             lines += text.count(b"\n")
             if size <= RECORD_LIMIT:
                 pieces.append(text)
-        yield Block(line, b"".join(pieces), open=state == QUOTED, cut=size > RECORD_LIMIT)
+        fault = TOO_LONG if size > RECORD_LIMIT else OPEN_QUOTE if state == QUOTED else ""
+        yield Block(line, b"".join(pieces), fault)
         line += lines
 
 
@@ -146,88 +130,4 @@ def records(block: Block) -> Iterator[Block]:
             line += len(pieces)
             pieces = []
     if pieces:
-        yield Block(line, b"".join(pieces), block.open, block.cut)
-
-
-def fields(block: Block) -> List[List[str]]:
-    """Returns the records' fields, none for a blank line.
-
-    Raises:
-        Malformed: One of them is malformed; of a block with one record, this is what is wrong with it.
-    """
-    data = block.data
-    if block.cut or len(data) > RECORD_LIMIT:
-        raise Malformed(TOO_LONG)
-    if b"\0" in data:
-        raise Malformed(HAS_NUL)
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise Malformed(NOT_UTF8) from None
-    if block.open:
-        raise Malformed(OPEN_QUOTE)
-    bare = _QUOTED_FIELD.sub(b"\0", data) if b'"' in data else data
-    closed = bare.count(b"\0,") + bare.count(b"\0\n") + bare.count(b"\0\r\n") + bare.endswith(b"\0")
-    if b'"' in bare or bare.count(b"\0") != closed or bare.count(b"\r") != bare.count(b"\r\n"):
-        raise Malformed(STRAY_QUOTE)
-    return list(csv.reader(io.StringIO(text, newline="\n")))
-
-
-def rows(block: Block, width: int) -> Tuple[List[List[str]], int, List[Tuple[int, str]]]:
-    """Returns the rows that have as many fields as they should, the number of blank lines, and line and fault of each malformed row."""
-    try:
-        good, blank = fields(block), 0
-        widths = set(map(len, good))
-        if 0 in widths:
-            good, blank = [row for row in good if row], good.count([])
-        if widths <= {0, width}:
-            return good, blank, []
-    except Malformed:
-        pass
-    good, blank = [], 0  # something is wrong: one record at a time, to find it
-    faults = []
-    for record in records(block):
-        try:
-            row = fields(record)[0]
-            if not row:
-                blank += 1
-            elif len(row) != width:
-                raise Malformed(wrong_width(len(row), width))
-            else:
-                good.append(row)
-        except Malformed as fault:
-            faults.append((record.line, str(fault)))
-    return good, blank, faults
-
-
-class Header(NamedTuple):
-    """The first record."""
-
-    columns: List[str]
-    """The columns' names."""
-    size: int
-    """Its length in bytes: where the rows begin."""
-    lines: int
-    """Its lines."""
-
-
-BOM = b"\xef\xbb\xbf"
-
-
-def header(file: BinaryIO) -> Header:
-    """Reads the header of a file.
-
-    Raises:
-        ValueError: There is none; the message does not name the file.
-    """
-    mark = len(BOM) if file.read(len(BOM)) == BOM else 0
-    block = next(blocks(file, mark, mark + 1), None)
-    if block is None:
-        raise ValueError("is empty; its first line must name the columns")
-    try:
-        columns = fields(block)[0]
-    except Malformed as fault:
-        raise ValueError(f"is not a CSV file: its first line {fault}") from None
-    if not columns:
-        raise ValueError("has a blank first line, but it must name the columns")
-    return Header(columns, mark + len(block.data), block.data.count(b"\n"))
+        yield Block(line, b"".join(pieces), block.fault)

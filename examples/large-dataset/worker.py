@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Dict, Generator, Iterator, List, Optional, Union
+from typing import Any, BinaryIO, Dict, Generator, Iterator, List, Optional, Sequence, Union
 
 import progress
 import ranges
-from operations import Pipeline
+import table
+from operations import Pipeline, aggregate
 from snakepit_bridge import ItemError, Worker
 
 worker = Worker()
@@ -22,70 +23,85 @@ def process_large_dataset(
     file_path: str,
     chunk_size: int,
     operations: List[str],
-    start: int = 0,
-    end: Optional[int] = None,
-    state: str = "record",
-    line: int = 1,
-    total_rows: Optional[int] = None,
+    text_columns: Sequence[str] = (),
+    part: Optional[Dict[str, Any]] = None,
 ) -> Job:
-    """Runs operations over the rows that begin in a range of a CSV file's bytes, in constant memory.
+    """Runs operations over the rows of a CSV file, in constant memory.
 
     Args:
         file_path: The file, in UTF-8. Its first record names the columns.
-        chunk_size: How many rows to read from one progress chunk to the next. Memory does not depend on it.
-        operations: Of "clean", "transform" and "aggregate", in the order in which they are to run; see operations.py.
-        start: Where the range begins. The header does not count as a row.
-        end: Where it ends; None is the end of the file.
-        state: What the bytes before start have led to; see ranges.py.
-        line: The number of the line that start is in.
-        total_rows: The number of rows that begin in the range. If it is None, they are counted first.
+        chunk_size: How many rows an operation is given at once, and how many are read from one progress chunk to the next.
+        operations: The names of functions in operations.py, in the order in which they are to run.
+        text_columns: Columns that hold text, even if they look like numbers.
+        part: The range of bytes whose records are to be read, as the Go program makes it of open_dataset and scan_range. None is all.
 
     Yields:
-        A chunk of progress whenever chunk_size more rows, or a few thousand above, have been read, skipped ones included, and at the end.
+        A chunk of progress whenever chunk_size more rows have been read, skipped ones included, and at the end.
         An ItemError for each malformed row, which is skipped.
 
     Returns:
-        final_stats: how many rows were processed, how many skipped, how many of those were errors, and each column's aggregates.
+        final_stats: how many rows were processed, how many skipped, how many of those were errors, and what each aggregate found.
     """
     with opened(file_path) as file:
-        header = read_header(file)
-        pipeline = check(header, chunk_size, operations)
-        before = ranges.STATES[state]
-        if start < header.size:
-            start, before, line = header.size, ranges.RECORD, header.lines + 1
-        if end is None:
-            end = os.fstat(file.fileno()).st_size
-        if total_rows is None:
-            total_rows = ranges.scan(file, start, end)[1][before].rows
-
+        part = part or whole(file, text_columns)
+        schema = table.Schema(part["columns"], part["numbers"])
+        pipeline = check(schema, chunk_size, operations)
         processed = skipped = errors = told = 0
-        for block in ranges.blocks(file, start, end, before, line):
-            rows, blank, faults = ranges.rows(block, len(header.columns))
-            for where, fault in faults:
-                yield ItemError(f"line {where} {fault}")
+        for block in ranges.blocks(file, part["start"], part["end"], ranges.STATES[part["state"]], part["line"]):
+            frame, blank, faults = table.read(block, schema)
+            for line, fault in faults:
+                yield ItemError(f"line {line} {fault}")
             errors += len(faults)
             skipped += len(faults) + blank
-            while rows:
-                some, rows = rows[:chunk_size], rows[chunk_size:]
+            for first in range(0, len(frame), chunk_size):
+                some = frame.iloc[first : first + chunk_size]
                 kept = pipeline.run(some)
                 processed += kept
                 skipped += len(some) - kept
                 if processed + skipped - told >= chunk_size:
                     told = processed + skipped
-                    yield progress.chunk(told, total_rows)
+                    yield progress.chunk(told, part["rows"])
         if processed + skipped > told:
-            yield progress.chunk(processed + skipped, total_rows)
-    columns = [column.result() for column in pipeline.columns]
-    return {"final_stats": {"processed": processed, "skipped": skipped, "errors": errors, "columns": columns}}
+            yield progress.chunk(processed + skipped, part["rows"])
+    return final_stats(processed, skipped, errors, pipeline.aggregates())
+
+
+def final_stats(processed: int, skipped: int, errors: int, aggregates: List[aggregate]) -> Dict[str, Any]:
+    """Returns the result of a job."""
+    return {
+        "final_stats": {
+            "processed": processed,
+            "skipped": skipped,
+            "errors": errors,
+            "aggregates": [step.result() for step in aggregates],
+        }
+    }
 
 
 @worker.command
-def open_dataset(file_path: str, chunk_size: int, operations: List[str]) -> Dict[str, Any]:
-    """Checks a job's arguments, and says where the rows begin, on which line, where the file ends and what its columns are called."""
+def merge_stats(parts: List[Dict[str, Any]]) -> Dict[str, Any]:
+    """Adds up the final_stats of a file's parts."""
+    aggregates = [aggregate() for _ in parts[0]["aggregates"]] if parts else []
+    for part in parts:
+        for step, result in zip(aggregates, part["aggregates"]):
+            step.merge(result)
+    processed, skipped, errors = (sum(part[key] for part in parts) for key in ("processed", "skipped", "errors"))
+    return final_stats(processed, skipped, errors, aggregates)
+
+
+@worker.command
+def open_dataset(file_path: str, chunk_size: int, operations: List[str], text_columns: Sequence[str] = ()) -> Dict[str, Any]:
+    """Checks a job's arguments, and says where the rows begin and end, on which line, and what the columns are and hold."""
     with opened(file_path) as file:
-        header = read_header(file)
-        check(header, chunk_size, operations)
-        return {"start": header.size, "line": header.lines + 1, "end": os.fstat(file.fileno()).st_size, "columns": header.columns}
+        header = table.header(file, text_columns)
+        check(header.schema, chunk_size, operations)
+        return {
+            "start": header.size,
+            "end": os.fstat(file.fileno()).st_size,
+            "line": header.lines + 1,
+            "columns": header.schema.columns,
+            "numbers": header.schema.numbers,
+        }
 
 
 @worker.command
@@ -98,14 +114,21 @@ def scan_range(file_path: str, start: int, end: int) -> Dict[str, Any]:
 
 
 @worker.command
-def reference(file_path: str, chunk_size: int, operations: List[str]) -> Job:
+def reference(file_path: str, chunk_size: int, operations: List[str], text_columns: Sequence[str] = (), total_rows: int = 0) -> Job:
     """Does the whole job in one plain pass, to compare with. See reference.py."""
     import reference as plain
 
     with opened(file_path) as file:
-        check(read_header(file), chunk_size, operations)
-        file.seek(0)
-        return (yield from plain.run(file, chunk_size, operations))
+        schema = table.header(file, text_columns).schema
+        return (yield from plain.run(file, schema, chunk_size, operations, total_rows))
+
+
+@worker.command
+def has_reference(operations: List[str]) -> bool:
+    """Tells whether reference knows all of these operations."""
+    import reference as plain
+
+    return set(operations) <= set(plain.KNOWN)
 
 
 @worker.command
@@ -117,13 +140,20 @@ def write_unicode(folder: str) -> Generator[Dict[str, Any], None, str]:
 
 
 @worker.command
-def empty_environment(folder: str) -> str:
-    """Makes a virtual environment of this Python that has no packages, and returns its interpreter's path."""
+def environment_without_grpc(folder: str) -> str:
+    """Makes a virtual environment that has pandas but neither grpcio nor msgpack, and returns its interpreter's path."""
+    import sysconfig
     import venv
+    from pathlib import Path
 
-    posix = os.name == "posix"
-    venv.create(folder, with_pip=False, symlinks=posix)
-    return os.path.join(folder, "bin", "python") if posix else os.path.join(folder, "Scripts", "python.exe")
+    import pandas
+
+    venv.create(folder, with_pip=False, symlinks=True)
+    packages = Path(sysconfig.get_path("purelib", "venv", {"base": folder, "platbase": folder}))
+    for entry in Path(pandas.__file__).parents[1].iterdir():
+        if not entry.name.startswith(("grpc", "msgpack")):
+            (packages / entry.name).symlink_to(entry)
+    return os.path.join(folder, "bin", "python")
 
 
 @contextmanager
@@ -139,19 +169,19 @@ def opened(file_path: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def read_header(file: BinaryIO) -> ranges.Header:
-    """Reads the header, or says of which file it is missing."""
-    try:
-        return ranges.header(file)
-    except ValueError as fault:
-        raise ValueError(f"{file.name} {fault}") from None
+def whole(file: BinaryIO, text_columns: Sequence[str]) -> Dict[str, Any]:
+    """Returns the part that is all of a file."""
+    header = table.header(file, text_columns)
+    end = os.fstat(file.fileno()).st_size
+    rows = ranges.scan(file, header.size, end)[1][ranges.RECORD].rows
+    return {**header.schema._asdict(), "start": header.size, "end": end, "state": "record", "line": header.lines + 1, "rows": rows}
 
 
-def check(header: ranges.Header, chunk_size: int, operations: List[str]) -> Pipeline:
+def check(schema: table.Schema, chunk_size: int, operations: List[str]) -> Pipeline:
     """Checks a job's arguments and makes its pipeline."""
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}, but it must be at least 1")
-    return Pipeline(header.columns, operations)
+    return Pipeline(operations, table.empty(schema))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// differs says what is different from the reference first, or "".
+func (r *result) differs(reference *result) string {
+	got, want := r.facts(), reference.facts()
+	for i := range max(len(got), len(want)) {
+		switch {
+		case i >= len(got):
+			return "no " + want[i]
+		case i >= len(want):
+			return got[i] + " is too much"
+		case got[i] != want[i]:
+			return got[i] + " instead of " + want[i]
+		}
+	}
+	return ""
+}
+
+// facts lists all that has to be equal.
+func (r *result) facts() []string {
+	facts := []string{fmt.Sprintf("%d processed, %d skipped, %d errors", r.Stats.Processed, r.Stats.Skipped, r.Stats.Errors)}
+	facts = append(facts, r.faults...)
+	for _, columns := range r.Stats.Aggregates {
+		for _, c := range columns {
+			fact, err := json.Marshal(c) // maps with their keys in order
+			if err != nil {
+				panic(err) // a Column has nothing that JSON lacks
+			}
+			facts = append(facts, string(fact))
+		}
+	}
+	return facts
+}
+
+// print prints the statistics.
+func (r *result) print(out *screen) {
+	out.printf("%s processed, %s skipped, %s\n", count(r.Stats.Processed), count(r.Stats.Skipped), some(r.Stats.Errors, "error"))
+	for _, fault := range r.faults {
+		out.printf("skipped: %s\n", fault)
+	}
+	if more := r.Stats.Errors - int64(len(r.faults)); more > 0 {
+		out.printf("and %s\n", some(more, "more malformed row"))
+	}
+	for _, columns := range r.Stats.Aggregates {
+		rows := [][]string{{"column", "empty", "holds", "values"}}
+		for _, c := range columns {
+			rows = append(rows, []string{c.Name, count(c.Empty), c.kind(), c.content()})
+		}
+		out.table(rows)
+	}
+}
+
+// kind says what a column holds.
+func (c *Column) kind() string {
+	if c.Numbers > 0 {
+		return some(c.Numbers, "number")
+	}
+	return some(c.Texts, "text")
+}
+
+// content tells the most useful of what is known of a column.
+func (c *Column) content() string {
+	switch {
+	case c.Numbers > 0:
+		sum, _ := strconv.ParseFloat(c.Sum, 64)
+		return fmt.Sprintf("%v to %v, mean %.2f, sum %s", *c.Least, *c.Greatest, sum/float64(c.Numbers), c.Sum)
+	case c.Texts > 0 && c.Tally == nil:
+		return fmt.Sprintf("%s to %s, up to %d characters", short(*c.First), short(*c.Last), c.Longest)
+	default:
+		texts := slices.SortedFunc(maps.Keys(c.Tally), func(a, b string) int {
+			return cmp.Or(cmp.Compare(c.Tally[b], c.Tally[a]), cmp.Compare(a, b))
+		})
+		most := fmt.Sprintf("%d different:", len(texts))
+		for _, text := range texts[:min(3, len(texts))] {
+			most += fmt.Sprintf(" %s %s×", short(text), count(c.Tally[text]))
+		}
+		return most
+	}
+}
+
+// short quotes a text and cuts a long one.
+func short(s string) string {
+	const most = 20
+	if runes := []rune(s); len(runes) > most {
+		return strconv.Quote(string(runes[:most])) + "…"
+	}
+	return strconv.Quote(s)
+}
+
+// row is a line of the last table.
+func (r *result) row(name, verdict string) []string {
+	rows := r.Stats.Processed + r.Stats.Skipped
+	memory := "-"
+	if r.memory > 0 { // workers say it with their progress, and without rows there is none
+		memory = fmt.Sprintf("%.0f MiB", r.memory)
+	}
+	perSecond := int64(float64(rows) / r.took.Seconds())
+	return []string{name, r.adapters, count(rows), r.took.Round(10 * time.Millisecond).String(), count(perSecond), memory, verdict}
+}
+
+// peakMemory returns the most memory in MiB that this process has had: resident where the system is Linux, else what Go took from it.
+func peakMemory() float64 {
+	status, _ := os.ReadFile("/proc/self/status")
+	if _, peak, ok := strings.Cut(string(status), "VmHWM:"); ok {
+		if kib, err := strconv.ParseFloat(strings.Fields(peak)[0], 64); err == nil {
+			return kib / 1024
+		}
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.Sys) / (1 << 20)
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+)
+
+// screen is where everything is printed, from any number of goroutines. On a terminal it has a bar below for what is in progress.
+type screen struct {
+	mu   sync.Mutex
+	out  io.Writer
+	bars *mpb.Progress // nil if it is no terminal
+}
+
+func newScreen(out io.Writer) *screen {
+	if file, ok := out.(*os.File); ok {
+		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			bars := mpb.New(mpb.WithOutput(out), mpb.WithWidth(30), mpb.PopCompletedMode())
+			return &screen{out: bars, bars: bars}
+		}
+	}
+	return &screen{out: out}
+}
+
+// close waits until everything is on the terminal.
+func (s *screen) close() {
+	if s.bars != nil {
+		s.bars.Wait()
+	}
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.Write(p)
+}
+
+func (s *screen) printf(format string, args ...any) { fmt.Fprintf(s, format, args...) }
+
+// table prints rows in columns.
+func (s *screen) table(rows [][]string) {
+	w := tabwriter.NewWriter(s, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		for i, cell := range row {
+			if i > 0 {
+				fmt.Fprint(w, "\t")
+			}
+			fmt.Fprint(w, cell)
+		}
+		fmt.Fprintln(w)
+	}
+	w.Flush()
+}
+
+// progress adds up how far the calls of a run are, and shows it: as a bar on a terminal, else as a line every 10 %.
+type progress struct {
+	out     *screen
+	bar     *mpb.Bar
+	title   string
+	total   int64 // rows
+	started time.Time
+
+	mu     sync.Mutex
+	rows   map[int]int64   // of each range
+	memory map[int]float64 // of each worker
+	tenths int64           // of the work that were printed
+}
+
+func (s *screen) progress(title string, total int64) *progress {
+	p := &progress{out: s, title: title, total: total, started: time.Now(), rows: map[int]int64{}, memory: map[int]float64{0: 0}}
+	if s.bars != nil {
+		p.bar = s.bars.AddBar(total, mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.line() })))
+	}
+	return p
+}
+
+// update takes a chunk of a range in and returns the share of all rows that are done. A zero Chunk is a range's beginning.
+func (p *progress) update(i int, c Chunk) float64 {
+	p.mu.Lock()
+	p.rows[i] = c.ProcessedRows
+	p.memory[c.WorkerPID] = c.MemoryUsageMB
+	rows := p.done()
+	tenths, printed := rows*10/max(1, p.total), p.tenths
+	p.tenths = max(tenths, printed)
+	p.mu.Unlock()
+	if p.bar != nil {
+		p.bar.SetCurrent(rows)
+	} else if tenths > printed {
+		p.out.printf("%s\n", p.line())
+	}
+	return float64(rows) / float64(max(1, p.total))
+}
+
+func (p *progress) done() (rows int64) {
+	for _, n := range p.rows {
+		rows += n
+	}
+	return rows
+}
+
+func (p *progress) line() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	rows, memory := p.done(), slices.Max(slices.Collect(maps.Values(p.memory)))
+	perSecond := int64(float64(rows) / time.Since(p.started).Seconds())
+	return fmt.Sprintf("%s %3d %%, %s of %s, %s/s, %.0f MiB", p.title, 100*rows/max(1, p.total), count(rows), some(p.total, "row"),
+		some(perSecond, "row"), memory)
+}
+
+// end leaves the bar as it is.
+func (p *progress) end() {
+	if p.bar != nil {
+		p.bar.Abort(false) // nothing if it is full
+		p.bar.Wait()
+	}
+}
+
+var english = message.NewPrinter(language.English)
+
+// count writes a number with separators.
+func count(n int64) string { return english.Sprintf("%d", n) }
+
+// some writes how many there are of what the noun names.
+func some(n int64, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return count(n) + " " + noun
+}
