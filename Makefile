@@ -63,6 +63,11 @@ demo: go-there $(VENV)/.demo ## Run the large-dataset job; CSV=path takes a file
 	@csv=$$CSV; [ -z "$$csv" ] || [ -e "$$csv" ] || [ ! -e "$(PWD)/$$csv" ] || csv="$(PWD)/$$csv"; \
 		SNAKEPIT_PYTHON="$(BIN)/python" $(TOOLS)/large-dataset $${csv:+-csv "$$csv"}
 
+picture: go-there $(VENV)/.demo $(VENV)/.dev ## Draw docs/demo.svg, the README's picture, from a run of the demo
+	@mkdir -p $(TOOLS)
+	@$(GO) build -o $(TOOLS)/large-dataset ./examples/large-dataset
+	SNAKEPIT_PYTHON="$(BIN)/python" "$(BIN)/python" docs/draw_demo.py $(TOOLS)/large-dataset -runs kill docs/demo.svg
+
 bench: go-there $(VENV)/.dev ## Measure this library beside its floors and peers
 	cd bench && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) run . $(BENCHFLAGS)
 
@@ -135,7 +140,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: install-grpc install-examples dev-setup proto-python proto-go requirements demo bench test test-go test-python lint conformance fuzz fuzz-go fuzz-python clean help \
+.PHONY: install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python lint conformance fuzz fuzz-go fuzz-python clean help \
 	go-there python-venv-there
 
 # A file for each stage of the virtual environment, made when the stage is complete.

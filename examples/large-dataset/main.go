@@ -129,7 +129,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 	d.out = newScreen(stdout)
 	err := d.run(ctx)
-	d.out.close()
 	if ctx.Err() != nil {
 		fmt.Fprintln(stderr, "large-dataset: interrupted")
 		return 130
@@ -230,11 +229,14 @@ func (d *demo) unicode(ctx context.Context, pool *snakepit.Pool) (path string, e
 		cache = os.TempDir()
 	}
 	folder := filepath.Join(cache, "snakepit", "large-dataset")
-	progress := d.out.progress("writing the file", utf8.MaxRune+1)
-	defer progress.end()
+	var progress *progress // none if it is there already
 	for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, "write_unicode", folder, snakepit.Result(&path)) {
 		if err != nil {
 			return "", err
+		}
+		if progress == nil {
+			progress = d.out.progress("writing the file", utf8.MaxRune+1)
+			defer progress.end()
 		}
 		progress.update(0, chunk)
 	}

@@ -252,7 +252,7 @@ func TestAFileIsNoTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	if newScreen(file).bars != nil {
+	if newScreen(file).terminal != nil {
 		t.Error("a file has a bar")
 	}
 }

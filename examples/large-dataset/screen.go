@@ -18,32 +18,32 @@ import (
 
 // screen is where everything is printed, from any number of goroutines. On a terminal it has a bar below for what is in progress.
 type screen struct {
-	mu   sync.Mutex
-	out  io.Writer
-	bars *mpb.Progress // nil if it is no terminal
+	terminal io.Writer // nil if it is none
+
+	mu  sync.Mutex
+	out io.Writer // the terminal, or what prints above the bar
 }
 
 func newScreen(out io.Writer) *screen {
+	s := &screen{out: out}
 	if file, ok := out.(*os.File); ok {
 		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			bars := mpb.New(mpb.WithOutput(out), mpb.WithWidth(30), mpb.PopCompletedMode())
-			return &screen{out: bars, bars: bars}
+			s.terminal = out
 		}
 	}
-	return &screen{out: out}
-}
-
-// close waits until everything is on the terminal.
-func (s *screen) close() {
-	if s.bars != nil {
-		s.bars.Wait()
-	}
+	return s
 }
 
 func (s *screen) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.out.Write(p)
+}
+
+func (s *screen) to(out io.Writer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.out = out
 }
 
 func (s *screen) printf(format string, args ...any) { fmt.Fprintf(s, format, args...) }
@@ -66,6 +66,7 @@ func (s *screen) table(rows [][]string) {
 // progress adds up how far the calls of a run are, and shows it: as a bar on a terminal, else as a line every 10 %.
 type progress struct {
 	out     *screen
+	bars    *mpb.Progress // nil if out is no terminal
 	bar     *mpb.Bar
 	title   string
 	total   int64 // rows
@@ -79,8 +80,10 @@ type progress struct {
 
 func (s *screen) progress(title string, total int64) *progress {
 	p := &progress{out: s, title: title, total: total, started: time.Now(), rows: map[int]int64{}, memory: map[int]float64{0: 0}}
-	if s.bars != nil {
-		p.bar = s.bars.AddBar(total, mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.line() })))
+	if s.terminal != nil {
+		p.bars = mpb.New(mpb.WithOutput(s.terminal), mpb.WithWidth(30))
+		s.to(p.bars)
+		p.bar = p.bars.AddBar(total, mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.line() })))
 	}
 	return p
 }
@@ -120,9 +123,10 @@ func (p *progress) line() string {
 
 // end leaves the bar as it is.
 func (p *progress) end() {
-	if p.bar != nil {
+	if p.bars != nil {
 		p.bar.Abort(false) // nothing if it is full
-		p.bar.Wait()
+		p.bars.Wait()
+		p.out.to(p.out.terminal)
 	}
 }
 
