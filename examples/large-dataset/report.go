@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -76,7 +77,7 @@ func (c *Column) content() string {
 	switch {
 	case c.Numbers > 0:
 		sum, _ := strconv.ParseFloat(c.Sum, 64)
-		return fmt.Sprintf("%v to %v, mean %.2f, sum %s", *c.Least, *c.Greatest, sum/float64(c.Numbers), c.Sum)
+		return fmt.Sprintf("%s to %s, mean %.2f, sum %s", number(*c.Least), number(*c.Greatest), sum/float64(c.Numbers), c.Sum)
 	case c.Texts > 0 && c.Tally == nil:
 		return fmt.Sprintf("%s to %s, up to %d characters", short(*c.First), short(*c.Last), c.Longest)
 	default:
@@ -89,6 +90,14 @@ func (c *Column) content() string {
 		}
 		return most
 	}
+}
+
+// number writes a double with the digits that it needs, and an exponent only where it is very large or small.
+func number(x float64) string {
+	if a := math.Abs(x); a != 0 && (a < 1e-6 || a >= 1e15) {
+		return strconv.FormatFloat(x, 'g', -1, 64)
+	}
+	return strconv.FormatFloat(x, 'f', -1, 64)
 }
 
 // short quotes a text and cuts a long one.
