@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,25 @@ and name=Ann are text. One argument without a key is the argument as JSON: an ob
 arguments, anything else one positional argument. @FILE, for a value or for the one argument, takes
 the JSON of a file, and @- that of standard input; a text that begins with @ is written with a
 second one: user=@@ann.`
+
+// readArgs is parseArgs, but ends with ctx: standard input or a pipe may have nothing to read for ever. Such a reader is left behind.
+func readArgs(ctx context.Context, args []string, stdin io.Reader) (any, error) {
+	type parsed struct {
+		arg any
+		err error
+	}
+	done := make(chan parsed, 1)
+	go func() {
+		arg, err := parseArgs(args, stdin)
+		done <- parsed{arg, err}
+	}()
+	select {
+	case p := <-done:
+		return p.arg, p.err
+	case <-ctx.Done():
+		return nil, started{ctx.Err()}
+	}
+}
 
 // parseArgs turns the arguments of a command line into the argument of a call. stdin is what @- reads.
 func parseArgs(args []string, stdin io.Reader) (any, error) {

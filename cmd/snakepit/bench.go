@@ -109,7 +109,7 @@ func (b *bench) check(cmd *cobra.Command, args []string) (any, error) {
 	case b.workers < 1:
 		return nil, fmt.Errorf("--workers is %d; it has to be at least 1", b.workers)
 	}
-	return parseArgs(args[2:], cmd.InOrStdin())
+	return readArgs(cmd.Context(), args[2:], cmd.InOrStdin())
 }
 
 // lanes opens a pool on each adapter. What is returned has to be closed also after an error.

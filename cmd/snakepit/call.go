@@ -38,7 +38,7 @@ func (c *call) begin(cmd *cobra.Command, args []string) (arg any, err error) {
 	if cmd.Flags().Changed("session") && c.session == "" {
 		return nil, fmt.Errorf("--session is empty; it has to be an id, such as --session ann")
 	}
-	if arg, err = parseArgs(args[2:], cmd.InOrStdin()); err != nil {
+	if arg, err = readArgs(cmd.Context(), args[2:], cmd.InOrStdin()); err != nil {
 		return nil, err
 	}
 	c.steps = newSteps(c.trace, cmd.ErrOrStderr())

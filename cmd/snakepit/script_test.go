@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -169,6 +171,40 @@ func TestSignals(t *testing.T) {
 			err = cmd.Wait()
 			if cmd.ProcessState.ExitCode() != c.code || !strings.HasSuffix(stderr.String(), c.says) {
 				t.Errorf("exit code %d, want %d (%v), stderr: %s", cmd.ProcessState.ExitCode(), c.code, err, &stderr)
+			}
+		})
+	}
+}
+
+// A signal ends also what waits for its arguments.
+func TestSignalWhileReading(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no signals there")
+	}
+	for _, command := range []string{"call", "bench"} {
+		t.Run(command, func(t *testing.T) {
+			cmd := exec.Command("snakepit", command, filepath.Join("testdata", "worker.py"), "echo", "@-")
+			var stderr strings.Builder
+			cmd.Stderr = &stderr
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			// More than a pipe holds: when it is written, the program reads.
+			if _, err := in.Write(bytes.Repeat([]byte(" "), 1<<20)); err != nil {
+				t.Error(err)
+			}
+			if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+				t.Error(err)
+			}
+			ended := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+			defer ended.Stop()
+			err = cmd.Wait()
+			if cmd.ProcessState.ExitCode() != exitInterrupted || stderr.String() != "snakepit: interrupted\n" {
+				t.Errorf("exit code %d (%v), stderr: %s", cmd.ProcessState.ExitCode(), err, &stderr)
 			}
 		})
 	}
