@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"math"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
@@ -38,20 +39,20 @@ func (b *bar) Write(p []byte) (int, error) {
 
 // show draws how far an item says that its stream is.
 func (b *bar) show(item any) {
-	current, total, ok := progress(item)
+	share, ok := progress(item)
 	if b.stderr == nil || !ok {
 		return
 	}
 	if b.bars == nil {
 		b.bars = mpb.New(mpb.WithOutput(b.stderr.out), mpb.WithAutoRefresh())
-		b.line = b.bars.AddBar(0, // not complete before end, because nothing can be written above a bar that is
+		b.line = b.bars.AddBar(0, // no total, so not complete before end, because nothing can be written above a bar that is
 			mpb.PrependDecorators(decor.Name(b.title+" ")),
 			mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace), "")))
 		b.stderr.above(b.bars)
 	}
-	b.complete = current == total
-	b.line.SetTotal(total, false)
-	b.line.SetCurrent(current)
+	b.complete = share == 1
+	b.line.SetTotal(whole, false)
+	b.line.SetCurrent(int64(share * whole))
 }
 
 // end leaves the bar as it stands.
@@ -69,13 +70,16 @@ func (b *bar) end() {
 	b.bars = nil
 }
 
+// whole is how finely the bar counts: percent with two decimals.
+const whole = 100 * 100
+
 // fields are the pairs that say how far a stream is; without a total they are percent.
 var fields = []struct{ current, total string }{
 	{"progress", "total"}, {"processed_rows", "total_rows"}, {"progress_percent", ""}, {"progress", ""},
 }
 
-// progress reads the fields of an item. Percent have two decimals.
-func progress(item any) (current, total int64, ok bool) {
+// progress reads from the fields of an item how far its stream is, from 0 to 1.
+func progress(item any) (share float64, ok bool) {
 	m, _ := item.(map[string]any)
 	for _, f := range fields {
 		c, isNumber := number(m[f.current])
@@ -83,13 +87,13 @@ func progress(item any) (current, total int64, ok bool) {
 			continue
 		}
 		if f.total == "" {
-			return int64(100 * min(c, 100)), 100 * 100, true
+			return min(c, 100) / 100, true
 		}
 		if t, isNumber := number(m[f.total]); isNumber && t > 0 {
-			return int64(min(c, t)), int64(t), true
+			return min(c, t) / t, true
 		}
 	}
-	return 0, 0, false
+	return 0, false
 }
 
 func number(v any) (float64, bool) {
@@ -99,7 +103,7 @@ func number(v any) (float64, bool) {
 	case uint64:
 		return float64(n), true
 	case float64:
-		return n, n == n // NaN is none
+		return n, !math.IsNaN(n) && !math.IsInf(n, 0)
 	}
 	return 0, false
 }
