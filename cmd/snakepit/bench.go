@@ -125,7 +125,7 @@ func (b *bench) lanes(cmd *cobra.Command, word string) (lanes []*lane, err error
 			return lanes, err
 		}
 		l := &lane{name: name, latency: hdr.New(1, int64(longest), 3), first: hdr.New(1, int64(longest), 3)}
-		opts := &snakepit.Options{Size: b.workers, Logger: logger(cmd.ErrOrStderr())}
+		opts := &snakepit.Options{Size: b.workers, Queue: b.concurrency, Logger: logger(cmd.ErrOrStderr())}
 		l.pool, err = b.openWith(cmd.Context(), one, word, opts, cmd.ErrOrStderr())
 		switch {
 		case errors.Is(err, core.ErrUnavailable):
@@ -214,7 +214,7 @@ func (b *bench) once(ctx context.Context, l *lane, command string, arg any, stre
 	items := int64(0)
 	if stream {
 		for _, err := range snakepit.ExecuteStream[any](ctx, l.pool, command, arg, snakepit.Timeout(b.timeout)) {
-			if err != nil && !errors.As(err, new(*snakepit.ItemError)) {
+			if err != nil { // also that of a single item: what fails early is not what was to be measured
 				return err
 			}
 			if items++; items == 1 {
