@@ -32,9 +32,11 @@ func newBar(cmd *cobra.Command, title string) *bar {
 
 func (b *bar) Write(p []byte) (int, error) {
 	if b.bars != nil && isTerminal(b.stdout) {
-		return b.bars.Write(p)
+		if n, err := b.bars.Write(p); err == nil {
+			return n, nil
+		}
 	}
-	return b.stdout.Write(p)
+	return b.stdout.Write(p) // also when the bar has just ended
 }
 
 // show draws how far an item says that its stream is.

@@ -39,10 +39,24 @@ func (c *console) above(bars io.Writer) {
 	c.bars = bars
 }
 
+// output is standard output. It says in its errors that they are its own.
+type output struct{ io.Writer }
+
+func (o output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errOutput, err)
+	}
+	return n, err
+}
+
 // isTerminal reports whether somebody looks at what is written there.
 func isTerminal(w io.Writer) bool {
-	if c, ok := w.(*console); ok {
-		w = c.out
+	switch outer := w.(type) {
+	case *console:
+		w = outer.out
+	case output:
+		w = outer.Writer
 	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
@@ -52,11 +66,11 @@ func isTerminal(w io.Writer) bool {
 func printJSON(w io.Writer, v any) error {
 	line, err := codecjson.Codec{}.Append(nil, v)
 	if err != nil {
-		return started{fmt.Errorf("printing the result: %w", err)}
+		return started{fmt.Errorf("%w: %w", errPrinting, err)}
 	}
 	line, err = sortKeys(line)
 	if err != nil {
-		return started{fmt.Errorf("printing the result: %w", err)}
+		return started{fmt.Errorf("%w: %w", errPrinting, err)}
 	}
 	return printLine(w, line)
 }
@@ -68,14 +82,14 @@ func printPlainJSON(w io.Writer, v any) error {
 	out.SetEscapeHTML(false)
 	out.SetIndent("", "  ")
 	if err := out.Encode(v); err != nil {
-		return started{fmt.Errorf("printing the result: %w", err)}
+		return started{fmt.Errorf("%w: %w", errPrinting, err)}
 	}
 	return printLine(w, b.Bytes())
 }
 
 func printLine(w io.Writer, line []byte) error {
 	if _, err := w.Write(line); err != nil {
-		return started{fmt.Errorf("%w: %w", errOutput, err)}
+		return started{err}
 	}
 	return nil
 }

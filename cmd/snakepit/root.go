@@ -64,7 +64,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.AddCommand(initCommand(), callCommand(), streamCommand(), commandsCommand(), benchCommand(), doctorCommand(), conformanceCommand(), versionCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetArgs(args)
-	root.SetOut(stdout)
+	root.SetOut(output{stdout})
+	root.InitDefaultCompletionCmd() // which writes to the output that is set
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		completion.Args = noCommand
+		completion.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
 	stderr = &console{out: stderr}
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
@@ -138,7 +143,7 @@ func exitCode(ctx context.Context, err error) int {
 	var start *snakepit.StartError
 	var by signalled
 	switch {
-	case !errors.As(err, new(started)):
+	case !errors.As(err, new(started)) && !errors.Is(err, errOutput):
 		return exitUsage
 	case errors.As(context.Cause(ctx), &by):
 		return by.exitCode()
@@ -150,8 +155,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitTimeout
 	case errors.Is(err, snakepit.ErrWorkerLost):
 		return exitLost
-	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errOutput), errors.Is(err, errClauses),
-		errors.Is(err, errProject):
+	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errOutput), errors.Is(err, errPrinting),
+		errors.Is(err, errClauses), errors.Is(err, errProject):
 		return exitFailed
 	default:
 		return exitUsage
@@ -161,6 +166,7 @@ func exitCode(ctx context.Context, err error) int {
 var (
 	errNoWorker = errors.New("no worker")
 	errItems    = errors.New("items of the stream failed")
+	errPrinting = errors.New("the result cannot be printed")
 	errOutput   = errors.New("standard output cannot be written to")
 )
 

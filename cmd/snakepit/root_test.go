@@ -44,6 +44,7 @@ func TestRun(t *testing.T) {
 		{"unknown adapter", []string{"call", worker, "add", "--adapter", "smoke"}, exitUsage, "", []string{"--adapter", "smoke", "grpc", "msgpack", "jsonstdio"}},
 		{"unknown flag", []string{"call", worker, "add", "--loud"}, exitUsage, "", []string{"--loud", "; see snakepit call --help"}},
 		{"unknown verb", []string{"cal"}, exitUsage, "", []string{`"cal"; did you mean call? see snakepit --help`}},
+		{"unknown shell", []string{"completion", "csh"}, exitUsage, "", []string{`"csh"; see snakepit completion --help`}},
 		{"unknown topic", []string{"help", "foo"}, exitUsage, "", []string{`"foo"; see snakepit --help`}},
 		{"too few", []string{"call", worker}, exitUsage, "", []string{"call needs WORKER and COMMAND; see snakepit call --help"}},
 		{"too few for a stream", []string{"stream"}, exitUsage, "", []string{"stream needs WORKER and COMMAND; see snakepit stream --help"}},
@@ -105,7 +106,8 @@ func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
 
 func TestOutputThatCannotBeWritten(t *testing.T) {
 	worker := filepath.Join("testdata", "worker.py")
-	for _, args := range [][]string{{"call", worker, "echo", "1"}, {"stream", worker, "count", "n=2"}, {"version"}} {
+	for _, args := range [][]string{{"call", worker, "echo", "1"}, {"stream", worker, "count", "n=2"}, {"version"}, {"completion", "bash"},
+		{"conformance", "--format", "json", "--", "gone"}} {
 		var stderr bytes.Buffer
 		const want = "snakepit: standard output cannot be written to: no space left\n"
 		if code := run(t.Context(), args, full{}, &stderr); code != exitFailed || stderr.String() != want {
