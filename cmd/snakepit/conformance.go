@@ -26,7 +26,7 @@ say so.
 
 Exit codes:
   0  every clause passed or was skipped
-  1  a clause failed
+  1  a clause failed, or the report can't be printed
   2  wrong usage
   3  the worker does not start or says no hello, so nothing was checked
   130, 143  interrupted by Ctrl-C, terminated by SIGTERM`
@@ -34,12 +34,18 @@ Exit codes:
 // errClauses: the report has said which.
 var errClauses = errors.New("clauses failed")
 
+// conformanceFlags say what is checked, and how.
+type conformanceFlags struct {
+	adapter, format string
+	parts, known    []string
+	limit           time.Duration
+	reports         bool
+	maxFrame        int
+	maxConcurrency  int
+}
+
 func conformanceCommand() *cobra.Command {
-	var adapter, format string
-	var parts, known []string
-	var limit time.Duration
-	var reports bool
-	var maxFrame, maxConcurrency int
+	var f conformanceFlags
 	cmd := &cobra.Command{
 		Use:   "conformance [flags] -- WORKER [ARGUMENT]...",
 		Short: "Check a worker against the protocol",
@@ -52,74 +58,93 @@ func conformanceCommand() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := adapters(adapter)
-			if err != nil {
-				return err
-			}
-			r, err := newReporter(format, cmd.OutOrStdout())
-			if err != nil {
-				return err
-			}
-			h := conformance.Harness{
-				Adapter: a, Worker: workerProgram(args, reports), TimeLimit: limit, Known: map[string]string{},
-				MaxFrame: maxFrame, MaxConcurrency: maxConcurrency,
-			}
-			for _, p := range parts {
-				h.Parts = append(h.Parts, conformance.Part(p))
-			}
-			for _, name := range known { // as the report has it, or without the part
-				for _, part := range []conformance.Part{conformance.Adapter, conformance.Worker, conformance.Pool} {
-					name = strings.TrimPrefix(name, string(part)+"/")
-				}
-				h.Known[name] = "as --known says"
-			}
-			var results []conformance.Result
-			failed := 0
-			stop := waiting(cmd.ErrOrStderr(), args[0], "--time-limit")
-			err = conformance.Check(cmd.Context(), h, func(res conformance.Result) {
-				stop() // it has said hello
-				results = append(results, res)
-				if res.Outcome == conformance.Failed {
-					failed++
-				}
-				r.result(res)
-			})
-			stop()
-			var nothing *conformance.NothingError
-			switch {
-			case errors.As(err, &nothing):
-				if format != "text" { // whoever reads the report finds why it has nothing else
-					hello := conformance.Clauses()[0]
-					if err := r.end(strings.Join(args, " "), []conformance.Result{{Clause: hello, Outcome: conformance.Failed, Reasons: nothing.Reasons}}); err != nil {
-						return err
-					}
-				}
-				return started{fmt.Errorf("%w: %w", errNoWorker, err)}
-			case errors.Is(err, context.Canceled):
-				return started{err}
-			case err != nil:
-				return err
-			}
-			if err := r.end(strings.Join(args, " "), results); err != nil {
-				return err
-			}
-			if failed > 0 {
-				return started{fmt.Errorf("%w: %d of %d", errClauses, failed, len(results))}
-			}
-			return nil
-		},
+		RunE: f.run,
 	}
-	cmd.Flags().StringVar(&adapter, "adapter", "jsonstdio",
+	cmd.Flags().StringVar(&f.adapter, "adapter", "jsonstdio",
 		"adapter to reach the worker by, or several to try in this order; a worker in another language usually has one")
-	cmd.Flags().StringVar(&format, "format", "text", "report as text, json or junit")
-	cmd.Flags().StringSliceVar(&parts, "parts", []string{string(conformance.Worker)}, "tables to check: worker, adapter, pool")
-	cmd.Flags().StringSliceVar(&known, "known", nil, "clauses that are known to fail; they still run, and have to")
-	cmd.Flags().IntVar(&maxFrame, "max-frame", 0, "largest frame in bytes to try (default what both sides allow, 8 MiB at most)")
-	cmd.Flags().IntVar(&maxConcurrency, "max-concurrency", 0, "most calls to make at once (default what the worker announces)")
-	cmd.Flags().DurationVar(&limit, "time-limit", 30*time.Second, "time limit of each clause")
-	cmd.Flags().BoolVar(&reports, "reports", false, "the worker writes the report of the launch contract, as one that serves gRPC has to")
+	cmd.Flags().StringVar(&f.format, "format", "text", "report as text, json or junit")
+	cmd.Flags().StringSliceVar(&f.parts, "parts", []string{string(conformance.Worker)}, "tables to check: worker, adapter, pool")
+	cmd.Flags().StringSliceVar(&f.known, "known", nil, "clauses that are known to fail; they still run, and have to")
+	cmd.Flags().IntVar(&f.maxFrame, "max-frame", 0, "largest frame in bytes to try (default what both sides allow, 8 MiB at most)")
+	cmd.Flags().IntVar(&f.maxConcurrency, "max-concurrency", 0, "most calls to make at once (default what the worker announces)")
+	cmd.Flags().DurationVar(&f.limit, "time-limit", 30*time.Second, "time limit of each clause")
+	cmd.Flags().BoolVar(&f.reports, "reports", false, "the worker writes the report of the launch contract, as one that serves gRPC has to")
 	return cmd
+}
+
+// harness is what the flags and the words after -- ask to check.
+func (f *conformanceFlags) harness(words []string) (h conformance.Harness, err error) {
+	switch {
+	case f.limit <= 0:
+		return h, fmt.Errorf("--time-limit is %s; it has to be positive", f.limit)
+	case f.maxFrame < 0:
+		return h, fmt.Errorf("--max-frame is %d; it has to be positive", f.maxFrame)
+	case f.maxConcurrency < 0:
+		return h, fmt.Errorf("--max-concurrency is %d; it has to be positive", f.maxConcurrency)
+	}
+	adapter, err := adapters(f.adapter)
+	if err != nil {
+		return h, err
+	}
+	h = conformance.Harness{
+		Adapter: adapter, Worker: workerProgram(words, f.reports), TimeLimit: f.limit, Known: map[string]string{},
+		MaxFrame: f.maxFrame, MaxConcurrency: f.maxConcurrency,
+	}
+	for _, p := range f.parts {
+		h.Parts = append(h.Parts, conformance.Part(p))
+	}
+	for _, name := range f.known { // as the report has it, or without the part
+		for _, part := range []conformance.Part{conformance.Adapter, conformance.Worker, conformance.Pool} {
+			name = strings.TrimPrefix(name, string(part)+"/")
+		}
+		h.Known[name] = "as --known says"
+	}
+	return h, nil
+}
+
+func (f *conformanceFlags) run(cmd *cobra.Command, args []string) error {
+	h, err := f.harness(args)
+	if err != nil {
+		return err
+	}
+	r, err := newReporter(f.format, cmd.OutOrStdout())
+	if err != nil {
+		return err
+	}
+	var results []conformance.Result
+	failed := 0
+	stop := waiting(cmd.ErrOrStderr(), args[0], "--time-limit")
+	err = conformance.Check(cmd.Context(), h, func(res conformance.Result) {
+		stop() // it has said hello
+		results = append(results, res)
+		if res.Outcome == conformance.Failed {
+			failed++
+		}
+		r.result(res)
+	})
+	stop()
+	var nothing *conformance.NothingError
+	switch {
+	case errors.As(err, &nothing):
+		if f.format != "text" { // whoever reads the report finds why it has nothing else
+			hello := conformance.Clauses()[0]
+			if err := r.end(strings.Join(args, " "), []conformance.Result{{Clause: hello, Outcome: conformance.Failed, Reasons: nothing.Reasons}}); err != nil {
+				return err
+			}
+		}
+		return started{fmt.Errorf("%w: %w", errNoWorker, err)}
+	case errors.Is(err, context.Canceled):
+		return started{err}
+	case err != nil:
+		return err
+	}
+	if err := r.end(strings.Join(args, " "), results); err != nil {
+		return err
+	}
+	if failed > 0 {
+		return started{fmt.Errorf("%w: %d of %d", errClauses, failed, len(results))}
+	}
+	return nil
 }
 
 // workerProgram is what the words after -- start.

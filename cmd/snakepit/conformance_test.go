@@ -113,6 +113,9 @@ func TestConformanceOfNothing(t *testing.T) {
 		{"unknown adapter", []string{"--adapter", "smoke", "--", "cat"}, exitUsage, "smoke"},
 		{"unknown format", []string{"--format", "pdf", "--", "cat"}, exitUsage, "pdf"},
 		{"unknown part", []string{"--parts", "all", "--", "cat"}, exitUsage, "all"},
+		{"negative time limit", []string{"--time-limit", "-1s", "--", "cat"}, exitUsage, "--time-limit is -1s; it has to be positive"},
+		{"negative frame", []string{"--max-frame", "-1", "--", "cat"}, exitUsage, "--max-frame is -1; it has to be positive"},
+		{"negative concurrency", []string{"--max-concurrency", "-1", "--", "cat"}, exitUsage, "--max-concurrency is -1; it has to be positive"},
 		{"unknown clause", []string{"--known", "no/rule", "--", "cat"}, exitUsage, "no/rule"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
