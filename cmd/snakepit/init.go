@@ -91,8 +91,10 @@ func (p *project) resolve(dir string) error {
 	if p.Module == "" {
 		p.Module = p.Name
 	}
-	if !moduleNames.MatchString(p.Name) || !moduleNames.MatchString(p.Module) {
-		return fmt.Errorf("%q can't be the name of a Go module; use letters, digits, - and _, as in hello, or say --module", p.Module)
+	for _, name := range []string{p.Name, p.Module} {
+		if !moduleNames.MatchString(name) {
+			return fmt.Errorf("%q can't be the name of a Go module or its program; use letters, digits, - and _, as in hello", name)
+		}
 	}
 	switch entries, err := os.ReadDir(dir); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -148,21 +150,34 @@ func (p *project) write(dir string) (written []string, err error) {
 	return written, nil
 }
 
-// tidy finds the modules that the project needs, where there is Go.
+// tidy has Go find the modules that the project needs.
 func (p *project) tidy(cmd *cobra.Command, dir string) error {
 	tidy := exec.CommandContext(cmd.Context(), "go", "mod", "tidy")
 	tidy.Dir = dir
 	said, err := tidy.CombinedOutput()
 	if err != nil {
-		lines := strings.Split(strings.TrimSpace(string(said)), "\n")
-		return fmt.Errorf("go mod tidy in %s: %w: %s; run it again when that is mended", dir, err, lines[len(lines)-1])
+		return fmt.Errorf("go mod tidy in %s: %w%s; run it again when that is mended", dir, err, cause(string(said)))
 	}
 	return nil
 }
 
+// cause finds in what go mod tidy says the first line with a reason: before it stand who imports what, and after it the same of others.
+func cause(said string) string {
+	for line := range strings.Lines(said) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "go: ")
+		if strings.Contains(line, ": ") {
+			return ": " + strings.TrimSuffix(line, ":")
+		}
+	}
+	return ""
+}
+
 // next says what to do now.
 func (p *project) next(dir string) string {
-	text := fmt.Sprintf("\n  cd %s\n", dir)
+	text := "\n"
+	if dir != "." {
+		text += fmt.Sprintf("  cd %s\n", quoted(dir))
+	}
 	if p.Version == "" {
 		text += fmt.Sprintf("  go mod edit -require %s@v0.0.0 -replace %s=/path/to/a/checkout\n  go mod tidy\n", library, library)
 	}
@@ -171,4 +186,15 @@ func (p *project) next(dir string) string {
 		text += "\nthis snakepit has no released version that go.mod could require, so it takes the library from a checkout; see also --replace\n"
 	}
 	return text
+}
+
+// plain are words that a shell takes as they are.
+var plain = regexp.MustCompile(`^[\pL\pN_./+-]+$`)
+
+// quoted is a word as a shell has to be given it.
+func quoted(word string) string {
+	if plain.MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

@@ -101,11 +101,16 @@ func noCommand(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("there is no command %q; %ssee %s --help", args[0], near, cmd.CommandPath())
 }
 
-// words is what a command needs at least, and at most if it takes no others; it says which are missing by their names.
+// words is what a command needs at least. It says which are missing or empty by their names.
 func words(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < len(names) {
 			return fmt.Errorf("%s needs %s; see %s --help", cmd.Name(), strings.Join(names, " and "), cmd.CommandPath())
+		}
+		for i, name := range names {
+			if args[i] == "" {
+				return fmt.Errorf("%s is empty; see %s --help", name, cmd.CommandPath())
+			}
 		}
 		return nil
 	}

@@ -47,6 +47,8 @@ func TestRun(t *testing.T) {
 		{"unknown shell", []string{"completion", "csh"}, exitUsage, "", []string{`"csh"; see snakepit completion --help`}},
 		{"unknown topic", []string{"help", "foo"}, exitUsage, "", []string{`"foo"; see snakepit --help`}},
 		{"too few", []string{"call", worker}, exitUsage, "", []string{"call needs WORKER and COMMAND; see snakepit call --help"}},
+		{"empty worker", []string{"call", "", "add"}, exitUsage, "", []string{"WORKER is empty; see snakepit call --help"}},
+		{"empty command", []string{"call", worker, ""}, exitUsage, "", []string{"COMMAND is empty; see snakepit call --help"}},
 		{"too few for a stream", []string{"stream"}, exitUsage, "", []string{"stream needs WORKER and COMMAND; see snakepit stream --help"}},
 		{"no script", []string{"call", "gone.py", "add"}, exitNoWorker, "", []string{`"gone.py"`}},
 		{"broken script", []string{"call", broken, "add"}, exitNoWorker, "", []string{"no_such_module"}},
