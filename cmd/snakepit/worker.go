@@ -66,9 +66,7 @@ func (o *worker) open(ctx context.Context, word string, stderr io.Writer) (*snak
 	}
 	log := &held{w: stderr}
 	pool, err := o.openWith(ctx, adapter, word, &snakepit.Options{Size: 1, Logger: logger(log)}, stderr)
-	if err == nil || os.Getenv("SNAKEPIT_LOG") != "" { // else the error has what the worker printed last
-		log.release()
-	}
+	log.end(err == nil || os.Getenv("SNAKEPIT_LOG") != "") // else the error has what the worker printed last
 	return pool, err
 }
 
@@ -76,35 +74,36 @@ func (o *worker) open(ctx context.Context, word string, stderr io.Writer) (*snak
 type held struct {
 	w io.Writer
 
-	mu       sync.Mutex // guards what follows
-	text     []byte
-	timer    *time.Timer
-	released bool
+	mu    sync.Mutex // guards what follows
+	text  []byte
+	timer *time.Timer
+	ended bool
 }
 
 func (h *held) Write(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.released {
+	if h.ended {
 		return h.w.Write(p)
 	}
 	if h.timer == nil {
-		h.timer = time.AfterFunc(patience, h.release)
+		h.timer = time.AfterFunc(patience, func() { h.end(true) })
 	}
 	h.text = append(h.text, p...)
 	return len(p), nil
 }
 
-func (h *held) release() {
+// end writes what was held back, if it is wanted. What comes then is not held back.
+func (h *held) end(wanted bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.timer != nil {
 		h.timer.Stop()
 	}
-	if !h.released {
-		h.released = true
+	if wanted && !h.ended {
 		_, _ = h.w.Write(h.text) // standard error, which nobody can be told about
 	}
+	h.ended = true
 }
 
 // openWith starts a pool on an adapter.
