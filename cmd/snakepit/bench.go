@@ -130,7 +130,8 @@ func (b *bench) lanes(cmd *cobra.Command, word string) (lanes []*lane, err error
 		switch {
 		case errors.Is(err, core.ErrUnavailable):
 			l.refused = err
-			refused = append(refused, name+": "+check{}.refused(err).Text)
+			why, _ := reason(err)
+			refused = append(refused, name+": "+why)
 		case err != nil:
 			return lanes, err
 		}

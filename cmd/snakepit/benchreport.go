@@ -57,7 +57,7 @@ func (b *bench) report(lanes []*lane, args []string, stream bool) benchReport {
 	for _, l := range lanes {
 		f := benchFigure{Adapter: l.name}
 		if l.refused != nil {
-			f.Refused = check{}.refused(l.refused).Text
+			f.Refused, _ = reason(l.refused)
 			r.Adapters = append(r.Adapters, f)
 			continue
 		}
@@ -80,20 +80,29 @@ func spreadOf(h *hdr.Histogram) *spread {
 	}
 }
 
-// buckets counts in steps of 1, 2 and 5, from the first that has something to the last.
+// bounds are those of the buckets, from a microsecond on: 1, 2 and 5 of each power of ten.
+func bounds(yield func(upTo time.Duration) bool) {
+	for decade := time.Microsecond; decade <= longest; decade *= 10 {
+		for _, step := range []time.Duration{1, 2, 5} {
+			if !yield(step * decade) {
+				return
+			}
+		}
+	}
+}
+
+// buckets counts from the first bucket that has something to the last.
 func buckets(h *hdr.Histogram) []bucket {
 	var all []bucket
 	bars := h.Distribution()
-	for decade := int64(time.Microsecond); decade <= int64(time.Hour); decade *= 10 {
-		for _, step := range []int64{1, 2, 5} {
-			b := bucket{UpTo: milliseconds(time.Duration(step * decade))}
-			for len(bars) > 0 && bars[0].From <= step*decade {
-				b.Calls += bars[0].Count
-				bars = bars[1:]
-			}
-			if b.Calls > 0 || len(all) > 0 {
-				all = append(all, b)
-			}
+	for upTo := range bounds {
+		b := bucket{UpTo: milliseconds(upTo)}
+		for len(bars) > 0 && bars[0].From <= int64(upTo) {
+			b.Calls += bars[0].Count
+			bars = bars[1:]
+		}
+		if b.Calls > 0 || len(all) > 0 {
+			all = append(all, b)
 		}
 	}
 	for len(all) > 0 && all[len(all)-1].Calls == 0 {
@@ -157,31 +166,29 @@ func (r benchReport) histogram(b *strings.Builder) {
 		}
 	}
 	b.WriteString(strings.TrimRight(line, " ") + "\n")
-	for decade := int64(time.Microsecond); decade <= int64(time.Hour); decade *= 10 {
-		for _, step := range []int64{1, 2, 5} {
-			upTo := milliseconds(time.Duration(step * decade))
-			if upTo < least || upTo > most {
+	for bound := range bounds {
+		upTo := milliseconds(bound)
+		if upTo < least || upTo > most {
+			continue
+		}
+		line := fmt.Sprintf("%14s", "up to "+ms(upTo))
+		for _, f := range r.Adapters {
+			if f.Histogram == nil {
 				continue
 			}
-			line := fmt.Sprintf("%14s", "up to "+ms(upTo))
-			for _, f := range r.Adapters {
-				if f.Histogram == nil {
-					continue
+			share := 0.0
+			for _, bucket := range f.Histogram {
+				if bucket.UpTo == upTo {
+					share = float64(bucket.Calls) / float64(f.Calls)
 				}
-				share := 0.0
-				for _, bucket := range f.Histogram {
-					if bucket.UpTo == upTo {
-						share = float64(bucket.Calls) / float64(f.Calls)
-					}
-				}
-				percent := ""
-				if share > 0 {
-					percent = fmt.Sprintf("%.1f %%", 100*share)
-				}
-				line += fmt.Sprintf("   %7s %s", percent, bars(share, width))
 			}
-			b.WriteString(strings.TrimRight(line, " ") + "\n")
+			percent := ""
+			if share > 0 {
+				percent = fmt.Sprintf("%.1f %%", 100*share)
+			}
+			line += fmt.Sprintf("   %7s %s", percent, bars(share, width))
 		}
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
 }
 

@@ -344,32 +344,39 @@ func (d *doctor) user(ctx context.Context, word string) check {
 	return c
 }
 
-// refused says why a worker could not be started, in one sentence, and what to do.
+// refused is the check of what could not be started.
 func (c check) refused(err error) check {
 	c.Status = bad
 	if errors.Is(err, core.ErrUnavailable) {
 		c.Status = warning
 	}
-	c.Text, c.Fix = remedy(err)
+	c.Text, c.Fix = reason(err)
+	return c
+}
+
+// reason says why a worker could not be started, in one sentence, and what to do.
+func reason(err error) (text, fix string) {
 	var start *snakepit.StartError
 	var raised *snakepit.RemoteError
 	switch {
 	case errors.As(err, &start) && errors.As(start.Err, &raised):
-		c.Text, c.Fix = raised.Error(), "correct the worker's program"
+		text, fix = raised.Error(), "correct the worker's program"
 		if n := len(raised.Frames); n > 0 && raised.Type != "SyntaxError" { // which names them itself
 			last := raised.Frames[n-1]
-			c.Text += fmt.Sprintf(" (%s, line %d)", last.File, last.Line)
+			text += fmt.Sprintf(" (%s, line %d)", last.File, last.Line)
 		}
 		if len(raised.Notes) > 0 {
-			c.Fix = raised.Notes[len(raised.Notes)-1]
+			fix = raised.Notes[len(raised.Notes)-1]
 		}
 	case errors.As(err, &start):
-		c.Text, c.Fix = remedy(start.Err)
-		if c.Fix == "" {
-			c.Fix = start.Hint
+		text, fix = remedy(start.Err)
+		if fix == "" {
+			fix = start.Hint
 		}
+	default:
+		text, fix = remedy(err)
 	}
-	return c
+	return text, fix
 }
 
 // remedy cuts an error into what is wrong and what to do, which stands last, behind a semicolon.
