@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -317,7 +318,7 @@ func (d *doctor) user(ctx context.Context, word string) check {
 		return c.refused(err)
 	}
 	begun := time.Now()
-	pool, err := d.openWith(ctx, adapter, word, silently(), new(bytes.Buffer))
+	pool, err := d.openWith(ctx, adapter, word, silently(), io.Discard)
 	if err != nil {
 		return c.refused(err)
 	}

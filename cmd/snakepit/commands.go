@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -89,13 +90,7 @@ func describe(ctx context.Context, pool *snakepit.Pool) ([]described, error) {
 			all = append(all, described{Name: c.Name, Stream: c.Stream})
 		}
 	}
-	own := all[:0]
-	for _, c := range all {
-		if !reserved(c.Name) {
-			own = append(own, c)
-		}
-	}
-	return own, nil
+	return slices.DeleteFunc(all, func(c described) bool { return reserved(c.Name) }), nil
 }
 
 // String is the signature as Python would write it, and the docstring below.
