@@ -48,7 +48,7 @@ func (b *bar) show(item any) {
 	if b.bars == nil {
 		b.bars = mpb.New(mpb.WithOutput(b.stderr.out), mpb.WithAutoRefresh())
 		b.line = b.bars.AddBar(0, // no total, so not complete before end, because nothing can be written above a bar that is
-			mpb.PrependDecorators(decor.Name(b.title+" ")),
+			mpb.PrependDecorators(decor.Name(lineStart+b.title+" ")),
 			mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace), "")))
 		b.stderr.above(b.bars)
 	}
@@ -62,6 +62,7 @@ func (b *bar) end() {
 	if b.bars == nil {
 		return
 	}
+	b.stderr.lineStart()
 	if b.complete {
 		b.line.SetTotal(-1, true)
 	} else {

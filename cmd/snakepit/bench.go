@@ -257,7 +257,7 @@ func newTurns(cmd *cobra.Command, command string, total int) *turns {
 	}
 	t.console, t.bars = stderr, mpb.New(mpb.WithOutput(stderr.out))
 	t.line = t.bars.AddBar(int64(total), mpb.BarRemoveOnComplete(),
-		mpb.PrependDecorators(decor.Name(command+" "), decor.Any(func(decor.Statistics) string {
+		mpb.PrependDecorators(decor.Name(lineStart+command+" "), decor.Any(func(decor.Statistics) string {
 			t.mu.Lock()
 			defer t.mu.Unlock()
 			return t.name + " "
@@ -281,6 +281,7 @@ func (t *turns) end() {
 	if t.line == nil {
 		return
 	}
+	t.console.lineStart()
 	t.line.Abort(true)
 	t.bars.Wait()
 	t.console.above(nil)

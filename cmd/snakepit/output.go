@@ -32,6 +32,11 @@ func (c *console) Write(p []byte) (int, error) {
 	return c.out.Write(p) // also when the bars have just ended
 }
 
+// lineStart moves the cursor, which stands behind the ^C that a terminal shows when somebody presses Ctrl-C. Bars move it only up and down.
+const lineStart = "\r"
+
+func (c *console) lineStart() { _, _ = io.WriteString(c.out, lineStart) } // nothing worse than a ragged line
+
 // above has what is written from now on go above the bars; nil ends that.
 func (c *console) above(bars io.Writer) {
 	c.mu.Lock()
