@@ -24,7 +24,7 @@ the items in a second.
 The adapters take turns, in many short rounds, so that a busy machine slows each of them alike.
 Calls before the first round, which load what is loaded once, are not counted. An adapter that can't
 be had here is listed with the reason; with --adapter auto each adapter of the chain is measured,
-not only the first.
+not only the first. A call that fails ends it, as does a single item.
 `
 
 // rounds is how often each adapter has its turn, if a call takes no longer than a round.
