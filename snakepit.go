@@ -90,7 +90,7 @@ func Adapters(names string) (core.Adapter, error) {
 		return parse(names)
 	}
 	names = os.Getenv("SNAKEPIT_ADAPTERS")
-	if names == "" {
+	if names == "" || names == "auto" {
 		return parse(Default)
 	}
 	adapter, err := parse(names)

@@ -429,6 +429,10 @@ func TestNonsenseOptions(t *testing.T) {
 	t.Setenv("SNAKEPIT_ADAPTERS", "grpc,smoke-signals")
 	_, err = snakepit.Open(t.Context(), script(t, worker), nil)
 	says(t, err, "SNAKEPIT_ADAPTERS", "smoke-signals", "msgpack", "jsonstdio")
+	t.Setenv("SNAKEPIT_ADAPTERS", "auto") // as a flag of many programs says
+	if _, err = snakepit.Adapters("auto"); err != nil {
+		t.Error(err)
+	}
 }
 
 // The program is imported once a worker, whatever the chain tries, and what is wrong with it is said once.
