@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"text/template"
@@ -115,8 +116,7 @@ func (p *project) resolve(dir string) error {
 	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(filepath.Join(checkout, "go.mod"))
-	if err != nil || !strings.HasPrefix(string(text), "module "+library+"\n") {
+	if !isCheckout(checkout) {
 		return fmt.Errorf("--replace %s is no checkout of %s: its go.mod says otherwise, or can't be read", p.Replace, library)
 	}
 	p.Replace = filepath.ToSlash(checkout)
@@ -156,7 +156,7 @@ func (p *project) tidy(cmd *cobra.Command, dir string) error {
 	tidy.Dir = dir
 	said, err := tidy.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("go mod tidy in %s: %w%s; run it again when that is mended", dir, err, cause(string(said)))
+		return fmt.Errorf("go mod tidy in %s: %w%s; when that is mended, run go mod tidy there", dir, err, cause(string(said)))
 	}
 	return nil
 }
@@ -175,17 +175,32 @@ func cause(said string) string {
 // next says what to do now.
 func (p *project) next(dir string) string {
 	text := "\n"
-	if dir != "." {
+	if filepath.Clean(dir) != "." {
 		text += fmt.Sprintf("  cd %s\n", quoted(dir))
 	}
 	if p.Version == "" {
-		text += fmt.Sprintf("  go mod edit -require %s@v0.0.0 -replace %s=/path/to/a/checkout\n  go mod tidy\n", library, library)
+		text += fmt.Sprintf("  go mod edit -require %s@v0.0.0 -replace %s=%s\n  go mod tidy\n", library, library, source())
 	}
 	text += "  make run\n  make test\n"
 	if p.Version == "" {
 		text += "\nthis snakepit has no released version that go.mod could require, so it takes the library from a checkout; see also --replace\n"
 	}
 	return text
+}
+
+func isCheckout(dir string) bool {
+	text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	return err == nil && strings.HasPrefix(string(text), "module "+library+"\n")
+}
+
+// source returns the checkout that this program was built from, where it still is, in words for a shell.
+func source() string {
+	_, file, _, _ := runtime.Caller(0)
+	dir := filepath.Join(filepath.Dir(file), "..", "..")
+	if !filepath.IsAbs(dir) || !isCheckout(dir) { // -trimpath leaves no folder
+		return "/path/to/a/checkout"
+	}
+	return quoted(dir)
 }
 
 // plain are words that a shell takes as they are.
