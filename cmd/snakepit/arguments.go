@@ -60,7 +60,7 @@ func parseArgs(args []string, stdin io.Reader) (any, error) {
 	for _, arg := range args {
 		key, text, ok := strings.Cut(arg, "=")
 		if !ok || key == "" {
-			return nil, fmt.Errorf("argument %q is not KEY=VALUE; a single argument may also be JSON or @FILE", arg)
+			return nil, fmt.Errorf("argument %q is not KEY=VALUE; a single argument may also be JSON, such as '\"text\"', or @FILE", arg)
 		}
 		if _, twice := named[key]; twice {
 			return nil, fmt.Errorf("argument %s is given twice", key)

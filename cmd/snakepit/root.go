@@ -95,6 +95,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	near := ""
+	cmd.SuggestionsMinimumDistance = 2
 	if names := cmd.SuggestionsFor(args[0]); len(names) > 0 {
 		near = "did you mean " + names[0] + "? "
 	}
@@ -186,8 +187,8 @@ func (i *instead) Unwrap() error { return i.err }
 
 // flagNames are what errors of the library call by the names of Go.
 var flagNames = strings.NewReplacer("Program.Interpreter", "--python", "a larger Options.StartTimeout", "a longer --start-timeout",
-	"Command.Path", "WORKER", "name a folder that can be written to in Options.Dir", "set TMPDIR to a folder that can be written to",
-	"set Program.Cache to one that can be written", "set TMPDIR to one that can be written")
+	"Command.Path", "WORKER", "name a folder that can be written to in Options.Dir, or set TMPDIR to one", "set TMPDIR to a folder that can be written to",
+	"set Program.Cache to one that can be written, or TMPDIR", "set TMPDIR to a folder that can be written to")
 
 // printError prints an error, and the traceback of what the worker raised.
 func printError(w io.Writer, err error) {
