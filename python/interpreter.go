@@ -104,7 +104,11 @@ func (p Program) interpreter(folder string) (path, chosenBy string, err error) {
 func (p Program) named(what, name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
-		return "", fmt.Errorf("%s is %q: %w; set it to a Python executable", what, name, err)
+		folder := ""
+		if cwd, err := os.Getwd(); err == nil && filepath.Base(name) != name && !filepath.IsAbs(name) {
+			folder = " (the working folder is " + cwd + ")"
+		}
+		return "", fmt.Errorf("%s is %q: %w%s; set it to a Python executable", what, name, err, folder)
 	}
 	if path, err = filepath.Abs(path); err != nil {
 		return "", err

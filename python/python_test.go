@@ -271,6 +271,9 @@ func TestChoose(t *testing.T) {
 	if got, err := (Program{}).Choose(); err == nil || !strings.Contains(err.Error(), "SNAKEPIT_PYTHON is ") {
 		t.Errorf("with an interpreter that is not there: %+v, %v", got, err)
 	}
+	t.Chdir(root)
+	fails(t, Program{Script: write(t, filepath.Join(root, "worker.py"), ""), Interpreter: filepath.Join("no", "python")},
+		"(the working folder is "+root+"); set it to a Python executable")
 }
 
 func TestForeignVirtualEnvironmentIsIgnored(t *testing.T) {
