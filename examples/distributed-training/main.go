@@ -284,8 +284,9 @@ type console struct {
 
 func newConsole(out io.Writer, total int) *console {
 	progress := mpb.New(mpb.WithOutput(out)) // draws nothing where out is no terminal
-	bar := progress.AddBar(int64(total), mpb.BarRemoveOnComplete(),
+	bar := progress.AddBar(0, // not complete before close, because what is written above a bar that is may be lost
 		mpb.PrependDecorators(decor.CountersNoUnit("epoch %d of %d ")), mpb.AppendDecorators(decor.AverageETA(decor.ET_STYLE_GO)))
+	bar.SetTotal(int64(total), false)
 	c := &console{lines: out, bar: bar, progress: progress}
 	if file, ok := out.(*os.File); ok {
 		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
