@@ -49,7 +49,7 @@ def load(path: str, seed: int) -> Dataset:
     if len(arrays) < 2:
         raise ValueError(f"{path} has the arrays {', '.join(names) or '(none)'}, but X, the samples, and y, their labels, are needed")
     x, y = arrays
-    if x.dtype.kind not in "biuf" or x.ndim < 2 or y.ndim != 1 or len(x) != len(y):
+    if x.dtype.kind not in "biuf" or x.ndim < 2 or 0 in x.shape[1:] or y.ndim != 1 or len(x) != len(y):
         raise ValueError(
             f"{path} has X of {x.dtype} {x.shape} and y {y.shape}; X is to be numbers, a row for each sample, and y as many labels"
         )

@@ -130,6 +130,7 @@ def test_bad_data_sets(tmp_path: Path) -> None:
         ({"X": x, "labels": y}, "has the arrays X, labels, but X, the samples, and y, their labels, are needed"),
         ({}, "has the arrays (none), but"),
         ({"X": x, "y": y[1:]}, "has X of float64 (20, 2) and y (19,); X is to be numbers"),
+        ({"X": x[:, :0], "y": y}, "has X of float64 (20, 0) and y (20,); X is to be numbers"),
         ({"X": x.astype(str), "y": y}, "has X of <U32 (20, 2) and y (20,); X is to be numbers"),
         ({"X": x[:19], "y": y[:19]}, "has 19 samples; at least 20 are needed"),
         ({"X": np.where(x, np.nan, x), "y": y}, "has numbers in X that are not finite"),
