@@ -284,7 +284,8 @@ type console struct {
 
 func newConsole(out io.Writer, total int) *console {
 	progress := mpb.New(mpb.WithOutput(out)) // draws nothing where out is no terminal
-	bar := progress.AddBar(0, // not complete before close, because what is written above a bar that is may be lost
+	// The bar gets its total later, so that it is not complete before close: what is written above one that is may be lost.
+	bar := progress.AddBar(0,
 		mpb.PrependDecorators(decor.CountersNoUnit("epoch %d of %d ")), mpb.AppendDecorators(decor.AverageETA(decor.ET_STYLE_GO)))
 	bar.SetTotal(int64(total), false)
 	c := &console{lines: out, bar: bar, progress: progress}
