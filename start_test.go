@@ -393,6 +393,7 @@ func TestNonsenseOptions(t *testing.T) {
 	worker := file(t, "worker.py", echoes)
 	for words, o := range map[string]snakepit.Options{
 		"Size -3":                  {Size: -3},
+		"Size 1000000 1024":        {Size: 1_000_000},
 		"Concurrency -1 announces": {Concurrency: -1},
 		"MaxFrame 17":              {MaxFrame: 17},
 		"MaxFrame 1073741825":      {MaxFrame: 1<<30 + 1},

@@ -25,7 +25,8 @@ type Command struct {
 type Options struct {
 	// Name names the pool in logs and in the workers' environment. "" means "snakepit".
 	Name string
-	// Size is the number of workers. 0 means the processors that this program may use (GOMAXPROCS, so a container's limit counts), four at most.
+	// Size is the number of workers, at most 1024. 0 means the processors that this program may use (GOMAXPROCS, so a container's limit
+	// counts), four at most.
 	Size int
 	// Concurrency caps how many calls one worker runs at once. 0 means what the worker announces.
 	Concurrency int
@@ -78,7 +79,7 @@ func (o *Options) resolve() (Options, error) {
 		least int
 		most  int // 0: any
 	}{
-		{"Size", &r.Size, min(runtime.GOMAXPROCS(0), 4), 1, 0},
+		{"Size", &r.Size, min(runtime.GOMAXPROCS(0), 4), 1, 1024},
 		{"Concurrency", &r.Concurrency, 0, 0, 0},
 		{"MaxFrame", &r.MaxFrame, DefaultMaxFrame, 4096, 1 << 30},
 		{"WindowItems", &r.WindowItems, int(defaultWindow.Items), 1, 0},
