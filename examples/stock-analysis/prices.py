@@ -79,8 +79,8 @@ def _day(symbol: str, row: Dict[str, str], where: str) -> Day:
     if not price > 0:
         raise ValueError(f"{where}: Close is {row.get('close', '')!r}, but it must be a number above 0")
     volume = _number(row.get("volume", ""))
-    if not volume >= 0:
-        raise ValueError(f"{where}: Volume is {row.get('volume', '')!r}, but it must be a number and not negative")
+    if not 0 <= volume < 2**63:
+        raise ValueError(f"{where}: Volume is {row.get('volume', '')!r}, but it must be a number, not negative, and below 2^63")
     text = row.get("date", "").strip()
     for form, part in (("%Y-%m-%d", text[:10]), ("%d-%b-%y", text)):  # the first may have a time behind it
         try:

@@ -101,7 +101,11 @@ def test_a_csv_file_of_ones_own(tmp_path: Path) -> None:
         (b"Date,Close,Volume\n2024-01-02,null,1\n", "FILE, line 2: Close is 'null', but it must be a number above 0"),
         (b"Date,Close,Volume\n2024-01-02,-1,1\n", "FILE, line 2: Close is '-1', but it must be a number above 0"),
         (b"Date,Close,Volume\n2024-01-02,inf,1\n", "FILE, line 2: Close is 'inf', but it must be a number above 0"),
-        (b"Date,Close,Volume\n2024-01-02,1\n", "FILE, line 2: Volume is '', but it must be a number and not negative"),
+        (b"Date,Close,Volume\n2024-01-02,1\n", "FILE, line 2: Volume is '', but it must be a number, not negative, and below 2^63"),
+        (
+            b"Date,Close,Volume\n2024-01-02,1,1e30\n",
+            "FILE, line 2: Volume is '1e30', but it must be a number, not negative, and below 2^63",
+        ),
         (b"Date,Close,Volume\n02.01.2024,1,1\n", "FILE, line 2: Date is '02.01.2024', but it must be like 2003-09-19 or 19-Sep-03"),
         (
             b"Date,Close,Volume\n\xff\n",
