@@ -97,7 +97,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 	near := ""
 	cmd.SuggestionsMinimumDistance = 2
 	if names := cmd.SuggestionsFor(args[0]); len(names) > 0 {
-		near = "did you mean " + names[0] + "? "
+		near = "did you mean " + strings.Join(names, " or ") + "? "
 	}
 	return fmt.Errorf("there is no command %q; %ssee %s --help", args[0], near, cmd.CommandPath())
 }

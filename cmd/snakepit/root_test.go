@@ -45,7 +45,7 @@ func TestRun(t *testing.T) {
 		{"unknown adapter", []string{"call", worker, "add", "--adapter", "smoke"}, exitUsage, "", []string{"--adapter", "smoke", "grpc", "msgpack", "jsonstdio"}},
 		{"unknown flag", []string{"call", worker, "add", "--loud"}, exitUsage, "", []string{"--loud", "; see snakepit call --help"}},
 		{"unknown verb", []string{"cal"}, exitUsage, "", []string{`"cal"; did you mean call? see snakepit --help`}},
-		{"unknown shell", []string{"completion", "csh"}, exitUsage, "", []string{`"csh"; see snakepit completion --help`}},
+		{"unknown shell", []string{"completion", "csh"}, exitUsage, "", []string{`"csh"; did you mean bash or zsh or fish? see snakepit completion --help`}},
 		{"unknown topic", []string{"help", "foo"}, exitUsage, "", []string{`"foo"; see snakepit --help`}},
 		{"too few", []string{"call", worker}, exitUsage, "", []string{"call needs WORKER and COMMAND; see snakepit call --help"}},
 		{"empty worker", []string{"call", "", "add"}, exitUsage, "", []string{"WORKER is empty; see snakepit call --help"}},
