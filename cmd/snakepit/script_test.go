@@ -43,7 +43,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	goEnv := strings.Split(strings.TrimSpace(run1(t, "go", "env", "GOPATH", "GOMODCACHE", "GOCACHE", "GOROOT")), "\n")
+	goEnv := strings.Split(strings.TrimSpace(outputOf(t, "go", "env", "GOPATH", "GOMODCACHE", "GOCACHE", "GOROOT")), "\n")
 	cache := t.TempDir()
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
@@ -89,7 +89,7 @@ func scriptPython(t *testing.T) (path string, packages bool) {
 	return path, err == nil
 }
 
-func run1(t *testing.T, name string, args ...string) string {
+func outputOf(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).Output()
 	if err != nil {
