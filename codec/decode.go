@@ -16,14 +16,19 @@ import (
 )
 
 // Decode reads the whole body of r into v, a non-nil pointer. An error is an *Error that names the path inside the body; v may then
-// have been set in part.
-func Decode(r Reader, v any) error {
+// have been set in part. A panic of v's own methods is such an error.
+func Decode(r Reader, v any) (err error) {
 	rv := reflect.ValueOf(v)
 	if rv.Kind() != reflect.Pointer || rv.IsNil() {
 		return &Error{Err: fmt.Errorf("can't decode into a %T; pass a non-nil pointer", v)}
 	}
+	defer func() { // a last resort: what a target of the user's does is caught where it is called
+		if p := recover(); p != nil {
+			err = &Error{Err: fmt.Errorf("decoding into a %T panicked: %v", v, p)}
+		}
+	}()
 	d := decoder{r: r, budget: 16 * r.Left()}
-	err := d.into(planOf(rv.Type().Elem()), rv.Elem())
+	err = d.into(planOf(rv.Type().Elem()), rv.Elem())
 	if err == nil {
 		err = r.End()
 	}
@@ -239,10 +244,53 @@ func timeOf(tok Token) (time.Time, error) {
 }
 
 func unmarshalText(v reflect.Value, text []byte) error {
-	if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText(text); err != nil {
+	err := callUnmarshalText(v, text)
+	if p := (*unmarshalPanic)(nil); errors.As(err, &p) && fillEmbedded(v, maxEmbedded) {
+		err = callUnmarshalText(v, text) // it was promoted from an embedded pointer that was nil
+	}
+	if err != nil {
 		return fmt.Errorf("%q can't go into %s: %w", cut(string(text)), v.Type(), err)
 	}
 	return nil
+}
+
+// callUnmarshalText calls the user's method.
+func callUnmarshalText(v reflect.Value, text []byte) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &unmarshalPanic{p}
+		}
+	}()
+	return v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText(text)
+}
+
+// unmarshalPanic is a panic of the user's UnmarshalText.
+type unmarshalPanic struct{ value any }
+
+func (e *unmarshalPanic) Error() string { return fmt.Sprintf("UnmarshalText panicked: %v", e.value) }
+
+// fillEmbedded makes what the nil pointers that a struct embeds shall point to, and reports whether there were any.
+func fillEmbedded(v reflect.Value, levels int) bool {
+	if v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	if v.Kind() != reflect.Struct || levels == 0 {
+		return false
+	}
+	filled := false
+	for i := range v.NumField() {
+		if !v.Type().Field(i).Anonymous {
+			continue
+		}
+		switch f := v.Field(i); {
+		case f.Kind() == reflect.Pointer && f.IsNil() && f.CanSet():
+			f.Set(reflect.New(f.Type().Elem()))
+			filled = true
+		case f.Kind() == reflect.Pointer && !f.IsNil(), f.Kind() == reflect.Struct:
+			filled = fillEmbedded(f, levels-1) || filled
+		}
+	}
+	return filled
 }
 
 // arrayFields is core.Array as a worker without NumPy gives it.

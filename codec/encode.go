@@ -60,9 +60,13 @@ func (e *encoder) any(v any) error {
 // value writes a value by its type's plan.
 func (e *encoder) value(p *plan, v reflect.Value) error {
 	if p.marshals != byNone {
-		text, err := marshalText(p, v)
-		if err != nil {
+		text, there, err := marshalText(p, v)
+		switch {
+		case err != nil:
 			return err
+		case !there:
+			e.w.Null()
+			return nil
 		}
 		return e.text(text)
 	}
@@ -296,7 +300,11 @@ func (e *encoder) mapping(p *plan, v reflect.Value) error {
 func keyText(p *plan, k reflect.Value) (string, error) {
 	switch {
 	case p.marshals != byNone || p.form == formTime:
-		return marshalText(p, k)
+		text, there, err := marshalText(p, k)
+		if err == nil && !there {
+			err = fmt.Errorf("a key of type %s that embeds nil has no text", p.typ)
+		}
+		return text, err
 	case p.form == formText:
 		return k.String(), nil
 	}
@@ -369,7 +377,7 @@ func (f *field) present(v reflect.Value) bool {
 	return true
 }
 
-func (f *field) isZero(v reflect.Value) bool {
+func (f *field) isZero(v reflect.Value) (zero bool) {
 	reference := v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface
 	if !f.zeroer || reference && v.IsNil() {
 		return v.IsZero()
@@ -377,7 +385,16 @@ func (f *field) isZero(v reflect.Value) bool {
 	if !reference {
 		v = addressable(v).Addr()
 	}
-	return v.Interface().(zeroer).IsZero()
+	called := false
+	defer func() {
+		if !called && embedsNil(v, maxEmbedded) {
+			_ = recover()
+			zero = true
+		}
+	}()
+	zero = v.Interface().(zeroer).IsZero()
+	called = true
+	return zero
 }
 
 // isEmpty is encoding/json's notion of empty: false, 0, nil and whatever has no elements, but no struct.
@@ -391,16 +408,51 @@ func isEmpty(v reflect.Value) bool {
 	return v.IsZero()
 }
 
-// marshalText calls MarshalText on a value whose plan says that it has one.
-func marshalText(p *plan, v reflect.Value) (string, error) {
+// marshalText calls MarshalText on a value whose plan says that it has one. It is not there if it is promoted from an embedded pointer or
+// interface that is nil. Any other panic is the method's own and goes on.
+func marshalText(p *plan, v reflect.Value) (text string, there bool, err error) {
 	if p.marshals == byPointer {
 		v = addressable(v).Addr()
 	}
-	text, err := v.Interface().(encoding.TextMarshaler).MarshalText()
+	defer func() {
+		if !there && err == nil && embedsNil(v, maxEmbedded) {
+			_ = recover()
+		}
+	}()
+	b, err := v.Interface().(encoding.TextMarshaler).MarshalText()
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", p.typ, err)
+		return "", false, fmt.Errorf("%s: %w", p.typ, err)
 	}
-	return string(text), nil
+	return string(b), true, nil
+}
+
+// maxEmbedded is how many levels of embedded structs embedsNil looks into: types may embed pointers to themselves.
+const maxEmbedded = 8
+
+// embedsNil reports whether v is, or points to, a struct that embeds a nil pointer or interface.
+func embedsNil(v reflect.Value, levels int) bool {
+	if v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	if v.Kind() != reflect.Struct || levels == 0 {
+		return false
+	}
+	for i := range v.NumField() {
+		if !v.Type().Field(i).Anonymous {
+			continue
+		}
+		switch f := v.Field(i); f.Kind() {
+		case reflect.Pointer, reflect.Interface:
+			if f.IsNil() || embedsNil(f, levels-1) {
+				return true
+			}
+		case reflect.Struct:
+			if embedsNil(f, levels-1) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // addressable returns v, or a copy of it that can be pointed to.

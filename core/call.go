@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"reflect"
 	"slices"
 	"sync/atomic"
@@ -54,10 +55,10 @@ func Input[T any](seq iter.Seq[T]) CallOption {
 
 type metadataKey struct{}
 
-// WithMetadata returns a context whose calls carry md to the handler, as ctx.metadata. It replaces what the context carried before.
-// md is not copied; it must not change afterwards.
+// WithMetadata returns a context whose calls carry a copy of md to the handler, as ctx.metadata. It replaces what the context carried
+// before.
 func WithMetadata(ctx context.Context, md map[string]string) context.Context {
-	return context.WithValue(ctx, metadataKey{}, md)
+	return context.WithValue(ctx, metadataKey{}, maps.Clone(md))
 }
 
 // request is a call that a user asked for.
@@ -240,6 +241,9 @@ type flight struct {
 
 // start takes a slot and opens the call there.
 func (p *Pool) start(ctx context.Context, r *request) (*flight, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, &notRun{err: err}
+	}
 	if s := servedBy(ctx); s != nil && slices.Contains(s.sessions, sessionKey{p, r.session}) {
 		return nil, &notRun{err: fmt.Errorf("session %q is itself waiting for this call; it would wait for ever", r.session)}
 	}
@@ -250,12 +254,18 @@ func (p *Pool) start(ctx context.Context, r *request) (*flight, error) {
 	return p.open(ctx, r, w, s)
 }
 
-// open opens a call in a slot that is the caller's. The slot goes back when the call ends, whoever still waits for it.
+// open opens a call in a slot that is the caller's. The slot goes back when the call ends, whoever still waits for it; if the call does not
+// begin, at once, also when user code panics here.
 func (p *Pool) open(ctx context.Context, r *request, w *Worker, s *session) (*flight, error) {
 	f := &flight{pool: p, worker: w, session: s, request: r}
+	begun := false
+	defer func() {
+		if !begun {
+			f.ended(false)
+		}
+	}()
 	frame, err := f.frame(ctx)
 	if err != nil {
-		f.ended(false)
 		return f, &notRun{err: err}
 	}
 	deadline, _ := ctx.Deadline()
@@ -266,22 +276,38 @@ func (p *Pool) open(ctx context.Context, r *request, w *Worker, s *session) (*fl
 	if s != nil {
 		sessions = append(slices.Clip(sessions), sessionKey{p, s.id})
 	}
+	if r.input != nil && !p.own() {
+		return f, &notRun{err: ErrClosed}
+	}
 	if f.stream, err = w.mux.open(frame, deadline, sessions, f.ended); err != nil {
+		if r.input != nil {
+			p.owned.Done()
+		}
 		if errors.Is(err, errLeaving) {
 			w.leaves("its connection takes no new calls") // so that the next try goes elsewhere
 		}
-		f.ended(false)
 		return f, err
 	}
+	begun = true
 	if r.input != nil {
 		r.begun = true
-		p.owned.Add(1)
 		go func() {
 			defer p.owned.Done()
-			f.feed(r.input)
+			guard("the input", func() error { f.feed(r.input); return nil }, f.fed)
 		}()
 	}
 	return f, nil
+}
+
+// own counts a goroutine that is about to be started, unless the pool is closing and may have stopped to wait for any.
+func (p *Pool) own() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closing {
+		return false
+	}
+	p.owned.Add(1)
+	return true
 }
 
 // frame makes the call frame, or says why the worker can't be asked.
@@ -346,11 +372,13 @@ func (f *flight) ended(answered bool) {
 		f.grace.Stop()
 	}
 	if f.overdue {
-		w.overdue--
+		if w.overdue--; w.overdue == 0 && w.kill == nil {
+			w.stuck = ""
+		}
 	}
 	if answered {
 		w.completed = true
-		p.failures = 0
+		p.seats[w.index] = seat{}
 	}
 	if f.session != nil {
 		p.part(f.session)
@@ -437,9 +465,6 @@ func (f *flight) abandon(ctx context.Context) {
 		if w.stuck == "" {
 			w.stuck = f.request.command
 		}
-		if w.retire == "" {
-			w.retire = fmt.Sprintf("%s goes on %s after it was cancelled", f.request.command, p.opts.CancelGrace)
-		}
 		signal(w.wake)
 	})
 	if f.stream.isClosed() { // at the same moment
@@ -447,22 +472,26 @@ func (f *flight) abandon(ctx context.Context) {
 	}
 }
 
-// feed sends the caller's input. What can't be sent ends the call.
+// feed sends the caller's input, until it ends or no more is wanted. What can't be sent ends the call.
 func (f *flight) feed(input iter.Seq[any]) {
-	s := f.stream
-	ctx, cancel := context.WithCancel(f.pool.ctx)
-	defer cancel()
 	for v := range input {
-		switch err := s.send(ctx, v, 0); {
-		case err == nil:
-		case errors.Is(err, io.EOF): // no more is wanted
-			return
-		default:
-			s.spoil(fmt.Errorf("input: %w", err))
+		if err := f.stream.send(f.pool.ctx, v, 0); err != nil {
+			if err != io.EOF { // it is if no more is wanted
+				f.stream.spoil(fmt.Errorf("input: %w", err))
+			}
 			return
 		}
 	}
-	s.endInput()
+	f.stream.endInput()
+}
+
+// fed is called when feed has ended, with its panic if there was one. That ends the call.
+func (f *flight) fed(err error) {
+	var p *panicError
+	if errors.As(err, &p) {
+		f.worker.log.Error(p.Error(), "command", f.request.command, "stack", p.stack)
+		f.stream.spoil(p)
+	}
 }
 
 // callError adds what is known of a failed call to its error. f is nil if no worker was reached.
@@ -528,6 +557,7 @@ func (p *Pool) lossOf(ctx context.Context, w *Worker, err error) error {
 type served struct {
 	mux      *mux
 	id       uint64
+	parent   *stream      // the call of ours whose handler made it, or nil
 	sessions []sessionKey // that wait for its end
 }
 
@@ -540,7 +570,7 @@ func servedBy(ctx context.Context) *served {
 
 // withServed notes in ctx that it belongs to an incoming call, made by the handler of parent, a call of ours, or nil.
 func withServed(ctx context.Context, m *mux, id uint64, parent *stream) context.Context {
-	s := &served{mux: m, id: id}
+	s := &served{mux: m, id: id, parent: parent}
 	if parent != nil {
 		s.sessions = parent.sessions
 	}

@@ -66,7 +66,7 @@ type connected struct {
 // connect starts a worker with the adapter and exchanges hellos, the same for every adapter. After an error nothing of the worker is
 // left.
 func connect(ctx context.Context, a Adapter, at *attempt, o *Options) (*connected, error) {
-	link, err := a.Start(ctx, at)
+	link, err := startLink(ctx, a, at)
 	if err != nil {
 		at.abandon(nil)
 		return nil, err
@@ -82,6 +82,15 @@ func connect(ctx context.Context, a Adapter, at *attempt, o *Options) (*connecte
 		return nil, &linkError{link, err}
 	}
 	return c, nil
+}
+
+// startLink calls the adapter, which may be the user's.
+func startLink(ctx context.Context, a Adapter, at *attempt) (link *Link, err error) {
+	err = guarded("the adapter's Start", func() error {
+		link, err = a.Start(ctx, at)
+		return err
+	})
+	return link, err
 }
 
 // linkError is an error after an adapter was chosen.

@@ -5,18 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"runtime/debug"
+	"reflect"
 	"strings"
-
-	"github.com/hashicorp/go-hclog"
 )
 
 // Function answers calls that the other side opens: a worker's ctx.call and ctx.stream, and on a worker written in Go the host's calls.
 // Func and StreamFunc make one from a typed function.
 type Function struct {
 	// Run answers one call. Its result, or else its error, is the call's answer; what it sends before are the items of a stream.
-	// ctx ends when the call is cancelled, its time is up, or the connection is lost. Run may be called from many goroutines at once;
-	// a panic in it becomes the call's error.
+	// ctx ends when the call is cancelled, its time is up, or the connection is lost. Run may be called from many goroutines at once.
+	// A panic or runtime.Goexit in it, or in a method of its result or error, becomes the call's error; the stack is logged.
 	Run func(ctx context.Context, call *Incoming) (any, error)
 	// Stream says that Run sends items. A worker's hello announces it.
 	Stream bool
@@ -42,9 +40,9 @@ func StreamFunc[In, Out any](f func(ctx context.Context, in In) iter.Seq2[Out, e
 			return nil, err
 		}
 		for v, err := range f(ctx, in) {
-			item, isItem := err.(*ItemError)
+			var item *ItemError
 			switch {
-			case isItem:
+			case errors.As(err, &item):
 				err = call.Fail(ctx, item.Err)
 			case err == nil:
 				err = call.Send(ctx, v)
@@ -80,7 +78,7 @@ func (c *Incoming) Send(ctx context.Context, v any) error { return c.stream.send
 
 // Fail sends an error in an item's place; the stream goes on.
 func (c *Incoming) Fail(ctx context.Context, err error) error {
-	return c.stream.send(ctx, toRemote(err), Failed)
+	return c.stream.send(ctx, toRemote(ctx, err), Failed)
 }
 
 // Input yields what the caller streams in, decoded into values of the codec's own choice. An *ItemError is one item's, any other
@@ -109,27 +107,23 @@ func (c *Incoming) Input(ctx context.Context) iter.Seq2[any, error] {
 	}
 }
 
-// toRemote turns any error into the shape that travels.
-func toRemote(err error) *RemoteError {
+// toRemote turns any error into the shape that travels. It calls methods of err, which may be the user's.
+func toRemote(ctx context.Context, err error) *RemoteError {
+	kind := strings.TrimPrefix(fmt.Sprintf("%T", err), "*")
+	if v := reflect.ValueOf(err); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+		text := fmt.Sprintf("the error is a nil pointer of type %T; where nothing failed, return nil itself", err)
+		return &RemoteError{Type: kind, Message: text}
+	}
+	if why := context.Cause(ctx); why != nil && errors.Is(err, ctx.Err()) {
+		return &RemoteError{Type: "Cancelled", Message: why.Error()}
+	}
 	if remote, ok := err.(*RemoteError); ok {
 		return remote
 	}
-	kind := strings.TrimPrefix(fmt.Sprintf("%T", err), "*")
 	if errors.Is(err, ErrFrameTooLarge) {
 		kind = typeTooLarge
 	} else if strings.HasPrefix(kind, "errors.") || strings.HasPrefix(kind, "fmt.") {
 		kind = "error" // a text and no type of its own
 	}
 	return &RemoteError{Type: kind, Message: err.Error()}
-}
-
-// run calls the function and turns a panic into an error: a worker must not be able to take the host program down.
-func (f Function) run(ctx context.Context, call *Incoming, log hclog.Logger) (v any, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			log.Error("function panicked", "name", call.Name, "panic", p, "stack", string(debug.Stack()))
-			v, err = nil, &RemoteError{Type: "panic", Message: fmt.Sprint(p)}
-		}
-	}()
-	return f.Run(ctx, call)
 }

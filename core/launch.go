@@ -18,8 +18,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/hashicorp/go-hclog"
 )
 
 const (
@@ -29,12 +27,11 @@ const (
 
 // hostOptions is what a host needs to know beyond the command.
 type hostOptions struct {
-	Name        string
-	Dir         string        // where the private folder goes; "" means os.TempDir()
-	MaxFrame    int           // what SNAKEPIT_MAX_FRAME tells the worker
-	Env         []string      // the pool's own variables, "KEY=value"; what the user set wins
-	StopTimeout time.Duration // how long close waits for a slow logger to take the last output
-	Logger      hclog.Logger
+	Name     string
+	Dir      string   // where the private folder goes; "" means os.TempDir()
+	MaxFrame int      // what SNAKEPIT_MAX_FRAME tells the worker
+	Env      []string // the pool's own variables, "KEY=value"; what the user set wins
+	Log      *logbook
 }
 
 // host launches the processes of one pool.
@@ -150,7 +147,7 @@ func (h *host) close() {
 	close(h.forks)
 	<-h.forkEnd
 	if err := os.RemoveAll(h.dir); err != nil {
-		h.opts.Logger.Warn("the pool's private folder cannot be removed", "error", err)
+		h.opts.Log.events(noWorker).Warn("the pool's private folder cannot be removed", "error", err)
 	}
 	closeFiles([]*os.File{h.claim})
 }
@@ -159,7 +156,6 @@ func (h *host) close() {
 type attempt struct {
 	host        *host
 	index       int
-	logger      hclog.Logger
 	hostToken   string
 	workerToken string
 
@@ -170,9 +166,9 @@ type attempt struct {
 
 var _ Launcher = (*attempt)(nil)
 
-// attempt begins a worker's start. What the worker prints goes to logger, which should name the worker.
-func (h *host) attempt(index int, logger hclog.Logger) *attempt {
-	return &attempt{host: h, index: index, logger: logger, hostToken: rand.Text(), workerToken: rand.Text()}
+// attempt begins a worker's start.
+func (h *host) attempt(index int) *attempt {
+	return &attempt{host: h, index: index, hostToken: rand.Text(), workerToken: rand.Text()}
 }
 
 func (a *attempt) Dir() string         { return a.host.dir }
@@ -362,19 +358,13 @@ func (h *host) start(a *attempt, s Spec) (p *Process, control *os.File, err erro
 	p.pid = p.proc.Pid
 	if p.armed != nil {
 		if err := armLifeline(p.armed, p.pid); err != nil { // then there is still the end of file that the worker reads
-			a.logger.Warn("worker would outlive a killed host for a while", "error", err)
+			h.opts.Log.events(a.index).Warn("worker would outlive a killed host for a while", "error", err)
 		}
 	}
-	p.out = newOutput(a.logger)
+	p.out = newOutput(h.opts.Log, a.index)
 	go func() {
 		defer h.owned.Done()
 		p.supervise()
-		timer := time.NewTimer(h.opts.StopTimeout)
-		defer timer.Stop()
-		select {
-		case <-p.out.logged:
-		case <-timer.C: // the logger hangs; its goroutine ends when it does not
-		}
 	}()
 	return p, control, nil
 }

@@ -28,62 +28,34 @@ import (
 // characters that a terminal would obey are escaped.
 
 const (
-	maxLine      = 64 << 10               // a longer line of output is logged in pieces
-	lastLines    = 20                     // how many lines an obituary may show
-	maxLastLine  = 1 << 10                // and how much of each
-	queueLines   = 1024                   // how much output may wait for a slow logger
-	queueBytes   = 1 << 20                //
-	logPatience  = 250 * time.Millisecond // how long a full queue holds the worker up, once, before output is dropped
-	lateLogs     = time.Second            // how long output may still be logged after its process has gone
-	maxMessage   = 64 << 10               // of a log record
-	maxFieldName = 128                    //
-	maxFieldText = 8 << 10                // of one text in a log record's fields
-	maxFields    = 64                     // in one map or list of a log record's fields
-	maxFieldTree = 256                    // values in all of a log record's fields, nested ones counted
-	maxFieldDeep = 4                      // levels of nesting in a log record's fields
+	maxLine      = 64 << 10 // a longer line of output is logged in pieces
+	lastLines    = 20       // how many lines an obituary may show
+	maxLastLine  = 1 << 10  // and how much of each
+	maxMessage   = 64 << 10 // of a log record
+	maxFieldName = 128      //
+	maxFieldText = 8 << 10  // of one text in a log record's fields
+	maxFields    = 64       // in one map or list of a log record's fields
+	maxFieldTree = 256      // values in all of a log record's fields, nested ones counted
+	maxFieldDeep = 4        // levels of nesting in a log record's fields
 )
 
-// output is what one process prints. Lines are remembered, and queued for a goroutine that logs them: a slow logger holds the worker up
+// output is what one process prints. Lines are remembered for an obituary, and queued for the logger: a slow logger holds the worker up
 // for a moment, and then costs output, which is counted and reported, but not the worker.
 type output struct {
-	logger hclog.Logger
-	work   chan struct{} // holds one value if there is something for the logging goroutine
-	logged chan struct{} // closed when that goroutine has ended
-	late   atomic.Int64  // if not 0: after this moment (Unix, ns) queued lines are dropped
+	log *logSource
 
-	mu    sync.Mutex // guards what follows
-	last  []printed  // at most lastLines, the newest last
-	queue batch
-	taken chan struct{} // closed when the queue is taken
-	stuck bool          // the queue has been full for logPatience: drop, don't wait, until it is taken
-	ended bool
+	mu   sync.Mutex // guards last
+	last []said     // at most lastLines, the newest last
 }
 
-// printed is a line of output, and when it was read.
-type printed struct {
+// said is a line of output or a log record, and when it came.
+type said struct {
 	text string
 	at   time.Time
 }
 
-// batch is a run of output lines, and how much was dropped behind them.
-type batch struct {
-	lines     []string
-	bytes     int
-	lost      int
-	lostBytes int
-}
-
-func (b *batch) full() bool { return len(b.lines) >= queueLines || b.bytes >= queueBytes }
-
-func (b *batch) drop(size int) {
-	b.lost++
-	b.lostBytes += size
-}
-
-func newOutput(logger hclog.Logger) *output {
-	o := &output{logger: logger, work: make(chan struct{}, 1), logged: make(chan struct{}), taken: make(chan struct{})}
-	go o.log()
-	return o
+func newOutput(book *logbook, worker int) *output {
+	return &output{log: book.source(worker, "output was dropped because the logger is slow")}
 }
 
 // read takes what comes from r until its end, or its read deadline; then only what is there at once.
@@ -111,90 +83,19 @@ func (o *output) line(b []byte) {
 		return
 	}
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	if len(o.last) == lastLines {
 		o.last = slices.Delete(o.last, 0, 1)
 	}
-	o.last = append(o.last, printed{cut(text, maxLastLine), time.Now()})
-	if !o.logger.IsInfo() {
-		return
-	}
-	if o.queue.full() && !o.stuck {
-		taken := o.taken
-		o.mu.Unlock()
-		timer := time.NewTimer(logPatience)
-		select {
-		case <-taken:
-		case <-timer.C:
-		}
-		timer.Stop()
-		o.mu.Lock()
-		o.stuck = o.queue.full()
-	}
-	switch {
-	case o.ended: // an adapter hands over what it found on the connection of a process that is gone
-		o.logger.Info(text)
-		return
-	case o.queue.full():
-		o.queue.drop(len(b))
-	default:
-		o.queue.lines = append(o.queue.lines, text)
-		o.queue.bytes += len(text)
-	}
-	o.wake()
-}
-
-func (o *output) wake() {
-	select {
-	case o.work <- struct{}{}:
-	default:
-	}
-}
-
-// end says that no more comes. The goroutine that logs ends soon, unless the logger itself hangs.
-func (o *output) end() {
-	o.late.Store(time.Now().Add(lateLogs).UnixNano())
-	o.mu.Lock()
-	o.ended = true
+	o.last = append(o.last, said{cut(text, maxLastLine), time.Now()})
 	o.mu.Unlock()
-	o.wake()
-}
-
-// log is the goroutine that logs.
-func (o *output) log() {
-	defer close(o.logged)
-	for ended := false; !ended; {
-		<-o.work
-		o.mu.Lock()
-		b := o.queue
-		o.queue, o.stuck, ended = batch{}, false, o.ended
-		close(o.taken)
-		o.taken = make(chan struct{})
-		o.mu.Unlock()
-		for _, line := range b.lines {
-			if late := o.late.Load(); late != 0 && time.Now().UnixNano() > late {
-				b.drop(len(line))
-				continue
-			}
-			o.logger.Info(line)
-		}
-		if b.lost > 0 {
-			o.logger.Warn("output was dropped because the logger is slow", "lines", b.lost, "bytes", b.lostBytes)
-		}
-	}
+	o.log.putPatiently(len(text), func(l hclog.Logger) { l.Info(text) })
 }
 
 // tail returns the last lines since then, the newest last.
-func (o *output) tail(since time.Time) []string {
+func (o *output) tail(since time.Time) []said {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	var lines []string
-	for _, p := range o.last {
-		if !p.at.Before(since) {
-			lines = append(lines, p.text)
-		}
-	}
-	return lines
+	return slices.DeleteFunc(slices.Clone(o.last), func(line said) bool { return line.at.Before(since) })
 }
 
 // splitter cuts a stream of bytes into lines. A carriage return ends a line too, so that a progress bar is many lines, not one that
@@ -297,6 +198,70 @@ type logRecord struct {
 	Fields  map[string]any `json:"fields,omitempty"`
 	Call    uint64         `json:"call,omitempty"`
 	Time    float64        `json:"time,omitempty"` // Unix seconds
+}
+
+// records takes the log frames of one connection. The last ones are remembered for an obituary, as they came.
+type records struct {
+	log   *logSource
+	codec Codec
+
+	mu   sync.Mutex // guards last
+	last []body     // at most lastLines, the newest last
+}
+
+// body is the body of a log frame, and when it came.
+type body struct {
+	bytes []byte
+	at    time.Time
+}
+
+func newRecords(book *logbook, worker int, codec Codec) *records {
+	return &records{log: book.source(worker, "log records were dropped because the logger is slow"), codec: codec}
+}
+
+// put takes one body, of which it keeps a copy. It does not block.
+func (r *records) put(b []byte) {
+	b = bytes.Clone(b) // which is a part of all that was read with it
+	r.mu.Lock()
+	if len(r.last) == lastLines {
+		r.last = slices.Delete(r.last, 0, 1)
+	}
+	r.last = append(r.last, body{b, time.Now()})
+	r.mu.Unlock()
+	r.log.put(len(b), func(l hclog.Logger) {
+		var rec logRecord
+		if err := r.codec.Decode(b, &rec); err != nil {
+			l.Warn("a log record could not be decoded", "error", err)
+			return
+		}
+		rec.emit(l)
+	})
+}
+
+// tail returns the last records since then as lines, the newest last.
+func (r *records) tail(since time.Time) []said {
+	r.mu.Lock()
+	last := slices.Clone(r.last)
+	r.mu.Unlock()
+	var lines []said
+	for _, b := range last {
+		var rec logRecord
+		if b.at.Before(since) || r.codec.Decode(b.bytes, &rec) != nil {
+			continue
+		}
+		lines = append(lines, said{cut(rec.line(), maxLastLine), b.at})
+	}
+	return lines
+}
+
+// line returns the record as one line, such as "ERROR app.db: no connection (OSError: timed out)".
+func (r *logRecord) line() string {
+	text := fmt.Sprintf("%s %s: %s", strings.ToUpper(cut(r.Level, maxFieldName)), cut(r.Logger, maxFieldName), cut(r.Message, maxMessage))
+	if trace, ok := r.Fields["exception"].(string); ok { // its last line says what was raised
+		trace = strings.TrimRight(trace, "\n")
+		text += " (" + trace[strings.LastIndexByte(trace, '\n')+1:] + ")"
+	}
+	return harmless(text, false)
 }
 
 // emit logs the record. What it holds is the worker's: a level that is none becomes info, and what is too large is cut.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +20,7 @@ type mux struct {
 	terms     terms
 	functions map[string]Function
 	worker    bool // which side we are: a worker's ids are even
-	log       hclog.Logger
+	log       *logSource
 	trace     bool
 	onBye     func()             // the peer takes no more calls; called without mu
 	onLog     func(body []byte)  // a log record came; called without mu, must not block
@@ -35,6 +36,7 @@ type mux struct {
 	mark    uint64 // the highest id that the peer has opened
 	control []Frame
 	queue   []queued
+	stale   int // frames in queue whose calls have been given up
 	pings   map[uint64]chan []byte
 	inward  int       // incoming calls that are live
 	byeSent bool      // we open no more calls
@@ -70,10 +72,16 @@ type window struct {
 	Bytes int64 `json:"bytes"`
 }
 
-// queued is a frame that waits to be written, and the call that it opens, if it does.
+// queued is a frame that waits to be written, and the call that it belongs to, or nil.
 type queued struct {
 	frame Frame
-	opens *stream
+	of    *stream
+}
+
+// stale reports whether the frame need not be written: the call was given up, before the worker had it or while it took input.
+func (q *queued) stale() bool {
+	s := q.of
+	return s != nil && s.opener && (s.cancelSent || s.closed && !s.written)
 }
 
 // errLeaving: the connection takes no new calls.
@@ -82,7 +90,7 @@ var errLeaving = errors.New("the worker takes no new calls")
 // maxBacklog bounds the frames that wait for a peer which sends but does not read. What calls may queue is bounded by their windows.
 const maxBacklog = 1 << 16
 
-func newMux(conn Conn, t terms, functions map[string]Function, firstID uint64, log hclog.Logger) *mux {
+func newMux(conn Conn, t terms, functions map[string]Function, firstID uint64, log *logSource) *mux {
 	base, cancel := context.WithCancel(context.Background())
 	return &mux{
 		conn: conn, terms: t, functions: functions, worker: firstID%2 == 0, log: log, base: base, cancel: cancel, nextID: firstID,
@@ -119,15 +127,24 @@ func (m *mux) read(frames []Frame) error {
 		if err := m.handle(frames); err != nil {
 			return fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
-		var err error
-		if frames, err = m.conn.Read(); err != nil {
+		err := guarded("the adapter's Read", func() (err error) {
+			frames, err = m.conn.Read()
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		if m.trace {
-			for i := range frames {
-				m.log.Info("frame received", "frame", frames[i].String())
-			}
+			m.show("frame received", frames)
 		}
+	}
+}
+
+// show logs frames.
+func (m *mux) show(msg string, frames []Frame) {
+	for i := range frames {
+		text := frames[i].String()
+		m.log.putPatiently(len(text), func(l hclog.Logger) { l.Info(msg, "frame", text) })
 	}
 }
 
@@ -145,39 +162,70 @@ func (m *mux) write() {
 		now := time.Now()
 		for i := range m.queue {
 			q := &m.queue[i]
-			if q.opens != nil {
-				q.opens.written, q.opens.since = true, now
-				if d := q.opens.deadline; !d.IsZero() {
-					q.frame.TTL = max(d.Sub(now), time.Millisecond)
+			if q.of != nil {
+				q.of.queued--
+			}
+			if q.stale() {
+				continue
+			}
+			if s := q.of; q.frame.Kind == KindCall {
+				s.written, s.since = true, now
+				if !s.deadline.IsZero() {
+					q.frame.TTL = max(s.deadline.Sub(now), time.Millisecond)
 				}
 			}
 			batch = append(batch, q.frame)
 		}
 		clear(m.control)
 		clear(m.queue)
-		m.control, m.queue = m.control[:0], m.queue[:0]
+		m.control, m.queue, m.stale = m.control[:0], m.queue[:0], 0
 		closing := m.closing
 		m.mu.Unlock()
 		if m.trace {
-			for i := range batch {
-				m.log.Info("frame sent", "frame", batch[i].String())
-			}
+			m.show("frame sent", batch)
 		}
 		if len(batch) > 0 {
-			if err := m.conn.Write(batch); err != nil {
+			if err := guarded("the adapter's Write", func() error { return m.conn.Write(batch) }); err != nil {
 				m.fail(err)
 				return
 			}
 			clear(batch)
 		}
 		if closing {
-			if err := m.conn.CloseWrite(); err != nil {
+			if err := guarded("the adapter's CloseWrite", m.conn.CloseWrite); err != nil {
 				m.fail(err)
 			}
 			return
 		}
 	}
 }
+
+// enqueue queues a frame of a call, or of none. mu is held.
+func (m *mux) enqueue(f Frame, of *stream) {
+	if of != nil {
+		of.queued++
+	}
+	m.queue = append(m.queue, queued{f, of})
+	m.wakeWriter()
+}
+
+// drop is called when a call of ours has been given up. The writer skips what is queued of it; once that is the half of the queue, it is
+// taken out, so that a worker which does not read costs no more memory than what is still wanted. mu is held.
+func (m *mux) drop(s *stream) {
+	if m.stale += s.queued; m.stale < minStale || m.stale*2 < len(m.queue) {
+		return
+	}
+	m.queue = slices.DeleteFunc(m.queue, func(q queued) bool {
+		if q.stale() {
+			q.of.queued--
+			return true
+		}
+		return false
+	})
+	m.stale = 0
+}
+
+const minStale = 64
 
 // wakeWriter is called with or without mu.
 func (m *mux) wakeWriter() {
@@ -221,8 +269,7 @@ func (m *mux) open(f Frame, deadline time.Time, sessions []sessionKey, ended fun
 		s.sendable = make(chan struct{}, 1)
 	}
 	m.streams[s.id] = s
-	m.queue = append(m.queue, queued{f, s})
-	m.wakeWriter()
+	m.enqueue(f, s)
 	return s, nil
 }
 
@@ -350,8 +397,7 @@ func (m *mux) incoming(f *Frame) error {
 			return errors.New("more calls than answers are read")
 		}
 		body, _ := m.terms.codec.Append(nil, &RemoteError{Type: kind, Message: text}) // two strings always encode
-		m.queue = append(m.queue, queued{frame: Frame{Kind: KindError, Flags: NotStarted, ID: f.ID, Body: body}})
-		m.wakeWriter()
+		m.enqueue(Frame{Kind: KindError, Flags: NotStarted, ID: f.ID, Body: body}, nil)
 		return nil
 	}
 	fn, known := m.functions[f.Name]
@@ -383,39 +429,63 @@ func (m *mux) incoming(f *Frame) error {
 	go func() {
 		defer m.running.Done()
 		defer free()
-		v, err := fn.run(ctx, call, m.log)
-		m.reply(ctx, s, v, err)
+		m.serve(ctx, fn, call)
 	}()
 	return nil
 }
 
-// reply answers an incoming call.
-func (m *mux) reply(ctx context.Context, s *stream, v any, err error) {
+// serve answers an incoming call. The function, its result and its error are user code: whatever that does, the call is answered once.
+func (m *mux) serve(ctx context.Context, fn Function, call *Incoming) {
+	s := call.stream
+	var answer Frame
+	guard("the function", func() error {
+		v, err := fn.Run(ctx, call)
+		if err == nil {
+			answer, err = m.result(s, v)
+		}
+		if err != nil {
+			answer = m.failure(s, toRemote(ctx, err))
+		}
+		return nil
+	}, func(err error) {
+		var p *panicError
+		if errors.As(err, &p) {
+			m.log.Error(p.Error(), "name", call.Name, "stack", p.stack)
+			answer = m.failure(s, p.remote())
+		}
+		m.reply(s, answer)
+	})
+}
+
+// result makes the frame of a function's result.
+func (m *mux) result(s *stream, v any) (Frame, error) {
 	f := Frame{Kind: KindEnd, ID: s.id}
-	if err == nil && v != nil {
-		if f.Body, err = m.terms.codec.Append(nil, v); err != nil {
-			err = &RemoteError{Type: "BadResult", Message: err.Error()}
-		} else {
-			err = m.terms.fits(&f, "the result")
-		}
+	if v == nil {
+		return f, nil
 	}
-	if err != nil {
-		remote := toRemote(err)
-		if why := context.Cause(ctx); why != nil && errors.Is(err, ctx.Err()) {
-			remote = &RemoteError{Type: "Cancelled", Message: why.Error()}
-		}
-		body, bad := m.terms.codec.Append(nil, remote)
-		if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as a message that is no UTF-8
-			body, _ = m.terms.codec.Append(nil, &RemoteError{Type: "BadResult", Message: "the error could not be sent"})
-		}
-		f = Frame{Kind: KindError, ID: s.id, Body: body}
+	var err error
+	if f.Body, err = m.terms.codec.Append(nil, v); err != nil {
+		return f, &RemoteError{Type: "BadResult", Message: err.Error()}
 	}
+	return f, m.terms.fits(&f, "the result")
+}
+
+// failure makes the frame of an error.
+func (m *mux) failure(s *stream, err *RemoteError) Frame {
+	body, bad := m.terms.codec.Append(nil, err)
+	if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as a message that is no UTF-8
+		body, _ = m.terms.codec.Append(nil, &RemoteError{Type: "BadResult", Message: "the error could not be sent"})
+	}
+	return Frame{Kind: KindError, ID: s.id, Body: body}
+}
+
+// reply sends the answer of an incoming call.
+func (m *mux) reply(s *stream, answer Frame) {
 	m.mu.Lock()
 	m.inward--
 	if !s.closed {
 		m.close(s, nil)
-		m.queue = append(m.queue, queued{frame: f})
-		m.wakeWriter()
+		m.enqueue(answer, nil)
 	}
 	m.mu.Unlock()
 	s.finish()
@@ -444,7 +514,7 @@ func (m *mux) fail(err error) {
 	}
 	m.mu.Unlock()
 	m.cancel()
-	_ = m.conn.Close() // unblocks the other goroutine; the error that counts is err
+	_ = guarded("the adapter's Close", m.conn.Close) // unblocks the other goroutine; the error that counts is err
 	m.wakeWriter()
 	for _, s := range ended {
 		s.finish()
@@ -471,7 +541,7 @@ func (m *mux) shutdown(err error) {
 	m.mu.Lock()
 	ended := m.closeAll(err)
 	clear(m.queue) // their callers have been told that they did not run
-	m.queue = m.queue[:0]
+	m.queue, m.stale = m.queue[:0], 0
 	m.bye("closing")
 	m.closing = true
 	m.mu.Unlock()

@@ -21,7 +21,8 @@ import (
 type Pool struct {
 	adapter Adapter
 	opts    Options
-	log     hclog.Logger
+	book    *logbook
+	log     *logSource // what the pool says about itself
 	trace   bool
 	host    *host
 	ctx     context.Context // ends when the pool closes; starts of workers hang on it
@@ -31,20 +32,28 @@ type Pool struct {
 	failed  chan struct{}  // closed when every worker has failed to start before any was ready
 	closed  chan struct{}  // closed when Close is done
 
-	mu         sync.Mutex    // guards everything below, and the guarded fields of workers and sessions; nothing slow under it
-	workers    []*Worker     // by index; the newest of each
-	bell       chan struct{} // closed and made anew when a worker's state changes, and while draining when a call ends
-	waiting    waiters       // callers whom any worker will do
-	queued     int           // callers in all queues
+	mu         sync.Mutex           // guards everything below, and the guarded fields of workers and sessions; nothing slow under it
+	workers    []*Worker            // by index; the newest of each
+	bell       chan struct{}        // closed and made anew when a worker's state changes, and while draining when a call ends
+	waiting    waiters              // callers whom any worker will do
+	queued     int                  // callers in all queues
+	inner      map[*waiter]struct{} // those of them that are Functions which serve a call of this pool
 	seq        uint64
 	sessions   map[string]*session
 	forgetting map[string]chan struct{} // ids of ended sessions whose worker has yet to drop the state; closed then
 	stats      Stats
-	failures   int    // starts that failed in a row, over all workers
-	lastErr    error  // of the last failed start
+	seats      []seat // by index
+	lastErr    error  // of the last failed start of any worker
 	refusals   string // the chain's verdict as it was logged last
 	draining   bool   // Shutdown: no new calls
 	closing    bool
+}
+
+// seat is what a pool knows of an index whichever worker has it. What one worker does says nothing about another one's program, so the wait
+// before the next start is each seat's own.
+type seat struct {
+	failures int   // starts that failed in a row, since a worker of this index was last of use
+	lastErr  error // of the last of them
 }
 
 // Stats is a snapshot of a pool. Its counters begin with Open.
@@ -74,9 +83,12 @@ type WorkerStats struct {
 	Calls    int64     // slots ever taken
 	Sessions int
 	Age      time.Duration
+	Failures int   // starts of this index that failed in a row
+	LastErr  error // why the last of them did, or nil
 }
 
-// crashLoop is how many starts may fail in a row before callers are told so instead of waiting.
+// crashLoop is how many starts may fail in a row, with no worker ready and none of the indexes spared, before callers are told so instead of
+// waiting.
 const crashLoop = 5
 
 // maxBackoff bounds the wait between two starts.
@@ -109,14 +121,18 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	if err != nil {
 		return nil, err
 	}
+	book := newLogbook(log)
 	h, err := newHost(cmd, hostOptions{
-		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Env: threadEnv(cmd.Env, o.Size), StopTimeout: o.StopTimeout, Logger: log,
+		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Env: threadEnv(cmd.Env, o.Size), Log: book,
 	})
 	if err != nil {
+		_ = book.close(0) // nothing has been logged
 		return nil, err
 	}
 	p := &Pool{
-		adapter: adapter, opts: o, log: log, trace: trace, host: h, sessions: map[string]*session{}, forgetting: map[string]chan struct{}{}, workers: make([]*Worker, o.Size),
+		adapter: adapter, opts: o, book: book, log: book.events(noWorker), trace: trace, host: h,
+		inner: map[*waiter]struct{}{}, sessions: map[string]*session{}, forgetting: map[string]chan struct{}{},
+		workers: make([]*Worker, o.Size), seats: make([]seat, o.Size),
 		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), bell: make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -180,7 +196,7 @@ func threadEnv(env []string, size int) []string {
 // launch starts the worker of an index. mu is held.
 func (p *Pool) launch(index int) {
 	w := &Worker{
-		pool: p, index: index, born: time.Now(), log: p.log.With("worker", index), wake: make(chan struct{}, 1), gone: make(chan struct{}),
+		pool: p, index: index, born: time.Now(), log: p.book.events(index), wake: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 	p.workers[index] = w
 	p.owned.Add(1)
@@ -188,10 +204,10 @@ func (p *Pool) launch(index int) {
 }
 
 // ready puts a worker that has said hello to work.
-func (p *Pool) ready(w *Worker, c *connected, m *mux) {
+func (p *Pool) ready(w *Worker, c *connected, m *mux, r *records) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w.link, w.hello, w.mux, w.slots = c.link, c.hello, m, c.hello.Concurrency
+	w.link, w.hello, w.mux, w.records, w.slots = c.link, c.hello, m, r, c.hello.Concurrency
 	if c.hello.Commands != nil {
 		w.commands = make(map[string]CommandInfo, len(c.hello.Commands))
 		for _, info := range c.hello.Commands {
@@ -207,7 +223,7 @@ func (p *Pool) ready(w *Worker, c *connected, m *mux) {
 		close(p.opened)
 		for _, other := range p.workers { // those that failed before anybody had the pool
 			if other.state == dead {
-				p.replace(other, p.lastErr)
+				p.replace(other, p.seats[other.index].lastErr)
 			}
 		}
 	}
@@ -267,13 +283,12 @@ func (p *Pool) startFailed(w *Worker, err error) {
 		return
 	}
 	p.stats.StartFails++
-	p.failures++
-	p.lastErr = err
+	p.failing(w, err)
 	select {
 	case <-p.opened:
 	default:
 		// Nobody has the pool yet: when every worker has failed once, Open reports it and closes.
-		if p.failures == len(p.workers) {
+		if failed, _ := p.failures(); failed == len(p.seats) {
 			close(p.failed)
 		}
 		return
@@ -281,19 +296,39 @@ func (p *Pool) startFailed(w *Worker, err error) {
 	p.replace(w, err)
 }
 
-// replace starts another worker in w's place, at once after the first loss, later and later when losses follow each other. mu is held.
+// failing counts a start of w's index that came to nothing. mu is held.
+func (p *Pool) failing(w *Worker, err error) {
+	seat := &p.seats[w.index]
+	seat.failures++
+	seat.lastErr, p.lastErr = err, err
+}
+
+// failures returns how many indexes have failed since they were last of use, and how often in all. mu is held.
+func (p *Pool) failures() (indexes, times int) {
+	for _, seat := range p.seats {
+		times += seat.failures
+		if seat.failures > 0 {
+			indexes++
+		}
+	}
+	return indexes, times
+}
+
+// replace starts another worker in w's place, at once after the first loss, later and later when losses of the same index follow each
+// other. mu is held.
 func (p *Pool) replace(w *Worker, err error) {
 	if p.closing {
 		return
 	}
 	p.stats.Restarts++
 	wait := time.Duration(0)
-	if p.failures > 0 {
-		wait = min(100*time.Millisecond<<min(p.failures-1, 20), maxBackoff)
+	failures := p.seats[w.index].failures
+	if failures > 0 {
+		wait = min(100*time.Millisecond<<min(failures-1, 20), maxBackoff)
 		wait += rand.N(wait/4 + 1) // so that workers that died together do not start together for ever
 	}
 	if err != nil {
-		w.log.Error("worker could not be started", "error", err, "failures", p.failures, "again in", wait)
+		w.log.Error("worker could not be started", "error", err, "failures", failures, "again in", wait)
 	}
 	if err := p.looping(); err != nil { // nobody shall wait for a worker that does not come
 		p.waiting.failAll(p, err)
@@ -318,7 +353,8 @@ func (p *Pool) replace(w *Worker, err error) {
 
 // looping returns the error for callers when no worker is there and starts keep failing. mu is held.
 func (p *Pool) looping() error {
-	if p.failures < crashLoop {
+	indexes, times := p.failures()
+	if indexes < len(p.seats) || times < crashLoop {
 		return nil
 	}
 	for _, w := range p.workers {
@@ -326,7 +362,7 @@ func (p *Pool) looping() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w, %d times in a row; the last time: %w", ErrCrashLoop, p.failures, p.lastErr)
+	return fmt.Errorf("%w: %d failed in a row, of all %d workers; the last one: %w", ErrCrashLoop, times, len(p.seats), p.lastErr)
 }
 
 // gone takes leave of a worker. o is nil if it was told to go.
@@ -347,20 +383,15 @@ func (p *Pool) gone(w *Worker, o *Obituary) {
 	}
 	w.to(dead)
 	p.ring()
-	close(w.gone)
-	for _, s := range p.sessions {
-		if s.worker == w {
-			p.loseSession(s)
-		}
-	}
+	close(w.gone) // which loses its sessions
 	w.waiting.failAll(p, fmt.Errorf("%w: its worker is gone", ErrSessionLost))
-	if !w.completed && time.Since(w.born) < settled { // it came up only to go
-		p.failures++
-		if p.lastErr = fmt.Errorf("it left: %s", w.retire); o != nil {
-			p.lastErr = o
-		}
-	} else {
-		p.failures = 0
+	switch {
+	case w.completed || time.Since(w.born) >= settled:
+		p.seats[w.index] = seat{}
+	case o != nil: // it came up only to go
+		p.failing(w, o)
+	default:
+		p.failing(w, fmt.Errorf("it left: %s", w.retiring()))
 	}
 	p.replace(w, nil)
 }
@@ -424,6 +455,7 @@ func (p *Pool) Stats() Stats {
 	for _, w := range p.workers {
 		ws := WorkerStats{
 			Index: w.index, State: w.state.String(), Running: w.running, Calls: w.calls, Sessions: w.sessions, Age: time.Since(w.born),
+			Failures: p.seats[w.index].failures, LastErr: p.seats[w.index].lastErr,
 		}
 		if w.mux != nil {
 			ws.PID, ws.Adapter, ws.Refused = w.hello.PID, w.link.Adapter, w.link.Refused
@@ -442,7 +474,7 @@ func (p *Pool) Stats() Stats {
 func (p *Pool) Shutdown(ctx context.Context) error {
 	p.mu.Lock()
 	p.draining = true
-	p.failWaiters(ErrClosed, func(me *waiter) bool { return !me.within })
+	p.failWaiters(ErrClosed, func(me *waiter) bool { return me.within == nil })
 	p.mu.Unlock()
 	for {
 		p.mu.Lock()
@@ -464,8 +496,9 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 }
 
 // Close ends every call with ErrClosed and every worker, by the ladder if need be, and returns when nothing of the pool is left. That
-// takes no longer than about Options.StopTimeout; the error then says what did not end. It may be called again, and from several
-// goroutines.
+// takes no longer than about Options.StopTimeout; the error then says what did not end: a function in Options.Functions, the input of a
+// call, or the logger, which Close waits for while it takes records, and for a quarter of a second when it takes none. Close may be called
+// again, and from several goroutines, also by the logger itself.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	if p.closing {
@@ -491,14 +524,19 @@ func (p *Pool) Close() error {
 		p.host.close()
 		close(ended)
 	}()
+	begin := time.Now()
 	timer := time.NewTimer(p.opts.StopTimeout + time.Second) // the ladder's last step takes a moment of its own
 	defer timer.Stop()
+	var err error
 	select {
 	case <-ended:
-		return nil
 	case <-timer.C:
-		return errors.New("the pool is closed, but a function in Options.Functions or an input of a call has not returned")
+		err = errors.New("a function in Options.Functions or an input of a call has not returned")
 	}
+	if err = errors.Join(err, p.book.close(max(logPatience, p.opts.StopTimeout-time.Since(begin)))); err != nil {
+		return fmt.Errorf("the pool is closed, but %w", err)
+	}
+	return nil
 }
 
 // failWaiters turns some of the callers in all queues away. mu is held.

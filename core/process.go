@@ -38,8 +38,8 @@ type Process struct {
 	ranOut     bool // of memory
 }
 
-// outputGrace is how long the end of an ended process's output may take to come, and to be logged. Only a process that left the group and
-// still holds the pipe, or a slow logger, makes anybody wait so long.
+// outputGrace is how long the end of an ended process's output may take to come. Only a process that left the group and still holds the
+// pipe makes anybody wait so long.
 const outputGrace = 100 * time.Millisecond
 
 // PID is the process's id, which is also that of its group.
@@ -93,12 +93,6 @@ func (p *Process) supervise() {
 	}
 	<-read
 	_ = p.capture.Close()
-	p.out.end()
-	timer.Reset(outputGrace)
-	select {
-	case <-p.out.logged:
-	case <-timer.C:
-	}
 	timer.Stop()
 	close(p.done)
 }
@@ -174,7 +168,7 @@ func (p *Process) leftByItself() bool {
 }
 
 // lastOutput returns the last lines that the process printed since then, the newest last.
-func (p *Process) lastOutput(since time.Time) []string { return p.out.tail(since) }
+func (p *Process) lastOutput(since time.Time) []string { return lastWords(p.out.tail(since)) }
 
 // fate says how the process ended, for an error. It is valid after Done.
 func (p *Process) fate() string {

@@ -76,13 +76,13 @@ func child(mode string) int {
 		_ = w.Flush()
 	case "host": // a host that does nothing but have a worker with a child
 		h, err := newHost(Command{Path: "sh", Args: []string{"-c", familyScript}}, hostOptions{
-			Name: "test", Logger: hclog.New(&hclog.LoggerOptions{Output: os.Stdout, JSONFormat: true}),
+			Name: "test", Log: newLogbook(hclog.New(&hclog.LoggerOptions{Output: os.Stdout, JSONFormat: true})),
 		})
 		if err != nil {
 			fmt.Println(err)
 			return 1
 		}
-		if _, err = h.attempt(0, h.opts.Logger).Launch(context.Background(), Spec{Protocol: "none"}); err != nil {
+		if _, err = h.attempt(0).Launch(context.Background(), Spec{Protocol: "none"}); err != nil {
 			fmt.Println(err)
 			return 1
 		}
@@ -125,13 +125,16 @@ func newFixture(t *testing.T, cmd Command) *fixture {
 	_ = readable(t) // the poller's own descriptors come into being
 	before, goroutines := openFiles(), goleak.IgnoreCurrent()
 	f := &fixture{t: t, log: &recorder{}}
-	h, err := newHost(cmd, hostOptions{Name: "test", MaxFrame: 77777, StopTimeout: 10 * time.Second, Logger: f.log.logger()})
+	h, err := newHost(cmd, hostOptions{Name: "test", MaxFrame: 77777, Log: newLogbook(f.log.logger())})
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.host = h
 	t.Cleanup(func() {
 		h.close()
+		if err := h.opts.Log.close(10 * time.Second); err != nil {
+			t.Error(err)
+		}
 		if _, err := os.Stat(h.dir); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the private folder is left: %v", err)
 		}
@@ -146,7 +149,7 @@ func newFixture(t *testing.T, cmd Command) *fixture {
 // launch starts a process that is killed at the end if it still lives.
 func (f *fixture) launch(s Spec) *Process {
 	f.t.Helper()
-	a := f.attempt(2, f.log.logger().With("worker", 2))
+	a := f.attempt(2)
 	f.t.Cleanup(func() { a.abandon(nil) })
 	p, err := a.Launch(f.t.Context(), s)
 	if err != nil {
@@ -159,7 +162,7 @@ func (f *fixture) launch(s Spec) *Process {
 // fails starts a process that must not start.
 func (f *fixture) fails(ctx context.Context, s Spec) (*attempt, error) {
 	f.t.Helper()
-	a := f.attempt(2, f.log.logger())
+	a := f.attempt(2)
 	p, err := a.Launch(ctx, s)
 	a.abandon(nil)
 	if p != nil || err == nil {
@@ -232,6 +235,16 @@ func readable(t *testing.T) *os.File {
 	_ = w.Close()
 	t.Cleanup(func() { _ = r.Close() })
 	return r
+}
+
+// logged waits until the logger has all that a source gave it.
+func logged(t *testing.T, s *logSource) {
+	t.Helper()
+	s.book.mu.Lock()
+	defer s.book.mu.Unlock()
+	if !s.book.await(10*time.Second, func() bool { return s.waiting == 0 }) {
+		t.Error("the logger has not got everything")
+	}
 }
 
 // recorder keeps what is logged to it.
@@ -501,7 +514,7 @@ func TestLaunchContract(t *testing.T) {
 		}
 		await(t, p)
 		if !s.Stdio {
-			<-p.out.logged
+			logged(t, p.out.log)
 			records := f.log.all()
 			text = []byte(records[len(records)-1]["@message"].(string))
 			if records[len(records)-1]["worker"] != 2.0 {
@@ -565,7 +578,7 @@ func TestLaunchContract(t *testing.T) {
 			}
 		})
 	}
-	if a, b := f.attempt(0, f.log.logger()), f.attempt(0, f.log.logger()); a.HostToken() == b.HostToken() || a.HostToken() == a.WorkerToken() {
+	if a, b := f.attempt(0), f.attempt(0); a.HostToken() == b.HostToken() || a.HostToken() == a.WorkerToken() {
 		t.Error("a token is used twice")
 	}
 }
@@ -715,7 +728,7 @@ func TestReport(t *testing.T) {
 
 func TestAbandonKeeps(t *testing.T) {
 	f := newFixture(t, shell("cat; exit 4"))
-	a := f.attempt(0, f.log.logger())
+	a := f.attempt(0)
 	var all []*Process
 	for range 3 {
 		p, err := a.Launch(t.Context(), Spec{Stdio: true})
@@ -747,7 +760,7 @@ func TestLongLine(t *testing.T) {
 	f := newFixture(t, self("long line"))
 	p := f.launch(Spec{})
 	await(t, p)
-	<-p.out.logged
+	logged(t, p.out.log)
 	if code, _, _ := p.Exit(); code != 0 {
 		t.Errorf("the code is %d", code)
 	}
@@ -784,10 +797,10 @@ func TestLoggerHangs(t *testing.T) {
 		t.Errorf("the last output is %q", last)
 	}
 	close(f.log.gate)
-	<-p.out.logged
+	logged(t, p.out.log)
 	lines := 0
 	for _, record := range f.log.all() {
-		if n, ok := record["lines"].(float64); ok {
+		if n, ok := record["count"].(float64); ok {
 			lines += int(n)
 		} else {
 			lines++
@@ -813,24 +826,22 @@ func TestLogQueueIsBounded(t *testing.T) {
 	for name, size := range map[string]int{"many": 100, "large": 1 << 20} {
 		t.Run(name, func(t *testing.T) {
 			log := &recorder{gate: make(chan struct{})}
-			q, connected, ended := newLogQueue(log.logger(), messages{}), make(chan struct{}), make(chan struct{})
-			go func() {
-				defer close(ended)
-				q.run(connected)
-			}()
+			book := newLogbook(log.logger())
+			q := newRecords(book, 2, messages{})
 			const sent = 3000
 			body := bytes.Repeat([]byte("x"), size)
 			for range sent {
 				q.put(body)
 			}
-			if n := q.bytes.Load(); n > logBytes+int64(size) {
+			book.mu.Lock()
+			if n := q.log.bytes; n > logBytes+size {
 				t.Errorf("%d bytes are waiting", n)
 			}
+			book.mu.Unlock()
 			close(log.gate)
-			eventually(t, "the queue is empty", func() bool { return len(q.bodies) == 0 })
-			q.put(body) // what was dropped is reported with the next one
-			close(connected)
-			<-ended
+			if err := book.close(10 * time.Second); err != nil {
+				t.Error(err)
+			}
 			logged := 0
 			for _, record := range log.all() {
 				if n, ok := record["count"].(float64); ok {
@@ -839,8 +850,8 @@ func TestLogQueueIsBounded(t *testing.T) {
 					logged++
 				}
 			}
-			if logged != sent+1 {
-				t.Errorf("%d records were logged or counted, of %d", logged, sent+1)
+			if logged != sent {
+				t.Errorf("%d records were logged or counted, of %d", logged, sent)
 			}
 		})
 	}
@@ -849,18 +860,22 @@ func TestLogQueueIsBounded(t *testing.T) {
 // A logger that hangs for ever does not keep the host from closing.
 func TestCloseWithHungLogger(t *testing.T) {
 	log := &recorder{gate: make(chan struct{})}
-	h, err := newHost(shell("echo hello"), hostOptions{Name: "test", StopTimeout: time.Millisecond, Logger: log.logger()})
+	book := newLogbook(log.logger())
+	h, err := newHost(shell("echo hello; echo more"), hostOptions{Name: "test", Log: book})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := h.attempt(0, log.logger()).Launch(t.Context(), Spec{})
+	p, err := h.attempt(0).Launch(t.Context(), Spec{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.close()
 	await(t, p)
+	if err := book.close(time.Hour); err == nil || !strings.Contains(err.Error(), "1 log records behind it are lost") {
+		t.Errorf("closing the log: %v", err)
+	}
 	close(log.gate)
-	<-p.out.logged
+	<-book.done
 }
 
 func TestOutputFromConnection(t *testing.T) {
@@ -870,21 +885,21 @@ func TestOutputFromConnection(t *testing.T) {
 	f.log.line(t, "hel")
 	_ = p.Stdin.Close()
 	await(t, p)
-	<-p.out.logged
 	p.Output([]byte("last words")) // read by the adapter when the process was gone
+	logged(t, p.out.log)
 	want := []string{"hook one", `hook \x1b[31mtwo`, "hel", "last words"}
 	if !slices.Equal(p.lastOutput(time.Time{}), want) {
 		t.Errorf("the last output is %q", p.lastOutput(time.Time{}))
 	}
-	var logged []string
+	var got []string
 	for _, record := range f.log.all() {
-		logged = append(logged, record["@message"].(string))
+		got = append(got, record["@message"].(string))
 		if record["@level"] != "info" || record["worker"] != 2.0 {
 			t.Errorf("a record is %v", record)
 		}
 	}
-	if !slices.Equal(logged, want) {
-		t.Errorf("logged %q", logged)
+	if !slices.Equal(got, want) {
+		t.Errorf("logged %q", got)
 	}
 }
 

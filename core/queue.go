@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -11,11 +12,12 @@ import (
 type waiter struct {
 	seq     uint64
 	session *session // or nil
-	within  bool     // the call is made by a Function that serves a call of the same pool
+	within  *served  // the call of this pool whose Function makes this one, or nil
 	ready   chan struct{}
 	worker  *Worker
 	err     error
-	moved   *list.Element // its place in its session's worker's queue, if it began in the pool's
+	queue   *waiters // where it waits
+	place   *list.Element
 }
 
 // waiters is a queue of callers, the oldest first. Guarded by pool.mu.
@@ -28,54 +30,86 @@ func (q *waiters) head() *waiter {
 	return nil
 }
 
-func (q *waiters) failAll(p *Pool, err error) { q.fail(p, err, func(*waiter) bool { return true }) }
-
 // fail turns some of the callers away.
 func (q *waiters) fail(p *Pool, err error, which func(*waiter) bool) {
 	for e := q.Front(); e != nil; {
 		next := e.Next()
-		if which(e.Value.(*waiter)) {
-			p.leave(q, e, nil, err)
+		if me := e.Value.(*waiter); which(me) {
+			p.leave(me, nil, err)
 		}
 		e = next
 	}
 }
 
-// insert puts a waiter in its place by age.
-func (q *waiters) insert(w *waiter) *list.Element {
-	for e := q.Front(); e != nil; e = e.Next() {
-		if e.Value.(*waiter).seq > w.seq {
-			return q.InsertBefore(w, e)
+func (q *waiters) failAll(p *Pool, err error) { q.fail(p, err, func(*waiter) bool { return true }) }
+
+// insert puts a waiter in its place by age, which is usually the last.
+func (q *waiters) insert(me *waiter) {
+	me.queue = q
+	for e := q.Back(); e != nil; e = e.Prev() {
+		if e.Value.(*waiter).seq < me.seq {
+			me.place = q.InsertAfter(me, e)
+			return
 		}
 	}
-	return q.PushBack(w)
+	me.place = q.PushFront(me)
+}
+
+// enqueue puts a new waiter into a queue. mu is held.
+func (p *Pool) enqueue(q *waiters, me *waiter) {
+	p.seq++
+	me.seq = p.seq
+	p.queued++
+	q.insert(me)
+	if me.within != nil {
+		p.inner[me] = struct{}{}
+	}
+	if s := me.session; s != nil && q == &p.waiting {
+		if s.waiting == nil {
+			s.waiting = map[*waiter]struct{}{}
+		}
+		s.waiting[me] = struct{}{}
+	}
+}
+
+// dequeue takes a waiter out of its queue. mu is held.
+func (p *Pool) dequeue(me *waiter) {
+	me.queue.Remove(me.place)
+	p.queued--
+	delete(p.inner, me)
+	if s := me.session; s != nil {
+		delete(s.waiting, me)
+	}
 }
 
 // leave takes a waiter out of its queue with what it waited for, or with an error. mu is held.
-func (p *Pool) leave(q *waiters, e *list.Element, w *Worker, err error) {
-	waiting := q.Remove(e).(*waiter)
-	p.queued--
-	waiting.worker, waiting.err = w, err
-	close(waiting.ready)
+func (p *Pool) leave(me *waiter, w *Worker, err error) {
+	p.dequeue(me)
+	me.worker, me.err = w, err
+	close(me.ready)
 }
 
-// acquire returns a worker, one of whose slots is now the caller's, to be given back by release. A session's caller gets the
-// session's worker. Waiting ends with ctx.
+// acquire returns a worker, one of whose slots is now the caller's, to be given back by vacate. A session's caller gets the session's
+// worker. Waiting ends with ctx.
 func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error) {
+	by := servedBy(ctx) // a context may be user code, so not under the lock
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for before := p.forgetting[id]; before != nil; before = p.forgetting[id] { // an ended session of the same id
 		p.mu.Unlock()
 		select {
 		case <-before:
+			p.mu.Lock()
 		case <-ctx.Done():
-		}
-		p.mu.Lock()
-		if ctx.Err() != nil {
-			return nil, nil, fmt.Errorf("waiting for the session's end: %w", ctx.Err())
+			err := ctx.Err()
+			p.mu.Lock()
+			return nil, nil, fmt.Errorf("waiting for the session's end: %w", err)
 		}
 	}
-	if p.closing || p.draining && !p.within(ctx) {
+	if !p.owns(by) {
+		by = nil
+	}
+	if p.closing || p.draining && by == nil {
 		return nil, nil, ErrClosed
 	}
 	var s *session
@@ -85,15 +119,16 @@ func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error
 			return nil, nil, err
 		}
 	}
-	w, err := p.slot(ctx, s)
+	w, err := p.slot(ctx, s, by)
 	if err != nil && s != nil {
 		p.part(s)
 	}
 	return w, s, err
 }
 
-// slot waits for a slot: of the session's worker, or with no session of any. mu is held, and free while it waits.
-func (p *Pool) slot(ctx context.Context, s *session) (*Worker, error) {
+// slot waits for a slot: of the session's worker, or with no session of any. by is the call whose Function asks for it, or nil. mu is
+// held, and free while it waits.
+func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error) {
 	q, w := &p.waiting, p.leastBusy()
 	if s != nil {
 		if s.worker == nil {
@@ -114,10 +149,13 @@ func (p *Pool) slot(ctx context.Context, s *session) (*Worker, error) {
 		p.stats.Saturated++
 		return nil, fmt.Errorf("%w: %d callers are waiting for %d workers", ErrSaturated, p.queued, len(p.workers))
 	}
-	p.seq++
-	me := &waiter{seq: p.seq, session: s, within: p.within(ctx), ready: make(chan struct{})}
-	e := q.PushBack(me)
-	p.queued++
+	me := &waiter{session: s, within: by, ready: make(chan struct{})}
+	p.enqueue(q, me)
+	if by != nil && p.deadlocked(me) {
+		p.dequeue(me)
+		return nil, fmt.Errorf("%w: every slot is held by a call whose function waits for a slot of the same pool, as this one would; "+
+			"make Options.Size or the worker's concurrency larger than the number of such calls, or use a second pool", ErrSaturated)
+	}
 	p.mu.Unlock()
 	select {
 	case <-me.ready:
@@ -125,6 +163,7 @@ func (p *Pool) slot(ctx context.Context, s *session) (*Worker, error) {
 		return me.worker, me.err
 	case <-ctx.Done():
 	}
+	err := ctx.Err()
 	p.mu.Lock()
 	select {
 	case <-me.ready: // at the same moment
@@ -132,20 +171,47 @@ func (p *Pool) slot(ctx context.Context, s *session) (*Worker, error) {
 			p.vacate(me.worker)
 		}
 	default:
-		if me.moved != nil {
-			q, e = &s.worker.waiting, me.moved
-		}
-		q.Remove(e)
-		p.queued--
+		p.dequeue(me)
 	}
-	return nil, fmt.Errorf("waiting for a worker: %w", ctx.Err())
+	return nil, fmt.Errorf("waiting for a worker: %w", err)
 }
 
-// within reports whether ctx is that of a Function which serves a call of this pool, so that what runs cannot end before what it calls.
-// mu is held.
-func (p *Pool) within(ctx context.Context) bool {
-	served := servedBy(ctx)
-	return served != nil && slices.ContainsFunc(p.workers, func(w *Worker) bool { return w.mux == served.mux })
+// deadlocked reports whether me would wait for ever: each slot that it may get is held by a call that cannot end, because its own Function
+// waits for such a slot. mu is held.
+func (p *Pool) deadlocked(me *waiter) bool {
+	waiting := maps.Clone(p.inner)
+	for before := -1; before != len(waiting); { // until all that are left wait for each other alone
+		before = len(waiting)
+		held := map[*mux]map[*stream]bool{} // the calls that cannot end while those wait
+		for other := range waiting {
+			if call := other.within; call.parent != nil {
+				if held[call.mux] == nil {
+					held[call.mux] = map[*stream]bool{}
+				}
+				held[call.mux][call.parent] = true
+			}
+		}
+		free := func(w *Worker) bool {
+			return w.state != ready && w.state != draining || w.running < w.slots || len(held[w.mux]) < w.running
+		}
+		for other := range waiting {
+			from := p.workers
+			if s := other.session; s != nil && s.worker != nil {
+				from = []*Worker{s.worker}
+			}
+			if slices.ContainsFunc(from, free) {
+				delete(waiting, other)
+			}
+		}
+	}
+	_, left := waiting[me]
+	return left
+}
+
+// owns reports whether by, which may be nil, is a call that a worker of this pool runs. That call cannot end before what its Function asks
+// for. mu is held.
+func (p *Pool) owns(by *served) bool {
+	return by != nil && slices.ContainsFunc(p.workers, func(w *Worker) bool { return w.mux == by.mux })
 }
 
 // occupy takes a slot. mu is held.
@@ -192,22 +258,20 @@ func (p *Pool) leastBusy() *Worker {
 // grant gives w's free slots to those who wait, the oldest first: sessions that live there, and while it is ready anybody. mu is held.
 func (p *Pool) grant(w *Worker) {
 	for w.running < w.slots && w.serving() {
-		q := &w.waiting
-		mine, any := w.waiting.head(), p.waiting.head()
-		if !w.open() {
-			any = nil
+		next := w.waiting.head()
+		if w.open() {
+			if other := p.waiting.head(); next == nil || other != nil && other.seq < next.seq {
+				next = other
+			}
 		}
-		if mine == nil || any != nil && any.seq < mine.seq {
-			q, mine = &p.waiting, any
-		}
-		if mine == nil {
+		if next == nil {
 			return
 		}
-		if s := mine.session; s != nil && s.worker == nil {
+		if s := next.session; s != nil && s.worker == nil {
 			p.pin(s, w) // which takes it to w's own queue
 			continue
 		}
 		p.occupy(w)
-		p.leave(q, q.Front(), w, nil)
+		p.leave(next, w, nil)
 	}
 }

@@ -33,10 +33,13 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 	if o == nil {
 		o = &ServeOptions{}
 	}
-	log := o.Logger
-	if log == nil {
-		log = hclog.NewNullLogger()
+	logger := o.Logger
+	if logger == nil {
+		logger = hclog.NewNullLogger()
 	}
+	book := newLogbook(logger)
+	defer func() { _ = book.close(time.Second) }() // a logger that does not return costs records, not the worker's end
+	log := book.events(noWorker)
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	h := workerHello{
@@ -164,7 +167,6 @@ func (c *Incoming) Log(level, message string, fields map[string]any) {
 		return
 	}
 	m.mu.Lock()
-	m.queue = append(m.queue, queued{frame: Frame{Kind: KindLog, Body: body}})
-	m.wakeWriter()
+	m.enqueue(Frame{Kind: KindLog, Body: body}, nil)
 	m.mu.Unlock()
 }

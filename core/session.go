@@ -1,8 +1,11 @@
 package core
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -34,13 +37,16 @@ func (s *Session) Close() {
 
 // session is what a pool knows of one. Guarded by pool.mu.
 type session struct {
-	id     string
-	worker *Worker // nil until a worker was there for the first call, and again once it is lost
-	users  int     // callers that wait or run
-	lost   bool
-	ended  bool
-	idle   *time.Timer
+	id      string
+	worker  *Worker              // nil until a worker was there for the first call; the session is lost with it
+	users   int                  // callers that wait or run
+	waiting map[*waiter]struct{} // those of them that wait in the pool's queue, because there is no worker yet
+	ended   bool
+	idle    *time.Timer
 }
+
+// lost reports whether the session's worker is gone, and its state with it.
+func (s *session) lost() bool { return s.worker != nil && s.worker.state == dead }
 
 // sessionKey names a session among all pools.
 type sessionKey struct {
@@ -55,7 +61,7 @@ func (p *Pool) join(id string) (*session, error) {
 		s = &session{id: id}
 		p.sessions[id] = s
 	}
-	if s.lost {
+	if s.lost() {
 		return nil, fmt.Errorf("%w: the worker of session %q is gone, and its state; Session.Close lets a new one begin", ErrSessionLost, id)
 	}
 	s.users++
@@ -68,7 +74,7 @@ func (p *Pool) part(s *session) {
 	if s.users--; s.users > 0 || s.ended || p.closing {
 		return
 	}
-	if s.worker == nil && !s.lost {
+	if s.worker == nil {
 		delete(p.sessions, s.id) // it never began
 		return
 	}
@@ -104,22 +110,12 @@ func (p *Pool) pin(s *session, w *Worker) {
 		return
 	}
 	w.sessions++
-	for e := p.waiting.Front(); e != nil; { // its calls wait there from now on, and are lost with that worker
-		next := e.Next()
-		if me := e.Value.(*waiter); me.session == s {
-			p.waiting.Remove(e)
-			me.moved = w.waiting.insert(me)
-		}
-		e = next
+	// Its calls wait there from now on, and are lost with that worker.
+	for _, me := range slices.SortedFunc(maps.Keys(s.waiting), func(a, b *waiter) int { return cmp.Compare(a.seq, b.seq) }) {
+		p.waiting.Remove(me.place)
+		w.waiting.insert(me)
 	}
-}
-
-// loseSession remembers that a session's worker is gone. mu is held.
-func (p *Pool) loseSession(s *session) {
-	s.worker, s.lost = nil, true
-	if s.users == 0 {
-		p.startIdle(s)
-	}
+	s.waiting = nil
 }
 
 // endSession forgets a session. mu is held.
@@ -130,7 +126,9 @@ func (p *Pool) endSession(s *session) {
 	w := s.worker
 	if w == nil {
 		err := fmt.Errorf("%w: session %q was closed before it had a worker", ErrSessionLost, s.id)
-		p.waiting.fail(p, err, func(me *waiter) bool { return me.session == s })
+		for me := range s.waiting {
+			p.leave(me, nil, err)
+		}
 		return
 	}
 	w.sessions--
@@ -163,7 +161,7 @@ func (p *Pool) forget(w *Worker, s *session) {
 		p.mu.Unlock()
 		return
 	}
-	_, err := p.slot(ctx, s)
+	_, err := p.slot(ctx, s, nil)
 	p.mu.Unlock()
 	if err == nil {
 		var f *flight

@@ -7,13 +7,15 @@ import (
 	"io"
 	"net"
 	"os"
+	"time"
 )
 
 // Started is a worker outside of any pool, over whose link no frame has gone yet. Its methods may be called from any goroutine.
 type Started struct {
 	*Link
-	host *host
-	at   *attempt
+	host    *host
+	at      *attempt
+	logTime time.Duration // how long Close waits for a slow logger
 }
 
 // Start starts one worker with the adapter, outside of any pool, and leaves the connection as the adapter made it: no hello is read or
@@ -29,19 +31,20 @@ func Start(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*S
 	if err != nil {
 		return nil, err
 	}
-	h, err := newHost(cmd, hostOptions{Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, StopTimeout: o.StopTimeout, Logger: log})
+	h, err := newHost(cmd, hostOptions{Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Log: newLogbook(log)})
 	if err != nil {
 		return nil, err
 	}
-	at := h.attempt(0, log)
-	link, err := adapter.Start(ctx, at)
+	at := h.attempt(0)
+	link, err := startLink(ctx, adapter, at)
 	if err != nil {
 		at.abandon(nil)
 		h.close()
+		_ = h.opts.Log.close(o.StopTimeout) // the error that counts is err
 		return nil, startError(ctx, adapter.Name(), at, err)
 	}
 	at.abandon(link.Process)
-	return &Started{Link: link, host: h, at: at}, nil
+	return &Started{Link: link, host: h, at: at, logTime: o.StopTimeout}, nil
 }
 
 // Dir is the worker's private folder, as its adapter had it from Launcher.Dir.
@@ -52,7 +55,10 @@ func (s *Started) Output() []string { return s.at.output() }
 
 // Close cuts the connection, kills what is left of the worker, and returns when all of it is gone. It may be called again.
 func (s *Started) Close() {
-	defer s.host.close() // whatever an adapter under test does
+	defer func() { // whatever an adapter under test does
+		s.host.close()
+		_ = s.host.opts.Log.close(s.logTime)
+	}()
 	if s.Process != nil {
 		defer func() {
 			s.Process.kill()

@@ -29,6 +29,7 @@ type stream struct {
 
 	// guarded by mux.mu
 	written    bool    // of an outgoing call: handed to Conn.Write
+	queued     int     // frames of it in mux.queue
 	in         []Frame // items received and not consumed
 	granted    window  // what the peer may still send
 	inEnded    bool    // the peer sends nothing more
@@ -189,8 +190,7 @@ func (s *stream) send(ctx context.Context, v any, flags Flags) error {
 		if s.credit.Items > 0 && s.credit.Bytes > 0 {
 			s.credit.Items--
 			s.credit.Bytes -= int64(len(body))
-			m.queue = append(m.queue, queued{frame: f})
-			m.wakeWriter()
+			m.enqueue(f, s)
 			m.mu.Unlock()
 			return nil
 		}
@@ -210,8 +210,7 @@ func (s *stream) endInput() {
 	defer m.mu.Unlock()
 	if !s.outEnded {
 		s.outEnded = true
-		m.queue = append(m.queue, queued{frame: Frame{Kind: KindEnd, ID: s.id}})
-		m.wakeWriter()
+		m.enqueue(Frame{Kind: KindEnd, ID: s.id}, s)
 	}
 }
 
@@ -228,8 +227,8 @@ func (s *stream) stopInput() {
 	}
 }
 
-// abandon gives a call that we opened and that has not ended up: what still comes is dropped. It returns true if the peer has been asked to
-// stop it and has yet to answer. A call that was never written is taken out of the queue and ends here.
+// abandon gives a call that we opened and that has not ended up: what still comes is dropped, and what is queued is not sent. It returns
+// true if the peer has been asked to stop it and has yet to answer. A call that was never written ends here.
 func (s *stream) abandon(reason string) bool {
 	m := s.mux
 	m.mu.Lock()
@@ -238,22 +237,16 @@ func (s *stream) abandon(reason string) bool {
 		return false
 	}
 	s.in, s.dropping, s.outEnded = nil, true, true
-	kept := m.queue[:0]
-	for _, q := range m.queue {
-		if q.frame.ID != s.id {
-			kept = append(kept, q)
-		}
-	}
-	clear(m.queue[len(kept):])
-	m.queue = kept
 	if s.written {
 		s.cancelSent = true
+		m.drop(s)
 		m.control = append(m.control, Frame{Kind: KindCancel, ID: s.id, Name: reason})
 		m.wakeWriter()
 		m.mu.Unlock()
 		return true
 	}
 	m.close(s, errLeaving)
+	m.drop(s)
 	m.mu.Unlock()
 	s.finish()
 	return false

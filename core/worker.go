@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
-
-	"github.com/hashicorp/go-hclog"
 )
 
 // state is where a worker is in its life.
@@ -16,7 +15,7 @@ type state uint8
 const (
 	starting state = iota // its process is being started, or its hello awaited
 	ready                 // takes calls
-	draining              // takes only calls of its own sessions; is replaced when nothing is left
+	draining              // takes only calls of its own sessions; is replaced when nothing is left, unless it recovers
 	stopping              // takes no calls; being told to end
 	dead                  // gone, or never came
 )
@@ -29,7 +28,7 @@ func (s state) String() string { return stateNames[s] }
 var transitions = [...][]state{
 	starting: {ready, dead},
 	ready:    {draining, stopping, dead},
-	draining: {stopping, dead},
+	draining: {ready, stopping, dead},
 	stopping: {dead},
 	dead:     {},
 }
@@ -40,7 +39,7 @@ type Worker struct {
 	pool  *Pool
 	index int
 	born  time.Time
-	log   hclog.Logger
+	log   *logSource
 	wake  chan struct{} // capacity 1: something in the guarded fields changed that its goroutine should look at
 	gone  chan struct{} // closed when it is dead
 
@@ -49,6 +48,7 @@ type Worker struct {
 	hello     workerHello
 	commands  map[string]CommandInfo // nil if the worker does not list them
 	mux       *mux
+	records   *records
 	slots     int
 	forgetful bool // the worker can drop a session's state
 
@@ -57,9 +57,8 @@ type Worker struct {
 	running   int         // slots that are taken
 	calls     int64       // slots ever taken
 	overdue   int         // of the running ones: cancelled, and not ended within the grace
-	stuck     string      // the command that was overdue first
-	retire    string      // why it is to be replaced, or ""
-	left      bool        // it takes no call of anybody any more: it said bye, or its connection has ended
+	stuck     string      // the command that became overdue first
+	left      string      // why it accepts no calls, not even of its sessions: it said bye or its connection ended; or ""
 	sessions  int         // sessions that live here
 	waiting   waiters     // calls of those sessions
 	completed bool        // it has answered a call
@@ -135,21 +134,17 @@ func (w *Worker) run() {
 		p.startFailed(w, err)
 		return
 	}
-	logs := newLogQueue(w.log, c.terms.codec)
+	records := newRecords(p.book, w.index, c.terms.codec)
 	m := newMux(c.link.Conn, c.terms, p.opts.Functions, 1, w.log)
 	m.trace = p.trace
 	m.onBye = func() { w.leaves("the worker said bye") }
-	m.onLog = logs.put
-	p.owned.Add(2)
+	m.onLog = records.put
+	p.owned.Add(1)
 	go func() {
 		defer p.owned.Done()
 		m.run(c.first)
 	}()
-	go func() {
-		defer p.owned.Done()
-		logs.run(m.done)
-	}()
-	p.ready(w, c, m)
+	p.ready(w, c, m, records)
 	var exited <-chan struct{}
 	if w.link.Process != nil {
 		exited = w.link.Process.Done()
@@ -169,7 +164,7 @@ func (w *Worker) start() (*connected, error) {
 	ctx, cancel := context.WithTimeoutCause(p.ctx, p.opts.StartTimeout,
 		fmt.Errorf("%w: not within the start timeout of %s; a slow import needs a larger Options.StartTimeout", context.DeadlineExceeded, p.opts.StartTimeout))
 	defer cancel()
-	at := p.host.attempt(w.index, w.log)
+	at := p.host.attempt(w.index)
 	c, err := connect(ctx, p.adapter, at, &p.opts)
 	if err == nil {
 		return c, nil
@@ -193,7 +188,7 @@ func (w *Worker) watch(exited <-chan struct{}) error {
 			}
 			return io.EOF
 		case <-w.wake:
-			if w.mux.ended() { // a lost worker is not one that was told to go
+			if w.mux.ended() { // report a loss as a loss, even if the worker was about to be stopped
 				<-w.mux.done
 				return w.mux.err
 			}
@@ -202,9 +197,15 @@ func (w *Worker) watch(exited <-chan struct{}) error {
 				p.mu.Unlock()
 				return nil
 			}
-			if w.retire != "" && w.state == ready {
+			switch reason := w.retiring(); {
+			case reason != "" && w.state == ready:
 				w.to(draining)
-				w.log.Info("worker takes no new calls", "reason", w.retire)
+				w.log.Info("worker takes no new calls", "reason", reason)
+			case reason == "" && w.state == draining:
+				w.to(ready)
+				w.log.Info("worker takes new calls again")
+				p.ring()
+				p.grant(w)
 			}
 			step := w.step()
 			p.mu.Unlock()
@@ -231,9 +232,9 @@ func (w *Worker) step() step {
 	switch {
 	case w.state != draining:
 		return stepNone
-	case w.kill == nil && w.running == 0 && (w.sessions == 0 || w.left):
+	case w.kill == nil && w.running == 0:
 		return stepStop
-	case w.overdue > 0 && w.overdue == w.running && (w.sessions == 0 || w.running == w.slots):
+	case w.overdue > 0 && w.overdue == w.running:
 		// Whatever runs here was given up long ago, and nobody else can be served.
 		return stepTerminate
 	}
@@ -316,28 +317,53 @@ func (w *Worker) obituaryFor(cause error) *Obituary {
 		}
 		timer.Stop()
 		o.ExitCode, o.Signal, o.OOM = proc.Exit()
-		o.Stderr = proc.lastOutput(busy)
+		o.Stderr = lastWords(proc.out.tail(busy), w.records.tail(busy))
+	} else {
+		o.Stderr = lastWords(w.records.tail(busy))
 	}
 	o.Age = time.Since(w.born)
 	return o
 }
 
-// leaves has the worker replaced when what runs there has ended, because its connection takes no more calls, of nobody.
+// lastWords merges what a worker printed and logged, by time, and returns the last lines of it.
+func lastWords(lists ...[]said) []string {
+	all := slices.Concat(lists...)
+	slices.SortStableFunc(all, func(a, b said) int { return a.at.Compare(b.at) })
+	var lines []string
+	for _, s := range all[max(0, len(all)-lastLines):] {
+		lines = append(lines, s.text)
+	}
+	return lines
+}
+
+// leaves retires the worker: its connection accepts no more calls, so it is replaced once its running calls end.
 func (w *Worker) leaves(reason string) {
 	w.pool.mu.Lock()
-	w.left = true
-	if w.retire == "" {
-		w.retire = reason
+	if w.left == "" {
+		w.left = reason
 	}
 	w.pool.mu.Unlock()
 	signal(w.wake)
 }
 
+// retiring returns why the worker takes no calls but those of its sessions, or "". A call that goes on after its cancellation closes the
+// worker until that call has ended. It does not if sessions live there, which may last: then the other slots go on serving everybody.
+// pool.mu is held.
+func (w *Worker) retiring() string {
+	switch {
+	case w.left != "":
+		return w.left
+	case w.kill != nil, w.overdue > 0 && (w.sessions == 0 || w.overdue == w.slots):
+		return fmt.Sprintf("%s goes on %s after it was cancelled", w.stuck, w.pool.opts.CancelGrace)
+	}
+	return ""
+}
+
 // open reports whether the worker takes calls of anybody. pool.mu is held.
-func (w *Worker) open() bool { return w.state == ready && w.retire == "" }
+func (w *Worker) open() bool { return w.state == ready && w.retiring() == "" }
 
 // serving reports whether the worker takes calls of its own sessions. pool.mu is held.
-func (w *Worker) serving() bool { return !w.left && (w.state == ready || w.state == draining) }
+func (w *Worker) serving() bool { return w.left == "" && (w.state == ready || w.state == draining) }
 
 // to moves the worker to another state. pool.mu is held.
 func (w *Worker) to(next state) {

@@ -1,0 +1,136 @@
+package core_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/core/coretest"
+)
+
+// asks is a pool whose workers have a command that calls a function of the host, which calls the same pool.
+func asks(t *testing.T, o core.Options, concurrency int, f func(t *testing.T, p *core.Pool, gate chan struct{})) {
+	var pool *core.Pool
+	var gate chan struct{} // the function waits for it before it calls
+	worker := functions()
+	worker["ask"] = core.Function{Run: func(ctx context.Context, c *core.Incoming) (any, error) {
+		var target, out any
+		if err := c.Decode(&target); err != nil {
+			return nil, err
+		}
+		err := c.Call(ctx, "host", target, &out)
+		return out, err
+	}}
+	o.Functions = map[string]core.Function{"host": core.Func(func(ctx context.Context, session string) (int, error) {
+		<-gate
+		if session != "" {
+			return core.Execute[int](ctx, pool.Session(session), "nap", 100)
+		}
+		return core.Execute[int](ctx, pool, "nap", 100)
+	})}
+	bubble(t, &coretest.Adapter{Functions: worker, Concurrency: concurrency}, o, func(t *testing.T, p *core.Pool) {
+		if err := p.WaitReady(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		pool, gate = p, make(chan struct{})
+		f(t, p, gate)
+	})
+}
+
+// all makes so many calls at once and returns their errors.
+func all(n int, call func(i int) error) []error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = call(i) })
+	}
+	wg.Wait()
+	return errs
+}
+
+const stuckText = "every slot is held by a call whose function waits for a slot of the same pool"
+
+// When every slot waits for a function that waits for a slot, the last of them is told so at once, and the others go on.
+func TestFunctionsThatWaitForEachOther(t *testing.T) {
+	for _, c := range []struct{ size, concurrency, calls int }{{1, 1, 1}, {2, 1, 2}, {1, 2, 2}, {2, 2, 4}, {2, 2, 9}} {
+		t.Run(fmt.Sprintf("%d by %d", c.size, c.concurrency), func(t *testing.T) {
+			asks(t, core.Options{Size: c.size}, c.concurrency, func(t *testing.T, p *core.Pool, gate chan struct{}) {
+				time.AfterFunc(time.Second, func() { close(gate) })
+				begin := time.Now()
+				told := 0
+				for _, err := range all(c.calls, func(int) error {
+					_, err := core.Execute[int](t.Context(), p, "ask", "")
+					return err
+				}) {
+					switch {
+					case err == nil:
+					case strings.Contains(err.Error(), stuckText):
+						told++
+					default:
+						t.Error(err)
+					}
+				}
+				if told == 0 {
+					t.Error("nobody was told")
+				}
+				if took := time.Since(begin); took > 10*time.Second {
+					t.Errorf("it took %s", took)
+				}
+				if s := p.Stats(); s.Running != 0 || s.Waiting != 0 {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+}
+
+// While some slot can get free, such a function just waits.
+func TestFunctionsThatOnlyHaveToWait(t *testing.T) {
+	asks(t, core.Options{Size: 2}, 1, func(t *testing.T, p *core.Pool, gate chan struct{}) {
+		close(gate)
+		for i, err := range all(2, func(i int) error {
+			if i == 0 {
+				_, err := core.Execute[int](t.Context(), p, "ask", "")
+				return err
+			}
+			_, err := core.Execute[int](t.Context(), p, "nap", 5000)
+			return err
+		}) {
+			if err != nil {
+				t.Errorf("call %d: %v", i, err)
+			}
+		}
+	})
+}
+
+// A function that waits for a session needs a slot of one worker, whatever the others have free.
+func TestFunctionThatWaitsForASession(t *testing.T) {
+	asks(t, core.Options{Size: 2}, 1, func(t *testing.T, p *core.Pool, gate chan struct{}) {
+		close(gate)
+		for _, id := range []string{"a", "b", "c"} { // a and c, or b and c, live on one worker
+			if _, err := core.Execute[int](t.Context(), p.Session(id), "echo", 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begin, told := time.Now(), 0
+		for _, from := range []string{"a", "b"} {
+			_, err := core.Execute[int](t.Context(), p.Session(from), "ask", "c")
+			var remote *core.RemoteError
+			switch {
+			case err == nil:
+			case errors.As(err, &remote) && strings.Contains(err.Error(), stuckText):
+				told++
+			default:
+				t.Error(err)
+			}
+		}
+		if told != 1 || time.Since(begin) > time.Second {
+			t.Errorf("%d were told, after %s", told, time.Since(begin))
+		}
+	})
+}

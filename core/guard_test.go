@@ -1,0 +1,435 @@
+package core_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/core/coretest"
+)
+
+// trap is user code: whatever is asked of it, it does what its function does.
+type trap func()
+
+func (f trap) MarshalText() ([]byte, error) { f(); return []byte("survived"), nil }
+func (f trap) Error() string                { f(); return "survived" }
+
+// asking is an error whose other methods are traps.
+type asking struct{ trap }
+
+func (asking) Error() string   { return "asked" }
+func (e asking) Is(error) bool { e.trap(); return false }
+func (e asking) Unwrap() error { e.trap(); return nil }
+
+// textual is a panic's value that does not like to be printed.
+type textual struct{ trap }
+
+func boom() { panic("boom") }
+
+// outcomes runs f on a goroutine of its own, as a server does, and returns what became of it.
+func outcome(f func()) (how string) {
+	done := make(chan string, 1)
+	go func() {
+		how := "ended its goroutine"
+		defer func() {
+			if p := recover(); p != nil {
+				how = fmt.Sprint("panicked: ", p)
+			}
+			done <- how
+		}()
+		f()
+		how = "returned"
+	}()
+	return <-done
+}
+
+// A panic in the arguments goes through to the caller, who has no slot and no session any more.
+func TestPanicInArgumentsGivesTheSlotBack(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		for name, target := range map[string]core.Target{"pool": p, "session": p.Session("s")} {
+			for want, f := range map[string]trap{"panicked: boom": boom, "ended its goroutine": runtime.Goexit} {
+				args := map[string]any{"x": f}
+				if how := outcome(func() { _, _ = core.Execute[any](t.Context(), target, "echo", args) }); how != want {
+					t.Errorf("%s: Execute %s", name, how)
+				}
+				how := outcome(func() {
+					for range core.ExecuteStream[any](t.Context(), target, "count", args) {
+						t.Error("an item")
+					}
+				})
+				if how != want {
+					t.Errorf("%s: ExecuteStream %s", name, how)
+				}
+				if s := p.Stats(); s.Running != 0 {
+					t.Fatalf("%s: %d slots are taken", name, s.Running)
+				}
+				if got, err := core.Execute[int](t.Context(), target, "echo", 5); err != nil || got != 5 {
+					t.Errorf("%s: the next call: %d, %v", name, got, err)
+				}
+			}
+		}
+	})
+}
+
+// What the caller's own loop does is the caller's, and gives the slot back too.
+func TestPanicInTheLoopGivesTheSlotBack(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		for want, f := range map[string]trap{"panicked: boom": boom, "ended its goroutine": runtime.Goexit} {
+			how := outcome(func() {
+				for range core.ExecuteStream[any](t.Context(), p, "count", 1000) {
+					f()
+				}
+			})
+			if how != want {
+				t.Errorf("the loop %s", how)
+			}
+			if got, err := core.Execute[int](t.Context(), p, "echo", 5); err != nil || got != 5 {
+				t.Errorf("the next call: %d, %v", got, err)
+			}
+		}
+	})
+}
+
+// An input runs on a goroutine of the pool's, where nobody could recover its panic. It fails the call.
+func TestInputThatPanicsFailsItsCall(t *testing.T) {
+	one := func(v any) iter.Seq[any] { return func(yield func(any) bool) { yield(v) } }
+	for name, c := range map[string]struct {
+		input iter.Seq[any]
+		want  string
+	}{
+		"iterator panics":         {func(yield func(any) bool) { yield(1); boom() }, "the input panicked: boom"},
+		"iterator ends goroutine": {func(yield func(any) bool) { yield(1); runtime.Goexit() }, "the input called runtime.Goexit"},
+		"item panics":             {one(trap(boom)), "the input panicked: boom"},
+		"item ends goroutine":     {one(trap(runtime.Goexit)), "the input called runtime.Goexit"},
+		"panics with an error":    {func(func(any) bool) { panic(trap(boom)) }, "the input panicked: "},
+		"panics with nothing":     {func(func(any) bool) { panic(trap(runtime.Goexit)) }, "the input panicked: "},
+		"ignores the end": {func(yield func(any) bool) {
+			for yield(make(chan int)) {
+			}
+			yield(1)
+		}, "chan int can't be sent"},
+		"is nil": {nil, "the input panicked: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := newSpy(func(*spy, string) {})
+			bubble(t, &coretest.Adapter{}, core.Options{Size: 1, Logger: log}, func(t *testing.T, p *core.Pool) {
+				_, err := core.Execute[int](t.Context(), p, "sum", nil, core.Input(c.input))
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("the call's error is %v", err)
+				}
+				if got, err := core.Execute[int](t.Context(), p, "echo", 5); err != nil || got != 5 {
+					t.Errorf("the next call: %d, %v", got, err)
+				}
+				synctest.Wait()
+				if c.want == "the input panicked: boom" && !slices.ContainsFunc(log.lines(), func(line string) bool {
+					return strings.HasPrefix(line, c.want) && strings.Contains(line, "guard_test.go")
+				}) {
+					t.Errorf("the stack is not in the log: %v", log.lines())
+				}
+			})
+		})
+	}
+}
+
+// Whatever a function of the host, its result, its items and its error do, the worker's call is answered once, and the host lives.
+func TestFunctionsCannotHurtTheHost(t *testing.T) {
+	var typedNil *core.CallError
+	run := func(f func() (any, error)) core.Function {
+		return core.Function{Run: func(context.Context, *core.Incoming) (any, error) { return f() }}
+	}
+	result := func(v any) core.Function { return run(func() (any, error) { return v, nil }) }
+	failing := func(err error) core.Function { return run(func() (any, error) { return nil, err }) }
+	item := func(v any, err error) core.Function {
+		return core.StreamFunc(func(context.Context, any) iter.Seq2[any, error] {
+			return func(yield func(any, error) bool) { yield(v, err) }
+		})
+	}
+	for name, c := range map[string]struct {
+		f    core.Function
+		want string
+	}{
+		"panics":                     {run(func() (any, error) { panic("boom") }), "panic: boom"},
+		"panics with an error":       {run(func() (any, error) { panic(errors.New("boom")) }), "panic: boom"},
+		"panics with a broken error": {run(func() (any, error) { panic(trap(boom)) }), "panic: "},
+		"panics with a goroutine's end": {
+			run(func() (any, error) { panic(textual{runtime.Goexit}) }), "panic: a core_test.textual",
+		},
+		"panics with an empty text":  {run(func() (any, error) { panic("") }), `panic: ""`},
+		"ends its goroutine":         {run(func() (any, error) { runtime.Goexit(); return nil, nil }), "runtime.Goexit: the function called runtime.Goexit"},
+		"result panics":              {result(trap(boom)), "panic: boom"},
+		"result ends its goroutine":  {result(trap(runtime.Goexit)), "runtime.Goexit: "},
+		"result cannot be sent":      {result(make(chan int)), "BadResult: "},
+		"error is a nil pointer":     {failing(typedNil), "core.CallError: the error is a nil pointer of type *core.CallError"},
+		"error is a nil RemoteError": {failing((*core.RemoteError)(nil)), "core.RemoteError: the error is a nil pointer"},
+		"Error panics":               {failing(trap(boom)), "panic: boom"},
+		"Error ends its goroutine":   {failing(trap(runtime.Goexit)), "runtime.Goexit: "},
+		"Is panics":                  {failing(asking{boom}), "panic: boom"},
+		"Is ends its goroutine":      {failing(asking{runtime.Goexit}), "runtime.Goexit: "},
+		"error is no text":           {failing(errors.New("\xff")), "BadResult: the error could not be sent"},
+		"error causes itself":        {failing(looped()), "BadResult: the error could not be sent"},
+		"item panics":                {item(trap(boom), nil), "panic: boom"},
+		"item's error panics":        {item(nil, &core.ItemError{Err: trap(boom)}), "panic: boom"},
+		"item's error is nil":        {item(nil, &core.ItemError{}), "item 0: <nil>: the error is a nil pointer"},
+		"is a nil function":          {core.Func[any, any](nil), "panic: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			streams := c.f.Stream
+			worker := functions()
+			worker["ask"] = core.Function{Run: func(ctx context.Context, call *core.Incoming) (any, error) {
+				if !streams {
+					return nil, call.Call(ctx, "host", nil, nil)
+				}
+				for _, err := range call.Stream(ctx, "host", nil) {
+					if err != nil {
+						return nil, err
+					}
+				}
+				return nil, nil
+			}}
+			o := core.Options{Size: 1, Functions: map[string]core.Function{"host": c.f}}
+			bubble(t, &coretest.Adapter{Functions: worker}, o, func(t *testing.T, p *core.Pool) {
+				_, err := core.Execute[any](t.Context(), p, "ask", nil, core.Timeout(time.Minute))
+				if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), "item 0: core.RemoteError", "item 0: <nil>"), c.want) {
+					t.Errorf("the call's error is %v", err)
+				}
+				if got, err := core.Execute[int](t.Context(), p, "echo", 5); err != nil || got != 5 {
+					t.Errorf("the next call: %d, %v", got, err)
+				}
+			})
+		})
+	}
+}
+
+func looped() error {
+	e := &core.RemoteError{Type: "T"}
+	e.Cause = e
+	return e
+}
+
+// spy is a logger that does something with each record.
+type spy struct {
+	hclog.InterceptLogger
+	mu  sync.Mutex
+	got []string
+}
+
+func newSpy(accept func(s *spy, msg string)) *spy {
+	s := &spy{InterceptLogger: hclog.NewInterceptLogger(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Debug})}
+	s.RegisterSink(&sink{func(msg string, args []any) {
+		s.mu.Lock()
+		s.got = append(s.got, fmt.Sprint(append([]any{msg}, args...)...))
+		s.mu.Unlock()
+		accept(s, msg)
+	}})
+	return s
+}
+
+type sink struct {
+	accept func(msg string, args []any)
+}
+
+func (s *sink) Accept(_ string, _ hclog.Level, msg string, args ...any) { s.accept(msg, args) }
+
+func (s *spy) lines() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.got)
+}
+
+// A logger may be slow, hang, panic, end its goroutine or call the pool: no call waits for it, and Close hardly does.
+func TestLoggerDelaysNothing(t *testing.T) {
+	hung := make(chan struct{})
+	for name, c := range map[string]struct {
+		accept func(p *core.Pool)
+		close  string // Close's error, or ""
+	}{
+		"slow":               {func(*core.Pool) { time.Sleep(time.Hour) }, "the logger in Options.Logger has not returned"},
+		"hangs":              {func(*core.Pool) { <-hung }, "the logger in Options.Logger has not returned"},
+		"panics":             {func(*core.Pool) { panic("boom") }, ""},
+		"ends its goroutine": {func(*core.Pool) { runtime.Goexit() }, ""},
+		"asks the pool":      {func(p *core.Pool) { p.Stats(); p.Workers()[0].Info() }, ""},
+		"calls the pool":     {func(p *core.Pool) { _, _ = core.Execute[int](context.Background(), p, "echo", 1) }, ""},
+		"closes a session":   {func(p *core.Pool) { p.Session("s").Close() }, ""},
+		"closes the pool":    {func(p *core.Pool) { _ = p.Close() }, "the logger in Options.Logger has not returned"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				hung = make(chan struct{})
+				var p atomic.Pointer[core.Pool]
+				log := newSpy(func(_ *spy, msg string) {
+					if p := p.Load(); p != nil && msg == "worker lost" {
+						c.accept(p)
+					}
+				})
+				a := &coretest.Adapter{Functions: functions()}
+				pool, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 2, Logger: log})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := pool.WaitReady(t.Context(), 0); err != nil {
+					t.Fatal(err)
+				}
+				p.Store(pool)
+				a.Crash(0)
+				synctest.Wait()
+				begin := time.Now()
+				got, err := core.Execute[int](t.Context(), pool, "echo", 5)
+				if name == "closes the pool" {
+					if !errors.Is(err, core.ErrClosed) {
+						t.Errorf("a call of the closed pool: %v", err)
+					}
+				} else if err != nil || got != 5 {
+					t.Errorf("a call of the other worker: %d, %v", got, err)
+				}
+				if took := time.Since(begin); took > 0 {
+					t.Errorf("a call waited %s for the logger", took)
+				}
+				err = pool.Close()
+				if c.close == "" && err != nil || c.close != "" && name != "closes the pool" && (err == nil || !strings.Contains(err.Error(), c.close)) {
+					t.Errorf("Close says %v", err)
+				}
+				if took := time.Since(begin); took > time.Second {
+					t.Errorf("Close waited %s for the logger", took)
+				}
+				if n := countPrefix(log.lines(), "worker lost"); n != 1 {
+					t.Errorf("the loss was logged %d times", n)
+				}
+				close(hung)
+				time.Sleep(2 * time.Hour) // the slow one returns
+			})
+		})
+	}
+}
+
+func countPrefix(lines []string, prefix string) int {
+	n := 0
+	for _, line := range lines {
+		if strings.HasPrefix(line, prefix) {
+			n++
+		}
+	}
+	return n
+}
+
+// A context may be user code too. None of its methods is called under a lock.
+type nosy struct {
+	context.Context
+	p *core.Pool
+}
+
+func (c nosy) Value(key any) any           { c.p.Stats(); return c.Context.Value(key) }
+func (c nosy) Err() error                  { c.p.Stats(); return c.Context.Err() }
+func (c nosy) Deadline() (time.Time, bool) { c.p.Stats(); return c.Context.Deadline() }
+func (c nosy) Done() <-chan struct{}       { c.p.Stats(); return c.Context.Done() }
+
+func TestContextThatCallsThePool(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		go func() { _, _ = core.Execute[int](t.Context(), p, "nap", 1000) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		for _, target := range []core.Target{p, p.Session("s")} {
+			if _, err := core.Execute[int](nosy{ctx, p}, target, "echo", 1); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a call that waits too long: %v", err)
+			}
+		}
+		if _, err := core.Execute[int](nosy{t.Context(), p}, p, "echo", 1); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// An adapter that panics loses its worker, not the host.
+func TestAdapterThatPanics(t *testing.T) {
+	for name, c := range map[string]struct {
+		adapter panicky
+		want    string
+	}{
+		"Start": {panicky{start: true}, "the adapter's Start panicked: boom"},
+		"Read":  {panicky{read: true}, "the adapter's Read panicked: boom"},
+		"Write": {panicky{write: true}, "the adapter's Write panicked: boom"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c.adapter.Adapter = &coretest.Adapter{Functions: functions()}
+				p, err := core.Open(t.Context(), c.adapter, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
+				if err == nil {
+					_, err = core.Execute[int](t.Context(), p, "echo", 5)
+					_ = p.Close()
+				}
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%v", err)
+				}
+			})
+		})
+	}
+}
+
+type panicky struct {
+	*coretest.Adapter
+	start, read, write bool
+}
+
+func (a panicky) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	if a.start {
+		panic("boom")
+	}
+	link, err := a.Adapter.Start(ctx, l)
+	if err == nil {
+		link.Conn = &panickyConn{Conn: link.Conn, a: a}
+	}
+	return link, err
+}
+
+type panickyConn struct {
+	core.Conn
+	a             panicky
+	reads, writes int
+}
+
+func (c *panickyConn) Read() ([]core.Frame, error) {
+	if c.reads++; c.a.read && c.reads > 1 {
+		panic("boom")
+	}
+	return c.Conn.Read()
+}
+
+func (c *panickyConn) Write(frames []core.Frame) error {
+	if c.writes++; c.a.write && c.writes > 1 {
+		panic("boom")
+	}
+	return c.Conn.Write(frames)
+}
+
+// What a worker logged last is in its obituary, between what it printed last.
+func TestObituaryQuotesTheLog(t *testing.T) {
+	worker := functions()
+	worker["log"] = core.Function{Run: func(ctx context.Context, c *core.Incoming) (any, error) {
+		c.Log("info", "reading\nthe disk", nil)
+		c.Log("error", "no disk", map[string]any{"exception": "Traceback:\n  File x\nOSError: it is full\n"})
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	a := &coretest.Adapter{Functions: worker}
+	bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		time.AfterFunc(time.Second, func() { a.Crash(0) })
+		_, err := core.Execute[any](t.Context(), p, "log", nil)
+		var o *core.Obituary
+		if !errors.As(err, &o) || !slices.Equal(o.Stderr, []string{`INFO log: reading\nthe disk`, "ERROR log: no disk (OSError: it is full)"}) {
+			t.Errorf("%v: %q", err, o.Stderr)
+		}
+	})
+}

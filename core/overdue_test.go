@@ -1,0 +1,111 @@
+package core_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/core/coretest"
+)
+
+// deaf is a worker's command that does not hear that it was cancelled, and ends when it is told to.
+func deaf(end chan struct{}) map[string]core.Function {
+	f := functions()
+	f["deaf"] = core.Function{Run: func(context.Context, *core.Incoming) (any, error) { <-end; return nil, nil }}
+	return f
+}
+
+// giveUp makes a call that is overdue when it returns.
+func giveUp(t *testing.T, target core.Target) {
+	t.Helper()
+	if _, err := core.Execute[any](t.Context(), target, "deaf", nil, core.Timeout(time.Second)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a call that does not end: %v", err)
+	}
+	time.Sleep(6 * time.Second) // CancelGrace is 5 s
+}
+
+// A worker with an overdue call takes no new ones, and does again once that call has ended: it is the same worker.
+func TestWorkerServesAgainAfterAnOverdueCall(t *testing.T) {
+	end := make(chan struct{})
+	a := &coretest.Adapter{Functions: deaf(end), Concurrency: 4}
+	bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		end = make(chan struct{})
+		a.Functions["deaf"] = deaf(end)["deaf"]
+		running := make(chan error, 1)
+		go func() { // so that the worker is not ended
+			_, err := core.Execute[int](t.Context(), p, "nap", 20_000)
+			running <- err
+		}()
+		synctest.Wait()
+		giveUp(t, p)
+		if s := p.Stats(); s.Ready != 0 || s.Workers[0].State != "draining" {
+			t.Errorf("with an overdue call: %+v", s)
+		}
+		close(end)
+		synctest.Wait()
+		if s := p.Stats(); s.Ready != 1 || s.Restarts != 0 || s.Terminated != 0 {
+			t.Errorf("after it: %+v", s)
+		}
+		if got, err := core.Execute[int](t.Context(), p, "echo", 5); err != nil || got != 5 {
+			t.Errorf("the next call: %d, %v", got, err)
+		}
+		if err := <-running; err != nil {
+			t.Errorf("the call beside it: %v", err)
+		}
+		if s := p.Stats(); s.Restarts != 0 {
+			t.Errorf("the worker was replaced: %+v", s)
+		}
+	})
+}
+
+// A session that lives there closes the worker to nobody: neither while the overdue call goes on beside free slots, nor after it.
+func TestOverdueCallBesideASession(t *testing.T) {
+	end := make(chan struct{})
+	a := &coretest.Adapter{Functions: deaf(end), Concurrency: 2}
+	bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		end = make(chan struct{})
+		a.Functions["deaf"] = deaf(end)["deaf"]
+		chat := p.Session("chat")
+		if _, err := core.Execute[int](t.Context(), chat, "echo", 1); err != nil {
+			t.Fatal(err)
+		}
+		giveUp(t, p)
+		for _, target := range []core.Target{p, chat, p.Session("another")} {
+			if got, err := core.Execute[int](t.Context(), target, "echo", 5); err != nil || got != 5 {
+				t.Errorf("a call beside an overdue one: %d, %v", got, err)
+			}
+		}
+		close(end)
+		synctest.Wait()
+		if got, err := core.Execute[int](t.Context(), p, "echo", 5); err != nil || got != 5 {
+			t.Errorf("a call after it: %d, %v", got, err)
+		}
+		if s := p.Stats(); s.Restarts != 0 || s.Ready != 1 || s.Sessions != 2 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// When the session has ended too, a worker whose overdue call goes on is replaced.
+func TestOverdueCallOutlivesTheSession(t *testing.T) {
+	end := make(chan struct{})
+	a := &coretest.Adapter{Functions: deaf(end), Concurrency: 2}
+	bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		end = make(chan struct{})
+		a.Functions["deaf"] = deaf(end)["deaf"]
+		chat := p.Session("chat")
+		if _, err := core.Execute[int](t.Context(), chat, "echo", 1); err != nil {
+			t.Fatal(err)
+		}
+		giveUp(t, p)
+		chat.Close()
+		time.Sleep(time.Minute)
+		if s := p.Stats(); s.Terminated != 1 || s.Restarts != 1 || s.Ready != 1 {
+			t.Errorf("%+v", s)
+		}
+		close(end)
+	})
+}
