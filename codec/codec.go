@@ -10,7 +10,8 @@
 // "string" has no effect because integers arrive whole anyhow. When a body is decoded, a name that stands in a tag is matched exactly; a
 // field without one takes its own name or, where the body lacks that, one that differs in the case of ASCII letters, as epoch for
 // Epoch. Unknown fields of a body are ignored and missing ones left as they are. A type that implements encoding.TextMarshaler and
-// TextUnmarshaler travels as text, also as a map's key; other keys must be of a string kind. Slices and arrays of bytes travel as binary.
+// TextUnmarshaler travels as text, also as a map's key; other keys must be of a string kind. It is null if the methods are promoted from an
+// embedded pointer that is nil. Slices and arrays of bytes travel as binary.
 // Maps and slices are replaced by what arrives, never merged with it. A nil pointer, interface, map or slice is null, and null sets any
 // type to its zero value.
 //

@@ -74,8 +74,8 @@ type Codec interface {
 	Append(dst []byte, v any) ([]byte, error)
 
 	// Decode decodes one value, the whole of b, into v, which must be a non-nil pointer. It keeps nothing of b. It never panics,
-	// whatever b holds; nesting is at most 500 levels, and what it allocates is bounded by a multiple of len(b). An error names
-	// the path to what did not fit.
+	// whatever b holds and v's methods do; nesting is at most 500 levels, and what it allocates is bounded by a multiple of len(b). An
+	// error names the path to what did not fit.
 	Decode(b []byte, v any) error
 }
 

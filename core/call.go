@@ -40,7 +40,8 @@ func Timeout(d time.Duration) CallOption { return func(r *request) { r.timeout =
 func Result(v any) CallOption { return func(r *request) { r.result = v } }
 
 // Input streams values to the handler, which reads them from ctx.input. seq is ranged over once, in a goroutine of the pool's that ends
-// with the call; a call with an input is never tried again on another worker once seq has begun. seq must not block for ever.
+// with the call; a call with an input is never tried again on another worker once seq has begun. seq must not block for ever. A panic in
+// it, or in a method of its values, becomes the call's error; the stack is logged.
 func Input[T any](seq iter.Seq[T]) CallOption {
 	return func(r *request) {
 		r.input = func(yield func(any) bool) {
@@ -86,7 +87,8 @@ const (
 // anything else one positional argument. A command that streams is refused. Every error is a *CallError, whose MayHaveRun says
 // whether it is safe to try again; the sentinels of this package, *RemoteError, and the context's own errors are inside.
 //
-// When ctx ends, Execute returns at once, and the worker is told to stop. It may be called from any number of goroutines.
+// When ctx ends, Execute returns at once, and the worker is told to stop. It may be called from any number of goroutines. args is encoded
+// on the caller's goroutine, which also gets a panic in a method of args; no slot is lost by it.
 func Execute[Out any](ctx context.Context, t Target, command string, args any, opts ...CallOption) (Out, error) {
 	var out Out
 	p, session, err := t.target()

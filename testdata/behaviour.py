@@ -117,10 +117,22 @@ def die(how: str):
         os._exit(4)
 
 
+gate = threading.Barrier(4)
+arrived = 0
+
+
 @worker.command
-def nap(seconds: float):
-    time.sleep(seconds)
-    return seconds
+def meet():
+    """Returns once four calls of it run at once."""
+    gate.wait(60)
+
+
+@worker.command
+async def ameet():
+    global arrived
+    arrived += 1
+    while arrived % 4:
+        await asyncio.sleep(0.005)
 
 
 @worker.command

@@ -55,7 +55,7 @@ func shortDir(tb testing.TB, pattern string) string {
 // interpreter is a Python with grpcio and protobuf.
 func interpreter(tb testing.TB) string {
 	tb.Helper()
-	if path := os.Getenv("SNAKEPIT_TEST_PYTHON"); path != "" {
+	if path := os.Getenv("SNAKEPIT_PYTHON"); path != "" {
 		return path
 	}
 	path, err := filepath.Abs("../../.venv/bin/python")
@@ -64,9 +64,9 @@ func interpreter(tb testing.TB) string {
 	}
 	if err != nil {
 		if testing.Short() {
-			tb.Skip("needs a Python with grpcio: run make dev-setup, or set SNAKEPIT_TEST_PYTHON")
+			tb.Skip("needs a Python with grpcio: run make dev-setup, or set SNAKEPIT_PYTHON")
 		}
-		tb.Fatalf("no Python with grpcio: run make dev-setup, or set SNAKEPIT_TEST_PYTHON, or test with -short (%v)", err)
+		tb.Fatalf("no Python with grpcio: run make dev-setup, or set SNAKEPIT_PYTHON, or test with -short (%v)", err)
 	}
 	return path
 }
