@@ -362,7 +362,7 @@ func (p *Pool) looping() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: %d starts failed, and none of the %d workers serves; the last one: %w", ErrCrashLoop, times, len(p.seats), p.lastErr)
+	return fmt.Errorf("%w: %d starts failed, and no worker serves; the last one: %w", ErrCrashLoop, times, p.lastErr)
 }
 
 // gone takes leave of a worker. o is nil if it was told to go.
