@@ -19,8 +19,9 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// The border to user code: each thing that the user writes, on both sides, does each thing that it should not. On every adapter and in every
-// mode of the worker that is one call's own affair: the host lives, the worker lives, and the next call is answered.
+// The border to user code: each thing that the user writes, on both sides, does each thing that it should not. On every
+// adapter and in every mode of the worker that is one call's own affair: the host lives, the worker lives, and the next
+// call is answered.
 
 // borderPool is a pool of workers of testdata/border.py.
 type borderPool struct {

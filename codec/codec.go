@@ -6,14 +6,14 @@
 //
 // # Go types
 //
-// Structs travel as maps, by the rules of encoding/json for names, "omitempty", "omitzero", "-" and embedded structs; the option
-// "string" has no effect because integers arrive whole anyhow. When a body is decoded, a name that stands in a tag is matched exactly; a
-// field without one takes its own name or, where the body lacks that, one that differs in the case of ASCII letters, as epoch for
-// Epoch. Unknown fields of a body are ignored and missing ones left as they are. A type that implements encoding.TextMarshaler and
-// TextUnmarshaler travels as text, also as a map's key; other keys must be of a string kind. It is null if the methods are promoted from an
-// embedded pointer that is nil. Slices and arrays of bytes travel as binary.
-// Maps and slices are replaced by what arrives, never merged with it. A nil pointer, interface, map or slice is null, and null sets any
-// type to its zero value.
+// Structs travel as maps, by the rules of encoding/json for names, "omitempty", "omitzero", "-" and embedded structs;
+// the option "string" has no effect because integers arrive whole anyhow. When a body is decoded, a name that stands in
+// a tag is matched exactly; a field without one takes its own name or, where the body lacks that, one that differs in
+// the case of ASCII letters, as epoch for Epoch. Unknown fields of a body are ignored and missing ones left as they
+// are. A type that implements encoding.TextMarshaler and TextUnmarshaler travels as text, also as a map's key; other
+// keys must be of a string kind. It is null if the methods are promoted from an embedded pointer that is nil. Slices
+// and arrays of bytes travel as binary. Maps and slices are replaced by what arrives, never merged with it. A nil
+// pointer, interface, map or slice is null, and null sets any type to its zero value.
 //
 // Numbers are checked: an integer must fit, a float never goes into an integer type, an integer goes into a float type only if that is
 // exact, and a float64 into a float32 only if it is not too large. Into an empty interface a body is decoded as nil, bool, int64,

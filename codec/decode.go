@@ -15,8 +15,8 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// Decode reads the whole body of r into v, a non-nil pointer. An error is an *Error that names the path inside the body; v may then
-// have been set in part. A panic of v's own methods is such an error.
+// Decode reads the whole body of r into v, a non-nil pointer. An error is an *Error that names the path inside the
+// body; v may then have been set in part. A panic of v's own methods is such an error.
 func Decode(r Reader, v any) (err error) {
 	rv := reflect.ValueOf(v)
 	if rv.Kind() != reflect.Pointer || rv.IsNil() {

@@ -408,8 +408,8 @@ func isEmpty(v reflect.Value) bool {
 	return v.IsZero()
 }
 
-// marshalText calls MarshalText on a value whose plan says that it has one. It is not there if it is promoted from an embedded pointer or
-// interface that is nil. Any other panic is the method's own and goes on.
+// marshalText calls MarshalText on a value whose plan says that it has one. It is not there if it is promoted from an
+// embedded pointer or interface that is nil. Any other panic is the method's own and goes on.
 func marshalText(p *plan, v reflect.Value) (text string, there bool, err error) {
 	if p.marshals == byPointer {
 		v = addressable(v).Addr()

@@ -33,7 +33,8 @@ type (
 func (h *hidden) MarshalText() ([]byte, error)    { return []byte(strings.Repeat("x", h.n)), nil }
 func (h *hidden) UnmarshalText(text []byte) error { h.n = len(text); return nil }
 
-// A method that is promoted from an embedded pointer or interface which is nil is not called: the value is null, or absent.
+// A method that is promoted from an embedded pointer or interface which is nil is not called: the value is null, or
+// absent.
 func TestPromotedMethodsOverNil(t *testing.T) {
 	for _, c := range both {
 		for _, v := range []any{stamped{}, &stamped{}, nested{}, named{}, &named{}, looped{}, address{}, veiled{}} {
@@ -96,8 +97,9 @@ func TestDecodeNeverPanics(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, target := range []any{
-			&struct{ List []bomb }{}, &map[string][]bomb{}, &struct{ List []*bomb }{}, &struct{ List [1]struct{ bomb } }{},
-			&struct{ List []nobody }{}, &struct{ List []veiled }{}, &struct{ List []named }{}, &struct{ List []looped }{},
+			&struct{ List []bomb }{}, &map[string][]bomb{}, &struct{ List []*bomb }{},
+			&struct{ List [1]struct{ bomb } }{}, &struct{ List []nobody }{}, &struct{ List []veiled }{},
+			&struct{ List []named }{}, &struct{ List []looped }{},
 			&struct {
 				List []struct{ encoding.TextUnmarshaler }
 			}{}, &struct{ List []chan int }{}, &struct{ List []func() }{},

@@ -73,9 +73,9 @@ type Codec interface {
 	// the path to what could not be encoded inside v.
 	Append(dst []byte, v any) ([]byte, error)
 
-	// Decode decodes one value, the whole of b, into v, which must be a non-nil pointer. It keeps nothing of b. It never panics,
-	// whatever b holds and v's methods do; nesting is at most 500 levels, and what it allocates is bounded by a multiple of len(b). An
-	// error names the path to what did not fit.
+	// Decode decodes one value, the whole of b, into v, which must be a non-nil pointer. It keeps nothing of b. It
+	// never panics, whatever b holds and v's methods do; nesting is at most 500 levels, and what it allocates is
+	// bounded by a multiple of len(b). An error names the path to what did not fit.
 	Decode(b []byte, v any) error
 }
 

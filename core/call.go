@@ -39,9 +39,9 @@ func Timeout(d time.Duration) CallOption { return func(r *request) { r.timeout =
 // normally. A stream without one leaves v as it is.
 func Result(v any) CallOption { return func(r *request) { r.result = v } }
 
-// Input streams values to the handler, which reads them from ctx.input. seq is ranged over once, in a goroutine of the pool's that ends
-// with the call; a call with an input is never tried again on another worker once seq has begun. seq must not block for ever. A panic in
-// it, or in a method of its values, becomes the call's error; the stack is logged.
+// Input streams values to the handler, which reads them from ctx.input. seq is ranged over once, in a goroutine of the
+// pool's that ends with the call; a call with an input is never tried again on another worker once seq has begun. seq
+// must not block for ever. A panic in it, or in a method of its values, becomes the call's error; the stack is logged.
 func Input[T any](seq iter.Seq[T]) CallOption {
 	return func(r *request) {
 		r.input = func(yield func(any) bool) {
@@ -56,8 +56,8 @@ func Input[T any](seq iter.Seq[T]) CallOption {
 
 type metadataKey struct{}
 
-// WithMetadata returns a context whose calls carry a copy of md to the handler, as ctx.metadata. It replaces what the context carried
-// before.
+// WithMetadata returns a context whose calls carry a copy of md to the handler, as ctx.metadata. It replaces what the
+// context carried before.
 func WithMetadata(ctx context.Context, md map[string]string) context.Context {
 	return context.WithValue(ctx, metadataKey{}, maps.Clone(md))
 }
@@ -87,8 +87,9 @@ const (
 // anything else one positional argument. A command that streams is refused. Every error is a *CallError, whose MayHaveRun says
 // whether it is safe to try again; the sentinels of this package, *RemoteError, and the context's own errors are inside.
 //
-// When ctx ends, Execute returns at once, and the worker is told to stop. It may be called from any number of goroutines. args is encoded
-// on the caller's goroutine, which also gets a panic in a method of args; no slot is lost by it.
+// When ctx ends, Execute returns at once, and the worker is told to stop. It may be called from any number of
+// goroutines. args is encoded on the caller's goroutine, which also gets a panic in a method of args; no slot is lost
+// by it.
 func Execute[Out any](ctx context.Context, t Target, command string, args any, opts ...CallOption) (Out, error) {
 	var out Out
 	p, session, err := t.target()
@@ -256,8 +257,8 @@ func (p *Pool) start(ctx context.Context, r *request) (*flight, error) {
 	return p.open(ctx, r, w, s)
 }
 
-// open opens a call in a slot that is the caller's. The slot goes back when the call ends, whoever still waits for it; if the call does not
-// begin, at once, also when user code panics here.
+// open opens a call in a slot that is the caller's. The slot goes back when the call ends, whoever still waits for it;
+// if the call does not begin, at once, also when user code panics here.
 func (p *Pool) open(ctx context.Context, r *request, w *Worker, s *session) (*flight, error) {
 	f := &flight{pool: p, worker: w, session: s, request: r}
 	begun := false

@@ -55,7 +55,8 @@ func all(n int, call func(i int) error) []error {
 
 const stuckText = "every slot is held by a call whose function waits for a slot of the same pool"
 
-// When every slot waits for a function that waits for a slot, the last of them is told so at once, and the others go on.
+// When every slot waits for a function that waits for a slot, the last of them is told so at once, and the others go
+// on.
 func TestFunctionsThatWaitForEachOther(t *testing.T) {
 	for _, c := range []struct{ size, concurrency, calls int }{{1, 1, 1}, {2, 1, 2}, {1, 2, 2}, {2, 2, 4}, {2, 2, 9}} {
 		t.Run(fmt.Sprintf("%d by %d", c.size, c.concurrency), func(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 var (
 	// ErrUnavailable: the protocol cannot be had here. An adapter's Start wraps it, and a chain then tries the next adapter.
 	ErrUnavailable = errors.New("protocol unavailable")
-	// ErrSaturated: all workers are busy and the queue is full, or a Function calls its own pool while every slot waits for such a
-	// Function. The call did not run.
+	// ErrSaturated: all workers are busy and the queue is full, or a Function calls its own pool while every slot waits
+	// for such a Function. The call did not run.
 	ErrSaturated = errors.New("pool saturated")
 	// ErrWorkerLost: the worker ended while the call was with it. The call may have run, unless CallError says otherwise. See Obituary.
 	ErrWorkerLost = errors.New("worker lost")
@@ -24,8 +24,8 @@ var (
 	ErrSessionLost = errors.New("session lost")
 	// ErrUnknownCommand: the worker has no such command. The call did not run.
 	ErrUnknownCommand = errors.New("unknown command")
-	// ErrCrashLoop: workers keep failing to start, five times or more, and none serves. The pool goes on trying, less and less often.
-	// The call did not run.
+	// ErrCrashLoop: workers keep failing to start, five times or more, and none serves. The pool goes on trying, less
+	// and less often. The call did not run.
 	ErrCrashLoop = errors.New("workers keep failing to start")
 	// ErrFrameTooLarge: a value is larger than one frame may be. Only its call fails. If it is the result or an item, the call did run.
 	ErrFrameTooLarge = errors.New("value larger than the frame limit")
@@ -150,7 +150,7 @@ type Obituary struct {
 	Signal   string        // such as "killed"; "" if it exited by itself
 	OOM      bool          // the kernel says that this process ran out of memory
 	Cause    error         // what was seen on the connection first, or nil
-	Stderr   []string      // the last lines that it printed or logged, the newest last; of a busy one, those since its oldest call began
+	Stderr   []string      // what it printed or logged last; of a busy one, since its oldest call began
 	Age      time.Duration // since it was started
 	Doing    []string      // the commands that it was running
 }

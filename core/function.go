@@ -12,9 +12,10 @@ import (
 // Function answers calls that the other side opens: a worker's ctx.call and ctx.stream, and on a worker written in Go the host's calls.
 // Func and StreamFunc make one from a typed function.
 type Function struct {
-	// Run answers one call. Its result, or else its error, is the call's answer; what it sends before are the items of a stream.
-	// ctx ends when the call is cancelled, its time is up, or the connection is lost. Run may be called from many goroutines at once.
-	// A panic or runtime.Goexit in it, or in a method of its result or error, becomes the call's error; the stack is logged.
+	// Run answers one call. Its result, or else its error, is the call's answer; what it sends before are the items of
+	// a stream. ctx ends when the call is cancelled, its time is up, or the connection is lost. Run may be called from
+	// many goroutines at once. A panic or runtime.Goexit in it, or in a method of its result or error, becomes the
+	// call's error; the stack is logged.
 	Run func(ctx context.Context, call *Incoming) (any, error)
 	// Stream says that Run sends items. A worker's hello announces it.
 	Stream bool

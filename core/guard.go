@@ -5,8 +5,9 @@ import (
 	"runtime/debug"
 )
 
-// User code is what the pool calls but did not write: methods of values while they are encoded or decoded, an input's iterator,
-// Options.Functions and the errors that they return, an adapter, and the logger. It may panic, end its goroutine, hang, or call the pool.
+// User code is what the pool calls but did not write: methods of values while they are encoded or decoded, an input's
+// iterator, Options.Functions and the errors that they return, an adapter, and the logger. It may panic, end its
+// goroutine, hang, or call the pool.
 //
 //   - None of it runs under a lock.
 //   - On a goroutine of the pool's it runs inside guard, which turns a panic and runtime.Goexit into an error.
@@ -35,8 +36,9 @@ func (e *panicError) remote() *RemoteError {
 	return &RemoteError{Type: "panic", Message: e.text}
 }
 
-// guard calls f, which runs user code, and then hands its error to end, on the same goroutine and exactly once: also if f panics, whose
-// error is a *panicError, or calls runtime.Goexit, after which the goroutine ends. end runs no user code.
+// guard calls f, which runs user code, and then hands its error to end, on the same goroutine and exactly once: also if
+// f panics, whose error is a *panicError, or calls runtime.Goexit, after which the goroutine ends. end runs no user
+// code.
 func guard(what string, f func() error, end func(error)) {
 	err := error(&panicError{what: what})
 	defer func() {
@@ -48,7 +50,8 @@ func guard(what string, f func() error, end func(error)) {
 	err = f()
 }
 
-// guarded is guard for user code that has no reason to call runtime.Goexit, such as an adapter: it returns f's error or the panic's.
+// guarded is guard for user code that has no reason to call runtime.Goexit, such as an adapter: it returns f's error or
+// the panic's.
 func guarded(what string, f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -58,8 +61,8 @@ func guarded(what string, f func() error) (err error) {
 	return f()
 }
 
-// panicText returns the text of a panic's value. The value may be an error or a Stringer of the user's, so it is asked on a goroutine of
-// its own, which it may end.
+// panicText returns the text of a panic's value. The value may be an error or a Stringer of the user's, so it is asked
+// on a goroutine of its own, which it may end.
 func panicText(p any) string {
 	switch p := p.(type) {
 	case string:

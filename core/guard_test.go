@@ -144,9 +144,11 @@ func TestInputThatPanicsFailsItsCall(t *testing.T) {
 	}
 }
 
-// Whatever a function of the host, its result, its items and its error do, the worker's call is answered once, and the host lives.
+// Whatever a function of the host, its result, its items and its error do, the worker's call is answered once, and the
+// host lives.
 func TestFunctionsCannotHurtTheHost(t *testing.T) {
 	var typedNil *core.CallError
+	var remoteNil *core.RemoteError
 	run := func(f func() (any, error)) core.Function {
 		return core.Function{Run: func(context.Context, *core.Incoming) (any, error) { return f() }}
 	}
@@ -168,12 +170,12 @@ func TestFunctionsCannotHurtTheHost(t *testing.T) {
 			run(func() (any, error) { panic(textual{runtime.Goexit}) }), "panic: a core_test.textual",
 		},
 		"panics with an empty text":  {run(func() (any, error) { panic("") }), `panic: ""`},
-		"ends its goroutine":         {run(func() (any, error) { runtime.Goexit(); return nil, nil }), "runtime.Goexit: the function called runtime.Goexit"},
+		"ends its goroutine":         {run(func() (any, error) { runtime.Goexit(); return nil, nil }), "runtime.Goexit: the function called"},
 		"result panics":              {result(trap(boom)), "panic: boom"},
 		"result ends its goroutine":  {result(trap(runtime.Goexit)), "runtime.Goexit: "},
 		"result cannot be sent":      {result(make(chan int)), "BadResult: "},
-		"error is a nil pointer":     {failing(typedNil), "core.CallError: the error is a nil pointer of type *core.CallError"},
-		"error is a nil RemoteError": {failing((*core.RemoteError)(nil)), "core.RemoteError: the error is a nil pointer"},
+		"error is a nil pointer":     {failing(typedNil), "core.CallError: the error is a nil pointer of type"},
+		"error is a nil RemoteError": {failing(remoteNil), "core.RemoteError: the error is a nil pointer"},
 		"Error panics":               {failing(trap(boom)), "panic: boom"},
 		"Error ends its goroutine":   {failing(trap(runtime.Goexit)), "runtime.Goexit: "},
 		"Is panics":                  {failing(asking{boom}), "panic: boom"},
@@ -182,7 +184,7 @@ func TestFunctionsCannotHurtTheHost(t *testing.T) {
 		"error causes itself":        {failing(looped()), "BadResult: the error could not be sent"},
 		"item panics":                {item(trap(boom), nil), "panic: boom"},
 		"item's error panics":        {item(nil, &core.ItemError{Err: trap(boom)}), "panic: boom"},
-		"item's error is nil":        {item(nil, &core.ItemError{}), "item 0: <nil>: the error is a nil pointer"},
+		"item's error is nil":        {item(nil, &core.ItemError{}), "<nil>: the error is a nil pointer"},
 		"is a nil function":          {core.Func[any, any](nil), "panic: "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -202,7 +204,7 @@ func TestFunctionsCannotHurtTheHost(t *testing.T) {
 			o := core.Options{Size: 1, Functions: map[string]core.Function{"host": c.f}}
 			bubble(t, &coretest.Adapter{Functions: worker}, o, func(t *testing.T, p *core.Pool) {
 				_, err := core.Execute[any](t.Context(), p, "ask", nil, core.Timeout(time.Minute))
-				if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), "item 0: core.RemoteError", "item 0: <nil>"), c.want) {
+				if err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("the call's error is %v", err)
 				}
 				if got, err := core.Execute[int](t.Context(), p, "echo", 5); err != nil || got != 5 {
@@ -256,14 +258,14 @@ func TestLoggerDelaysNothing(t *testing.T) {
 		accept func(p *core.Pool)
 		close  string // Close's error, or ""
 	}{
-		"slow":               {func(*core.Pool) { time.Sleep(time.Hour) }, "the logger in Options.Logger has not returned"},
-		"hangs":              {func(*core.Pool) { <-hung }, "the logger in Options.Logger has not returned"},
+		"slow":               {func(*core.Pool) { time.Sleep(time.Hour) }, "the logger in Options.Logger"},
+		"hangs":              {func(*core.Pool) { <-hung }, "the logger in Options.Logger"},
 		"panics":             {func(*core.Pool) { panic("boom") }, ""},
 		"ends its goroutine": {func(*core.Pool) { runtime.Goexit() }, ""},
 		"asks the pool":      {func(p *core.Pool) { p.Stats(); p.Workers()[0].Info() }, ""},
 		"calls the pool":     {func(p *core.Pool) { _, _ = core.Execute[int](context.Background(), p, "echo", 1) }, ""},
 		"closes a session":   {func(p *core.Pool) { p.Session("s").Close() }, ""},
-		"closes the pool":    {func(p *core.Pool) { _ = p.Close() }, "the logger in Options.Logger has not returned"},
+		"closes the pool":    {func(p *core.Pool) { _ = p.Close() }, "the logger in Options.Logger"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -298,8 +300,11 @@ func TestLoggerDelaysNothing(t *testing.T) {
 					t.Errorf("a call waited %s for the logger", took)
 				}
 				err = pool.Close()
-				if c.close == "" && err != nil || c.close != "" && name != "closes the pool" && (err == nil || !strings.Contains(err.Error(), c.close)) {
-					t.Errorf("Close says %v", err)
+				if err == nil {
+					err = errors.New("")
+				}
+				if name != "closes the pool" && !strings.Contains(err.Error(), c.close) || c.close == "" && err.Error() != "" {
+					t.Errorf("Close says %q", err)
 				}
 				if took := time.Since(begin); took > time.Second {
 					t.Errorf("Close waited %s for the logger", took)
@@ -365,7 +370,8 @@ func TestAdapterThatPanics(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c.adapter.Adapter = &coretest.Adapter{Functions: functions()}
-				p, err := core.Open(t.Context(), c.adapter, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
+				o := &core.Options{Size: 1, Logger: hclog.NewNullLogger()}
+				p, err := core.Open(t.Context(), c.adapter, core.Command{}, o)
 				if err == nil {
 					_, err = core.Execute[int](t.Context(), p, "echo", 5)
 					_ = p.Close()
@@ -427,8 +433,9 @@ func TestObituaryQuotesTheLog(t *testing.T) {
 	bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 		time.AfterFunc(time.Second, func() { a.Crash(0) })
 		_, err := core.Execute[any](t.Context(), p, "log", nil)
+		want := []string{`INFO log: reading\nthe disk`, "ERROR log: no disk (OSError: it is full)"}
 		var o *core.Obituary
-		if !errors.As(err, &o) || !slices.Equal(o.Stderr, []string{`INFO log: reading\nthe disk`, "ERROR log: no disk (OSError: it is full)"}) {
+		if !errors.As(err, &o) || !slices.Equal(o.Stderr, want) {
 			t.Errorf("%v: %q", err, o.Stderr)
 		}
 	})

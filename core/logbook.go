@@ -9,8 +9,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// logbook stands between the pool and its logger, which is user code: it may be slow, hang, panic, end its goroutine, or call the pool.
-// Only the goroutine of run calls it, without a lock. Everybody else queues entries, which the logger gets in the order in which they came.
+// logbook stands between the pool and its logger, which is user code: it may be slow, hang, panic, end its goroutine,
+// or call the pool. Only the goroutine of run calls it, without a lock. Everybody else queues entries, which the logger
+// gets in the order in which they came.
 type logbook struct {
 	logger    hclog.Logger
 	byWorker  map[int]hclog.Logger // run's own: the logger with each worker's index
@@ -32,9 +33,9 @@ type logEntry struct {
 	emit   func(hclog.Logger)
 }
 
-// logSource is where entries come from: the pool itself, the output of one process, or the log frames of one connection. What each may
-// have waiting is bounded, so a noisy source costs no other one its entries. What is dropped is counted, and the count is logged. Its
-// methods may be called from any goroutine, under any lock.
+// logSource is where entries come from: the pool itself, the output of one process, or the log frames of one
+// connection. What each may have waiting is bounded, so a noisy source costs no other one its entries. What is dropped
+// is counted, and the count is logged. Its methods may be called from any goroutine, under any lock.
 type logSource struct {
 	book   *logbook
 	worker int    // the index that its entries carry, or noWorker
@@ -56,12 +57,14 @@ const (
 	logBytes   = 4 << 20
 )
 
-// logPatience is how long a full queue holds a worker's output up before some of it is dropped, and how long Close waits for a logger that
-// does not return.
+// logPatience is how long a full queue holds a worker's output up before some of it is dropped, and how long Close
+// waits for a logger that does not return.
 const logPatience = 250 * time.Millisecond
 
 func newLogbook(logger hclog.Logger) *logbook {
-	b := &logbook{logger: logger, byWorker: map[int]hclog.Logger{}, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	b := &logbook{
+		logger: logger, byWorker: map[int]hclog.Logger{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
 	go b.run()
 	return b
 }
@@ -93,8 +96,8 @@ func (s *logSource) put(size int, emit func(hclog.Logger)) {
 	s.add(size, emit)
 }
 
-// putPatiently queues an entry. It waits a moment for the logger if too much waits already; after that it drops, without waiting again
-// until the logger goes on. It must not be called under a lock.
+// putPatiently queues an entry. It waits a moment for the logger if too much waits already; after that it drops,
+// without waiting again until the logger goes on. It must not be called under a lock.
 func (s *logSource) putPatiently(size int, emit func(hclog.Logger)) {
 	b := s.book
 	b.mu.Lock()
@@ -219,8 +222,8 @@ func (b *logbook) emit(e logEntry) {
 	e.emit(logger)
 }
 
-// close lets the logger take what waits, and ends run. It gives up on a logger that takes nothing for logPatience, and in any case after
-// limit. The error then says how much was lost.
+// close lets the logger take what waits, and ends run. It gives up on a logger that takes nothing for logPatience, and
+// in any case after limit. The error then says how much was lost.
 func (b *logbook) close(limit time.Duration) error {
 	deadline := time.Now().Add(limit)
 	b.mu.Lock()

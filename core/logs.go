@@ -39,8 +39,8 @@ const (
 	maxFieldDeep = 4        // levels of nesting in a log record's fields
 )
 
-// output is what one process prints. Lines are remembered for an obituary, and queued for the logger: a slow logger holds the worker up
-// for a moment, and then costs output, which is counted and reported, but not the worker.
+// output is what one process prints. Lines are remembered for an obituary, and queued for the logger: a slow logger
+// holds the worker up for a moment, and then costs output, which is counted and reported, but not the worker.
 type output struct {
 	log *logSource
 
@@ -256,7 +256,8 @@ func (r *records) tail(since time.Time) []said {
 
 // line returns the record as one line, such as "ERROR app.db: no connection (OSError: timed out)".
 func (r *logRecord) line() string {
-	text := fmt.Sprintf("%s %s: %s", strings.ToUpper(cut(r.Level, maxFieldName)), cut(r.Logger, maxFieldName), cut(r.Message, maxMessage))
+	level, name := strings.ToUpper(cut(r.Level, maxFieldName)), cut(r.Logger, maxFieldName)
+	text := fmt.Sprintf("%s %s: %s", level, name, cut(r.Message, maxMessage))
 	if trace, ok := r.Fields["exception"].(string); ok { // its last line says what was raised
 		trace = strings.TrimRight(trace, "\n")
 		text += " (" + trace[strings.LastIndexByte(trace, '\n')+1:] + ")"

@@ -78,7 +78,8 @@ type queued struct {
 	of    *stream
 }
 
-// stale reports whether the frame need not be written: the call was given up, before the worker had it or while it took input.
+// stale reports whether the frame need not be written: the call was given up, before the worker had it or while it took
+// input.
 func (q *queued) stale() bool {
 	s := q.of
 	return s != nil && s.opener && (s.cancelSent || s.closed && !s.written)
@@ -209,8 +210,9 @@ func (m *mux) enqueue(f Frame, of *stream) {
 	m.wakeWriter()
 }
 
-// drop is called when a call of ours has been given up. The writer skips what is queued of it; once that is the half of the queue, it is
-// taken out, so that a worker which does not read costs no more memory than what is still wanted. mu is held.
+// drop is called when a call of ours has been given up. The writer skips what is queued of it; once that is the half of
+// the queue, it is taken out, so that a worker which does not read costs no more memory than what is still wanted. mu
+// is held.
 func (m *mux) drop(s *stream) {
 	if m.stale += s.queued; m.stale < minStale || m.stale*2 < len(m.queue) {
 		return
@@ -434,7 +436,8 @@ func (m *mux) incoming(f *Frame) error {
 	return nil
 }
 
-// serve answers an incoming call. The function, its result and its error are user code: whatever that does, the call is answered once.
+// serve answers an incoming call. The function, its result and its error are user code: whatever that does, the call is
+// answered once.
 func (m *mux) serve(ctx context.Context, fn Function, call *Incoming) {
 	s := call.stream
 	var answer Frame

@@ -39,8 +39,8 @@ type Options struct {
 	StreamTimeout time.Duration
 	// StartTimeout bounds one worker's start, up to its hello. 0 means 60 s.
 	StartTimeout time.Duration
-	// CancelGrace is how long a cancelled call may go on in its worker before that takes no new calls, and is stopped once nothing else runs
-	// or lives there. 0 means 5 s.
+	// CancelGrace is how long a cancelled call may go on in its worker before that takes no new calls, and is stopped
+	// once nothing else runs or lives there. 0 means 5 s.
 	CancelGrace time.Duration
 	// StopTimeout bounds Close, and stopping one worker: half of it to end by itself, the rest after SIGTERM. 0 means 5 s.
 	StopTimeout time.Duration
@@ -54,15 +54,16 @@ type Options struct {
 	WindowItems int
 	WindowBytes int
 
-	// Functions are what workers may call, by name. See Func and StreamFunc. One that calls this pool needs a slot beside that of the call
-	// which it serves; if every slot waits for such a function, it gets ErrSaturated.
+	// Functions are what workers may call, by name. See Func and StreamFunc. One that calls this pool needs a slot
+	// beside that of the call which it serves; if every slot waits for such a function, it gets ErrSaturated.
 	Functions map[string]Function
 
 	// Dir is a folder that the pool may write to, for its private folder with sockets. "" means os.TempDir().
 	Dir string
-	// Logger gets the pool's log and what workers print and log. nil means standard error, at the level in SNAKEPIT_LOG, else info.
-	// FromSlog makes one from a *slog.Logger. It is called by one goroutine of the pool's, which holds no lock, so it may be slow, panic
-	// or call the pool. What a logger that is too slow does not get is counted, and the count is logged.
+	// Logger gets the pool's log and what workers print and log. nil means standard error, at the level in
+	// SNAKEPIT_LOG, else info. FromSlog makes one from a *slog.Logger. It is called by one goroutine of the pool's,
+	// which holds no lock, so it may be slow, panic or call the pool. What a logger that is too slow does not get is
+	// counted, and the count is logged.
 	Logger hclog.Logger
 }
 

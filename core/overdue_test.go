@@ -21,7 +21,8 @@ func deaf(end chan struct{}) map[string]core.Function {
 // giveUp makes a call that is overdue when it returns.
 func giveUp(t *testing.T, target core.Target) {
 	t.Helper()
-	if _, err := core.Execute[any](t.Context(), target, "deaf", nil, core.Timeout(time.Second)); !errors.Is(err, context.DeadlineExceeded) {
+	_, err := core.Execute[any](t.Context(), target, "deaf", nil, core.Timeout(time.Second))
+	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("a call that does not end: %v", err)
 	}
 	time.Sleep(6 * time.Second) // CancelGrace is 5 s
@@ -61,7 +62,8 @@ func TestWorkerServesAgainAfterAnOverdueCall(t *testing.T) {
 	})
 }
 
-// A session that lives there closes the worker to nobody: neither while the overdue call goes on beside free slots, nor after it.
+// A session that lives there closes the worker to nobody: neither while the overdue call goes on beside free slots, nor
+// after it.
 func TestOverdueCallBesideASession(t *testing.T) {
 	end := make(chan struct{})
 	a := &coretest.Adapter{Functions: deaf(end), Concurrency: 2}

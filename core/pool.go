@@ -32,9 +32,10 @@ type Pool struct {
 	failed  chan struct{}  // closed when every worker has failed to start before any was ready
 	closed  chan struct{}  // closed when Close is done
 
-	mu         sync.Mutex           // guards everything below, and the guarded fields of workers and sessions; nothing slow under it
+	// Nothing slow happens under mu, and no user code.
+	mu         sync.Mutex           // guards what follows and the guarded fields of workers and sessions
 	workers    []*Worker            // by index; the newest of each
-	bell       chan struct{}        // closed and made anew when a worker's state changes, and while draining when a call ends
+	bell       chan struct{}        // replaced when a worker's state changes, and while draining when a call ends
 	waiting    waiters              // callers whom any worker will do
 	queued     int                  // callers in all queues
 	inner      map[*waiter]struct{} // those of them that are Functions which serve a call of this pool
@@ -49,8 +50,8 @@ type Pool struct {
 	closing    bool
 }
 
-// seat is what a pool knows of an index whichever worker has it. What one worker does says nothing about another one's program, so the wait
-// before the next start is each seat's own.
+// seat is what a pool knows of an index whichever worker has it. What one worker does says nothing about another one's
+// program, so the wait before the next start is each seat's own.
 type seat struct {
 	failures int   // starts that failed in a row, since a worker of this index was last of use
 	lastErr  error // of the last of them
@@ -87,8 +88,8 @@ type WorkerStats struct {
 	LastErr  error // why the last of them did, or nil
 }
 
-// crashLoop is how many starts may fail in a row, with no worker ready and none of the indexes spared, before callers are told so instead of
-// waiting.
+// crashLoop is how many starts may fail in a row, with no worker ready and none of the indexes spared, before callers
+// are told so instead of waiting.
 const crashLoop = 5
 
 // maxBackoff bounds the wait between two starts.
@@ -196,7 +197,8 @@ func threadEnv(env []string, size int) []string {
 // launch starts the worker of an index. mu is held.
 func (p *Pool) launch(index int) {
 	w := &Worker{
-		pool: p, index: index, born: time.Now(), log: p.book.events(index), wake: make(chan struct{}, 1), gone: make(chan struct{}),
+		pool: p, index: index, born: time.Now(), log: p.book.events(index),
+		wake: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 	p.workers[index] = w
 	p.owned.Add(1)
@@ -314,8 +316,8 @@ func (p *Pool) failures() (indexes, times int) {
 	return indexes, times
 }
 
-// replace starts another worker in w's place, at once after the first loss, later and later when losses of the same index follow each
-// other. mu is held.
+// replace starts another worker in w's place, at once after the first loss, later and later when losses of the same
+// index follow each other. mu is held.
 func (p *Pool) replace(w *Worker, err error) {
 	if p.closing {
 		return
@@ -495,10 +497,11 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Close ends every call with ErrClosed and every worker, by the ladder if need be, and returns when nothing of the pool is left. That
-// takes no longer than about Options.StopTimeout; the error then says what did not end: a function in Options.Functions, the input of a
-// call, or the logger, which Close waits for while it takes records, and for a quarter of a second when it takes none. Close may be called
-// again, and from several goroutines, also by the logger itself.
+// Close ends every call with ErrClosed and every worker, by the ladder if need be, and returns when nothing of the pool
+// is left. That takes no longer than about Options.StopTimeout; the error then says what did not end: a function in
+// Options.Functions, the input of a call, or the logger, which Close waits for while it takes records, and for a
+// quarter of a second when it takes none. Close may be called again, and from several goroutines, also by the logger
+// itself.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	if p.closing {

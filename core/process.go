@@ -38,8 +38,8 @@ type Process struct {
 	ranOut     bool // of memory
 }
 
-// outputGrace is how long the end of an ended process's output may take to come. Only a process that left the group and still holds the
-// pipe makes anybody wait so long.
+// outputGrace is how long the end of an ended process's output may take to come. Only a process that left the group and
+// still holds the pipe makes anybody wait so long.
 const outputGrace = 100 * time.Millisecond
 
 // PID is the process's id, which is also that of its group.

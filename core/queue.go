@@ -89,8 +89,8 @@ func (p *Pool) leave(me *waiter, w *Worker, err error) {
 	close(me.ready)
 }
 
-// acquire returns a worker, one of whose slots is now the caller's, to be given back by vacate. A session's caller gets the session's
-// worker. Waiting ends with ctx.
+// acquire returns a worker, one of whose slots is now the caller's, to be given back by vacate. A session's caller gets
+// the session's worker. Waiting ends with ctx.
 func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error) {
 	by := servedBy(ctx) // a context may be user code, so not under the lock
 	p.mu.Lock()
@@ -126,8 +126,8 @@ func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error
 	return w, s, err
 }
 
-// slot waits for a slot: of the session's worker, or with no session of any. by is the call whose Function asks for it, or nil. mu is
-// held, and free while it waits.
+// slot waits for a slot: of the session's worker, or with no session of any. by is the call whose Function asks for it,
+// or nil. mu is held, and free while it waits.
 func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error) {
 	q, w := &p.waiting, p.leastBusy()
 	if s != nil {
@@ -153,8 +153,8 @@ func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error
 	p.enqueue(q, me)
 	if by != nil && p.deadlocked(me) {
 		p.dequeue(me)
-		return nil, fmt.Errorf("%w: every slot is held by a call whose function waits for a slot of the same pool, as this one would; "+
-			"make Options.Size or the worker's concurrency larger than the number of such calls, or use a second pool", ErrSaturated)
+		return nil, fmt.Errorf("%w: every slot is held by a call whose function waits for a slot of the same pool; "+
+			"raise Options.Size or the worker's concurrency above the number of such calls, or use a second pool", ErrSaturated)
 	}
 	p.mu.Unlock()
 	select {
@@ -176,8 +176,8 @@ func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error
 	return nil, fmt.Errorf("waiting for a worker: %w", err)
 }
 
-// deadlocked reports whether me would wait for ever: each slot that it may get is held by a call that cannot end, because its own Function
-// waits for such a slot. mu is held.
+// deadlocked reports whether me would wait for ever: each slot that it may get is held by a call that cannot end,
+// because its own Function waits for such a slot. mu is held.
 func (p *Pool) deadlocked(me *waiter) bool {
 	waiting := maps.Clone(p.inner)
 	for before := -1; before != len(waiting); { // until all that are left wait for each other alone
@@ -208,8 +208,8 @@ func (p *Pool) deadlocked(me *waiter) bool {
 	return left
 }
 
-// owns reports whether by, which may be nil, is a call that a worker of this pool runs. That call cannot end before what its Function asks
-// for. mu is held.
+// owns reports whether by, which may be nil, is a call that a worker of this pool runs. That call cannot end before
+// what its Function asks for. mu is held.
 func (p *Pool) owns(by *served) bool {
 	return by != nil && slices.ContainsFunc(p.workers, func(w *Worker) bool { return w.mux == by.mux })
 }

@@ -52,8 +52,8 @@ func waiting(b *testing.B, what string, done func() bool) {
 	}
 }
 
-// BenchmarkCancelAll cancels callers at once, in the pool's queue or in that of a connection whose worker does not read. An operation is
-// one caller.
+// BenchmarkCancelAll cancels callers at once, in the pool's queue or in that of a connection whose worker does not
+// read. An operation is one caller.
 func BenchmarkCancelAll(b *testing.B) {
 	for _, where := range []string{"queue", "connection"} {
 		for _, n := range []int{1000, 16000} {
@@ -62,7 +62,8 @@ func BenchmarkCancelAll(b *testing.B) {
 				if where == "connection" {
 					slots = n + 1
 				}
-				a := &stalled{Adapter: &coretest.Adapter{Functions: functions(), Concurrency: slots}, gate: make(chan struct{})}
+				inner := &coretest.Adapter{Functions: functions(), Concurrency: slots}
+				a := &stalled{Adapter: inner, gate: make(chan struct{})}
 				p, err := core.Open(b.Context(), a, core.Command{}, &core.Options{
 					Size: 1, Queue: n + 1, CallTimeout: -1, Logger: hclog.NewNullLogger(),
 				})
@@ -92,7 +93,8 @@ func BenchmarkCancelAll(b *testing.B) {
 	}
 }
 
-// BenchmarkNewSession makes the first call of a session on a pool whose only slot is free for it but where others wait for another worker.
+// BenchmarkNewSession makes the first call of a session on a pool whose only slot is free for it but where others wait
+// for another worker.
 func BenchmarkNewSession(b *testing.B) {
 	for _, n := range []int{0, 50000} {
 		b.Run(fmt.Sprintf("waiters=%d", n), func(b *testing.B) {
@@ -123,7 +125,8 @@ func BenchmarkNewSession(b *testing.B) {
 	}
 }
 
-// BenchmarkLoss loses the worker of many sessions. The time is that of a call that comes right behind it to the other worker.
+// BenchmarkLoss loses the worker of many sessions. The time is that of a call that comes right behind it to the other
+// worker.
 func BenchmarkLoss(b *testing.B) {
 	for _, n := range []int{100, 100_000} {
 		b.Run(fmt.Sprintf("sessions=%d", n), func(b *testing.B) {
@@ -131,7 +134,8 @@ func BenchmarkLoss(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
 				a := &coretest.Adapter{Functions: functions()}
-				p, err := core.Open(b.Context(), a, core.Command{}, &core.Options{Size: 2, Logger: hclog.NewNullLogger()})
+				o := &core.Options{Size: 2, Logger: hclog.NewNullLogger()}
+				p, err := core.Open(b.Context(), a, core.Command{}, o)
 				if err != nil {
 					b.Fatal(err)
 				}

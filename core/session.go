@@ -111,7 +111,8 @@ func (p *Pool) pin(s *session, w *Worker) {
 	}
 	w.sessions++
 	// Its calls wait there from now on, and are lost with that worker.
-	for _, me := range slices.SortedFunc(maps.Keys(s.waiting), func(a, b *waiter) int { return cmp.Compare(a.seq, b.seq) }) {
+	older := func(a, b *waiter) int { return cmp.Compare(a.seq, b.seq) }
+	for _, me := range slices.SortedFunc(maps.Keys(s.waiting), older) {
 		p.waiting.Remove(me.place)
 		w.waiting.insert(me)
 	}

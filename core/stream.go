@@ -227,8 +227,9 @@ func (s *stream) stopInput() {
 	}
 }
 
-// abandon gives a call that we opened and that has not ended up: what still comes is dropped, and what is queued is not sent. It returns
-// true if the peer has been asked to stop it and has yet to answer. A call that was never written ends here.
+// abandon gives a call that we opened and that has not ended up: what still comes is dropped, and what is queued is not
+// sent. It returns true if the peer has been asked to stop it and has yet to answer. A call that was never written ends
+// here.
 func (s *stream) abandon(reason string) bool {
 	m := s.mux
 	m.mu.Lock()

@@ -58,7 +58,7 @@ type Worker struct {
 	calls     int64       // slots ever taken
 	overdue   int         // of the running ones: cancelled, and not ended within the grace
 	stuck     string      // the command that became overdue first
-	left      string      // why it accepts no calls, not even of its sessions: it said bye or its connection ended; or ""
+	left      string      // why it accepts no calls, not even of its sessions, such as its bye; or ""
 	sessions  int         // sessions that live here
 	waiting   waiters     // calls of those sessions
 	completed bool        // it has answered a call
@@ -346,9 +346,9 @@ func (w *Worker) leaves(reason string) {
 	signal(w.wake)
 }
 
-// retiring returns why the worker takes no calls but those of its sessions, or "". A call that goes on after its cancellation closes the
-// worker until that call has ended. It does not if sessions live there, which may last: then the other slots go on serving everybody.
-// pool.mu is held.
+// retiring returns why the worker takes no calls but those of its sessions, or "". A call that goes on after its
+// cancellation closes the worker until that call has ended. It does not if sessions live there, which may last: then
+// the other slots go on serving everybody. pool.mu is held.
 func (w *Worker) retiring() string {
 	switch {
 	case w.left != "":
