@@ -86,11 +86,8 @@ func connect(ctx context.Context, a Adapter, at *attempt, o *Options) (*connecte
 
 // startLink calls the adapter, which may be the user's.
 func startLink(ctx context.Context, a Adapter, at *attempt) (link *Link, err error) {
-	err = guarded("the adapter's Start", func() error {
-		link, err = a.Start(ctx, at)
-		return err
-	})
-	return link, err
+	defer caught("the adapter's Start", &err)
+	return a.Start(ctx, at)
 }
 
 // linkError is an error after an adapter was chosen.

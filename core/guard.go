@@ -40,25 +40,25 @@ func (e *panicError) remote() *RemoteError {
 // f panics, whose error is a *panicError, or calls runtime.Goexit, after which the goroutine ends. end runs no user
 // code.
 func guard(what string, f func() error, end func(error)) {
-	err := error(&panicError{what: what})
+	var err error
+	returned := false
 	defer func() {
 		if p := recover(); p != nil {
 			err = &panicError{what: what, text: panicText(p), stack: string(debug.Stack())}
+		} else if !returned {
+			err = &panicError{what: what}
 		}
 		end(err)
 	}()
 	err = f()
+	returned = true
 }
 
-// guarded is guard for user code that has no reason to call runtime.Goexit, such as an adapter: it returns f's error or
-// the panic's.
-func guarded(what string, f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = &panicError{what: what, text: panicText(p), stack: string(debug.Stack())}
-		}
-	}()
-	return f()
+// caught is deferred around user code that has no reason to call runtime.Goexit, such as an adapter: a panic becomes *err.
+func caught(what string, err *error) {
+	if p := recover(); p != nil {
+		*err = &panicError{what: what, text: panicText(p), stack: string(debug.Stack())}
+	}
 }
 
 // panicText returns the text of a panic's value. The value may be an error or a Stringer of the user's, so it is asked

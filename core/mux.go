@@ -128,17 +128,35 @@ func (m *mux) read(frames []Frame) error {
 		if err := m.handle(frames); err != nil {
 			return fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
-		err := guarded("the adapter's Read", func() (err error) {
-			frames, err = m.conn.Read()
-			return err
-		})
-		if err != nil {
+		var err error
+		if frames, err = m.receive(); err != nil {
 			return err
 		}
 		if m.trace {
 			m.show("frame received", frames)
 		}
 	}
+}
+
+// receive, send, closeWrite and closeConn call the connection, which may be the user's.
+func (m *mux) receive() (frames []Frame, err error) {
+	defer caught("the adapter's Read", &err)
+	return m.conn.Read()
+}
+
+func (m *mux) send(batch []Frame) (err error) {
+	defer caught("the adapter's Write", &err)
+	return m.conn.Write(batch)
+}
+
+func (m *mux) closeWrite() (err error) {
+	defer caught("the adapter's CloseWrite", &err)
+	return m.conn.CloseWrite()
+}
+
+func (m *mux) closeConn() (err error) {
+	defer caught("the adapter's Close", &err)
+	return m.conn.Close()
 }
 
 // show logs frames.
@@ -186,14 +204,14 @@ func (m *mux) write() {
 			m.show("frame sent", batch)
 		}
 		if len(batch) > 0 {
-			if err := guarded("the adapter's Write", func() error { return m.conn.Write(batch) }); err != nil {
+			if err := m.send(batch); err != nil {
 				m.fail(err)
 				return
 			}
 			clear(batch)
 		}
 		if closing {
-			if err := guarded("the adapter's CloseWrite", m.conn.CloseWrite); err != nil {
+			if err := m.closeWrite(); err != nil {
 				m.fail(err)
 			}
 			return
@@ -517,7 +535,7 @@ func (m *mux) fail(err error) {
 	}
 	m.mu.Unlock()
 	m.cancel()
-	_ = guarded("the adapter's Close", m.conn.Close) // unblocks the other goroutine; the error that counts is err
+	_ = m.closeConn() // unblocks the other goroutine; the error that counts is err
 	m.wakeWriter()
 	for _, s := range ended {
 		s.finish()
