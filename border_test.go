@@ -10,7 +10,9 @@ import (
 	"iter"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,8 +28,10 @@ import (
 // borderPool is a pool of workers of testdata/border.py.
 type borderPool struct {
 	*snakepit.Pool
-	log  *log
-	hung chan struct{} // what hangs waits for it; closed when the cell's call has returned
+	log     *log
+	oneLoop bool          // what hangs in a worker hangs all that runs there
+	lines   atomic.Int64  // that told the logger to act
+	hung    chan struct{} // what hangs waits for it; closed when the cell's call has returned
 }
 
 // act does what user code should not do, or returns nonsense.
@@ -195,7 +199,7 @@ func openBorder(t *testing.T, adapter, mode string) *borderPool {
 	}
 	program := snakepit.Python(filepath.Join("testdata", "border.py"))
 	program.Interpreter, program.Env, program.Cache = interpreter(t), []string{"BORDER_MODE=" + mode}, t.TempDir()
-	p := &borderPool{log: &log{}, hung: make(chan struct{})}
+	p := &borderPool{log: &log{}, oneLoop: mode == "async", hung: make(chan struct{})}
 	logger := hclog.NewInterceptLogger(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Debug})
 	logger.RegisterSink(hclog.NewSinkAdapter(&hclog.LoggerOptions{Output: p.log, Level: hclog.Debug}))
 	logger.RegisterSink(&borderSink{p})
@@ -224,6 +228,7 @@ type borderSink struct{ p *borderPool }
 
 func (s *borderSink) Accept(_ string, _ hclog.Level, msg string, _ ...any) {
 	if how, ok := strings.CutPrefix(msg, "logger "); ok {
+		s.p.lines.Add(1)
 		s.p.act(how)
 	}
 }
@@ -231,7 +236,7 @@ func (s *borderSink) Accept(_ string, _ hclog.Level, msg string, _ ...any) {
 // check makes the cell's call, while a hanging one hangs another one, and then one more.
 func (p *borderPool) check(t *testing.T, c borderCell) {
 	p.hung = make(chan struct{})
-	before := p.Stats()
+	before, lines := p.Stats(), p.lines.Load()
 	done := make(chan string, 1)
 	go func() { // a goroutine of its own, as a server has for each request
 		outcome := "the caller ended its goroutine"
@@ -247,13 +252,18 @@ func (p *borderPool) check(t *testing.T, c borderCell) {
 			outcome = err.Error()
 		}
 	}()
-	var got string
+	if c.subject == "logger" {
+		eventually(t, "the logger has the line", func() bool { return p.lines.Load() > lines })
+	}
 	if c.how == "hangs" {
-		p.echo(t)
+		if !p.oneLoop || !c.inWorker() {
+			p.echo(t)
+		}
 		if c.want != deadline {
 			close(p.hung)
 		}
 	}
+	var got string
 	select {
 	case got = <-done:
 	case <-time.After(time.Minute):
@@ -269,13 +279,19 @@ func (p *borderPool) check(t *testing.T, c borderCell) {
 	if !matches {
 		t.Errorf("the call's outcome is %q, not %q", got, c.want)
 	}
-	p.echo(t)
-	if c.how != "hangs" {
-		if after := p.Stats(); after.Lost != before.Lost || after.Terminated != before.Terminated {
-			t.Errorf("a worker was lost: %+v", after)
-		}
+	eventually(t, "every slot is free, and a worker that was ended is replaced", func() bool {
+		s := p.Stats()
+		return s.Running == 0 && s.Ready == 2 && s.Lost == s.Terminated
+	})
+	if after := p.Stats(); c.how != "hangs" && after.Lost != before.Lost {
+		t.Errorf("a worker was lost: %+v", after)
 	}
-	eventually(t, "every slot is free", func() bool { return p.Stats().Running == 0 })
+	p.echo(t)
+}
+
+// inWorker reports whether the user code is the worker's.
+func (c borderCell) inWorker() bool {
+	return slices.Contains([]string{"exception", "log record", "python result", "python item"}, c.subject)
 }
 
 func (p *borderPool) echo(t *testing.T) {
