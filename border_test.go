@@ -29,9 +29,9 @@ import (
 type borderPool struct {
 	*snakepit.Pool
 	log     *log
-	oneLoop bool          // what hangs in a worker hangs all that runs there
-	lines   atomic.Int64  // that told the logger to act
-	hung    chan struct{} // what hangs waits for it; closed when the cell's call has returned
+	oneLoop bool                          // what hangs in a worker hangs all that runs there
+	lines   atomic.Int64                  // that told the logger to act
+	hung    atomic.Pointer[chan struct{}] // what hangs waits for it; each cell has its own
 }
 
 // act does what user code should not do, or returns nonsense.
@@ -42,7 +42,7 @@ func (p *borderPool) act(how string) string {
 	case "exits":
 		runtime.Goexit()
 	case "hangs":
-		<-p.hung
+		<-*p.hung.Load()
 	case "calls back":
 		p.Stats()
 		v, err := snakepit.Execute[string](context.Background(), p, "echo", "called back")
@@ -199,7 +199,7 @@ func openBorder(t *testing.T, adapter, mode string) *borderPool {
 	}
 	program := snakepit.Python(filepath.Join("testdata", "border.py"))
 	program.Interpreter, program.Env, program.Cache = interpreter(t), []string{"BORDER_MODE=" + mode}, t.TempDir()
-	p := &borderPool{log: &log{}, oneLoop: mode == "async", hung: make(chan struct{})}
+	p := &borderPool{log: &log{}, oneLoop: mode == "async"}
 	logger := hclog.NewInterceptLogger(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Debug})
 	logger.RegisterSink(hclog.NewSinkAdapter(&hclog.LoggerOptions{Output: p.log, Level: hclog.Debug}))
 	logger.RegisterSink(&borderSink{p})
@@ -235,7 +235,8 @@ func (s *borderSink) Accept(_ string, _ hclog.Level, msg string, _ ...any) {
 
 // check makes the cell's call, while a hanging one hangs another one, and then one more.
 func (p *borderPool) check(t *testing.T, c borderCell) {
-	p.hung = make(chan struct{})
+	hung := make(chan struct{})
+	p.hung.Store(&hung)
 	before, lines := p.Stats(), p.lines.Load()
 	done := make(chan string, 1)
 	go func() { // a goroutine of its own, as a server has for each request
@@ -260,7 +261,7 @@ func (p *borderPool) check(t *testing.T, c borderCell) {
 			p.echo(t)
 		}
 		if c.want != deadline {
-			close(p.hung)
+			close(hung)
 		}
 	}
 	var got string
@@ -270,7 +271,7 @@ func (p *borderPool) check(t *testing.T, c borderCell) {
 		t.Fatal("the call does not return")
 	}
 	if c.how == "hangs" && c.want == deadline {
-		close(p.hung)
+		close(hung)
 	}
 	matches := c.want == "" && got == ""
 	for want := range strings.SplitSeq(c.want, "|") {
