@@ -6,11 +6,13 @@ import json
 import os
 import re
 import sys
-import threading
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence
 
-from ._errors import Disconnected, ProtocolError, describe, plain, render
+from ._errors import Disconnected, ProtocolError, attempt, describe, plain, render, shown
+from ._logging import line_of
+from ._native import say, spawn
 from ._version import __version__
 from .transport import ERROR, Launch, Transport, Unavailable
 
@@ -43,7 +45,7 @@ class Host:
         self.transport = transport
         self.forked = False
         self.exit_code: Optional[int] = None
-        self._runner: Optional[Runner] = None
+        self.runner: Optional[Runner] = None
         self._early_logs: Deque[Dict[str, Any]] = deque(maxlen=1000)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._in_child)
@@ -58,11 +60,11 @@ class Host:
         launch = self.launch
         runner = Runner(self.transport, worker._plans(), worker.concurrency, worker.queue, launch)
         runner.logs.extend(self._early_logs)
-        self._runner = runner
+        self.runner = runner
         runner.mode = _modes.choose(runner, worker._needs_loop())
         closing: List[Callable[[], Any]] = []
         if launch.lifeline_fd is not None:
-            threading.Thread(target=self._watch, args=(launch.lifeline_fd, runner), name="snakepit-lifeline", daemon=True).start()
+            spawn(runner.guarded(partial(self._watch, launch.lifeline_fd, runner)), "snakepit-lifeline")
         try:
             set_up(runner, worker, closing)
         except BaseException as exc:
@@ -72,16 +74,20 @@ class Host:
             runner.mode.serve()
         except ProtocolError as exc:
             runner.violated(str(exc))
-        except (Disconnected, OSError):
+        except Disconnected:
             runner.lost()
+        except BaseException as exc:
+            runner.leave(exc)
         self.exit_code = runner.exit_code
         tear_down(runner, closing)
         runner.close()
 
     def log(self, record: Dict[str, Any]) -> None:
         """Sends a log record, or keeps it until there is a runner."""
-        if self._runner is not None:
-            self._runner.log(record)
+        if self.forked:
+            say(line_of(record))
+        elif self.runner is not None:
+            self.runner.log(record)
         else:
             self._early_logs.append(record)
 
@@ -94,12 +100,12 @@ class Host:
         try:
             self.transport.write([{"kind": ERROR, "id": 0, "body": json.dumps(error).encode()}])
             self.transport.close()
-        except OSError:  # the host is gone; standard error is all that is left
-            print(render(error), file=sys.stderr)
+        except Exception:  # the host is gone; standard error is all that is left
+            say(render(error))
         for record in self._early_logs:
-            print("{level}: {logger}: {message}".format(**record), file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
+            say(line_of(record))
+        for stream in (sys.stdout, sys.stderr):
+            attempt(None, lambda stream=stream: stream.flush())
         os._exit(1)  # threads that the program has started must not keep it
 
     def _in_child(self) -> None:
@@ -108,8 +114,8 @@ class Host:
             os.close(self.launch.lifeline_fd)
             self.launch.lifeline_fd = None
         self.transport.close_in_child()
-        if self._runner is not None:
-            self._runner.in_child()
+        if self.runner is not None:
+            self.runner.in_child()
 
     def _watch(self, lifeline: int, runner: Runner) -> None:
         """Waits for the lifeline's end of file. The connection's may never come, as long as the host has not even dialled."""
@@ -143,12 +149,12 @@ def tear_down(runner: Runner, closing: Sequence[Callable[[], Any]]) -> None:
     """Ends the services, the newest first."""
     if runner.aide.doom is not None:
         runner.aide.doom_after(10.0)
-    for close in reversed(closing):
+    ends: List[Callable[[], Any]] = [partial(runner.mode.hook, close) for close in reversed(closing)]
+    for end in (*ends, runner.mode.close):
         try:
-            runner.mode.hook(close)
+            end()
         except BaseException as exc:  # the others still have to be ended
-            print(render(describe(exc)), file=sys.stderr, flush=True)
-    runner.mode.close()
+            say(render(describe(exc)))
 
 
 _host: Optional[Host] = None
@@ -171,9 +177,24 @@ def main(here: str, original: Sequence[str], args: Sequence[str], other: Optiona
         return _by_hand(here, original, args)
     host = _connect(Launch.take())
     script = args[0] if args else ""
+    try:
+        _serve(host, script, here, original, args, other)
+    except SystemExit as exc:
+        if host.exit_code is None:
+            host.refuse(plain("SystemExit", f"{script} ended by itself with exit code {shown(exc.code)} before it served"))
+        raise
+    except BaseException as exc:
+        if host.exit_code is not None:
+            raise
+        host.refuse(describe(exc))
+    return host.exit_code or 0
+
+
+def _serve(host: Host, script: str, here: str, original: Sequence[str], args: Sequence[str], other: Optional[str]) -> None:
     # What serving needs comes before the program's folder is in sys.path, and files there that have such names.
     from . import _logging, _modes, _runner  # noqa: F401
     from ._codecs import get_codec
+    from ._interrupt import guard_signals
     from ._loader import prepare, run_script
     from ._worker import NoWorker, only_worker
 
@@ -183,23 +204,15 @@ def main(here: str, original: Sequence[str], args: Sequence[str], other: Optiona
         host.log({"level": "warn", "logger": "snakepit_bridge", "message": message})
     _logging.install(host)
     prepare(script, args[1:], here, original)
+    guard_signals(lambda: host.runner)
+    if not script:
+        raise FileNotFoundError("no worker script was named")
     try:
-        if not script:
-            raise FileNotFoundError("no worker script was named")
         namespace = run_script(script)
         if host.exit_code is None:
             host.serve(only_worker(namespace, script))
-    except SystemExit as exc:
-        if host.exit_code is None:
-            host.refuse(plain("SystemExit", f"{script} ended by itself with exit code {exc.code!r} before it served"))
-        raise
     except NoWorker as exc:
         host.refuse(plain("NoWorker", str(exc)))
-    except BaseException as exc:
-        if host.exit_code is not None:
-            raise
-        host.refuse(describe(exc))
-    return host.exit_code or 0
 
 
 def run(worker: Worker) -> None:

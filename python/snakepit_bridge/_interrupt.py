@@ -12,19 +12,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, Optional, Sequence
+from signal import getsignal as get_handler
+from signal import signal as set_handler
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, Optional, Sequence, Set, TypeVar
 
 from ._errors import HERE, Cancelled
 from ._late import stdlib_first
+from ._native import MAIN_THREAD, get_ident, monotonic
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ._runner import Call
+    from ._runner import Call, Runner
 
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 CURRENT: ContextVar[Optional[Call]] = ContextVar("snakepit_call", default=None)
 """The call that the running code serves."""
@@ -50,10 +52,71 @@ def interruptible(frame: Optional[Any]) -> bool:
         code = frame.f_code
         if code in _TRAMPOLINES:
             return True
-        if code.co_filename.startswith(_HOLD):
+        if code.co_filename.startswith(_HOLD) and code is not _Handler.__call__.__code__:
             return False
         frame = frame.f_back
     return False
+
+
+# Signal handlers of the program's run between any two steps of the main thread, also between those of the bridge. An exception there would
+# lose frames, or end the worker.
+
+_MAY_RAISE: Set[Any] = {enter.__code__, enter_async.__code__}
+
+
+def may_raise(function: _F) -> _F:
+    """Marks a function of the bridge, but not what it calls, as a place where a signal handler of the program's may raise."""
+    _MAY_RAISE.add(function.__code__)
+    return function
+
+
+class _Handler:
+    """A signal handler of the program's. What it raises comes up where user code runs; elsewhere the runner takes it."""
+
+    def __init__(self, function: Callable[..., Any], runner: Callable[[], Optional[Runner]]) -> None:
+        self.function = function
+        self.runner = runner
+
+    def __call__(self, number: int, frame: Optional[Any]) -> None:
+        try:
+            self.function(number, frame)
+        except BaseException as exc:
+            runner = self.runner()
+            if runner is None or _may_raise_in(frame):
+                raise
+            runner.signalled(exc, frame, number)
+
+
+def _may_raise_in(frame: Optional[Any]) -> bool:
+    while frame is not None:
+        code = frame.f_code
+        if code in _MAY_RAISE:
+            return True
+        if code.co_filename.startswith(HERE) and code is not _Handler.__call__.__code__:
+            return False
+        frame = frame.f_back
+    return True  # no code of the bridge
+
+
+def guard_signals(runner: Callable[[], Optional[Runner]]) -> None:
+    """From now on the handlers that the program installs are guarded. It sees them as it has made them."""
+
+    def bare(handler: Any) -> Any:
+        return handler.function if type(handler) is _Handler else handler
+
+    def signal_(signalnum: Any, handler: Any) -> Any:
+        if callable(handler) and type(handler) is not _Handler:
+            handler = _Handler(handler, runner)
+        return bare(set_handler(signalnum, handler))
+
+    def getsignal(signalnum: Any) -> Any:
+        return bare(get_handler(signalnum))
+
+    for original, guarded in ((set_handler, signal_), (get_handler, getsignal)):
+        guarded.__name__ = guarded.__qualname__ = original.__name__
+        guarded.__doc__ = original.__doc__
+        guarded.__module__ = original.__module__
+    signal.signal, signal.getsignal = signal_, getsignal
 
 
 class Site:
@@ -74,13 +137,13 @@ class MainThread(Site):
 
     def __init__(self) -> None:
         self.current: Optional[Call] = None
-        self.ident = threading.get_ident()
-        signal.signal(signal.SIGURG, self._on_signal)
+        self.ident = get_ident()
+        set_handler(signal.SIGURG, self._on_signal)
 
     @staticmethod
     def possible() -> bool:
         """Reports whether the calling thread can be interrupted by a signal."""
-        return hasattr(signal, "pthread_kill") and threading.current_thread() is threading.main_thread()
+        return hasattr(signal, "pthread_kill") and get_ident() == MAIN_THREAD
 
     def begin(self, call: Call) -> None:
         self.current = call
@@ -95,7 +158,7 @@ class MainThread(Site):
     def _on_signal(self, number: int, frame: Optional[Any]) -> None:
         call = self.current
         if call is not None and call.cancelled and not call.interrupted and interruptible(frame):
-            call.interrupted = time.monotonic()
+            call.interrupted = monotonic()
             raise Cancelled(call.reason)
 
 
@@ -103,7 +166,7 @@ class Threads(Site):
     """Handlers on any threads. ``call.lock`` makes sure that no exception is injected once the handler has returned."""
 
     def begin(self, call: Call) -> None:
-        call.thread = threading.get_ident()
+        call.thread = get_ident()
 
     def leave(self, call: Call) -> None:
         while True:
@@ -121,7 +184,7 @@ class Threads(Site):
             import ctypes  # noqa: F401  now: between the look and the injection it would let the handler run on
         with call.lock:
             if call.thread and not call.interrupted and interruptible(sys._current_frames().get(call.thread)):
-                call.interrupted = time.monotonic()
+                call.interrupted = monotonic()
                 _inject(call.thread, Cancelled)
 
 
@@ -138,14 +201,14 @@ class Tasks(MainThread):
         if call.task is None:
             super().poke(call)
         elif not call.asked:
-            call.asked = time.monotonic()
+            call.asked = monotonic()
             self.loop.call_soon_threadsafe(self._cancel, call)
-        elif self.signals and time.monotonic() - call.asked > 0.05:  # something blocks the loop
+        elif self.signals and monotonic() - call.asked > 0.05:  # something blocks the loop
             signal.pthread_kill(self.ident, signal.SIGURG)
 
     def _cancel(self, call: Call) -> None:
         if call.task is not None and not call.interrupted:
-            call.interrupted = time.monotonic()
+            call.interrupted = monotonic()
             call.task.cancel()
 
     def _on_signal(self, number: int, frame: Optional[Any]) -> None:
@@ -154,7 +217,7 @@ class Tasks(MainThread):
         if call is None or call.task is None:
             super()._on_signal(number, frame)
         elif call.task is asyncio.current_task(self.loop) and call.cancelled and not call.interrupted and interruptible(frame):
-            call.interrupted = time.monotonic()
+            call.interrupted = monotonic()
             raise asyncio.CancelledError(call.reason)
 
 

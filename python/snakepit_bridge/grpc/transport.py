@@ -17,6 +17,7 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 from urllib.parse import quote
 
 from snakepit_bridge._codecs import available
+from snakepit_bridge._native import SimpleQueue, get_ident, monotonic
 from snakepit_bridge._remedy import install
 from snakepit_bridge.grpc.clients import Clients
 from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Transport, Unavailable
@@ -59,7 +60,7 @@ class GrpcTransport(Transport):
         self._tokens = [self._host_token, client_token.encode()] if client_token else [self._host_token]
         self._lock = threading.Lock()
         self._attached = False  # guarded by _lock
-        self._arrived: queue.SimpleQueue[Optional[Iterator[bytes]]] = queue.SimpleQueue()
+        self._arrived: SimpleQueue[Optional[Iterator[bytes]]] = SimpleQueue()
         self._host_came = threading.Event()
         self._requests: Optional[Iterator[bytes]] = None  # the reader's
         self._outbox = _Outbox()
@@ -174,6 +175,9 @@ class GrpcTransport(Transport):
         head = self._frame(**frames[0]).SerializeToString() + b"\x5a" + _varint(len(body))
         return b"".join((b"\x0a", _varint(len(head) + len(body)), head, body))
 
+    def sync(self, timeout: float) -> None:
+        self._outbox.sync(timeout)
+
     def close(self) -> None:
         if self._outbox.waits():  # perhaps why this worker can't serve, and the host is only about to dial
             self._host_came.wait(ATTACH_SECONDS)
@@ -201,10 +205,15 @@ class _Outbox:
     """Encoded batches on their way from `write` to the thread that serves the RPC."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Optional[bytes]] = queue.SimpleQueue()
+        self._queue: SimpleQueue[Optional[bytes]] = SimpleQueue()
         self._room = threading.Condition()  # guards what follows
         self._pending = 0
         self._ended = False
+        self._put = 0  # messages
+        self._sent = 0  # those of them that gRPC has handed to the system; the sender's
+        self._sender = 0  # the thread that serves the RPC
+        self._bells: List[SimpleQueue[None]] = []  # of those who wait until more is sent
+        self._stuck = -1  # _sent when somebody had waited in vain
 
     def put(self, message: bytes) -> None:
         """Adds a message; blocks while too much waits.
@@ -218,7 +227,23 @@ class _Outbox:
             if self._ended:
                 raise ConnectionResetError("the host has ended the stream")
             self._pending += len(message)
+            self._put += 1
             self._queue.put(message)
+
+    def sync(self, timeout: float) -> None:
+        """Waits until gRPC has handed to the system what was put. It takes no lock, so it may be called from a finalizer."""
+        until, put = monotonic() + timeout, self._put
+        if self._stuck == self._sent or get_ident() == self._sender:
+            return
+        bell: SimpleQueue[None] = SimpleQueue()
+        self._bells.append(bell)
+        try:
+            while self._sent < put and not self._ended:
+                bell.get(True, max(0.0, until - monotonic()))
+        except queue.Empty:
+            self._stuck = self._sent
+        finally:
+            self._bells.remove(bell)
 
     def waits(self) -> bool:
         """Says whether something was put that nobody has taken."""
@@ -230,9 +255,15 @@ class _Outbox:
             self._ended = True
             self._room.notify_all()
             self._queue.put(None)
+        self._ring()
+
+    def _ring(self) -> None:
+        for bell in self._bells[:]:
+            bell.put(None)
 
     def messages(self) -> Iterator[bytes]:
-        """Yields what was put, joining what waits: gRPC's cost is per message."""
+        """Yields what was put, joining what waits: gRPC's cost is per message. It asks for more when it has sent that."""
+        self._sender = get_ident()
         message = self._queue.get()
         while message is not None:
             parts, size = [message], len(message)
@@ -245,6 +276,9 @@ class _Outbox:
                 self._pending -= size
                 self._room.notify()
             yield b"".join(parts)
+            self._sent += len(parts)
+            if self._bells:
+                self._ring()
             if message == b"":
                 message = self._queue.get()
 
