@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from .transport import ERROR, Launch, Transport, Unavailable
 
 if TYPE_CHECKING:
     from ._runner import Runner
+    from ._signals import Signals
     from ._worker import Worker
 
 _TRANSPORTS = {
@@ -46,6 +48,7 @@ class Host:
         self.forked = False
         self.exit_code: Optional[int] = None
         self.runner: Optional[Runner] = None
+        self.signals: Optional[Signals] = None
         self._early_logs: Deque[Dict[str, Any]] = deque(maxlen=1000)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._in_child)
@@ -69,6 +72,8 @@ class Host:
             set_up(runner, worker, closing)
         except BaseException as exc:
             self.refuse(describe(exc))
+        if self.signals is not None:
+            self.signals.serve()
         try:
             runner.greet()
             runner.mode.serve()
@@ -78,6 +83,9 @@ class Host:
             runner.lost()
         except BaseException as exc:
             runner.leave(exc)
+            tear_down(runner, closing)
+            attempt(None, atexit._run_exitfuncs)
+            self._exit(runner.exit_code)
         self.exit_code = runner.exit_code
         tear_down(runner, closing)
         runner.close()
@@ -104,9 +112,16 @@ class Host:
             say(render(error))
         for record in self._early_logs:
             say(line_of(record))
+        self._exit(1)
+
+    def _exit(self, code: int) -> NoReturn:
+        """Ends the process at once: threads that the program has started must not keep it, and a host that sees the connection's end does
+        not wait long for the code."""
         for stream in (sys.stdout, sys.stderr):
-            attempt(None, lambda stream=stream: stream.flush())
-        os._exit(1)  # threads that the program has started must not keep it
+            attempt(None, _flush, stream)
+        if self.runner is not None:
+            attempt(None, self.runner.close)
+        os._exit(code)
 
     def _in_child(self) -> None:
         self.forked = True
@@ -157,6 +172,10 @@ def tear_down(runner: Runner, closing: Sequence[Callable[[], Any]]) -> None:
             say(render(describe(exc)))
 
 
+def _flush(stream: Any) -> None:
+    stream.flush()
+
+
 _host: Optional[Host] = None
 _shown: List[Worker] = []
 
@@ -194,8 +213,8 @@ def _serve(host: Host, script: str, here: str, original: Sequence[str], args: Se
     # What serving needs comes before the program's folder is in sys.path, and files there that have such names.
     from . import _logging, _modes, _runner  # noqa: F401
     from ._codecs import get_codec
-    from ._interrupt import guard_signals
     from ._loader import prepare, run_script
+    from ._signals import Signals
     from ._worker import NoWorker, only_worker
 
     for codec in host.transport.codecs:
@@ -204,7 +223,7 @@ def _serve(host: Host, script: str, here: str, original: Sequence[str], args: Se
         host.log({"level": "warn", "logger": "snakepit_bridge", "message": message})
     _logging.install(host)
     prepare(script, args[1:], here, original)
-    guard_signals(lambda: host.runner)
+    host.signals = Signals(lambda: host.runner)
     if not script:
         raise FileNotFoundError("no worker script was named")
     try:

@@ -13,9 +13,8 @@ import os
 import signal
 import sys
 from contextvars import ContextVar
-from signal import getsignal as get_handler
 from signal import signal as set_handler
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, Optional, Sequence, Set, TypeVar
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, Optional, Sequence, Set
 
 from ._errors import HERE, Cancelled
 from ._late import stdlib_first
@@ -24,9 +23,7 @@ from ._native import MAIN_THREAD, get_ident, monotonic
 if TYPE_CHECKING:
     import asyncio
 
-    from ._runner import Call, Runner
-
-_F = TypeVar("_F", bound=Callable[..., Any])
+    from ._runner import Call
 
 CURRENT: ContextVar[Optional[Call]] = ContextVar("snakepit_call", default=None)
 """The call that the running code serves."""
@@ -42,6 +39,9 @@ async def enter_async(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
+TRANSPARENT: Set[Any] = set()
+"""Code of functions of the bridge that only call what the program has given them."""
+
 _TRAMPOLINES = (enter.__code__, enter_async.__code__)
 _HOLD = (HERE, "<frozen importlib", os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "logging") + os.sep)
 
@@ -52,71 +52,10 @@ def interruptible(frame: Optional[Any]) -> bool:
         code = frame.f_code
         if code in _TRAMPOLINES:
             return True
-        if code.co_filename.startswith(_HOLD) and code is not _Handler.__call__.__code__:
+        if code.co_filename.startswith(_HOLD) and code not in TRANSPARENT:
             return False
         frame = frame.f_back
     return False
-
-
-# Signal handlers of the program's run between any two steps of the main thread, also between those of the bridge. An exception there would
-# lose frames, or end the worker.
-
-_MAY_RAISE: Set[Any] = {enter.__code__, enter_async.__code__}
-
-
-def may_raise(function: _F) -> _F:
-    """Marks a function of the bridge, but not what it calls, as a place where a signal handler of the program's may raise."""
-    _MAY_RAISE.add(function.__code__)
-    return function
-
-
-class _Handler:
-    """A signal handler of the program's. What it raises comes up where user code runs; elsewhere the runner takes it."""
-
-    def __init__(self, function: Callable[..., Any], runner: Callable[[], Optional[Runner]]) -> None:
-        self.function = function
-        self.runner = runner
-
-    def __call__(self, number: int, frame: Optional[Any]) -> None:
-        try:
-            self.function(number, frame)
-        except BaseException as exc:
-            runner = self.runner()
-            if runner is None or _may_raise_in(frame):
-                raise
-            runner.signalled(exc, frame, number)
-
-
-def _may_raise_in(frame: Optional[Any]) -> bool:
-    while frame is not None:
-        code = frame.f_code
-        if code in _MAY_RAISE:
-            return True
-        if code.co_filename.startswith(HERE) and code is not _Handler.__call__.__code__:
-            return False
-        frame = frame.f_back
-    return True  # no code of the bridge
-
-
-def guard_signals(runner: Callable[[], Optional[Runner]]) -> None:
-    """From now on the handlers that the program installs are guarded. It sees them as it has made them."""
-
-    def bare(handler: Any) -> Any:
-        return handler.function if type(handler) is _Handler else handler
-
-    def signal_(signalnum: Any, handler: Any) -> Any:
-        if callable(handler) and type(handler) is not _Handler:
-            handler = _Handler(handler, runner)
-        return bare(set_handler(signalnum, handler))
-
-    def getsignal(signalnum: Any) -> Any:
-        return bare(get_handler(signalnum))
-
-    for original, guarded in ((set_handler, signal_), (get_handler, getsignal)):
-        guarded.__name__ = guarded.__qualname__ = original.__name__
-        guarded.__doc__ = original.__doc__
-        guarded.__module__ = original.__module__
-    signal.signal, signal.getsignal = signal_, getsignal
 
 
 class Site:

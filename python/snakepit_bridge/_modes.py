@@ -13,9 +13,10 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Deque, Dict, Optional, Set
 
-from ._interrupt import MainThread, Site, Tasks, Threads, enter, enter_async, may_raise
+from ._interrupt import MainThread, Site, Tasks, Threads, enter, enter_async
 from ._late import stdlib_first
 from ._native import Lock, SimpleQueue, get_ident, spawn
+from ._signals import may_raise
 
 if TYPE_CHECKING:
     import asyncio
@@ -102,7 +103,7 @@ class Leader(Mode):
         self.busy = False
         self.epoll = select.epoll()
         self.epoll.register(self.fd, 0)
-        self.readable = select.poll()
+        self.readable = select.poll()  # for the main thread alone
         self.readable.register(self.fd, select.POLLIN)
 
     def serve(self) -> None:
@@ -153,7 +154,9 @@ class Leader(Mode):
             self.epoll.modify(self.fd, select.EPOLLIN | select.EPOLLONESHOT)
 
     def _follow(self) -> None:
-        runner, readable = self.runner, self.readable
+        runner = self.runner
+        readable = select.poll()
+        readable.register(self.fd, select.POLLIN)
         while not runner.ended:
             self.epoll.poll()
             if not self.reading.acquire(False):
@@ -291,14 +294,16 @@ class Loop(Mode):
             self.pool = Pool(runner, self.pooled, self._pooled_done)
             self.pool.start()
         self._read_in_thread()
-        while not runner.ended or self.tasks:
-            self.loop.run_forever()
-            if self.plain is not None:
-                call, self.plain = self.plain, None
-                runner.run(call, self.plain_site)
-                runner.flush()
-                self._dispatch()
-        self.served = True
+        try:
+            while not runner.ended or self.tasks:
+                self.loop.run_forever()
+                if self.plain is not None:
+                    call, self.plain = self.plain, None
+                    runner.run(call, self.plain_site)
+                    runner.flush()
+                    self._dispatch()
+        finally:
+            self.served = True
         if self.pool is not None:
             self.pool.stop()
             self.pool.join()

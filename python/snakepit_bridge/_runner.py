@@ -504,6 +504,7 @@ class Runner:
         self.ended = True
         self.flush()
         self.transport.close()
+        self.plans.clear()  # threads keep the runner; what only the program holds shall have its finalizers run
 
     # --- frames from the host
 

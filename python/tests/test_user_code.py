@@ -82,7 +82,8 @@ def a_cause_that_raises():
     return exc
 @command
 def a_remote_error_of_anything():
-    exc = RemoteError({"type": object(), "message": Nasty("the reason"), "frames": [3, {"file": object(), "line": "x"}], "cause": {"type": 5}})
+    frames = [3, {"file": object(), "line": "x"}]
+    exc = RemoteError({"type": object(), "message": Nasty("the reason"), "frames": frames, "cause": {"type": 5}})
     exc.__dict__["__notes__"] = None
     return exc
 @command
