@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence
 
-from ._errors import Disconnected, ProtocolError, attempt, describe, plain, render, shown
+from ._errors import Disconnected, ProtocolError, attempt, describe, plain, render, shown, text_of, type_name
 from ._logging import line_of
 from ._native import say, spawn
 from ._version import __version__
@@ -252,27 +253,28 @@ def run(worker: Worker) -> None:
 def _connect(launch: Launch) -> Host:
     """Builds the transport and reports. If that fails, the process ends here."""
     global _host
+    import signal
+
+    from ._capture import redirect
+    from ._remedy import install
+
     os.environ.pop("SNAKEPIT_PROTOCOL", None)  # what this process starts is nobody's worker
     for fd in (launch.control_fd, launch.lifeline_fd, launch.conn_fd):
         if fd is not None:
             os.set_inheritable(fd, False)
     try:
         transport = _transport_class(launch.protocol)(launch)
-    except Unavailable as exc:
-        _report(launch, {"unavailable": str(exc), "remedy": exc.remedy})
-    except ImportError as exc:
-        from ._remedy import install
-
-        packages = _PACKAGES.get(launch.protocol)
-        _report(launch, {"unavailable": str(exc), "remedy": install(packages) if packages else ""})
-    except Exception as exc:
-        _report(launch, {"failed": describe(exc)})
-    else:
-        import signal
-
-        from ._capture import redirect
-
         redirect()
+    except Unavailable as exc:
+        _report(launch, {"unavailable": text_of(exc), "remedy": exc.remedy})
+    except BaseException as exc:
+        # What ships with the bridge works wherever it can, so something of this system is in its way, and the next protocol may work.
+        if launch.protocol not in _TRANSPORTS and not isinstance(exc, (ImportError, OSError)):
+            _report(launch, {"failed": describe(exc)})
+        else:
+            packages = _PACKAGES.get(launch.protocol) if isinstance(exc, ImportError) else None
+            _report(launch, {"unavailable": _reason(exc), "remedy": install(packages) if packages else ""})
+    else:
         _name_process(launch)
         # Ctrl-C in a terminal reaches all of its processes, but when to end is the host's decision. What this process starts is not
         # affected: a handler is not inherited, as SIG_IGN would be.
@@ -280,7 +282,15 @@ def _connect(launch: Launch) -> Host:
         _report(launch, {"endpoint": transport.endpoint} if transport.endpoint else {})
         _host = Host(launch, transport)
         return _host
-    sys.exit(1)
+    os._exit(1)  # a transport that was half made may have left threads
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, ImportError):
+        return text_of(exc)
+    if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
+        return f"too few file descriptors: {text_of(exc)}; raise the limit that ulimit -n shows"
+    return f"{type_name(type(exc))}: {text_of(exc)}"
 
 
 def _name_process(launch: Launch) -> None:
@@ -315,7 +325,7 @@ def _report(launch: Launch, report: Dict[str, Any]) -> None:
     line = json.dumps(report).encode() + b"\n"
     if launch.control_fd is None:
         if "unavailable" in report or "failed" in report:
-            sys.stderr.write(line.decode())
+            say(line.decode())
         return
     try:
         with open(launch.control_fd, "wb") as control:

@@ -33,7 +33,7 @@ def load_msgpack() -> Any:
             return msgpack
     except ImportError as exc:
         problem = str(exc)
-    except Exception as exc:  # a broken installation
+    except BaseException as exc:  # a broken installation
         problem = f"msgpack cannot be imported: {type(exc).__name__}: {exc}"
     from ._remedy import install
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -39,6 +40,8 @@ class JsonStdio(Transport):
         try:
             self._in, self._out = _moved(0), _moved(1)
         except OSError as exc:
+            if exc.errno != errno.EBADF:
+                raise
             raise Unavailable(f"standard input or output is closed: {exc}") from None
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
@@ -188,11 +191,16 @@ def _close(descriptors: Sequence[int]) -> None:
 
 
 def _moved(descriptor: int) -> int:
-    """Returns a high copy of the descriptor that children do not inherit."""
+    """Returns a copy of the descriptor that children do not inherit, a high one if there are so many."""
     try:
         import fcntl
     except ImportError:  # Windows
         return os.dup(descriptor)
-    copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    try:
+        copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    except OSError as exc:
+        if exc.errno not in (errno.EINVAL, errno.EMFILE):  # above what the limit of open files allows
+            raise
+        copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
     os.set_blocking(copy, True)
     return copy

@@ -76,7 +76,7 @@ class Host:
             threading.Thread(target=self._read_frames),
             threading.Thread(target=self._read_output, args=(self.process.stderr,)),
         ]
-        if protocol != "jsonstdio":
+        if protocol in ("msgpack", "grpc"):
             self._threads.append(threading.Thread(target=self._read_output, args=(self.process.stdout,)))
         for thread in self._threads:
             thread.start()

@@ -43,6 +43,10 @@ STOP_SECONDS = 1.0
 """How long closing may take."""
 
 
+DESCRIPTORS = 8
+"""How many have to be free. With fewer gRPC's C code ends the process."""
+
+
 class GrpcTransport(Transport):
     """Carries frames over the Attach stream of ``snakepit.proto``."""
 
@@ -51,6 +55,7 @@ class GrpcTransport(Transport):
         # at each fork.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        _need_descriptors(DESCRIPTORS)
         self._grpc, pb2 = _load()
         self._batch, self._frame = pb2.Batch, pb2.Frame
         if not launch.host_token:
@@ -309,11 +314,22 @@ def _load() -> Tuple[Any, Any]:
             raise ImportError(f"{getattr(grpc, '__file__', None) or grpc!r} is another module of the name grpc")
         package = "protobuf"
         return grpc, importlib.import_module("snakepit_bridge.grpc.snakepit_pb2")
-    except Exception as error:  # also what a broken installation raises
+    except BaseException as error:  # also what a broken installation raises
         raise Unavailable(
             f"{package} cannot be imported: {type(error).__name__}: {error}",
             install("'grpcio>=1.50' 'protobuf>=3.20.3'"),
         ) from error
+
+
+def _need_descriptors(count: int) -> None:
+    """Raises OSError if fewer descriptors are free."""
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        while len(taken) < count:
+            taken.append(os.dup(taken[0]))
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
 
 
 _TOKEN_WRONG = "metadata snakepit-token is missing or wrong"
