@@ -18,11 +18,11 @@ from collections import deque
 from contextvars import copy_context
 from time import monotonic, time
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Mapping, NoReturn, Optional, Sequence, Set, Tuple
 
 from ._aide import Aide
 from ._codecs import get_codec
-from ._context import AsyncContext, Context, Session
+from ._context import AsyncContext, Context
 from ._errors import (
     Cancelled,
     Disconnected,
@@ -42,6 +42,7 @@ from ._interrupt import CURRENT, Site, enter, enter_async
 from ._late import stdlib_first
 from ._logging import line_of
 from ._native import Lock, RLock, get_ident, say
+from ._sessions import Sessions
 from ._values import BadValue
 from ._version import __version__
 from .transport import (
@@ -224,7 +225,7 @@ class Runner:
         self.unstarted: Dict[int, Call] = {}  # whoever pops a call here has it: the one who runs it or the one who cancels it
         self.ready: Deque[Call] = deque()
         self.requests: Dict[int, Request] = {}
-        self.sessions: Dict[str, Session] = {}
+        self.sessions = Sessions(self._guests_sessions)
         self.outbox: Deque[Frame] = deque()
         self.logs: Deque[Dict[str, Any]] = deque()
         self.aide = Aide(self)
@@ -858,9 +859,8 @@ class Runner:
 
     # --- what a handler asks for, by its context
 
-    def session(self, name: str) -> Session:
-        session = self.sessions.get(name)
-        return session if session is not None else self.sessions.setdefault(name, Session(name))
+    def _guests_sessions(self) -> Set[str]:
+        return {call.frame.get("session", "") for call in list(self.guests.values())}
 
     def open(self, call: Call, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], streams: bool) -> Request:
         """Calls the host's function for the call."""

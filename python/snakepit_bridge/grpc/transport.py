@@ -69,7 +69,7 @@ class GrpcTransport(Transport):
         self._host_came = threading.Event()
         self._requests: Optional[Iterator[bytes]] = None  # the reader's
         self._outbox = _Outbox()
-        self._clients = Clients(self._grpc, pb2, self._admit)
+        self._clients = Clients(self._grpc, pb2, self._admit, launch.max_frame)
         self.codecs = available()
         self.max_frame = launch.max_frame
         self._server = self._grpc.server(
