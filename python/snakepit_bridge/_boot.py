@@ -10,7 +10,7 @@ import re
 import sys
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 from ._errors import Disconnected, ProtocolError, attempt, describe, plain, render, shown, text_of, type_name
 from ._logging import line_of
@@ -177,7 +177,8 @@ def _flush(stream: Any) -> None:
     stream.flush()
 
 
-_host: Optional[Host] = None
+_hosts: Tuple[Host, ...] = ()
+"""The host, if there is one. eventlet looks for locks to replace in lists, maps and attributes, but not in tuples."""
 _shown: List[Worker] = []
 
 
@@ -237,8 +238,8 @@ def _serve(host: Host, script: str, here: str, original: Sequence[str], args: Se
 
 def run(worker: Worker) -> None:
     """Does what `Worker.run` says."""
-    if _host is not None:
-        _host.serve(worker)
+    if _hosts:
+        _hosts[0].serve(worker)
     elif os.environ.get("SNAKEPIT_PROTOCOL"):  # the host started the script directly
         from . import _logging
 
@@ -252,7 +253,7 @@ def run(worker: Worker) -> None:
 
 def _connect(launch: Launch) -> Host:
     """Builds the transport and reports. If that fails, the process ends here."""
-    global _host
+    global _hosts
     import signal
 
     from ._capture import redirect
@@ -280,8 +281,8 @@ def _connect(launch: Launch) -> Host:
         # affected: a handler is not inherited, as SIG_IGN would be.
         signal.signal(signal.SIGINT, lambda *_: None)
         _report(launch, {"endpoint": transport.endpoint} if transport.endpoint else {})
-        _host = Host(launch, transport)
-        return _host
+        _hosts = (Host(launch, transport),)
+        return _hosts[0]
     os._exit(1)  # a transport that was half made may have left threads
 
 

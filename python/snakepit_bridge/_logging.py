@@ -34,7 +34,7 @@ class _WhenImported:
     """Finds logging where the others would, and attaches the handler once it has been executed."""
 
     def __init__(self, host: Host) -> None:
-        self.host = host
+        self.hosts = (host,)  # like those of _boot
         self.inner: Any = None
 
     def find_spec(self, name: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None) -> Optional[ModuleSpec]:
@@ -58,7 +58,7 @@ class _WhenImported:
             module.__spec__.loader = self.inner
         self.inner.exec_module(module)
         if hasattr(module, "LogRecord"):  # and not a file of the user's that has the name
-            _attach(module, self.host)
+            _attach(module, *self.hosts)
 
 
 def _attach(logging: Any, host: Host) -> None:

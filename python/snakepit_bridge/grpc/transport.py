@@ -11,18 +11,20 @@ import os
 import queue
 import socket
 import sys
-import threading
-from concurrent import futures
+from functools import partial
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 from urllib.parse import quote
 
 from snakepit_bridge._codecs import available
-from snakepit_bridge._native import SimpleQueue, get_ident, monotonic
+from snakepit_bridge._errors import describe, render
+from snakepit_bridge._native import Lock, SimpleQueue, get_ident, monotonic, say, spawn, untouched
 from snakepit_bridge._remedy import install
 from snakepit_bridge.grpc.clients import Clients
 from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Transport, Unavailable
 
 __all__ = ["GrpcTransport"]
+
+threading = untouched("threading")
 
 MESSAGE_BYTES = 1 << 20
 """Where a batch is split. One message holds up everything behind it, but each costs far more than a frame."""
@@ -72,8 +74,11 @@ class GrpcTransport(Transport):
         self._clients = Clients(self._grpc, pb2, self._admit, launch.max_frame)
         self.codecs = available()
         self.max_frame = launch.max_frame
+        server = importlib.import_module("grpc._server")
+        if hasattr(server, "threading"):  # green locks and threads would wait for a main thread that waits in C
+            server.threading = threading  # type: ignore[attr-defined]
         self._server = self._grpc.server(
-            futures.ThreadPoolExecutor(RPCS, thread_name_prefix="snakepit-grpc"),
+            _Threads(),
             handlers=[
                 # Neither side of Attach has a serializer: bytes pass, because encoded batches can be joined to one.
                 self._grpc.method_handlers_generic_handler(
@@ -204,6 +209,58 @@ class GrpcTransport(Transport):
             if ours:
                 os.dup2(null, int(name), inheritable=False)
         os.close(null)
+
+
+class _Threads:
+    """Runs RPCs, as grpcio's server wants it of an executor. How many there are at once is the server's to limit."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Tuple[_Running, Callable[[], Any]]] = SimpleQueue()
+        self._lock = Lock()  # guards _idle
+        self._idle = 0
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> _Running:
+        running = _Running()
+        self._queue.put((running, partial(function, *args)))
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+                return running
+        spawn(self._work, "snakepit-grpc")
+        return running
+
+    def _work(self) -> None:
+        while True:
+            running, function = self._queue.get()
+            try:
+                function()
+            except BaseException as exc:  # gRPC's own code catches what an RPC raises
+                say(render(describe(exc)))
+            running.end()
+            del running, function
+            with self._lock:
+                self._idle += 1
+
+
+class _Running:
+    """What grpcio uses of a future."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()  # guards what follows
+        self._callbacks: Optional[List[Callable[[Any], Any]]] = []  # None once it has ended
+
+    def add_done_callback(self, callback: Callable[[Any], Any]) -> None:
+        with self._lock:
+            if self._callbacks is not None:
+                self._callbacks.append(callback)
+                return
+        callback(self)
+
+    def end(self) -> None:
+        with self._lock:
+            callbacks, self._callbacks = self._callbacks or [], None
+        for callback in callbacks:
+            callback(self)
 
 
 class _Outbox:
