@@ -64,6 +64,7 @@ class Host:
         launch = self.launch
         runner = Runner(self.transport, worker._plans(), worker.concurrency, worker.queue, launch)
         runner.logs.extend(self._early_logs)
+        self._early_logs.clear()
         self.runner = runner
         runner.mode = _modes.choose(runner, worker._needs_loop())
         closing: List[Callable[[], Any]] = []

@@ -119,6 +119,25 @@ def test_records_before_hello_and_the_level(script, launch):
     assert host.printed == []
 
 
+@pytest.mark.parametrize("fails", ["import", "setup"])
+def test_records_of_a_start_that_fails_go_to_standard_error_once(script, launch, fails):
+    source = """
+import logging
+logging.warning("early", extra={"n": 1})
+@worker.service
+class S:
+    def setup(self):
+        logging.error("later")
+        raise ValueError("no model")
+    @command
+    def f(self): pass
+"""
+    host = launch(script(source + ("raise ValueError('no program')" if fails == "import" else "")))
+    assert host.recv()["kind"] == "error"
+    assert host.wait() == 1
+    assert host.printed == ["WARNING:root:early n=1"] + (["ERROR:root:later"] if fails == "setup" else [])
+
+
 def test_dropped_records_are_counted(serve):
     """The worker logs more than it keeps, while nobody reads what it writes."""
     host = serve(

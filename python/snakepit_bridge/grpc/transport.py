@@ -234,9 +234,9 @@ class _Threads:
             running, function = self._queue.get()
             try:
                 function()
+                running.end()
             except BaseException as exc:  # gRPC's own code catches what an RPC raises
                 say(render(describe(exc)))
-            running.end()
             del running, function
             with self._lock:
                 self._idle += 1
