@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Op
 
 from ._errors import Disconnected, ProtocolError, attempt, describe, plain, render, shown, text_of, type_name
 from ._logging import line_of
-from ._native import say, spawn
+from ._native import read, say, spawn
 from ._version import __version__
 from .transport import ERROR, Launch, Transport, Unavailable
 
@@ -137,7 +137,7 @@ class Host:
     def _watch(self, lifeline: int, runner: Runner) -> None:
         """Waits for the lifeline's end of file. The connection's may never come, as long as the host has not even dialled."""
         try:
-            os.read(lifeline, 1)
+            read(lifeline, 1)
         except OSError:
             return
         if not runner.forked:
@@ -243,9 +243,11 @@ def run(worker: Worker) -> None:
         _hosts[0].serve(worker)
     elif os.environ.get("SNAKEPIT_PROTOCOL"):  # the host started the script directly
         from . import _logging
+        from ._signals import Signals
 
         host = _connect(Launch.take())
         _logging.install(host)
+        host.signals = Signals(lambda: host.runner)
         host.serve(worker)
         sys.exit(host.exit_code)
     else:

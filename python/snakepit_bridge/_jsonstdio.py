@@ -10,6 +10,7 @@ from typing import Any, List, Sequence, Tuple
 
 from ._codec_json import dump
 from ._frames import check, weight, write_all
+from ._native import read
 from .transport import KINDS, Frame, Launch, Transport, Unavailable
 
 _NUMBERS = {name: number for number, name in enumerate(KINDS) if number}
@@ -71,7 +72,7 @@ class JsonStdio(Transport):
             while not self._closed:
                 if self._poll is not None and any(descriptor != self._in for descriptor, _ in self._poll.poll()):
                     break
-                data = os.read(self._in, _CHUNK)
+                data = read(self._in, _CHUNK)
                 if not data:
                     if self._pending:
                         raise ValueError(f"the host's connection ended inside of a frame: {b''.join(self._pending)[:64]!r}")

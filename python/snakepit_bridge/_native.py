@@ -17,13 +17,13 @@ from time import monotonic, sleep
 from types import ModuleType
 from typing import Any, Callable
 
-__all__ = ["MAIN_THREAD", "Lock", "RLock", "SimpleQueue", "get_ident", "monotonic", "say", "sleep", "spawn", "untouched"]
+__all__ = ["MAIN_THREAD", "Lock", "RLock", "SimpleQueue", "get_ident", "monotonic", "read", "say", "sleep", "spawn", "untouched", "write"]
 
 MAIN_THREAD = threading.main_thread().ident
 """The main thread's ident, which gevent changes in the threading module."""
 
 _start = _thread.start_new_thread
-_write = os.write
+read, write = os.read, os.write
 
 
 def spawn(work: Callable[[], Any], name: str) -> None:
@@ -51,6 +51,6 @@ def say(text: str) -> None:
     try:
         data = memoryview(text.encode("utf-8", "replace"))
         while data:
-            data = data[_write(2, data) :]
+            data = data[write(2, data) :]
     except (OSError, ValueError):  # nobody listens
         pass

@@ -386,6 +386,7 @@ class Runner:
         self.fate = f"{error['type']} ends this worker"
         self.lost()
         self.exit_code = code
+        self.aide.doom_after(LOST_GRACE)  # also if the host had said bye
 
     def signalled(self, exc: BaseException, frame: Any, number: int) -> None:
         """Takes what a signal handler of the program's raised while code of the bridge ran on the main thread.
@@ -484,11 +485,12 @@ class Runner:
                 batch[:0] = frames
             self.transport.write(batch)
             self._flushed = monotonic()
-        except OSError:
-            self.logs.extendleft(reversed(records))
-            self.lost()
         except BaseException as exc:
-            self.broken(exc)
+            self.logs.extendleft(reversed(records))
+            if isinstance(exc, OSError):
+                self.lost()
+            else:
+                self.broken(exc)
 
     def _spill(self) -> None:
         """Writes the log records to standard error, as there is no connection any more. Nobody waits for the rest."""
@@ -700,8 +702,6 @@ class Runner:
             if self.forked:
                 self._leave_child(None)
             answer = self._result(call, value)
-            if call.raised is not None:
-                call.check()
             if call.raised is not None:
                 call.check()
         except BaseException as exc:
@@ -959,12 +959,11 @@ class Runner:
         self.logs.append(record)
         if self.ended:
             self.flush()
-        elif self.codec is None:
-            pass
-        elif record["level"] == "error":  # perhaps the last one before a crash
-            self.sync()
-        else:
-            self.settle()
+        elif self.codec is not None:  # else there was no hello yet
+            if record["level"] == "error":  # perhaps the last one before a crash
+                self.sync()
+            else:
+                self.settle()
 
     def _log_frames(self, records: List[Dict[str, Any]]) -> List[Frame]:
         """Returns the frames of the queued records, which it moves to the given list."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Set, TypeVar
 
 from ._errors import HERE
 from ._interrupt import TRANSPARENT, enter, enter_async
-from ._native import MAIN_THREAD, get_ident, sleep, spawn
+from ._native import MAIN_THREAD, get_ident, read, sleep, spawn
 
 if TYPE_CHECKING:
     from ._runner import Runner
@@ -63,7 +63,7 @@ def _may_raise_in(frame: Optional[Any]) -> bool:
 
 
 class Signals:
-    """From its beginning on the signal handlers that the program installs are guarded. The program sees them as it has made them."""
+    """Guards the signal handlers that there are, and those that the program installs from now on. It sees them as it has made them."""
 
     def __init__(self, runner: Callable[[], Optional[Runner]]) -> None:
         self.runner = runner
@@ -81,6 +81,10 @@ class Signals:
             return bare(get_handler(signalnum))
 
         signal.signal, signal.getsignal = signal_, getsignal
+        if get_ident() == MAIN_THREAD:
+            for number in signal.valid_signals() - {signal.SIGINT}:  # that one's handler is the bridge's
+                if callable(get_handler(number)):
+                    signal_(number, get_handler(number))
 
     def _guarded(self, handler: Any) -> Any:
         if not callable(handler) or type(handler) is _Handler:
@@ -122,7 +126,7 @@ class Signals:
 
 def _nudge_main(receive: int) -> None:
     while True:
-        numbers = os.read(receive, 4096)
+        numbers = read(receive, 4096)
         if numbers.strip(bytes((signal.SIGURG,))):
             for pause in (0.002, 0.01, 0.05):
                 sleep(pause)
