@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ._runner import Call, Runner
 
 
+_GLANCE = 200  # milliseconds
+
+
 def choose(runner: Runner, is_async: bool) -> Mode:
     """Returns the mode that suits the worker and this system."""
     if is_async:
@@ -146,9 +149,10 @@ class Leader(Mode):
         self.epoll.modify(self.fd, 0)
         try:
             while not ready() and call.raised is None:
-                self.readable.poll()  # here, and not in what reads, the program's signal handlers raise
                 with self.reading:
-                    if not ready() and self.readable.poll(0):
+                    # While it polls, and in nothing that it calls, signal handlers of the program's may raise. It looks again now and
+                    # then because the connection may end without a word here.
+                    if not ready() and call.raised is None and self.readable.poll(_GLANCE):
                         runner.pump()
         finally:
             self.epoll.modify(self.fd, select.EPOLLIN | select.EPOLLONESHOT)

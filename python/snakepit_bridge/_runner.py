@@ -78,7 +78,7 @@ HOLD = 200e-6
 """How many seconds frames may wait for others before they are written together."""
 
 LOST_GRACE = 2.0
-SYNC = 1.0
+SYNC = 3.0
 """How many seconds a record of an error may wait until it has left the process."""
 
 _MAX_LOGS = 1000
@@ -458,8 +458,7 @@ class Runner:
                 finally:
                     writing.release()
                 if self.leaving is not None:
-                    leaving, self.leaving = self.leaving, None
-                    raise leaving
+                    self._leave_now()
 
     def sync(self) -> None:
         """Writes what is in the outbox before it returns, as far as that is possible without waiting for itself or for long."""
@@ -468,12 +467,23 @@ class Runner:
             return
         if self._stuck != self._flushed:  # else a host that does not read would hold up each record
             if writing.acquire(True, SYNC):
-                writing.release()
+                try:  # what another thread had taken from the outbox is written by now
+                    while not self.ended and (self.outbox or (self.logs and self.codec is not None)):
+                        self._write()
+                finally:
+                    writing.release()
             else:
                 self._stuck = self._flushed
         self.flush()
         if not self.ended:
             self.transport.sync(SYNC)
+        if self.leaving is not None:
+            self._leave_now()
+
+    def _leave_now(self) -> None:
+        leaving, self.leaving = self.leaving, None
+        if leaving is not None:
+            raise leaving
 
     def _write(self) -> None:
         records: List[Dict[str, Any]] = []
