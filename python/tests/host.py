@@ -31,6 +31,7 @@ class Host:
     """
 
     def __init__(self, *command: Any, protocol: str = "jsonstdio", env: Optional[Dict[str, str]] = None, **options: Any) -> None:
+        self.protocol = protocol
         report_read, report_write = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEPIT_", "PYTEST", "COV"))}
@@ -88,7 +89,8 @@ class Host:
 
         from snakepit_bridge.grpc.snakepit_pb2_grpc import WorkerStub
 
-        self._channel = grpc.insecure_channel(endpoint)
+        # A client that writes to a worker which has ended drops what it has not read, and this would make it write.
+        self._channel = grpc.insecure_channel(endpoint, options=[("grpc.http2.bdp_probe", 0)])
         self._rpc = WorkerStub(self._channel).Attach(iter(self._sent.get, None), metadata=[("snakepit-token", "the host's")])
 
     @staticmethod

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from snakepit_bridge._codecs import available
 from snakepit_bridge._errors import describe, render
-from snakepit_bridge._native import Lock, SimpleQueue, get_ident, monotonic, say, spawn, untouched
+from snakepit_bridge._native import Lock, SimpleQueue, get_ident, monotonic, say, sleep, spawn, untouched
 from snakepit_bridge._remedy import install
 from snakepit_bridge.grpc.clients import Clients
 from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Transport, Unavailable
@@ -25,6 +25,7 @@ from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, L
 __all__ = ["GrpcTransport"]
 
 threading = untouched("threading")
+_Socket = socket.socket
 
 MESSAGE_BYTES = 1 << 20
 """Where a batch is split. One message holds up everything behind it, but each costs far more than a frame."""
@@ -40,6 +41,9 @@ RPCS = 256
 
 ATTACH_SECONDS = 5.0
 """How long closing may wait for the host to attach, if there is something to tell it."""
+
+READ_SECONDS = 0.1
+"""How long a record of an error may wait until the host has read it."""
 
 STOP_SECONDS = 1.0
 """How long closing may take."""
@@ -71,6 +75,7 @@ class GrpcTransport(Transport):
         self._host_came = threading.Event()
         self._requests: Optional[Iterator[bytes]] = None  # the reader's
         self._outbox = _Outbox()
+        self._connections: Optional[List[int]] = None  # their descriptors, once somebody has asked
         self._clients = Clients(self._grpc, pb2, self._admit, launch.max_frame)
         self.codecs = available()
         self.max_frame = launch.max_frame
@@ -187,6 +192,16 @@ class GrpcTransport(Transport):
 
     def sync(self, timeout: float) -> None:
         self._outbox.sync(timeout)
+        # A gRPC host that writes to a worker which has ended drops what it has not read yet, so wait for that, too.
+        until = monotonic() + READ_SECONDS
+        while self._unread() and monotonic() < until:
+            sleep(0.0002)
+
+    def _unread(self) -> bool:
+        """Reports whether the system holds something that has not been read. Where it does not tell, there is nothing."""
+        if self._connections is None:
+            self._connections = self._ours(connected=True)
+        return any(map(_queued, self._connections))
 
     def close(self) -> None:
         if self._outbox.waits():  # perhaps why this worker can't serve, and the host is only about to dial
@@ -200,15 +215,34 @@ class GrpcTransport(Transport):
         # grpcio does not tell its descriptors, but all of its sockets, and no others, have the address that it listens on. /dev/null takes
         # their place, so that nothing that still knows a number can hit a stranger's file.
         null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in self._ours():
+            os.dup2(null, descriptor, inheritable=False)
+        os.close(null)
+
+    def _ours(self, connected: bool = False) -> List[int]:
+        """Returns the descriptors of the sockets, or only of connections."""
+        found: List[int] = []
         for name in os.listdir("/dev/fd"):
             try:
-                with socket.socket(fileno=os.dup(int(name))) as copy:
+                with _Socket(fileno=os.dup(int(name))) as copy:
                     ours = copy.getsockname() == self._address
-            except OSError:  # no socket, or the descriptor of the listing itself
+                    if ours and connected:
+                        copy.getpeername()
+            except OSError:  # no socket, the descriptor of the listing itself, or one that listens
                 continue
             if ours:
-                os.dup2(null, int(name), inheritable=False)
-        os.close(null)
+                found.append(int(name))
+        return found
+
+
+def _queued(descriptor: int) -> bool:
+    try:
+        import fcntl
+        import termios
+
+        return fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)) != bytes(4)
+    except (ImportError, OSError):  # no such question here, or it has been closed
+        return False
 
 
 class _Threads:
