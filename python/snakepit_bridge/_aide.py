@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
-import time
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, List, Optional
+
+from ._errors import describe, render
+from ._native import SimpleQueue, monotonic, say, sleep, spawn
 
 if TYPE_CHECKING:
     from ._runner import Call, Runner
@@ -30,7 +29,7 @@ class Aide:
         self._bell: SimpleQueue[None] = SimpleQueue()
 
     def start(self) -> None:
-        threading.Thread(target=self._work, name="snakepit-aide", daemon=True).start()
+        spawn(self._work, "snakepit-aide")
 
     def wake(self) -> None:
         """May be called from a signal handler or a finalizer: it takes no lock of Python code."""
@@ -40,14 +39,21 @@ class Aide:
 
     def pursue(self, call: Call) -> None:
         """Interrupts the call, now or as soon as that can be done, and again after a grace, until it has ended."""
-        call.site.poke(call)
+        self._poke(call)
         self.pursued.append(call)
         self.wake()
 
     def doom_after(self, seconds: float) -> None:
         """Ends the process in so many seconds, unless it has ended by then."""
-        self.doom = time.monotonic() + seconds
+        self.doom = monotonic() + seconds
         self.wake()
+
+    def _poke(self, call: Call) -> None:
+        try:
+            call.site.poke(call)
+        except Exception as exc:  # such as a loop that the program has closed
+            call.interrupted = monotonic()  # tries again after the grace
+            say(f"snakepit_bridge: {call.name} can't be interrupted\n{render(describe(exc))}")
 
     def _work(self) -> None:
         idle = 0
@@ -58,8 +64,11 @@ class Aide:
                     self._bell.get()
                 self.awake = True
                 idle = 0
-            time.sleep(TICK)
-            idle = 0 if self._tick() else idle + 1
+            sleep(TICK)
+            try:
+                idle = 0 if self._tick() else idle + 1
+            except BaseException as exc:  # there is no other aide
+                self.runner.broken(exc)
 
     def _work_waits(self) -> bool:
         return bool(self.runner.outbox or self.runner.logs or self.pursued or self.doom is not None)
@@ -69,7 +78,7 @@ class Aide:
         if self.runner.outbox or self.runner.logs:
             self.runner.flush()
             busy = True
-        now = time.monotonic()
+        now = monotonic()
         for call in self.pursued[:]:
             if call.ended:
                 self.pursued.remove(call)
@@ -78,11 +87,11 @@ class Aide:
             if call.interrupted and now - call.interrupted > GRACE:
                 call.interrupted = call.asked = 0.0
             if not call.interrupted:
-                call.site.poke(call)
+                self._poke(call)
         if self.doom is not None:
             busy = True
             if now > self.doom:
                 names = ", ".join(sorted({call.name for call in list(self.runner.calls.values())})) or "tear-down"
-                print(f"snakepit_bridge: the host is gone and {names} did not end: exiting", file=sys.stderr, flush=True)
-                os._exit(1)
+                say(f"snakepit_bridge: {self.runner.fate} and {names} did not end: exiting\n")
+                os._exit(self.runner.exit_code or 1)
         return busy

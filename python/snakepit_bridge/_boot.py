@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
 import json
 import os
 import re
 import sys
-import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence, Tuple
 
-from ._errors import Disconnected, ProtocolError, describe, plain, render
+from ._errors import Disconnected, ProtocolError, attempt, describe, plain, render, shown, text_of, type_name
+from ._logging import line_of
+from ._native import read, say, spawn
 from ._version import __version__
 from .transport import ERROR, Launch, Transport, Unavailable
 
 if TYPE_CHECKING:
     from ._runner import Runner
+    from ._signals import Signals
     from ._worker import Worker
 
 _TRANSPORTS = {
@@ -43,7 +48,8 @@ class Host:
         self.transport = transport
         self.forked = False
         self.exit_code: Optional[int] = None
-        self._runner: Optional[Runner] = None
+        self.runner: Optional[Runner] = None
+        self.signals: Optional[Signals] = None
         self._early_logs: Deque[Dict[str, Any]] = deque(maxlen=1000)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._in_child)
@@ -58,30 +64,40 @@ class Host:
         launch = self.launch
         runner = Runner(self.transport, worker._plans(), worker.concurrency, worker.queue, launch)
         runner.logs.extend(self._early_logs)
-        self._runner = runner
+        self._early_logs.clear()
+        self.runner = runner
         runner.mode = _modes.choose(runner, worker._needs_loop())
         closing: List[Callable[[], Any]] = []
         if launch.lifeline_fd is not None:
-            threading.Thread(target=self._watch, args=(launch.lifeline_fd, runner), name="snakepit-lifeline", daemon=True).start()
+            spawn(runner.guarded(partial(self._watch, launch.lifeline_fd, runner)), "snakepit-lifeline")
         try:
             set_up(runner, worker, closing)
         except BaseException as exc:
             self.refuse(describe(exc))
+        if self.signals is not None:
+            self.signals.serve()
         try:
             runner.greet()
             runner.mode.serve()
         except ProtocolError as exc:
             runner.violated(str(exc))
-        except (Disconnected, OSError):
+        except Disconnected:
             runner.lost()
+        except BaseException as exc:
+            runner.leave(exc)
+            tear_down(runner, closing)
+            attempt(None, atexit._run_exitfuncs)
+            self._exit(runner.exit_code)
         self.exit_code = runner.exit_code
         tear_down(runner, closing)
         runner.close()
 
     def log(self, record: Dict[str, Any]) -> None:
         """Sends a log record, or keeps it until there is a runner."""
-        if self._runner is not None:
-            self._runner.log(record)
+        if self.forked:
+            say(line_of(record))
+        elif self.runner is not None:
+            self.runner.log(record)
         else:
             self._early_logs.append(record)
 
@@ -94,13 +110,20 @@ class Host:
         try:
             self.transport.write([{"kind": ERROR, "id": 0, "body": json.dumps(error).encode()}])
             self.transport.close()
-        except OSError:  # the host is gone; standard error is all that is left
-            print(render(error), file=sys.stderr)
+        except Exception:  # the host is gone; standard error is all that is left
+            say(render(error))
         for record in self._early_logs:
-            print("{level}: {logger}: {message}".format(**record), file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)  # threads that the program has started must not keep it
+            say(line_of(record))
+        self._exit(1)
+
+    def _exit(self, code: int) -> NoReturn:
+        """Ends the process at once: threads that the program has started must not keep it, and a host that sees the connection's end does
+        not wait long for the code."""
+        for stream in (sys.stdout, sys.stderr):
+            attempt(None, _flush, stream)
+        if self.runner is not None:
+            attempt(None, self.runner.close)
+        os._exit(code)
 
     def _in_child(self) -> None:
         self.forked = True
@@ -108,13 +131,13 @@ class Host:
             os.close(self.launch.lifeline_fd)
             self.launch.lifeline_fd = None
         self.transport.close_in_child()
-        if self._runner is not None:
-            self._runner.in_child()
+        if self.runner is not None:
+            self.runner.in_child()
 
     def _watch(self, lifeline: int, runner: Runner) -> None:
         """Waits for the lifeline's end of file. The connection's may never come, as long as the host has not even dialled."""
         try:
-            os.read(lifeline, 1)
+            read(lifeline, 1)
         except OSError:
             return
         if not runner.forked:
@@ -143,15 +166,20 @@ def tear_down(runner: Runner, closing: Sequence[Callable[[], Any]]) -> None:
     """Ends the services, the newest first."""
     if runner.aide.doom is not None:
         runner.aide.doom_after(10.0)
-    for close in reversed(closing):
+    ends: List[Callable[[], Any]] = [partial(runner.mode.hook, close) for close in reversed(closing)]
+    for end in (*ends, runner.mode.close):
         try:
-            runner.mode.hook(close)
+            end()
         except BaseException as exc:  # the others still have to be ended
-            print(render(describe(exc)), file=sys.stderr, flush=True)
-    runner.mode.close()
+            say(render(describe(exc)))
 
 
-_host: Optional[Host] = None
+def _flush(stream: Any) -> None:
+    stream.flush()
+
+
+_hosts: Tuple[Host, ...] = ()
+"""The host, if there is one. eventlet looks for locks to replace in lists, maps and attributes, but not in tuples."""
 _shown: List[Worker] = []
 
 
@@ -171,10 +199,25 @@ def main(here: str, original: Sequence[str], args: Sequence[str], other: Optiona
         return _by_hand(here, original, args)
     host = _connect(Launch.take())
     script = args[0] if args else ""
+    try:
+        _serve(host, script, here, original, args, other)
+    except SystemExit as exc:
+        if host.exit_code is None:
+            host.refuse(plain("SystemExit", f"{script} ended by itself with exit code {shown(exc.code)} before it served"))
+        raise
+    except BaseException as exc:
+        if host.exit_code is not None:
+            raise
+        host.refuse(describe(exc))
+    return host.exit_code or 0
+
+
+def _serve(host: Host, script: str, here: str, original: Sequence[str], args: Sequence[str], other: Optional[str]) -> None:
     # What serving needs comes before the program's folder is in sys.path, and files there that have such names.
     from . import _logging, _modes, _runner  # noqa: F401
     from ._codecs import get_codec
     from ._loader import prepare, run_script
+    from ._signals import Signals
     from ._worker import NoWorker, only_worker
 
     for codec in host.transport.codecs:
@@ -183,34 +226,28 @@ def main(here: str, original: Sequence[str], args: Sequence[str], other: Optiona
         host.log({"level": "warn", "logger": "snakepit_bridge", "message": message})
     _logging.install(host)
     prepare(script, args[1:], here, original)
+    host.signals = Signals(lambda: host.runner)
+    if not script:
+        raise FileNotFoundError("no worker script was named")
     try:
-        if not script:
-            raise FileNotFoundError("no worker script was named")
         namespace = run_script(script)
         if host.exit_code is None:
             host.serve(only_worker(namespace, script))
-    except SystemExit as exc:
-        if host.exit_code is None:
-            host.refuse(plain("SystemExit", f"{script} ended by itself with exit code {exc.code!r} before it served"))
-        raise
     except NoWorker as exc:
         host.refuse(plain("NoWorker", str(exc)))
-    except BaseException as exc:
-        if host.exit_code is not None:
-            raise
-        host.refuse(describe(exc))
-    return host.exit_code or 0
 
 
 def run(worker: Worker) -> None:
     """Does what `Worker.run` says."""
-    if _host is not None:
-        _host.serve(worker)
+    if _hosts:
+        _hosts[0].serve(worker)
     elif os.environ.get("SNAKEPIT_PROTOCOL"):  # the host started the script directly
         from . import _logging
+        from ._signals import Signals
 
         host = _connect(Launch.take())
         _logging.install(host)
+        host.signals = Signals(lambda: host.runner)
         host.serve(worker)
         sys.exit(host.exit_code)
     else:
@@ -219,36 +256,45 @@ def run(worker: Worker) -> None:
 
 def _connect(launch: Launch) -> Host:
     """Builds the transport and reports. If that fails, the process ends here."""
-    global _host
+    global _hosts
+    import signal
+
+    from ._capture import redirect
+    from ._remedy import install
+
     os.environ.pop("SNAKEPIT_PROTOCOL", None)  # what this process starts is nobody's worker
     for fd in (launch.control_fd, launch.lifeline_fd, launch.conn_fd):
         if fd is not None:
             os.set_inheritable(fd, False)
     try:
         transport = _transport_class(launch.protocol)(launch)
-    except Unavailable as exc:
-        _report(launch, {"unavailable": str(exc), "remedy": exc.remedy})
-    except ImportError as exc:
-        from ._remedy import install
-
-        packages = _PACKAGES.get(launch.protocol)
-        _report(launch, {"unavailable": str(exc), "remedy": install(packages) if packages else ""})
-    except Exception as exc:
-        _report(launch, {"failed": describe(exc)})
-    else:
-        import signal
-
-        from ._capture import redirect
-
         redirect()
+    except Unavailable as exc:
+        _report(launch, {"unavailable": text_of(exc), "remedy": exc.remedy})
+    except BaseException as exc:
+        # What ships with the bridge works wherever it can, so something of this system is in its way, and the next protocol may work.
+        if launch.protocol not in _TRANSPORTS and not isinstance(exc, (ImportError, OSError)):
+            _report(launch, {"failed": describe(exc)})
+        else:
+            packages = _PACKAGES.get(launch.protocol) if isinstance(exc, ImportError) else None
+            _report(launch, {"unavailable": _reason(exc), "remedy": install(packages) if packages else ""})
+    else:
         _name_process(launch)
         # Ctrl-C in a terminal reaches all of its processes, but when to end is the host's decision. What this process starts is not
         # affected: a handler is not inherited, as SIG_IGN would be.
         signal.signal(signal.SIGINT, lambda *_: None)
         _report(launch, {"endpoint": transport.endpoint} if transport.endpoint else {})
-        _host = Host(launch, transport)
-        return _host
-    sys.exit(1)
+        _hosts = (Host(launch, transport),)
+        return _hosts[0]
+    os._exit(1)  # a transport that was half made may have left threads
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, ImportError):
+        return text_of(exc)
+    if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
+        return f"too few file descriptors: {text_of(exc)}; raise the limit that ulimit -n shows"
+    return f"{type_name(type(exc))}: {text_of(exc)}"
 
 
 def _name_process(launch: Launch) -> None:
@@ -283,7 +329,7 @@ def _report(launch: Launch, report: Dict[str, Any]) -> None:
     line = json.dumps(report).encode() + b"\n"
     if launch.control_fd is None:
         if "unavailable" in report or "failed" in report:
-            sys.stderr.write(line.decode())
+            say(line.decode())
         return
     try:
         with open(launch.control_fd, "wb") as control:

@@ -15,8 +15,7 @@ def describe(ctx: Context) -> List[Dict[str, Any]]:
 
 def forget(ctx: Context) -> bool:
     """Drops the state of the call's session. Returns whether there was any."""
-    name = ctx._call.frame.get("session", "")
-    return ctx._runner.sessions.pop(name, None) is not None
+    return ctx._runner.sessions.forget(ctx._call.frame.get("session", ""))
 
 
 COMMANDS: Dict[str, Callable[..., Any]] = {"snakepit.describe": describe, "snakepit.forget": forget}

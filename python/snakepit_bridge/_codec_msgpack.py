@@ -33,6 +33,8 @@ def load_msgpack() -> Any:
             return msgpack
     except ImportError as exc:
         problem = str(exc)
+    except BaseException as exc:  # a broken installation
+        problem = f"msgpack cannot be imported: {type(exc).__name__}: {exc}"
     from ._remedy import install
 
     raise Unavailable(problem, install(f"'msgpack>={'.'.join(map(str, OLDEST))}'"))

@@ -51,12 +51,10 @@ def get_codec(name: str) -> Codec:
 
 def available() -> List[str]:
     """Returns the names of the codecs that work in this interpreter, the faster one first."""
-    from .transport import Unavailable
-
     names = ["json"]
     try:
         get_codec("msgpack")
         names.insert(0, "msgpack")
-    except Unavailable:
+    except Exception:  # it is missing, or its installation is broken
         pass
     return names

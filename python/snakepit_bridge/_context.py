@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, AsyncIterator, Dict, Iterator, Mapping, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, AsyncIterator, Iterator, Mapping, Optional, TypeVar
 
 from ._late import stdlib_first
+from ._sessions import Session
 
 if TYPE_CHECKING:
     import logging
@@ -13,25 +14,6 @@ if TYPE_CHECKING:
     from ._runner import Call, Request, Runner
 
 _S = TypeVar("_S", bound="_BaseStream")
-
-
-class Session:
-    """What the calls of one session share.
-
-    Attributes:
-        id: The session's name, as the host chose it.
-        state: Yours. It lives until the host forgets the session, or this process ends. If the worker runs several calls at once, so may
-            calls of one session.
-    """
-
-    __slots__ = ("id", "state")
-
-    def __init__(self, id: str) -> None:
-        self.id = id
-        self.state: Dict[str, Any] = {}
-
-    def __repr__(self) -> str:
-        return f"Session({self.id!r})"
 
 
 class _BaseContext:
@@ -45,7 +27,7 @@ class _BaseContext:
     def session(self) -> Optional[Session]:
         """The call's session, or None if it belongs to none."""
         name = self._call.frame.get("session")
-        return self._runner.session(name) if name else None
+        return self._runner.sessions.get(name, self._call.id < 0) if name else None
 
     @property
     def metadata(self) -> Mapping[str, str]:

@@ -14,7 +14,8 @@ ValueError
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, Mapping, Optional, Set, Union
+from itertools import islice
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set, TypeVar, Union
 
 from ._late import stdlib_first
 
@@ -26,6 +27,9 @@ _FRAMES = 64
 _SOURCE = 500
 _CAUSES = 8
 _NOTES = 16
+_FRAME = ("file", "line", "function", "source")
+
+_T = TypeVar("_T")
 
 
 class Cancelled(BaseException):
@@ -77,7 +81,7 @@ class ItemError(SnakepitError):
 
     def __init__(self, error: Union[BaseException, str]) -> None:
         self.error = error if isinstance(error, BaseException) else ValueError(error)
-        super().__init__(str(error))
+        super().__init__(text_of(error))
 
 
 class ProtocolError(SnakepitError):
@@ -88,9 +92,24 @@ for _public in (Cancelled, SnakepitError, Disconnected, RemoteError, ItemError):
     _public.__module__ = "snakepit_bridge"
 
 
+# What follows looks at objects of the user's while something has failed already. Their methods, attributes and classes may do anything, so
+# it takes what the interpreter keeps itself, and what has to run their code does so in `attempt`.
+
+
+def attempt(default: _T, function: Callable[..., _T], *args: Any) -> _T:
+    """Returns what the function returns, or the default if it raises anything at all."""
+    try:
+        return function(*args)
+    except BaseException:
+        return default
+
+
 def describe(exc: BaseException) -> Dict[str, Any]:
-    """Returns the structured error of docs/protocol.md. It is bounded, whatever the exception holds, and its texts are valid UTF-8."""
-    return _describe(exc, set(), _CAUSES)
+    """Returns the structured error of docs/protocol.md. It never raises; the error is bounded and its texts are valid UTF-8."""
+    try:
+        return _describe(exc, set(), _CAUSES)
+    except BaseException:  # such as too little memory
+        return {"type": type_name(type(exc)), "message": "this error can't be described"}
 
 
 def plain(kind: str, message: str) -> Dict[str, Any]:
@@ -99,77 +118,157 @@ def plain(kind: str, message: str) -> Dict[str, Any]:
 
 
 def clean(text: str, limit: int = _MESSAGE) -> str:
-    """Returns text without lone surrogates, cut to the limit."""
+    """Returns text without lone surrogates, cut to the limit, as an exact str."""
+    text = str.__str__(text)
     if len(text) > limit:
         text = f"{text[:limit]}... ({len(text) - limit} characters more)"
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def text_of(value: Any, limit: int = _MESSAGE, convert: Callable[[Any], str] = str) -> str:
+    """Returns what str() makes of any value, or what else converts it, cut to the limit. It never raises."""
+    try:
+        return clean(convert(value), limit)
+    except BaseException as broken:  # a method of the user's
+        return f"<no text: {convert.__name__}() raised {type_name(type(broken))}>"
+
+
+_module_of = type.__dict__["__module__"].__get__
+_qualname_of = type.__dict__["__qualname__"].__get__
+
+
 def type_name(kind: type) -> str:
-    module = kind.__module__
-    return clean(kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}", 500)
+    """Returns the type's full name. It never raises: a metaclass has no say in it."""
+    name = text_of(_qualname_of(kind), 500)
+    module = text_of(attempt("builtins", _module_of, kind), 500)
+    return name if module == "builtins" else clean(f"{module}.{name}", 500)
+
+
+_cause_of = BaseException.__dict__["__cause__"].__get__
+_context_of = BaseException.__dict__["__context__"].__get__
+_suppresses_context = BaseException.__dict__["__suppress_context__"].__get__
+_NOTHING: List[Any] = []
+_traceback_of = BaseException.__dict__["__traceback__"].__get__
 
 
 def _describe(exc: BaseException, seen: Set[int], depth: int) -> Dict[str, Any]:
+    kind = type(exc)
     seen.add(id(exc))
-    error: Dict[str, Any] = {"type": type_name(type(exc)), "message": _text(exc)}
+    error: Dict[str, Any] = {"type": type_name(kind), "message": text_of(exc)}
+    if not issubclass(kind, BaseException):
+        return error
     frames = _frames(exc)
-    if isinstance(exc, SyntaxError) and exc.filename:
-        source = {"source": clean(exc.text.strip(), _SOURCE)} if exc.text else {}
-        frames.append({"file": clean(exc.filename), "line": exc.lineno or 0, "function": "<module>", **source})
+    if issubclass(kind, SyntaxError):
+        frames += attempt(_NOTHING, _syntax_frame, exc)
     if frames:
         error["frames"] = frames
-    notes = [clean(str(note)) for note in getattr(exc, "__notes__", None) or ()]
-    for one in getattr(exc, "exceptions", None) or ():  # an ExceptionGroup
-        if isinstance(one, BaseException):
-            notes.append(f"{type_name(type(one))}: {_text(one)}")
+    notes = [*attempt(_NOTHING, _notes, exc), *attempt(_NOTHING, _members, exc)]
     if notes:
         error["notes"] = notes[:_NOTES]
-    cause = exc.__cause__
-    if cause is None and not exc.__suppress_context__:
-        cause = exc.__context__
+    cause = _cause_of(exc)
+    if cause is None and not _suppresses_context(exc):
+        cause = _context_of(exc)
     if cause is not None and id(cause) not in seen and depth > 0:
         error["cause"] = _describe(cause, seen, depth - 1)
-    elif isinstance(exc, RemoteError) and depth > 0:
-        error["cause"] = exc.error
+    elif issubclass(kind, RemoteError) and depth > 0:
+        remote = attempt(None, _remote, exc, depth)
+        if remote is not None:
+            error["cause"] = remote
     return error
 
 
-def _text(exc: BaseException) -> str:
-    try:
-        return clean(str(exc))
-    except Exception as broken:  # a __str__ of the user's that raises
-        return f"<no message: str() raised {type_name(type(broken))}>"
+def _remote(exc: Any, depth: int) -> Optional[Dict[str, Any]]:
+    return _sound(exc.error, depth - 1)
+
+
+def _sound(error: Any, depth: int) -> Optional[Dict[str, Any]]:
+    """Returns what of a structured error is one. The host's is, but the program may make a RemoteError of anything."""
+    if type(error) is not dict:
+        return None
+    sound: Dict[str, Any] = {"type": text_of(error.get("type", "")), "message": text_of(error.get("message", ""))}
+    frames = [
+        {key: _line(value) if key == "line" else text_of(value, _SOURCE) for key, value in frame.items() if key in _FRAME}
+        for frame in _some(error.get("frames"), 2 * _FRAMES)
+        if type(frame) is dict
+    ]
+    notes = [text_of(note) for note in _some(error.get("notes"), _NOTES)]
+    cause = _sound(error.get("cause"), depth - 1) if depth > 0 else None
+    sound.update({key: value for key, value in (("frames", frames), ("notes", notes), ("cause", cause)) if value})
+    return sound
+
+
+def _some(entries: Any, most: int) -> List[Any]:
+    """Returns the first entries of a list or tuple, and none of what is neither."""
+    return list(islice(entries, most)) if issubclass(type(entries), (list, tuple)) else []
+
+
+def _notes(exc: Any) -> List[str]:
+    notes = getattr(exc, "__notes__", None)
+    if notes is None:
+        return []
+    if not issubclass(type(notes), (list, tuple)):
+        return [text_of(notes)]
+    return [text_of(note) for note in _some(notes, _NOTES)]
+
+
+def _members(exc: Any) -> List[str]:
+    """Describes the members of an ExceptionGroup. An attribute of that name may also be something of the user's own."""
+    members = _some(getattr(exc, "exceptions", None), _NOTES)
+    return [f"{type_name(type(one))}: {text_of(one)}" for one in members if issubclass(type(one), BaseException)]
+
+
+def _syntax_frame(exc: Any) -> List[Dict[str, Any]]:
+    """Returns the place that a SyntaxError is about. Whoever raises it may have put anything into its fields."""
+    if exc.filename is None:
+        return []
+    frame = {"file": text_of(exc.filename), "line": _line(exc.lineno), "function": "<module>"}
+    if exc.text is not None:
+        source = text_of(exc.text).strip()
+        if source:
+            frame["source"] = clean(source, _SOURCE)
+    return [frame]
+
+
+def _line(number: Any) -> int:
+    return number if type(number) is int and 0 <= number < 1 << 31 else 0
 
 
 def _frames(exc: BaseException) -> List[Dict[str, Any]]:
-    with stdlib_first():
-        import linecache
     places = []
-    tb = exc.__traceback__
+    tb = _traceback_of(exc)
     while tb is not None:
-        name = tb.tb_frame.f_code.co_filename
+        name = clean(tb.tb_frame.f_code.co_filename)
         if not name.startswith((HERE, "<frozen importlib")):
-            places.append((tb.tb_frame, tb.tb_lineno))
+            places.append((tb.tb_frame, name, _line(tb.tb_lineno)))
         tb = tb.tb_next
     left_out = len(places) - _FRAMES
     if left_out > 0:
         del places[_FRAMES // 4 : _FRAMES // 4 + left_out]
     frames: List[Dict[str, Any]] = []
-    for frame, line in places:
-        code = frame.f_code
+    for frame, name, line in places:
         if left_out > 0 and len(frames) == _FRAMES // 4:
             frames.append({"file": "", "line": 0, "function": f"[{left_out} frames left out]"})
-        entry: Dict[str, Any] = {"file": clean(code.co_filename), "line": line or 0, "function": clean(_name(code))}
-        source = linecache.getline(code.co_filename, line or 0, frame.f_globals).strip()
+        entry: Dict[str, Any] = {"file": name, "line": line, "function": clean(_name(frame.f_code))}
+        source = attempt("", _source, frame, line)  # the module's loader may be the user's
         if source:
-            entry["source"] = clean(source, _SOURCE)
+            entry["source"] = source
         frames.append(entry)
     return frames
 
 
+def _source(frame: Any, line: int) -> str:
+    with stdlib_first():
+        import linecache
+    return clean(linecache.getline(frame.f_code.co_filename, line, frame.f_globals).strip(), _SOURCE)
+
+
 def _name(code: Any) -> str:
     return str(getattr(code, "co_qualname", code.co_name))  # 3.11 and later
+
+
+def shown(value: Any, limit: int = 1000) -> str:
+    """Returns what repr() makes of any value, cut to the limit. It never raises."""
+    return text_of(value, limit, repr)
 
 
 def render(error: Optional[Mapping[str, Any]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, List, Sequence
 
+from ._native import write
 from .transport import KINDS, Frame
 
 SLACK = 64 << 10
@@ -70,7 +71,7 @@ def write_all(descriptor: int, parts: Sequence[bytes]) -> None:
     rest.reverse()  # so that the next one can be popped
     while rest:
         if len(rest) == 1:
-            written = os.write(descriptor, rest[0])
+            written = write(descriptor, rest[0])
         else:
             written = os.writev(descriptor, rest[: -_AT_ONCE - 1 : -1])
         while rest and written >= len(rest[-1]):

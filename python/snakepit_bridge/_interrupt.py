@@ -12,19 +12,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, Optional, Sequence
+from signal import signal as set_handler
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, Optional, Sequence, Set
 
 from ._errors import HERE, Cancelled
 from ._late import stdlib_first
+from ._native import MAIN_THREAD, get_ident, monotonic
 
 if TYPE_CHECKING:
     import asyncio
 
     from ._runner import Call
-
 
 CURRENT: ContextVar[Optional[Call]] = ContextVar("snakepit_call", default=None)
 """The call that the running code serves."""
@@ -40,6 +39,9 @@ async def enter_async(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
+TRANSPARENT: Set[Any] = set()
+"""Code of functions of the bridge that only call what the program has given them."""
+
 _TRAMPOLINES = (enter.__code__, enter_async.__code__)
 _HOLD = (HERE, "<frozen importlib", os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "logging") + os.sep)
 
@@ -50,7 +52,7 @@ def interruptible(frame: Optional[Any]) -> bool:
         code = frame.f_code
         if code in _TRAMPOLINES:
             return True
-        if code.co_filename.startswith(_HOLD):
+        if code.co_filename.startswith(_HOLD) and code not in TRANSPARENT:
             return False
         frame = frame.f_back
     return False
@@ -74,13 +76,13 @@ class MainThread(Site):
 
     def __init__(self) -> None:
         self.current: Optional[Call] = None
-        self.ident = threading.get_ident()
-        signal.signal(signal.SIGURG, self._on_signal)
+        self.ident = get_ident()
+        set_handler(signal.SIGURG, self._on_signal)
 
     @staticmethod
     def possible() -> bool:
         """Reports whether the calling thread can be interrupted by a signal."""
-        return hasattr(signal, "pthread_kill") and threading.current_thread() is threading.main_thread()
+        return hasattr(signal, "pthread_kill") and get_ident() == MAIN_THREAD
 
     def begin(self, call: Call) -> None:
         self.current = call
@@ -95,7 +97,7 @@ class MainThread(Site):
     def _on_signal(self, number: int, frame: Optional[Any]) -> None:
         call = self.current
         if call is not None and call.cancelled and not call.interrupted and interruptible(frame):
-            call.interrupted = time.monotonic()
+            call.interrupted = monotonic()
             raise Cancelled(call.reason)
 
 
@@ -103,7 +105,7 @@ class Threads(Site):
     """Handlers on any threads. ``call.lock`` makes sure that no exception is injected once the handler has returned."""
 
     def begin(self, call: Call) -> None:
-        call.thread = threading.get_ident()
+        call.thread = get_ident()
 
     def leave(self, call: Call) -> None:
         while True:
@@ -121,7 +123,7 @@ class Threads(Site):
             import ctypes  # noqa: F401  now: between the look and the injection it would let the handler run on
         with call.lock:
             if call.thread and not call.interrupted and interruptible(sys._current_frames().get(call.thread)):
-                call.interrupted = time.monotonic()
+                call.interrupted = monotonic()
                 _inject(call.thread, Cancelled)
 
 
@@ -138,14 +140,14 @@ class Tasks(MainThread):
         if call.task is None:
             super().poke(call)
         elif not call.asked:
-            call.asked = time.monotonic()
+            call.asked = monotonic()
             self.loop.call_soon_threadsafe(self._cancel, call)
-        elif self.signals and time.monotonic() - call.asked > 0.05:  # something blocks the loop
+        elif self.signals and monotonic() - call.asked > 0.05:  # something blocks the loop
             signal.pthread_kill(self.ident, signal.SIGURG)
 
     def _cancel(self, call: Call) -> None:
         if call.task is not None and not call.interrupted:
-            call.interrupted = time.monotonic()
+            call.interrupted = monotonic()
             call.task.cancel()
 
     def _on_signal(self, number: int, frame: Optional[Any]) -> None:
@@ -154,7 +156,7 @@ class Tasks(MainThread):
         if call is None or call.task is None:
             super()._on_signal(number, frame)
         elif call.task is asyncio.current_task(self.loop) and call.cancelled and not call.interrupted and interruptible(frame):
-            call.interrupted = time.monotonic()
+            call.interrupted = monotonic()
             raise asyncio.CancelledError(call.reason)
 
 

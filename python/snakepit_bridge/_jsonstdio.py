@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -9,6 +10,7 @@ from typing import Any, List, Sequence, Tuple
 
 from ._codec_json import dump
 from ._frames import check, weight, write_all
+from ._native import read
 from .transport import KINDS, Frame, Launch, Transport, Unavailable
 
 _NUMBERS = {name: number for number, name in enumerate(KINDS) if number}
@@ -39,6 +41,8 @@ class JsonStdio(Transport):
         try:
             self._in, self._out = _moved(0), _moved(1)
         except OSError as exc:
+            if exc.errno != errno.EBADF:
+                raise
             raise Unavailable(f"standard input or output is closed: {exc}") from None
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
@@ -68,7 +72,7 @@ class JsonStdio(Transport):
             while not self._closed:
                 if self._poll is not None and any(descriptor != self._in for descriptor, _ in self._poll.poll()):
                     break
-                data = os.read(self._in, _CHUNK)
+                data = read(self._in, _CHUNK)
                 if not data:
                     if self._pending:
                         raise ValueError(f"the host's connection ended inside of a frame: {b''.join(self._pending)[:64]!r}")
@@ -188,11 +192,16 @@ def _close(descriptors: Sequence[int]) -> None:
 
 
 def _moved(descriptor: int) -> int:
-    """Returns a high copy of the descriptor that children do not inherit."""
+    """Returns a copy of the descriptor that children do not inherit, a high one if there are so many."""
     try:
         import fcntl
     except ImportError:  # Windows
         return os.dup(descriptor)
-    copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    try:
+        copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    except OSError as exc:
+        if exc.errno not in (errno.EINVAL, errno.EMFILE):  # above what the limit of open files allows
+            raise
+        copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
     os.set_blocking(copy, True)
     return copy

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
-from ._errors import clean
+from ._errors import clean, describe, render, text_of
 from ._interrupt import CURRENT
+from ._native import say
+from ._snapshot import snapshot
 
 if TYPE_CHECKING:
     import logging
@@ -31,7 +34,7 @@ class _WhenImported:
     """Finds logging where the others would, and attaches the handler once it has been executed."""
 
     def __init__(self, host: Host) -> None:
-        self.host = host
+        self.hosts = (host,)  # like those of _boot
         self.inner: Any = None
 
     def find_spec(self, name: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None) -> Optional[ModuleSpec]:
@@ -55,7 +58,7 @@ class _WhenImported:
             module.__spec__.loader = self.inner
         self.inner.exec_module(module)
         if hasattr(module, "LogRecord"):  # and not a file of the user's that has the name
-            _attach(module, self.host)
+            _attach(module, *self.hosts)
 
 
 def _attach(logging: Any, host: Host) -> None:
@@ -74,13 +77,13 @@ def _attach(logging: Any, host: Host) -> None:
             return bool(passed)
 
         def emit(self, record: logging.LogRecord) -> None:
-            if host.forked:
-                os.write(2, f"{record.levelname}:{record.name}:{record.getMessage()}\n".encode("utf-8", "replace"))
-                return
             try:
-                host.log(_fields_of(record, standard, self))
-            except Exception:  # such as a message whose arguments do not fit it
-                self.handleError(record)
+                host.log(_entry_of(record, standard, self))
+            except BaseException:  # such as a message whose arguments do not fit it
+                try:
+                    self.handleError(record)
+                except BaseException as exc:
+                    say(f"snakepit_bridge: a log record can't be shown\n{render(describe(exc))}")
 
     root = logging.getLogger()
     root.addHandler(HostHandler())
@@ -99,17 +102,40 @@ def _attach(logging: Any, host: Host) -> None:
     logging.basicConfig = with_level
 
 
-def _fields_of(record: logging.LogRecord, standard: Any, handler: logging.Handler) -> Dict[str, Any]:
+def _entry_of(record: logging.LogRecord, standard: Any, handler: logging.Handler) -> Dict[str, Any]:
+    """Returns the body of a log frame. It holds copies, because what the program logs may change before the frame is written."""
     levelno = record.levelno
     level = "trace" if levelno < 10 else "debug" if levelno < 20 else "info" if levelno < 30 else "warn" if levelno < 40 else "error"
-    entry: Dict[str, Any] = {"level": level, "logger": clean(record.name), "message": clean(record.getMessage()), "time": record.created}
+    created = record.created if type(record.created) is float else time.time()
+    entry: Dict[str, Any] = {"level": level, "logger": text_of(record.name), "message": clean(record.getMessage()), "time": created}
     fields = {key: value for key, value in record.__dict__.items() if key not in standard}
+    if fields:
+        fields = snapshot(fields)
     if record.exc_info and record.exc_info[0] is not None:
-        formatter = handler.formatter or sys.modules["logging"].Formatter()
-        fields["exception"] = clean(formatter.formatException(record.exc_info))
+        fields["exception"] = _exception(record.exc_info, handler)
     if fields:
         entry["fields"] = fields
     call = CURRENT.get()
     if call is not None and call.id > 0:  # and not one of the transport's own
         entry["call"] = call.id
     return entry
+
+
+def _exception(exc_info: Any, handler: logging.Handler) -> str:
+    try:
+        formatter = handler.formatter or sys.modules["logging"].Formatter()
+        return clean(formatter.formatException(exc_info))
+    except BaseException:  # of the exception's own code
+        return render(describe(exc_info[1])).rstrip("\n")
+
+
+_NAMES = {"warn": "WARNING"}
+
+
+def line_of(entry: Dict[str, Any]) -> str:
+    """Returns a record as it goes to standard error, where there is no connection for it."""
+    fields = dict(entry.get("fields", ()))
+    exception = fields.pop("exception", "")
+    level = _NAMES.get(entry["level"], entry["level"].upper())
+    line = f"{level}:{entry['logger']}:{entry['message']}" + "".join(f" {key}={value!r}" for key, value in fields.items())
+    return f"{line}\n{exception}\n" if exception else line + "\n"

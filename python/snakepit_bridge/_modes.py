@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import select
 import sys
-import threading
 from collections import deque
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Optional, Set
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Deque, Dict, Optional, Set
 
-from ._interrupt import MainThread, Site, Tasks, Threads, enter_async
+from ._interrupt import MainThread, Site, Tasks, Threads, enter, enter_async
 from ._late import stdlib_first
+from ._native import Lock, SimpleQueue, get_ident, spawn
+from ._signals import may_raise
 
 if TYPE_CHECKING:
     import asyncio
 
     from ._runner import Call, Runner
+
+
+_GLANCE = 200  # milliseconds
 
 
 def choose(runner: Runner, is_async: bool) -> Mode:
@@ -43,8 +48,8 @@ class Mode:
         self.runner = runner
 
     def hook(self, function: Callable[[], Any]) -> None:
-        """Runs a set-up or tear-down."""
-        function()
+        """Runs a set-up or tear-down. Calls begin with the context variables that it leaves."""
+        self.runner.base.run(enter, function, (), {})
 
     def serve(self) -> None:
         """Serves until the connection has ended and nothing runs any more."""
@@ -69,7 +74,7 @@ class Mode:
         bell: SimpleQueue[None] = SimpleQueue()
         call.bells.append(bell)
         try:
-            while not ready():
+            while not ready() and call.raised is None:
                 bell.get()
         finally:
             call.bells.remove(bell)
@@ -79,7 +84,7 @@ class Mode:
         raise NotImplementedError
 
     def _read_in_thread(self) -> None:
-        threading.Thread(target=self._read, name="snakepit-reader", daemon=True).start()
+        spawn(self.runner.guarded(self._read), "snakepit-reader")
 
     def _read(self) -> None:
         while not self.runner.ended:
@@ -96,18 +101,20 @@ class Leader(Mode):
     def __init__(self, runner: Runner) -> None:
         super().__init__(runner)
         self.fd = runner.transport.fileno()
-        self.main = threading.get_ident()
-        self.reading = threading.Lock()  # guards transport.read and runner.take
+        self.main = get_ident()
+        self.reading = Lock()  # guards transport.read and runner.take
         self.busy = False
         self.epoll = select.epoll()
         self.epoll.register(self.fd, 0)
+        self.readable = select.poll()  # for the main thread alone
+        self.readable.register(self.fd, select.POLLIN)
 
     def serve(self) -> None:
         runner, ready, reading = self.runner, self.runner.ready, self.reading
         site = MainThread()
         arm = select.EPOLLIN | select.EPOLLONESHOT
         modify, fd = self.epoll.modify, self.fd
-        threading.Thread(target=self._follow, name="snakepit-follower", daemon=True).start()
+        spawn(runner.guarded(self._follow), "snakepit-follower")
         while not runner.ended:
             if not ready:
                 with reading:
@@ -130,8 +137,9 @@ class Leader(Mode):
             self.busy = False
             modify(fd, 0)
 
+    @may_raise
     def wait(self, call: Call, ready: Callable[[], bool]) -> None:
-        if threading.get_ident() != self.main:
+        if get_ident() != self.main:
             super().wait(call, ready)
             return
         runner = self.runner
@@ -140,9 +148,11 @@ class Leader(Mode):
             return
         self.epoll.modify(self.fd, 0)
         try:
-            while not ready():
+            while not ready() and call.raised is None:
                 with self.reading:
-                    if not ready():
+                    # While it polls, and in nothing that it calls, signal handlers of the program's may raise. It looks again now and
+                    # then because the connection may end without a word here.
+                    if not ready() and call.raised is None and self.readable.poll(_GLANCE):
                         runner.pump()
         finally:
             self.epoll.modify(self.fd, select.EPOLLIN | select.EPOLLONESHOT)
@@ -205,7 +215,7 @@ class Pool(Mode):
         self.done = done
         self.bell: SimpleQueue[None] = SimpleQueue()
         self.site = Threads()
-        self.threads = [threading.Thread(target=self._run, name=f"snakepit-{n}", daemon=True) for n in range(runner.concurrency)]
+        self.left: SimpleQueue[None] = SimpleQueue()  # an entry for each thread that has ended
 
     def serve(self) -> None:
         self.start()
@@ -214,19 +224,23 @@ class Pool(Mode):
 
     def start(self) -> None:
         sys.setswitchinterval(0.001)  # else a ping waits 5 ms for each thread that spins
-        for thread in self.threads:
-            thread.start()
+        for n in range(self.runner.concurrency):
+            spawn(self._work, f"snakepit-{n}")
 
     def join(self) -> None:
-        for thread in self.threads:
-            thread.join()
+        for _ in range(self.runner.concurrency):
+            self.left.get()
 
     def submit(self, count: int) -> None:
         for _ in range(count):
             self.bell.put(None)
 
     def stop(self) -> None:
-        self.submit(len(self.threads))
+        self.submit(self.runner.concurrency)
+
+    def _work(self) -> None:
+        self.runner.guarded(self._run)()
+        self.left.put(None)
 
     def _run(self) -> None:
         runner = self.runner
@@ -267,9 +281,16 @@ class Loop(Mode):
         self.served = False  # then a request to stop that came late must not end a tear-down
 
     def hook(self, function: Callable[[], Any]) -> None:
-        result = function()
+        base = self.runner.base
+        result = base.run(enter, function, (), {})
         if hasattr(result, "__await__"):
-            self.loop.run_until_complete(enter_async(result))
+            self.loop.run_until_complete(base.run(self.loop.create_task, self._hook(result)))
+
+    async def _hook(self, awaitable: Awaitable[Any]) -> None:
+        try:
+            await enter_async(awaitable)
+        finally:
+            self.runner.base = copy_context()  # a task has a copy, so this is what it leaves
 
     def serve(self) -> None:
         runner = self.runner
@@ -277,14 +298,16 @@ class Loop(Mode):
             self.pool = Pool(runner, self.pooled, self._pooled_done)
             self.pool.start()
         self._read_in_thread()
-        while not runner.ended or self.tasks:
-            self.loop.run_forever()
-            if self.plain is not None:
-                call, self.plain = self.plain, None
-                runner.run(call, self.plain_site)
-                runner.flush()
-                self._dispatch()
-        self.served = True
+        try:
+            while not runner.ended or self.tasks:
+                self.loop.run_forever()
+                if self.plain is not None:
+                    call, self.plain = self.plain, None
+                    runner.run(call, self.plain_site)
+                    runner.flush()
+                    self._dispatch()
+        finally:
+            self.served = True
         if self.pool is not None:
             self.pool.stop()
             self.pool.join()
@@ -306,7 +329,10 @@ class Loop(Mode):
             self.loop.call_soon_threadsafe(self._dispatch)
 
     def stop(self) -> None:
-        self.loop.call_soon_threadsafe(self._stop_if_done)
+        try:
+            self.loop.call_soon_threadsafe(self._stop_if_done)
+        except RuntimeError:  # the program has closed it, and the main thread has seen that
+            pass
 
     def settle(self) -> None:
         if not self.flushing:
@@ -322,7 +348,7 @@ class Loop(Mode):
         bell: Any = _Bell(self.loop, event)
         call.bells.append(bell)
         try:
-            while not ready():
+            while not ready() and call.raised is None:
                 await event.wait()
                 event.clear()
         finally:
@@ -338,9 +364,7 @@ class Loop(Mode):
                 break
             if call.plan.is_async:
                 if runner.unstarted.pop(call.id, None) is not None:
-                    task = self.loop.create_task(runner.run_async(call, self.site))
-                    self.tasks.add(task)
-                    task.add_done_callback(self._task_done)
+                    self._start(call)
             elif self.pool is not None:
                 self.in_pool[call.id] = call
                 self.pooled.append(call)
@@ -349,14 +373,30 @@ class Loop(Mode):
                 self.plain = call
                 self.loop.stop()
 
+    def _start(self, call: Call) -> None:
+        runner = self.runner
+        coroutine = runner.run_async(call, self.site)
+        try:
+            # A task copies the context that it is made in, and this one's is whoever dispatches'.
+            task = runner.base.copy().run(self.loop.create_task, coroutine)
+            self.tasks.add(task)
+            task.add_done_callback(partial(self._task_done, call))
+        except BaseException as exc:  # of a task factory of the program's
+            coroutine.close()
+            runner.answered(call, exc)
+
     def _pooled_done(self, call: Call) -> None:
         """Called by the pool's threads."""
         del self.in_pool[call.id]
         if self.runner.ready:
             self.loop.call_soon_threadsafe(self._dispatch)
 
-    def _task_done(self, task: asyncio.Task[None]) -> None:
+    def _task_done(self, call: Call, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
+        if not call.ended:  # cancelled before it began, perhaps with all tasks that the program found
+            import asyncio
+
+            self.runner.answered(call, (not task.cancelled() and task.exception()) or asyncio.CancelledError())
         self.settle()
         if self.runner.ready:
             self._dispatch()

@@ -14,20 +14,35 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
-import time
 from collections import deque
 from contextvars import copy_context
+from time import monotonic, time
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Deque, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Mapping, NoReturn, Optional, Sequence, Set, Tuple
 
 from ._aide import Aide
 from ._codecs import get_codec
-from ._context import AsyncContext, Context, Session
-from ._errors import Cancelled, Disconnected, ItemError, ProtocolError, RemoteError, clean, describe, plain, render, type_name
+from ._context import AsyncContext, Context
+from ._errors import (
+    Cancelled,
+    Disconnected,
+    ItemError,
+    ProtocolError,
+    RemoteError,
+    attempt,
+    clean,
+    describe,
+    plain,
+    render,
+    shown,
+    type_name,
+)
 from ._frames import weight
 from ._interrupt import CURRENT, Site, enter, enter_async
 from ._late import stdlib_first
+from ._logging import line_of
+from ._native import Lock, RLock, get_ident, say
+from ._sessions import Sessions
 from ._values import BadValue
 from ._version import __version__
 from .transport import (
@@ -63,6 +78,9 @@ HOLD = 200e-6
 """How many seconds frames may wait for others before they are written together."""
 
 LOST_GRACE = 2.0
+SYNC = 3.0
+"""How many seconds a record of an error may wait until it has left the process."""
+
 _MAX_LOGS = 1000
 _MAX_ID = 1 << 53
 _NONE: Mapping[str, Any] = {}
@@ -109,6 +127,7 @@ class Call:
         "lock",
         "name",
         "plan",
+        "raised",
         "reason",
         "requests",
         "site",
@@ -125,12 +144,13 @@ class Call:
         self.name = plan.name
         self.plan = plan
         ttl = frame.get("ttl", 0)
-        self.deadline: Optional[float] = time.monotonic() + ttl / 1000 if ttl else None
+        self.deadline: Optional[float] = monotonic() + ttl / 1000 if ttl else None
         self.inbox = _ENDED if frame.get("flags", 0) & NO_INPUT else Inbox(True)
         self.granted_items, self.granted_bytes = items, bytes_
         self.used_items = self.used_bytes = 0
         self.cancelled = False
         self.reason = ""
+        self.raised: Optional[BaseException] = None  # by a signal handler of the program's, while code of the bridge ran for the call
         self.interrupted = 0.0  # when an exception was last raised in it
         self.asked = 0.0  # when its task's cancellation was last requested
         self.ended = False
@@ -138,7 +158,7 @@ class Call:
         self.site = _NOWHERE
         self.ident = 0  # of the thread that runs the handler
         self.thread = 0  # the same, while an exception may be injected there
-        self.lock = threading.Lock()
+        self.lock = Lock()
         self.task: Optional[asyncio.Task[Any]] = None
         self.context: Any = None
         self.bells: List[SimpleQueue[None]] = []
@@ -153,14 +173,17 @@ class Call:
             bell.put(None)
 
     def check(self) -> None:
+        if self.raised is not None:
+            raised, self.raised = self.raised, None
+            raise raised
         if self.cancelled:
             if self._in_handler():
-                self.interrupted = self.interrupted or time.monotonic()  # no second exception in what cleans up after this one
+                self.interrupted = self.interrupted or monotonic()  # no second exception in what cleans up after this one
             raise Cancelled(self.reason)
 
     def _in_handler(self) -> bool:
         """Reports whether this is the handler's own thread and task, and not one that it has started."""
-        if threading.get_ident() != self.ident:
+        if get_ident() != self.ident:
             return False
         return self.task is None or sys.modules["asyncio"].current_task() is self.task
 
@@ -202,28 +225,31 @@ class Runner:
         self.unstarted: Dict[int, Call] = {}  # whoever pops a call here has it: the one who runs it or the one who cancels it
         self.ready: Deque[Call] = deque()
         self.requests: Dict[int, Request] = {}
-        self.sessions: Dict[str, Session] = {}
+        self.sessions = Sessions(self._guests_sessions)
         self.outbox: Deque[Frame] = deque()
         self.logs: Deque[Dict[str, Any]] = deque()
         self.aide = Aide(self)
         self.draining = False
         self.ended = False  # the connection
+        self.leaving: Optional[BaseException] = None  # what is to end the process as soon as what is being written is written
         self.forked = False
         self.exit_code = 0
+        self.fate = "the host is gone"  # why what runs has to end
         self._taking = concurrency + queue
         self._limit = self._taking  # what the hellos agreed on
         self._requests_limit = 0
         self._max_frame = launch.max_frame
         self._window = (0, 0)
         self._mark = 0  # the host's highest id
-        self._turn = threading.Lock()  # guards take
+        self._turn = Lock()  # guards take
         self._accepted = 0  # how many calls have been queued for the mode
         self._next_id = 2
-        self._opening = threading.Lock()  # makes taking an id and queueing its frame one step
-        self._writing = threading.Lock()  # guards transport.write
+        self._opening = Lock()  # makes taking an id and queueing its frame one step
+        self._writing: Any = RLock()  # guards transport.write; reentrant only so that it knows its owner
         self._flushed = 0.0
+        self._stuck = -1.0  # _flushed when a record of an error had waited in vain
         self._dropped = 0
-        self._base = copy_context()
+        self.base = copy_context()  # what the program has set: each call begins with a copy
         self._after_hello = (
             None,
             None,
@@ -262,8 +288,13 @@ class Runner:
         }
         if self.token:
             hello["token"] = self.token
-        self.transport.write([{"kind": HELLO, "body": json.dumps(hello).encode()}])
-        frames = self.transport.read()
+        try:
+            self.transport.write([{"kind": HELLO, "body": json.dumps(hello).encode()}])
+            frames = self.transport.read()
+        except ValueError as exc:
+            raise ProtocolError(str(exc)) from None
+        except OSError as exc:
+            raise Disconnected(f"the host left before its hello: {exc}") from None
         if not frames:
             raise Disconnected("the host closed the connection before its hello")
         first = frames[0]
@@ -293,14 +324,10 @@ class Runner:
             self.take(self.transport.read())
         except (ProtocolError, ValueError) as exc:
             self.violated(str(exc))
-        except TimeoutError:  # no transport raises it, but signal handlers of the user's do
-            raise
         except OSError:
             self.lost()
         except Exception as exc:  # whoever reads must not just go: the host would wait for ever
-            print(f"snakepit_bridge: internal error\n{render(describe(exc))}", file=sys.stderr, flush=True)
-            self.lost()
-            self.exit_code = 1
+            self.broken(exc)
 
     def take(self, frames: Sequence[Frame]) -> None:
         """Handles a batch that was read; an empty one is the end of the connection."""
@@ -333,9 +360,63 @@ class Runner:
     def violated(self, message: str) -> None:
         """Ends the connection because of what the host sent. Standard error is where the host looks for the reason."""
         if not self.ended:
-            print(f"snakepit_bridge: protocol error: {clean(message)}", file=sys.stderr, flush=True)
+            say(f"snakepit_bridge: protocol error: {clean(message)}\n")
             self.lost()
             self.exit_code = 1
+
+    def broken(self, exc: BaseException) -> None:
+        """Ends the connection because the bridge has failed: what waits for it must not wait for ever."""
+        if not self.ended:
+            say(f"snakepit_bridge: internal error\n{render(describe(exc))}")
+            self.fate = "the bridge has failed"
+            self.lost()
+            self.exit_code = 1
+
+    def leave(self, exc: BaseException) -> None:
+        """Ends the connection because an exception has left the serving thread: the process is to end, as it would without the bridge."""
+        error = describe(exc)
+        if issubclass(type(exc), _ENDS):
+            code, said = _exit_code(exc)
+            place = "".join(f" in {at['function']} ({at['file']}, line {at['line']})" for at in error.get("frames", ())[-1:])
+            say(f"snakepit_bridge: {said}{place} ends this worker\n")
+        else:
+            code = 1
+            say(f"snakepit_bridge: an exception ends this worker\n{render(error)}")
+        self.flush()
+        self.fate = f"{error['type']} ends this worker"
+        self.lost()
+        self.exit_code = code
+        self.aide.doom_after(LOST_GRACE)  # also if the host had said bye
+
+    def signalled(self, exc: BaseException, frame: Any, number: int) -> None:
+        """Takes what a signal handler of the program's raised while code of the bridge ran on the main thread.
+
+        It is the error of the call that this thread runs, at its next step. Between calls a wish to end is one, and nothing else is.
+        """
+        call = CURRENT.get()
+        if call is not None and not call.ended:
+            call.raised = exc
+            call.wake()
+        elif not issubclass(type(exc), _ENDS):
+            say(f"snakepit_bridge: the handler of signal {number} raised between calls; the worker goes on\n{render(describe(exc))}")
+        else:
+            while frame is not None:
+                if frame.f_code is _WRITE:
+                    self.leaving = exc
+                    return
+                frame = frame.f_back
+            raise exc
+
+    def guarded(self, work: Callable[[], Any]) -> Callable[[], None]:
+        """Returns the work of one of the bridge's own threads. If an exception ends it, that ends the connection."""
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as exc:
+                self.broken(exc)
+
+        return run
 
     def lost(self) -> None:
         """The connection has ended: so does all that runs."""
@@ -348,43 +429,95 @@ class Runner:
         self.unstarted.clear()
         self.ready.clear()
         for call in list(self.calls.values()):
-            self._cancel(call, "the host is gone")
+            self._cancel(call, self.fate)
         self.mode.stop()
 
     def settle(self) -> None:
         """Writes what is in the outbox, or leaves that to the aide if something was written just now."""
-        if time.monotonic() - self._flushed > HOLD:
+        if monotonic() - self._flushed > HOLD:
             self.flush()
         elif not self.aide.awake:
             self.aide.wake()
 
     def gather(self) -> None:
         """Starts a batch: what it sends may wait a moment."""
-        self._flushed = time.monotonic()
+        self._flushed = monotonic()
 
     def flush(self) -> None:
         """Writes what is in the outbox. If another thread is writing, that one will."""
         outbox = self.outbox
         writing = self._writing
-        while outbox or (self.logs and self.codec is not None):
-            if not writing.acquire(False):
+        while outbox or (self.logs and (self.codec is not None or self.ended)):
+            if self.ended or self.forked:
+                self._spill()
+            elif writing._is_owned() or not writing.acquire(False):
                 return
-            try:
-                batch = [outbox.popleft() for _ in range(len(outbox))]
-                if self.logs and self.codec is not None:
-                    batch.extend(self._log_frames())
-                if not self.ended and not self.forked:
-                    self.transport.write(batch)
-                self._flushed = time.monotonic()
-            except OSError:
+            else:
+                try:
+                    self._write()
+                finally:
+                    writing.release()
+                if self.leaving is not None:
+                    self._leave_now()
+
+    def sync(self) -> None:
+        """Writes what is in the outbox before it returns, as far as that is possible without waiting for itself or for long."""
+        writing = self._writing
+        if writing._is_owned():  # the write that this interrupts goes on until all is written
+            return
+        if self._stuck != self._flushed:  # else a host that does not read would hold up each record
+            if writing.acquire(True, SYNC):
+                try:  # what another thread had taken from the outbox is written by now
+                    while not self.ended and (self.outbox or (self.logs and self.codec is not None)):
+                        self._write()
+                finally:
+                    writing.release()
+            else:
+                self._stuck = self._flushed
+        self.flush()
+        if not self.ended:
+            self.transport.sync(SYNC)
+        if self.leaving is not None:
+            self._leave_now()
+
+    def _leave_now(self) -> None:
+        leaving, self.leaving = self.leaving, None
+        if leaving is not None:
+            raise leaving
+
+    def _write(self) -> None:
+        records: List[Dict[str, Any]] = []
+        try:
+            frames = self._log_frames(records) if self.logs and self.codec is not None else None
+            outbox = self.outbox
+            batch = [outbox.popleft() for _ in range(len(outbox))]
+            if frames:
+                batch[:0] = frames
+            self.transport.write(batch)
+            self._flushed = monotonic()
+        except BaseException as exc:
+            self.logs.extendleft(reversed(records))
+            if isinstance(exc, OSError):
                 self.lost()
-            finally:
-                writing.release()
+            else:
+                self.broken(exc)
+
+    def _spill(self) -> None:
+        """Writes the log records to standard error, as there is no connection any more. Nobody waits for the rest."""
+        self.outbox.clear()
+        try:
+            while True:
+                say(line_of(self.logs.popleft()))
+        except IndexError:
+            pass
 
     def close(self) -> None:
         """Writes what is left and closes the connection."""
+        self.sync()
+        self.ended = True
         self.flush()
         self.transport.close()
+        self.plans.clear()  # threads keep the runner; what only the program holds shall have its finalizers run
 
     # --- frames from the host
 
@@ -506,7 +639,7 @@ class Runner:
                 target.wake()
 
     def _on_ping(self, frame: Frame) -> None:
-        now = time.monotonic()
+        now = monotonic()
         running = [
             {"id": max(call.id, 0), "name": call.name, "ms": int((now - call.started) * 1000)}
             for call in list(self.calls.values())
@@ -525,7 +658,15 @@ class Runner:
     def run(self, call: Call, site: Site) -> None:
         """Runs a call's plain function or generator on the calling thread and queues its answer."""
         if self.unstarted.pop(call.id, None) is not None:
-            self._base.copy().run(self._run, call, site)
+            try:
+                self.base.copy().run(self._run, call, site)
+            except BaseException as exc:
+                self.answered(call, exc)
+
+    def answered(self, call: Call, exc: BaseException) -> None:
+        """Sees to it that a call which has run has its answer, whatever came out of running it."""
+        if not call.ended:
+            self._finish(call, self._failure(call, exc))
 
     def _run(self, call: Call, site: Site) -> None:
         self._begin(call, site)
@@ -544,6 +685,8 @@ class Runner:
             if self.forked:
                 self._leave_child(None)
             answer = self._result(call, value)
+            if call.raised is not None:
+                call.check()
         except BaseException as exc:
             if self.forked:
                 self._leave_child(exc)
@@ -565,10 +708,12 @@ class Runner:
                 elif hasattr(value, "__await__"):
                     value = await enter_async(value)
             finally:
-                call.interrupted = call.interrupted or time.monotonic()  # from here on it is too late
+                call.interrupted = call.interrupted or monotonic()  # from here on it is too late
             if self.forked:
                 self._leave_child(None)
             answer = self._result(call, value)
+            if call.raised is not None:
+                call.check()
         except BaseException as exc:
             if self.forked:
                 self._leave_child(exc)
@@ -577,8 +722,8 @@ class Runner:
 
     def _begin(self, call: Call, site: Site) -> None:
         CURRENT.set(call)
-        call.started = time.monotonic()
-        call.ident = threading.get_ident()
+        call.started = monotonic()
+        call.ident = get_ident()
         call.site = site  # whoever cancelled it before this tries again
 
     def _arguments(self, call: Call) -> Tuple[Sequence[Any], Mapping[str, Any]]:
@@ -618,7 +763,7 @@ class Runner:
                     self.settle()
         finally:
             if generator.gi_frame is not None:  # it is not at its end
-                call.interrupted = call.interrupted or time.monotonic()  # its close is the interrupt
+                call.interrupted = call.interrupted or monotonic()  # its close is the interrupt
                 enter(generator.close, (), _NONE)
 
     async def _drive_async(self, call: Call, generator: AsyncGeneratorType[Any, Any]) -> Any:
@@ -636,12 +781,12 @@ class Runner:
                 self._send_item(call, frame)
                 self.mode.settle()
         finally:
-            call.interrupted = call.interrupted or time.monotonic()
+            call.interrupted = call.interrupted or monotonic()
             await enter_async(generator.aclose())
 
     def _item(self, call: Call, value: Any) -> Frame:
         if isinstance(value, ItemError):
-            return {"kind": ITEM, "flags": FAILED, "id": call.id, "body": self._encode(describe(value.error), "the item's error")}
+            return {"kind": ITEM, "flags": FAILED, "id": call.id, "body": self._error_body(describe(value.error))}
         return {"kind": ITEM, "id": call.id, "body": self._encode(value, "the item")}
 
     def _send_item(self, call: Call, frame: Frame) -> None:
@@ -664,26 +809,33 @@ class Runner:
         return {"kind": END, "id": call.id, "body": self._encode(value, "the result")}
 
     def _failure(self, call: Call, exc: BaseException) -> Frame:
-        if isinstance(exc, _Refused):
-            return self._error(call, plain(exc.kind, str(exc)), exc.flags)
-        if call.cancelled and (isinstance(exc, Cancelled) or type(exc).__name__ == "CancelledError"):
+        kind = type(exc)
+        if issubclass(kind, _Refused):
+            refused: Any = exc
+            return self._error(call, plain(refused.kind, str(exc)), refused.flags)
+        if call.cancelled and (issubclass(kind, Cancelled) or type_name(kind).endswith(".CancelledError")):
             return self._error(call, plain("Cancelled", call.reason))
         return self._error(call, describe(exc))
 
     def _error(self, call: Call, error: Mapping[str, Any], flags: int = 0) -> Frame:
-        try:
-            body = self.codec.encode(error)
-        except BadValue:
-            body = b""
-        if not body or len(body) + OVERHEAD > self._max_frame:
-            body = self.codec.encode({"type": str(error["type"])[:200], "message": str(error["message"])[:1000]})
-        frame = {"kind": ERROR, "id": call.id, "body": body}
+        frame = {"kind": ERROR, "id": call.id, "body": self._error_body(error)}
         if flags:
             frame["flags"] = flags
         return frame
 
+    def _error_body(self, error: Mapping[str, Any]) -> bytes:
+        try:
+            body: bytes = self.codec.encode(error)
+        except Exception:
+            body = b""
+        if not body or len(body) + OVERHEAD > self._max_frame:
+            body = self.codec.encode({"type": str(error["type"])[:200], "message": str(error["message"])[:1000]})
+        return body
+
     def _finish(self, call: Call, answer: Frame) -> None:
         call.ended = True
+        if call.raised is not None:  # too late to be the call's error
+            say(f"snakepit_bridge: a signal handler raised at the end of {call.name}\n{render(describe(call.raised))}")
         if call.requests:
             for request in list(call.requests.values()):
                 self.abandon(request)
@@ -695,7 +847,7 @@ class Runner:
         """Ends a process that a handler forked and that came back from the handler: only its parent may answer the call."""
         code = 0
         if isinstance(exc, SystemExit):
-            code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+            code, _ = _exit_code(exc)
         elif exc is not None:
             sys.excepthook(type(exc), exc, exc.__traceback__)
             code = 1
@@ -711,19 +863,23 @@ class Runner:
         self.forked = True
         self.outbox.clear()
         self.logs.clear()
-        self._writing = threading.Lock()
-        self._opening = threading.Lock()
+        self._writing = RLock()
+        self._opening = Lock()
         self.aide.awake = True  # there is none any more
 
     # --- what a handler asks for, by its context
 
-    def session(self, name: str) -> Session:
-        session = self.sessions.get(name)
-        return session if session is not None else self.sessions.setdefault(name, Session(name))
+    def _guests_sessions(self) -> Set[str]:
+        return {call.frame.get("session", "") for call in list(self.guests.values())}
 
     def open(self, call: Call, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], streams: bool) -> Request:
         """Calls the host's function for the call."""
         self.usable(call)
+        try:
+            name = str.__str__(name)
+            name.encode()
+        except (TypeError, UnicodeEncodeError):
+            raise TypeError(f"{shown(name, 60)} is no function's name") from None
         if len(args) > 1 or (args and kwargs):
             raise TypeError(f"{name} takes either keyword arguments or one positional argument")
         frame: Frame = {"kind": CALL, "flags": NO_INPUT, "parent": call.id, "name": name}
@@ -735,7 +891,7 @@ class Runner:
         if size > self._max_frame:
             raise BadValue(_too_large("the arguments", size, self._max_frame))
         if call.deadline is not None:
-            frame["ttl"] = max(1, int((call.deadline - time.monotonic()) * 1000))
+            frame["ttl"] = max(1, int((call.deadline - monotonic()) * 1000))
         request = Request(call, streams)
         with self._opening:
             if len(self.requests) >= self._requests_limit:
@@ -811,27 +967,38 @@ class Runner:
             self._dropped += 1
             return
         self.logs.append(record)
-        if self.codec is not None and not self.forked:
-            self.settle()
+        if self.ended:
+            self.flush()
+        elif self.codec is not None:  # else there was no hello yet
+            if record["level"] == "error":  # perhaps the last one before a crash
+                self.sync()
+            else:
+                self.settle()
 
-    def _log_frames(self) -> List[Frame]:
+    def _log_frames(self, records: List[Dict[str, Any]]) -> List[Frame]:
+        """Returns the frames of the queued records, which it moves to the given list."""
         frames: List[Frame] = []
         for _ in range(len(self.logs)):
             record = self.logs.popleft()
+            records.append(record)
             try:
                 body = self.codec.encode(record)
-            except BadValue:
-                record["fields"] = {clean(str(key)): clean(repr(value), 1000) for key, value in record.get("fields", {}).items()}
-                body = self.codec.encode(record)
-            if len(body) + OVERHEAD <= self._max_frame:
+            except Exception:  # there is nothing in it that does not travel, but memory may be short
+                body = None
+            if body is not None and len(body) + OVERHEAD <= self._max_frame:
                 frames.append({"kind": LOG, "body": body})
             else:
                 self._dropped += 1
         if self._dropped and len(self.logs) < _MAX_LOGS:
             dropped, self._dropped = self._dropped, 0
-            record = {"level": "warn", "logger": "snakepit_bridge", "message": f"{dropped} log records were dropped", "time": time.time()}
+            message = f"{dropped} log records were dropped"
+            record = {"level": "warn", "logger": "snakepit_bridge", "message": message, "time": time()}
             frames.append({"kind": LOG, "body": self.codec.encode(record)})
         return frames
+
+
+_WRITE = Runner._write.__code__
+_ENDS = (SystemExit, KeyboardInterrupt)
 
 
 class _Refused(Exception):
@@ -850,6 +1017,16 @@ class _BadResult(_Refused):
 
 class _TooLarge(_Refused):
     kind = "TooLarge"
+
+
+def _exit_code(exc: BaseException) -> Tuple[int, str]:
+    """Returns the code with which Python ends by this exception, and what to call that."""
+    if issubclass(type(exc), KeyboardInterrupt):
+        return 130, "KeyboardInterrupt"
+    code: Any = attempt(1, getattr, exc, "code")
+    if code is None:
+        return 0, "sys.exit()"
+    return int.__index__(code) & 0xFF if issubclass(type(code), int) else 1, f"sys.exit({shown(code)})"
 
 
 def _too_large(what: str, size: int, limit: int) -> str:

@@ -10,6 +10,7 @@ import re
 import sys
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple, Union
 
+from ._errors import shown, text_of, type_name
 from ._late import stdlib_first
 
 MAX_DEPTH = 500
@@ -194,7 +195,7 @@ def walk(value: Any, writer: Writer) -> None:
     path: List[Any] = []  # the key or index of each
     try:
         while True:
-            value = _reduced(value)
+            value = reduced(value)
             if not _put_whole(value, writer, MAX_DEPTH - len(opened)):
                 kind = type(value)
                 if kind in CONTAINERS:
@@ -229,7 +230,7 @@ def walk(value: Any, writer: Writer) -> None:
     except BadValue as exc:
         raise BadValue(f"{_shown(path)}: {exc}") from exc.__cause__
     except Exception as exc:  # of the value's own code, or it changed while it was read
-        raise BadValue(f"{_shown(path)}: {type(exc).__name__}: {exc}") from exc
+        raise BadValue(f"{_shown(path)}: {type_name(type(exc)).rpartition('.')[2]}: {text_of(exc)}") from exc
 
 
 def _put_whole(value: Any, writer: Writer, levels: int) -> bool:
@@ -264,7 +265,7 @@ def _shown(path: List[Any]) -> str:
 _FINAL = {type(None), bool, float, str, bytes, list, tuple, Array}
 
 
-def _reduced(value: Any) -> Any:
+def reduced(value: Any) -> Any:
     """Returns the value as one of the exact types that travel: those of _FINAL, int, dict with text keys, or datetime in UTC."""
     for _ in range(16):  # an Enum's value may be a model, whose dump may be anything
         kind = type(value)
@@ -279,7 +280,7 @@ def _reduced(value: Any) -> Any:
         if kind is getattr(sys.modules.get("datetime"), "datetime", None):
             return _in_utc(value)
         value = _simpler(value)
-    raise BadValue(f"{_name(kind)} stands for something else too often")
+    raise BadValue(f"{type_name(kind)} stands for something else too often")
 
 
 def _with_text_keys(value: Dict[Any, Any]) -> Dict[str, Any]:
@@ -288,7 +289,7 @@ def _with_text_keys(value: Dict[Any, Any]) -> Dict[str, Any]:
         if type(key) is not str:
             if not isinstance(key, str):
                 hint = "make it text, as by str(), or send a list of pairs"
-                raise BadValue(f"a map with the key {key!r:.40} ({_name(type(key))}), which is not text; {hint}")
+                raise BadValue(f"a map with the key {shown(key, 40)} ({type_name(type(key))}), which is not text; {hint}")
             exact = False
     if exact:
         return value
@@ -330,7 +331,7 @@ def _simpler(value: Any) -> Any:
             return value.model_dump()
         if hasattr(kind, "__fields__") and hasattr(kind, "dict"):  # pydantic 1
             return value.dict()
-    raise BadValue(f"a value of type {_name(kind)} can't be sent; turn it into numbers, text, bytes, lists and maps of them")
+    raise BadValue(f"a value of type {type_name(kind)} can't be sent; turn it into numbers, text, bytes, lists and maps of them")
 
 
 _BARE: Sequence[Tuple[type, Callable[[Any], Any]]] = ((int, int.__index__), (float, float.__float__), (str, str.__str__))
@@ -340,10 +341,6 @@ def _is(value: Any, module: str, name: str) -> bool:
     """Reports whether a value is of a class. If its module has not been imported, none can be."""
     found = getattr(sys.modules.get(module), name, None)
     return isinstance(found, type) and isinstance(value, found)
-
-
-def _name(kind: type) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _in_utc(value: Any) -> Any:

@@ -25,7 +25,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 
 from ._boot import set_up, tear_down
 from ._codecs import get_codec
-from ._errors import ItemError, ProtocolError, RemoteError, describe, plain
+from ._errors import ItemError, ProtocolError, RemoteError, describe, plain, shown
 from ._modes import choose
 from ._runner import Runner
 from ._worker import Worker, only_worker
@@ -171,7 +171,7 @@ class Stream(Iterator[Any]):
                 self._id,
                 inputs,
                 lambda: {"kind": END, "id": self._id},
-                lambda exc: {"kind": CANCEL, "id": self._id, "name": f"its input raised {exc!r}"},
+                lambda exc: {"kind": CANCEL, "id": self._id, "name": f"its input raised {shown(exc)}"},
             )
 
     def __next__(self) -> Any:
@@ -336,7 +336,7 @@ class _Host:
             self.put(frame)
         return id_
 
-    def send_items(self, id_: int, items: Iterable[Any], last: Callable[[], Frame], broken: Callable[[Exception], Frame]) -> None:
+    def send_items(self, id_: int, items: Iterable[Any], last: Callable[[], Frame], broken: Callable[[BaseException], Frame]) -> None:
         """Sends the items in a thread of their own, and then the frame that last returns, or the other if the items raise."""
         sender = _Sender(self._window)
         with self._lock:
@@ -351,7 +351,7 @@ class _Host:
                         return
                     self.put({"kind": ITEM, "id": id_, "body": body, "flags": FAILED if failed else 0})
                 self.put(last())
-            except Exception as exc:
+            except BaseException as exc:
                 self.put(broken(exc))
 
         threading.Thread(target=send, name=f"snakepit-send-{id_}", daemon=True).start()
@@ -405,10 +405,10 @@ class _Host:
                 )
             else:
                 self.put(self._end(id_, result))
-        except Exception as exc:
+        except BaseException as exc:
             self.put(self._failed(id_, exc))
 
-    def _failed(self, id_: int, exc: Exception) -> Frame:
+    def _failed(self, id_: int, exc: BaseException) -> Frame:
         return {"kind": ERROR, "id": id_, "body": self.codec.encode(describe(exc))}
 
     def _end(self, id_: int, result: Any) -> Frame:

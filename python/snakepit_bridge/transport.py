@@ -152,6 +152,14 @@ class Transport:
         """
         raise NotImplementedError
 
+    def sync(self, timeout: float) -> None:
+        """Waits until what `write` took has left this process, so that its end loses nothing of it; at most so many seconds.
+
+        Called after records of errors. A transport whose `write` returns only then, as one that makes the system call itself, has
+        nothing to do here. It may be called from any thread, also from a finalizer that runs inside of `write` or of the transport's own
+        threads, and does not wait then.
+        """
+
     def opened(self, take: Callable[[Sequence[Frame]], None], codec: str, concurrency: int) -> None:
         """Called once the hellos have been exchanged; does nothing unless overridden.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import textwrap
+from functools import partial
+from importlib.util import find_spec
 from typing import Any, Callable, Iterator, List
 
 import pytest
@@ -80,5 +82,28 @@ def each_mode(request: Any, serve: Callable[..., Host]) -> Callable[..., Host]:
         host = serve(before + textwrap.dedent(source), options, **launching)
         host.mode = request.param  # type: ignore[attr-defined]
         return host
+
+    return start
+
+
+def transports() -> List[str]:
+    """Returns the names of the transports that this interpreter has the packages for."""
+    packages = {"jsonstdio": (), "msgpack": ("msgpack",), "grpc": ("grpc", "google.protobuf")}
+    return [name for name, needed in packages.items() if all(map(find_spec, needed))]
+
+
+@pytest.fixture(params=transports())
+def each_transport(request: Any, serve: Callable[..., Host]) -> Callable[..., Host]:
+    """Like `serve`, once with each transport."""
+    return partial(serve, protocol=request.param)
+
+
+@pytest.fixture(params=MODES)
+def everywhere(request: Any, each_transport: Callable[..., Host]) -> Callable[..., Host]:
+    """Like `serve`, once with each transport in each way of running plain functions."""
+    options, before = MODES[request.param]
+
+    def start(source: str, **launching: Any) -> Host:
+        return each_transport(before + textwrap.dedent(source), options, **launching)
 
     return start

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -30,6 +31,7 @@ class Host:
     """
 
     def __init__(self, *command: Any, protocol: str = "jsonstdio", env: Optional[Dict[str, str]] = None, **options: Any) -> None:
+        self.protocol = protocol
         report_read, report_write = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEPIT_", "PYTEST", "COV"))}
@@ -37,7 +39,14 @@ class Host:
         inherited = [report_write, lifeline_read]
         self._socket: Optional[socket.socket] = None
         theirs: Optional[socket.socket] = None
+        self._rpc: Any = None  # of the host's connection by gRPC
+        self._sent: queue.Queue[Any] = queue.Queue()
+        self._folder: Any = None
         stdin: int = subprocess.PIPE
+        if protocol == "grpc":
+            self._folder = tempfile.TemporaryDirectory()  # with a name that is short enough for a socket
+            environ.update(SNAKEPIT_DIR=self._folder.name, SNAKEPIT_HOST_TOKEN="the host's")
+            stdin = subprocess.DEVNULL
         if protocol == "msgpack":
             self._socket, theirs = socket.socketpair()
             inherited.append(theirs.fileno())
@@ -62,16 +71,27 @@ class Host:
         self.others: List[Frame] = []  # received while something else was waited for
         self.printed: List[str] = []
         self._lines: queue.Queue[str] = queue.Queue()
+        if protocol == "grpc" and "endpoint" in (self.report or {}):
+            self._dial(self.report["endpoint"])
         self._threads = [
             threading.Thread(target=self._read_frames),
             threading.Thread(target=self._read_output, args=(self.process.stderr,)),
         ]
-        if self._socket is not None:
+        if protocol in ("msgpack", "grpc"):
             self._threads.append(threading.Thread(target=self._read_output, args=(self.process.stdout,)))
         for thread in self._threads:
             thread.start()
         self.next_id = 1
         self.hello: Any = None
+
+    def _dial(self, endpoint: str) -> None:
+        import grpc
+
+        from snakepit_bridge.grpc.snakepit_pb2_grpc import WorkerStub
+
+        # A client that writes to a worker which has ended drops what it has not read, and this would make it write.
+        self._channel = grpc.insecure_channel(endpoint, options=[("grpc.http2.bdp_probe", 0)])
+        self._rpc = WorkerStub(self._channel).Attach(iter(self._sent.get, None), metadata=[("snakepit-token", "the host's")])
 
     @staticmethod
     def _read_report(fd: int) -> Any:
@@ -88,7 +108,9 @@ class Host:
 
     def _read_frames(self) -> None:
         try:
-            if self._socket is None:
+            if self._rpc is not None:
+                self._read_grpc()
+            elif self._socket is None:
                 for line in self.process.stdout or ():
                     if line != b"\n":
                         header, _, body = line.partition(b"\t")
@@ -100,6 +122,19 @@ class Host:
         except Exception as exc:  # so that the test sees it, and does not hang
             self.frames.put({"kind": "broken", "id": 0, "body": repr(exc)})
         self.frames.put(None)
+
+    def _read_grpc(self) -> None:
+        import grpc
+
+        from snakepit_bridge.transport import KINDS
+
+        try:
+            for batch in self._rpc:
+                for f in batch.frames:
+                    frame = {"kind": KINDS[f.kind], "flags": f.flags, "id": f.id, "items": f.items, "bytes": f.bytes, "name": f.name}
+                    self.frames.put({**frame, "body": json.loads(f.body) if f.body else None})
+        except grpc.RpcError:  # the worker has ended
+            pass
 
     def _read_msgpack(self, connection: socket.socket) -> None:
         import msgpack
@@ -166,6 +201,14 @@ class Host:
 
     def send(self, kind: str, body: Any = None, raw: Optional[bytes] = None, **fields: Any) -> None:
         """Sends one frame."""
+        if self._rpc is not None:
+            from snakepit_bridge.grpc.snakepit_pb2 import Batch
+            from snakepit_bridge.grpc.snakepit_pb2 import Frame as Message
+            from snakepit_bridge.transport import KINDS
+
+            raw = json.dumps(body).encode() if raw is None and body is not None else raw
+            self._sent.put(Batch(frames=[Message(kind=KINDS.index(kind), body=raw or b"", **fields)]))
+            return
         self.send_bytes(self.encode(kind, body, raw, **fields))
 
     def encode(self, kind: str, body: Any = None, raw: Optional[bytes] = None, **fields: Any) -> bytes:
@@ -199,7 +242,7 @@ class Host:
         frame = self.recv()
         assert frame["kind"] == "hello", frame
         self.hello = frame["body"]
-        codec = "json" if self._socket is None else "msgpack"
+        codec = "msgpack" if self._socket is not None else "json"
         window = {"items": 1000, "bytes": 1 << 20}
         self.send("hello", {"version": 1, "codec": codec, "max_frame": 1 << 20, "window": window, "concurrency": 64, "calls": 8, **changes})
         return self.hello
@@ -229,7 +272,9 @@ class Host:
 
     def hang_up(self) -> None:
         """Closes the host's side of the connection."""
-        if self._socket is not None:
+        if self._rpc is not None:
+            self._sent.put(None)
+        elif self._socket is not None:
             self._socket.shutdown(socket.SHUT_WR)
         elif self.process.stdin is not None:
             self.process.stdin.close()
@@ -255,8 +300,14 @@ class Host:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        if self._rpc is not None:
+            self._sent.put(None)
+            self._rpc.cancel()
+            self._channel.close()
         for thread in self._threads:
             thread.join(PATIENCE)
+        if self._folder is not None:
+            self._folder.cleanup()
         for file in (self.process.stdin, self.process.stdout, self.process.stderr, self._socket):
             if file is not None:
                 try:

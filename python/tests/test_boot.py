@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import transports
 from host import PATIENCE, ROOT, Gone, Host
 
 
@@ -145,6 +146,70 @@ def test_a_transport_of_ones_own(script, launch, tmp_path):
     (tmp_path / "my_transport.py").write_text(TRANSPORT.format(body="raise KeyError('broken')"))
     host = launch(script("print('imported')"), protocol="my_transport:Mine")
     assert host.report["failed"]["type"] == "KeyError"
+    assert host.wait() == 1
+
+
+@pytest.mark.parametrize("protocol, package", [("msgpack", "msgpack"), ("grpc", "grpc"), ("grpc", "google.protobuf")])
+@pytest.mark.parametrize("error", ["OSError", "AttributeError", "TypeError", "SystemError", "RuntimeError", "SystemExit", "ImportError"])
+def test_a_package_that_is_broken_makes_a_protocol_unavailable(script, launch, tmp_path, protocol, package, error):
+    pytest.importorskip(package)
+    (tmp_path / "sitecustomize.py").write_text(
+        f"""
+import sys
+class Broken:
+    def find_spec(self, name, path, target=None):
+        if name == {package!r}: raise {error}("undefined symbol: _Z")
+sys.meta_path.insert(0, Broken())
+"""
+    )
+    host = launch(script("print('imported')"), protocol=protocol, env={"PYTHONPATH": str(tmp_path)})
+    assert "undefined symbol: _Z" in host.report["unavailable"]
+    assert "pip install" in host.report["remedy"]
+    assert host.wait() == 1
+    assert host.printed == []
+
+
+def test_a_broken_codec_makes_no_protocol_unavailable(script, launch, tmp_path):
+    pytest.importorskip("grpc")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, types\nsys.modules['msgpack'] = types.SimpleNamespace(version='new', unpackb=1)\n"
+    )
+    host = launch(script("@worker.command\ndef echo(x): return x\n"), protocol="grpc", env={"PYTHONPATH": str(tmp_path)})
+    assert host.greet()["codecs"] == ["json"]
+    assert host.call("echo", 1) == 1
+
+
+@pytest.mark.parametrize("protocol, enough", [("jsonstdio", 10), ("jsonstdio", 64), ("msgpack", 10), ("grpc", 24)])
+def test_few_descriptors(script, launch, protocol, enough):
+    resource = pytest.importorskip("resource")
+    if protocol not in transports():
+        pytest.skip(f"{protocol} is not installed here")
+
+    def start(limit):
+        path = script("@worker.command\ndef echo(x): return x\n")
+        return launch(path, protocol=protocol, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+
+    host = start(enough)
+    host.greet()
+    assert host.call("echo", 1) == 1
+    assert host.bye() == 0
+    if protocol != "msgpack":  # which takes none
+        host = start(6 if protocol == "jsonstdio" else 8)
+        assert host.report["unavailable"].startswith("too few file descriptors: ")
+        assert host.wait() == 1
+
+
+@pytest.mark.parametrize("closed", [0, 1])
+def test_a_closed_standard_input_or_output_makes_jsonstdio_unavailable(script, launch, closed):
+    host = launch(script("print('imported')"), preexec_fn=lambda: os.close(closed))
+    assert "standard input or output is closed" in host.report["unavailable"]
+    assert host.wait() == 1
+
+
+def test_a_socket_that_can_not_be_bound_makes_grpc_unavailable(script, launch, tmp_path):
+    pytest.importorskip("grpc")
+    host = launch(script("print('imported')"), protocol="grpc", env={"SNAKEPIT_DIR": str(tmp_path / ("long" * 30))})
+    assert "could not be bound" in host.report["unavailable"]
     assert host.wait() == 1
 
 

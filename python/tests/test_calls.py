@@ -201,6 +201,83 @@ def test_each_call_has_its_own_context_variables(each_mode):
         assert host.answer(id)["kind"] == "end"
 
 
+CONTEXTS = """
+import asyncio, contextvars, decimal
+try:
+    import numpy
+except ImportError:
+    numpy = None
+tenant = contextvars.ContextVar("tenant", default="nobody")
+at_import = contextvars.ContextVar("at_import", default="unseen")
+at_import.set("seen")
+decimal.getcontext().prec = 50
+if numpy and int(numpy.__version__.split(".")[0]) >= 2:  # before, it kept that for each thread
+    numpy.seterr(all="raise")
+
+def seen():
+    errors = numpy.geterr()["divide"] if numpy and int(numpy.__version__.split(".")[0]) >= 2 else "raise"
+    found = [tenant.get(), at_import.get(), len(str(decimal.Decimal(1) / 3)) - 2, errors]
+    tenant.set("another call's")
+    at_import.set("another call's")
+    return found
+
+@worker.command
+def plain(): return seen()
+
+@worker.command
+def items():
+    yield seen()
+
+@worker.service
+class Bank:
+    {0}def setup(self):
+        {1}
+        tenant.set("acme")
+    {0}def close(self):
+        print("close sees", tenant.get())
+    @command
+    def method(self): return seen()
+"""
+
+ASYNC = """
+@worker.command
+async def task(): return seen()
+
+@worker.command
+async def async_items():
+    yield seen()
+
+@worker.command
+async def inner():
+    found = await asyncio.gather(*(asyncio.create_task(own()) for _ in range(2)))
+    await asyncio.sleep(0)
+    return found[1]
+
+async def own(): return seen()
+"""
+
+
+@pytest.mark.parametrize("setup", ["plain", "async"])
+def test_each_handler_sees_the_context_variables_of_the_program_and_of_set_up(each_mode, setup):
+    words = ("async ", "await asyncio.sleep(0)") if setup == "async" else ("", "pass")
+    host = each_mode(CONTEXTS.format(*words) + (ASYNC if setup == "async" else ""))
+    names = ["plain", "items", "method"] + (["task", "async_items", "inner"] if setup == "async" else [])
+    for name in 3 * names:
+        id = host.open(name)
+        found = host.wait_for("item", id)["body"] if "items" in name else None
+        frame = host.answer(id)
+        assert frame["kind"] == "end", frame
+        assert (found or frame["body"]) == ["acme", "seen", 50, "raise"], name
+    assert host.bye() == 0
+    assert host.printed == ["close sees acme"]
+
+
+def test_a_task_that_starts_after_a_plain_handler_sees_the_same(serve):
+    host = serve(CONTEXTS.format("", "pass") + ASYNC, "concurrency=1, queue=20")
+    ids = [host.open(name) for _ in range(5) for name in ("plain", "task", "inner")]
+    assert [host.answer(id)["body"] for id in ids] == 15 * [["acme", "seen", 50, "raise"]]
+
+
 def test_handlers_run_on_the_main_thread_one_at_a_time(serve):
     host = serve(
         """

@@ -14,7 +14,7 @@ grpc = pytest.importorskip("grpc")
 pytest.importorskip("google.protobuf")
 
 from snakepit_bridge.grpc import transport as module  # noqa: E402
-from snakepit_bridge.grpc.snakepit_pb2 import Batch, Frame  # noqa: E402
+from snakepit_bridge.grpc.snakepit_pb2 import Batch, ExecuteRequest, Frame  # noqa: E402
 from snakepit_bridge.grpc.snakepit_pb2_grpc import WorkerStub  # noqa: E402
 from snakepit_bridge.grpc.transport import GrpcTransport  # noqa: E402
 from snakepit_bridge.transport import CALL, CREDIT, END, ITEM, NO_INPUT, Launch, Unavailable  # noqa: E402
@@ -207,6 +207,113 @@ def test_tokens(environ, monkeypatch):
                 refused.append(host.stream.code())
         assert refused == [grpc.StatusCode.FAILED_PRECONDITION]
     transport.close()
+
+
+@pytest.fixture
+def client(serve):
+    """Starts a worker and returns its host, and a client that is not its host."""
+    channels = []
+
+    def start(source, options="", **changes):
+        env = {"SNAKEPIT_GRPC_CLIENT_TOKEN": "client's", **changes}
+        host = serve(source, options, protocol="grpc", env=env)
+        channels.append(grpc.insecure_channel(host.report["endpoint"]))
+        return host, WorkerStub(channels[-1])
+
+    yield start
+    for channel in channels:
+        channel.close()
+
+
+TOKEN = [("snakepit-token", "client's")]
+
+
+def execute(stub, command, body=b"", **fields):
+    return stub.Execute(ExecuteRequest(command=command, args=body, **fields), metadata=TOKEN, timeout=20).result
+
+
+def test_a_request_that_is_too_large_gives_its_place_back(client):
+    host, stub = client("@worker.command\ndef echo(x): return len(x)\n", SNAKEPIT_MAX_FRAME="8192")
+    for size in (8192, 100_000, 8192 - 258):
+        with pytest.raises(grpc.RpcError) as caught:
+            execute(stub, "echo", b'"' + size * b"x" + b'"')
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "Options.MaxFrame" in caught.value.details()
+        with pytest.raises(grpc.RpcError) as caught:
+            execute(stub, "echo", b'"x"', metadata={"k": size * "x"})
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert execute(stub, "echo", b'"' + 7000 * b"x" + b'"') == b"7000"
+    assert host.call("echo", "abc") == 3
+
+
+def test_a_request_that_the_runner_refuses_gives_its_place_back(client):
+    host, stub = client(
+        """
+        @worker.command
+        def spoil(ctx):
+            take = ctx._runner.transport._clients._take
+            def refuse(frames):
+                ctx._runner.transport._clients._take = take
+                raise ValueError("not now")
+            ctx._runner.transport._clients._take = refuse
+        @worker.command
+        def echo(x): return x
+        """
+    )
+    for _ in range(3):
+        host.call("spoil")
+        with pytest.raises(grpc.RpcError) as caught:
+            execute(stub, "echo", b"1")
+        assert caught.value.code() == grpc.StatusCode.UNKNOWN
+        assert execute(stub, "echo", b"1") == b"1"
+
+
+SESSIONS = """
+import snakepit_bridge._sessions as module
+module.GUESTS = 3
+@worker.command
+def count(ctx):
+    ctx.session.state["n"] = ctx.session.state.get("n", 0) + 1
+    return ctx.session.state["n"]
+@worker.command
+def hold(ctx):
+    state = ctx.session.state
+    state["n"] = 100
+    yield 0
+    hold.go_on.wait()
+    return state is ctx.session.state
+import threading
+hold.go_on = threading.Event()
+@worker.command
+def go_on(): hold.go_on.set()
+@worker.command
+def age(): module.GUEST_IDLE = 0.0
+@worker.command
+def kept(ctx): return len(ctx._runner.sessions._sessions)
+"""
+
+
+def test_sessions_that_clients_name_are_bounded(client):
+    host, stub = client(SESSIONS, "concurrency=2")
+    assert host.call("count", session="host") == 1
+    assert execute(stub, "count", session="host") == b"2"  # the host's stay
+    held = stub.ExecuteStream(ExecuteRequest(command="hold", session="held"), metadata=TOKEN, timeout=20)
+    assert next(held).item == b"0"
+    for n in range(10):
+        assert execute(stub, "count", session=f"s{n}") == b"1"
+        assert execute(stub, "count", session="often") == str(n + 1).encode()
+    assert host.call("kept") == 4
+    assert execute(stub, "count", session="s9") == b"2"
+    assert execute(stub, "count", session="held") == b"101"
+    assert host.call("count", session="often") == 11  # from now on it is the host's
+    host.call("age")
+    for n in range(10):
+        execute(stub, "count", session=f"t{n}")
+    assert host.call("count", session="often") == 12
+    assert host.call("count", session="host") == 3
+    host.call("go_on")
+    assert next(held).result == b"true"
+    assert host.call("kept") <= 2 + 3
 
 
 def test_no_token():

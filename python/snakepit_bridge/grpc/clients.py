@@ -7,13 +7,13 @@ worker's concurrency are with the runner at once, so that the host's calls never
 from __future__ import annotations
 
 import json
-import threading
 from collections import deque
 from contextlib import closing
-from queue import SimpleQueue
 from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, Mapping, NoReturn, Optional, Sequence, Union
 
 from snakepit_bridge._codecs import Codec, get_codec
+from snakepit_bridge._frames import weight
+from snakepit_bridge._native import RLock, SimpleQueue
 from snakepit_bridge._values import BadValue
 from snakepit_bridge.transport import CALL, CANCEL, CREDIT, END, ERROR, FAILED, ITEM, NO_INPUT, Frame, Unavailable
 
@@ -62,14 +62,16 @@ class Clients:
         grpc: The module.
         pb2: The module snakepit_pb2.
         admit: Ends an RPC that shows no valid token.
+        max_frame: The largest frame that the runner takes.
     """
 
-    def __init__(self, grpc: Any, pb2: Any, admit: Callable[[Any], None]) -> None:
+    def __init__(self, grpc: Any, pb2: Any, admit: Callable[[Any], None], max_frame: int) -> None:
         self._grpc = grpc
         self._code = grpc.StatusCode
         self._pb2 = pb2
         self._admit = admit
-        self._lock = threading.Lock()  # guards what follows
+        self._max_frame = max_frame
+        self._lock = RLock()  # guards what follows; reentrant because a finalizer may log, and so write, while it is held
         self._take: Callable[[Sequence[Frame]], None]
         self._codec: Codec
         self._slots = 0  # until the host has come; calls wait for it
@@ -132,7 +134,9 @@ class Clients:
 
     def _deliver(self, frame: Frame) -> None:
         with self._lock:
-            call = self._running[frame["id"]]
+            call = self._running.get(frame["id"])
+            if call is None:  # the runner has failed to take it, and its place was given back
+                return
             if frame["kind"] in (END, ERROR):
                 del self._running[call.id]
                 self._next()
@@ -194,9 +198,8 @@ class Clients:
                     answered = True
                     context.abort(self._code.UNAVAILABLE, "the worker stops, or its host has left")
                 if event == _START:
-                    frame = self._call_frame(request, codec, call.id, context)
+                    self._take([self._call_frame(request, codec, call.id, context)])
                     sent = True
-                    self._take([frame])
                     continue
                 assert not isinstance(event, str)
                 if event["kind"] == ERROR:
@@ -237,6 +240,10 @@ class Clients:
             frame["session"] = request.session
         if request.metadata:
             frame["meta"] = dict(request.metadata)
+        size = weight(frame)
+        if size > self._max_frame:
+            message = f"the request makes a frame of {size} bytes, and the limit is {self._max_frame}; raise Options.MaxFrame"
+            context.abort(self._code.RESOURCE_EXHAUSTED, message)
         return frame
 
     def _request_codec(self, request: Any, context: Any) -> Codec:

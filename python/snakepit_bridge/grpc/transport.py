@@ -11,17 +11,21 @@ import os
 import queue
 import socket
 import sys
-import threading
-from concurrent import futures
+from functools import partial
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 from urllib.parse import quote
 
 from snakepit_bridge._codecs import available
+from snakepit_bridge._errors import describe, render
+from snakepit_bridge._native import Lock, SimpleQueue, get_ident, monotonic, say, sleep, spawn, untouched
 from snakepit_bridge._remedy import install
 from snakepit_bridge.grpc.clients import Clients
 from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Transport, Unavailable
 
 __all__ = ["GrpcTransport"]
+
+threading = untouched("threading")
+_Socket = socket.socket
 
 MESSAGE_BYTES = 1 << 20
 """Where a batch is split. One message holds up everything behind it, but each costs far more than a frame."""
@@ -38,8 +42,15 @@ RPCS = 256
 ATTACH_SECONDS = 5.0
 """How long closing may wait for the host to attach, if there is something to tell it."""
 
+READ_SECONDS = 0.1
+"""How long a record of an error may wait until the host has read it."""
+
 STOP_SECONDS = 1.0
 """How long closing may take."""
+
+
+DESCRIPTORS = 8
+"""How many have to be free. With fewer gRPC's C code ends the process."""
 
 
 class GrpcTransport(Transport):
@@ -50,6 +61,7 @@ class GrpcTransport(Transport):
         # at each fork.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        _need_descriptors(DESCRIPTORS)
         self._grpc, pb2 = _load()
         self._batch, self._frame = pb2.Batch, pb2.Frame
         if not launch.host_token:
@@ -59,15 +71,19 @@ class GrpcTransport(Transport):
         self._tokens = [self._host_token, client_token.encode()] if client_token else [self._host_token]
         self._lock = threading.Lock()
         self._attached = False  # guarded by _lock
-        self._arrived: queue.SimpleQueue[Optional[Iterator[bytes]]] = queue.SimpleQueue()
+        self._arrived: SimpleQueue[Optional[Iterator[bytes]]] = SimpleQueue()
         self._host_came = threading.Event()
         self._requests: Optional[Iterator[bytes]] = None  # the reader's
         self._outbox = _Outbox()
-        self._clients = Clients(self._grpc, pb2, self._admit)
+        self._connections: Optional[List[int]] = None  # their descriptors, once somebody has asked
+        self._clients = Clients(self._grpc, pb2, self._admit, launch.max_frame)
         self.codecs = available()
         self.max_frame = launch.max_frame
+        server = importlib.import_module("grpc._server")
+        if hasattr(server, "threading"):  # green locks and threads would wait for a main thread that waits in C
+            server.threading = threading  # type: ignore[attr-defined]
         self._server = self._grpc.server(
-            futures.ThreadPoolExecutor(RPCS, thread_name_prefix="snakepit-grpc"),
+            _Threads(),
             handlers=[
                 # Neither side of Attach has a serializer: bytes pass, because encoded batches can be joined to one.
                 self._grpc.method_handlers_generic_handler(
@@ -174,6 +190,19 @@ class GrpcTransport(Transport):
         head = self._frame(**frames[0]).SerializeToString() + b"\x5a" + _varint(len(body))
         return b"".join((b"\x0a", _varint(len(head) + len(body)), head, body))
 
+    def sync(self, timeout: float) -> None:
+        self._outbox.sync(timeout)
+        # A gRPC host that writes to a worker which has ended drops what it has not read yet, so wait for that, too.
+        until = monotonic() + READ_SECONDS
+        while self._unread() and monotonic() < until:
+            sleep(0.0002)
+
+    def _unread(self) -> bool:
+        """Reports whether the system holds something that has not been read. Where it does not tell, there is nothing."""
+        if self._connections is None:
+            self._connections = self._ours(connected=True)
+        return any(map(_queued, self._connections))
+
     def close(self) -> None:
         if self._outbox.waits():  # perhaps why this worker can't serve, and the host is only about to dial
             self._host_came.wait(ATTACH_SECONDS)
@@ -186,25 +215,101 @@ class GrpcTransport(Transport):
         # grpcio does not tell its descriptors, but all of its sockets, and no others, have the address that it listens on. /dev/null takes
         # their place, so that nothing that still knows a number can hit a stranger's file.
         null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in self._ours():
+            os.dup2(null, descriptor, inheritable=False)
+        os.close(null)
+
+    def _ours(self, connected: bool = False) -> List[int]:
+        """Returns the descriptors of the sockets, or only of connections."""
+        found: List[int] = []
         for name in os.listdir("/dev/fd"):
             try:
-                with socket.socket(fileno=os.dup(int(name))) as copy:
+                with _Socket(fileno=os.dup(int(name))) as copy:
                     ours = copy.getsockname() == self._address
-            except OSError:  # no socket, or the descriptor of the listing itself
+                    if ours and connected:
+                        copy.getpeername()
+            except OSError:  # no socket, the descriptor of the listing itself, or one that listens
                 continue
             if ours:
-                os.dup2(null, int(name), inheritable=False)
-        os.close(null)
+                found.append(int(name))
+        return found
+
+
+def _queued(descriptor: int) -> bool:
+    try:
+        import fcntl
+        import termios
+
+        return fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)) != bytes(4)
+    except (ImportError, OSError):  # no such question here, or it has been closed
+        return False
+
+
+class _Threads:
+    """Runs RPCs, as grpcio's server wants it of an executor. How many there are at once is the server's to limit."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Tuple[_Running, Callable[[], Any]]] = SimpleQueue()
+        self._lock = Lock()  # guards _idle
+        self._idle = 0
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> _Running:
+        running = _Running()
+        self._queue.put((running, partial(function, *args)))
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+                return running
+        spawn(self._work, "snakepit-grpc")
+        return running
+
+    def _work(self) -> None:
+        while True:
+            running, function = self._queue.get()
+            try:
+                function()
+                running.end()
+            except BaseException as exc:  # gRPC's own code catches what an RPC raises
+                say(render(describe(exc)))
+            del running, function
+            with self._lock:
+                self._idle += 1
+
+
+class _Running:
+    """What grpcio uses of a future."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()  # guards what follows
+        self._callbacks: Optional[List[Callable[[Any], Any]]] = []  # None once it has ended
+
+    def add_done_callback(self, callback: Callable[[Any], Any]) -> None:
+        with self._lock:
+            if self._callbacks is not None:
+                self._callbacks.append(callback)
+                return
+        callback(self)
+
+    def end(self) -> None:
+        with self._lock:
+            callbacks, self._callbacks = self._callbacks or [], None
+        for callback in callbacks:
+            callback(self)
 
 
 class _Outbox:
     """Encoded batches on their way from `write` to the thread that serves the RPC."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Optional[bytes]] = queue.SimpleQueue()
+        self._queue: SimpleQueue[Optional[bytes]] = SimpleQueue()
         self._room = threading.Condition()  # guards what follows
         self._pending = 0
         self._ended = False
+        self._put = 0  # messages
+        self._sent = 0  # those of them that gRPC has handed to the system; the sender's
+        self._sender = 0  # the thread that serves the RPC
+        self._bells: List[SimpleQueue[None]] = []  # of those who wait until more is sent
+        self._stuck = -1  # _sent when somebody had waited in vain
 
     def put(self, message: bytes) -> None:
         """Adds a message; blocks while too much waits.
@@ -218,7 +323,23 @@ class _Outbox:
             if self._ended:
                 raise ConnectionResetError("the host has ended the stream")
             self._pending += len(message)
+            self._put += 1
             self._queue.put(message)
+
+    def sync(self, timeout: float) -> None:
+        """Waits until gRPC has handed to the system what was put. It takes no lock, so it may be called from a finalizer."""
+        until, put = monotonic() + timeout, self._put
+        if self._stuck == self._sent or get_ident() == self._sender:
+            return
+        bell: SimpleQueue[None] = SimpleQueue()
+        self._bells.append(bell)
+        try:
+            while self._sent < put and not self._ended:
+                bell.get(True, max(0.0, until - monotonic()))
+        except queue.Empty:
+            self._stuck = self._sent
+        finally:
+            self._bells.remove(bell)
 
     def waits(self) -> bool:
         """Says whether something was put that nobody has taken."""
@@ -230,9 +351,15 @@ class _Outbox:
             self._ended = True
             self._room.notify_all()
             self._queue.put(None)
+        self._ring()
+
+    def _ring(self) -> None:
+        for bell in self._bells[:]:
+            bell.put(None)
 
     def messages(self) -> Iterator[bytes]:
-        """Yields what was put, joining what waits: gRPC's cost is per message."""
+        """Yields what was put, joining what waits: gRPC's cost is per message. It asks for more when it has sent that."""
+        self._sender = get_ident()
         message = self._queue.get()
         while message is not None:
             parts, size = [message], len(message)
@@ -245,6 +372,9 @@ class _Outbox:
                 self._pending -= size
                 self._room.notify()
             yield b"".join(parts)
+            self._sent += len(parts)
+            if self._bells:
+                self._ring()
             if message == b"":
                 message = self._queue.get()
 
@@ -275,11 +405,22 @@ def _load() -> Tuple[Any, Any]:
             raise ImportError(f"{getattr(grpc, '__file__', None) or grpc!r} is another module of the name grpc")
         package = "protobuf"
         return grpc, importlib.import_module("snakepit_bridge.grpc.snakepit_pb2")
-    except Exception as error:  # also what a broken installation raises
+    except BaseException as error:  # also what a broken installation raises
         raise Unavailable(
             f"{package} cannot be imported: {type(error).__name__}: {error}",
             install("'grpcio>=1.50' 'protobuf>=3.20.3'"),
         ) from error
+
+
+def _need_descriptors(count: int) -> None:
+    """Raises OSError if fewer descriptors are free."""
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        while len(taken) < count:
+            taken.append(os.dup(taken[0]))
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
 
 
 _TOKEN_WRONG = "metadata snakepit-token is missing or wrong"

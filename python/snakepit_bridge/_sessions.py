@@ -1,0 +1,82 @@
+"""What the calls of one session share."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Callable, Dict, Set
+
+from ._native import Lock, monotonic
+
+GUESTS = 1000
+"""How many sessions are kept that only other clients of the transport have named."""
+
+GUEST_IDLE = 1800.0
+"""How many seconds such a session is kept unused."""
+
+
+class Session:
+    """What the calls of one session share.
+
+    Attributes:
+        id: The session's name, as the host chose it.
+        state: Yours. It lives until the host forgets the session, or this process ends. If the worker runs several calls at once, so may
+            calls of one session.
+    """
+
+    __slots__ = ("id", "state")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.state: Dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"Session({self.id!r})"
+
+
+class Sessions:
+    """The sessions of a worker.
+
+    The host forgets its own. Other clients forget nothing, so of what only they have named, the sessions that were used last are kept. One
+    that a call uses is never dropped.
+
+    Args:
+        in_use: Returns the names of the sessions that calls of other clients use now.
+    """
+
+    def __init__(self, in_use: Callable[[], Set[str]]) -> None:
+        self._in_use = in_use
+        self._lock = Lock()  # guards what follows
+        self._sessions: Dict[str, Session] = {}
+        self._guests: OrderedDict[str, float] = OrderedDict()  # when those were last used that the host has not named, in this order
+
+    def get(self, name: str, guest: bool) -> Session:
+        """Returns the session of that name. A guest is a client other than the host."""
+        with self._lock:
+            session = self._sessions.get(name)
+            if not guest:
+                self._guests.pop(name, None)
+            elif session is None or name in self._guests:
+                self._guests[name] = monotonic()
+                self._guests.move_to_end(name)
+                self._drop_guests()
+            if session is None:
+                session = self._sessions[name] = Session(name)
+            return session
+
+    def forget(self, name: str) -> bool:
+        """Drops a session. Returns whether there was one."""
+        with self._lock:
+            self._guests.pop(name, None)
+            return self._sessions.pop(name, None) is not None
+
+    def _drop_guests(self) -> None:
+        before = monotonic() - GUEST_IDLE
+        if len(self._guests) <= GUESTS and next(iter(self._guests.values())) > before:
+            return
+        in_use = self._in_use()
+        for name, used in list(self._guests.items()):
+            if len(self._guests) <= GUESTS and used > before:
+                return
+            if name not in in_use:
+                del self._guests[name]
+                self._sessions.pop(name, None)

@@ -1,0 +1,133 @@
+"""Signal handlers of the program's.
+
+They run between any two steps of the main thread, also between those of the bridge, where an exception would lose frames or end the
+worker.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial, wraps
+from signal import getsignal as get_handler
+from signal import signal as set_handler
+from typing import TYPE_CHECKING, Any, Callable, Optional, Set, TypeVar
+
+from ._errors import HERE
+from ._interrupt import TRANSPARENT, enter, enter_async
+from ._native import MAIN_THREAD, get_ident, read, sleep, spawn
+
+if TYPE_CHECKING:
+    from ._runner import Runner
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_MAY_RAISE: Set[Any] = {enter.__code__, enter_async.__code__}
+
+
+def may_raise(function: _F) -> _F:
+    """Marks a function of the bridge, but not what it calls, as a place where a signal handler of the program's may raise."""
+    _MAY_RAISE.add(function.__code__)
+    return function
+
+
+class _Handler:
+    """A signal handler of the program's. What it raises comes up where user code runs; elsewhere the runner takes it."""
+
+    def __init__(self, function: Callable[..., Any], runner: Callable[[], Optional[Runner]]) -> None:
+        self.function = function
+        self.runner = runner
+
+    def __call__(self, number: int, frame: Optional[Any]) -> None:
+        try:
+            self.function(number, frame)
+        except BaseException as exc:
+            runner = self.runner()
+            if runner is None or _may_raise_in(frame):
+                raise
+            runner.signalled(exc, frame, number)
+
+
+TRANSPARENT.add(_Handler.__call__.__code__)
+
+
+def _may_raise_in(frame: Optional[Any]) -> bool:
+    while frame is not None:
+        code = frame.f_code
+        if code in _MAY_RAISE:
+            return True
+        if code.co_filename.startswith(HERE) and code not in TRANSPARENT:
+            return False
+        frame = frame.f_back
+    return True  # no code of the bridge
+
+
+class Signals:
+    """Guards the signal handlers that there are, and those that the program installs from now on. It sees them as it has made them."""
+
+    def __init__(self, runner: Callable[[], Optional[Runner]]) -> None:
+        self.runner = runner
+        self.serving = self.handled = self.nudging = False
+
+        def bare(handler: Any) -> Any:
+            return handler.function if type(handler) is _Handler else handler
+
+        @wraps(set_handler)
+        def signal_(signalnum: Any, handler: Any) -> Any:
+            return bare(set_handler(signalnum, self._guarded(handler)))
+
+        @wraps(get_handler)
+        def getsignal(signalnum: Any) -> Any:
+            return bare(get_handler(signalnum))
+
+        signal.signal, signal.getsignal = signal_, getsignal
+        if get_ident() == MAIN_THREAD:
+            for number in signal.valid_signals() - {signal.SIGINT}:  # that one's handler is the bridge's
+                if callable(get_handler(number)):
+                    signal_(number, get_handler(number))
+
+    def _guarded(self, handler: Any) -> Any:
+        if not callable(handler) or type(handler) is _Handler:
+            return handler
+        self.handled = True
+        if self.serving:
+            self._nudge()
+        return _Handler(handler, self.runner)
+
+    def serve(self) -> None:
+        """Called by the main thread, which only reads and runs calls from now on."""
+        self.serving = True
+        if self.handled:
+            self._nudge()
+
+    def _nudge(self) -> None:
+        """Wakes the main thread when a signal has come.
+
+        Python misses one that comes just before the main thread begins to wait, until something else wakes it.
+        """
+        if self.nudging or get_ident() != MAIN_THREAD or not hasattr(signal, "pthread_kill"):
+            return
+        self.nudging = True
+        try:
+            receive, send = os.pipe()
+        except OSError:  # too few descriptors; it is only a help
+            return
+        os.set_blocking(send, False)
+        before = signal.set_wakeup_fd(send, warn_on_full_buffer=False)
+        if before != -1:  # the program has its own way, or asyncio
+            signal.set_wakeup_fd(before)
+            os.close(send)
+            os.close(receive)
+            return
+        if get_handler(signal.SIGURG) is signal.SIG_DFL:
+            set_handler(signal.SIGURG, lambda *_: None)
+        spawn(partial(_nudge_main, receive), "snakepit-signals")
+
+
+def _nudge_main(receive: int) -> None:
+    while True:
+        numbers = read(receive, 4096)
+        if numbers.strip(bytes((signal.SIGURG,))):
+            for pause in (0.002, 0.01, 0.05):
+                sleep(pause)
+                signal.pthread_kill(MAIN_THREAD or 0, signal.SIGURG)

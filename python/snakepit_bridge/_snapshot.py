@@ -1,0 +1,108 @@
+"""Copies of values for log records: what the program logs may change before the record is written, or have methods that fail."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any, Callable, Iterator, List, Tuple
+
+from ._errors import clean, shown
+from ._values import LARGEST, SMALLEST, Array, reduced
+
+_DEPTH = 6
+_ENTRIES = 100  # of a list or a map
+_TEXT = 16 << 10  # characters, or bytes, of one value
+_BUDGET = 64 << 10  # of all, about
+
+
+def snapshot(value: Any) -> Any:
+    """Returns a copy of any value that holds nothing but what every codec takes. It is bounded in depth and size, and it never raises.
+
+    Lists and maps are copied as they are now. What else can travel becomes what it stands for, as in a result; what can't becomes text.
+    """
+    return _copied(value, _DEPTH, [_BUDGET])
+
+
+def _copied(value: Any, depth: int, left: List[int]) -> Any:
+    try:
+        kind = type(value)
+        if value is None or kind is bool or kind is float:
+            left[0] -= 8
+            return value
+        for bases, copy in _COPIES:
+            if issubclass(kind, bases):
+                return copy(value, depth, left)
+        return _reduced_copy(value, depth, left)
+    except BaseException:  # of the value's own code, or it changed meanwhile
+        return _text(shown(value), left)
+
+
+def _text(text: str, left: List[int], limit: int = _TEXT) -> str:
+    text = clean(text, max(0, min(limit, left[0])))
+    left[0] -= len(text)
+    return text
+
+
+def _integer(value: int, depth: int, left: List[int]) -> Any:
+    value = int.__index__(value)
+    left[0] -= 8
+    return value if SMALLEST <= value <= LARGEST else shown(value)
+
+
+def _bytes(value: bytes, depth: int, left: List[int]) -> Any:
+    kept = bytes(memoryview(value)[: max(0, min(_TEXT, left[0]))])
+    left[0] -= len(kept)
+    return kept
+
+
+def _list(value: Any, depth: int, left: List[int]) -> Any:
+    entries: Any = next(base for base in (list, tuple, set, frozenset) if issubclass(type(value), base))
+    if not depth:
+        return f"[{entries.__len__(value)} more]"
+    copies = [_copied(entry, depth - 1, left) for entry in _few(entries.__iter__(value), left)]
+    return copies + _rest(entries.__len__(value) - len(copies))
+
+
+def _map(value: Any, depth: int, left: List[int]) -> Any:
+    if not depth:
+        return f"{{{dict.__len__(value)} more}}"
+    entries = list(_few(iter(dict.items(value)), left))
+    copies = {_key(key, left): _copied(entry, depth - 1, left) for key, entry in entries}
+    for text in _rest(dict.__len__(value) - len(entries)):
+        copies["..."] = text
+    return copies
+
+
+def _key(key: Any, left: List[int]) -> str:
+    return _text(key if issubclass(type(key), str) else shown(key), left, 200)
+
+
+def _few(entries: Iterator[Any], left: List[int]) -> Iterator[Any]:
+    for entry in islice(entries, _ENTRIES):
+        if left[0] <= 0:
+            return
+        left[0] -= 8
+        yield entry
+
+
+def _rest(count: int) -> List[str]:
+    return [f"({count} more)"] if count > 0 else []
+
+
+def _reduced_copy(value: Any, depth: int, left: List[int]) -> Any:
+    """Copies what stands for something that can travel, such as a dataclass."""
+    simple = reduced(value)
+    if type(simple) is Array:  # a larger one is a view of what may change
+        return simple if type(simple.data) is bytes else _text(shown(value), left)
+    if simple is value or not depth:
+        return simple if simple is value else _text(shown(value), left)
+    return _copied(simple, depth - 1, left)
+
+
+_COPIES: Tuple[Tuple[Any, Callable[[Any, int, List[int]], Any]], ...] = (
+    (str, lambda value, depth, left: _text(value, left)),
+    (int, _integer),
+    (float, lambda value, depth, left: float.__float__(value)),
+    ((bytes, bytearray, memoryview), _bytes),
+    ((list, tuple, set, frozenset), _list),
+    (dict, _map),
+)
