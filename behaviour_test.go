@@ -97,6 +97,15 @@ func open(t *testing.T, adapter string, o snakepit.Options, env ...string) *fixt
 	return &fixture{t, pool, l}
 }
 
+// logged closes the pool and returns its whole log.
+func (f *fixture) logged() string {
+	f.Helper()
+	if err := f.Close(); err != nil {
+		f.Error(err)
+	}
+	return f.log.String()
+}
+
 func call[Out any](f *fixture, command string, args any, opts ...snakepit.CallOption) Out {
 	f.Helper()
 	out, err := snakepit.Execute[Out](f.Context(), f.Pool, command, args, opts...)

@@ -87,9 +87,11 @@ var symptoms = map[string]func(s *shopper) string{
 	"protocol-degraded": func(s *shopper) string {
 		s.python = newEnvironment(s.T, "protobuf", "msgpack").python
 		f, err := beginWith(s.T, newChain(), s.program(shop), snakepit.Options{})
-		works := err == nil && f.WaitReady(s.Context(), 0) == nil
-		for line := range strings.Lines(f.log.String()) {
-			if works && strings.Contains(line, "[WARN]") {
+		if err != nil || f.WaitReady(s.Context(), 0) != nil {
+			return fmt.Sprint(err, f.log)
+		}
+		for line := range strings.Lines(f.logged()) {
+			if strings.Contains(line, "[WARN]") {
 				return line
 			}
 		}
