@@ -11,8 +11,9 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"runtime"
+	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -114,15 +115,12 @@ var adapterClauses = []clause{
 			t.Skipf("the adapter launches no program")
 		}
 		missing := filepath.Join(t.tempDir(), "no-such-program")
-		goroutines, files := runtime.NumGoroutine(), descriptors()
-		for range 3 {
+		t.leavesNothing(func() {
 			_, err := core.Start(t.Context(), t.h.Adapter, core.Command{Path: missing}, quiet())
 			if err == nil || errors.Is(err, core.ErrUnavailable) || !strings.Contains(err.Error(), "no-such-program") {
 				t.Errorf("the error of a program that is not there is: %v", err)
 			}
-		}
-		t.settles("goroutines", goroutines, runtime.NumGoroutine)
-		t.settles("descriptors", files, descriptors)
+		})
 	}),
 	rule("start/unavailable", "An error that wraps ErrUnavailable means that this protocol cannot be had here, and any other does not, as Launch says.", func(t *trial) {
 		if strings.Contains(t.h.Adapter.Name(), ",") {
@@ -163,28 +161,22 @@ var adapterClauses = []clause{
 		p.echo("undisturbed")
 	}),
 	rule("start/leaves-nothing", "When a worker has ended, nothing of it is left: no goroutine, no descriptor, no file in Launcher.Dir.", func(t *trial) {
-		cycle := func() {
+		t.leavesNothing(func() {
 			w := t.launch()
 			p := t.reading(w)
 			p.receiveHello()
 			p.answerHello()
 			p.ping(1)
 			_ = w.Conn.Close()
-			if files := leftIn(w.Dir()); w.Process == nil && len(files) > 0 {
-				t.Errorf("files are left: %v", files)
+			if w.Process != nil {
+				p.exits()
 			}
+			t.settles("files in the folder", 0, func() int { return len(leftIn(w.Dir())) })
 			w.Close()
 			if _, err := os.Stat(w.Dir()); err == nil {
 				t.Errorf("the private folder is still there")
 			}
-		}
-		cycle() // what is made once for all workers may stay
-		goroutines, files := runtime.NumGoroutine(), descriptors()
-		for range 3 {
-			cycle()
-		}
-		t.settles("goroutines", goroutines, runtime.NumGoroutine)
-		t.settles("descriptors", files, descriptors)
+		})
 	}),
 	rule("start/token", "A worker's hello shows Link.Token; an adapter that dials shows HostToken, without which the worker lets nobody in.", func(t *trial) {
 		p := t.start()
@@ -274,13 +266,13 @@ var adapterClauses = []clause{
 			t.Fatalf("conformance.context returns no map")
 		}
 		if got["session"] != "chat 7" {
-			t.Errorf("the session is %#v", got["session"])
+			t.Errorf("the session is %s", show(got["session"]))
 		}
 		if want := (args{"tenant": "a", "": "empty", "b": ""}); !reflect.DeepEqual(got["metadata"], want) {
-			t.Errorf("the metadata is %#v", got["metadata"])
+			t.Errorf("the metadata is %s", show(got["metadata"]))
 		}
 		if left, ok := number(got["remaining"]); !ok || left <= 3000 || left > 3600 {
-			t.Errorf("of an hour %#v seconds are left", got["remaining"])
+			t.Errorf("of an hour %s seconds are left", show(got["remaining"]))
 		}
 	}),
 	rule("frames/text", "Names, sessions and metadata may have any Unicode text.", func(t *trial) {
@@ -290,7 +282,7 @@ var adapterClauses = []clause{
 			f.Session, f.Meta = odd, map[string]string{odd: odd}
 		}).(map[string]any)
 		if !ok || got["session"] != odd || !reflect.DeepEqual(got["metadata"], args{odd: odd}) {
-			t.Errorf("session and metadata arrive as %#v", got)
+			t.Errorf("session and metadata arrive as %s", show(got))
 		}
 		p.cancel(p.open("conformance.echo", args{"value": odd})) // the reason of a cancel is text too
 		if _, flags := p.fails(p.openNamed(odd)); flags&core.NotStarted == 0 {
@@ -315,7 +307,7 @@ var adapterClauses = []clause{
 	rule("frames/no-body", "A frame without a body arrives without one.", func(t *trial) {
 		p := t.connect()
 		if got := p.call("conformance.echo", nil); got != nil {
-			t.Errorf("a call without a body is answered by %#v", got)
+			t.Errorf("a call without a body is answered by %s", show(got))
 		}
 	}),
 	rule("frames/largest", "A frame as large as the limit passes, in both directions.", func(t *trial) {
@@ -385,7 +377,7 @@ var adapterClauses = []clause{
 			p.send(batch[at:end]...)
 			for i := at; i < end; i++ {
 				if got := p.finish(batch[i].ID); got != value {
-					t.Fatalf("an echo of %d bytes is %.60v", len(value), got)
+					t.Fatalf("an echo of %d bytes is %.60s", len(value), show(got))
 				}
 			}
 		}
@@ -418,7 +410,6 @@ var adapterClauses = []clause{
 	}),
 	rule("close/unblocks-read", "Close unblocks Read, which returns an error.", func(t *trial) {
 		p := t.connect()
-		p.ping(1)
 		t.within("Close", func() {
 			if err := p.conn.Close(); err != nil {
 				t.Errorf("Close: %v", err)
@@ -571,6 +562,7 @@ func (l *spiedOn) HostToken() string {
 
 // launchWith is launch with another adapter around the one under test.
 func (t *trial) launchWith(a core.Adapter) *core.Started {
+	t.restsOn("close/unblocks-read")
 	w, err := core.Start(t.Context(), a, t.command(), quiet())
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -581,6 +573,7 @@ func (t *trial) launchWith(a core.Adapter) *core.Started {
 
 // pongs takes n answers to pings, which have to come in order.
 func (p *peer) pongs(from uint64, n int) {
+	p.t.restsOn("ping/answered")
 	for i := range uint64(n) {
 		if f := p.next(core.KindPong); f.ID != from+i {
 			p.t.Fatalf("the answer to ping %d comes where that to %d should", f.ID, from+i)
@@ -609,10 +602,31 @@ func (t *trial) tempDir() string {
 func (t *trial) settles(what string, before int, count func() int) {
 	for end := time.Now().Add(atOnce); count() > before; {
 		if time.Now().After(end) {
-			t.Fatalf("there were %d %s before, and now there are %d", before, what, count())
+			t.Fatalf("%d %s are left, where %d were before", count(), what, before)
 		}
 		<-time.After(5 * time.Millisecond)
 	}
+}
+
+// leavesNothing does something, and then does it again: the second time every goroutine that it starts, and every descriptor, has to be gone
+// in the end. What is made once for all may stay.
+func (t *trial) leavesNothing(f func()) {
+	f()
+	files := descriptors()
+	const label = "snakepit conformance"
+	mark := fmt.Sprintf("%p", &files) // nobody else has it
+	pprof.Do(t.Context(), pprof.Labels(label, mark), func(context.Context) { f() })
+	mine := regexp.MustCompile(`(?m)^(\d+) @.*\n# labels: .*` + regexp.QuoteMeta(fmt.Sprintf("%q:%q", label, mark)))
+	t.settles("goroutines", 0, func() (n int) { // those that f has started, and those that these have started
+		var profile strings.Builder
+		_ = pprof.Lookup("goroutine").WriteTo(&profile, 1) // a Builder takes all
+		for _, found := range mine.FindAllStringSubmatch(profile.String(), -1) {
+			some, _ := strconv.Atoi(found[1]) // digits
+			n += some
+		}
+		return n
+	})
+	t.settles("descriptors", files, descriptors)
 }
 
 // descriptors returns how many this process has open, or 0 where the system does not tell.

@@ -17,13 +17,13 @@ var streamClauses = []clause{
 		p := t.connect()
 		got, result := p.integers(p.open("conformance.count", args{"n": int64(7)}))
 		if !reflect.DeepEqual(got, []int64{0, 1, 2, 3, 4, 5, 6}) || !reflect.DeepEqual(result, args{"sent": int64(7)}) {
-			t.Errorf("the items are %v, the result is %v", got, result)
+			t.Errorf("the items are %s, the result is %s", show(got), show(result))
 		}
 	}),
 	rule("stream/empty", "A stream may have no items.", func(t *trial) {
 		p := t.connect()
 		if got, result := p.integers(p.open("conformance.count", args{"n": int64(0)})); len(got) > 0 || !reflect.DeepEqual(result, args{"sent": int64(0)}) {
-			t.Errorf("the items are %v, the result is %v", got, result)
+			t.Errorf("the items are %s, the result is %s", show(got), show(result))
 		}
 	}),
 	rule("stream/many", "However many items a stream has, none is lost, comes twice or overtakes another.", func(t *trial) {
@@ -88,21 +88,21 @@ var streamClauses = []clause{
 	rule("input/read", "A handler reads its input to the opener's end.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.sum", nil, withInput)
-		want := p.feed(id, 3000)
+		want := p.feed(id, 100)
 		p.end(id)
 		if got := p.finish(id); got != want {
-			t.Errorf("the sum is %#v, not %d", got, want)
+			t.Errorf("the sum is %s, not %d", show(got), want)
 		}
 	}),
 	rule("input/none", "With no-input, or an end at once, the input is empty.", func(t *trial) {
 		p := t.connect()
 		if got := p.call("conformance.sum", nil); got != int64(0) {
-			t.Errorf("with no-input the sum is %#v", got)
+			t.Errorf("with no-input the sum is %s", show(got))
 		}
 		id := p.open("conformance.sum", nil, withInput)
 		p.end(id)
 		if got := p.finish(id); got != int64(0) {
-			t.Errorf("after an end the sum is %#v", got)
+			t.Errorf("after an end the sum is %s", show(got))
 		}
 	}),
 	rule("input/unread", "A handler need not read its input: its answer ends both directions, and items that cross it are dropped.", func(t *trial) {
@@ -112,7 +112,7 @@ var streamClauses = []clause{
 			p.item(id, v)
 		}
 		if got := p.finish(id); got != "the first" {
-			t.Errorf("the first input is %#v", got)
+			t.Errorf("the first input is %s", show(got))
 		}
 		p.item(id, "late")
 		p.end(id)
@@ -126,7 +126,7 @@ var streamClauses = []clause{
 		p.item(id, int64(2))
 		p.end(id)
 		if got := p.finish(id); got != int64(3) {
-			t.Errorf("of 1, a failed item and 2 the sum is %#v", got)
+			t.Errorf("of 1, a failed item and 2 the sum is %s", show(got))
 		}
 	}),
 	rule("input/second-end", "Each direction ends once: a second end is a protocol error and ends the connection.", func(t *trial) {
@@ -162,10 +162,12 @@ func (p *peer) feed(id uint64, n int) (sum int64) {
 
 // supply sends all the items of a direction, as credit allows; a *core.RemoteError is a failed one.
 func (p *peer) supply(id uint64, items ...any) {
+	p.t.restsOn("input/read")
 	credit := p.hello.Window
 	for _, v := range items {
 		for credit.Items <= 0 || credit.Bytes <= 0 {
-			c := p.take("credit for more items", func(f *core.Frame) bool { return f.Kind == core.KindCredit && f.ID == id })
+			p.t.restsOn("credit/given")
+			c := p.take("credit for more items", func(f *core.Frame) bool { return f.Kind == core.KindCredit && f.ID == id }, id, p.parents[id])
 			credit.Items, credit.Bytes = credit.Items+c.Items, credit.Bytes+c.Bytes
 		}
 		f := core.Frame{Kind: core.KindItem, ID: id, Body: p.encode(v)}
@@ -262,7 +264,7 @@ var creditClauses = []clause{
 		want := p.feed(id, int(p.hello.Window.Items)*3)
 		p.end(id)
 		if got := p.finish(id); got != want {
-			t.Errorf("the sum is %#v, not %d", got, want)
+			t.Errorf("the sum is %s, not %d", show(got), want)
 		}
 		size := min(64<<10, p.largest()/2)
 		large := &core.RemoteError{Type: "Sorry", Message: strings.Repeat("x", size)} // costs like others and does not change the sum
@@ -270,7 +272,7 @@ var creditClauses = []clause{
 		p.supply(id, slices.Repeat([]any{large}, int(p.hello.Window.Bytes)*3/size+1)...)
 		p.end(id)
 		if got := p.finish(id); got != int64(0) {
-			t.Errorf("the sum of failed items is %#v", got)
+			t.Errorf("the sum of failed items is %s", show(got))
 		}
 	}),
 	rule("credit/overrun", "A receiver may treat more items than it granted as a protocol error; if it does not, the call goes on.", func(t *trial) {
@@ -337,7 +339,7 @@ var cancelClauses = []clause{
 			p.cancel(id)
 			p.collect(id)
 			if got := p.call("conformance.echo", args{"value": i}); got != i {
-				t.Fatalf("the next call's result is %#v, not %d", got, i)
+				t.Fatalf("the next call's result is %s, not %d", show(got), i)
 			}
 		}
 	}),
@@ -429,10 +431,10 @@ var lifeClauses = []clause{
 			}
 			r := running[0]
 			if ms, ok := r["ms"].(int64); len(running) > 1 || r["id"] != int64(id) || r["name"] != "conformance.wait" || !ok || ms < 0 || ms > 60_000 {
-				t.Errorf("the pong says %v", running)
+				t.Errorf("the pong says %s", show(running))
 			}
 			return true
-		})
+		}, id)
 		p.cancel(id)
 		p.expectError(id)
 		p.pongWith("that nothing runs", func(running []map[string]any) bool { return len(running) == 0 })
@@ -463,11 +465,11 @@ var lifeClauses = []clause{
 			fields, _ := r["fields"].(map[string]any)
 			if at, timed := r["time"]; timed {
 				if s, ok := number(at); !ok || math.Abs(s-float64(time.Now().Unix())) > 3600 {
-					t.Errorf("the record's time is %#v, in Unix seconds it is about %d", at, time.Now().Unix())
+					t.Errorf("the record's time is %s, in Unix seconds it is about %d", show(at), time.Now().Unix())
 				}
 			}
 			if logger, _ := r["logger"].(string); r["level"] != level || logger == "" || fields["answer"] != int64(42) || r["call"] != int64(id) {
-				t.Errorf("the record is %v, of call %d", r, id)
+				t.Errorf("the record is %s, of call %d", show(r), id)
 			}
 			p.finish(id)
 		}
@@ -570,7 +572,7 @@ var lifeClauses = []clause{
 		}
 		p.send(f)
 		if got := p.finish(id); got != text {
-			t.Errorf("the first input, which with its result weighs %d bytes, is %.60v", limit, got)
+			t.Errorf("the first input, which with its result weighs %d bytes, is %.60s", limit, show(got))
 		}
 	}),
 	rule("launch/hidden", "A worker removes descriptors and tokens from the environment that its own children see.", func(t *trial) {
@@ -581,7 +583,7 @@ var lifeClauses = []clause{
 		}
 		for _, name := range names {
 			if s, ok := name.(string); !ok || strings.HasSuffix(s, "_FD") || strings.HasSuffix(s, "_TOKEN") {
-				t.Errorf("a child of the worker sees %v", name)
+				t.Errorf("a child of the worker sees %s", show(name))
 			}
 		}
 	}),

@@ -170,8 +170,6 @@ func helloOf(f *core.Frame, change func(hello map[string]any)) {
 	f.Body, _ = json.Marshal(hello)
 }
 
-func terminal(f *core.Frame) bool { return f.Kind == core.KindEnd || f.Kind == core.KindError }
-
 var mutants = []mutant{
 	// Adapters.
 	{"has a name in capitals", "start/name", func(m *mutation) core.Adapter { return named{coretest.Conformance(4), "CoreTest"} }},
@@ -243,6 +241,7 @@ var mutants = []mutant{
 	{"loses at CloseWrite what it was about to send", "close/write-side", onConn(func(m *mutation, c core.Conn) core.Conn { return newLate(m, c) })},
 	{"reports the peer's end as a failure", "close/eof", onConn(func(_ *mutation, c core.Conn) core.Conn { return &noEOF{c} })},
 	{"does not unblock Read", "close/unblocks-read", onConn(func(_ *mutation, c core.Conn) core.Conn { return &deaf{c} })},
+	{"waits in Close for what does not come", "close/unblocks-read", onConn(func(m *mutation, c core.Conn) core.Conn { return &waiting{c, m} })},
 	{"fails when closed twice", "close/again", onConn(func(_ *mutation, c core.Conn) core.Conn { return &closeOnce{Conn: c} })},
 	{"writes into the void after Close", "close/then-errors", onConn(func(_ *mutation, c core.Conn) core.Conn { return &closeOnce{Conn: c, silent: true} })},
 	{"does not notice the loss of a worker", "close/loss", onConn(func(m *mutation, c core.Conn) core.Conn { return &lossless{c, m} })},
@@ -599,7 +598,7 @@ var mutants = []mutant{
 		n := 0
 		return nil, one(func(f *core.Frame) {
 			if f.Kind == core.KindItem {
-				if n++; n == 1500 {
+				if n++; n == 50 {
 					f.Body = []byte("0")
 				}
 			}
@@ -1176,6 +1175,17 @@ type deaf struct{ core.Conn }
 
 func (c *deaf) Close() error { return nil }
 
+// waiting does not return from Close until its mutation is released.
+type waiting struct {
+	core.Conn
+	m *mutation
+}
+
+func (c *waiting) Close() error {
+	<-c.m.done
+	return c.Conn.Close()
+}
+
 type closeOnce struct {
 	core.Conn
 	silent bool // instead of failing, it takes what is written after Close
@@ -1281,7 +1291,7 @@ func (mu mutant) catches(t *testing.T, c clause) (caught bool, r Result) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &mutation{done: make(chan struct{})}
 		h := &Harness{Adapter: mu.make(m), DetectsLoss: true, TimeLimit: 20 * time.Second}
-		r = c.run(t.Context(), h)
+		r = c.run(t.Context(), h, failures{})
 		m.release()
 		time.Sleep(time.Hour) // on the bubble's clock: whatever sleeps wakes up and ends
 	})

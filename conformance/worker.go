@@ -30,14 +30,14 @@ var helloClauses = []clause{
 		p := t.start()
 		p.receiveHello()
 		if !slices.Contains(p.hello.Versions, 1) {
-			t.Errorf("the versions are %v", p.hello.Versions)
+			t.Errorf("the versions are %s", show(p.hello.Versions))
 		}
 	}),
 	rule("hello/limits", "The least that a window may have is one item and one byte, the least concurrency 1, the least max_frame 4096.", func(t *trial) {
 		p := t.start()
 		p.receiveHello()
 		if h := p.hello; h.Window.Items < 1 || h.Window.Bytes < 1 || h.MaxFrame < 4096 || h.Concurrency < 1 {
-			t.Errorf("window %+v, max_frame %d, concurrency %d", h.Window, h.MaxFrame, h.Concurrency)
+			t.Errorf("window %s, max_frame %d, concurrency %d", show(h.Window), h.MaxFrame, h.Concurrency)
 		}
 	}),
 	rule("hello/codecs", "A hello names the worker's codecs, one of which is the adapter's.", func(t *trial) { t.start().receiveHello() }),
@@ -101,14 +101,14 @@ var callClauses = []clause{
 			{args{"value": args{"value": "a map"}}, args{"value": "a map"}},
 		} {
 			if got := p.call("conformance.echo", c.argument); !reflect.DeepEqual(got, c.want) {
-				t.Errorf("an echo of the argument %#v is %#v", c.argument, got)
+				t.Errorf("an echo of the argument %s is %s", show(c.argument), show(got))
 			}
 		}
 	}),
 	rule("call/wrong-arguments", "Arguments that the handler does not take are an error of that call, not a hang.", func(t *trial) {
 		p := t.connect()
 		if e, _ := p.fails(p.open("conformance.fail", args{"no_such_argument": "x"})); e.Type == "" {
-			t.Errorf("the error has no type: %+v", e)
+			t.Errorf("the error has no type: %s", show(e))
 		}
 		p.echo("it goes on")
 	}),
@@ -235,7 +235,7 @@ var callClauses = []clause{
 		}{{withMeta, args{"trace": "abc"}}, {func(*core.Frame) {}, args{}}} {
 			got, _ := p.call("conformance.context", nil, c.change).(map[string]any)
 			if !reflect.DeepEqual(got["metadata"], c.want) {
-				t.Errorf("the metadata is %#v, not %#v", got["metadata"], c.want)
+				t.Errorf("the metadata is %s, not %s", show(got["metadata"]), show(c.want))
 			}
 		}
 	}),
@@ -250,13 +250,13 @@ var callClauses = []clause{
 			e, _ := entry.(map[string]any)
 			name, hasName := e["name"].(string)
 			if stream, says := e["stream"].(bool); !hasName || says && stream != p.streams(name) {
-				t.Errorf("a command is described as %#v", e)
+				t.Errorf("a command is described as %s", show(e))
 			}
 			if name == "conformance.fail" {
 				described = true
 				params, says := e["params"].([]any)
 				if says && (len(params) != 1 || !reflect.DeepEqual(params[0].(map[string]any)["name"], "message")) {
-					t.Errorf("the parameters of conformance.fail are %#v", params)
+					t.Errorf("the parameters of conformance.fail are %s", show(params))
 				}
 			}
 		}
@@ -271,7 +271,7 @@ var callClauses = []clause{
 		}
 		// Each item that the handler asks for is small enough, the list of them is not.
 		id := p.open("conformance.callbacks", args{"name": "host.halves", "value": nil})
-		f := p.next(core.KindCall)
+		f := p.callback(id)
 		p.supply(f.ID, strings.Repeat("x", 5000), strings.Repeat("x", 5000))
 		p.end(f.ID)
 		if e, _ := p.fails(id); e.Type != "TooLarge" {
@@ -284,11 +284,11 @@ var callClauses = []clause{
 		p := t.connect()
 		e, flags := p.fails(p.open("conformance.fail", args{"message": "bad öperand 😀"}))
 		if e.Type == "" || e.Message != "bad öperand 😀" || flags&core.NotStarted != 0 {
-			t.Errorf("the error is %+v, its flags %d", e, flags)
+			t.Errorf("the error is %s, its flags %d", show(e), flags)
 		}
 		for _, f := range e.Frames {
 			if f.File == "" || f.Line < 1 || f.Function == "" {
-				t.Errorf("a frame is %+v", f)
+				t.Errorf("a frame is %s", show(f))
 			}
 		}
 	}),
@@ -296,7 +296,7 @@ var callClauses = []clause{
 		p := t.connect()
 		e, _ := p.fails(p.open("conformance.fail", args{"message": "the effect"}))
 		if e.Cause == nil || e.Cause.Type == "" || e.Cause.Message != "the cause" {
-			t.Errorf("the cause is %+v", e.Cause)
+			t.Errorf("the cause is %s", show(e.Cause))
 		}
 	}),
 	rule("error/unsendable", "A value that can't be encoded is an error at the sender, of the type BadResult, that names the path.", func(t *trial) {
@@ -311,20 +311,20 @@ var callClauses = []clause{
 	rule("callback/call", "A handler's call to the host has an even id and the handler's call as parent, and gets the host's answer.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.callback", args{"name": "host.twice", "value": int64(21)})
-		f := p.next(core.KindCall)
+		f := p.callback(id)
 		if f.ID%2 != 0 || f.ID == 0 || f.Parent != id || f.Name != "host.twice" || f.Flags&core.NoInput == 0 || p.decode(f.Body) != int64(21) {
 			t.Errorf("the call is %s", f.String())
 		}
 		p.send(core.Frame{Kind: core.KindEnd, ID: f.ID, Body: p.encode(int64(42))})
 		if got := p.finish(id); got != int64(42) {
-			t.Errorf("the result is %#v", got)
+			t.Errorf("the result is %s", show(got))
 		}
 	}),
 	rule("callback/context", "A handler's call to the host passes on the session and the time left.", func(t *trial) {
 		p := t.connect()
 		for _, limit := range []time.Duration{0, time.Hour} {
 			id := p.open("conformance.callback", args{"name": "host.f", "value": nil}, func(f *core.Frame) { f.Session, f.TTL = "user 42", limit })
-			f := p.next(core.KindCall)
+			f := p.callback(id)
 			if f.Session != "user 42" || f.TTL > limit || f.TTL < limit-time.Minute {
 				t.Errorf("of a call with the session \"user 42\" and a time limit of %s the handler's call is %s", limit, f.String())
 			}
@@ -337,7 +337,7 @@ var callClauses = []clause{
 		last := uint64(0)
 		for range 5 {
 			id := p.open("conformance.callback", args{"name": "host.f", "value": nil})
-			f := p.next(core.KindCall)
+			f := p.callback(id)
 			if f.ID <= last {
 				t.Errorf("call %d follows %d", f.ID, last)
 			}
@@ -350,9 +350,10 @@ var callClauses = []clause{
 		p := t.connect(func(ours map[string]any) { ours["calls"] = 1 })
 		p.several(2)
 		ids := []uint64{p.open("conformance.callback", args{"name": "host.f"}), p.open("conformance.callback", args{"name": "host.f"})}
-		first := p.next(core.KindCall)
+		first := p.callback(0)
 		p.silent("a second call comes", func(f *core.Frame) bool { return f.Kind == core.KindCall })
 		p.end(first.ID)
+		t.restsOn("call/result")
 		for left := len(ids); left > 0; { // the other one may have been refused, or its call comes now
 			f := p.take("the end of both callbacks", func(f *core.Frame) bool {
 				return f.Kind == core.KindCall || slices.Contains(ids, f.ID) && (f.Kind == core.KindEnd || f.Kind == core.KindError)
@@ -368,7 +369,7 @@ var callClauses = []clause{
 		p := t.connect()
 		for _, flags := range []core.Flags{0, core.NotStarted} {
 			id := p.open("conformance.callback", args{"name": "host.fails", "value": nil})
-			f := p.next(core.KindCall)
+			f := p.callback(id)
 			p.send(core.Frame{Kind: core.KindError, Flags: flags, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Sorry", Message: "no such luck"})})
 			e, flags := p.fails(id)
 			if text := e.Traceback(); !strings.Contains(text, "no such luck") || flags&core.NotStarted != 0 {
@@ -379,7 +380,7 @@ var callClauses = []clause{
 	rule("callback/stream", "A handler takes a stream of the host's to its end, granting credit as it consumes.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.callbacks", args{"name": "host.count", "value": nil})
-		f := p.next(core.KindCall)
+		f := p.callback(id)
 		var want []any
 		for i := range 2*min(p.hello.Window.Items, 2000) + 3 {
 			want = append(want, i)
@@ -387,13 +388,13 @@ var callClauses = []clause{
 		p.supply(f.ID, want...)
 		p.end(f.ID)
 		if got := p.finish(id); !reflect.DeepEqual(got, want) {
-			t.Errorf("the handler saw %.200v", got)
+			t.Errorf("the handler saw %.200s", show(got))
 		}
 	}),
 	rule("callback/cancelled", "When a call is cancelled, what its handler had asked of the host is cancelled too, or the handler's end comes first.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.callback", args{"name": "host.slow", "value": nil})
-		f := p.next(core.KindCall)
+		f := p.callback(id)
 		p.cancel(id)
 		first := p.take("the handler's end, or its cancel of the host's call", func(g *core.Frame) bool {
 			return g.ID == id && g.Kind == core.KindError || g.ID == f.ID && g.Kind == core.KindCancel
@@ -442,7 +443,7 @@ var callClauses = []clause{
 			want    any
 		}{{"a", "a's"}, {"b", "b's"}, {"c", nil}, {"", nil}} {
 			if got := p.call("conformance.remember", nil, inSession(c.session)); got != c.want {
-				t.Errorf("session %q remembers %#v", c.session, got)
+				t.Errorf("session %q remembers %s", c.session, show(got))
 			}
 		}
 	}),
@@ -452,7 +453,7 @@ var callClauses = []clause{
 			id, _ := want.(string)
 			got, _ := p.call("conformance.context", nil, inSession(id)).(map[string]any)
 			if got["session"] != want {
-				t.Errorf("the session is %#v, not %#v", got["session"], want)
+				t.Errorf("the session is %s, not %s", show(got["session"]), show(want))
 			}
 		}
 	}),
@@ -465,10 +466,10 @@ var callClauses = []clause{
 		p.call("conformance.remember", args{"value": "b's"}, inSession("b"))
 		p.call("snakepit.forget", nil, inSession("a"))
 		if got := p.call("conformance.remember", nil, inSession("a")); got != nil {
-			t.Errorf("a forgotten session remembers %#v", got)
+			t.Errorf("a forgotten session remembers %s", show(got))
 		}
 		if got := p.call("conformance.remember", nil, inSession("b")); got != "b's" {
-			t.Errorf("another session remembers %#v", got)
+			t.Errorf("another session remembers %s", show(got))
 		}
 	}),
 
@@ -476,14 +477,14 @@ var callClauses = []clause{
 		p := t.connect()
 		got, _ := p.call("conformance.context", nil, func(f *core.Frame) { f.TTL = 90 * time.Second }).(map[string]any)
 		if left, ok := number(got["remaining"]); !ok || left <= 0 || left > 90 {
-			t.Errorf("of 90 seconds %#v are left", got["remaining"])
+			t.Errorf("of 90 seconds %s are left", show(got["remaining"]))
 		}
 	}),
 	rule("deadline/none", "A call without a time limit has none.", func(t *trial) {
 		p := t.connect()
 		got, _ := p.call("conformance.context", nil).(map[string]any)
 		if got["remaining"] != nil {
-			t.Errorf("without a limit %#v seconds are left", got["remaining"])
+			t.Errorf("without a limit %s seconds are left", show(got["remaining"]))
 		}
 	}),
 }
@@ -502,7 +503,7 @@ var valueClauses = []clause{
 		for _, v := range []time.Time{time.Date(2026, 1, 2, 3, 4, 5, 678901999, time.UTC), time.Date(1901, 1, 1, 0, 0, 0, 999, time.UTC)} {
 			got, ok := p.call("conformance.echo", args{"value": v}).(time.Time)
 			if !ok || !got.Equal(v) && !got.Equal(v.Truncate(time.Microsecond)) {
-				t.Errorf("%v comes back as %v", v, got)
+				t.Errorf("%s comes back as %s", show(v), show(got))
 			}
 		}
 	}),
@@ -517,8 +518,10 @@ var valueClauses = []clause{
 			var got core.Array
 			if f.Kind != core.KindEnd {
 				t.Errorf("an array is answered by %s", p.remote(f))
-			} else if err := p.codec.Decode(f.Body, &got); err != nil || !reflect.DeepEqual(got, a) {
-				t.Errorf("%+v comes back as %+v, %v", a, got, err)
+			} else if err := p.codec.Decode(f.Body, &got); err != nil {
+				t.Errorf("%s comes back as what is no array (%v): %.100q", show(a), err, f.Body)
+			} else if !reflect.DeepEqual(got, a) {
+				t.Errorf("%s comes back as %s", show(a), show(got))
 			}
 		}
 	}),
@@ -550,7 +553,7 @@ var valueClauses = []clause{
 		v := args{"bytes": []byte{0, 255}, "list": []any{nil, true, "x"}}
 		p.item(id, v)
 		if got := p.finish(id); !reflect.DeepEqual(got, v) {
-			t.Errorf("an input of %#v comes back as %#v", v, got)
+			t.Errorf("an input of %s comes back as %s", show(v), show(got))
 		}
 	}),
 }
@@ -564,9 +567,9 @@ func (t *trial) echoes(values []any, needs ...func(*peer)) {
 	for _, v := range values {
 		f := p.answer(p.open("conformance.echo", args{"value": v}))
 		if f.Kind != core.KindEnd {
-			t.Errorf("%#v is answered by %v", v, p.remote(f))
+			t.Errorf("%s is answered by %v", show(v), p.remote(f))
 		} else if got := p.decode(f.Body); !same(got, v) {
-			t.Errorf("%#v comes back as %#v", v, got)
+			t.Errorf("%s comes back as %s", show(v), show(got))
 		}
 	}
 }
