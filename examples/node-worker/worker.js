@@ -71,7 +71,8 @@ function untag(tag, v, depth) {
   if (tag === "$array") {
     const [, kind, size] = /^[<|]([a-zA-Z])(\d+)/.exec(v.dtype);
     const bytes = v.shape.reduce((n, dimension) => n * dimension, size * (kind === "U" ? 4 : 1));
-    if (binary(v.data).length === bytes) return new Tagged(tag, v);
+    const whole = v.shape.every((dimension) => Number.isInteger(dimension) && dimension >= 0);
+    if (whole && binary(v.data).length === bytes) return new Tagged(tag, v);
   }
   throw new Error(`a bad ${tag}`);
 }
