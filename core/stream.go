@@ -31,6 +31,7 @@ type stream struct {
 	written    bool    // of an outgoing call: handed to Conn.Write
 	in         []Frame // items received and not consumed
 	granted    window  // what the peer may still send
+	begun      bool    // an item has come
 	inEnded    bool    // the peer sends nothing more
 	dropping   bool    // what is received is of no use: we cancelled, or want no more input
 	credit     window  // what we may still send
@@ -67,6 +68,7 @@ const (
 
 // received takes an item in. mux.mu is held.
 func (s *stream) received(f *Frame) error {
+	s.begun = true
 	if s.dropping {
 		return nil
 	}
