@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -190,19 +191,27 @@ var adapterClauses = []clause{
 		if p.worker.Process == nil {
 			t.Skipf("the worker is not ours, so there is nobody else to keep out")
 		}
-		spy := &spy{Adapter: t.h.Adapter, hostToken: "wrong"}
-		w, err := core.Start(t.Context(), spy, t.command(), quiet())
-		if err != nil {
-			return
-		}
-		t.Cleanup(w.Close)
-		if !spy.shown && w.Process.Endpoint == "" {
-			t.Skipf("the worker dials, not the host, and its hello shows the token")
-		}
-		p = t.reading(w)
-		_ = p.waitEnd("a host has shown a wrong token")
-		if p.has(func(*core.Frame) bool { return true }) {
-			t.Errorf("a host with a wrong token is served: %s", p.rest())
+		for what, wrong := range map[string]func(token string) string{
+			"a wrong token":                 func(token string) string { return strings.Repeat("x", len(token)) },
+			"the beginning of the token":    func(token string) string { return token[:len(token)-1] },
+			"the end of the token":          func(token string) string { return token[1:] },
+			"the token and a letter more":   func(token string) string { return token + "x" },
+			"a token that is only a letter": func(string) string { return "x" },
+		} {
+			spy := &spy{Adapter: t.h.Adapter, hostToken: wrong}
+			w, err := core.Start(t.Context(), spy, t.command(), quiet())
+			if err != nil {
+				continue
+			}
+			t.Cleanup(w.Close)
+			if !spy.shown && w.Process.Endpoint == "" {
+				t.Skipf("the worker dials, not the host, and its hello shows the token")
+			}
+			p = t.reading(w)
+			_ = p.waitEnd("a host has shown " + what)
+			if p.has(func(*core.Frame) bool { return true }) {
+				t.Errorf("a host with %s is served: %s", what, p.rest())
+			}
 		}
 	}),
 
@@ -240,6 +249,11 @@ var adapterClauses = []clause{
 		})
 	}),
 	rule("frames/read-result", "Read returns frames, at least one, or an error, never both; after an error only errors.", func(t *trial) {
+		p := t.connect()
+		for i := range uint64(100) { // the last answers and the end come together
+			p.send(core.Frame{Kind: core.KindPing, ID: 1 + i})
+		}
+		p.bye() // peer.read sees to it that each Read returns one of the two
 		w := t.launch()
 		for {
 			frames, err := w.Conn.Read()
@@ -287,6 +301,33 @@ var adapterClauses = []clause{
 		p.cancel(p.open("conformance.echo", args{"value": odd})) // the reason of a cancel is text too
 		if _, flags := p.fails(p.openNamed(odd)); flags&core.NotStarted == 0 {
 			t.Errorf("a command with an odd name should be unknown")
+		}
+	}),
+	rule("frames/text-back", "So may the names and sessions that a worker sends.", func(t *trial) {
+		p := t.connect()
+		const odd = "näme\t\n\"\\\u2028 漢 😀"
+		id := p.open("conformance.callback", args{"name": odd, "value": nil}, inSession(odd))
+		if f := p.callback(id); f.Name != odd || f.Session != odd {
+			t.Errorf("the worker calls %q in session %q, and %q in %q arrives", odd, odd, f.Name, f.Session)
+		} else {
+			p.end(f.ID)
+			p.finish(id)
+		}
+	}),
+	rule("frames/limit", "A frame that is larger than the adapter's limit is an error of Read, and no frame.", func(t *trial) {
+		spy := &spy{Adapter: t.h.Adapter, maxFrame: 2 << 20} // a message of the protocol may hold several frames of less
+		p := t.reading(t.launchWith(spy))
+		p.receiveHello()
+		if p.largest() < 8<<20 {
+			t.Skipf("the worker sends no frame that is large enough")
+		}
+		p.answerHello(func(ours map[string]any) { ours["max_frame"] = p.hello.MaxFrame })
+		p.open("conformance.count", args{"n": int64(1), "size": int64(6_000_000)})
+		if err := p.waitEnd("a frame of 6 MB has come, and the limit is 2 MiB"); errors.Is(err, io.EOF) {
+			t.Errorf("a frame above the limit is taken for the peer's end")
+		}
+		if p.has(func(f *core.Frame) bool { return f.Size() > spy.maxFrame }) {
+			t.Errorf("Read returns a frame above the limit")
 		}
 	}),
 	rule("frames/numbers", "Ids and other numbers are exact up to 2^53-1.", func(t *trial) {
@@ -485,6 +526,58 @@ var adapterClauses = []clause{
 		p.open("conformance.exit", args{"code": 3})
 		t.within("noticing the loss", func() { _ = p.waitEnd("the worker has ended") })
 	}),
+	rule("close/lost-write", "When the peer has gone Write returns an error, and so does every later one.", func(t *trial) {
+		p := t.connect()
+		p.need("conformance.exit")
+		if p.worker.Process == nil && !t.h.DetectsLoss {
+			t.Skipf("the adapter does not notice the loss of a worker that is not ours")
+		}
+		p.open("conformance.exit", args{"code": 3})
+		_ = p.waitEnd("the worker has ended")
+		ping := []core.Frame{{Kind: core.KindPing, ID: 1}}
+		for end := time.Now().Add(atOnce); p.conn.Write(ping) == nil; { // what was written first may still have been taken
+			if time.Now().After(end) {
+				t.Fatalf("Write to a worker that has gone returns no error")
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+		for range 3 {
+			if p.conn.Write(ping) == nil {
+				t.Errorf("after an error Write returns none")
+			}
+		}
+	}),
+	rule("close/inside-frame", "io.EOF is an end between two frames: an end inside of one is another error.", func(t *trial) {
+		for try := time.Duration(1); try <= 8; try++ { // it has to be killed while it writes, and who does not read can't see that
+			p := t.peer(t.launch())
+			if p.worker.Process == nil {
+				t.Skipf("the worker is no process of this host")
+			}
+			frames, err := p.conn.Read()
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			p.got(frames, nil)
+			p.receiveHello()
+			p.answerHello()
+			size := (p.largest() - 1024) / 4 * 3 // so that it fits also where binary travels as text
+			p.open("conformance.count", args{"n": int64(1), "size": int64(size)})
+			<-time.After(try * pause / 2)
+			process, err := os.FindProcess(p.worker.Process.PID())
+			if err == nil {
+				err = process.Kill()
+			}
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			p.exits()
+			go p.read()
+			if err := p.waitEnd("the worker was killed inside of a frame"); !errors.Is(err, io.EOF) {
+				return
+			}
+		}
+		t.Errorf("a frame of a worker that was killed ends with io.EOF, as if it were whole")
+	}),
 	rule("close/corrupt", "What is not a frame ends the connection and is never taken for one: no call is answered wrongly.", func(t *trial) {
 		if t.h.Corrupt == nil {
 			t.Skipf("the harness has no way to damage what is sent")
@@ -507,12 +600,15 @@ var adapterClauses = []clause{
 // spy watches what an adapter asks of its launcher, and may lie to it.
 type spy struct {
 	core.Adapter
-	hostToken string // "": the true one
-	refusal   error  // of every Launch, if not nil
+	hostToken func(token string) string // what is shown in the place of it; nil: itself
+	refusal   error                     // of every Launch, if not nil
+	maxFrame  int                       // what the adapter is told, and the worker is not; 0: the true one
+	printed   string                    // what the worker seems to have printed first, where the connection is its standard output
 
 	mu        sync.Mutex // guards what follows
 	launchers []core.Launcher
 	asked     int  // how often something was to be launched
+	stdio     bool // the connection is the worker's standard input and output
 	shown     bool // the adapter asked for the host's token
 	launched  []*core.Process
 	files     []*os.File // that were handed over
@@ -534,6 +630,7 @@ func (l *spiedOn) Launch(ctx context.Context, s core.Spec) (*core.Process, error
 	l.spy.mu.Lock()
 	l.spy.asked++
 	l.spy.files = append(l.spy.files, s.Files...)
+	l.spy.stdio = s.Stdio
 	l.spy.mu.Unlock()
 	if l.spy.refusal != nil {
 		for _, f := range s.Files {
@@ -542,6 +639,9 @@ func (l *spiedOn) Launch(ctx context.Context, s core.Spec) (*core.Process, error
 		return nil, l.spy.refusal
 	}
 	p, err := l.Launcher.Launch(ctx, s)
+	if err == nil && s.Stdio && l.spy.printed != "" {
+		p.Stdout, err = behind(l.spy.printed, p.Stdout)
+	}
 	if err == nil {
 		l.spy.mu.Lock()
 		l.spy.launched = append(l.spy.launched, p)
@@ -550,14 +650,29 @@ func (l *spiedOn) Launch(ctx context.Context, s core.Spec) (*core.Process, error
 	return p, err
 }
 
-func (l *spiedOn) HostToken() string {
-	if l.spy.hostToken != "" {
-		l.spy.mu.Lock()
-		l.spy.shown = true
-		l.spy.mu.Unlock()
-		return l.spy.hostToken
+// behind returns a pipe that has the text first, and then what from has.
+func behind(text string, from *os.File) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
 	}
-	return l.Launcher.HostToken()
+	go func() {
+		_, _ = io.Copy(w, io.MultiReader(strings.NewReader(text), from)) // an error: the reader has gone
+		_, _ = w.Close(), from.Close()
+	}()
+	return r, nil
+}
+
+func (l *spiedOn) MaxFrame() int { return cmp.Or(l.spy.maxFrame, l.Launcher.MaxFrame()) }
+
+func (l *spiedOn) HostToken() string {
+	if l.spy.hostToken == nil {
+		return l.Launcher.HostToken()
+	}
+	l.spy.mu.Lock()
+	defer l.spy.mu.Unlock()
+	l.spy.shown = true
+	return l.spy.hostToken(l.Launcher.HostToken())
 }
 
 // launchWith is launch with another adapter around the one under test.

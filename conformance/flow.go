@@ -129,6 +129,23 @@ var streamClauses = []clause{
 			t.Errorf("of 1, a failed item and 2 the sum is %s", show(got))
 		}
 	}),
+	rule("input/undecodable", "An input item that can't be decoded is an error of its call alone.", func(t *trial) {
+		p := t.connect()
+		bad := hostile(p.codec.Name(), 1)
+		if len(bad.wrong) == 0 {
+			t.Skipf("the suite knows no such bodies of the codec %s", p.codec.Name())
+		}
+		for _, body := range [][]byte{bad.wrong[0], bad.arrays[0], bad.trailing[0]} {
+			id := p.open("conformance.sum", nil, withInput)
+			p.item(id, int64(1))
+			p.send(core.Frame{Kind: core.KindItem, ID: id, Body: body})
+			p.end(id)
+			if f := p.answer(id); f.Kind != core.KindError {
+				t.Errorf("with the item %.60q the sum is %.60q", body, f.Body)
+			}
+		}
+		p.echo("it goes on")
+	}),
 	rule("input/second-end", "Each direction ends once: a second end is a protocol error and ends the connection.", func(t *trial) {
 		for _, flags := range []core.Flags{0, core.NoInput} {
 			p := t.connect()
@@ -176,6 +193,21 @@ func (p *peer) supply(id uint64, items ...any) {
 		}
 		p.send(f)
 		credit.Items, credit.Bytes = credit.Items-1, credit.Bytes-int64(len(f.Body))
+	}
+}
+
+// granted looks a moment what credit comes for a direction, and adds it up.
+func (p *peer) granted(id uint64) (sum window) {
+	for end := time.After(pause); ; {
+		if f, _, _ := p.pick(func(f *core.Frame) bool { return f.Kind == core.KindCredit && f.ID == id }); f != nil {
+			sum.Items, sum.Bytes = sum.Items+f.Items, sum.Bytes+f.Bytes
+			continue
+		}
+		select {
+		case <-p.arrived:
+		case <-end:
+			return sum
+		}
 	}
 }
 
@@ -273,6 +305,79 @@ var creditClauses = []clause{
 		p.end(id)
 		if got := p.finish(id); got != int64(0) {
 			t.Errorf("the sum of failed items is %s", show(got))
+		}
+	}),
+	rule("credit/consumed", "The worker grants no more credit than its handler has consumed, items and bytes.", func(t *trial) {
+		p := t.connect(granting(4, 1<<20))
+		grant := p.hello.Window
+		if grant.Items > 1<<14 {
+			t.Skipf("the worker's window of %d items is too large to fill", grant.Items)
+		}
+		for _, command := range []string{"conformance.wait", "conformance.double"} { // the one takes nothing, the other no more than it may send, and the next
+			id := p.open(command, nil, withInput)
+			consumed := int64(0)
+			if command == "conformance.double" {
+				consumed = 4 + 2 // one waits for credit, and one may have been taken in advance
+			}
+			size := int64(len(p.encode(int64(1))))
+			for sent := int64(0); sent < grant.Items && sent*size < grant.Bytes; sent++ {
+				p.item(id, int64(1))
+			}
+			for range min(consumed, 4) {
+				p.answer(id)
+			}
+			granted := p.granted(id)
+			if granted.Items > consumed || granted.Bytes > consumed*size {
+				t.Errorf("%s has taken %d items of %d bytes at most, and credit is granted for %d items and %d bytes", command, consumed, size,
+					granted.Items, granted.Bytes)
+			}
+			p.cancel(id)
+			p.answer(id)
+		}
+	}),
+	rule("credit/after-end", "No credit is granted for a direction that has ended, and one that comes all the same does nothing.", func(t *trial) {
+		p := t.connect(granting(1, 1<<20))
+		grant := p.hello.Window
+		if grant.Items > 1<<14 {
+			t.Skipf("the worker's window of %d items is too large to fill", grant.Items)
+		}
+		id := p.open("conformance.double", nil, withInput)
+		size := int64(len(p.encode(int64(1))))
+		sent := 0
+		for int64(sent) < grant.Items && int64(sent)*size < grant.Bytes {
+			p.item(id, int64(1))
+			sent++
+		}
+		p.answer(id) // and now the handler waits for credit
+		p.end(id)
+		p.ping(1) // the worker has read the end
+		_ = p.granted(id)
+		for n := 1; n < sent; n++ {
+			p.grant(id, 1, 100)
+			p.answer(id)
+		}
+		p.grant(id, 1, 100)
+		p.finish(id)
+		if granted := p.granted(id); granted != (window{}) {
+			t.Errorf("for an input that has ended credit is granted: %s", show(granted))
+		}
+		if p.offers("conformance.callback") {
+			id = p.open("conformance.callback", args{"name": "host.f", "value": nil})
+			f := p.callback(id)
+			p.grant(f.ID, 1, 1) // its opener's direction has ended with the call frame
+			p.end(f.ID)
+			p.finish(id)
+		}
+	}),
+	rule("credit/zero", "A credit of zero adds nothing.", func(t *trial) {
+		p := t.connect(granting(1, 1<<20))
+		id := p.open("conformance.count", args{"n": int64(3)})
+		p.answer(id)
+		p.grant(id, 0, 0)
+		p.silent("after a credit of zero comes", func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
+		p.grant(id, 10, 0)
+		if items, end := p.collect(id); len(items) != 2 || end.Kind != core.KindEnd {
+			t.Errorf("%d items come, and then %s", len(items), end.String())
 		}
 	}),
 	rule("credit/overrun", "A receiver may treat more items than it granted as a protocol error; if it does not, the call goes on.", func(t *trial) {
@@ -421,6 +526,11 @@ var lifeClauses = []clause{
 		for _, id := range []uint64{1, 2, 1, 77, 1<<53 - 1} {
 			p.ping(id)
 		}
+	}),
+	rule("ping/unasked", "A pong that nobody has asked for is ignored.", func(t *trial) {
+		p := t.connect()
+		p.send(core.Frame{Kind: core.KindPong, ID: 5, Body: p.encode(args{"running": []any{}})})
+		p.echo("it goes on")
 	}),
 	rule("ping/running", "A pong says what is running: id, name and for how many milliseconds.", func(t *trial) {
 		p := t.connect()

@@ -75,9 +75,13 @@ func (t *trial) start() *peer { return t.reading(t.launch()) }
 
 // reading begins to read what a worker sends.
 func (t *trial) reading(w *core.Started) *peer {
-	p := &peer{t: t, worker: w, conn: w.Conn, nextID: 1, parents: map[uint64]uint64{}, arrived: make(chan struct{}, 1)}
+	p := t.peer(w)
 	go p.read()
 	return p
+}
+
+func (t *trial) peer(w *core.Started) *peer {
+	return &peer{t: t, worker: w, conn: w.Conn, nextID: 1, parents: map[uint64]uint64{}, arrived: make(chan struct{}, 1)}
 }
 
 // connect starts a worker and exchanges hellos. change may change ours.
@@ -102,6 +106,9 @@ func (p *peer) read() {
 	}()
 	for {
 		frames, err := p.conn.Read()
+		if (len(frames) == 0) == (err == nil) {
+			p.t.Errorf("Read returned %d frames and the error %v", len(frames), err)
+		}
 		p.got(frames, err)
 		if err != nil {
 			return

@@ -2,6 +2,8 @@ package conformance
 
 import (
 	"bytes"
+	"cmp"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -76,6 +78,17 @@ var helloClauses = []clause{
 			}
 		}
 	}),
+	rule("hello/line-feed", "A worker on standard output begins with a line feed, so that the unfinished line of a start-up hook does not spoil its hello.", func(t *trial) {
+		spy := &spy{Adapter: t.h.Adapter, printed: "a hook says: "}
+		w := t.launchWith(spy)
+		if !spy.stdio {
+			t.Skipf("the connection is not standard output")
+		}
+		p := t.reading(w)
+		p.receiveHello()
+		p.answerHello()
+		p.echo("hello")
+	}),
 	rule("hello/unknown", "What a hello has beyond its known fields and features is ignored.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) {
 			ours["features"], ours["weather"] = []string{"exact-numbers", "telepathy"}, args{"sun": true}
@@ -127,19 +140,7 @@ var callClauses = []clause{
 		if slices.Contains(p.hello.Features, "exact-numbers") {
 			bodies = append(bodies, bad.lossy...)
 		}
-		if len(bodies) == 1 {
-			t.Skipf("the suite knows no bad bodies of the codec %s", p.codec.Name())
-		}
-		for _, body := range bodies {
-			if bytes.ContainsAny(body, "\n\t") || !p.passes(len(body)) {
-				continue
-			}
-			id := p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = body })
-			if e, _ := p.fails(id); e.Type != "BadArguments" {
-				t.Errorf("the body %.40q ends the call with %q", body, e)
-			}
-		}
-		p.echo("it goes on")
+		p.refuses(bodies)
 	}),
 	rule("call/at-once", "The worker takes as many calls at once as its hello says.", func(t *trial) {
 		p := t.connect()
@@ -159,24 +160,32 @@ var callClauses = []clause{
 			p.finish(id)
 		}
 	}),
-	rule("call/saturated", "More calls than agreed: what is one too many is refused as Saturated with not-started, or waits.", func(t *trial) {
-		p := t.connect()
-		var ids []uint64
-		for range p.limit {
-			ids = append(ids, p.open("conformance.wait", nil))
-		}
-		p.running(ids...)
-		more := p.open("conformance.echo", args{"value": "one too many"})
-		for _, id := range ids {
-			p.cancel(id)
-			_, _ = p.fails(id)
-		}
-		f := p.answer(more)
-		if f.Kind == core.KindEnd && p.decode(f.Body) == "one too many" {
-			return
-		}
-		if f.Kind != core.KindError || f.Flags&core.NotStarted == 0 || p.remote(f).Type != "Saturated" {
-			t.Errorf("one call more than %d is answered by %s", p.limit, f.String())
+	rule("call/saturated", "More calls than agreed: what is one too many is refused as Saturated with not-started, or waits. It does not run beside the others.", func(t *trial) {
+		for _, agreed := range []int{0, 1} { // as many as the worker takes, and fewer
+			p := t.connect(func(ours map[string]any) {
+				if agreed > 0 {
+					ours["concurrency"] = agreed
+				}
+			})
+			limit := cmp.Or(agreed, p.limit)
+			var ids []uint64
+			for range limit {
+				ids = append(ids, p.open("conformance.wait", nil))
+			}
+			p.running(ids...)
+			more := p.open("conformance.echo", args{"value": "one too many"})
+			p.silent("one call too many runs", func(f *core.Frame) bool { return f.ID == more && f.Kind != core.KindError })
+			for _, id := range ids {
+				p.cancel(id)
+				_, _ = p.fails(id)
+			}
+			f := p.answer(more)
+			if f.Kind == core.KindEnd && p.decode(f.Body) == "one too many" {
+				continue
+			}
+			if f.Kind != core.KindError || f.Flags&core.NotStarted == 0 || p.remote(f).Type != "Saturated" {
+				t.Errorf("one call more than %d is answered by %s", limit, f.String())
+			}
 		}
 	}),
 	rule("call/ids", "Each call is answered under its own id, whichever order the answers come in.", func(t *trial) {
@@ -320,11 +329,16 @@ var callClauses = []clause{
 			t.Errorf("the result is %s", show(got))
 		}
 	}),
-	rule("callback/context", "A handler's call to the host passes on the session and the time left.", func(t *trial) {
+	rule("callback/context", "A handler's call to the host passes on the session and the time left, but not the metadata.", func(t *trial) {
 		p := t.connect()
 		for _, limit := range []time.Duration{0, time.Hour} {
-			id := p.open("conformance.callback", args{"name": "host.f", "value": nil}, func(f *core.Frame) { f.Session, f.TTL = "user 42", limit })
+			id := p.open("conformance.callback", args{"name": "host.f", "value": nil}, func(f *core.Frame) {
+				f.Session, f.TTL, f.Meta = "user 42", limit, map[string]string{"secret": "of the caller"}
+			})
 			f := p.callback(id)
+			if _, passed := f.Meta["secret"]; passed {
+				t.Errorf("the handler's call has the caller's metadata")
+			}
 			if f.Session != "user 42" || f.TTL > limit || f.TTL < limit-time.Minute {
 				t.Errorf("of a call with the session \"user 42\" and a time limit of %s the handler's call is %s", limit, f.String())
 			}
@@ -365,15 +379,19 @@ var callClauses = []clause{
 			}
 		}
 	}),
-	rule("callback/error", "The host's error is the handler's, with its type and message.", func(t *trial) {
+	rule("callback/error", "The host's error is the handler's: its type and message are those of the call's error, or of one of its causes.", func(t *trial) {
 		p := t.connect()
 		for _, flags := range []core.Flags{0, core.NotStarted} {
 			id := p.open("conformance.callback", args{"name": "host.fails", "value": nil})
 			f := p.callback(id)
 			p.send(core.Frame{Kind: core.KindError, Flags: flags, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Sorry", Message: "no such luck"})})
 			e, flags := p.fails(id)
-			if text := e.Traceback(); !strings.Contains(text, "no such luck") || flags&core.NotStarted != 0 {
-				t.Errorf("the handler's error is %q, its flags %d", text, flags)
+			cause := e
+			for cause != nil && (cause.Type != "Sorry" || cause.Message != "no such luck") {
+				cause = cause.Cause
+			}
+			if cause == nil || flags&core.NotStarted != 0 {
+				t.Errorf("the host's error \"Sorry: no such luck\" becomes %s, its flags %d", show(e), flags)
 			}
 		}
 	}),
@@ -390,17 +408,53 @@ var callClauses = []clause{
 		if got := p.finish(id); !reflect.DeepEqual(got, want) {
 			t.Errorf("the handler saw %.200s", show(got))
 		}
+		large := strings.Repeat("x", 64<<10) // bytes run out before items
+		n := int(p.hello.Window.Bytes)/len(large)*2 + 3
+		if !p.passes(n*len(large)) || n > 200 {
+			return
+		}
+		id = p.open("conformance.callbacks", args{"name": "host.large", "value": nil})
+		f = p.callback(id)
+		p.supply(f.ID, slices.Repeat([]any{large}, n)...)
+		p.end(f.ID)
+		if got := p.finish(id); !reflect.DeepEqual(got, slices.Repeat([]any{large}, n)) {
+			t.Errorf("of %d items of 64 KiB the handler saw %.200s", n, show(got))
+		}
 	}),
-	rule("callback/cancelled", "When a call is cancelled, what its handler had asked of the host is cancelled too, or the handler's end comes first.", func(t *trial) {
+	rule("callback/cancelled", "When a call is cancelled, what its handler had asked of the host is cancelled before the call is answered.", func(t *trial) {
 		p := t.connect()
-		id := p.open("conformance.callback", args{"name": "host.slow", "value": nil})
-		f := p.callback(id)
-		p.cancel(id)
-		first := p.take("the handler's end, or its cancel of the host's call", func(g *core.Frame) bool {
-			return g.ID == id && g.Kind == core.KindError || g.ID == f.ID && g.Kind == core.KindCancel
-		})
-		p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Cancelled", Message: "as you wish"})})
-		if first.ID != id {
+		for _, command := range []string{"conformance.callback", "conformance.callbacks"} {
+			id := p.open(command, args{"name": "host.slow", "value": nil})
+			f := p.callback(id)
+			p.cancel(id)
+			first := p.take("the cancel of the host's call", func(g *core.Frame) bool {
+				return g.ID == id && terminal(g) || g.ID == f.ID && g.Kind == core.KindCancel
+			})
+			if first.ID == id {
+				t.Fatalf("%s is answered, and its call of the host is still open", command)
+			}
+			p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Cancelled", Message: "as you wish"})})
+			p.expectError(id)
+		}
+		p.echo("it goes on")
+	}),
+	rule("callback/undecodable", "An answer of the host's that can't be decoded is an error of the handler's call alone.", func(t *trial) {
+		p := t.connect()
+		bad := hostile(p.codec.Name(), 1).wrong
+		if len(bad) == 0 {
+			t.Skipf("the suite knows no such bodies of the codec %s", p.codec.Name())
+		}
+		for _, kind := range []core.Kind{core.KindItem, core.KindEnd, core.KindError} {
+			command := "conformance.callback"
+			if kind == core.KindItem {
+				command = "conformance.callbacks"
+			}
+			id := p.open(command, args{"name": "host.f", "value": nil})
+			f := p.callback(id)
+			p.send(core.Frame{Kind: kind, ID: f.ID, Body: bad[0]})
+			if kind == core.KindItem {
+				p.end(f.ID)
+			}
 			p.expectError(id)
 		}
 		p.echo("it goes on")
@@ -525,12 +579,17 @@ var valueClauses = []clause{
 			}
 		}
 	}),
-	rule("value/nesting", "Values nest 500 levels deep; what nests deeper is an error of its call alone.", func(t *trial) {
+	rule("value/nesting", "Lists and maps nest 500 levels deep, the outermost one being the first; what nests deeper is an error of its call alone.", func(t *trial) {
 		p := t.connect()
 		body := p.encode(nested(500)) // as the argument itself, which is level one
 		f := p.answer(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = body }))
 		if f.Kind != core.KindEnd || !reflect.DeepEqual(p.decode(f.Body), nested(500)) {
 			t.Errorf("500 levels are answered by %.100s", f.String())
+		}
+		tags := args{"value": nestedTags(499)}
+		f = p.answer(p.open("conformance.echo", tags))
+		if f.Kind != core.KindEnd || !reflect.DeepEqual(p.decode(f.Body), tags["value"]) {
+			t.Errorf("500 levels of maps that look like tags are answered by %.100s", f.String())
 		}
 		deep := hostile(p.codec.Name(), 501).deep
 		if deep == nil {
@@ -538,6 +597,50 @@ var valueClauses = []clause{
 		}
 		p.expectError(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = deep }))
 		p.echo("it goes on")
+	}),
+	rule("value/equal-keys", "Two equal keys of a map are an error of that call, wherever the map stands and however its keys are written.", func(t *trial) {
+		p := t.connect()
+		p.exact()
+		p.refuses(hostile(p.codec.Name(), 1).equalKeys)
+	}),
+	rule("value/tags", "A map with one key that begins with $ and is no tag, or whose value does not fit the tag, is an error of that call.", func(t *trial) {
+		p := t.connect()
+		p.refuses(hostile(p.codec.Name(), 1).tags)
+	}),
+	rule("value/array-length", "An array's data is exactly as long as dtype and shape say, or it is an error of that call.", func(t *trial) {
+		p := t.connect()
+		p.refuses(hostile(p.codec.Name(), 1).arrays)
+	}),
+	rule("value/surrogates", "Text with half of a surrogate pair is an error of that call; a whole pair is one character.", func(t *trial) {
+		p := t.connect()
+		if p.codec.Name() == "json" {
+			for body, want := range map[string]string{`"\ud83d\ude00"`: "😀", `"\\ud800"`: `\ud800`, `"\\\ud83d\ude00"`: `\😀`} {
+				if got := p.call("conformance.echo", nil, func(f *core.Frame) { f.Body = []byte(body) }); got != want {
+					t.Errorf("an echo of %s is %s", body, show(got))
+				}
+			}
+		}
+		p.refuses(hostile(p.codec.Name(), 1).halves)
+	}),
+	rule("value/whole", "A body is one value: bytes behind it are an error of that call.", func(t *trial) {
+		p := t.connect()
+		p.refuses(hostile(p.codec.Name(), 1).trailing)
+	}),
+	rule("value/msgpack-formats", "A worker reads every format of MessagePack that a value may have, not only the shortest.", func(t *trial) {
+		p := t.connect()
+		if p.codec.Name() != "msgpack" {
+			t.Skipf("the codec is %s", p.codec.Name())
+		}
+		exact := slices.Contains(p.hello.Features, "exact-numbers")
+		for _, c := range packed {
+			if n, whole := number(c.want); whole && math.Abs(n) > 1<<53 && !exact {
+				continue
+			}
+			got := p.call("conformance.echo", nil, func(f *core.Frame) { f.Body = append([]byte("\x81\xa5value"), c.body...) })
+			if !same(got, c.want) {
+				t.Errorf("an echo of %x is %s, not %s", c.body, show(got), show(c.want))
+			}
+		}
 	}),
 	rule("value/large", "A value of a megabyte survives a round trip, binary and text.", func(t *trial) {
 		p := t.connect()
@@ -556,6 +659,25 @@ var valueClauses = []clause{
 			t.Errorf("an input of %s comes back as %s", show(v), show(got))
 		}
 	}),
+}
+
+// refuses sends bodies that can't be decoded, each of which has to be an error of its call alone.
+func (p *peer) refuses(bodies [][]byte) {
+	if len(bodies) < 2 {
+		p.t.Skipf("the suite knows no such bodies of the codec %s", p.codec.Name())
+	}
+	for _, body := range bodies {
+		if bytes.ContainsAny(body, "\n\t") || !p.passes(len(body)) {
+			continue
+		}
+		f := p.answer(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = body }))
+		if f.Kind != core.KindError {
+			p.t.Errorf("the body %.60q is taken for a value, and the echo is %.60q", body, f.Body)
+		} else if e := p.remote(f); e.Type != "BadArguments" {
+			p.t.Errorf("the body %.60q ends the call with %s", body, show(e.Error()))
+		}
+	}
+	p.echo("it goes on")
 }
 
 // echoes sends each value to the worker and back.

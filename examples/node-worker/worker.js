@@ -56,10 +56,10 @@ function decode(body) {
 function fromJSON(v, depth, wrapped = false) {
   if (typeof v === "string" && /\p{Cs}/u.test(v)) throw new Error("lone surrogate");
   if (v === null || typeof v !== "object") return v;
+  const keys = Array.isArray(v) ? [] : Object.keys(v);
+  if (isTag(keys) && !wrapped) return untag(keys[0], v[keys[0]], depth); // a tag is no level
   if (depth === 500) throw new Error("more than 500 levels");
   if (Array.isArray(v)) return v.map((item) => fromJSON(item, depth + 1));
-  const keys = Object.keys(v);
-  if (isTag(keys) && !wrapped) return untag(keys[0], v[keys[0]], depth);
   return Object.fromEntries(keys.map((key) => [fromJSON(key), fromJSON(v[key], depth + 1)]));
 }
 
@@ -345,6 +345,8 @@ const ON = {
   },
   cancel(target, frame) { if (target instanceof Call) target.cancel(frame.name); },
   credit(target, { items = 0, bytes = 0 }) {
+    if (items < 0 || bytes < 0) broken("negative credit");
+    if (!(target instanceof Call)) return; // a request of ours has no input
     target.credit.items += items;
     target.credit.bytes += bytes;
     target.wake();
@@ -353,6 +355,7 @@ const ON = {
     const running = [...calls.values()].map((call) => ({ id: call.id, name: call.name, ms: Date.now() - call.begun }));
     send({ kind: "pong", id }, encode({ running }));
   },
+  pong() {}, // we ask nothing
   bye() {}, // what runs goes on; then the host closes
 };
 

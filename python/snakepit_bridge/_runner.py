@@ -515,7 +515,7 @@ class Runner:
         self.outbox.append({"kind": PONG, "id": frame.get("id", 0), "body": self.codec.encode({"running": running})})
 
     def _on_pong(self, frame: Frame) -> None:
-        raise ProtocolError("a pong, and this worker sends no pings")
+        """Ignores it: this worker sends no pings."""
 
     def _on_bye(self, frame: Frame) -> None:
         self.draining = True
