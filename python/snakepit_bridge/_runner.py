@@ -295,7 +295,7 @@ class Runner:
             self.violated(str(exc))
         except TimeoutError:  # no transport raises it, but signal handlers of the user's do
             raise
-        except OSError:
+        except ConnectionError:
             self.lost()
         except Exception as exc:  # whoever reads must not just go: the host would wait for ever
             print(f"snakepit_bridge: internal error\n{render(describe(exc))}", file=sys.stderr, flush=True)
