@@ -163,19 +163,24 @@ var adapterClauses = []clause{
 	}),
 	rule("start/leaves-nothing", "When a worker has ended, nothing of it is left: no goroutine, no descriptor, no file in Launcher.Dir.", func(t *trial) {
 		t.leavesNothing(func() {
-			w := t.launch()
-			p := t.reading(w)
-			p.receiveHello()
-			p.answerHello()
-			p.ping(1)
-			_ = w.Conn.Close()
-			if w.Process != nil {
-				p.exits()
-			}
-			t.settles("files in the folder", 0, func() int { return len(leftIn(w.Dir())) })
-			w.Close()
-			if _, err := os.Stat(w.Dir()); err == nil {
-				t.Errorf("the private folder is still there")
+			for _, killed := range []bool{false, true} { // such a worker removes nothing itself
+				w := t.launch()
+				p := t.reading(w)
+				p.receiveHello()
+				p.answerHello()
+				p.ping(1)
+				if killed && w.Process != nil {
+					p.kill()
+				}
+				_ = w.Conn.Close()
+				if w.Process != nil {
+					p.exits()
+				}
+				t.settles("files in the folder", 0, func() int { return len(leftIn(w.Dir())) })
+				w.Close()
+				if _, err := os.Stat(w.Dir()); err == nil {
+					t.Errorf("the private folder is still there")
+				}
 			}
 		})
 	}),
@@ -563,14 +568,7 @@ var adapterClauses = []clause{
 			size := (p.largest() - 1024) / 4 * 3 // so that it fits also where binary travels as text
 			p.open("conformance.count", args{"n": int64(1), "size": int64(size)})
 			<-time.After(try * pause / 2)
-			process, err := os.FindProcess(p.worker.Process.PID())
-			if err == nil {
-				err = process.Kill()
-			}
-			if err != nil {
-				t.Fatalf("%v", err)
-			}
-			p.exits()
+			p.kill()
 			go p.read()
 			if err := p.waitEnd("the worker was killed inside of a frame"); !errors.Is(err, io.EOF) {
 				return
@@ -684,6 +682,18 @@ func (t *trial) launchWith(a core.Adapter) *core.Started {
 	}
 	t.Cleanup(w.Close)
 	return w
+}
+
+// kill kills the worker's process and waits for its end.
+func (p *peer) kill() {
+	process, err := os.FindProcess(p.worker.Process.PID())
+	if err == nil {
+		err = process.Kill()
+	}
+	if err != nil {
+		p.t.Fatalf("%v", err)
+	}
+	p.exits()
 }
 
 // pongs takes n answers to pings, which have to come in order.

@@ -697,6 +697,16 @@ var lifeClauses = []clause{
 			}
 		}
 	}),
+	rule("launch/orphan", "A child that a worker has forked does not hold the connection: when the worker ends, so does the connection, at once.", func(t *trial) {
+		p := t.connect()
+		p.need("conformance.exit")
+		if p.worker.Process == nil && !t.h.DetectsLoss {
+			t.Skipf("the adapter does not notice the loss of a worker that is not ours")
+		}
+		p.call("conformance.orphan", nil)
+		p.open("conformance.exit", args{"code": 3})
+		t.within("noticing the loss", func() { _ = p.waitEnd("the worker has ended") })
+	}),
 	rule("end/grace", "A worker that is idle for a moment is still there.", func(t *trial) {
 		p := t.connect()
 		p.echo("before")

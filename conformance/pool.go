@@ -199,6 +199,23 @@ var poolClauses = []clause{
 			callers.Wait()
 		})
 	}),
+	rule("loss/orphan", "A worker is lost when its process has ended, also while a child of its holds the connection.", func(t *trial) {
+		p := t.open(core.Options{CallTimeout: -1})
+		t.noticed(p)
+		t.offered(p, "conformance.orphan")
+		if p.Stats().Workers[0].PID == 0 {
+			t.Skipf("the worker is no process of this host")
+		}
+		if _, err := core.Execute[any](t.Context(), p, "conformance.orphan", args{"holds": true}); err != nil {
+			t.Fatalf("%v", err)
+		}
+		t.within("the loss", func() {
+			if _, err := core.Execute[any](t.Context(), p, "conformance.exit", args{"code": 7}); !errors.Is(err, core.ErrWorkerLost) {
+				t.Errorf("the error is %v", err)
+			}
+		})
+		t.poolEcho(p)
+	}),
 	rule("loss/replaced", "A lost worker is replaced, and the pool goes on.", func(t *trial) {
 		p := t.open(core.Options{})
 		t.noticed(p)

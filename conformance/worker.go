@@ -16,7 +16,7 @@ import (
 var commands = []string{
 	"conformance.echo", "conformance.count", "conformance.mixed", "conformance.fail", "conformance.wait", "conformance.sum", "conformance.double",
 	"conformance.first", "conformance.context", "conformance.remember", "conformance.callback", "conformance.callbacks", "conformance.log",
-	"conformance.print", "conformance.child", "conformance.exit", "conformance.unsendable",
+	"conformance.print", "conformance.child", "conformance.orphan", "conformance.exit", "conformance.unsendable",
 }
 
 // helloClauses is what a worker says first.

@@ -2,6 +2,7 @@
 // A worker in plain JavaScript: docs/protocol.md over jsonstdio, with nothing but Node 18 or later.
 // COMMANDS at the end are what another program replaces; the rest can be copied as it is.
 "use strict";
+const { spawn } = require("node:child_process");
 
 const MAX_FRAME = 64 << 20;
 const WINDOW = { items: 256, bytes: 1 << 20 };
@@ -413,6 +414,9 @@ const COMMANDS = {
   } },
   "conformance.print": { params: { text: REQUIRED, times: REQUIRED }, run({ text, times }) {
     process.stderr.write(text.repeat(times));
+  } },
+  "conformance.orphan": { params: { holds: false }, run({ holds }) { // there is no fork
+    spawn("sleep", ["20"], { stdio: ["ignore", holds ? "inherit" : "ignore", "ignore"], detached: true }).unref();
   } },
   "conformance.exit": { params: { code: REQUIRED }, run: ({ code }) => process.exit(code) },
   "conformance.unsendable": { params: {}, run: () => ({ culprit: () => {} }) },
