@@ -308,7 +308,7 @@ var adapterClauses = []clause{
 			t.Errorf("a command with an odd name should be unknown")
 		}
 	}),
-	rule("frames/text-back", "So may the names and sessions that a worker sends.", func(t *trial) {
+	rule("frames/text-back", "The names and sessions that a worker sends may have any Unicode text too.", func(t *trial) {
 		p := t.connect()
 		const odd = "näme\t\n\"\\\u2028 漢 😀"
 		id := p.open("conformance.callback", args{"name": odd, "value": nil}, inSession(odd))
@@ -553,7 +553,7 @@ var adapterClauses = []clause{
 		}
 	}),
 	rule("close/inside-frame", "io.EOF is an end between two frames: an end inside of one is another error.", func(t *trial) {
-		for try := time.Duration(1); try <= 8; try++ { // it has to be killed while it writes, and who does not read can't see that
+		for try := time.Duration(1); try <= 8; try++ { // it has to die while it writes, which can't be seen without reading
 			p := t.peer(t.launch())
 			if p.worker.Process == nil {
 				t.Skipf("the worker is no process of this host")
@@ -733,16 +733,15 @@ func (t *trial) settles(what string, before int, count func() int) {
 	}
 }
 
-// leavesNothing does something, and then does it again: the second time every goroutine that it starts, and every descriptor, has to be gone
-// in the end. What is made once for all may stay.
+// leavesNothing does something twice. Of the second time no goroutine and no descriptor may be left. What is made once for all may stay.
 func (t *trial) leavesNothing(f func()) {
 	f()
 	files := descriptors()
 	const label = "snakepit conformance"
-	mark := fmt.Sprintf("%p", &files) // nobody else has it
+	mark := fmt.Sprintf("%p", &files) // of this call alone
 	pprof.Do(t.Context(), pprof.Labels(label, mark), func(context.Context) { f() })
 	mine := regexp.MustCompile(`(?m)^(\d+) @.*\n# labels: .*` + regexp.QuoteMeta(fmt.Sprintf("%q:%q", label, mark)))
-	t.settles("goroutines", 0, func() (n int) { // those that f has started, and those that these have started
+	t.settles("goroutines", 0, func() (n int) { // a goroutine inherits its labels
 		var profile strings.Builder
 		_ = pprof.Lookup("goroutine").WriteTo(&profile, 1) // a Builder takes all
 		for _, found := range mine.FindAllStringSubmatch(profile.String(), -1) {

@@ -83,7 +83,7 @@ type Outcome string
 const (
 	Passed  Outcome = "passed"
 	Failed  Outcome = "failed"
-	Skipped Outcome = "skipped" // what it needs is not there, or a clause failed on which it rests
+	Skipped Outcome = "skipped" // what it needs is not there, or a clause that it rests on has failed
 	Known   Outcome = "known"   // it failed, as Harness.Known says
 )
 
@@ -92,11 +92,11 @@ type Result struct {
 	Clause
 	Outcome Outcome
 	Reasons []string // what was seen, or why it was skipped
-	RestsOn string   // the clause, as part/theme/rule, that failed and on which this one rests; it was skipped for that
+	RestsOn string   // the failed clause, as part/theme/rule, for which this one was skipped; or ""
 	Dump    string   // all goroutines, if its time was up
 	Took    time.Duration
 
-	unclosed bool // it failed for nothing else than that what it had opened was not closed in time
+	unclosed bool // it failed only because closing took too long
 }
 
 // String returns what was seen, and then the sentence.
@@ -189,8 +189,8 @@ func (h *Harness) check() error {
 	return nil
 }
 
-// ground is what most clauses rest on. These are checked before all others, so that a fundamental fault is said once and first: trial.restsOn
-// skips what rests on one that has failed.
+// ground is what most clauses rest on. These are checked first. If one fails, trial.restsOn skips the clauses that rest on it, so that a
+// fundamental fault is reported once.
 var ground = []string{
 	first.Name, "close/unblocks-read", "call/result", "ping/answered", "call/unknown", "stream/items", "input/read", "credit/given",
 	"cancel/answered", "callback/call",

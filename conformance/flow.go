@@ -313,17 +313,17 @@ var creditClauses = []clause{
 		if grant.Items > 1<<14 {
 			t.Skipf("the worker's window of %d items is too large to fill", grant.Items)
 		}
-		for _, command := range []string{"conformance.wait", "conformance.double"} { // the one takes nothing, the other no more than it may send, and the next
+		for _, command := range []string{"conformance.wait", "conformance.double"} {
 			id := p.open(command, nil, withInput)
-			consumed := int64(0)
+			consumed := int64(0) // wait takes nothing
 			if command == "conformance.double" {
-				consumed = 4 + 2 // one waits for credit, and one may have been taken in advance
+				consumed = 4 + 2 // four are answered, one waits for credit, and one may have been taken in advance
 			}
-			size := int64(len(p.encode(int64(1))))
-			for sent := int64(0); sent < grant.Items && sent*size < grant.Bytes; sent++ {
+			size, sent := int64(len(p.encode(int64(1)))), int64(0)
+			for ; sent < grant.Items && sent*size < grant.Bytes; sent++ {
 				p.item(id, int64(1))
 			}
-			for range min(consumed, 4) {
+			for range min(consumed, sent, 4) {
 				p.answer(id)
 			}
 			granted := p.granted(id)

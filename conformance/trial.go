@@ -43,7 +43,7 @@ type trial struct {
 // failures are the clauses that have failed, by name, each as part/theme/rule.
 type failures map[string]string
 
-// restsOn skips the clause if one of those has failed: what it would see has been said.
+// restsOn skips the clause if one of those has failed: it would only report the same fault again.
 func (t *trial) restsOn(names ...string) {
 	for _, name := range names {
 		if full, failed := t.failed[name]; failed && name != t.name {
