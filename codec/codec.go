@@ -215,7 +215,24 @@ func checkTime(t time.Time) error {
 	return nil
 }
 
-// checkArray is the rule for arrays: the data must be a whole number of elements for each place of the shape.
+// elementSize returns how many bytes an element of a dtype such as "<f8" or "<U3" has, or 0 if the dtype does not say.
+func elementSize(dtype string) int {
+	if len(dtype) < 3 || dtype[0] != '<' && dtype[0] != '|' {
+		return 0
+	}
+	digits, _, _ := strings.Cut(dtype[2:], "[") // times have their unit in brackets
+	n, err := strconv.ParseUint(digits, 10, 30)
+	if err != nil {
+		return 0
+	}
+	if dtype[1] == 'U' { // of characters, which have four bytes each
+		n *= 4
+	}
+	return int(n)
+}
+
+// checkArray is the rule for arrays: the data must have one element for each place of the shape. Of a dtype whose elements' size is unknown it
+// must be a whole number of bytes for each place.
 func checkArray(a *core.Array) error {
 	if a.DType == "" || !utf8.ValidString(a.DType) {
 		return fmt.Errorf("array with dtype %q; it must be NumPy's, such as \"<f8\"", cut(a.DType))
@@ -236,7 +253,11 @@ func checkArray(a *core.Array) error {
 			n *= dim
 		}
 	}
-	if empty && len(a.Data) != 0 || !empty && (n > len(a.Data) || len(a.Data)%n != 0) {
+	fits := n <= len(a.Data) && len(a.Data)%n == 0
+	if size := elementSize(a.DType); size > 0 && fits {
+		fits = len(a.Data)/n == size
+	}
+	if empty && len(a.Data) != 0 || !empty && !fits {
 		return fmt.Errorf("array of dtype %q and shape %v has %d bytes of data, which do not fit", cut(a.DType), a.Shape, len(a.Data))
 	}
 	return checkLen(len(a.Data) + len(a.DType) + 1024) // with the room that shape and headers take

@@ -118,8 +118,9 @@ func times() *rapid.Generator[time.Time] {
 
 func arrays() *rapid.Generator[core.Array] {
 	return rapid.Custom(func(t *rapid.T) core.Array {
+		sizes := map[string]int{"<f8": 8, "|u1": 1, "<i4": 4, "<U3": 12}
 		a := core.Array{DType: rapid.SampledFrom([]string{"<f8", "|u1", "<i4", "<U3"}).Draw(t, "dtype"), Shape: []int{}}
-		n := 12
+		n := sizes[a.DType]
 		for _, dim := range rapid.SliceOfN(rapid.IntRange(0, 5), 0, 4).Draw(t, "shape") {
 			a.Shape, n = append(a.Shape, dim), n*dim
 		}

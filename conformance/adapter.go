@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,8 +12,9 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"runtime"
+	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -114,15 +116,12 @@ var adapterClauses = []clause{
 			t.Skipf("the adapter launches no program")
 		}
 		missing := filepath.Join(t.tempDir(), "no-such-program")
-		goroutines, files := runtime.NumGoroutine(), descriptors()
-		for range 3 {
+		t.leavesNothing(func() {
 			_, err := core.Start(t.Context(), t.h.Adapter, core.Command{Path: missing}, quiet())
 			if err == nil || errors.Is(err, core.ErrUnavailable) || !strings.Contains(err.Error(), "no-such-program") {
 				t.Errorf("the error of a program that is not there is: %v", err)
 			}
-		}
-		t.settles("goroutines", goroutines, runtime.NumGoroutine)
-		t.settles("descriptors", files, descriptors)
+		})
 	}),
 	rule("start/unavailable", "An error that wraps ErrUnavailable means that this protocol cannot be had here, and any other does not, as Launch says.", func(t *trial) {
 		if strings.Contains(t.h.Adapter.Name(), ",") {
@@ -163,28 +162,27 @@ var adapterClauses = []clause{
 		p.echo("undisturbed")
 	}),
 	rule("start/leaves-nothing", "When a worker has ended, nothing of it is left: no goroutine, no descriptor, no file in Launcher.Dir.", func(t *trial) {
-		cycle := func() {
-			w := t.launch()
-			p := t.reading(w)
-			p.receiveHello()
-			p.answerHello()
-			p.ping(1)
-			_ = w.Conn.Close()
-			if files := leftIn(w.Dir()); w.Process == nil && len(files) > 0 {
-				t.Errorf("files are left: %v", files)
+		t.leavesNothing(func() {
+			for _, killed := range []bool{false, true} { // such a worker removes nothing itself
+				w := t.launch()
+				p := t.reading(w)
+				p.receiveHello()
+				p.answerHello()
+				p.ping(1)
+				if killed && w.Process != nil {
+					p.kill()
+				}
+				_ = w.Conn.Close()
+				if w.Process != nil {
+					p.exits()
+				}
+				t.settles("files in the folder", 0, func() int { return len(leftIn(w.Dir())) })
+				w.Close()
+				if _, err := os.Stat(w.Dir()); err == nil {
+					t.Errorf("the private folder is still there")
+				}
 			}
-			w.Close()
-			if _, err := os.Stat(w.Dir()); err == nil {
-				t.Errorf("the private folder is still there")
-			}
-		}
-		cycle() // what is made once for all workers may stay
-		goroutines, files := runtime.NumGoroutine(), descriptors()
-		for range 3 {
-			cycle()
-		}
-		t.settles("goroutines", goroutines, runtime.NumGoroutine)
-		t.settles("descriptors", files, descriptors)
+		})
 	}),
 	rule("start/token", "A worker's hello shows Link.Token; an adapter that dials shows HostToken, without which the worker lets nobody in.", func(t *trial) {
 		p := t.start()
@@ -198,19 +196,27 @@ var adapterClauses = []clause{
 		if p.worker.Process == nil {
 			t.Skipf("the worker is not ours, so there is nobody else to keep out")
 		}
-		spy := &spy{Adapter: t.h.Adapter, hostToken: "wrong"}
-		w, err := core.Start(t.Context(), spy, t.command(), quiet())
-		if err != nil {
-			return
-		}
-		t.Cleanup(w.Close)
-		if !spy.shown && w.Process.Endpoint == "" {
-			t.Skipf("the worker dials, not the host, and its hello shows the token")
-		}
-		p = t.reading(w)
-		_ = p.waitEnd("a host has shown a wrong token")
-		if p.has(func(*core.Frame) bool { return true }) {
-			t.Errorf("a host with a wrong token is served: %s", p.rest())
+		for what, wrong := range map[string]func(token string) string{
+			"a wrong token":                 func(token string) string { return strings.Repeat("x", len(token)) },
+			"the beginning of the token":    func(token string) string { return token[:len(token)-1] },
+			"the end of the token":          func(token string) string { return token[1:] },
+			"the token and a letter more":   func(token string) string { return token + "x" },
+			"a token that is only a letter": func(string) string { return "x" },
+		} {
+			spy := &spy{Adapter: t.h.Adapter, hostToken: wrong}
+			w, err := core.Start(t.Context(), spy, t.command(), quiet())
+			if err != nil {
+				continue
+			}
+			t.Cleanup(w.Close)
+			if !spy.shown && w.Process.Endpoint == "" {
+				t.Skipf("the worker dials, not the host, and its hello shows the token")
+			}
+			p = t.reading(w)
+			_ = p.waitEnd("a host has shown " + what)
+			if p.has(func(*core.Frame) bool { return true }) {
+				t.Errorf("a host with %s is served: %s", what, p.rest())
+			}
 		}
 	}),
 
@@ -248,6 +254,11 @@ var adapterClauses = []clause{
 		})
 	}),
 	rule("frames/read-result", "Read returns frames, at least one, or an error, never both; after an error only errors.", func(t *trial) {
+		p := t.connect()
+		for i := range uint64(100) { // the last answers and the end come together
+			p.send(core.Frame{Kind: core.KindPing, ID: 1 + i})
+		}
+		p.bye() // peer.read sees to it that each Read returns one of the two
 		w := t.launch()
 		for {
 			frames, err := w.Conn.Read()
@@ -274,13 +285,13 @@ var adapterClauses = []clause{
 			t.Fatalf("conformance.context returns no map")
 		}
 		if got["session"] != "chat 7" {
-			t.Errorf("the session is %#v", got["session"])
+			t.Errorf("the session is %s", show(got["session"]))
 		}
 		if want := (args{"tenant": "a", "": "empty", "b": ""}); !reflect.DeepEqual(got["metadata"], want) {
-			t.Errorf("the metadata is %#v", got["metadata"])
+			t.Errorf("the metadata is %s", show(got["metadata"]))
 		}
 		if left, ok := number(got["remaining"]); !ok || left <= 3000 || left > 3600 {
-			t.Errorf("of an hour %#v seconds are left", got["remaining"])
+			t.Errorf("of an hour %s seconds are left", show(got["remaining"]))
 		}
 	}),
 	rule("frames/text", "Names, sessions and metadata may have any Unicode text.", func(t *trial) {
@@ -290,11 +301,38 @@ var adapterClauses = []clause{
 			f.Session, f.Meta = odd, map[string]string{odd: odd}
 		}).(map[string]any)
 		if !ok || got["session"] != odd || !reflect.DeepEqual(got["metadata"], args{odd: odd}) {
-			t.Errorf("session and metadata arrive as %#v", got)
+			t.Errorf("session and metadata arrive as %s", show(got))
 		}
 		p.cancel(p.open("conformance.echo", args{"value": odd})) // the reason of a cancel is text too
 		if _, flags := p.fails(p.openNamed(odd)); flags&core.NotStarted == 0 {
 			t.Errorf("a command with an odd name should be unknown")
+		}
+	}),
+	rule("frames/text-back", "The names and sessions that a worker sends may have any Unicode text too.", func(t *trial) {
+		p := t.connect()
+		const odd = "näme\t\n\"\\\u2028 漢 😀"
+		id := p.open("conformance.callback", args{"name": odd, "value": nil}, inSession(odd))
+		if f := p.callback(id); f.Name != odd || f.Session != odd {
+			t.Errorf("the worker calls %q in session %q, and %q in %q arrives", odd, odd, f.Name, f.Session)
+		} else {
+			p.end(f.ID)
+			p.finish(id)
+		}
+	}),
+	rule("frames/limit", "A frame that is larger than the adapter's limit is an error of Read, and no frame.", func(t *trial) {
+		spy := &spy{Adapter: t.h.Adapter, maxFrame: 2 << 20} // a message of the protocol may hold several frames of less
+		p := t.reading(t.launchWith(spy))
+		p.receiveHello()
+		if p.largest() < 8<<20 {
+			t.Skipf("the worker sends no frame that is large enough")
+		}
+		p.answerHello(func(ours map[string]any) { ours["max_frame"] = p.hello.MaxFrame })
+		p.open("conformance.count", args{"n": int64(1), "size": int64(6_000_000)})
+		if err := p.waitEnd("a frame of 6 MB has come, and the limit is 2 MiB"); errors.Is(err, io.EOF) {
+			t.Errorf("a frame above the limit is taken for the peer's end")
+		}
+		if p.has(func(f *core.Frame) bool { return f.Size() > spy.maxFrame }) {
+			t.Errorf("Read returns a frame above the limit")
 		}
 	}),
 	rule("frames/numbers", "Ids and other numbers are exact up to 2^53-1.", func(t *trial) {
@@ -315,7 +353,7 @@ var adapterClauses = []clause{
 	rule("frames/no-body", "A frame without a body arrives without one.", func(t *trial) {
 		p := t.connect()
 		if got := p.call("conformance.echo", nil); got != nil {
-			t.Errorf("a call without a body is answered by %#v", got)
+			t.Errorf("a call without a body is answered by %s", show(got))
 		}
 	}),
 	rule("frames/largest", "A frame as large as the limit passes, in both directions.", func(t *trial) {
@@ -385,7 +423,7 @@ var adapterClauses = []clause{
 			p.send(batch[at:end]...)
 			for i := at; i < end; i++ {
 				if got := p.finish(batch[i].ID); got != value {
-					t.Fatalf("an echo of %d bytes is %.60v", len(value), got)
+					t.Fatalf("an echo of %d bytes is %.60s", len(value), show(got))
 				}
 			}
 		}
@@ -418,7 +456,6 @@ var adapterClauses = []clause{
 	}),
 	rule("close/unblocks-read", "Close unblocks Read, which returns an error.", func(t *trial) {
 		p := t.connect()
-		p.ping(1)
 		t.within("Close", func() {
 			if err := p.conn.Close(); err != nil {
 				t.Errorf("Close: %v", err)
@@ -494,6 +531,51 @@ var adapterClauses = []clause{
 		p.open("conformance.exit", args{"code": 3})
 		t.within("noticing the loss", func() { _ = p.waitEnd("the worker has ended") })
 	}),
+	rule("close/lost-write", "When the peer has gone Write returns an error, and so does every later one.", func(t *trial) {
+		p := t.connect()
+		p.need("conformance.exit")
+		if p.worker.Process == nil && !t.h.DetectsLoss {
+			t.Skipf("the adapter does not notice the loss of a worker that is not ours")
+		}
+		p.open("conformance.exit", args{"code": 3})
+		_ = p.waitEnd("the worker has ended")
+		ping := []core.Frame{{Kind: core.KindPing, ID: 1}}
+		for end := time.Now().Add(atOnce); p.conn.Write(ping) == nil; { // what was written first may still have been taken
+			if time.Now().After(end) {
+				t.Fatalf("Write to a worker that has gone returns no error")
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+		for range 3 {
+			if p.conn.Write(ping) == nil {
+				t.Errorf("after an error Write returns none")
+			}
+		}
+	}),
+	rule("close/inside-frame", "io.EOF is an end between two frames: an end inside of one is another error.", func(t *trial) {
+		for try := time.Duration(1); try <= 8; try++ { // it has to die while it writes, which can't be seen without reading
+			p := t.peer(t.launch())
+			if p.worker.Process == nil {
+				t.Skipf("the worker is no process of this host")
+			}
+			frames, err := p.conn.Read()
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			p.got(frames, nil)
+			p.receiveHello()
+			p.answerHello()
+			size := (p.largest() - 1024) / 4 * 3 // so that it fits also where binary travels as text
+			p.open("conformance.count", args{"n": int64(1), "size": int64(size)})
+			<-time.After(try * pause / 2)
+			p.kill()
+			go p.read()
+			if err := p.waitEnd("the worker was killed inside of a frame"); !errors.Is(err, io.EOF) {
+				return
+			}
+		}
+		t.Errorf("a frame of a worker that was killed ends with io.EOF, as if it were whole")
+	}),
 	rule("close/corrupt", "What is not a frame ends the connection and is never taken for one: no call is answered wrongly.", func(t *trial) {
 		if t.h.Corrupt == nil {
 			t.Skipf("the harness has no way to damage what is sent")
@@ -516,12 +598,15 @@ var adapterClauses = []clause{
 // spy watches what an adapter asks of its launcher, and may lie to it.
 type spy struct {
 	core.Adapter
-	hostToken string // "": the true one
-	refusal   error  // of every Launch, if not nil
+	hostToken func(token string) string // what is shown in the place of it; nil: itself
+	refusal   error                     // of every Launch, if not nil
+	maxFrame  int                       // what the adapter is told, and the worker is not; 0: the true one
+	printed   string                    // what the worker seems to have printed first, where the connection is its standard output
 
 	mu        sync.Mutex // guards what follows
 	launchers []core.Launcher
 	asked     int  // how often something was to be launched
+	stdio     bool // the connection is the worker's standard input and output
 	shown     bool // the adapter asked for the host's token
 	launched  []*core.Process
 	files     []*os.File // that were handed over
@@ -543,6 +628,7 @@ func (l *spiedOn) Launch(ctx context.Context, s core.Spec) (*core.Process, error
 	l.spy.mu.Lock()
 	l.spy.asked++
 	l.spy.files = append(l.spy.files, s.Files...)
+	l.spy.stdio = s.Stdio
 	l.spy.mu.Unlock()
 	if l.spy.refusal != nil {
 		for _, f := range s.Files {
@@ -551,6 +637,9 @@ func (l *spiedOn) Launch(ctx context.Context, s core.Spec) (*core.Process, error
 		return nil, l.spy.refusal
 	}
 	p, err := l.Launcher.Launch(ctx, s)
+	if err == nil && s.Stdio && l.spy.printed != "" {
+		p.Stdout, err = behind(l.spy.printed, p.Stdout)
+	}
 	if err == nil {
 		l.spy.mu.Lock()
 		l.spy.launched = append(l.spy.launched, p)
@@ -559,18 +648,34 @@ func (l *spiedOn) Launch(ctx context.Context, s core.Spec) (*core.Process, error
 	return p, err
 }
 
-func (l *spiedOn) HostToken() string {
-	if l.spy.hostToken != "" {
-		l.spy.mu.Lock()
-		l.spy.shown = true
-		l.spy.mu.Unlock()
-		return l.spy.hostToken
+// behind returns a pipe that has the text first, and then what from has.
+func behind(text string, from *os.File) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
 	}
-	return l.Launcher.HostToken()
+	go func() {
+		_, _ = io.Copy(w, io.MultiReader(strings.NewReader(text), from)) // an error: the reader has gone
+		_, _ = w.Close(), from.Close()
+	}()
+	return r, nil
+}
+
+func (l *spiedOn) MaxFrame() int { return cmp.Or(l.spy.maxFrame, l.Launcher.MaxFrame()) }
+
+func (l *spiedOn) HostToken() string {
+	if l.spy.hostToken == nil {
+		return l.Launcher.HostToken()
+	}
+	l.spy.mu.Lock()
+	defer l.spy.mu.Unlock()
+	l.spy.shown = true
+	return l.spy.hostToken(l.Launcher.HostToken())
 }
 
 // launchWith is launch with another adapter around the one under test.
 func (t *trial) launchWith(a core.Adapter) *core.Started {
+	t.restsOn("close/unblocks-read")
 	w, err := core.Start(t.Context(), a, t.command(), quiet())
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -579,8 +684,21 @@ func (t *trial) launchWith(a core.Adapter) *core.Started {
 	return w
 }
 
+// kill kills the worker's process and waits for its end.
+func (p *peer) kill() {
+	process, err := os.FindProcess(p.worker.Process.PID())
+	if err == nil {
+		err = process.Kill()
+	}
+	if err != nil {
+		p.t.Fatalf("%v", err)
+	}
+	p.exits()
+}
+
 // pongs takes n answers to pings, which have to come in order.
 func (p *peer) pongs(from uint64, n int) {
+	p.t.restsOn("ping/answered")
 	for i := range uint64(n) {
 		if f := p.next(core.KindPong); f.ID != from+i {
 			p.t.Fatalf("the answer to ping %d comes where that to %d should", f.ID, from+i)
@@ -609,10 +727,30 @@ func (t *trial) tempDir() string {
 func (t *trial) settles(what string, before int, count func() int) {
 	for end := time.Now().Add(atOnce); count() > before; {
 		if time.Now().After(end) {
-			t.Fatalf("there were %d %s before, and now there are %d", before, what, count())
+			t.Fatalf("%d %s are left, where %d were before", count(), what, before)
 		}
 		<-time.After(5 * time.Millisecond)
 	}
+}
+
+// leavesNothing does something twice. Of the second time no goroutine and no descriptor may be left. What is made once for all may stay.
+func (t *trial) leavesNothing(f func()) {
+	f()
+	files := descriptors()
+	const label = "snakepit conformance"
+	mark := fmt.Sprintf("%p", &files) // of this call alone
+	pprof.Do(t.Context(), pprof.Labels(label, mark), func(context.Context) { f() })
+	mine := regexp.MustCompile(`(?m)^(\d+) @.*\n# labels: .*` + regexp.QuoteMeta(fmt.Sprintf("%q:%q", label, mark)))
+	t.settles("goroutines", 0, func() (n int) { // a goroutine inherits its labels
+		var profile strings.Builder
+		_ = pprof.Lookup("goroutine").WriteTo(&profile, 1) // a Builder takes all
+		for _, found := range mine.FindAllStringSubmatch(profile.String(), -1) {
+			some, _ := strconv.Atoi(found[1]) // digits
+			n += some
+		}
+		return n
+	})
+	t.settles("descriptors", files, descriptors)
 }
 
 // descriptors returns how many this process has open, or 0 where the system does not tell.

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"math"
 	"reflect"
@@ -122,6 +123,13 @@ var codecClauses = []clause{
 			if _, err := c.Append(nil, nested(501)); err == nil {
 				t.Errorf("%s: 501 levels are encoded", c.Name())
 			}
+			body, err = c.Append(nil, nestedTags(500))
+			if err != nil || c.Decode(body, &got) != nil || !reflect.DeepEqual(got, nestedTags(500)) {
+				t.Errorf("%s: 500 levels of maps that look like tags do not pass (%v)", c.Name(), err)
+			}
+			if _, err := c.Append(nil, nestedTags(501)); err == nil {
+				t.Errorf("%s: 501 levels of maps that look like tags are encoded", c.Name())
+			}
 			for _, depth := range []int{501, 1_000_000} {
 				if body := hostile(c.Name(), depth).deep; body != nil && c.Decode(body, &got) == nil {
 					t.Errorf("%s: %d levels are decoded", c.Name(), depth)
@@ -146,10 +154,10 @@ var codecClauses = []clause{
 			}
 		})
 	}),
-	rule("codec/hostile", "Decode never panics: bad UTF-8, two equal keys and bytes without sense are errors.", func(t *trial) {
+	rule("codec/hostile", "Decode never panics: bad UTF-8, two equal keys, a length that does not fit and bytes without sense are errors.", func(t *trial) {
 		t.eachCodec(func(c core.Codec) {
 			bad := hostile(c.Name(), 1)
-			known := append(bad.wrong, bad.lossy...)
+			known := slices.Concat(bad.all(), bad.lossy, bad.equalKeys)
 			bodies := slices.Clone(known)
 			for i := range 256 {
 				bodies = append(bodies, bytes.Repeat([]byte{byte(i)}, 9))
@@ -252,12 +260,31 @@ func nested(levels int) any {
 	return v
 }
 
+// nestedTags returns so many maps, one in the other, that look like tags of a json body, with binary in the innermost.
+func nestedTags(levels int) any {
+	v := args{"$bytes": []byte("x")}
+	for range levels - 1 {
+		v = args{"$map": v}
+	}
+	return v
+}
+
 // attack is bodies in one encoding that no codec may take.
 type attack struct {
-	deep   []byte   // a list that nests that deep
-	claims [][]byte // lengths that nothing stands behind
-	wrong  [][]byte // bad UTF-8, the wrong kind of key, tags without sense
-	lossy  [][]byte // what a common decoder takes and loses something of: two equal keys, an integer beyond 64 bits
+	deep      []byte   // a list that nests that deep
+	claims    [][]byte // lengths that nothing stands behind
+	wrong     [][]byte // bad UTF-8, the wrong kind of key, what is no value
+	lossy     [][]byte // what a common decoder takes and loses something of: an integer beyond 64 bits
+	equalKeys [][]byte // maps with two equal keys, which such a decoder takes too
+	tags      [][]byte // maps with one key that begins with $, and without sense
+	arrays    [][]byte // data that is not as long as dtype and shape say
+	halves    [][]byte // text with half of a surrogate pair
+	trailing  [][]byte // more behind the value
+}
+
+// all returns what every worker has to refuse.
+func (a attack) all() [][]byte {
+	return slices.Concat(a.wrong, a.tags, a.arrays, a.halves, a.trailing)
 }
 
 // hostile returns the attacks on a codec by its name; of one that the suite does not know it returns none.
@@ -267,11 +294,26 @@ func hostile(codec string, depth int) attack {
 		return attack{
 			deep:   []byte(strings.Repeat("[", depth) + strings.Repeat("]", depth)),
 			claims: [][]byte{[]byte(`{"$array":{"dtype":"<f8","shape":[4000000000,4000000000],"data":""}}`)},
-			wrong: [][]byte{
-				[]byte("\"\xff\xfe\""), []byte("{\"a\xc3\":1}"), []byte(`"\ud800"`), []byte(`{"$bytes":"not base64!"}`), []byte(`{"$what":1}`),
-				[]byte(`{1:2}`), []byte(`nul`), []byte(`[1,]`), []byte(`'x'`), []byte(`NaN`), []byte(`{"$time":"yesterday"}`),
-			},
-			lossy: [][]byte{[]byte(`{"a":1,"a":2}`), []byte(`18446744073709551616`)},
+			wrong:  texts("\"\xff\xfe\"", "{\"a\xc3\":1}", `{1:2}`, `nul`, `[1,]`, `'x'`, `NaN`, `{"a":1,}`, `{"a"}`, `01`, `"a`),
+			lossy:  texts(`18446744073709551616`, `{"n":[-9223372036854775809]}`),
+			equalKeys: texts(
+				`{"a":1,"a":2}`, `{"value":{"a":1,"b":2,"a":3}}`, `[{"a":1},{"a":1,"a":1}]`, `{"a":1,"\u0061":2}`, `{"":1,"":2}`, `{"a":null,"a":{"a":1}}`,
+				`{"b":{"$bytes":"AA=="},"k":1,"k":2}`, `{"$map":{"$a":1,"$a":2}}`, `{"long":"`+strings.Repeat("x", 1000)+`","k":1.5,"k":2}`,
+			),
+			tags: texts(
+				`{"$what":1}`, `[[{"$what":null}]]`, `{"value":{"$":1}}`, `{"$bytes":1}`, `{"$bytes":"not base64!"}`, `{"$bytes":"AA"}`, `{"$bytes":"AA =="}`,
+				`{"$bytes":"_-8="}`, `{"$float":"NaN"}`, `{"$float":1}`, `{"$time":"yesterday"}`, `{"$time":"2026-01-02T03:04:05"}`,
+				`{"$time":"2026-13-02T03:04:05Z"}`, `{"$time":"2026-01-02T25:04:05Z"}`, `{"$map":1}`, `{"$array":[]}`, `{"$array":{"dtype":"<f8"}}`,
+			),
+			arrays: texts(
+				jsonArray("<f8", "[2]", 15), jsonArray("<f8", "[2]", 17), jsonArray("<f8", "[2,3]", 8), jsonArray("|u1", "[]", 0), jsonArray("|u1", "[0]", 1),
+				jsonArray("|u1", "[-1,-8]", 8), jsonArray("|u1", "[4294967296,4294967296]", 0), jsonArray("|u1", "[1.5]", 1), `[`+jsonArray("<i4", "[1]", 3)+`]`,
+			),
+			halves: texts(
+				`"\ud800"`, `"\udc00"`, `{"\ud800":1}`, `["a\uDFFFb"]`, `"\ud800\ud800"`, `"\udc00\ud800"`, `{"value":"x\ud83dx"}`,
+				`"`+strings.Repeat("x", 1000)+`\ud83d"`,
+			),
+			trailing: texts(`1 2`, `1,`, `{} {}`, `[]]`, `"a""b"`, `null null`, `{"value":1}x`, "1\x00"),
 		}
 	case "msgpack":
 		return attack{
@@ -284,8 +326,61 @@ func hostile(codec string, depth int) attack {
 				{0xa2, 0xff, 0xfe}, {0x81, 0xa2, 'a', 0xc3, 0x01}, {0x81, 0x01, 0x02}, {0xc1}, {0xd4, 0x63, 0x00},
 				{0x81, 0xc4, 0x01, 'a', 0x01}, {0xc7, 0x03, 0x01, 0x01, 0x02, 0x03},
 			},
-			lossy: [][]byte{{0x82, 0xa1, 'a', 0x01, 0xa1, 'a', 0x02}},
+			equalKeys: [][]byte{
+				{0x82, 0xa1, 'a', 0x01, 0xa1, 'a', 0x02}, {0x81, 0xa5, 'v', 'a', 'l', 'u', 'e', 0x82, 0xa1, 'a', 0x01, 0xa1, 'a', 0x02},
+				{0x91, 0x82, 0xa1, 'a', 0x01, 0xd9, 0x01, 'a', 0x02}, {0x82, 0xa0, 0xc0, 0xa0, 0xc0},
+			},
+			arrays: [][]byte{
+				packedArray("<f8", []byte{0x91, 2}, 15), packedArray("<f8", []byte{0x91, 2}, 17), packedArray("|u1", []byte{0x90}, 0),
+				packedArray("|u1", []byte{0x91, 0}, 1), packedArray("|u1", []byte{0x92, 0xff, 0xf8}, 8), packedArray("|u1", []byte{0x91, 0xca, 0x3f, 0xc0, 0, 0}, 1),
+				packedArray("|u1", []byte{0x92, 0xcf, 0, 0, 0, 1, 0, 0, 0, 0, 0xcf, 0, 0, 0, 1, 0, 0, 0, 0}, 0),
+				append([]byte{0x91}, packedArray("<i4", []byte{0x91, 1}, 3)...),
+			},
+			halves:   [][]byte{{0xa3, 0xed, 0xa0, 0x80}, {0x81, 0xa3, 0xed, 0xbf, 0xbf, 0x01}, {0xa6, 0xed, 0xa0, 0xbd, 0xed, 0xb8, 0x80}},
+			trailing: [][]byte{{1, 1}, {0xc0, 0xc0}, {0x80, 0x80}, {0xa1, 'a', 0}, {0x91, 1, 0x90}},
 		}
 	}
 	return attack{}
+}
+
+func texts(all ...string) (bodies [][]byte) {
+	for _, text := range all {
+		bodies = append(bodies, []byte(text))
+	}
+	return bodies
+}
+
+// jsonArray is an array with so many bytes of data.
+func jsonArray(dtype, shape string, size int) string {
+	return fmt.Sprintf(`{"$array":{"dtype":%q,"shape":%s,"data":%q}}`, dtype, shape, base64.StdEncoding.EncodeToString(make([]byte, size)))
+}
+
+// packedArray is the same in MessagePack: an extension 8 of number 1. shape is packed already.
+func packedArray(dtype string, shape []byte, size int) []byte {
+	payload := append([]byte{0x93, 0xa0 | byte(len(dtype))}, dtype...)
+	payload = append(append(payload, shape...), 0xc4, byte(size))
+	payload = append(payload, make([]byte, size)...)
+	return append([]byte{0xc7, byte(len(payload)), 1}, payload...)
+}
+
+// packed are values in formats of MessagePack, the longer ones too.
+var packed = []struct {
+	body string
+	want any
+}{
+	{"\x05", int64(5)}, {"\x7f", int64(127)}, {"\xe0", int64(-32)}, {"\xff", int64(-1)},
+	{"\xcc\x05", int64(5)}, {"\xcc\xff", int64(255)}, {"\xcd\x00\x05", int64(5)}, {"\xcd\xff\xff", int64(65535)},
+	{"\xce\x00\x00\x00\x05", int64(5)}, {"\xce\xff\xff\xff\xff", int64(1<<32 - 1)}, {"\xcf\x00\x00\x00\x00\x00\x00\x00\x05", int64(5)},
+	{"\xcf\x7f\xff\xff\xff\xff\xff\xff\xff", int64(math.MaxInt64)}, {"\xcf\xff\xff\xff\xff\xff\xff\xff\xff", uint64(math.MaxUint64)},
+	{"\xd0\x05", int64(5)}, {"\xd0\x80", int64(-128)}, {"\xd1\x00\x05", int64(5)}, {"\xd1\x80\x00", int64(-32768)},
+	{"\xd2\x00\x00\x00\x05", int64(5)}, {"\xd2\x80\x00\x00\x00", int64(-1 << 31)}, {"\xd3\x00\x00\x00\x00\x00\x00\x00\x05", int64(5)},
+	{"\xd3\x80\x00\x00\x00\x00\x00\x00\x00", int64(math.MinInt64)}, {"\xd3\xff\xff\xff\xff\xff\xff\xff\xff", int64(-1)},
+	{"\xca\x3f\xc0\x00\x00", 1.5}, {"\xca\x7f\x80\x00\x00", math.Inf(1)}, {"\xcb\xbf\xf8\x00\x00\x00\x00\x00\x00", -1.5},
+	{"\xcb\x40\x14\x00\x00\x00\x00\x00\x00", 5.0}, {"\xc0", nil}, {"\xc2", false}, {"\xc3", true},
+	{"\xa1a", "a"}, {"\xd9\x01a", "a"}, {"\xda\x00\x01a", "a"}, {"\xdb\x00\x00\x00\x01a", "a"},
+	{"\xc4\x01a", []byte("a")}, {"\xc5\x00\x01a", []byte("a")}, {"\xc6\x00\x00\x00\x01a", []byte("a")},
+	{"\x91\x05", []any{int64(5)}}, {"\xdc\x00\x01\x05", []any{int64(5)}}, {"\xdd\x00\x00\x00\x01\x05", []any{int64(5)}},
+	{"\x81\xa1a\x05", args{"a": int64(5)}}, {"\xde\x00\x01\xa1a\x05", args{"a": int64(5)}}, {"\xdf\x00\x00\x00\x01\xd9\x01a\x05", args{"a": int64(5)}},
+	{"\xd6\xff\x00\x00\x00\x05", time.Unix(5, 0).UTC()}, {"\xd7\xff\x00\x00\x0f\xa0\x00\x00\x00\x05", time.Unix(5, 1000).UTC()},
+	{"\xc7\x0c\xff\x00\x00\x03\xe8\x00\x00\x00\x00\x00\x00\x00\x05", time.Unix(5, 1000).UTC()},
 }

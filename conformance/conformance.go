@@ -83,7 +83,7 @@ type Outcome string
 const (
 	Passed  Outcome = "passed"
 	Failed  Outcome = "failed"
-	Skipped Outcome = "skipped" // what it needs is not there
+	Skipped Outcome = "skipped" // what it needs is not there, or a clause that it rests on has failed
 	Known   Outcome = "known"   // it failed, as Harness.Known says
 )
 
@@ -92,8 +92,11 @@ type Result struct {
 	Clause
 	Outcome Outcome
 	Reasons []string // what was seen, or why it was skipped
+	RestsOn string   // the failed clause, as part/theme/rule, for which this one was skipped; or ""
 	Dump    string   // all goroutines, if its time was up
 	Took    time.Duration
+
+	unclosed bool // it failed only because closing took too long
 }
 
 // String returns what was seen, and then the sentence.
@@ -111,13 +114,14 @@ func Run(t *testing.T, h Harness) {
 	if err := h.check(); err != nil {
 		t.Fatal(err)
 	}
-	if r := first.run(t.Context(), &h); r.Outcome != Passed {
+	if r := first.run(t.Context(), &h, failures{}); r.Outcome != Passed && !r.unclosed {
 		t.Fatal(&NothingError{r.Reasons})
 	}
+	failed := failures{}
 	for _, c := range clauses() {
 		if h.wants(c.Part) {
 			t.Run(string(c.Part)+"/"+c.Name, func(t *testing.T) {
-				switch r := c.run(t.Context(), &h); r.Outcome {
+				switch r := c.run(t.Context(), &h, failed); r.Outcome {
 				case Failed:
 					t.Error(r)
 				case Known:
@@ -145,18 +149,19 @@ func Check(ctx context.Context, h Harness, report func(Result)) error {
 	if err := h.check(); err != nil {
 		return err
 	}
-	if r := first.run(ctx, &h); r.Outcome != Passed {
+	if r := first.run(ctx, &h, failures{}); r.Outcome != Passed && !r.unclosed {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		return &NothingError{r.Reasons}
 	}
+	failed := failures{}
 	for _, c := range clauses() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		if h.wants(c.Part) {
-			if r := c.run(ctx, &h); ctx.Err() == nil {
+			if r := c.run(ctx, &h, failed); ctx.Err() == nil {
 				report(r)
 			}
 		}
@@ -184,7 +189,14 @@ func (h *Harness) check() error {
 	return nil
 }
 
-// clauses returns the tables, one after the other.
+// ground is what most clauses rest on. These are checked first. If one fails, trial.restsOn skips the clauses that rest on it, so that a
+// fundamental fault is reported once.
+var ground = []string{
+	first.Name, "close/unblocks-read", "call/result", "ping/answered", "call/unknown", "stream/items", "input/read", "credit/given",
+	"cancel/answered", "callback/call",
+}
+
+// clauses returns the tables, one after the other, the ground before them.
 func clauses() []clause {
 	var all []clause
 	for _, part := range []struct {
@@ -200,5 +212,12 @@ func clauses() []clause {
 			all = append(all, c)
 		}
 	}
+	place := func(c clause) int {
+		if i := slices.Index(ground, c.Name); i >= 0 {
+			return i
+		}
+		return len(ground)
+	}
+	slices.SortStableFunc(all, func(a, b clause) int { return place(a) - place(b) })
 	return all
 }

@@ -17,13 +17,13 @@ var streamClauses = []clause{
 		p := t.connect()
 		got, result := p.integers(p.open("conformance.count", args{"n": int64(7)}))
 		if !reflect.DeepEqual(got, []int64{0, 1, 2, 3, 4, 5, 6}) || !reflect.DeepEqual(result, args{"sent": int64(7)}) {
-			t.Errorf("the items are %v, the result is %v", got, result)
+			t.Errorf("the items are %s, the result is %s", show(got), show(result))
 		}
 	}),
 	rule("stream/empty", "A stream may have no items.", func(t *trial) {
 		p := t.connect()
 		if got, result := p.integers(p.open("conformance.count", args{"n": int64(0)})); len(got) > 0 || !reflect.DeepEqual(result, args{"sent": int64(0)}) {
-			t.Errorf("the items are %v, the result is %v", got, result)
+			t.Errorf("the items are %s, the result is %s", show(got), show(result))
 		}
 	}),
 	rule("stream/many", "However many items a stream has, none is lost, comes twice or overtakes another.", func(t *trial) {
@@ -88,21 +88,21 @@ var streamClauses = []clause{
 	rule("input/read", "A handler reads its input to the opener's end.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.sum", nil, withInput)
-		want := p.feed(id, 3000)
+		want := p.feed(id, 100)
 		p.end(id)
 		if got := p.finish(id); got != want {
-			t.Errorf("the sum is %#v, not %d", got, want)
+			t.Errorf("the sum is %s, not %d", show(got), want)
 		}
 	}),
 	rule("input/none", "With no-input, or an end at once, the input is empty.", func(t *trial) {
 		p := t.connect()
 		if got := p.call("conformance.sum", nil); got != int64(0) {
-			t.Errorf("with no-input the sum is %#v", got)
+			t.Errorf("with no-input the sum is %s", show(got))
 		}
 		id := p.open("conformance.sum", nil, withInput)
 		p.end(id)
 		if got := p.finish(id); got != int64(0) {
-			t.Errorf("after an end the sum is %#v", got)
+			t.Errorf("after an end the sum is %s", show(got))
 		}
 	}),
 	rule("input/unread", "A handler need not read its input: its answer ends both directions, and items that cross it are dropped.", func(t *trial) {
@@ -112,7 +112,7 @@ var streamClauses = []clause{
 			p.item(id, v)
 		}
 		if got := p.finish(id); got != "the first" {
-			t.Errorf("the first input is %#v", got)
+			t.Errorf("the first input is %s", show(got))
 		}
 		p.item(id, "late")
 		p.end(id)
@@ -126,8 +126,25 @@ var streamClauses = []clause{
 		p.item(id, int64(2))
 		p.end(id)
 		if got := p.finish(id); got != int64(3) {
-			t.Errorf("of 1, a failed item and 2 the sum is %#v", got)
+			t.Errorf("of 1, a failed item and 2 the sum is %s", show(got))
 		}
+	}),
+	rule("input/undecodable", "An input item that can't be decoded is an error of its call alone.", func(t *trial) {
+		p := t.connect()
+		bad := hostile(p.codec.Name(), 1)
+		if len(bad.wrong) == 0 {
+			t.Skipf("the suite knows no such bodies of the codec %s", p.codec.Name())
+		}
+		for _, body := range [][]byte{bad.wrong[0], bad.arrays[0], bad.trailing[0]} {
+			id := p.open("conformance.sum", nil, withInput)
+			p.item(id, int64(1))
+			p.send(core.Frame{Kind: core.KindItem, ID: id, Body: body})
+			p.end(id)
+			if f := p.answer(id); f.Kind != core.KindError {
+				t.Errorf("with the item %.60q the sum is %.60q", body, f.Body)
+			}
+		}
+		p.echo("it goes on")
 	}),
 	rule("input/second-end", "Each direction ends once: a second end is a protocol error and ends the connection.", func(t *trial) {
 		for _, flags := range []core.Flags{0, core.NoInput} {
@@ -162,10 +179,12 @@ func (p *peer) feed(id uint64, n int) (sum int64) {
 
 // supply sends all the items of a direction, as credit allows; a *core.RemoteError is a failed one.
 func (p *peer) supply(id uint64, items ...any) {
+	p.t.restsOn("input/read")
 	credit := p.hello.Window
 	for _, v := range items {
 		for credit.Items <= 0 || credit.Bytes <= 0 {
-			c := p.take("credit for more items", func(f *core.Frame) bool { return f.Kind == core.KindCredit && f.ID == id })
+			p.t.restsOn("credit/given")
+			c := p.take("credit for more items", func(f *core.Frame) bool { return f.Kind == core.KindCredit && f.ID == id }, id, p.parents[id])
 			credit.Items, credit.Bytes = credit.Items+c.Items, credit.Bytes+c.Bytes
 		}
 		f := core.Frame{Kind: core.KindItem, ID: id, Body: p.encode(v)}
@@ -174,6 +193,21 @@ func (p *peer) supply(id uint64, items ...any) {
 		}
 		p.send(f)
 		credit.Items, credit.Bytes = credit.Items-1, credit.Bytes-int64(len(f.Body))
+	}
+}
+
+// granted looks a moment what credit comes for a direction, and adds it up.
+func (p *peer) granted(id uint64) (sum window) {
+	for end := time.After(pause); ; {
+		if f, _, _ := p.pick(func(f *core.Frame) bool { return f.Kind == core.KindCredit && f.ID == id }); f != nil {
+			sum.Items, sum.Bytes = sum.Items+f.Items, sum.Bytes+f.Bytes
+			continue
+		}
+		select {
+		case <-p.arrived:
+		case <-end:
+			return sum
+		}
 	}
 }
 
@@ -262,7 +296,7 @@ var creditClauses = []clause{
 		want := p.feed(id, int(p.hello.Window.Items)*3)
 		p.end(id)
 		if got := p.finish(id); got != want {
-			t.Errorf("the sum is %#v, not %d", got, want)
+			t.Errorf("the sum is %s, not %d", show(got), want)
 		}
 		size := min(64<<10, p.largest()/2)
 		large := &core.RemoteError{Type: "Sorry", Message: strings.Repeat("x", size)} // costs like others and does not change the sum
@@ -270,7 +304,80 @@ var creditClauses = []clause{
 		p.supply(id, slices.Repeat([]any{large}, int(p.hello.Window.Bytes)*3/size+1)...)
 		p.end(id)
 		if got := p.finish(id); got != int64(0) {
-			t.Errorf("the sum of failed items is %#v", got)
+			t.Errorf("the sum of failed items is %s", show(got))
+		}
+	}),
+	rule("credit/consumed", "The worker grants no more credit than its handler has consumed, items and bytes.", func(t *trial) {
+		p := t.connect(granting(4, 1<<20))
+		grant := p.hello.Window
+		if grant.Items > 1<<14 {
+			t.Skipf("the worker's window of %d items is too large to fill", grant.Items)
+		}
+		for _, command := range []string{"conformance.wait", "conformance.double"} {
+			id := p.open(command, nil, withInput)
+			consumed := int64(0) // wait takes nothing
+			if command == "conformance.double" {
+				consumed = 4 + 2 // four are answered, one waits for credit, and one may have been taken in advance
+			}
+			size, sent := int64(len(p.encode(int64(1)))), int64(0)
+			for ; sent < grant.Items && sent*size < grant.Bytes; sent++ {
+				p.item(id, int64(1))
+			}
+			for range min(consumed, sent, 4) {
+				p.answer(id)
+			}
+			granted := p.granted(id)
+			if granted.Items > consumed || granted.Bytes > consumed*size {
+				t.Errorf("%s has taken %d items of %d bytes at most, and credit is granted for %d items and %d bytes", command, consumed, size,
+					granted.Items, granted.Bytes)
+			}
+			p.cancel(id)
+			p.answer(id)
+		}
+	}),
+	rule("credit/after-end", "No credit is granted for a direction that has ended, and one that comes all the same does nothing.", func(t *trial) {
+		p := t.connect(granting(1, 1<<20))
+		grant := p.hello.Window
+		if grant.Items > 1<<14 {
+			t.Skipf("the worker's window of %d items is too large to fill", grant.Items)
+		}
+		id := p.open("conformance.double", nil, withInput)
+		size := int64(len(p.encode(int64(1))))
+		sent := 0
+		for int64(sent) < grant.Items && int64(sent)*size < grant.Bytes {
+			p.item(id, int64(1))
+			sent++
+		}
+		p.answer(id) // and now the handler waits for credit
+		p.end(id)
+		p.ping(1) // the worker has read the end
+		_ = p.granted(id)
+		for n := 1; n < sent; n++ {
+			p.grant(id, 1, 100)
+			p.answer(id)
+		}
+		p.grant(id, 1, 100)
+		p.finish(id)
+		if granted := p.granted(id); granted != (window{}) {
+			t.Errorf("for an input that has ended credit is granted: %s", show(granted))
+		}
+		if p.offers("conformance.callback") {
+			id = p.open("conformance.callback", args{"name": "host.f", "value": nil})
+			f := p.callback(id)
+			p.grant(f.ID, 1, 1) // its opener's direction has ended with the call frame
+			p.end(f.ID)
+			p.finish(id)
+		}
+	}),
+	rule("credit/zero", "A credit of zero adds nothing.", func(t *trial) {
+		p := t.connect(granting(1, 1<<20))
+		id := p.open("conformance.count", args{"n": int64(3)})
+		p.answer(id)
+		p.grant(id, 0, 0)
+		p.silent("after a credit of zero comes", func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
+		p.grant(id, 10, 0)
+		if items, end := p.collect(id); len(items) != 2 || end.Kind != core.KindEnd {
+			t.Errorf("%d items come, and then %s", len(items), end.String())
 		}
 	}),
 	rule("credit/overrun", "A receiver may treat more items than it granted as a protocol error; if it does not, the call goes on.", func(t *trial) {
@@ -337,7 +444,7 @@ var cancelClauses = []clause{
 			p.cancel(id)
 			p.collect(id)
 			if got := p.call("conformance.echo", args{"value": i}); got != i {
-				t.Fatalf("the next call's result is %#v, not %d", got, i)
+				t.Fatalf("the next call's result is %s, not %d", show(got), i)
 			}
 		}
 	}),
@@ -420,6 +527,11 @@ var lifeClauses = []clause{
 			p.ping(id)
 		}
 	}),
+	rule("ping/unasked", "A pong that nobody has asked for is ignored.", func(t *trial) {
+		p := t.connect()
+		p.send(core.Frame{Kind: core.KindPong, ID: 5, Body: p.encode(args{"running": []any{}})})
+		p.echo("it goes on")
+	}),
 	rule("ping/running", "A pong says what is running: id, name and for how many milliseconds.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.wait", nil)
@@ -429,10 +541,10 @@ var lifeClauses = []clause{
 			}
 			r := running[0]
 			if ms, ok := r["ms"].(int64); len(running) > 1 || r["id"] != int64(id) || r["name"] != "conformance.wait" || !ok || ms < 0 || ms > 60_000 {
-				t.Errorf("the pong says %v", running)
+				t.Errorf("the pong says %s", show(running))
 			}
 			return true
-		})
+		}, id)
 		p.cancel(id)
 		p.expectError(id)
 		p.pongWith("that nothing runs", func(running []map[string]any) bool { return len(running) == 0 })
@@ -463,11 +575,11 @@ var lifeClauses = []clause{
 			fields, _ := r["fields"].(map[string]any)
 			if at, timed := r["time"]; timed {
 				if s, ok := number(at); !ok || math.Abs(s-float64(time.Now().Unix())) > 3600 {
-					t.Errorf("the record's time is %#v, in Unix seconds it is about %d", at, time.Now().Unix())
+					t.Errorf("the record's time is %s, in Unix seconds it is about %d", show(at), time.Now().Unix())
 				}
 			}
 			if logger, _ := r["logger"].(string); r["level"] != level || logger == "" || fields["answer"] != int64(42) || r["call"] != int64(id) {
-				t.Errorf("the record is %v, of call %d", r, id)
+				t.Errorf("the record is %s, of call %d", show(r), id)
 			}
 			p.finish(id)
 		}
@@ -570,7 +682,7 @@ var lifeClauses = []clause{
 		}
 		p.send(f)
 		if got := p.finish(id); got != text {
-			t.Errorf("the first input, which with its result weighs %d bytes, is %.60v", limit, got)
+			t.Errorf("the first input, which with its result weighs %d bytes, is %.60s", limit, show(got))
 		}
 	}),
 	rule("launch/hidden", "A worker removes descriptors and tokens from the environment that its own children see.", func(t *trial) {
@@ -581,9 +693,19 @@ var lifeClauses = []clause{
 		}
 		for _, name := range names {
 			if s, ok := name.(string); !ok || strings.HasSuffix(s, "_FD") || strings.HasSuffix(s, "_TOKEN") {
-				t.Errorf("a child of the worker sees %v", name)
+				t.Errorf("a child of the worker sees %s", show(name))
 			}
 		}
+	}),
+	rule("launch/orphan", "A child that a worker has forked does not hold the connection: when the worker ends, so does the connection, at once.", func(t *trial) {
+		p := t.connect()
+		p.need("conformance.exit")
+		if p.worker.Process == nil && !t.h.DetectsLoss {
+			t.Skipf("the adapter does not notice the loss of a worker that is not ours")
+		}
+		p.call("conformance.orphan", nil)
+		p.open("conformance.exit", args{"code": 3})
+		t.within("noticing the loss", func() { _ = p.waitEnd("the worker has ended") })
 	}),
 	rule("end/grace", "A worker that is idle for a moment is still there.", func(t *trial) {
 		p := t.connect()

@@ -64,11 +64,14 @@ func TestCheck(t *testing.T) {
 	}
 	for name, want := range map[string]conformance.Outcome{
 		"start/name": conformance.Known, "stream/items": conformance.Failed, "ping/answered": conformance.Failed, "stream/empty": conformance.Passed,
-		"close/corrupt": conformance.Skipped, "close/loss": conformance.Skipped,
+		"close/corrupt": conformance.Skipped, "close/loss": conformance.Skipped, "ping/busy": conformance.Skipped, "frames/order": conformance.Skipped,
 	} {
 		if r := results[name]; r.Outcome != want || r.Sentence == "" || want != conformance.Passed && len(r.Reasons) == 0 {
 			t.Errorf("%s: %+v", name, r)
 		}
+	}
+	if r := results["ping/busy"]; r.RestsOn != "worker/ping/answered" || !strings.Contains(r.Reasons[0], r.RestsOn) {
+		t.Errorf("what rests on a clause that failed says %q and rests on %q", r.Reasons, r.RestsOn)
 	}
 	hang := results["ping/answered"]
 	if !strings.Contains(hang.Dump, "goroutine") || !strings.Contains(hang.String(), "15s") || !strings.Contains(hang.String(), hang.Sentence) ||
@@ -81,6 +84,52 @@ func TestCheck(t *testing.T) {
 	if _, ok := results["pool/execute"]; ok {
 		t.Error("a part that is not wanted was checked")
 	}
+}
+
+// stuck has connections whose Close does not return before done is closed.
+type stuck struct {
+	core.Adapter
+	done chan struct{}
+}
+
+func (s stuck) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	link, err := s.Adapter.Start(ctx, l)
+	if err == nil {
+		link.Conn = stuckConn{link.Conn, s.done}
+	}
+	return link, err
+}
+
+type stuckConn struct {
+	core.Conn
+	done chan struct{}
+}
+
+func (c stuckConn) Close() error {
+	<-c.done
+	return c.Conn.Close()
+}
+
+// A Close that does not return is a failure of its clause. The suite goes on, and skips what would only wait for it again.
+func TestCloseThatBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		done := make(chan struct{})
+		n := map[conformance.Outcome]int{}
+		var closing conformance.Result
+		err := conformance.Check(t.Context(), conformance.Harness{Adapter: stuck{coretest.Conformance(2), done}}, func(r conformance.Result) {
+			if n[r.Outcome]++; r.Name == "close/unblocks-read" {
+				closing = r
+			}
+		})
+		if err != nil || closing.Outcome != conformance.Failed || closing.Dump == "" || !strings.Contains(closing.String(), "does Close return?") {
+			t.Errorf("%v, %.500s", err, closing)
+		}
+		if n[conformance.Failed] > 10 || n[conformance.Skipped] < 100 {
+			t.Errorf("the outcomes are %v", n)
+		}
+		close(done)
+		time.Sleep(time.Hour) // on the bubble's clock
+	})
 }
 
 // A worker that does not come is one failure, not a hundred.

@@ -170,8 +170,6 @@ func helloOf(f *core.Frame, change func(hello map[string]any)) {
 	f.Body, _ = json.Marshal(hello)
 }
 
-func terminal(f *core.Frame) bool { return f.Kind == core.KindEnd || f.Kind == core.KindError }
-
 var mutants = []mutant{
 	// Adapters.
 	{"has a name in capitals", "start/name", func(m *mutation) core.Adapter { return named{coretest.Conformance(4), "CoreTest"} }},
@@ -221,6 +219,7 @@ var mutants = []mutant{
 	{"returns nothing and no error", "frames/read-result", onConn(func(_ *mutation, c core.Conn) core.Conn { return &nothing{Conn: c} })},
 	{"loses metadata", "frames/fields", writing(func(f *core.Frame) { f.Meta = nil })},
 	{"drops bytes above 0x7f", "frames/text", writing(func(f *core.Frame) { f.Session = ascii(f.Session) })},
+	{"drops bytes above 0x7f of what the worker calls", "frames/text-back", reading(func(f *core.Frame) { f.Name = ascii(f.Name) })},
 	{"rounds large numbers", "frames/numbers", writing(func(f *core.Frame) { f.ID = uint64(float32(f.ID)) })},
 	{"takes a line feed for the end of a body", "frames/body", writing(func(f *core.Frame) {
 		if i := bytes.Index(f.Body, []byte(`\n`)); i >= 0 && f.Kind == core.KindCall {
@@ -243,8 +242,10 @@ var mutants = []mutant{
 	{"loses at CloseWrite what it was about to send", "close/write-side", onConn(func(m *mutation, c core.Conn) core.Conn { return newLate(m, c) })},
 	{"reports the peer's end as a failure", "close/eof", onConn(func(_ *mutation, c core.Conn) core.Conn { return &noEOF{c} })},
 	{"does not unblock Read", "close/unblocks-read", onConn(func(_ *mutation, c core.Conn) core.Conn { return &deaf{c} })},
+	{"waits in Close for what does not come", "close/unblocks-read", onConn(func(m *mutation, c core.Conn) core.Conn { return &waiting{c, m} })},
 	{"fails when closed twice", "close/again", onConn(func(_ *mutation, c core.Conn) core.Conn { return &closeOnce{Conn: c} })},
 	{"writes into the void after Close", "close/then-errors", onConn(func(_ *mutation, c core.Conn) core.Conn { return &closeOnce{Conn: c, silent: true} })},
+	{"writes into the void when the peer has gone", "close/lost-write", onConn(func(_ *mutation, c core.Conn) core.Conn { return &closeOnce{Conn: c, silent: true} })},
 	{"does not notice the loss of a worker", "close/loss", onConn(func(m *mutation, c core.Conn) core.Conn { return &lossless{c, m} })},
 
 	// Codecs.
@@ -366,6 +367,9 @@ var mutants = []mutant{
 			f.Body = bytes.Replace(f.Body, []byte("Saturated"), []byte("Busy"), 1)
 		}
 	})},
+	{"runs one call more than was agreed", "call/saturated", writing(func(f *core.Frame) {
+		helloOf(f, func(h map[string]any) { h["concurrency"] = h["concurrency"].(float64) + 1 })
+	})},
 	{"swaps the answers of two calls", "call/ids", frames(swapped)},
 	{"ends the connection for what crossed an end", "call/ended", frames(func(c core.Conn) (frameFunc, frameFunc) {
 		over := map[uint64]bool{}
@@ -425,6 +429,18 @@ var mutants = []mutant{
 	// Workers: callbacks and sessions.
 	{"forgets the parent of a callback", "callback/call", reading(func(f *core.Frame) { f.Parent = 0 })},
 	{"forgets the session of a callback", "callback/context", reading(func(f *core.Frame) { f.Session = "" })},
+	{"hands the caller's metadata on", "callback/context", frames(func(core.Conn) (frameFunc, frameFunc) {
+		var meta map[string]string
+		return one(func(f *core.Frame) {
+				if f.Kind == core.KindCall {
+					f.Meta = meta
+				}
+			}), one(func(f *core.Frame) {
+				if f.Kind == core.KindCall {
+					meta = f.Meta
+				}
+			})
+	})},
 	{"makes up a time limit for callbacks", "callback/context", reading(func(f *core.Frame) {
 		if f.Kind == core.KindCall && f.TTL == 0 {
 			f.TTL = time.Hour
@@ -450,6 +466,16 @@ var mutants = []mutant{
 			f.Kind, f.Flags = core.KindEnd, 0
 		}
 	})},
+	{"loses the type of the host's error", "callback/error", writing(func(f *core.Frame) {
+		if f.Kind == core.KindError {
+			f.Body = bytes.Replace(f.Body, []byte("Sorry"), []byte("Error"), 1)
+		}
+	})},
+	{"takes an answer of the host's that can't be decoded for nil", "callback/undecodable", writing(func(f *core.Frame) {
+		if f.Kind == core.KindEnd && bytes.IndexByte(f.Body, 0xff) >= 0 {
+			f.Body = nil
+		}
+	})},
 	{"takes one item of a callback for all", "callback/stream", frames(func(core.Conn) (frameFunc, frameFunc) {
 		n := 0
 		return nil, one(func(f *core.Frame) {
@@ -470,6 +496,18 @@ var mutants = []mutant{
 				drop(f)
 			}
 		}), nil
+	})},
+	{"cancels a callback when it has answered its own call", "callback/cancelled", frames(func(core.Conn) (frameFunc, frameFunc) {
+		var held []core.Frame
+		return func(f core.Frame) []core.Frame {
+			if f.Kind == core.KindCancel && f.ID%2 == 0 {
+				held = append(held, f)
+				return nil
+			}
+			out := append([]core.Frame{f}, held...)
+			held = nil
+			return out
+		}, nil
 	})},
 	{"lets a cancel overtake its call", "callback/cancel-order", frames(func(core.Conn) (frameFunc, frameFunc) {
 		var held []core.Frame
@@ -531,6 +569,19 @@ var mutants = []mutant{
 			f.Kind, f.Body = core.KindError, []byte(`{"type":"TooDeep","message":"too deep"}`)
 		}
 	})},
+	{"takes the last of two equal keys deep inside", "value/equal-keys", forgiving(func(a attack) [][]byte { return a.equalKeys[2:3] })},
+	{"takes a key with an escape for another key", "value/equal-keys", forgiving(func(a attack) [][]byte { return a.equalKeys[3:4] })},
+	{"takes an unknown tag in a list for a map", "value/tags", forgiving(func(a attack) [][]byte { return a.tags[1:2] })},
+	{"takes base64 of another alphabet", "value/tags", forgiving(func(a attack) [][]byte { return a.tags[7:8] })},
+	{"takes an array with a byte too many", "value/array-length", forgiving(func(a attack) [][]byte { return a.arrays[1:2] })},
+	{"takes an array with negative lengths", "value/array-length", forgiving(func(a attack) [][]byte { return a.arrays[5:6] })},
+	{"takes half a surrogate pair in a long text", "value/surrogates", forgiving(func(a attack) [][]byte { return a.halves[len(a.halves)-1:] })},
+	{"takes a surrogate pair for two errors", "value/surrogates", writing(func(f *core.Frame) {
+		if string(f.Body) == `"\ud83d\ude00"` {
+			f.Body = []byte(`"\ufffd\ufffd"`)
+		}
+	})},
+	{"ignores what follows a value", "value/whole", forgiving(func(a attack) [][]byte { return a.trailing[:1] })},
 	{"cuts long values", "value/large", reading(func(f *core.Frame) {
 		if f.Kind == core.KindEnd && len(f.Body) > 1<<20 {
 			f.Body = []byte(`"..."`)
@@ -599,7 +650,7 @@ var mutants = []mutant{
 		n := 0
 		return nil, one(func(f *core.Frame) {
 			if f.Kind == core.KindItem {
-				if n++; n == 1500 {
+				if n++; n == 50 {
 					f.Body = []byte("0")
 				}
 			}
@@ -616,6 +667,11 @@ var mutants = []mutant{
 	{"ends the input at a failed item", "input/failed-items", writing(func(f *core.Frame) {
 		if f.Kind == core.KindItem && f.Flags&core.Failed != 0 {
 			f.Kind, f.Flags, f.Body = core.KindEnd, 0, nil
+		}
+	})},
+	{"skips inputs that it can't decode", "input/undecodable", writing(func(f *core.Frame) {
+		if f.Kind == core.KindItem && !json.Valid(f.Body) {
+			drop(f)
 		}
 	})},
 	{"takes items after the end", "input/after-end", frames(func(core.Conn) (frameFunc, frameFunc) {
@@ -696,6 +752,51 @@ var mutants = []mutant{
 	{"grants items and no bytes", "credit/given", reading(func(f *core.Frame) {
 		if f.Kind == core.KindCredit {
 			f.Bytes = 0
+		}
+	})},
+	{"grants credit for what its handler does not take", "credit/consumed", writing(func(f *core.Frame) {
+		if f.Name == "conformance.wait" && f.Flags&core.NoInput == 0 {
+			f.Name = "conformance.sum"
+		}
+	})},
+	{"grants more bytes than have come", "credit/consumed", frames(func(core.Conn) (frameFunc, frameFunc) {
+		return func(f core.Frame) []core.Frame {
+			if f.Kind == core.KindItem && f.ID%2 == 1 {
+				return []core.Frame{f, {Kind: core.KindCredit, ID: f.ID, Bytes: 1000}}
+			}
+			return []core.Frame{f}
+		}, nil
+	})},
+	{"grants credit after the end", "credit/after-end", frames(func(c core.Conn) (frameFunc, frameFunc) {
+		left, held := map[uint64]int{}, map[uint64]core.Frame{} // inputs that have not come back, ends that wait for them
+		return one(func(f *core.Frame) {
+				if f.Kind != core.KindItem {
+					return
+				}
+				left[f.ID]--
+				if end, waits := held[f.ID]; waits && left[f.ID] == 0 {
+					go func() { _ = c.Write([]core.Frame{end}) }()
+				}
+			}), one(func(f *core.Frame) {
+				if f.Kind == core.KindItem {
+					left[f.ID]++
+				}
+				if f.Kind == core.KindEnd && left[f.ID] > 0 {
+					held[f.ID] = *f
+					drop(f)
+				}
+			})
+	})},
+	{"ends the connection for credit that nobody needs", "credit/after-end", frames(func(c core.Conn) (frameFunc, frameFunc) {
+		return nil, one(func(f *core.Frame) {
+			if f.Kind == core.KindCredit && f.ID%2 == 0 {
+				_ = c.Close()
+			}
+		})
+	})},
+	{"takes a credit of zero for one", "credit/zero", writing(func(f *core.Frame) {
+		if f.Kind == core.KindCredit && f.Items == 0 {
+			f.Items = 1
 		}
 	})},
 	{"goes on after a cancel", "cancel/answered", writing(func(f *core.Frame) {
@@ -802,6 +903,13 @@ var mutants = []mutant{
 		if f.Kind == core.KindPong {
 			drop(f)
 		}
+	})},
+	{"takes a pong for a breach", "ping/unasked", frames(func(c core.Conn) (frameFunc, frameFunc) {
+		return nil, one(func(f *core.Frame) {
+			if f.Kind == core.KindPong {
+				_ = c.Close()
+			}
+		})
 	})},
 	{"does not say what is running", "ping/running", reading(func(f *core.Frame) {
 		if f.Kind == core.KindPong {
@@ -923,6 +1031,16 @@ var mutants = []mutant{
 			f.Body = bytes.Replace(f.Body, []byte(`"warn"`), []byte(`"info"`), 1)
 		}
 	})},
+}
+
+// forgiving is a worker that takes some bodies, which it should refuse, for nil.
+func forgiving(some func(a attack) [][]byte) func(*mutation) core.Adapter {
+	bodies := some(hostile("json", 1))
+	return writing(func(f *core.Frame) {
+		if f.Kind == core.KindCall && slices.ContainsFunc(bodies, func(b []byte) bool { return bytes.Equal(b, f.Body) }) {
+			f.Body = nil
+		}
+	})
 }
 
 var ballast []byte // so that the compiler keeps what a mutant allocates
@@ -1176,6 +1294,17 @@ type deaf struct{ core.Conn }
 
 func (c *deaf) Close() error { return nil }
 
+// waiting does not return from Close until its mutation is released.
+type waiting struct {
+	core.Conn
+	m *mutation
+}
+
+func (c *waiting) Close() error {
+	<-c.m.done
+	return c.Conn.Close()
+}
+
 type closeOnce struct {
 	core.Conn
 	silent bool // instead of failing, it takes what is written after Close
@@ -1281,7 +1410,7 @@ func (mu mutant) catches(t *testing.T, c clause) (caught bool, r Result) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &mutation{done: make(chan struct{})}
 		h := &Harness{Adapter: mu.make(m), DetectsLoss: true, TimeLimit: 20 * time.Second}
-		r = c.run(t.Context(), h)
+		r = c.run(t.Context(), h, failures{})
 		m.release()
 		time.Sleep(time.Hour) // on the bubble's clock: whatever sleeps wakes up and ends
 	})

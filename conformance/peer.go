@@ -22,8 +22,9 @@ type peer struct {
 	conn    core.Conn
 	codec   core.Codec
 	hello   hello
-	limit   int    // how many calls at once
-	nextID  uint64 // of our next call
+	limit   int               // how many calls at once
+	nextID  uint64            // of our next call
+	parents map[uint64]uint64 // the calls of ours that the worker's calls serve
 	arrived chan struct{}
 
 	mu     sync.Mutex // guards what follows
@@ -74,9 +75,13 @@ func (t *trial) start() *peer { return t.reading(t.launch()) }
 
 // reading begins to read what a worker sends.
 func (t *trial) reading(w *core.Started) *peer {
-	p := &peer{t: t, worker: w, conn: w.Conn, nextID: 1, arrived: make(chan struct{}, 1)}
+	p := t.peer(w)
 	go p.read()
 	return p
+}
+
+func (t *trial) peer(w *core.Started) *peer {
+	return &peer{t: t, worker: w, conn: w.Conn, nextID: 1, parents: map[uint64]uint64{}, arrived: make(chan struct{}, 1)}
 }
 
 // connect starts a worker and exchanges hellos. change may change ours.
@@ -101,6 +106,9 @@ func (p *peer) read() {
 	}()
 	for {
 		frames, err := p.conn.Read()
+		if (len(frames) == 0) == (err == nil) {
+			p.t.Errorf("Read returned %d frames and the error %v", len(frames), err)
+		}
 		p.got(frames, err)
 		if err != nil {
 			return
@@ -120,12 +128,16 @@ func (p *peer) got(frames []core.Frame, err error) {
 	}
 }
 
-// take waits for the next frame that is wanted, and keeps the others for later.
-func (p *peer) take(what string, wanted func(f *core.Frame) bool) core.Frame {
+// take waits for the next frame that is wanted, and keeps the others for later. It gives up once one of the calls has ended that are
+// needed for such a frame.
+func (p *peer) take(what string, wanted func(f *core.Frame) bool, calls ...uint64) core.Frame {
 	for {
 		f, kept, err := p.pick(wanted)
 		if f != nil {
 			return *f
+		}
+		if end, _, _ := p.pick(func(f *core.Frame) bool { return terminal(f) && slices.Contains(calls, f.ID) }); end != nil {
+			p.t.Fatalf("%s does not come: call %d has ended before, with %s", what, end.ID, p.described(end))
 		}
 		if err != nil {
 			p.t.Fatalf("%s does not come: the connection has ended: %v%s", what, err, p.fate())
@@ -193,6 +205,16 @@ func (p *peer) of(id uint64) core.Frame {
 	return p.take(fmt.Sprintf("the answer to call %d", id), func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
 }
 
+// described says what a call's last frame has.
+func (p *peer) described(end *core.Frame) string {
+	if end.Kind == core.KindError {
+		return "the error " + show(p.remote(*end).Error())
+	}
+	return "the result " + show(p.decode(end.Body))
+}
+
+func terminal(f *core.Frame) bool { return f.Kind == core.KindEnd || f.Kind == core.KindError }
+
 func isCalls(k core.Kind) bool {
 	return k == core.KindItem || k == core.KindEnd || k == core.KindError || k == core.KindCancel || k == core.KindCredit
 }
@@ -204,6 +226,7 @@ func (p *peer) next(k core.Kind) core.Frame {
 
 // answer returns the next frame that answers a call. In between the worker may grant credit for the input, or want no more of it.
 func (p *peer) answer(id uint64) core.Frame {
+	p.t.restsOn("call/result")
 	return p.take(fmt.Sprintf("the answer to call %d", id), func(f *core.Frame) bool {
 		return f.ID == id && isCalls(f.Kind) && f.Kind != core.KindCredit && f.Kind != core.KindCancel
 	})
@@ -278,7 +301,7 @@ func (p *peer) receiveHello() core.Frame {
 		}
 	}
 	if p.codec == nil {
-		p.t.Fatalf("the worker has the codecs %v, none of which is the adapter's", p.hello.Codecs)
+		p.t.Fatalf("the worker has the codecs %s, none of which is the adapter's", show(p.hello.Codecs))
 	}
 	p.limit = max(p.hello.Concurrency, 1) // what is less than one hello/limits tells of
 	if p.t.h.MaxConcurrency > 0 {
@@ -436,7 +459,7 @@ func inSession(id string) func(*core.Frame) { return func(f *core.Frame) { f.Ses
 func (p *peer) finish(id uint64) any {
 	f := p.answer(id)
 	if f.Kind == core.KindError {
-		p.t.Fatalf("call %d ends with the error %q", id, p.remote(f).Traceback())
+		p.t.Fatalf("call %d ends with the error %s", id, show(p.remote(f).Traceback()))
 	}
 	if f.Kind != core.KindEnd {
 		p.t.Fatalf("call %d is answered by %s", id, f.String())
@@ -452,12 +475,13 @@ func (p *peer) call(command string, a any, change ...func(f *core.Frame)) any {
 // echo sees whether the connection still works.
 func (p *peer) echo(v any) {
 	if got := p.call("conformance.echo", args{"value": v}); !reflect.DeepEqual(got, v) {
-		p.t.Fatalf("an echo of %#v is %#v", v, got)
+		p.t.Fatalf("an echo of %s is %s", show(v), show(got))
 	}
 }
 
 // fails returns the error that a call ends with.
 func (p *peer) fails(id uint64) (*core.RemoteError, core.Flags) {
+	p.t.restsOn("call/unknown")
 	f := p.answer(id)
 	if f.Kind != core.KindError {
 		p.t.Fatalf("call %d should end with an error, but %s comes", id, f.String())
@@ -470,6 +494,7 @@ func (p *peer) expectError(id uint64) { _, _ = p.fails(id) }
 
 // collect takes a stream to its end, granting credit for each item.
 func (p *peer) collect(id uint64) (items []core.Frame, end core.Frame) {
+	p.t.restsOn("stream/items")
 	for {
 		f := p.answer(id)
 		if f.Kind != core.KindItem {
@@ -505,10 +530,19 @@ func (p *peer) item(id uint64, v any) {
 }
 
 func (p *peer) cancel(id uint64) {
+	p.t.restsOn("cancel/answered")
 	p.send(core.Frame{Kind: core.KindCancel, ID: id, Name: "no longer wanted"})
 }
 
 func (p *peer) end(id uint64) { p.send(core.Frame{Kind: core.KindEnd, ID: id}) }
+
+// callback returns the next call that the handler of a call makes.
+func (p *peer) callback(id uint64) core.Frame {
+	p.t.restsOn("callback/call")
+	f := p.take("the handler's call of a function of the host", func(f *core.Frame) bool { return f.Kind == core.KindCall }, id)
+	p.parents[f.ID] = id
+	return f
+}
 
 // ping sends a ping and returns its answer.
 func (p *peer) ping(id uint64) core.Frame {
@@ -517,6 +551,7 @@ func (p *peer) ping(id uint64) core.Frame {
 }
 
 func (p *peer) pong(id uint64) core.Frame {
+	p.t.restsOn("ping/answered")
 	return p.take(fmt.Sprintf("the answer to ping %d", id), func(f *core.Frame) bool { return f.Kind == core.KindPong && f.ID == id })
 }
 
@@ -528,11 +563,12 @@ func (p *peer) running(ids ...uint64) {
 			there[r["id"]] = true
 		}
 		return !slices.ContainsFunc(ids, func(id uint64) bool { return !there[int64(id)] })
-	})
+	}, ids...)
 }
 
-// pongWith pings until the answer is the wanted one: what a pong says may lag behind the frames of a call a little.
-func (p *peer) pongWith(what string, wanted func(running []map[string]any) bool) {
+// pongWith pings until the answer is the wanted one: what a pong says may lag behind the frames of a call a little. It gives up once one of
+// the calls has ended.
+func (p *peer) pongWith(what string, wanted func(running []map[string]any) bool, calls ...uint64) {
 	for n := uint64(1 << 40); ; n++ {
 		pong := p.ping(n)
 		var body struct {
@@ -543,6 +579,9 @@ func (p *peer) pongWith(what string, wanted func(running []map[string]any) bool)
 		}
 		if wanted(body.Running) {
 			return
+		}
+		if end, _, _ := p.pick(func(f *core.Frame) bool { return terminal(f) && slices.Contains(calls, f.ID) }); end != nil {
+			p.t.Fatalf("no pong says %s, and call %d has ended with %s", what, end.ID, p.described(end))
 		}
 		select {
 		case <-time.After(5 * time.Millisecond):

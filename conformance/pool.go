@@ -199,6 +199,23 @@ var poolClauses = []clause{
 			callers.Wait()
 		})
 	}),
+	rule("loss/orphan", "A worker is lost when its process has ended, also while a child of its holds the connection.", func(t *trial) {
+		p := t.open(core.Options{CallTimeout: -1})
+		t.noticed(p)
+		t.offered(p, "conformance.orphan")
+		if p.Stats().Workers[0].PID == 0 {
+			t.Skipf("the worker is no process of this host")
+		}
+		if _, err := core.Execute[any](t.Context(), p, "conformance.orphan", args{"holds": true}); err != nil {
+			t.Fatalf("%v", err)
+		}
+		t.within("the loss", func() {
+			if _, err := core.Execute[any](t.Context(), p, "conformance.exit", args{"code": 7}); !errors.Is(err, core.ErrWorkerLost) {
+				t.Errorf("the error is %v", err)
+			}
+		})
+		t.poolEcho(p)
+	}),
 	rule("loss/replaced", "A lost worker is replaced, and the pool goes on.", func(t *trial) {
 		p := t.open(core.Options{})
 		t.noticed(p)
@@ -346,20 +363,13 @@ var poolClauses = []clause{
 		}
 	}),
 	rule("close/nothing-left", "After Close nothing of the pool is left: no goroutine and no descriptor.", func(t *trial) {
-		cycle := func() {
+		t.leavesNothing(func() {
 			p := t.open(core.Options{Size: 2})
 			t.poolEcho(p)
 			if err := p.Close(); err != nil {
 				t.Errorf("Close: %v", err)
 			}
-		}
-		cycle() // what is made once for all pools may stay
-		goroutines, files := runtime.NumGoroutine(), descriptors()
-		for range 3 {
-			cycle()
-		}
-		t.settles("goroutines", goroutines, runtime.NumGoroutine)
-		t.settles("descriptors", files, descriptors)
+		})
 	}),
 	rule("close/shutdown", "Shutdown lets running calls end first.", func(t *trial) {
 		p := t.open(core.Options{})
@@ -465,6 +475,7 @@ func (t *trial) open(o core.Options) *core.Pool { return t.openWith(t.h.Adapter,
 
 // openWith is open with another adapter around the one under test.
 func (t *trial) openWith(a core.Adapter, o core.Options) *core.Pool {
+	t.restsOn(ground...)
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
@@ -493,12 +504,19 @@ func (t *trial) poolEcho(p *core.Pool) {
 func (t *trial) occupy(p *core.Pool) (free func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	ended := make(chan struct{})
+	ended := make(chan error, 1)
 	go func() {
-		defer close(ended)
-		_, _ = core.Execute[any](ctx, p, "conformance.wait", nil) // it is cancelled
+		_, err := core.Execute[any](ctx, p, "conformance.wait", nil) // it is cancelled
+		ended <- err
 	}()
-	t.until("a slot is taken", func() bool { return p.Stats().Running == 1 })
+	t.until("a slot is taken", func() bool {
+		select {
+		case err := <-ended:
+			t.Fatalf("conformance.wait has ended by itself: %v", err)
+		default:
+		}
+		return p.Stats().Running == 1
+	})
 	return func() {
 		cancel()
 		<-ended

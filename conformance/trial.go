@@ -35,8 +35,24 @@ type tb interface {
 // trial is one clause being checked.
 type trial struct {
 	tb
-	h *Harness
+	h      *Harness
+	name   string   // the clause's
+	failed failures // before it
 }
+
+// failures are the clauses that have failed, by name, each as part/theme/rule.
+type failures map[string]string
+
+// restsOn skips the clause if one of those has failed: it would only report the same fault again.
+func (t *trial) restsOn(names ...string) {
+	for _, name := range names {
+		if full, failed := t.failed[name]; failed && name != t.name {
+			t.Skipf("%s%s", restsOn, full)
+		}
+	}
+}
+
+const restsOn = "it rests on a clause that failed: "
 
 // atOnce is how long what has to happen at once may take on a machine that has other things to do.
 const atOnce = 10 * time.Second
@@ -53,6 +69,7 @@ type recorder struct {
 	failed   bool
 	skipped  bool
 	cleanups []func()
+	cleaned  bool
 }
 
 func (r *recorder) Context() context.Context { return r.ctx }
@@ -89,15 +106,21 @@ func (r *recorder) Skipf(format string, args ...any) {
 
 func (r *recorder) Cleanup(f func()) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.cleanups = append(r.cleanups, f)
+	late := r.cleaned
+	if !late {
+		r.cleanups = append(r.cleanups, f)
+	}
+	r.mu.Unlock()
+	if late { // the clause was left behind
+		r.protect(f)
+	}
 }
 
 // cleanUp does what was put off, the latest first, whatever becomes of it.
 func (r *recorder) cleanUp() {
 	r.mu.Lock()
 	todo := r.cleanups
-	r.cleanups = nil
+	r.cleanups, r.cleaned = nil, true
 	r.mu.Unlock()
 	for _, f := range slices.Backward(todo) {
 		r.protect(f)
@@ -117,8 +140,28 @@ func caught(t tb) {
 	}
 }
 
-// run checks the clause once.
-func (c clause) run(ctx context.Context, h *Harness) Result {
+// closing is how long it may take to close what a clause has opened.
+const closing = 20 * time.Second
+
+// within reports whether done is closed in that time.
+func within(limit time.Duration, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-time.After(limit):
+		return false
+	}
+}
+
+// stacks returns what every goroutine does.
+func stacks() string {
+	buf := make([]byte, 1<<20)
+	return string(buf[:runtime.Stack(buf, true)])
+}
+
+// run checks the clause once. If it fails, failed has it afterwards. What does not end is left behind, and the other clauses are checked
+// all the same.
+func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 	limit := h.TimeLimit
 	if limit == 0 {
 		limit = 30 * time.Second
@@ -127,31 +170,39 @@ func (c clause) run(ctx context.Context, h *Harness) Result {
 	defer cancel()
 	rec := &recorder{ctx: ctx}
 	begin := time.Now()
-	done := make(chan struct{})
+	checked, closed := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(done)
-		defer rec.cleanUp()
-		rec.protect(func() { c.check(&trial{rec, h}) })
+		defer close(checked)
+		rec.protect(func() { c.check(&trial{rec, h, c.Name, failed}) })
 	}()
 	var dump string
 	select {
-	case <-done:
+	case <-checked:
 	case <-ctx.Done():
 		// What waits for ctx ends now and says what it waited for; what does not is shown by the dump.
-		buf := make([]byte, 1<<20)
-		dump = string(buf[:runtime.Stack(buf, true)])
-		select {
-		case <-done:
-		case <-time.After(limit):
+		dump = stacks()
+		if !within(closing, checked) {
 			rec.Errorf("and it does not even end when it is told to")
-			rec.cleanUp() // perhaps that unblocks it
 		}
 		rec.Errorf("%v", context.Cause(ctx))
+	}
+	go func() {
+		defer close(closed)
+		rec.cleanUp() // perhaps that ends what goes on
+	}()
+	unclosed := !within(closing, closed)
+	if unclosed {
+		rec.Errorf("what the clause has opened is not closed within %s: does Close return?", closing)
+		dump = stacks()
 	}
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
 	r := Result{Clause: c.Clause, Outcome: Passed, Reasons: slices.Clone(rec.reasons), Dump: dump, Took: time.Since(begin)}
+	r.unclosed = unclosed && len(r.Reasons) == 1
 	why, known := h.Known[c.Name]
+	if rec.failed {
+		failed[c.Name] = string(c.Part) + "/" + c.Name
+	}
 	switch {
 	case rec.failed && known:
 		r.Outcome = Known
@@ -159,6 +210,7 @@ func (c clause) run(ctx context.Context, h *Harness) Result {
 		r.Outcome = Failed
 	case rec.skipped:
 		r.Outcome = Skipped
+		_, r.RestsOn, _ = strings.Cut(r.Reasons[len(r.Reasons)-1], restsOn)
 	case known:
 		r.Outcome, r.Reasons = Failed, []string{fmt.Sprintf("it is listed as a known failure (%s), but it passes: take it off the list", why)}
 	}

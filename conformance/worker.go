@@ -2,6 +2,8 @@ package conformance
 
 import (
 	"bytes"
+	"cmp"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -14,7 +16,7 @@ import (
 var commands = []string{
 	"conformance.echo", "conformance.count", "conformance.mixed", "conformance.fail", "conformance.wait", "conformance.sum", "conformance.double",
 	"conformance.first", "conformance.context", "conformance.remember", "conformance.callback", "conformance.callbacks", "conformance.log",
-	"conformance.print", "conformance.child", "conformance.exit", "conformance.unsendable",
+	"conformance.print", "conformance.child", "conformance.orphan", "conformance.exit", "conformance.unsendable",
 }
 
 // helloClauses is what a worker says first.
@@ -30,14 +32,14 @@ var helloClauses = []clause{
 		p := t.start()
 		p.receiveHello()
 		if !slices.Contains(p.hello.Versions, 1) {
-			t.Errorf("the versions are %v", p.hello.Versions)
+			t.Errorf("the versions are %s", show(p.hello.Versions))
 		}
 	}),
 	rule("hello/limits", "The least that a window may have is one item and one byte, the least concurrency 1, the least max_frame 4096.", func(t *trial) {
 		p := t.start()
 		p.receiveHello()
 		if h := p.hello; h.Window.Items < 1 || h.Window.Bytes < 1 || h.MaxFrame < 4096 || h.Concurrency < 1 {
-			t.Errorf("window %+v, max_frame %d, concurrency %d", h.Window, h.MaxFrame, h.Concurrency)
+			t.Errorf("window %s, max_frame %d, concurrency %d", show(h.Window), h.MaxFrame, h.Concurrency)
 		}
 	}),
 	rule("hello/codecs", "A hello names the worker's codecs, one of which is the adapter's.", func(t *trial) { t.start().receiveHello() }),
@@ -76,6 +78,17 @@ var helloClauses = []clause{
 			}
 		}
 	}),
+	rule("hello/line-feed", "A worker on standard output begins with a line feed, so that the unfinished line of a start-up hook does not spoil its hello.", func(t *trial) {
+		spy := &spy{Adapter: t.h.Adapter, printed: "a hook says: "}
+		w := t.launchWith(spy)
+		if !spy.stdio {
+			t.Skipf("the connection is not standard output")
+		}
+		p := t.reading(w)
+		p.receiveHello()
+		p.answerHello()
+		p.echo("hello")
+	}),
 	rule("hello/unknown", "What a hello has beyond its known fields and features is ignored.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) {
 			ours["features"], ours["weather"] = []string{"exact-numbers", "telepathy"}, args{"sun": true}
@@ -101,14 +114,14 @@ var callClauses = []clause{
 			{args{"value": args{"value": "a map"}}, args{"value": "a map"}},
 		} {
 			if got := p.call("conformance.echo", c.argument); !reflect.DeepEqual(got, c.want) {
-				t.Errorf("an echo of the argument %#v is %#v", c.argument, got)
+				t.Errorf("an echo of the argument %s is %s", show(c.argument), show(got))
 			}
 		}
 	}),
 	rule("call/wrong-arguments", "Arguments that the handler does not take are an error of that call, not a hang.", func(t *trial) {
 		p := t.connect()
 		if e, _ := p.fails(p.open("conformance.fail", args{"no_such_argument": "x"})); e.Type == "" {
-			t.Errorf("the error has no type: %+v", e)
+			t.Errorf("the error has no type: %s", show(e))
 		}
 		p.echo("it goes on")
 	}),
@@ -127,19 +140,7 @@ var callClauses = []clause{
 		if slices.Contains(p.hello.Features, "exact-numbers") {
 			bodies = append(bodies, bad.lossy...)
 		}
-		if len(bodies) == 1 {
-			t.Skipf("the suite knows no bad bodies of the codec %s", p.codec.Name())
-		}
-		for _, body := range bodies {
-			if bytes.ContainsAny(body, "\n\t") || !p.passes(len(body)) {
-				continue
-			}
-			id := p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = body })
-			if e, _ := p.fails(id); e.Type != "BadArguments" {
-				t.Errorf("the body %.40q ends the call with %q", body, e)
-			}
-		}
-		p.echo("it goes on")
+		p.refuses(bodies)
 	}),
 	rule("call/at-once", "The worker takes as many calls at once as its hello says.", func(t *trial) {
 		p := t.connect()
@@ -159,24 +160,32 @@ var callClauses = []clause{
 			p.finish(id)
 		}
 	}),
-	rule("call/saturated", "More calls than agreed: what is one too many is refused as Saturated with not-started, or waits.", func(t *trial) {
-		p := t.connect()
-		var ids []uint64
-		for range p.limit {
-			ids = append(ids, p.open("conformance.wait", nil))
-		}
-		p.running(ids...)
-		more := p.open("conformance.echo", args{"value": "one too many"})
-		for _, id := range ids {
-			p.cancel(id)
-			_, _ = p.fails(id)
-		}
-		f := p.answer(more)
-		if f.Kind == core.KindEnd && p.decode(f.Body) == "one too many" {
-			return
-		}
-		if f.Kind != core.KindError || f.Flags&core.NotStarted == 0 || p.remote(f).Type != "Saturated" {
-			t.Errorf("one call more than %d is answered by %s", p.limit, f.String())
+	rule("call/saturated", "More calls than agreed: what is one too many is refused as Saturated with not-started, or waits. It does not run beside the others.", func(t *trial) {
+		for _, agreed := range []int{0, 1} { // as many as the worker takes, and fewer
+			p := t.connect(func(ours map[string]any) {
+				if agreed > 0 {
+					ours["concurrency"] = agreed
+				}
+			})
+			limit := cmp.Or(agreed, p.limit)
+			var ids []uint64
+			for range limit {
+				ids = append(ids, p.open("conformance.wait", nil))
+			}
+			p.running(ids...)
+			more := p.open("conformance.echo", args{"value": "one too many"})
+			p.silent("one call too many runs", func(f *core.Frame) bool { return f.ID == more && f.Kind != core.KindError })
+			for _, id := range ids {
+				p.cancel(id)
+				_, _ = p.fails(id)
+			}
+			f := p.answer(more)
+			if f.Kind == core.KindEnd && p.decode(f.Body) == "one too many" {
+				continue
+			}
+			if f.Kind != core.KindError || f.Flags&core.NotStarted == 0 || p.remote(f).Type != "Saturated" {
+				t.Errorf("one call more than %d is answered by %s", limit, f.String())
+			}
 		}
 	}),
 	rule("call/ids", "Each call is answered under its own id, whichever order the answers come in.", func(t *trial) {
@@ -235,7 +244,7 @@ var callClauses = []clause{
 		}{{withMeta, args{"trace": "abc"}}, {func(*core.Frame) {}, args{}}} {
 			got, _ := p.call("conformance.context", nil, c.change).(map[string]any)
 			if !reflect.DeepEqual(got["metadata"], c.want) {
-				t.Errorf("the metadata is %#v, not %#v", got["metadata"], c.want)
+				t.Errorf("the metadata is %s, not %s", show(got["metadata"]), show(c.want))
 			}
 		}
 	}),
@@ -250,13 +259,13 @@ var callClauses = []clause{
 			e, _ := entry.(map[string]any)
 			name, hasName := e["name"].(string)
 			if stream, says := e["stream"].(bool); !hasName || says && stream != p.streams(name) {
-				t.Errorf("a command is described as %#v", e)
+				t.Errorf("a command is described as %s", show(e))
 			}
 			if name == "conformance.fail" {
 				described = true
 				params, says := e["params"].([]any)
 				if says && (len(params) != 1 || !reflect.DeepEqual(params[0].(map[string]any)["name"], "message")) {
-					t.Errorf("the parameters of conformance.fail are %#v", params)
+					t.Errorf("the parameters of conformance.fail are %s", show(params))
 				}
 			}
 		}
@@ -271,7 +280,7 @@ var callClauses = []clause{
 		}
 		// Each item that the handler asks for is small enough, the list of them is not.
 		id := p.open("conformance.callbacks", args{"name": "host.halves", "value": nil})
-		f := p.next(core.KindCall)
+		f := p.callback(id)
 		p.supply(f.ID, strings.Repeat("x", 5000), strings.Repeat("x", 5000))
 		p.end(f.ID)
 		if e, _ := p.fails(id); e.Type != "TooLarge" {
@@ -284,11 +293,11 @@ var callClauses = []clause{
 		p := t.connect()
 		e, flags := p.fails(p.open("conformance.fail", args{"message": "bad öperand 😀"}))
 		if e.Type == "" || e.Message != "bad öperand 😀" || flags&core.NotStarted != 0 {
-			t.Errorf("the error is %+v, its flags %d", e, flags)
+			t.Errorf("the error is %s, its flags %d", show(e), flags)
 		}
 		for _, f := range e.Frames {
 			if f.File == "" || f.Line < 1 || f.Function == "" {
-				t.Errorf("a frame is %+v", f)
+				t.Errorf("a frame is %s", show(f))
 			}
 		}
 	}),
@@ -296,7 +305,7 @@ var callClauses = []clause{
 		p := t.connect()
 		e, _ := p.fails(p.open("conformance.fail", args{"message": "the effect"}))
 		if e.Cause == nil || e.Cause.Type == "" || e.Cause.Message != "the cause" {
-			t.Errorf("the cause is %+v", e.Cause)
+			t.Errorf("the cause is %s", show(e.Cause))
 		}
 	}),
 	rule("error/unsendable", "A value that can't be encoded is an error at the sender, of the type BadResult, that names the path.", func(t *trial) {
@@ -311,20 +320,25 @@ var callClauses = []clause{
 	rule("callback/call", "A handler's call to the host has an even id and the handler's call as parent, and gets the host's answer.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.callback", args{"name": "host.twice", "value": int64(21)})
-		f := p.next(core.KindCall)
+		f := p.callback(id)
 		if f.ID%2 != 0 || f.ID == 0 || f.Parent != id || f.Name != "host.twice" || f.Flags&core.NoInput == 0 || p.decode(f.Body) != int64(21) {
 			t.Errorf("the call is %s", f.String())
 		}
 		p.send(core.Frame{Kind: core.KindEnd, ID: f.ID, Body: p.encode(int64(42))})
 		if got := p.finish(id); got != int64(42) {
-			t.Errorf("the result is %#v", got)
+			t.Errorf("the result is %s", show(got))
 		}
 	}),
-	rule("callback/context", "A handler's call to the host passes on the session and the time left.", func(t *trial) {
+	rule("callback/context", "A handler's call to the host passes on the session and the time left, but not the metadata.", func(t *trial) {
 		p := t.connect()
 		for _, limit := range []time.Duration{0, time.Hour} {
-			id := p.open("conformance.callback", args{"name": "host.f", "value": nil}, func(f *core.Frame) { f.Session, f.TTL = "user 42", limit })
-			f := p.next(core.KindCall)
+			id := p.open("conformance.callback", args{"name": "host.f", "value": nil}, func(f *core.Frame) {
+				f.Session, f.TTL, f.Meta = "user 42", limit, map[string]string{"secret": "of the caller"}
+			})
+			f := p.callback(id)
+			if _, passed := f.Meta["secret"]; passed {
+				t.Errorf("the handler's call has the caller's metadata")
+			}
 			if f.Session != "user 42" || f.TTL > limit || f.TTL < limit-time.Minute {
 				t.Errorf("of a call with the session \"user 42\" and a time limit of %s the handler's call is %s", limit, f.String())
 			}
@@ -337,7 +351,7 @@ var callClauses = []clause{
 		last := uint64(0)
 		for range 5 {
 			id := p.open("conformance.callback", args{"name": "host.f", "value": nil})
-			f := p.next(core.KindCall)
+			f := p.callback(id)
 			if f.ID <= last {
 				t.Errorf("call %d follows %d", f.ID, last)
 			}
@@ -350,9 +364,10 @@ var callClauses = []clause{
 		p := t.connect(func(ours map[string]any) { ours["calls"] = 1 })
 		p.several(2)
 		ids := []uint64{p.open("conformance.callback", args{"name": "host.f"}), p.open("conformance.callback", args{"name": "host.f"})}
-		first := p.next(core.KindCall)
+		first := p.callback(0)
 		p.silent("a second call comes", func(f *core.Frame) bool { return f.Kind == core.KindCall })
 		p.end(first.ID)
+		t.restsOn("call/result")
 		for left := len(ids); left > 0; { // the other one may have been refused, or its call comes now
 			f := p.take("the end of both callbacks", func(f *core.Frame) bool {
 				return f.Kind == core.KindCall || slices.Contains(ids, f.ID) && (f.Kind == core.KindEnd || f.Kind == core.KindError)
@@ -364,22 +379,26 @@ var callClauses = []clause{
 			}
 		}
 	}),
-	rule("callback/error", "The host's error is the handler's, with its type and message.", func(t *trial) {
+	rule("callback/error", "The host's error is the handler's: its type and message are those of the call's error, or of one of its causes.", func(t *trial) {
 		p := t.connect()
 		for _, flags := range []core.Flags{0, core.NotStarted} {
 			id := p.open("conformance.callback", args{"name": "host.fails", "value": nil})
-			f := p.next(core.KindCall)
+			f := p.callback(id)
 			p.send(core.Frame{Kind: core.KindError, Flags: flags, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Sorry", Message: "no such luck"})})
 			e, flags := p.fails(id)
-			if text := e.Traceback(); !strings.Contains(text, "no such luck") || flags&core.NotStarted != 0 {
-				t.Errorf("the handler's error is %q, its flags %d", text, flags)
+			cause := e
+			for cause != nil && (cause.Type != "Sorry" || cause.Message != "no such luck") {
+				cause = cause.Cause
+			}
+			if cause == nil || flags&core.NotStarted != 0 {
+				t.Errorf("the host's error \"Sorry: no such luck\" becomes %s, its flags %d", show(e), flags)
 			}
 		}
 	}),
 	rule("callback/stream", "A handler takes a stream of the host's to its end, granting credit as it consumes.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.callbacks", args{"name": "host.count", "value": nil})
-		f := p.next(core.KindCall)
+		f := p.callback(id)
 		var want []any
 		for i := range 2*min(p.hello.Window.Items, 2000) + 3 {
 			want = append(want, i)
@@ -387,19 +406,55 @@ var callClauses = []clause{
 		p.supply(f.ID, want...)
 		p.end(f.ID)
 		if got := p.finish(id); !reflect.DeepEqual(got, want) {
-			t.Errorf("the handler saw %.200v", got)
+			t.Errorf("the handler saw %.200s", show(got))
+		}
+		large := strings.Repeat("x", 64<<10) // bytes run out before items
+		n := int(p.hello.Window.Bytes)/len(large)*2 + 3
+		if !p.passes(n*len(large)) || n > 200 {
+			return
+		}
+		id = p.open("conformance.callbacks", args{"name": "host.large", "value": nil})
+		f = p.callback(id)
+		p.supply(f.ID, slices.Repeat([]any{large}, n)...)
+		p.end(f.ID)
+		if got := p.finish(id); !reflect.DeepEqual(got, slices.Repeat([]any{large}, n)) {
+			t.Errorf("of %d items of 64 KiB the handler saw %.200s", n, show(got))
 		}
 	}),
-	rule("callback/cancelled", "When a call is cancelled, what its handler had asked of the host is cancelled too, or the handler's end comes first.", func(t *trial) {
+	rule("callback/cancelled", "When a call is cancelled, what its handler had asked of the host is cancelled before the call is answered.", func(t *trial) {
 		p := t.connect()
-		id := p.open("conformance.callback", args{"name": "host.slow", "value": nil})
-		f := p.next(core.KindCall)
-		p.cancel(id)
-		first := p.take("the handler's end, or its cancel of the host's call", func(g *core.Frame) bool {
-			return g.ID == id && g.Kind == core.KindError || g.ID == f.ID && g.Kind == core.KindCancel
-		})
-		p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Cancelled", Message: "as you wish"})})
-		if first.ID != id {
+		for _, command := range []string{"conformance.callback", "conformance.callbacks"} {
+			id := p.open(command, args{"name": "host.slow", "value": nil})
+			f := p.callback(id)
+			p.cancel(id)
+			first := p.take("the cancel of the host's call", func(g *core.Frame) bool {
+				return g.ID == id && terminal(g) || g.ID == f.ID && g.Kind == core.KindCancel
+			})
+			if first.ID == id {
+				t.Fatalf("%s is answered, and its call of the host is still open", command)
+			}
+			p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Cancelled", Message: "as you wish"})})
+			p.expectError(id)
+		}
+		p.echo("it goes on")
+	}),
+	rule("callback/undecodable", "An answer of the host's that can't be decoded is an error of the handler's call alone.", func(t *trial) {
+		p := t.connect()
+		bad := hostile(p.codec.Name(), 1).wrong
+		if len(bad) == 0 {
+			t.Skipf("the suite knows no such bodies of the codec %s", p.codec.Name())
+		}
+		for _, kind := range []core.Kind{core.KindItem, core.KindEnd, core.KindError} {
+			command := "conformance.callback"
+			if kind == core.KindItem {
+				command = "conformance.callbacks"
+			}
+			id := p.open(command, args{"name": "host.f", "value": nil})
+			f := p.callback(id)
+			p.send(core.Frame{Kind: kind, ID: f.ID, Body: bad[0]})
+			if kind == core.KindItem {
+				p.end(f.ID)
+			}
 			p.expectError(id)
 		}
 		p.echo("it goes on")
@@ -442,7 +497,7 @@ var callClauses = []clause{
 			want    any
 		}{{"a", "a's"}, {"b", "b's"}, {"c", nil}, {"", nil}} {
 			if got := p.call("conformance.remember", nil, inSession(c.session)); got != c.want {
-				t.Errorf("session %q remembers %#v", c.session, got)
+				t.Errorf("session %q remembers %s", c.session, show(got))
 			}
 		}
 	}),
@@ -452,7 +507,7 @@ var callClauses = []clause{
 			id, _ := want.(string)
 			got, _ := p.call("conformance.context", nil, inSession(id)).(map[string]any)
 			if got["session"] != want {
-				t.Errorf("the session is %#v, not %#v", got["session"], want)
+				t.Errorf("the session is %s, not %s", show(got["session"]), show(want))
 			}
 		}
 	}),
@@ -465,10 +520,10 @@ var callClauses = []clause{
 		p.call("conformance.remember", args{"value": "b's"}, inSession("b"))
 		p.call("snakepit.forget", nil, inSession("a"))
 		if got := p.call("conformance.remember", nil, inSession("a")); got != nil {
-			t.Errorf("a forgotten session remembers %#v", got)
+			t.Errorf("a forgotten session remembers %s", show(got))
 		}
 		if got := p.call("conformance.remember", nil, inSession("b")); got != "b's" {
-			t.Errorf("another session remembers %#v", got)
+			t.Errorf("another session remembers %s", show(got))
 		}
 	}),
 
@@ -476,14 +531,14 @@ var callClauses = []clause{
 		p := t.connect()
 		got, _ := p.call("conformance.context", nil, func(f *core.Frame) { f.TTL = 90 * time.Second }).(map[string]any)
 		if left, ok := number(got["remaining"]); !ok || left <= 0 || left > 90 {
-			t.Errorf("of 90 seconds %#v are left", got["remaining"])
+			t.Errorf("of 90 seconds %s are left", show(got["remaining"]))
 		}
 	}),
 	rule("deadline/none", "A call without a time limit has none.", func(t *trial) {
 		p := t.connect()
 		got, _ := p.call("conformance.context", nil).(map[string]any)
 		if got["remaining"] != nil {
-			t.Errorf("without a limit %#v seconds are left", got["remaining"])
+			t.Errorf("without a limit %s seconds are left", show(got["remaining"]))
 		}
 	}),
 }
@@ -502,7 +557,7 @@ var valueClauses = []clause{
 		for _, v := range []time.Time{time.Date(2026, 1, 2, 3, 4, 5, 678901999, time.UTC), time.Date(1901, 1, 1, 0, 0, 0, 999, time.UTC)} {
 			got, ok := p.call("conformance.echo", args{"value": v}).(time.Time)
 			if !ok || !got.Equal(v) && !got.Equal(v.Truncate(time.Microsecond)) {
-				t.Errorf("%v comes back as %v", v, got)
+				t.Errorf("%s comes back as %s", show(v), show(got))
 			}
 		}
 	}),
@@ -517,17 +572,24 @@ var valueClauses = []clause{
 			var got core.Array
 			if f.Kind != core.KindEnd {
 				t.Errorf("an array is answered by %s", p.remote(f))
-			} else if err := p.codec.Decode(f.Body, &got); err != nil || !reflect.DeepEqual(got, a) {
-				t.Errorf("%+v comes back as %+v, %v", a, got, err)
+			} else if err := p.codec.Decode(f.Body, &got); err != nil {
+				t.Errorf("%s comes back as what is no array (%v): %.100q", show(a), err, f.Body)
+			} else if !reflect.DeepEqual(got, a) {
+				t.Errorf("%s comes back as %s", show(a), show(got))
 			}
 		}
 	}),
-	rule("value/nesting", "Values nest 500 levels deep; what nests deeper is an error of its call alone.", func(t *trial) {
+	rule("value/nesting", "Lists and maps nest 500 levels deep, the outermost one being the first; what nests deeper is an error of its call alone.", func(t *trial) {
 		p := t.connect()
 		body := p.encode(nested(500)) // as the argument itself, which is level one
 		f := p.answer(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = body }))
 		if f.Kind != core.KindEnd || !reflect.DeepEqual(p.decode(f.Body), nested(500)) {
 			t.Errorf("500 levels are answered by %.100s", f.String())
+		}
+		tags := args{"value": nestedTags(499)}
+		f = p.answer(p.open("conformance.echo", tags))
+		if f.Kind != core.KindEnd || !reflect.DeepEqual(p.decode(f.Body), tags["value"]) {
+			t.Errorf("500 levels of maps that look like tags are answered by %.100s", f.String())
 		}
 		deep := hostile(p.codec.Name(), 501).deep
 		if deep == nil {
@@ -535,6 +597,50 @@ var valueClauses = []clause{
 		}
 		p.expectError(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = deep }))
 		p.echo("it goes on")
+	}),
+	rule("value/equal-keys", "Two equal keys of a map are an error of that call, wherever the map stands and however its keys are written.", func(t *trial) {
+		p := t.connect()
+		p.exact()
+		p.refuses(hostile(p.codec.Name(), 1).equalKeys)
+	}),
+	rule("value/tags", "A map with one key that begins with $ and is no tag, or whose value does not fit the tag, is an error of that call.", func(t *trial) {
+		p := t.connect()
+		p.refuses(hostile(p.codec.Name(), 1).tags)
+	}),
+	rule("value/array-length", "An array's data is exactly as long as dtype and shape say, or it is an error of that call.", func(t *trial) {
+		p := t.connect()
+		p.refuses(hostile(p.codec.Name(), 1).arrays)
+	}),
+	rule("value/surrogates", "Text with half of a surrogate pair is an error of that call; a whole pair is one character.", func(t *trial) {
+		p := t.connect()
+		if p.codec.Name() == "json" {
+			for body, want := range map[string]string{`"\ud83d\ude00"`: "😀", `"\\ud800"`: `\ud800`, `"\\\ud83d\ude00"`: `\😀`} {
+				if got := p.call("conformance.echo", nil, func(f *core.Frame) { f.Body = []byte(body) }); got != want {
+					t.Errorf("an echo of %s is %s", body, show(got))
+				}
+			}
+		}
+		p.refuses(hostile(p.codec.Name(), 1).halves)
+	}),
+	rule("value/whole", "A body is one value: bytes behind it are an error of that call.", func(t *trial) {
+		p := t.connect()
+		p.refuses(hostile(p.codec.Name(), 1).trailing)
+	}),
+	rule("value/msgpack-formats", "A worker reads every format of MessagePack that a value may have, not only the shortest.", func(t *trial) {
+		p := t.connect()
+		if p.codec.Name() != "msgpack" {
+			t.Skipf("the codec is %s", p.codec.Name())
+		}
+		exact := slices.Contains(p.hello.Features, "exact-numbers")
+		for _, c := range packed {
+			if n, whole := number(c.want); whole && math.Abs(n) > 1<<53 && !exact {
+				continue
+			}
+			got := p.call("conformance.echo", nil, func(f *core.Frame) { f.Body = append([]byte("\x81\xa5value"), c.body...) })
+			if !same(got, c.want) {
+				t.Errorf("an echo of %x is %s, not %s", c.body, show(got), show(c.want))
+			}
+		}
 	}),
 	rule("value/large", "A value of a megabyte survives a round trip, binary and text.", func(t *trial) {
 		p := t.connect()
@@ -550,9 +656,28 @@ var valueClauses = []clause{
 		v := args{"bytes": []byte{0, 255}, "list": []any{nil, true, "x"}}
 		p.item(id, v)
 		if got := p.finish(id); !reflect.DeepEqual(got, v) {
-			t.Errorf("an input of %#v comes back as %#v", v, got)
+			t.Errorf("an input of %s comes back as %s", show(v), show(got))
 		}
 	}),
+}
+
+// refuses sends bodies that can't be decoded, each of which has to be an error of its call alone.
+func (p *peer) refuses(bodies [][]byte) {
+	if len(bodies) < 2 {
+		p.t.Skipf("the suite knows no such bodies of the codec %s", p.codec.Name())
+	}
+	for _, body := range bodies {
+		if bytes.ContainsAny(body, "\n\t") || !p.passes(len(body)) {
+			continue
+		}
+		f := p.answer(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = body }))
+		if f.Kind != core.KindError {
+			p.t.Errorf("the body %.60q is taken for a value, and the echo is %.60q", body, f.Body)
+		} else if e := p.remote(f); e.Type != "BadArguments" {
+			p.t.Errorf("the body %.60q ends the call with %s", body, show(e.Error()))
+		}
+	}
+	p.echo("it goes on")
 }
 
 // echoes sends each value to the worker and back.
@@ -564,9 +689,9 @@ func (t *trial) echoes(values []any, needs ...func(*peer)) {
 	for _, v := range values {
 		f := p.answer(p.open("conformance.echo", args{"value": v}))
 		if f.Kind != core.KindEnd {
-			t.Errorf("%#v is answered by %v", v, p.remote(f))
+			t.Errorf("%s is answered by %v", show(v), p.remote(f))
 		} else if got := p.decode(f.Body); !same(got, v) {
-			t.Errorf("%#v comes back as %#v", v, got)
+			t.Errorf("%s comes back as %s", show(v), show(got))
 		}
 	}
 }

@@ -394,6 +394,9 @@ func (m *mux) handleOne(f *Frame) (*stream, func(), error) {
 		}
 		s.answer, s.failed = f.Body, f.Kind == KindError
 		s.notStarted = f.Kind == KindError && f.Flags&NotStarted != 0
+		if s.notStarted && s.begun {
+			return nil, nil, errors.New("items, and then an error that says the call did not start")
+		}
 		return m.close(s, nil), nil, nil
 	}
 	return nil, nil, nil

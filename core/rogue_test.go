@@ -90,6 +90,9 @@ func TestBreaches(t *testing.T) {
 		"pings whose answers it does not read": {func(uint64) []core.Frame {
 			return slices.Repeat([]core.Frame{{Kind: core.KindPing}}, 1<<17)
 		}, "more pings than answers are read"},
+		"an error that says a call did not start, behind an item": {func(id uint64) []core.Frame {
+			return []core.Frame{item(id, "1"), {Kind: core.KindError, Flags: core.NotStarted, ID: id, Body: []byte(`{"type":"Draining","message":"bye"}`)}}
+		}, "the call did not start"},
 		"what follows an end": {func(id uint64) []core.Frame {
 			return []core.Frame{{Kind: core.KindEnd, ID: id}, {Kind: core.KindEnd, ID: id}, item(id, "1"), {Kind: core.KindCredit, ID: id, Items: 1}}
 		}, ""},

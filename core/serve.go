@@ -149,6 +149,9 @@ func (c *Incoming) openBack(ctx context.Context, name string, args any) (*stream
 
 func (c *Incoming) answer(s *stream, out any) error {
 	body, err := s.outcome()
+	if not, ok := err.(*notRun); ok {
+		err = not.err // whether it may run elsewhere is a pool's question
+	}
 	if err != nil || out == nil {
 		return err
 	}

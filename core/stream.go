@@ -32,6 +32,7 @@ type stream struct {
 	queued     int     // frames of it in mux.queue
 	in         []Frame // items received and not consumed
 	granted    window  // what the peer may still send
+	begun      bool    // an item has come
 	inEnded    bool    // the peer sends nothing more
 	dropping   bool    // what is received is of no use: we cancelled, or want no more input
 	credit     window  // what we may still send
@@ -68,6 +69,7 @@ const (
 
 // received takes an item in. mux.mu is held.
 func (s *stream) received(f *Frame) error {
+	s.begun = true
 	if s.dropping {
 		return nil
 	}

@@ -126,6 +126,23 @@ def child() -> List[str]:
     return subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout.decode().split()
 
 
+@worker.command(name="conformance.orphan")
+def orphan(holds: bool = False) -> None:
+    """Leaves a child behind, in a session of its own: a fork, or a program that has every descriptor of this process."""
+    if holds:
+        for descriptor in range(3, 256):
+            try:
+                os.set_inheritable(descriptor, True)
+            except OSError:  # there is none
+                pass
+        sleep = [sys.executable, "-c", "import time; time.sleep(20)"]
+        subprocess.Popen(sleep, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=False, start_new_session=True)
+    elif os.fork() == 0:
+        os.setsid()
+        time.sleep(20)
+        os._exit(0)
+
+
 @worker.command(name="conformance.exit")
 def exit_process(code: int) -> None:
     """Ends the process at once."""

@@ -22,7 +22,8 @@ const aboutConformance = `Checks a worker in any language against docs/protocol.
 
 WORKER is an executable that speaks the protocol, or a Python file (.py). It offers the commands
 that docs/protocol.md lists under "Conformance"; clauses whose commands it lacks are skipped, and
-say so.
+say so. The clauses that most others rest on come first. If one fails, those that rest on it are
+skipped and name it.
 
 Exit codes:
   0  every clause passed or was skipped
@@ -188,8 +189,8 @@ func newReporter(format string, w io.Writer) (reporter, error) {
 			},
 			func(_ string, all []conformance.Result) error {
 				n := count(all)
-				_, err := fmt.Fprintf(w, "\n%d clauses: %d passed, %d failed, %d skipped, %d failed as known\n", len(all), n[conformance.Passed],
-					n[conformance.Failed], n[conformance.Skipped], n[conformance.Known])
+				_, err := fmt.Fprintf(w, "\n%d clauses: %d passed, %d failed, %d skipped, %d failed as known\n%s", len(all), n[conformance.Passed],
+					n[conformance.Failed], n[conformance.Skipped], n[conformance.Known], fundamental(all))
 				return err
 			},
 		}, nil
@@ -216,6 +217,22 @@ func newReporter(format string, w io.Writer) (reporter, error) {
 	return reporter{}, fmt.Errorf("the format %q: there are text, json and junit", format)
 }
 
+// fundamental names the failed clauses on which skipped ones rest, one a line.
+func fundamental(all []conformance.Result) string {
+	resting := map[string]int{}
+	for _, r := range all {
+		resting[r.RestsOn]++
+	}
+	text := ""
+	for _, r := range all {
+		name := string(r.Part) + "/" + r.Name
+		if n := resting[name]; n > 0 {
+			text += fmt.Sprintf("mend %s first: %d of the skipped clauses rest on it\n", name, n)
+		}
+	}
+	return text
+}
+
 func count(all []conformance.Result) map[conformance.Outcome]int {
 	n := map[conformance.Outcome]int{}
 	for _, r := range all {
@@ -231,11 +248,12 @@ func jsonReport(worker string, all []conformance.Result) any {
 		Rule    string              `json:"rule"`
 		Outcome conformance.Outcome `json:"outcome"`
 		Reasons []string            `json:"reasons,omitempty"`
+		RestsOn string              `json:"rests_on,omitempty"`
 		Seconds float64             `json:"seconds"`
 	}
 	results := []result{}
 	for _, r := range all {
-		results = append(results, result{r.Part, r.Name, r.Sentence, r.Outcome, r.Reasons, r.Took.Seconds()})
+		results = append(results, result{r.Part, r.Name, r.Sentence, r.Outcome, r.Reasons, r.RestsOn, r.Took.Seconds()})
 	}
 	return map[string]any{"worker": worker, "counts": count(all), "results": results}
 }
@@ -275,7 +293,7 @@ func junitReport(worker string, all []conformance.Result) junitSuite {
 		case conformance.Failed:
 			c.Failure = message
 		case conformance.Skipped, conformance.Known:
-			c.Skipped = message
+			c.Skipped = &junitMessage{plainText(strings.Join(r.Reasons, "; ")), r.Sentence} // most readers show the message alone
 		}
 		suite.Cases = append(suite.Cases, c)
 	}

@@ -57,6 +57,7 @@ func TestConformanceFormats(t *testing.T) {
 		{Clause: clause("b/failed"), Outcome: conformance.Failed, Reasons: []string{"seen <&> \x00\x1b", "and more"}},
 		{Clause: clause("c/skipped"), Outcome: conformance.Skipped, Reasons: []string{"not offered"}},
 		{Clause: clause("d/known"), Outcome: conformance.Known, Reasons: []string{"as ever"}},
+		{Clause: clause("e/resting"), Outcome: conformance.Skipped, Reasons: []string{"it rests on worker/b/failed"}, RestsOn: "worker/b/failed"},
 	}
 	reported := func(format string) []byte {
 		var out bytes.Buffer
@@ -78,18 +79,24 @@ func TestConformanceFormats(t *testing.T) {
 		Results []struct {
 			Part, Name, Rule, Outcome string
 			Reasons                   []string
+			RestsOn                   string `json:"rests_on"`
 			Seconds                   float64
 		}
 	}
 	if err := json.Unmarshal(reported("json"), &report); err != nil || report.Worker != "./my-worker" || report.Counts["failed"] != 1 ||
-		len(report.Results) != 4 || report.Results[0].Seconds != 1 || report.Results[1].Reasons[0] != "seen <&> \x00\x1b" ||
+		len(report.Results) != 5 || report.Results[4].RestsOn != "worker/b/failed" || report.Results[3].RestsOn != "" || report.Results[0].Seconds != 1 || report.Results[1].Reasons[0] != "seen <&> \x00\x1b" ||
 		report.Results[2].Rule != "The rule of c/skipped." {
 		t.Errorf("%v, %+v", err, report)
 	}
 	var suite junitSuite
-	if err := xml.Unmarshal(reported("junit"), &suite); err != nil || suite.Tests != 4 || suite.Failures != 1 || suite.Skipped != 2 || len(suite.Cases) != 4 ||
-		suite.Cases[1].Failure == nil || suite.Cases[1].Failure.Text != "seen <&> \nand more" || suite.Cases[2].Skipped == nil || suite.Cases[0].Failure != nil {
+	if err := xml.Unmarshal(reported("junit"), &suite); err != nil || suite.Tests != 5 || suite.Failures != 1 || suite.Skipped != 3 || len(suite.Cases) != 5 ||
+		suite.Cases[1].Failure == nil || suite.Cases[1].Failure.Text != "seen <&> \nand more" || suite.Cases[2].Skipped == nil || suite.Cases[0].Failure != nil ||
+		suite.Cases[4].Skipped.Message != "it rests on worker/b/failed" {
 		t.Errorf("%v, %+v", err, suite)
+	}
+	if text := string(reported("text")); !strings.Contains(text, "skipped worker/e/resting (0s)\n        it rests on worker/b/failed\n") ||
+		!strings.HasSuffix(text, "\nmend worker/b/failed first: 1 of the skipped clauses rest on it\n") {
+		t.Errorf("the text is\n%s", text)
 	}
 }
 

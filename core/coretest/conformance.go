@@ -116,10 +116,10 @@ func wait(ctx context.Context, _ *core.Incoming) (any, error) {
 	return nil, ctx.Err()
 }
 
-// inputs calls f with each item of the input that did not fail.
+// inputs calls f with each item of the input that did not fail. One that can't be decoded is an error.
 func inputs(ctx context.Context, c *core.Incoming, f func(v any) error) error {
 	for v, err := range c.Input(ctx) {
-		if errors.As(err, new(*core.ItemError)) {
+		if errors.As(err, new(*core.ItemError)) && errors.As(err, new(*core.RemoteError)) {
 			continue
 		}
 		if err == nil {

@@ -2,6 +2,7 @@
 // A worker in plain JavaScript: docs/protocol.md over jsonstdio, with nothing but Node 18 or later.
 // COMMANDS at the end are what another program replaces; the rest can be copied as it is.
 "use strict";
+const { spawn } = require("node:child_process");
 
 const MAX_FRAME = 64 << 20;
 const WINDOW = { items: 256, bytes: 1 << 20 };
@@ -56,10 +57,10 @@ function decode(body) {
 function fromJSON(v, depth, wrapped = false) {
   if (typeof v === "string" && /\p{Cs}/u.test(v)) throw new Error("lone surrogate");
   if (v === null || typeof v !== "object") return v;
+  const keys = Array.isArray(v) ? [] : Object.keys(v);
+  if (isTag(keys) && !wrapped) return untag(keys[0], v[keys[0]], depth); // a tag is no level
   if (depth === 500) throw new Error("more than 500 levels");
   if (Array.isArray(v)) return v.map((item) => fromJSON(item, depth + 1));
-  const keys = Object.keys(v);
-  if (isTag(keys) && !wrapped) return untag(keys[0], v[keys[0]], depth);
   return Object.fromEntries(keys.map((key) => [fromJSON(key), fromJSON(v[key], depth + 1)]));
 }
 
@@ -71,7 +72,8 @@ function untag(tag, v, depth) {
   if (tag === "$array") {
     const [, kind, size] = /^[<|]([a-zA-Z])(\d+)/.exec(v.dtype);
     const bytes = v.shape.reduce((n, dimension) => n * dimension, size * (kind === "U" ? 4 : 1));
-    if (binary(v.data).length === bytes) return new Tagged(tag, v);
+    const whole = v.shape.every((dimension) => Number.isInteger(dimension) && dimension >= 0);
+    if (whole && binary(v.data).length === bytes) return new Tagged(tag, v);
   }
   throw new Error(`a bad ${tag}`);
 }
@@ -344,6 +346,8 @@ const ON = {
   },
   cancel(target, frame) { if (target instanceof Call) target.cancel(frame.name); },
   credit(target, { items = 0, bytes = 0 }) {
+    if (items < 0 || bytes < 0) broken("negative credit");
+    if (!(target instanceof Call)) return; // a request of ours has no input
     target.credit.items += items;
     target.credit.bytes += bytes;
     target.wake();
@@ -352,6 +356,7 @@ const ON = {
     const running = [...calls.values()].map((call) => ({ id: call.id, name: call.name, ms: Date.now() - call.begun }));
     send({ kind: "pong", id }, encode({ running }));
   },
+  pong() {}, // we ask nothing
   bye() {}, // what runs goes on; then the host closes
 };
 
@@ -409,6 +414,9 @@ const COMMANDS = {
   } },
   "conformance.print": { params: { text: REQUIRED, times: REQUIRED }, run({ text, times }) {
     process.stderr.write(text.repeat(times));
+  } },
+  "conformance.orphan": { params: { holds: false }, run({ holds }) { // there is no fork
+    spawn("sleep", ["20"], { stdio: ["ignore", holds ? "inherit" : "ignore", "ignore"], detached: true }).unref();
   } },
   "conformance.exit": { params: { code: REQUIRED }, run: ({ code }) => process.exit(code) },
   "conformance.unsendable": { params: {}, run: () => ({ culprit: () => {} }) },

@@ -324,7 +324,7 @@ class Runner:
             self.take(self.transport.read())
         except (ProtocolError, ValueError) as exc:
             self.violated(str(exc))
-        except OSError:
+        except ConnectionError:
             self.lost()
         except Exception as exc:  # whoever reads must not just go: the host would wait for ever
             self.broken(exc)
@@ -648,7 +648,7 @@ class Runner:
         self.outbox.append({"kind": PONG, "id": frame.get("id", 0), "body": self.codec.encode({"running": running})})
 
     def _on_pong(self, frame: Frame) -> None:
-        raise ProtocolError("a pong, and this worker sends no pings")
+        """Ignores it: this worker sends no pings."""
 
     def _on_bye(self, frame: Frame) -> None:
         self.draining = True

@@ -65,7 +65,7 @@ Array.__module__ = "snakepit_bridge"
 
 
 def check_array(dtype: Any, shape: Any, size: int) -> None:
-    """Raises `BadValue` unless the data can be a whole number of bytes for each place of the shape. ``size`` is the data's, in bytes."""
+    """Raises `BadValue` unless the data has one element for each place of the shape. ``size`` is the data's, in bytes."""
     if type(dtype) is not str or not dtype:
         raise BadValue("an array whose dtype is no text such as '<f8'")
     if type(shape) not in (list, tuple) or len(shape) > 64:
@@ -75,7 +75,12 @@ def check_array(dtype: Any, shape: Any, size: int) -> None:
         if type(length) is not int or length < 0:
             raise BadValue(f"an array with {length!r:.40} in its shape")
         places *= length
-    if (places and (size < places or size % places)) or (not places and size):
+    width = int(re.sub(r"\D", "", dtype[:12].partition("[")[0])) * (4 if dtype[1] == "U" else 1) if _DTYPE.fullmatch(dtype) else 0
+    if width or not places:
+        fits = size == places * width
+    else:  # the dtype does not say how large an element is
+        fits = size >= places and size % places == 0
+    if not fits:
         raise BadValue(f"an array of dtype {dtype:.40} and shape {list(shape)} has {size} bytes of data, which do not fit")
 
 

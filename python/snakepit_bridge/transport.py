@@ -139,6 +139,7 @@ class Transport:
 
         Raises:
             ValueError: Something that is not a frame; the message shows its first bytes. The connection is of no use then.
+            ConnectionError: The host is gone. Any other exception is printed with its traceback before the worker ends.
         """
         raise NotImplementedError
 

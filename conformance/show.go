@@ -1,0 +1,56 @@
+package conformance
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// show returns a value as a json body has it, so that authors in any language can read a failure.
+func show(v any) string {
+	tagged := func(tag string, v any) string { return fmt.Sprintf(`{%s:%s}`, show("$"+tag), show(v)) }
+	switch v := v.(type) {
+	case float64:
+		switch text := strconv.FormatFloat(v, 'g', -1, 64); {
+		case math.IsNaN(v) || math.IsInf(v, 0):
+			return tagged("float", strings.ToLower(strings.TrimPrefix(text, "+")))
+		case strings.ContainsAny(text, ".e"):
+			return text
+		default:
+			return text + ".0"
+		}
+	case []byte:
+		return tagged("bytes", base64.StdEncoding.EncodeToString(v))
+	case time.Time:
+		return tagged("time", v.UTC().Format(time.RFC3339Nano))
+	case core.Array:
+		return tagged("array", args{"dtype": v.DType, "shape": v.Shape, "data": base64.StdEncoding.EncodeToString(v.Data)})
+	case []any:
+		var items []string
+		for _, item := range v {
+			items = append(items, show(item))
+		}
+		return "[" + strings.Join(items, ",") + "]"
+	case args:
+		var entries []string
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			entries = append(entries, show(key)+":"+show(v[key]))
+		}
+		return "{" + strings.Join(entries, ",") + "}"
+	}
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return fmt.Sprint(v)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}

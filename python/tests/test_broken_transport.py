@@ -1,0 +1,39 @@
+"""A transport of one's own whose code fails: the host finds the exception in what the worker printed, not an end without a word."""
+
+import pytest
+from host import Gone
+
+TRANSPORT = """
+import os
+from snakepit_bridge._jsonstdio import JsonStdio
+
+
+class Broken(JsonStdio):
+    reads = 0
+
+    def read(self):
+        self.reads += 1
+        if f"read {self.reads}" == os.environ["BROKEN"]:
+            raise ERROR("the carrier pigeon is ill")
+        return super().read()
+
+    def fileno(self):
+        return -1 if os.environ["POLLED"] == "no" else super().fileno()
+"""
+WORKER = "from snakepit_bridge import Worker\nworker = Worker()\n@worker.command\ndef echo(value): return value\nworker.run()\n"
+
+
+@pytest.mark.parametrize("polled", ["yes", "no"])
+@pytest.mark.parametrize("error", ["RuntimeError", "KeyError", "OSError", "__import__('ssl').SSLError"])
+@pytest.mark.parametrize("broken", ["read 2", "read 3"])
+def test_an_exception_of_the_transport_is_shown(launch, tmp_path, broken, error, polled):
+    (tmp_path / "pigeon.py").write_text(TRANSPORT.replace("ERROR", error))
+    (tmp_path / "worker.py").write_text(WORKER)
+    host = launch(tmp_path / "worker.py", protocol="pigeon:Broken", env={"BROKEN": broken, "POLLED": polled})
+    host.greet()
+    with pytest.raises((Gone, BrokenPipeError)):
+        [host.call("echo", {"value": 1}) for _ in range(3)]
+    assert host.wait() != 0
+    printed = "\n".join(host.printed)
+    assert "the carrier pigeon is ill" in printed
+    assert "pigeon.py" in printed  # where it was raised
