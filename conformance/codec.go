@@ -179,6 +179,20 @@ var codecClauses = []clause{
 			}
 		})
 	}),
+	rule("codec/methods", "Decode never panics, whatever its target's own methods do: that is an error.", func(t *trial) {
+		t.eachCodec(func(c core.Codec) {
+			body, err := c.Append(nil, args{"list": []any{"text"}})
+			if err != nil {
+				t.Fatalf("%s: %v", c.Name(), err)
+			}
+			var v struct {
+				List []panicking `json:"list"`
+			}
+			if t.decodeSafely(c, body, &v) == nil {
+				t.Errorf("%s: a target whose UnmarshalText panics is taken", c.Name())
+			}
+		})
+	}),
 	rule("codec/stateless", "Any number of goroutines use one codec at once.", func(t *trial) {
 		t.eachCodec(func(c core.Codec) {
 			var users sync.WaitGroup
@@ -384,3 +398,8 @@ var packed = []struct {
 	{"\xd6\xff\x00\x00\x00\x05", time.Unix(5, 0).UTC()}, {"\xd7\xff\x00\x00\x0f\xa0\x00\x00\x00\x05", time.Unix(5, 1000).UTC()},
 	{"\xc7\x0c\xff\x00\x00\x03\xe8\x00\x00\x00\x00\x00\x00\x00\x05", time.Unix(5, 1000).UTC()},
 }
+
+// panicking is a target that panics.
+type panicking struct{}
+
+func (*panicking) UnmarshalText([]byte) error { panic("UnmarshalText of the suite's, on purpose") }

@@ -304,6 +304,15 @@ var mutants = []mutant{
 			return c.Decode(b, v)
 		}}
 	})},
+	{"lets its target's panic through", "codec/methods", onCodec(func(c core.Codec) core.Codec {
+		return &codec{Codec: c, decode: func(b []byte, v any) error {
+			err := c.Decode(b, v)
+			if err != nil && strings.Contains(err.Error(), "on purpose") {
+				panic(err)
+			}
+			return err
+		}}
+	})},
 	{"encodes what another goroutine gave it", "codec/stateless", onCodec(newForgetful)},
 
 	// Workers: hello and calls.

@@ -13,8 +13,8 @@ import (
 var (
 	// ErrUnavailable: the protocol cannot be had here. An adapter's Start wraps it, and a chain then tries the next adapter.
 	ErrUnavailable = errors.New("protocol unavailable")
-	// ErrSaturated: all workers are busy and the queue is full, or a Function calls its own pool while every slot waits
-	// for such a Function. The call did not run.
+	// ErrSaturated: all workers are busy and the queue is full. A Function gets it too if it calls its own pool while
+	// every slot waits for such a Function. The call did not run.
 	ErrSaturated = errors.New("pool saturated")
 	// ErrWorkerLost: the worker ended while the call was with it. The call may have run, unless CallError says otherwise. See Obituary.
 	ErrWorkerLost = errors.New("worker lost")
