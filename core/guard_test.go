@@ -407,10 +407,11 @@ type panickyConn struct {
 }
 
 func (c *panickyConn) Read() ([]core.Frame, error) {
-	if c.reads++; c.a.read && c.reads > 1 {
+	frames, err := c.Conn.Read()
+	if c.reads++; c.a.read && c.reads > 1 && err == nil { // the answer of a call
 		panic("boom")
 	}
-	return c.Conn.Read()
+	return frames, err
 }
 
 func (c *panickyConn) Write(frames []core.Frame) error {
