@@ -293,7 +293,7 @@ class Runner:
             frames = self.transport.read()
         except ValueError as exc:
             raise ProtocolError(str(exc)) from None
-        except OSError as exc:
+        except ConnectionError as exc:
             raise Disconnected(f"the host left before its hello: {exc}") from None
         if not frames:
             raise Disconnected("the host closed the connection before its hello")
@@ -497,7 +497,7 @@ class Runner:
             self._flushed = monotonic()
         except BaseException as exc:
             self.logs.extendleft(reversed(records))
-            if isinstance(exc, OSError):
+            if isinstance(exc, ConnectionError):
                 self.lost()
             else:
                 self.broken(exc)

@@ -149,7 +149,7 @@ class Transport:
         The runner holds a lock, so one thread writes at a time.
 
         Raises:
-            OSError: The host is gone.
+            ConnectionError: The host is gone. Any other exception is printed with its traceback before the worker ends.
         """
         raise NotImplementedError
 

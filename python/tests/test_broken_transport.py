@@ -9,13 +9,19 @@ from snakepit_bridge._jsonstdio import JsonStdio
 
 
 class Broken(JsonStdio):
-    reads = 0
+    reads = writes = 0
 
     def read(self):
         self.reads += 1
         if f"read {self.reads}" == os.environ["BROKEN"]:
             raise ERROR("the carrier pigeon is ill")
         return super().read()
+
+    def write(self, frames):
+        self.writes += 1
+        if f"write {self.writes}" == os.environ["BROKEN"]:
+            raise ERROR("the carrier pigeon is ill")
+        super().write(frames)
 
     def fileno(self):
         return -1 if os.environ["POLLED"] == "no" else super().fileno()
@@ -25,13 +31,13 @@ WORKER = "from snakepit_bridge import Worker\nworker = Worker()\n@worker.command
 
 @pytest.mark.parametrize("polled", ["yes", "no"])
 @pytest.mark.parametrize("error", ["RuntimeError", "KeyError", "OSError", "__import__('ssl').SSLError"])
-@pytest.mark.parametrize("broken", ["read 2", "read 3"])
+@pytest.mark.parametrize("broken", ["read 1", "read 2", "read 3", "write 2"])
 def test_an_exception_of_the_transport_is_shown(launch, tmp_path, broken, error, polled):
     (tmp_path / "pigeon.py").write_text(TRANSPORT.replace("ERROR", error))
     (tmp_path / "worker.py").write_text(WORKER)
     host = launch(tmp_path / "worker.py", protocol="pigeon:Broken", env={"BROKEN": broken, "POLLED": polled})
-    host.greet()
     with pytest.raises((Gone, BrokenPipeError)):
+        host.greet()
         [host.call("echo", {"value": 1}) for _ in range(3)]
     assert host.wait() != 0
     printed = "\n".join(host.printed)
