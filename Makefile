@@ -18,6 +18,8 @@ PIP := "$(BIN)/python" -m pip --disable-pip-version-check --quiet install --cons
 OFFLINE := { echo "pip could not install the packages: it needs the package index, or PIP_INDEX_URL with a mirror of it" >&2; exit 1; }
 
 golangci := v2.15.0
+gremlins := v0.6.0
+mutmut := 2.5.1
 
 # The Pythons that the tests run on, where the machine has them.
 PYTHONS := 3.8 3.9 3.10 3.11 3.12 3.13
@@ -131,6 +133,27 @@ fuzz-go: go-there
 fuzz-python: $(VENV)/.dev
 	cd python && "$(BIN)/python" -m pytest tests --hypothesis-profile fuzz --timeout 3600 -k 'any_bytes or changed_byte or cut_body or claims'
 
+# gremlins copies the checkout it runs in, so it gets one without .venv and .tools. It runs the tests of the mutant's own package, so the
+# packages whose tests are elsewhere are left out; the suites of the adapters would take a minute for each mutant.
+MUTATED ?= codec fallback core adapters/jsonstdio adapters/msgpack adapters/grpc
+mutants: mutants-go mutants-python ## Change the code in small ways and show which changes no test notices; takes hours
+
+mutants-go: go-there $(VENV)/.dev $(TOOLS)/gremlins-$(gremlins)
+	@rm -rf $(TOOLS)/mutants && git clone --quiet . $(TOOLS)/mutants
+	@for pkg in $(MUTATED); do \
+		echo "== gremlins in $$pkg"; \
+		(cd $(TOOLS)/mutants && SNAKEPIT_PYTHON="$(BIN)/python" GOFLAGS=-skip=Conformance \
+			"$(CURDIR)/$(TOOLS)/gremlins-$(gremlins)" unleash --workers 1 --timeout-coefficient 6 ./$$pkg) || exit 1; \
+	done
+
+mutants-python: $(VENV)/.dev
+	$(PIP) mutmut==$(mutmut)
+	@rm -rf $(TOOLS)/mutants && git clone --quiet . $(TOOLS)/mutants
+	cd $(TOOLS)/mutants/python && PATH="$(BIN):$$PATH" PYTHONDONTWRITEBYTECODE=1 "$(BIN)/mutmut" run --no-progress \
+		--paths-to-mutate snakepit_bridge/_runner.py --tests-dir tests \
+		--runner "'$(BIN)/python' -m pytest -x -q -p no:cacheprovider tests/test_calls.py tests/test_user_code.py tests/test_cancel.py" || true
+	cd $(TOOLS)/mutants/python && "$(BIN)/mutmut" results
+
 ##@ The rest
 clean: ## Remove what the targets above made
 	rm -rf $(VENV) $(TOOLS) dist python/build python/*.egg-info python/.hypothesis
@@ -140,7 +163,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python lint conformance fuzz fuzz-go fuzz-python clean help \
+.PHONY: install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # A file for each stage of the virtual environment, made when the stage is complete.
@@ -176,6 +199,10 @@ $(TOOLS)/golangci-lint-$(golangci): | go-there
 	@echo "== building golangci-lint $(golangci), which takes some minutes once"
 	GOBIN="$(CURDIR)/$(TOOLS)/bin" $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(golangci)
 	@mv $(TOOLS)/bin/golangci-lint $@
+
+$(TOOLS)/gremlins-$(gremlins): | go-there
+	GOBIN="$(CURDIR)/$(TOOLS)/bin" $(GO) install github.com/go-gremlins/gremlins/cmd/gremlins@$(gremlins)
+	@mv $(TOOLS)/bin/gremlins $@
 
 go-there:
 	@command -v $(GO) >/dev/null || { echo "$(GO) not found: install Go $(shell sed -n 's/^go //p' go.mod) or later, \

@@ -6,7 +6,7 @@ import os
 import textwrap
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator, List, Sequence
 
 import pytest
 from host import ROOT, Host
@@ -43,8 +43,8 @@ def launch() -> Iterator[Callable[..., Host]]:
     """Starts a worker file and ends it with the test."""
     hosts: List[Host] = []
 
-    def start(path: Any, *args: Any, **options: Any) -> Host:
-        hosts.append(Host(ROOT / "__main__.py", path, *args, **options))
+    def start(path: Any, *args: Any, flags: Sequence[str] = (), **options: Any) -> Host:
+        hosts.append(Host(*flags, ROOT / "__main__.py", path, *args, **options))
         return hosts[-1]
 
     yield start

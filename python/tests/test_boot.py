@@ -234,6 +234,7 @@ def test_stray_files_shadow_nothing_of_the_bridge(script, launch, tmp_path, safe
         ),
         cwd=tmp_path,
         env={"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": safe},
+        flags=["-S"],  # an editable install of whatever makes site import modules, and so these files, before the bridge runs
     )
     host.greet()
     assert host.fail("fails")["frames"][-1]["source"] == "def fails(): raise ValueError"
