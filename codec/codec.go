@@ -11,9 +11,11 @@
 // a tag is matched exactly; a field without one takes its own name or, where the body lacks that, one that differs in
 // the case of ASCII letters, as epoch for Epoch. Unknown fields of a body are ignored and missing ones left as they
 // are. A type that implements encoding.TextMarshaler and TextUnmarshaler travels as text, also as a map's key; other
-// keys must be of a string kind. It is null if the methods are promoted from an embedded pointer that is nil. Slices
-// and arrays of bytes travel as binary. Maps and slices are replaced by what arrives, never merged with it. A nil
-// pointer, interface, map or slice is null, and null sets any type to its zero value.
+// keys must be of a string kind. It is null if the methods are promoted from an embedded pointer that is nil. A
+// json.Number travels as the number that it is, and a json.RawMessage, or a type with MarshalJSON and no MarshalText,
+// as the value that its JSON holds. Slices and arrays of bytes travel as binary. Maps and slices are replaced by what
+// arrives, never merged with it. A nil pointer, interface, map or slice is null, and null sets any type to its zero
+// value.
 //
 // Numbers are checked: an integer must fit, a float never goes into an integer type, an integer goes into a float type only if that is
 // exact, and a float64 into a float32 only if it is not too large. Into an empty interface a body is decoded as nil, bool, int64,
@@ -231,8 +233,8 @@ func elementSize(dtype string) int {
 	return int(n)
 }
 
-// checkArray is the rule for arrays: the data must have one element for each place of the shape. Of a dtype whose elements' size is unknown it
-// must be a whole number of bytes for each place.
+// checkArray is the rule for arrays: the data must have one element for each place of the shape. Of a dtype whose
+// elements' size is unknown it must be a whole number of bytes for each place.
 func checkArray(a *core.Array) error {
 	if a.DType == "" || !utf8.ValidString(a.DType) {
 		return fmt.Errorf("array with dtype %q; it must be NumPy's, such as \"<f8\"", cut(a.DType))

@@ -2,9 +2,11 @@ package codec
 
 import (
 	"encoding"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"math/bits"
 	"reflect"
 	"strconv"
@@ -86,7 +88,14 @@ func (d *decoder) set(p *plan, v reflect.Value, tok Token) error {
 			return unmarshalText(v, tok.Raw)
 		}
 	} else if p.unmarshals && p.form != formTime {
+		if v, ok := v.Addr().Interface().(*big.Int); ok && (tok.Kind == Int || tok.Kind == Uint) {
+			setBig(v, tok)
+			return nil
+		}
 		return mismatch(p, tok)
+	}
+	if p.unJSON {
+		return d.json(v, tok)
 	}
 	switch p.form {
 	case formBool:
@@ -112,6 +121,21 @@ func (d *decoder) set(p *plan, v reflect.Value, tok Token) error {
 		}
 	case formFloat:
 		return d.float(p, v, tok)
+	case formNumber:
+		switch tok.Kind {
+		case Int:
+			v.SetString(strconv.FormatInt(int64(tok.Num), 10))
+			return nil
+		case Uint:
+			v.SetString(strconv.FormatUint(tok.Num, 10))
+			return nil
+		case Float:
+			if f := math.Float64frombits(tok.Num); math.IsNaN(f) || math.IsInf(f, 0) {
+				return misfit(p, tok)
+			}
+			v.SetString(floatText(tok))
+			return nil
+		}
 	case formText:
 		if tok.Kind == Text {
 			v.SetString(string(tok.Raw))
@@ -243,10 +267,40 @@ func timeOf(tok Token) (time.Time, error) {
 	return t, checkTime(t)
 }
 
+func setBig(v *big.Int, tok Token) {
+	if tok.Kind == Uint {
+		v.SetUint64(tok.Num)
+	} else {
+		v.SetInt64(int64(tok.Num))
+	}
+}
+
 func unmarshalText(v reflect.Value, text []byte) error {
-	err := callUnmarshalText(v, text)
-	if p := (*unmarshalPanic)(nil); errors.As(err, &p) && fillEmbedded(v, maxEmbedded) {
-		err = callUnmarshalText(v, text) // it was promoted from an embedded pointer that was nil
+	return unmarshal(v, text, "UnmarshalText", func() error {
+		return v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText(text)
+	})
+}
+
+// json stores a value in a type that reads JSON.
+func (d *decoder) json(v reflect.Value, tok Token) error {
+	value, err := d.any(tok)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("%s can't go into %s: %w", tok.Kind, v.Type(), err)
+	}
+	return unmarshal(v, text, "UnmarshalJSON", func() error {
+		return v.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(text)
+	})
+}
+
+// unmarshal calls a method of the user's that reads text into v.
+func unmarshal(v reflect.Value, text []byte, method string, call func() error) error {
+	err := caught(method, call)
+	if p := (*methodPanic)(nil); errors.As(err, &p) && fillEmbedded(v, maxEmbedded) {
+		err = caught(method, call) // it was promoted from an embedded pointer that was nil
 	}
 	if err != nil {
 		return fmt.Errorf("%q can't go into %s: %w", cut(string(text)), v.Type(), err)
@@ -254,20 +308,22 @@ func unmarshalText(v reflect.Value, text []byte) error {
 	return nil
 }
 
-// callUnmarshalText calls the user's method.
-func callUnmarshalText(v reflect.Value, text []byte) (err error) {
+// caught calls a method of the user's and returns its error, or its panic as a *methodPanic.
+func caught(method string, call func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = &unmarshalPanic{p}
+			err = &methodPanic{method, p}
 		}
 	}()
-	return v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText(text)
+	return call()
 }
 
-// unmarshalPanic is a panic of the user's UnmarshalText.
-type unmarshalPanic struct{ value any }
+type methodPanic struct {
+	method string
+	value  any
+}
 
-func (e *unmarshalPanic) Error() string { return fmt.Sprintf("UnmarshalText panicked: %v", e.value) }
+func (e *methodPanic) Error() string { return fmt.Sprintf("%s panicked: %v", e.method, e.value) }
 
 // fillEmbedded makes what the nil pointers that a struct embeds shall point to, and reports whether there were any.
 func fillEmbedded(v reflect.Value, levels int) bool {

@@ -84,8 +84,8 @@ func TestMostDimensions(t *testing.T) {
 	}
 }
 
-// A path shows names as they are, if they are made of letters, digits and underscores and not long; it shows the beginning and end of what is
-// longer than a line.
+// A path shows names as they are, if they are made of letters, digits and underscores and not long; it shows the
+// beginning and end of what is longer than a line.
 func TestPaths(t *testing.T) {
 	bad := make(chan int)
 	for key, want := range map[string]string{

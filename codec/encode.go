@@ -2,9 +2,13 @@ package codec
 
 import (
 	"encoding"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
+	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -60,13 +64,15 @@ func (e *encoder) any(v any) error {
 // value writes a value by its type's plan.
 func (e *encoder) value(p *plan, v reflect.Value) error {
 	if p.marshals != byNone {
-		text, there, err := marshalText(p, v)
+		text, there, err := marshal(p, v)
 		switch {
 		case err != nil:
 			return err
 		case !there:
 			e.w.Null()
 			return nil
+		case p.form == formJSON:
+			return e.json(text)
 		}
 		return e.text(text)
 	}
@@ -87,6 +93,8 @@ func (e *encoder) value(p *plan, v reflect.Value) error {
 		return e.bytes(addressable(v).Bytes())
 	case formTime:
 		return e.time(*addressable(v).Addr().Interface().(*time.Time))
+	case formNumber:
+		return e.number(v.String())
 	case formArray:
 		return e.array(addressable(v).Addr().Interface().(*core.Array))
 	case formList:
@@ -152,6 +160,52 @@ func (e *encoder) text(s string) error {
 	}
 	e.w.Text(s)
 	return nil
+}
+
+// number writes a number as it is written: an integer unless it has a point or an exponent.
+func (e *encoder) number(text string) error {
+	if text == "" { // as encoding/json has it
+		text = "0"
+	}
+	if !json.Valid([]byte(text)) || text[0] != '-' && (text[0] < '0' || text[0] > '9') {
+		return fmt.Errorf("the json.Number %q is no number", cut(text))
+	}
+	if strings.ContainsAny(text, ".eE") {
+		f, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return fmt.Errorf("the number %s is too large for a float", cut(text))
+		}
+		e.w.Float(f)
+		return nil
+	}
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		e.w.Int(n)
+		return nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return fmt.Errorf("the integer %s has more than 64 bits", cut(text))
+	}
+	e.w.Uint(n)
+	return nil
+}
+
+// json writes the value that a JSON text holds.
+func (e *encoder) json(text string) error {
+	if text == "" { // an empty json.RawMessage
+		e.w.Null()
+		return nil
+	}
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return fmt.Errorf("it is no JSON: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("it is no JSON: there is more behind the value")
+	}
+	return e.any(v)
 }
 
 func (e *encoder) bytes(b []byte) error {
@@ -299,8 +353,8 @@ func (e *encoder) mapping(p *plan, v reflect.Value) error {
 
 func keyText(p *plan, k reflect.Value) (string, error) {
 	switch {
-	case p.marshals != byNone || p.form == formTime:
-		text, there, err := marshalText(p, k)
+	case p.marshals != byNone && p.form != formJSON || p.form == formTime:
+		text, there, err := marshal(p, k)
 		if err == nil && !there {
 			err = fmt.Errorf("a key of type %s that embeds nil has no text", p.typ)
 		}
@@ -408,9 +462,9 @@ func isEmpty(v reflect.Value) bool {
 	return v.IsZero()
 }
 
-// marshalText calls MarshalText on a value whose plan says that it has one. It is not there if it is promoted from an
-// embedded pointer or interface that is nil. Any other panic is the method's own and goes on.
-func marshalText(p *plan, v reflect.Value) (text string, there bool, err error) {
+// marshal calls MarshalText, or MarshalJSON, on a value whose plan says that it has one. It is not there if it is
+// promoted from an embedded pointer or interface that is nil. Any other panic is the method's own and goes on.
+func marshal(p *plan, v reflect.Value) (text string, there bool, err error) {
 	if p.marshals == byPointer {
 		v = addressable(v).Addr()
 	}
@@ -419,7 +473,12 @@ func marshalText(p *plan, v reflect.Value) (text string, there bool, err error) 
 			_ = recover()
 		}
 	}()
-	b, err := v.Interface().(encoding.TextMarshaler).MarshalText()
+	var b []byte
+	if p.form == formJSON {
+		b, err = v.Interface().(json.Marshaler).MarshalJSON()
+	} else {
+		b, err = v.Interface().(encoding.TextMarshaler).MarshalText()
+	}
 	if err != nil {
 		return "", false, fmt.Errorf("%s: %w", p.typ, err)
 	}

@@ -2,6 +2,7 @@ package codec
 
 import (
 	"encoding"
+	"encoding/json"
 	"reflect"
 	"slices"
 	"strings"
@@ -25,9 +26,11 @@ const (
 	formBytes     // []byte
 	formByteArray // [n]byte
 	formTime
-	formArray // core.Array
-	formList  // slice
-	formFixed // Go array
+	formArray  // core.Array
+	formNumber // json.Number
+	formJSON   // what its JSON says: json.RawMessage, and types with MarshalJSON or UnmarshalJSON but no text methods
+	formList   // slice
+	formFixed  // Go array
 	formMap
 	formStruct
 	formPointer
@@ -38,8 +41,9 @@ const (
 type plan struct {
 	typ        reflect.Type
 	form       form
-	marshals   marshaling // travels as text by its own methods
+	marshals   marshaling // travels as text or, if it is formJSON, as JSON by its own methods
 	unmarshals bool       // a pointer to it is an encoding.TextUnmarshaler
+	unJSON     bool       // a pointer to it is a json.Unmarshaler and no encoding.TextUnmarshaler
 	loops      bool       // a pointer to a pointer or interface: those can be cycles that contain no list or map
 	elem       *plan      // of pointer, list and map
 	key        *plan      // of map
@@ -76,6 +80,9 @@ var (
 	textMarshalerType   = reflect.TypeFor[encoding.TextMarshaler]()
 	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
 	zeroerType          = reflect.TypeFor[zeroer]()
+	numberType          = reflect.TypeFor[json.Number]()
+	jsonMarshalerType   = reflect.TypeFor[json.Marshaler]()
+	jsonUnmarshalerType = reflect.TypeFor[json.Unmarshaler]()
 )
 
 type zeroer interface{ IsZero() bool }
@@ -107,6 +114,10 @@ func (m planner) plan(t reflect.Type) *plan {
 	}
 	p := &plan{typ: t}
 	m[t] = p
+	if t == numberType {
+		p.form = formNumber
+		return p
+	}
 	switch t.Kind() {
 	case reflect.Bool:
 		p.form = formBool
@@ -162,6 +173,15 @@ func (m planner) plan(t reflect.Type) *plan {
 		p.marshals = byPointer
 	}
 	p.unmarshals = reflect.PointerTo(t).Implements(textUnmarshalerType)
+	p.unJSON = !p.unmarshals && reflect.PointerTo(t).Implements(jsonUnmarshalerType)
+	if p.marshals == byNone {
+		switch {
+		case t.Implements(jsonMarshalerType):
+			p.form, p.marshals = formJSON, byValue
+		case reflect.PointerTo(t).Implements(jsonMarshalerType):
+			p.form, p.marshals = formJSON, byPointer
+		}
+	}
 	return p
 }
 

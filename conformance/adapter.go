@@ -733,7 +733,8 @@ func (t *trial) settles(what string, before int, count func() int) {
 	}
 }
 
-// leavesNothing does something twice. Of the second time no goroutine and no descriptor may be left. What is made once for all may stay.
+// leavesNothing does something twice. Of the second time no goroutine and no descriptor may be left. What is made once
+// for all may stay.
 func (t *trial) leavesNothing(f func()) {
 	f()
 	files := descriptors()

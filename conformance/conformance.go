@@ -189,8 +189,8 @@ func (h *Harness) check() error {
 	return nil
 }
 
-// ground is what most clauses rest on. These are checked first. If one fails, trial.restsOn skips the clauses that rest on it, so that a
-// fundamental fault is reported once.
+// ground is what most clauses rest on. These are checked first. If one fails, trial.restsOn skips the clauses that rest
+// on it, so that a fundamental fault is reported once.
 var ground = []string{
 	first.Name, "close/unblocks-read", "call/result", "ping/answered", "call/unknown", "stream/items", "input/read", "credit/given",
 	"cancel/answered", "callback/call",

@@ -110,7 +110,8 @@ func (c stuckConn) Close() error {
 	return c.Conn.Close()
 }
 
-// A Close that does not return is a failure of its clause. The suite goes on, and skips what would only wait for it again.
+// A Close that does not return is a failure of its clause. The suite goes on, and skips what would only wait for it
+// again.
 func TestCloseThatBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		done := make(chan struct{})

@@ -128,8 +128,8 @@ func (p *peer) got(frames []core.Frame, err error) {
 	}
 }
 
-// take waits for the next frame that is wanted, and keeps the others for later. It gives up once one of the calls has ended that are
-// needed for such a frame.
+// take waits for the next frame that is wanted, and keeps the others for later. It gives up once one of the calls has
+// ended that are needed for such a frame.
 func (p *peer) take(what string, wanted func(f *core.Frame) bool, calls ...uint64) core.Frame {
 	for {
 		f, kept, err := p.pick(wanted)
@@ -566,8 +566,8 @@ func (p *peer) running(ids ...uint64) {
 	}, ids...)
 }
 
-// pongWith pings until the answer is the wanted one: what a pong says may lag behind the frames of a call a little. It gives up once one of
-// the calls has ended.
+// pongWith pings until the answer is the wanted one: what a pong says may lag behind the frames of a call a little. It
+// gives up once one of the calls has ended.
 func (p *peer) pongWith(what string, wanted func(running []map[string]any) bool, calls ...uint64) {
 	for n := uint64(1 << 40); ; n++ {
 		pong := p.ping(n)

@@ -520,7 +520,7 @@ func (t *trial) occupy(p *core.Pool) (free func()) {
 	})
 	return func() {
 		cancel()
-		<-ended
+		_ = <-ended // it was cancelled
 	}
 }
 

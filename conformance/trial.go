@@ -159,8 +159,8 @@ func stacks() string {
 	return string(buf[:runtime.Stack(buf, true)])
 }
 
-// run checks the clause once. If it fails, failed has it afterwards. What does not end is left behind, and the other clauses are checked
-// all the same.
+// run checks the clause once. If it fails, failed has it afterwards. What does not end is left behind, and the other
+// clauses are checked all the same.
 func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 	limit := h.TimeLimit
 	if limit == 0 {

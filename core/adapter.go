@@ -43,17 +43,17 @@ type Refusal struct {
 
 // Conn carries frames to and from one worker, in order, whole or not at all. It knows no calls.
 type Conn interface {
-	// Read returns the next frames, at least one, as soon as any has come; it does not wait to fill a batch. The caller owns them
-	// and all that they point to. It returns io.EOF when the peer closed its side between two frames, and another error for
-	// anything that is not a frame, such as one that was cut off or is larger than Launcher.MaxFrame; it never returns frames and an
-	// error together, and after an error only errors. One goroutine reads.
+	// Read returns the next frames, at least one, as soon as any has come; it does not wait to fill a batch. The caller
+	// owns them and all that they point to. It returns io.EOF when the peer closed its side between two frames, and
+	// another error for anything that is not a frame, such as one that was cut off or is larger than Launcher.MaxFrame;
+	// it never returns frames and an error together, and after an error only errors. One goroutine reads.
 	Read() ([]Frame, error)
 
-	// Write sends the frames in order, in as few system calls or messages as it can, and returns when they are handed on, to the
-	// operating system or to a library that holds back none. It retains nothing of them. It may split a batch, never a frame. It blocks
-	// while the peer does not read.
-	// When the peer has gone it returns an error, of these frames or of the next ones. After an error any of them may have arrived, and
-	// every later Write returns an error. One goroutine writes, while another one reads.
+	// Write sends the frames in order, in as few system calls or messages as it can, and returns when they are handed
+	// on, to the operating system or to a library that holds back none. It retains nothing of them. It may split a
+	// batch, never a frame. It blocks while the peer does not read. When the peer has gone it returns an error, of
+	// these frames or of the next ones. After an error any of them may have arrived, and every later Write returns an
+	// error. One goroutine writes, while another one reads.
 	Write(frames []Frame) error
 
 	// CloseWrite delivers what Write took; after that the peer's Read returns io.EOF. Read goes on. The writing goroutine calls it.

@@ -83,9 +83,10 @@ const (
 	streamLimit = "Options.StreamTimeout; the call option Timeout changes it for one call"
 )
 
-// Execute calls a command and returns its result. args becomes the handler's arguments: a struct or map keyword arguments, nil none, and
-// anything else one positional argument. A command that streams is refused. Every error is a *CallError, whose MayHaveRun says
-// whether it is safe to try again; the sentinels of this package, *RemoteError, and the context's own errors are inside.
+// Execute calls a command and returns its result. args becomes the handler's arguments: a struct or map keyword
+// arguments, nil none, and anything else one positional argument, of which a nil slice is an empty one. A command that
+// streams is refused. Every error is a *CallError, whose MayHaveRun says whether it is safe to try again; the sentinels
+// of this package, *RemoteError, and the context's own errors are inside.
 //
 // When ctx ends, Execute returns at once, and the worker is told to stop. It may be called from any number of
 // goroutines. args is encoded on the caller's goroutine, which also gets a panic in a method of args; no slot is lost
@@ -345,8 +346,12 @@ func (f *flight) frame(ctx context.Context) (Frame, error) {
 	if r.args == nil {
 		return frame, nil
 	}
+	args := r.args
+	if v := reflect.ValueOf(args); v.Kind() == reflect.Slice && v.IsNil() { // an empty list, and not no argument
+		args = reflect.MakeSlice(v.Type(), 0, 0).Interface()
+	}
 	var err error
-	frame.Body, err = w.mux.terms.codec.Append(nil, r.args)
+	frame.Body, err = w.mux.terms.codec.Append(nil, args)
 	return frame, err
 }
 

@@ -54,7 +54,8 @@ func guard(what string, f func() error, end func(error)) {
 	returned = true
 }
 
-// caught is deferred around user code that has no reason to call runtime.Goexit, such as an adapter: a panic becomes *err.
+// caught is deferred around user code that has no reason to call runtime.Goexit, such as an adapter: a panic becomes
+// *err.
 func caught(what string, err *error) {
 	if p := recover(); p != nil {
 		*err = &panicError{what: what, text: panicText(p), stack: string(debug.Stack())}

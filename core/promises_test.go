@@ -21,7 +21,8 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// Those who wait are served in the order in which they came: in the pool's queue, and in a session whose worker is busy.
+// Those who wait are served in the order in which they came: in the pool's queue, and in a session whose worker is
+// busy.
 func TestOldestFirst(t *testing.T) {
 	for _, session := range []string{"", "mine"} {
 		var mu sync.Mutex
@@ -104,8 +105,8 @@ func TestMetadataOfEveryCall(t *testing.T) {
 	})
 }
 
-// A receiver grants what was consumed, in items and in bytes, whichever of the two runs out: what the one grants too little stops the
-// sender for good.
+// A receiver grants what was consumed, in items and in bytes, whichever of the two runs out: what the one grants too
+// little stops the sender for good.
 func TestCreditOfItemsAndOfBytes(t *testing.T) {
 	value := func(n, size int) iter.Seq[string] {
 		return func(yield func(string) bool) {

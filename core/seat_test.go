@@ -3,6 +3,7 @@ package core_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -137,6 +138,20 @@ func TestEndedContextTakesNoSlot(t *testing.T) {
 		}
 		if s := p.Stats(); s.Calls != 0 || s.Cancelled != 0 || s.Sessions != 0 {
 			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// A nil slice is an empty list, and not no argument.
+func TestNilSliceIsAnEmptyList(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		for _, none := range []any{[]float64(nil), []any(nil), []string{}} {
+			if got, err := core.Execute[any](t.Context(), p, "echo", none); err != nil || !reflect.DeepEqual(got, []any{}) {
+				t.Errorf("%T arrives as %#v; %v", none, got, err)
+			}
+		}
+		if got, err := core.Execute[any](t.Context(), p, "echo", []byte(nil)); err != nil || !reflect.DeepEqual(got, []byte{}) {
+			t.Errorf("no bytes arrive as %#v; %v", got, err)
 		}
 	})
 }
