@@ -520,7 +520,9 @@ func (t *trial) occupy(p *core.Pool) (free func()) {
 	})
 	return func() {
 		cancel()
-		_ = <-ended // it was cancelled
+		if err := <-ended; err == nil {
+			t.Errorf("conformance.wait has returned a result")
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -149,4 +150,30 @@ func TestObituaryNamesEachCommandOnce(t *testing.T) {
 	if said := o.Error(); !strings.Contains(said, "while running sum (3 calls), wait") {
 		t.Error(said)
 	}
+}
+
+// A call that each worker refuses is taken to another one nine times at most, and then fails as one that did not run.
+func TestMovesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tries atomic.Int64
+		a := rogue{func(id uint64) []core.Frame {
+			tries.Add(1)
+			body := []byte(`{"type": "Saturated", "message": "not now"}`)
+			return []core.Frame{{Kind: core.KindError, Flags: core.NotStarted, ID: id, Body: body}}
+		}}
+		p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 2, Logger: hclog.NewNullLogger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = p.Close() }()
+		_, err = core.Execute[any](t.Context(), p, "go", nil)
+		if n := tries.Swap(0); n != 9 || core.MayHaveRun(err) || !strings.Contains(err.Error(), "not now") {
+			t.Errorf("Execute: %d tries; %v", n, err)
+		}
+		for _, err := range core.ExecuteStream[any](t.Context(), p, "go", nil) {
+			if n := tries.Load(); n != 9 || core.MayHaveRun(err) {
+				t.Errorf("ExecuteStream: %d tries; %v", n, err)
+			}
+		}
+	})
 }

@@ -36,9 +36,14 @@ def test_an_exception_of_the_transport_is_shown(launch, tmp_path, broken, error,
     (tmp_path / "pigeon.py").write_text(TRANSPORT.replace("ERROR", error))
     (tmp_path / "worker.py").write_text(WORKER)
     host = launch(tmp_path / "worker.py", protocol="pigeon:Broken", env={"BROKEN": broken, "POLLED": polled})
-    with pytest.raises((Gone, BrokenPipeError)):
+
+    def use():
         host.greet()
-        [host.call("echo", {"value": 1}) for _ in range(3)]
+        for _ in range(3):
+            host.call("echo", {"value": 1})
+
+    with pytest.raises((Gone, BrokenPipeError)):
+        use()
     assert host.wait() != 0
     printed = "\n".join(host.printed)
     assert "the carrier pigeon is ill" in printed
