@@ -3,6 +3,8 @@ package core_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,9 +21,9 @@ func deaf(end chan struct{}) map[string]core.Function {
 }
 
 // giveUp makes a call that is overdue when it returns.
-func giveUp(t *testing.T, target core.Target) {
+func giveUp(t *testing.T, target core.Target, command string) {
 	t.Helper()
-	_, err := core.Execute[any](t.Context(), target, "deaf", nil, core.Timeout(time.Second))
+	_, err := core.Execute[any](t.Context(), target, command, nil, core.Timeout(time.Second))
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("a call that does not end: %v", err)
 	}
@@ -41,7 +43,7 @@ func TestWorkerServesAgainAfterAnOverdueCall(t *testing.T) {
 			running <- err
 		}()
 		synctest.Wait()
-		giveUp(t, p)
+		giveUp(t, p, "deaf")
 		if s := p.Stats(); s.Ready != 0 || s.Workers[0].State != "draining" {
 			t.Errorf("with an overdue call: %+v", s)
 		}
@@ -74,7 +76,7 @@ func TestOverdueCallBesideASession(t *testing.T) {
 		if _, err := core.Execute[int](t.Context(), chat, "echo", 1); err != nil {
 			t.Fatal(err)
 		}
-		giveUp(t, p)
+		giveUp(t, p, "deaf")
 		for _, target := range []core.Target{p, chat, p.Session("another")} {
 			if got, err := core.Execute[int](t.Context(), target, "echo", 5); err != nil || got != 5 {
 				t.Errorf("a call beside an overdue one: %d, %v", got, err)
@@ -102,12 +104,52 @@ func TestOverdueCallOutlivesTheSession(t *testing.T) {
 		if _, err := core.Execute[int](t.Context(), chat, "echo", 1); err != nil {
 			t.Fatal(err)
 		}
-		giveUp(t, p)
+		giveUp(t, p, "deaf")
 		chat.Close()
 		time.Sleep(time.Minute)
 		if s := p.Stats(); s.Terminated != 1 || s.Restarts != 1 || s.Ready != 1 {
 			t.Errorf("%+v", s)
 		}
 		close(end)
+	})
+}
+
+// What is said of a stuck worker names the call that is stuck, and not one that was and has ended.
+func TestStuckCallIsNamed(t *testing.T) {
+	log := newSpy(func(*spy, string) {})
+	ends := map[string]chan struct{}{}
+	worker := functions()
+	for _, name := range []string{"first", "second", "third"} {
+		worker[name] = core.Function{Run: func(context.Context, *core.Incoming) (any, error) { <-ends[name]; return nil, nil }}
+	}
+	a := &coretest.Adapter{Functions: worker, Concurrency: 3}
+	bubble(t, a, core.Options{Size: 1, Logger: log}, func(t *testing.T, p *core.Pool) {
+		for name := range worker {
+			ends[name] = make(chan struct{})
+		}
+		busy, stop := context.WithCancel(t.Context())
+		defer stop()
+		go func() { _, _ = core.Execute[any](busy, p, "wait", nil, core.Timeout(-1)) }() // so that the worker is not ended
+		synctest.Wait()
+		giveUp(t, p, "first")
+		close(ends["first"])
+		synctest.Wait()
+		go func() { _, _ = core.Execute[any](t.Context(), p, "third", nil, core.Timeout(2*time.Second)) }()
+		giveUp(t, p, "second")
+		stop()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		lines := log.lines()
+		for _, c := range [][2]string{
+			{"worker takes no new calls", "first goes on"}, {"worker takes no new calls", "second goes on"},
+			{"worker is terminated", "second"}, {"worker lost", "because second went on"},
+		} {
+			named := func(line string) bool { return strings.HasPrefix(line, c[0]) && strings.Contains(line, c[1]) }
+			if !slices.ContainsFunc(lines, named) {
+				t.Errorf("the log does not say %q with %q: %q", c[0], c[1], lines)
+			}
+		}
+		close(ends["second"])
+		close(ends["third"])
 	})
 }

@@ -177,3 +177,31 @@ func TestMovesAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// A worker that does not list its commands does not say which of them stream. What such a call returns is its one item,
+// unless the caller asks for the stream's result.
+func TestResultOfAnUnlistedCommand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := rogue{func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindEnd, ID: id, Body: []byte("7")}} }}
+		p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = p.Close() }()
+		var result int
+		for want, opts := range map[int][]core.CallOption{1: nil, 0: {core.Result(&result)}} {
+			items := 0
+			for v, err := range core.ExecuteStream[int](t.Context(), p, "go", nil, opts...) {
+				if items++; err != nil || v != 7 {
+					t.Errorf("the item is %d, %v", v, err)
+				}
+			}
+			if items != want {
+				t.Errorf("%d items, not %d", items, want)
+			}
+		}
+		if result != 7 {
+			t.Errorf("the result is %d", result)
+		}
+	})
+}
