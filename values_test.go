@@ -156,7 +156,7 @@ const tampered = `
 import base64, json, os
 from snakepit_bridge import ItemError, Worker, _boot
 
-transport = _boot._host.transport
+transport = _boot._hosts[0].transport
 write = transport.write
 with open(os.environ["BODIES"]) as file:
     bodies = json.load(file)

@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"math/bits"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -276,7 +277,7 @@ func setBig(v *big.Int, tok Token) {
 }
 
 func unmarshalText(v reflect.Value, text []byte) error {
-	return unmarshal(v, text, "UnmarshalText", func() error {
+	return unmarshal(v, text, textUnmarshalerType, func() error {
 		return v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText(text)
 	})
 }
@@ -291,15 +292,15 @@ func (d *decoder) json(v reflect.Value, tok Token) error {
 	if err != nil {
 		return fmt.Errorf("%s can't go into %s: %w", tok.Kind, v.Type(), err)
 	}
-	return unmarshal(v, text, "UnmarshalJSON", func() error {
+	return unmarshal(v, text, jsonUnmarshalerType, func() error {
 		return v.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(text)
 	})
 }
 
 // unmarshal calls a method of the user's that reads text into v.
-func unmarshal(v reflect.Value, text []byte, method string, call func() error) error {
+func unmarshal(v reflect.Value, text []byte, method reflect.Type, call func() error) error {
 	err := caught(method, call)
-	if p := (*methodPanic)(nil); errors.As(err, &p) && fillEmbedded(v, maxEmbedded) {
+	if p, ok := err.(*methodPanic); ok && p.runtime() && fillEmbedded(v, method, maxEmbedded) {
 		err = caught(method, call) // it was promoted from an embedded pointer that was nil
 	}
 	if err != nil {
@@ -309,10 +310,10 @@ func unmarshal(v reflect.Value, text []byte, method string, call func() error) e
 }
 
 // caught calls a method of the user's and returns its error, or its panic as a *methodPanic.
-func caught(method string, call func() error) (err error) {
+func caught(method reflect.Type, call func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = &methodPanic{method, p}
+			err = &methodPanic{method.Method(0).Name, p}
 		}
 	}()
 	return call()
@@ -323,10 +324,15 @@ type methodPanic struct {
 	value  any
 }
 
+func (e *methodPanic) runtime() bool {
+	_, ok := e.value.(runtime.Error)
+	return ok
+}
+
 func (e *methodPanic) Error() string { return fmt.Sprintf("%s panicked: %v", e.method, e.value) }
 
-// fillEmbedded makes what the nil pointers that a struct embeds shall point to, and reports whether there were any.
-func fillEmbedded(v reflect.Value, levels int) bool {
+// fillEmbedded allocates the nil pointers with the methods that a struct embeds, and reports whether there were any.
+func fillEmbedded(v reflect.Value, methods reflect.Type, levels int) bool {
 	if v.Kind() == reflect.Pointer {
 		v = v.Elem()
 	}
@@ -339,11 +345,14 @@ func fillEmbedded(v reflect.Value, levels int) bool {
 			continue
 		}
 		switch f := v.Field(i); {
-		case f.Kind() == reflect.Pointer && f.IsNil() && f.CanSet():
+		case f.Kind() == reflect.Pointer && f.IsNil():
+			if !f.CanSet() || !f.Type().Implements(methods) {
+				continue
+			}
 			f.Set(reflect.New(f.Type().Elem()))
 			filled = true
-		case f.Kind() == reflect.Pointer && !f.IsNil(), f.Kind() == reflect.Struct:
-			filled = fillEmbedded(f, levels-1) || filled
+		case f.Kind() == reflect.Pointer, f.Kind() == reflect.Struct:
+			filled = fillEmbedded(f, methods, levels-1) || filled
 		}
 	}
 	return filled

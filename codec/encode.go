@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -439,16 +440,8 @@ func (f *field) isZero(v reflect.Value) (zero bool) {
 	if !reference {
 		v = addressable(v).Addr()
 	}
-	called := false
-	defer func() {
-		if !called && embedsNil(v, maxEmbedded) {
-			_ = recover()
-			zero = true
-		}
-	}()
-	zero = v.Interface().(zeroer).IsZero()
-	called = true
-	return zero
+	defer func() { zero = promotedFromNil(recover(), v, zeroerType) || zero }()
+	return v.Interface().(zeroer).IsZero()
 }
 
 // isEmpty is encoding/json's notion of empty: false, 0, nil and whatever has no elements, but no struct.
@@ -468,11 +461,11 @@ func marshal(p *plan, v reflect.Value) (text string, there bool, err error) {
 	if p.marshals == byPointer {
 		v = addressable(v).Addr()
 	}
-	defer func() {
-		if !there && err == nil && embedsNil(v, maxEmbedded) {
-			_ = recover()
-		}
-	}()
+	method := textMarshalerType
+	if p.form == formJSON {
+		method = jsonMarshalerType
+	}
+	defer func() { promotedFromNil(recover(), v, method) }()
 	var b []byte
 	if p.form == formJSON {
 		b, err = v.Interface().(json.Marshaler).MarshalJSON()
@@ -485,11 +478,23 @@ func marshal(p *plan, v reflect.Value) (text string, there bool, err error) {
 	return string(b), true, nil
 }
 
+// promotedFromNil reports whether p is the panic of a method that is promoted from an embedded pointer or interface
+// which is nil. Any other panic goes on. p is nil if there was none.
+func promotedFromNil(p any, v reflect.Value, method reflect.Type) bool {
+	if p == nil {
+		return false
+	}
+	if _, ok := p.(runtime.Error); !ok || !embedsNil(v, method, maxEmbedded) {
+		panic(p)
+	}
+	return true
+}
+
 // maxEmbedded is how many levels of embedded structs embedsNil looks into: types may embed pointers to themselves.
 const maxEmbedded = 8
 
-// embedsNil reports whether v is, or points to, a struct that embeds a nil pointer or interface.
-func embedsNil(v reflect.Value, levels int) bool {
+// embedsNil reports whether v is, or points to, a struct that embeds a nil pointer or interface with the methods.
+func embedsNil(v reflect.Value, methods reflect.Type, levels int) bool {
 	if v.Kind() == reflect.Pointer {
 		v = v.Elem()
 	}
@@ -502,11 +507,11 @@ func embedsNil(v reflect.Value, levels int) bool {
 		}
 		switch f := v.Field(i); f.Kind() {
 		case reflect.Pointer, reflect.Interface:
-			if f.IsNil() || embedsNil(f, levels-1) {
+			if f.IsNil() && f.Type().Implements(methods) || !f.IsNil() && embedsNil(f, methods, levels-1) {
 				return true
 			}
 		case reflect.Struct:
-			if embedsNil(f, levels-1) {
+			if embedsNil(f, methods, levels-1) {
 				return true
 			}
 		}

@@ -3,6 +3,7 @@ package codec_test
 import (
 	"encoding"
 	"errors"
+	"fmt"
 	"math/big"
 	"net/netip"
 	"reflect"
@@ -117,6 +118,41 @@ func TestDecodeNeverPanics(t *testing.T) {
 			if err := c.Decode(body, target); err == nil {
 				t.Errorf("%s: decoding into %T is no error", c.Name(), target)
 			}
+		}
+	}
+}
+
+// A value's own panic is not taken for that of a method which is promoted from nil: the embedded pointer may be about
+// something else.
+type (
+	tagged   struct{ n int }
+	ownPanic struct{ *tagged }
+	ownZero  struct {
+		V ownPanic `json:"v,omitzero"`
+	}
+	nilDeref struct{ *tagged }
+)
+
+func (ownPanic) MarshalText() ([]byte, error)    { panic("boom") }
+func (ownPanic) IsZero() bool                    { panic("boom") }
+func (v nilDeref) MarshalText() ([]byte, error)  { return []byte(fmt.Sprint(v.n)), nil }
+func (v *nilDeref) UnmarshalText(b []byte) error { v.n = len(b); return nil }
+
+func TestOwnPanicBesideAnEmbeddedNil(t *testing.T) {
+	for _, c := range both {
+		for _, v := range []any{ownPanic{}, []any{ownPanic{}}, ownZero{}, nilDeref{}} {
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("%s: %T: no panic", c.Name(), v)
+					}
+				}()
+				_, _ = c.Append(nil, v)
+			}()
+		}
+		var v nilDeref
+		if err := c.Decode(appended(t, c, "text"), &v); err == nil || v.tagged != nil {
+			t.Errorf("%s: decoded into %v, %v", c.Name(), v, err)
 		}
 	}
 }

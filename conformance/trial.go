@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"fmt"
+	"maps"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -169,11 +170,12 @@ func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the clause has not ended within %s", limit))
 	defer cancel()
 	rec := &recorder{ctx: ctx}
+	before := maps.Clone(failed) // the clause's own: it may be left behind
 	begin := time.Now()
 	checked, closed := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(checked)
-		rec.protect(func() { c.check(&trial{rec, h, c.Name, failed}) })
+		rec.protect(func() { c.check(&trial{rec, h, c.Name, before}) })
 	}()
 	var dump string
 	select {

@@ -337,7 +337,7 @@ func (f *flight) frame(ctx context.Context) (Frame, error) {
 		return frame, fmt.Errorf("option Result needs a non-nil pointer, not %T", r.result)
 	}
 	if sv := servedBy(ctx); sv != nil && sv.mux == w.mux {
-		frame.Parent = sv.id
+		frame.Parent = sv.stream.id
 	}
 	frame.Meta, _ = ctx.Value(metadataKey{}).(map[string]string)
 	if err := checkText(&frame); err != nil {
@@ -484,7 +484,7 @@ func (f *flight) abandon(ctx context.Context) {
 func (f *flight) feed(input iter.Seq[any]) {
 	for v := range input {
 		if err := f.stream.send(f.pool.ctx, v, 0); err != nil {
-			if err != io.EOF { // it is if no more is wanted
+			if err != io.EOF { // io.EOF: the call takes no more input
 				f.stream.spoil(fmt.Errorf("input: %w", err))
 			}
 			return
@@ -564,7 +564,7 @@ func (p *Pool) lossOf(ctx context.Context, w *Worker, err error) error {
 // served is what the context of a Function says of the call that it serves.
 type served struct {
 	mux      *mux
-	id       uint64
+	stream   *stream
 	parent   *stream      // the call of ours whose handler made it, or nil
 	sessions []sessionKey // that wait for its end
 }
@@ -577,8 +577,8 @@ func servedBy(ctx context.Context) *served {
 }
 
 // withServed notes in ctx that it belongs to an incoming call, made by the handler of parent, a call of ours, or nil.
-func withServed(ctx context.Context, m *mux, id uint64, parent *stream) context.Context {
-	s := &served{mux: m, id: id, parent: parent}
+func withServed(ctx context.Context, m *mux, call, parent *stream) context.Context {
+	s := &served{mux: m, stream: call, parent: parent}
 	if parent != nil {
 		s.sessions = parent.sessions
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -77,7 +78,7 @@ func connect(ctx context.Context, a Adapter, at *attempt, o *Options) (*connecte
 	}
 	c, err := shakeHands(ctx, link, o)
 	if err != nil {
-		_ = link.Conn.Close() // the error that counts is err
+		_ = apart("the adapter's Close", link.Conn.Close) // the error that counts is err
 		at.abandon(nil)
 		return nil, &linkError{link, err}
 	}
@@ -85,9 +86,27 @@ func connect(ctx context.Context, a Adapter, at *attempt, o *Options) (*connecte
 }
 
 // startLink calls the adapter, which may be the user's.
-func startLink(ctx context.Context, a Adapter, at *attempt) (link *Link, err error) {
-	defer caught("the adapter's Start", &err)
-	return a.Start(ctx, at)
+func startLink(ctx context.Context, a Adapter, at *attempt) (*Link, error) {
+	var link *Link
+	err := apart("the adapter's Start", func() error {
+		made, err := a.Start(ctx, at)
+		if err != nil {
+			return &frozen{text: err.Error(), err: err}
+		}
+		if made == nil || made.Conn == nil {
+			return errors.New("the adapter's Start returned no connection and no error")
+		}
+		made.Refused = slices.Clone(made.Refused)
+		for i := range made.Refused {
+			made.Refused[i].Err = frozenApart(made.Refused[i].Err)
+		}
+		link = made
+		return nil
+	})
+	if p, ok := err.(*panicError); ok {
+		at.host.opts.Log.events(at.index).Error(p.Error(), "stack", p.stack)
+	}
+	return link, err
 }
 
 // linkError is an error after an adapter was chosen.
@@ -144,7 +163,9 @@ func shakeHands(ctx context.Context, link *Link, o *Options) (*connected, error)
 		Window: c.terms.receive, Concurrency: h.Concurrency, Calls: c.terms.incoming,
 	})
 	if err == nil {
-		err = link.Conn.Write([]Frame{{Kind: KindHello, Body: body}})
+		err = apart("the adapter's Write", func() error {
+			return freeze(link.Conn.Write([]Frame{{Kind: KindHello, Body: body}}))
+		})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("answering the worker's hello: %w", err)
@@ -160,7 +181,13 @@ func readHello(ctx context.Context, link *Link) ([]Frame, error) {
 	}
 	read := make(chan result, 1)
 	go func() {
-		frames, err := link.Conn.Read()
+		var frames []Frame
+		err := apart("the adapter's Read", func() (err error) {
+			if frames, err = link.Conn.Read(); err == nil && len(frames) == 0 {
+				err = errNoFrames
+			}
+			return freeze(err)
+		})
 		read <- result{frames, err}
 	}()
 	var exited <-chan struct{}
@@ -175,11 +202,11 @@ func readHello(ctx context.Context, link *Link) ([]Frame, error) {
 		select {
 		case r = <-read:
 		case <-time.After(drainTime):
-			_ = link.Conn.Close() // unblocks the read
+			_ = apart("the adapter's Close", link.Conn.Close) // unblocks the read
 			r = <-read
 		}
 	case <-ctx.Done():
-		_ = link.Conn.Close() // unblocks the read
+		_ = apart("the adapter's Close", link.Conn.Close) // unblocks the read
 		<-read
 		return nil, fmt.Errorf("the worker has not said hello: %w", context.Cause(ctx))
 	}

@@ -135,3 +135,59 @@ func TestFunctionThatWaitsForASession(t *testing.T) {
 		}
 	})
 }
+
+// A function that ends a session and calls it anew needs a slot for the end, too.
+func TestFunctionThatClosesASessionAndCallsIt(t *testing.T) {
+	var pool *core.Pool
+	worker := functions()
+	worker["snakepit.forget"] = core.Func(func(context.Context, any) (any, error) { return nil, nil })
+	o := core.Options{Size: 1, Functions: map[string]core.Function{
+		"host": core.Func(func(ctx context.Context, _ any) (int, error) {
+			s := pool.Session("s")
+			if _, err := core.Execute[int](context.WithoutCancel(t.Context()), s, "echo", 1, core.Timeout(time.Millisecond)); err == nil {
+				return 0, errors.New("there was a free slot")
+			}
+			s.Close()
+			return core.Execute[int](ctx, s, "echo", 5)
+		}),
+	}}
+	bubble(t, &coretest.Adapter{Functions: worker}, o, func(t *testing.T, p *core.Pool) {
+		pool = p
+		if _, err := core.Execute[int](t.Context(), p.Session("s"), "echo", 1); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		_, err := core.Execute[int](t.Context(), p, "callback", nil)
+		if err == nil || !strings.Contains(err.Error(), stuckText) || time.Since(begin) > time.Second {
+			t.Errorf("%v after %s", err, time.Since(begin))
+		}
+	})
+}
+
+// What a function leaves behind when it returns waits like any other caller.
+func TestWorkThatOutlivesItsFunction(t *testing.T) {
+	var pool *core.Pool
+	done := make(chan error, 1)
+	o := core.Options{Size: 1, Functions: map[string]core.Function{
+		"host": core.Func(func(ctx context.Context, _ any) (any, error) {
+			go func() {
+				time.Sleep(time.Second) // the function's call has ended, and another one has the slot
+				_, err := core.Execute[int](context.WithoutCancel(ctx), pool, "echo", 5)
+				done <- err
+			}()
+			return nil, nil
+		}),
+	}}
+	bubble(t, &coretest.Adapter{}, o, func(t *testing.T, p *core.Pool) {
+		pool, done = p, make(chan error, 1)
+		if _, err := core.Execute[any](t.Context(), p, "callback", nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := core.Execute[int](t.Context(), p, "nap", 5000); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -1,18 +1,24 @@
 package core
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"runtime/debug"
 )
 
 // User code is what the pool calls but did not write: methods of values while they are encoded or decoded, an input's
-// iterator, Options.Functions and the errors that they return, an adapter, and the logger. It may panic, end its
-// goroutine, hang, or call the pool.
+// iterator, Options.Functions and the errors that they return, contexts, an adapter and its errors, and the logger. It
+// may panic, end its goroutine, hang, or call the pool.
 //
 //   - None of it runs under a lock.
-//   - On a goroutine of the pool's it runs inside guard, which turns a panic and runtime.Goexit into an error.
+//   - On a goroutine of the pool's it runs inside guard, apart or outside, which turn a panic and runtime.Goexit into an
+//     error.
 //   - On the caller's goroutine a panic goes through to the caller, once the slot has been given back (Pool.open).
+//   - An error of an adapter's is asked for its text once, where it comes in (freeze).
 //   - The logger has a goroutine of its own (logbook).
+//
+// A codec is trusted as far as it runs no methods of the values: it encodes the pool's own values on any goroutine.
 
 // panicError is a panic of user code, or the end of its goroutine.
 type panicError struct {
@@ -54,30 +60,42 @@ func guard(what string, f func() error, end func(error)) {
 	returned = true
 }
 
-// caught is deferred around user code that has no reason to call runtime.Goexit, such as an adapter: a panic becomes
-// *err.
-func caught(what string, err *error) {
-	if p := recover(); p != nil {
-		*err = &panicError{what: what, text: panicText(p), stack: string(debug.Stack())}
-	}
+// apart runs f, which is user code, on a goroutine of its own, and returns its error, its panic or the goroutine's end.
+func apart(what string, f func() error) error {
+	done := make(chan error, 1)
+	go guard(what, f, func(err error) { done <- err })
+	return <-done
 }
 
-// panicText returns the text of a panic's value. The value may be an error or a Stringer of the user's, so it is asked
+// outside runs f, which is an adapter's, on the calling goroutine, and returns its error or panic. If f ends the
+// goroutine, exited gets that as an error before it does.
+func outside(what string, f func() error, exited func(error)) (err error) {
+	returned := false
+	defer func() {
+		if p := recover(); p != nil {
+			err = &panicError{what: what, text: panicText(p), stack: string(debug.Stack())}
+		} else if !returned {
+			exited(&panicError{what: what})
+		}
+	}()
+	err = freeze(f())
+	returned = true
+	return err
+}
+
+// panicText returns the text of a panic's value. What is no plain text may have methods of the user's, so it is asked
 // on a goroutine of its own, which it may end.
 func panicText(p any) string {
-	switch p := p.(type) {
-	case string:
-		return nonEmpty(p)
-	case fmt.Stringer, error:
-		text := make(chan string, 1)
-		go func() {
-			s := fmt.Sprintf("a %T", p)
-			defer func() { text <- nonEmpty(s) }()
-			s = fmt.Sprint(p) // which takes care of a panic
-		}()
-		return <-text
+	if text, ok := p.(string); ok {
+		return nonEmpty(text)
 	}
-	return nonEmpty(fmt.Sprint(p))
+	text := make(chan string, 1)
+	go func() {
+		s := fmt.Sprintf("a %T", p)
+		defer func() { text <- nonEmpty(s) }()
+		s = fmt.Sprint(p) // which takes care of a panic
+	}()
+	return <-text
 }
 
 func nonEmpty(s string) string {
@@ -85,4 +103,52 @@ func nonEmpty(s string) string {
 		return `""`
 	}
 	return s
+}
+
+// frozen is an error of user code that has been asked for its text, so that nobody has to ask it again under a lock.
+type frozen struct {
+	text string
+	end  error // io.EOF or io.ErrUnexpectedEOF if it is one of them
+	err  error
+}
+
+func (e *frozen) Error() string { return e.text }
+func (e *frozen) Unwrap() error { return e.err }
+
+// freeze asks an error of user code what it is. It is called where such code is guarded.
+func freeze(err error) error {
+	switch err.(type) {
+	case nil, *frozen, *panicError:
+		return err
+	}
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return err
+	}
+	f := &frozen{text: err.Error(), err: err}
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, end) {
+			f.end = end
+		}
+	}
+	return f
+}
+
+// frozenApart is freeze where nothing is guarded.
+func frozenApart(err error) error {
+	var cold error
+	if p := apart("an error", func() error { cold = freeze(err); return nil }); p != nil {
+		return p
+	}
+	return cold
+}
+
+// endOf returns io.EOF or io.ErrUnexpectedEOF if err, which has been frozen, says that the connection has ended so.
+func endOf(err error) error {
+	if f, ok := err.(*frozen); ok {
+		return f.end
+	}
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return err
+	}
+	return nil
 }

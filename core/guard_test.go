@@ -169,6 +169,7 @@ func TestFunctionsCannotHurtTheHost(t *testing.T) {
 		"panics with a goroutine's end": {
 			run(func() (any, error) { panic(textual{runtime.Goexit}) }), "panic: a core_test.textual",
 		},
+		"panics with a broken field": {run(func() (any, error) { panic(struct{ Err error }{trap(runtime.Goexit)}) }), "panic: a struct"},
 		"panics with an empty text":  {run(func() (any, error) { panic("") }), `panic: ""`},
 		"ends its goroutine":         {run(func() (any, error) { runtime.Goexit(); return nil, nil }), "runtime.Goexit: the function called"},
 		"result panics":              {result(trap(boom)), "panic: boom"},
@@ -357,26 +358,53 @@ func TestContextThatCallsThePool(t *testing.T) {
 	})
 }
 
-// An adapter that panics loses its worker, not the host.
-func TestAdapterThatPanics(t *testing.T) {
+// An adapter that panics, ends its goroutine or returns nonsense loses its worker, not the host; another worker
+// follows.
+func TestAdaptersCannotHurtTheHost(t *testing.T) {
 	for name, c := range map[string]struct {
-		adapter panicky
-		want    string
+		odd  odd
+		want string // of Open's error, or of the call's
 	}{
-		"Start": {panicky{start: true}, "the adapter's Start panicked: boom"},
-		"Read":  {panicky{read: true}, "the adapter's Read panicked: boom"},
-		"Write": {panicky{write: true}, "the adapter's Write panicked: boom"},
+		"Start panics":             {odd{start: boom}, "the adapter's Start panicked: boom"},
+		"Start ends its goroutine": {odd{start: runtime.Goexit}, "the adapter's Start called runtime.Goexit"},
+		"Start returns nothing":    {odd{link: func(*core.Link) *core.Link { return nil }}, "Start returned no connection"},
+		"Start returns no Conn":    {odd{link: func(*core.Link) *core.Link { return &core.Link{} }}, "Start returned no connection"},
+		"its refusal panics": {odd{link: func(l *core.Link) *core.Link {
+			l.Refused = []core.Refusal{{Adapter: "other", Err: trap(boom)}}
+			return l
+		}}, ""},
+		"its error panics":               {odd{err: trap(boom)}, "the adapter's Start panicked: boom"},
+		"its error's Is panics":          {odd{err: asking{boom}}, "panicked: boom"},
+		"first Read panics":              {odd{read: 1, act: boom}, "the adapter's Read panicked: boom"},
+		"first Read ends its goroutine":  {odd{read: 1, act: runtime.Goexit}, "the adapter's Read called runtime.Goexit"},
+		"first Read returns nothing":     {odd{read: 1}, "neither frames nor an error"},
+		"first Write panics":             {odd{write: 1, act: boom}, "the adapter's Write panicked: boom"},
+		"first Write ends its goroutine": {odd{write: 1, act: runtime.Goexit}, "the adapter's Write called runtime.Goexit"},
+		"Read panics":                    {odd{read: 2, act: boom}, "the adapter's Read panicked: boom"},
+		"Read ends its goroutine":        {odd{read: 2, act: runtime.Goexit}, "the adapter's Read called runtime.Goexit"},
+		"Read returns nothing":           {odd{read: 2}, "neither frames nor an error"},
+		"Read's error panics":            {odd{read: 2, err: trap(boom)}, "the adapter's Read panicked: boom"},
+		"Write panics":                   {odd{write: 2, act: boom}, "the adapter's Write panicked: boom"},
+		"Write ends its goroutine":       {odd{write: 2, act: runtime.Goexit}, "the adapter's Write called runtime.Goexit"},
+		"Write's error panics":           {odd{write: 2, err: trap(boom)}, "the adapter's Write panicked: boom"},
+		"Close panics":                   {odd{close: boom}, ""},
+		"Close ends its goroutine":       {odd{close: runtime.Goexit}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c.adapter.Adapter = &coretest.Adapter{Functions: functions()}
-				o := &core.Options{Size: 1, Logger: hclog.NewNullLogger()}
-				p, err := core.Open(t.Context(), c.adapter, core.Command{}, o)
+				a := &oddAdapter{Adapter: &coretest.Adapter{Functions: functions()}, odd: c.odd}
+				a.tries.Store(1)
+				p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
 				if err == nil {
 					_, err = core.Execute[int](t.Context(), p, "echo", 5)
-					_ = p.Close()
+					if got, again := core.Execute[int](t.Context(), p, "echo", 5); got != 5 || again != nil {
+						t.Errorf("a call after it: %d, %v", got, again)
+					}
+					if err := p.Close(); err != nil {
+						t.Error(err)
+					}
 				}
-				if err == nil || !strings.Contains(err.Error(), c.want) {
+				if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 					t.Errorf("%v", err)
 				}
 			})
@@ -384,41 +412,158 @@ func TestAdapterThatPanics(t *testing.T) {
 	}
 }
 
-type panicky struct {
-	*coretest.Adapter
-	start, read, write bool
+// odd is what an oddAdapter does, and when.
+type odd struct {
+	start, close func()
+	link         func(*core.Link) *core.Link
+	read, write  int    // the call of Read or Write that is odd
+	act          func() // what it does; nil: return err, or of Read nothing
+	err          error
 }
 
-func (a panicky) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
-	if a.start {
-		panic("boom")
+// oddAdapter is an adapter whose first worker is odd.
+type oddAdapter struct {
+	*coretest.Adapter
+	odd   odd
+	tries atomic.Int64 // how many odd workers are still to come
+}
+
+func (a *oddAdapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	if a.tries.Add(-1) < 0 {
+		return a.Adapter.Start(ctx, l)
+	}
+	if a.odd.start != nil {
+		a.odd.start()
+	}
+	if a.odd.err != nil && a.odd.read == 0 && a.odd.write == 0 {
+		return nil, a.odd.err
 	}
 	link, err := a.Adapter.Start(ctx, l)
-	if err == nil {
-		link.Conn = &panickyConn{Conn: link.Conn, a: a}
+	if err != nil {
+		return nil, err
 	}
-	return link, err
+	conn := link.Conn
+	link.Conn = &oddConn{Conn: conn, odd: a.odd}
+	if a.odd.link != nil {
+		if link = a.odd.link(link); link == nil || link.Conn == nil {
+			_ = conn.Close() // nobody else can
+		}
+	}
+	return link, nil
 }
 
-type panickyConn struct {
+type oddConn struct {
 	core.Conn
-	a             panicky
+	odd           odd
 	reads, writes int
 }
 
-func (c *panickyConn) Read() ([]core.Frame, error) {
+func (c *oddConn) Read() ([]core.Frame, error) {
 	frames, err := c.Conn.Read()
-	if c.reads++; c.a.read && c.reads > 1 && err == nil { // the answer of a call
-		panic("boom")
+	if c.reads++; c.reads != c.odd.read || err != nil {
+		return frames, err
 	}
-	return frames, err
+	if c.odd.act != nil {
+		c.odd.act()
+	}
+	return nil, c.odd.err
 }
 
-func (c *panickyConn) Write(frames []core.Frame) error {
-	if c.writes++; c.a.write && c.writes > 1 {
-		panic("boom")
+func (c *oddConn) Write(frames []core.Frame) error {
+	if c.writes++; c.writes != c.odd.write {
+		return c.Conn.Write(frames)
 	}
-	return c.Conn.Write(frames)
+	if c.odd.act != nil {
+		c.odd.act()
+	}
+	return c.odd.err
+}
+
+func (c *oddConn) Close() error {
+	err := c.Conn.Close()
+	if c.odd.close != nil {
+		c.odd.close()
+	}
+	return err
+}
+
+// Errors of an adapter are asked for their text once, and not under a lock.
+func TestAdapterErrorsThatCallThePool(t *testing.T) {
+	var p atomic.Pointer[core.Pool]
+	asks := trap(func() {
+		if p := p.Load(); p != nil {
+			p.Stats()
+		}
+	})
+	for name, o := range map[string]odd{
+		"refusal": {link: func(l *core.Link) *core.Link { l.Refused = []core.Refusal{{Adapter: "other", Err: asks}}; return l }},
+		"Read":    {read: 2, err: asks},
+		"Start":   {err: asks},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &oddAdapter{Adapter: &coretest.Adapter{Functions: functions()}, odd: o}
+			synctest.Test(t, func(t *testing.T) {
+				pool, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.Store(pool)
+				a.tries.Store(3)
+				a.Crash(0)
+				time.Sleep(time.Minute)
+				if got, err := core.Execute[int](t.Context(), pool, "echo", 5); name != "Read" && (got != 5 || err != nil) {
+					t.Errorf("%d, %v", got, err)
+				}
+				pool.Stats()
+				if err := pool.Close(); err != nil {
+					t.Error(err)
+				}
+				p.Store(nil)
+			})
+		})
+	}
+}
+
+// A context that panics or ends the goroutine while its call waits leaves no waiter behind.
+type panickingContext struct {
+	context.Context
+	act func()
+}
+
+func (c panickingContext) Done() <-chan struct{} { c.act(); return nil }
+
+func TestContextThatPanics(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		go func() { _, _ = core.Execute[int](t.Context(), p, "nap", 1000) }()
+		synctest.Wait()
+		for _, act := range []func(){boom, runtime.Goexit} {
+			for _, target := range []core.Target{p, p.Session("s")} {
+				armed := false
+				ctx := panickingContext{t.Context(), func() {
+					if armed {
+						act()
+					}
+					armed = p.Stats().Waiting > 0
+				}}
+				how := outcome(func() {
+					armed = true
+					_, _ = core.Execute[int](ctx, target, "echo", 1, core.Timeout(-1))
+				})
+				if how == "returned" {
+					t.Errorf("the call %s", how)
+				}
+			}
+		}
+		if s := p.Stats(); s.Waiting != 0 {
+			t.Errorf("%d callers wait", s.Waiting)
+		}
+		if got, err := core.Execute[int](t.Context(), p, "echo", 5); got != 5 || err != nil {
+			t.Errorf("%d, %v", got, err)
+		}
+		if s := p.Stats(); s.Running != 0 {
+			t.Errorf("%d slots are taken", s.Running)
+		}
+	})
 }
 
 // What a worker logged last is in its obituary, between what it printed last.

@@ -240,6 +240,11 @@ func (b *logbook) close(limit time.Duration) error {
 			return nil
 		case <-timer.C:
 		}
+		select {
+		case <-b.done: // at the same moment
+			return nil
+		default:
+		}
 		b.mu.Lock()
 		if b.taken == before || !time.Now().Before(deadline) {
 			break

@@ -226,7 +226,9 @@ func (r *records) put(b []byte) {
 	if len(r.last) == lastLines {
 		r.last = slices.Delete(r.last, 0, 1)
 	}
-	r.last = append(r.last, body{b, time.Now()})
+	if len(b) <= maxMessage { // a larger one would be kept for long
+		r.last = append(r.last, body{b, time.Now()})
+	}
 	r.mu.Unlock()
 	r.log.put(len(b), func(l hclog.Logger) {
 		var rec logRecord
@@ -249,9 +251,23 @@ func (r *records) tail(since time.Time) []said {
 		if b.at.Before(since) || r.codec.Decode(b.bytes, &rec) != nil {
 			continue
 		}
-		lines = append(lines, said{cut(rec.line(), maxLastLine), b.at})
+		at := b.at
+		if late := at.Sub(rec.at()); late > 0 && late < time.Second { // it was held up; unless the worker has another clock
+			at = rec.at()
+		}
+		if !at.Before(since) {
+			lines = append(lines, said{cut(rec.line(), maxLastLine), at})
+		}
 	}
 	return lines
+}
+
+// at returns when the worker says that it logged the record; zero if it says nothing that makes sense.
+func (r *logRecord) at() time.Time {
+	if r.Time > 0 && r.Time < 1<<33 {
+		return time.UnixMicro(int64(r.Time * 1e6)).UTC()
+	}
+	return time.Time{}
 }
 
 // line returns the record as one line, such as "ERROR app.db: no connection (OSError: timed out)".
@@ -282,10 +298,8 @@ func (r *logRecord) emit(logger hclog.Logger) {
 		args = append(args, "call", r.Call)
 	}
 	// Records usually arrive within moments; only one that was held up needs its own time.
-	if sec := r.Time; sec > 0 && sec < 1<<33 {
-		if at := time.UnixMicro(int64(sec * 1e6)).UTC(); time.Since(at).Abs() > time.Second {
-			args = append(args, "logged_at", at)
-		}
+	if at := r.at(); !at.IsZero() && time.Since(at).Abs() > time.Second {
+		args = append(args, "logged_at", at)
 	}
 	p := pruner{left: maxFieldTree}
 	fields, _ := p.prune(r.Fields, 0).(map[string]any)

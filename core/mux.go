@@ -35,7 +35,7 @@ type mux struct {
 	nextID  uint64 // of the next call that we open
 	mark    uint64 // the highest id that the peer has opened
 	control []Frame
-	queue   []queued
+	queue   []outgoing
 	stale   int // frames in queue whose calls have been given up
 	pings   map[uint64]chan []byte
 	inward  int       // incoming calls that are live
@@ -72,15 +72,14 @@ type window struct {
 	Bytes int64 `json:"bytes"`
 }
 
-// queued is a frame that waits to be written, and the call that it belongs to, or nil.
-type queued struct {
+// outgoing is a frame that waits to be written, and the call that it belongs to, or nil.
+type outgoing struct {
 	frame Frame
 	of    *stream
 }
 
-// stale reports whether the frame need not be written: the call was given up, before the worker had it or while it took
-// input.
-func (q *queued) stale() bool {
+// stale reports whether the frame belongs to a call that was given up, so that it need not be written.
+func (q *outgoing) stale() bool {
 	s := q.of
 	return s != nil && s.opener && (s.cancelSent || s.closed && !s.written)
 }
@@ -103,20 +102,25 @@ func newMux(conn Conn, t terms, functions map[string]Function, firstID uint64, l
 // run serves the connection until it ends, first handling the frames that came with the hello. It returns when both goroutines and all
 // incoming calls have ended. What ended it is in m.err.
 func (m *mux) run(first []Frame) {
-	writer := make(chan struct{})
+	reader, writer := make(chan struct{}), make(chan struct{})
+	var err error
 	go func() {
 		defer close(writer)
 		m.write()
 	}()
-	err := m.read(first)
-	if m.worker && errors.Is(err, io.EOF) { // the host has closed its side, but it still reads
+	go func() {
+		defer close(reader)
+		err = m.read(first)
+	}()
+	<-reader
+	if m.worker && endOf(err) == io.EOF { // the host has closed its side, but it still reads
 		m.mu.Lock()
 		m.closing = true
 		m.mu.Unlock()
 		m.wakeWriter()
 		<-writer
 	}
-	m.fail(err)
+	m.fail(err) // nil if the adapter has ended the reader's goroutine, which is then why the connection failed
 	<-writer
 	close(m.done)
 	m.running.Wait()
@@ -140,24 +144,26 @@ func (m *mux) read(frames []Frame) error {
 
 // receive, send, closeWrite and closeConn call the connection, which may be the user's.
 func (m *mux) receive() (frames []Frame, err error) {
-	defer caught("the adapter's Read", &err)
-	return m.conn.Read()
+	err = outside("the adapter's Read", func() (err error) {
+		if frames, err = m.conn.Read(); err == nil && len(frames) == 0 {
+			err = errNoFrames
+		}
+		return err
+	}, m.fail)
+	return frames, err
 }
 
-func (m *mux) send(batch []Frame) (err error) {
-	defer caught("the adapter's Write", &err)
-	return m.conn.Write(batch)
+func (m *mux) send(batch []Frame) error {
+	return outside("the adapter's Write", func() error { return m.conn.Write(batch) }, m.fail)
 }
 
-func (m *mux) closeWrite() (err error) {
-	defer caught("the adapter's CloseWrite", &err)
-	return m.conn.CloseWrite()
+func (m *mux) closeWrite() error {
+	return outside("the adapter's CloseWrite", m.conn.CloseWrite, m.fail)
 }
 
-func (m *mux) closeConn() (err error) {
-	defer caught("the adapter's Close", &err)
-	return m.conn.Close()
-}
+func (m *mux) closeConn() error { return apart("the adapter's Close", m.conn.Close) }
+
+var errNoFrames = errors.New("the adapter's Read returned neither frames nor an error")
 
 // show logs frames.
 func (m *mux) show(msg string, frames []Frame) {
@@ -182,7 +188,7 @@ func (m *mux) write() {
 		for i := range m.queue {
 			q := &m.queue[i]
 			if q.of != nil {
-				q.of.queued--
+				q.of.inQueue--
 			}
 			if q.stale() {
 				continue
@@ -222,22 +228,21 @@ func (m *mux) write() {
 // enqueue queues a frame of a call, or of none. mu is held.
 func (m *mux) enqueue(f Frame, of *stream) {
 	if of != nil {
-		of.queued++
+		of.inQueue++
 	}
-	m.queue = append(m.queue, queued{f, of})
+	m.queue = append(m.queue, outgoing{f, of})
 	m.wakeWriter()
 }
 
-// drop is called when a call of ours has been given up. The writer skips what is queued of it; once that is the half of
-// the queue, it is taken out, so that a worker which does not read costs no more memory than what is still wanted. mu
-// is held.
+// drop is called when a call of ours has been given up. The writer skips what is queued of it. When half of the queue
+// is stale, it is compacted, so memory stays bounded even if the worker does not read. mu is held.
 func (m *mux) drop(s *stream) {
-	if m.stale += s.queued; m.stale < minStale || m.stale*2 < len(m.queue) {
+	if m.stale += s.inQueue; m.stale < minStale || m.stale*2 < len(m.queue) {
 		return
 	}
-	m.queue = slices.DeleteFunc(m.queue, func(q queued) bool {
+	m.queue = slices.DeleteFunc(m.queue, func(q outgoing) bool {
 		if q.stale() {
-			q.of.queued--
+			q.of.inQueue--
 			return true
 		}
 		return false
@@ -444,7 +449,7 @@ func (m *mux) incoming(f *Frame) error {
 		ctx, stopTimer = context.WithTimeout(ctx, f.TTL)
 		free = func() { stopTimer(); stop(nil) }
 	}
-	ctx = withServed(ctx, m, s.id, m.streams[f.Parent])
+	ctx = withServed(ctx, m, s, m.streams[f.Parent])
 	m.streams[s.id] = s
 	m.inward++
 	call := &Incoming{Name: f.Name, Session: f.Session, Metadata: f.Meta, body: f.Body, stream: s}
@@ -523,6 +528,9 @@ func (m *mux) fail(err error) {
 		return
 	}
 	m.err = err
+	if p, ok := err.(*panicError); ok {
+		m.log.Error(p.Error(), "stack", p.stack)
+	}
 	for _, s := range m.streams {
 		if s.opener && s.written {
 			m.doing = append(m.doing, s.name)

@@ -35,13 +35,13 @@ type Pool struct {
 	// Nothing slow happens under mu, and no user code.
 	mu         sync.Mutex           // guards what follows and the guarded fields of workers and sessions
 	workers    []*Worker            // by index; the newest of each
-	bell       chan struct{}        // replaced when a worker's state changes, and while draining when a call ends
+	bell       chan struct{}        // replaced when a worker becomes ready or dies, and while draining when a call ends
 	waiting    waiters              // callers whom any worker will do
 	queued     int                  // callers in all queues
 	inner      map[*waiter]struct{} // those of them that are Functions which serve a call of this pool
 	seq        uint64
 	sessions   map[string]*session
-	forgetting map[string]chan struct{} // ids of ended sessions whose worker has yet to drop the state; closed then
+	forgetting map[string]*forgetting // ids of ended sessions whose worker has yet to drop the state; closed then
 	stats      Stats
 	seats      []seat // by index
 	lastErr    error  // of the last failed start of any worker
@@ -132,7 +132,7 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	}
 	p := &Pool{
 		adapter: adapter, opts: o, book: book, log: book.events(noWorker), trace: trace, host: h,
-		inner: map[*waiter]struct{}{}, sessions: map[string]*session{}, forgetting: map[string]chan struct{}{},
+		inner: map[*waiter]struct{}{}, sessions: map[string]*session{}, forgetting: map[string]*forgetting{},
 		workers: make([]*Worker, o.Size), seats: make([]seat, o.Size),
 		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), bell: make(chan struct{}),
 	}
@@ -273,6 +273,7 @@ func (r Refusal) reason() string {
 
 // startFailed replaces a worker that never came, after a wait that grows.
 func (p *Pool) startFailed(w *Worker, err error) {
+	err = frozenApart(err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w.to(dead)
@@ -534,7 +535,7 @@ func (p *Pool) Close() error {
 	select {
 	case <-ended:
 	case <-timer.C:
-		err = errors.New("a function in Options.Functions or an input of a call has not returned")
+		err = errors.New("a function in Options.Functions, an input of a call or the adapter has not returned")
 	}
 	if err = errors.Join(err, p.book.close(max(logPatience, p.opts.StopTimeout-time.Since(begin)))); err != nil {
 		return fmt.Errorf("the pool is closed, but %w", err)

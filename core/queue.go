@@ -95,19 +95,13 @@ func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error
 	by := servedBy(ctx) // a context may be user code, so not under the lock
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for before := p.forgetting[id]; before != nil; before = p.forgetting[id] { // an ended session of the same id
-		p.mu.Unlock()
-		select {
-		case <-before:
-			p.mu.Lock()
-		case <-ctx.Done():
-			err := ctx.Err()
-			p.mu.Lock()
-			return nil, nil, fmt.Errorf("waiting for the session's end: %w", err)
-		}
-	}
 	if !p.owns(by) {
 		by = nil
+	}
+	for ending := p.forgetting[id]; ending != nil; ending = p.forgetting[id] { // an ended session of the same id
+		if err := p.awaitEnd(ctx, ending, by); err != nil {
+			return nil, nil, err
+		}
 	}
 	if p.closing || p.draining && by == nil {
 		return nil, nil, ErrClosed
@@ -119,15 +113,51 @@ func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error
 			return nil, nil, err
 		}
 	}
+	taken := false
+	defer func() {
+		if !taken && s != nil { // also when ctx panics
+			p.part(s)
+		}
+	}()
 	w, err := p.slot(ctx, s, by)
-	if err != nil && s != nil {
-		p.part(s)
-	}
+	taken = err == nil
 	return w, s, err
 }
 
-// slot waits for a slot: of the session's worker, or with no session of any. by is the call whose Function asks for it,
-// or nil. mu is held, and free while it waits.
+// awaitEnd waits until the worker of an ended session has dropped its state. mu is held, and free while it waits.
+func (p *Pool) awaitEnd(ctx context.Context, ending *forgetting, by *served) error {
+	if by != nil { // the worker needs a slot for it
+		me := &waiter{session: ending.session, within: by}
+		p.inner[me] = struct{}{}
+		defer delete(p.inner, me)
+		if p.deadlocked(me) {
+			return errDeadlock
+		}
+	}
+	var err error
+	p.unlocked(func() {
+		select {
+		case <-ending.done:
+		case <-ctx.Done():
+			err = fmt.Errorf("waiting for the session's end: %w", ctx.Err())
+		}
+	})
+	return err
+}
+
+// unlocked runs f without mu, which is held before and afterwards, also if f panics.
+func (p *Pool) unlocked(f func()) {
+	p.mu.Unlock()
+	defer p.mu.Lock()
+	f()
+}
+
+// errDeadlock is why a Function's call of its own pool is refused.
+var errDeadlock = fmt.Errorf("%w: every slot is held by a call whose function waits for a slot of the same pool; "+
+	"raise Options.Size or the worker's concurrency above the number of such calls, or use a second pool", ErrSaturated)
+
+// slot takes a free slot, or waits for one: of the session's worker if s is set, else of any worker. by is the call
+// whose Function asks for it, or nil. mu is held, and free while it waits.
 func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error) {
 	q, w := &p.waiting, p.leastBusy()
 	if s != nil {
@@ -153,18 +183,31 @@ func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error
 	p.enqueue(q, me)
 	if by != nil && p.deadlocked(me) {
 		p.dequeue(me)
-		return nil, fmt.Errorf("%w: every slot is held by a call whose function waits for a slot of the same pool; "+
-			"raise Options.Size or the worker's concurrency above the number of such calls, or use a second pool", ErrSaturated)
+		return nil, errDeadlock
 	}
-	p.mu.Unlock()
-	select {
-	case <-me.ready:
-		p.mu.Lock()
-		return me.worker, me.err
-	case <-ctx.Done():
+	served := false
+	defer func() {
+		if !served { // also when ctx panics
+			p.withdraw(me)
+		}
+	}()
+	var err error
+	p.unlocked(func() {
+		select {
+		case <-me.ready:
+		case <-ctx.Done():
+			err = fmt.Errorf("waiting for a worker: %w", ctx.Err())
+		}
+	})
+	if err != nil {
+		return nil, err
 	}
-	err := ctx.Err()
-	p.mu.Lock()
+	served = true
+	return me.worker, me.err
+}
+
+// withdraw is called when a waiter waits no more: it leaves its queue, or gives back what it has just got. mu is held.
+func (p *Pool) withdraw(me *waiter) {
 	select {
 	case <-me.ready: // at the same moment
 		if me.worker != nil {
@@ -173,18 +216,26 @@ func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error
 	default:
 		p.dequeue(me)
 	}
-	return nil, fmt.Errorf("waiting for a worker: %w", err)
 }
 
 // deadlocked reports whether me would wait for ever: each slot that it may get is held by a call that cannot end,
 // because its own Function waits for such a slot. mu is held.
 func (p *Pool) deadlocked(me *waiter) bool {
+	running := 0
+	for _, w := range p.workers {
+		if me.session == nil || me.session.worker == nil || me.session.worker == w {
+			running += w.running
+		}
+	}
+	if running > len(p.inner) { // some of them wait for nothing
+		return false
+	}
 	waiting := maps.Clone(p.inner)
 	for before := -1; before != len(waiting); { // until all that are left wait for each other alone
 		before = len(waiting)
 		held := map[*mux]map[*stream]bool{} // the calls that cannot end while those wait
 		for other := range waiting {
-			if call := other.within; call.parent != nil {
+			if call := other.within; call.parent != nil && !call.parent.isClosed() {
 				if held[call.mux] == nil {
 					held[call.mux] = map[*stream]bool{}
 				}
@@ -208,10 +259,11 @@ func (p *Pool) deadlocked(me *waiter) bool {
 	return left
 }
 
-// owns reports whether by, which may be nil, is a call that a worker of this pool runs. That call cannot end before
-// what its Function asks for. mu is held.
+// owns reports whether by, which may be nil, is a live call by a worker of this pool. That call cannot end before what
+// its Function asks for. mu is held.
 func (p *Pool) owns(by *served) bool {
-	return by != nil && slices.ContainsFunc(p.workers, func(w *Worker) bool { return w.mux == by.mux })
+	return by != nil && !by.stream.isClosed() &&
+		slices.ContainsFunc(p.workers, func(w *Worker) bool { return w.mux == by.mux })
 }
 
 // occupy takes a slot. mu is held.

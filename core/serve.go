@@ -40,7 +40,7 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 	book := newLogbook(logger)
 	defer func() { _ = book.close(time.Second) }() // a logger that does not return costs records, not the worker's end
 	log := book.events(noWorker)
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = apart("the Conn's Close", conn.Close) })
 	defer stop()
 	h := workerHello{
 		Versions: []int{version}, Features: features, MaxFrame: orDefault(o.MaxFrame, DefaultMaxFrame),
@@ -67,6 +67,9 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 		return fmt.Errorf("waiting for the host's hello: %w", err)
 	}
 	var host hostHello
+	if len(frames) == 0 {
+		return errNoFrames
+	}
 	if frames[0].Kind != KindHello || json.Unmarshal(frames[0].Body, &host) != nil {
 		return fmt.Errorf("%w: the host's first frame is no hello but %s", ErrProtocol, frames[0].String())
 	}
@@ -79,7 +82,7 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 		incoming: min(host.Concurrency, h.Concurrency), outgoing: host.Calls,
 	}, functions, 2, log)
 	m.run(frames[1:])
-	if errors.Is(m.err, io.EOF) {
+	if endOf(m.err) == io.EOF {
 		return nil
 	}
 	return m.err

@@ -48,6 +48,12 @@ type session struct {
 // lost reports whether the session's worker is gone, and its state with it.
 func (s *session) lost() bool { return s.worker != nil && s.worker.state == dead }
 
+// forgetting is an ended session whose worker has yet to drop its state.
+type forgetting struct {
+	session *session
+	done    chan struct{}
+}
+
 // sessionKey names a session among all pools.
 type sessionKey struct {
 	pool *Pool
@@ -137,8 +143,8 @@ func (p *Pool) endSession(s *session) {
 	if !w.forgetful || p.closing || !w.serving() {
 		return
 	}
-	done := make(chan struct{})
-	p.forgetting[s.id] = done
+	ending := &forgetting{session: s, done: make(chan struct{})}
+	p.forgetting[s.id] = ending
 	p.owned.Add(1)
 	go func() {
 		defer p.owned.Done()
@@ -146,7 +152,7 @@ func (p *Pool) endSession(s *session) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(p.forgetting, s.id)
-		close(done)
+		close(ending.done)
 	}()
 }
 

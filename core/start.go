@@ -71,6 +71,15 @@ func (s *Started) Close() {
 // startError says why a worker could not be started. The attempt has been abandoned.
 func startError(ctx context.Context, adapter string, at *attempt, err error) *StartError {
 	e := &StartError{Command: at.host.command(), Adapter: adapter, Output: at.output(), Err: err}
+	if bad := apart("the adapter's error", func() error { e.explain(ctx, at); return nil }); bad != nil {
+		e.Err = bad
+	}
+	return e
+}
+
+// explain finds out what Err is about.
+func (e *StartError) explain(ctx context.Context, at *attempt) {
+	err := e.Err
 	silent := func(proc *Process, why error) {
 		e.Err = fmt.Errorf("%w: it %s before it said hello", ErrWorkerLost, describeExit(proc))
 		if errors.Is(why, ErrProtocol) || !isClosed(why) {
@@ -102,7 +111,6 @@ func startError(ctx context.Context, adapter string, at *attempt, err error) *St
 	if errors.As(e.Err, &raised) && len(raised.Notes) == 0 && len(raised.Frames) > 0 {
 		e.Hint = "correct the program, whose own error this is; the command line above, run by hand, shows the same"
 	}
-	return e
 }
 
 func isClosed(err error) bool {

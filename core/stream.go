@@ -29,7 +29,7 @@ type stream struct {
 
 	// guarded by mux.mu
 	written    bool    // of an outgoing call: handed to Conn.Write
-	queued     int     // frames of it in mux.queue
+	inQueue    int     // frames of it in mux.queue
 	in         []Frame // items received and not consumed
 	granted    window  // what the peer may still send
 	begun      bool    // an item has come

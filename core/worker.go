@@ -2,7 +2,6 @@ package core
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -245,21 +244,19 @@ func (w *Worker) step() step {
 func (w *Worker) climb() {
 	p := w.pool
 	p.mu.Lock()
-	first := w.kill == nil
-	if first {
-		w.kill = time.AfterFunc(p.opts.StopTimeout/2, func() {
-			w.log.Warn("worker is killed", "reason", "a cancelled call goes on after SIGTERM", "command", w.stuck)
-			if proc := w.link.Process; proc != nil {
-				proc.kill()
-			}
-		})
-		p.stats.Terminated++
-	}
-	stuck := w.stuck
-	p.mu.Unlock()
-	if !first {
+	if w.kill != nil || w.step() != stepTerminate { // it has recovered meanwhile
+		p.mu.Unlock()
 		return
 	}
+	stuck := w.stuck
+	w.kill = time.AfterFunc(p.opts.StopTimeout/2, func() {
+		w.log.Warn("worker is killed", "reason", "a cancelled call goes on after SIGTERM", "command", stuck)
+		if proc := w.link.Process; proc != nil {
+			proc.kill()
+		}
+	})
+	p.stats.Terminated++
+	p.mu.Unlock()
 	w.log.Warn("worker is terminated", "reason", "a cancelled call goes on", "command", stuck, "grace", p.opts.CancelGrace)
 	if proc := w.link.Process; proc != nil {
 		proc.terminate()
@@ -295,7 +292,7 @@ func (w *Worker) stop() {
 func (w *Worker) obituaryFor(cause error) *Obituary {
 	w.pool.mu.Lock()
 	o := &Obituary{Worker: w.String(), Adapter: w.link.Adapter}
-	if !errors.Is(cause, io.EOF) && !errors.Is(cause, io.ErrUnexpectedEOF) {
+	if endOf(cause) == nil {
 		o.Cause = cause
 	}
 	if w.kill != nil {
