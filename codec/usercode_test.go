@@ -126,7 +126,7 @@ func TestDecodeNeverPanics(t *testing.T) {
 // something else.
 type (
 	tagged   struct{ n int }
-	ownPanic struct{ *tagged }
+	ownPanic struct{ *time.Time }
 	ownZero  struct {
 		V ownPanic `json:"v,omitzero"`
 	}

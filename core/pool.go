@@ -500,9 +500,9 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 
 // Close ends every call with ErrClosed and every worker, by the ladder if need be, and returns when nothing of the pool
 // is left. That takes no longer than about Options.StopTimeout; the error then says what did not end: a function in
-// Options.Functions, the input of a call, or the logger, which Close waits for while it takes records, and for a
-// quarter of a second when it takes none. Close may be called again, and from several goroutines, also by the logger
-// itself.
+// Options.Functions, the input of a call, the adapter, or the logger, which Close waits for while it takes records, and
+// for a quarter of a second when it takes none. Close may be called again, and from several goroutines, also by the
+// logger itself.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	if p.closing {
