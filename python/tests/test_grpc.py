@@ -364,3 +364,104 @@ def test_goldens():
         message = bytes.fromhex(lines[0])
         assert [goldens.meaning(got) for got in transport._decode(message)] == [goldens.meaning(frame)], name
         assert transport._encode([dict(frame)], 0) == message, name
+
+
+def descriptors():
+    return sorted(map(int, os.listdir("/dev/fd")))
+
+
+def test_listing_the_sockets_leaves_no_descriptor_open(transport):
+    reading, writing = os.pipe()
+    with Host(transport) as host:
+        transport.write([{"kind": END, "id": 1}])
+        next(host.stream)
+        before = descriptors()
+        assert len(transport._ours()) >= 2  # the one that listens and the host's
+        assert descriptors() == before
+    os.close(writing)
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
+def test_an_error_record_leaves_no_copy_of_a_pipe(serve):
+    host = serve(
+        """
+        import logging, subprocess
+        @worker.command
+        def pipe():
+            child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+            logging.error("the first")
+            child.stdin.close()
+            return child.wait(10)
+        """,
+        protocol="grpc",
+    )
+    assert host.call("pipe") == 0
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def dialled(request, environ, monkeypatch):
+    """A transport on each kind of socket."""
+    if request.param == "tcp":
+        monkeypatch.setattr(module.sys, "platform", "win32")
+    transport = GrpcTransport(Launch(environ))
+    monkeypatch.undo()
+    yield transport
+    transport.close()
+
+
+def test_sync_asks_only_the_host_s_connection(dialled, monkeypatch):
+    transport, asked = dialled, []
+    monkeypatch.setattr(module, "_unread", asked.append)
+    transport.sync(1.0)
+    with Host(transport) as host:
+        transport.write([{"kind": END, "id": 1}])
+        next(host.stream)
+        known = {descriptor for descriptor, peer in transport._ours() if peer is not None}
+        with grpc.insecure_channel(transport.endpoint, options=[("grpc.primary_user_agent", "another")]) as channel:
+            grpc.channel_ready_future(channel).result(20)
+            monkeypatch.setattr(module.os, "listdir", None)  # nothing is listed from now on
+            transport.sync(1.0)
+            assert len(known) == 1
+            assert asked == [-1, *known]
+        monkeypatch.undo()
+
+    def write():
+        while True:  # until gRPC has noticed that the host has left
+            transport.write([{"kind": END, "id": 1}])
+
+    with pytest.raises(OSError, match="host"):
+        write()
+    assert transport._connection == -1
+
+
+def test_the_host_s_connection_is_told_from_others(dialled):
+    with grpc.insecure_channel(dialled.endpoint, options=[("grpc.primary_user_agent", "another")]) as channel:
+        grpc.channel_ready_future(channel).result(20)
+        before = {descriptor for descriptor, _ in dialled._ours()}
+        with Host(dialled) as host:
+            dialled.write([{"kind": END, "id": 1}])
+            next(host.stream)
+            new = {descriptor for descriptor, _ in dialled._ours()} - before
+            # By a Unix socket nobody can tell which is which.
+            assert {dialled._connection} == (new if isinstance(dialled._address, tuple) else {-1})
+
+
+def test_sync_where_descriptors_can_not_be_listed(transport, monkeypatch):
+    def fail(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(module.os, "listdir", fail)
+    with Host(transport) as host:
+        transport.write([{"kind": END, "id": 1}])
+        assert next(host.stream).frames[0].id == 1
+        transport.sync(1.0)
+        assert transport._connection == -1
+
+
+def test_a_connection_that_has_been_closed_holds_nothing():
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.close(writing)
+    assert not module._unread(writing)
+    assert not module._unread(-1)

@@ -422,3 +422,27 @@ def test_the_last_records_wait_for_a_thread_that_writes(tmp_path):
     closer.join()
     writer.join()
     assert [b"first" in frame["body"] for frame in transport.written] == [True, False]
+
+
+def test_the_transport_is_closed_whatever_sync_does():
+    from snakepit_bridge._runner import Runner
+    from snakepit_bridge.transport import Launch, Transport
+
+    class Broken(Transport):
+        closed = False
+
+        def __init__(self):
+            pass
+
+        def sync(self, timeout):
+            raise ValueError("out of sync")
+
+        def close(self):
+            self.closed = True
+
+    transport = Broken()
+    runner = Runner(transport, {}, 1, 0, Launch({}))
+    with pytest.raises(ValueError, match="out of sync"):
+        runner.close()
+    assert transport.closed
+    assert runner.ended
