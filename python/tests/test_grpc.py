@@ -465,3 +465,98 @@ def test_a_connection_that_has_been_closed_holds_nothing():
     os.close(writing)
     assert not module._unread(writing)
     assert not module._unread(-1)
+
+
+FINALIZERS = """
+import gc, logging
+import grpc._server as server
+import snakepit_bridge._runner as runner_module
+runner_module.SYNC = 600.0  # who waits at all hangs
+
+class Cycle:
+    def __init__(self, name):
+        self.me, self.name = self, name
+    def __del__(self):
+        logging.error("finalized in %s", self.name)
+
+armed = set()
+
+def collect(name):
+    if name in armed:
+        armed.discard(name)
+        Cycle(name)
+        gc.collect()
+
+def before(name, function):
+    def run(*args):
+        collect(name)
+        return function(*args)
+    return run
+
+server._process_event_and_continue = before("poll", server._process_event_and_continue)
+
+class Requests:
+    def __init__(self, requests):
+        self.requests = requests
+    def __next__(self):
+        with self.requests._state.condition:  # as in grpcio's own code
+            collect("read")
+        return next(self.requests)
+
+@worker.command
+def arm(ctx, name):
+    transport = ctx._runner.transport
+    if name == "send":
+        transport._outbox._next = before(name, transport._outbox._next)
+    if name == "read":
+        transport._requests = Requests(transport._requests)
+    armed.add(name)
+
+@worker.command
+def echo(x): return x
+"""
+
+
+@pytest.mark.parametrize("thread", ["poll", "send", "read"])
+def test_a_finalizer_that_logs_an_error_in_a_thread_of_grpc_stops_nothing(serve, thread):
+    host = serve(FINALIZERS, protocol="grpc")
+    host.call("arm", thread)
+    for n in range(3):
+        assert host.call("echo", n) == n
+    assert host.logs(f"finalized in {thread}")["level"] == "error"
+    assert host.bye() == 0
+
+
+def test_the_sender_does_not_wait_for_itself():
+    box, sent = module._Outbox(), queue.Queue()
+    next_of_box = box._next
+
+    def next_():
+        box._next = next_of_box
+        box.put(b"of a finalizer")
+        return box._next()
+
+    def send():
+        for message in box.messages():
+            sent.put(message)
+
+    box._next = next_
+    box.put(bytes(module.PENDING_BYTES))
+    module._Threads().submit(send)
+    assert sent.get(timeout=20) == bytes(module.PENDING_BYTES)
+    assert sent.get(timeout=20) == b"of a finalizer"
+    box.end()
+
+
+def test_an_rpc_that_raises_has_ended(capfd):
+    threads, ended = module._Threads(), queue.Queue()
+    for failing in (ZeroDivisionError, SystemExit):
+
+        def fail(error=failing):
+            raise error("on purpose")
+
+        threads.submit(fail).add_done_callback(ended.put)
+        ended.get(timeout=20)
+    threads.submit(ended.put, "goes on")
+    assert ended.get(timeout=20) == "goes on"
+    assert "ZeroDivisionError: on purpose" in capfd.readouterr().err
