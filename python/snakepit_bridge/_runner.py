@@ -231,7 +231,8 @@ class Runner:
         self.aide = Aide(self)
         self.draining = False
         self.ended = False  # the connection
-        self.leaving: Optional[BaseException] = None  # the exception that ends the process once the current write is done
+        self.leaving: Optional[BaseException] = None
+        """The exception that ends the process once the current write is done."""
         self.forked = False
         self.exit_code = 0
         self.fate = "the host is gone"  # why what runs has to end

@@ -156,9 +156,9 @@ class Transport:
     def sync(self, timeout: float) -> None:
         """Waits until what `write` took has left this process, so that its end loses nothing of it; at most so many seconds.
 
-        Called after records of errors. A transport whose `write` returns only then, as one that makes the system call itself, has
-        nothing to do here. It may be called from any thread, also from a finalizer or a signal handler, but neither inside of `write` nor
-        where `is_own_thread` is true.
+        Called after records of errors. A transport whose `write` returns only then, as one that makes the system call
+        itself, has nothing to do here. It may be called from any thread, also from a finalizer or a signal handler, but
+        neither inside of `write` nor where `is_own_thread` is true.
         """
 
     def is_own_thread(self) -> bool:

@@ -253,8 +253,8 @@ class GrpcTransport(Transport):
     def _connection_of(self, peer: str) -> int:
         """Returns the descriptor of the connection to a peer, or -1 if the system does not tell which that is.
 
-        By TCP gRPC names the peer's port. By a Unix socket it names nothing, so there the connection has to be the only one; others
-        than the host hear of the socket later.
+        By TCP gRPC names the peer's port. By a Unix socket it names nothing, so there the connection has to be the only
+        one; others than the host hear of the socket later.
         """
         try:
             ours = [(descriptor, other) for descriptor, other in self._ours() if other is not None]
@@ -301,7 +301,7 @@ def _plain(address: Any) -> Any:
 
 
 def _unread(connection: int) -> bool:
-    """Reports whether the system holds something that the other side has not read. Where it does not tell, there is nothing."""
+    """Reports whether the system holds something that the other side has not read, as far as it tells."""
     try:
         import fcntl
         import termios
