@@ -399,25 +399,14 @@ def test_an_error_record_leaves_no_copy_of_a_pipe(serve):
     assert host.call("pipe") == 0
 
 
-@pytest.fixture(params=["unix", "tcp"])
-def dialled(request, environ, monkeypatch):
-    """A transport on each kind of socket."""
-    if request.param == "tcp":
-        monkeypatch.setattr(module.sys, "platform", "win32")
-    transport = GrpcTransport(Launch(environ))
-    monkeypatch.undo()
-    yield transport
-    transport.close()
-
-
-def test_sync_asks_only_the_host_s_connection(dialled, monkeypatch):
-    transport, asked = dialled, []
+def test_sync_asks_only_the_host_s_connection(transport, monkeypatch):
+    asked = []
     monkeypatch.setattr(module, "_unread", asked.append)
     transport.sync(1.0)
     with Host(transport) as host:
         transport.write([{"kind": END, "id": 1}])
         next(host.stream)
-        known = {descriptor for descriptor, peer in transport._ours() if peer is not None}
+        known = [descriptor for descriptor, connected in transport._ours() if connected]
         with grpc.insecure_channel(transport.endpoint, options=[("grpc.primary_user_agent", "another")]) as channel:
             grpc.channel_ready_future(channel).result(20)
             monkeypatch.setattr(module.os, "listdir", None)  # nothing is listed from now on
@@ -435,16 +424,27 @@ def test_sync_asks_only_the_host_s_connection(dialled, monkeypatch):
     assert transport._connection == -1
 
 
-def test_the_host_s_connection_is_told_from_others(dialled):
-    with grpc.insecure_channel(dialled.endpoint, options=[("grpc.primary_user_agent", "another")]) as channel:
+def test_sync_asks_none_of_several_connections(transport):
+    with grpc.insecure_channel(transport.endpoint, options=[("grpc.primary_user_agent", "another")]) as channel:
         grpc.channel_ready_future(channel).result(20)
-        before = {descriptor for descriptor, _ in dialled._ours()}
-        with Host(dialled) as host:
-            dialled.write([{"kind": END, "id": 1}])
+        with Host(transport) as host:
+            transport.write([{"kind": END, "id": 1}])
             next(host.stream)
-            new = {descriptor for descriptor, _ in dialled._ours()} - before
-            # By a Unix socket nobody can tell which is which.
-            assert {dialled._connection} == (new if isinstance(dialled._address, tuple) else {-1})
+            assert transport._connection == -1
+            transport.sync(1.0)
+
+
+def test_a_port_s_sockets_are_known(environ, monkeypatch):
+    """A forked child closes them. Of a connection by TCP nobody can tell what the host has read."""
+    monkeypatch.setattr(module.sys, "platform", "win32")
+    transport = GrpcTransport(Launch(environ))
+    monkeypatch.undo()
+    with Host(transport) as host:
+        transport.write([{"kind": END, "id": 1}])
+        next(host.stream)
+        assert sorted({connected for _, connected in transport._ours()}) == [False, True]
+        assert transport._connection == -1
+    transport.close()
 
 
 def test_sync_where_descriptors_can_not_be_listed(transport, monkeypatch):

@@ -145,7 +145,7 @@ class GrpcTransport(Transport):
             refused, self._attached = self._attached, True
         if refused:
             context.abort(code.FAILED_PRECONDITION, "this worker has or had its host already")
-        self._connection = self._connection_of(context.peer())
+        self._connection = self._only_connection()
         if not context.add_callback(self._left):
             self._left()
         self._arrived.put(requests)
@@ -250,28 +250,27 @@ class GrpcTransport(Transport):
             os.dup2(null, descriptor, inheritable=False)
         os.close(null)
 
-    def _connection_of(self, peer: str) -> int:
-        """Returns the descriptor of the connection to a peer, or -1 if the system does not tell which that is.
+    def _only_connection(self) -> int:
+        """Returns the descriptor of the connection if there is one and it tells what has been read, or else -1.
 
-        By TCP gRPC names the peer's port. By a Unix socket it names nothing, so there the connection has to be the only
-        one; others than the host hear of the socket later.
+        gRPC does not say which connection a stream has, but others than the host hear of the socket later.
         """
+        if isinstance(self._address, tuple):  # TCP tells what has been received
+            return -1
         try:
-            ours = [(descriptor, other) for descriptor, other in self._ours() if other is not None]
+            connections = [descriptor for descriptor, connected in self._ours() if connected]
         except OSError:  # descriptors can't be listed here
             return -1
-        if isinstance(self._address, tuple):
-            ours = [(descriptor, other) for descriptor, other in ours if peer == f"ipv4:{other[0]}:{other[1]}"]
-        return ours[0][0] if len(ours) == 1 else -1
+        return connections[0] if len(connections) == 1 else -1
 
-    def _ours(self) -> List[Tuple[int, Any]]:
-        """Returns the descriptors of the sockets, each with its peer's address; that is None of one that listens."""
-        found: List[Tuple[int, Any]] = []
+    def _ours(self) -> List[Tuple[int, bool]]:
+        """Returns the descriptors of the sockets, and of each whether it is a connection, or listens."""
+        found: List[Tuple[int, bool]] = []
         for name in os.listdir("/dev/fd"):
             try:
                 with _copy_of(int(name)) as copy:
                     if _plain(copy.getsockname()) == self._address:
-                        found.append((int(name), _peer_of(copy)))
+                        found.append((int(name), _connected(copy)))
             except OSError:  # no socket, or the descriptor of the listing itself
                 pass
         return found
@@ -286,11 +285,12 @@ def _copy_of(descriptor: int) -> socket.socket:
         raise
 
 
-def _peer_of(connection: socket.socket) -> Any:
+def _connected(sock: socket.socket) -> bool:
     try:
-        return _plain(connection.getpeername())
-    except OSError:  # it listens
-        return None
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _plain(address: Any) -> Any:
