@@ -78,12 +78,20 @@ def _attach(logging: Any, host: Host) -> None:
 
         def emit(self, record: logging.LogRecord) -> None:
             try:
-                host.log(_entry_of(record, standard, self))
+                entry = _entry_of(record, standard, self)
             except BaseException:  # such as a message whose arguments do not fit it
-                try:
-                    self.handleError(record)
-                except BaseException as exc:
-                    say(f"snakepit_bridge: a log record can't be shown\n{render(describe(exc))}")
+                self._failed(record)
+                return
+            try:
+                host.log(entry)
+            except Exception:  # anything else is to end the process
+                self._failed(record)
+
+        def _failed(self, record: logging.LogRecord) -> None:
+            try:
+                self.handleError(record)
+            except BaseException as exc:
+                say(f"snakepit_bridge: a log record can't be shown\n{render(describe(exc))}")
 
     root = logging.getLogger()
     root.addHandler(HostHandler())

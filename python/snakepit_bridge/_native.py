@@ -1,7 +1,8 @@
 """Threads, locks, clocks and the like as Python has them.
 
-Libraries such as gevent and eventlet replace those of the standard library in place, when the program is imported. The bridge's own threads
-must not become green ones of the main thread, which waits in C. This module is imported before the program, so it has the originals.
+Libraries such as gevent and eventlet replace those of the standard library in place, when the program is imported. The
+bridge's own threads must not become green ones of the main thread, which waits in C. This module is imported before the
+program, so it has the originals.
 """
 
 from __future__ import annotations
@@ -17,7 +18,20 @@ from time import monotonic, sleep
 from types import ModuleType
 from typing import Any, Callable
 
-__all__ = ["MAIN_THREAD", "Lock", "RLock", "SimpleQueue", "get_ident", "monotonic", "read", "say", "sleep", "spawn", "untouched", "write"]
+__all__ = [
+    "MAIN_THREAD",
+    "Lock",
+    "RLock",
+    "SimpleQueue",
+    "get_ident",
+    "monotonic",
+    "read",
+    "say",
+    "sleep",
+    "spawn",
+    "untouched",
+    "write",
+]
 
 MAIN_THREAD = threading.main_thread().ident
 """The main thread's ident, which gevent changes in the threading module."""
@@ -35,7 +49,10 @@ def spawn(work: Callable[[], Any], name: str) -> None:
 
 
 def untouched(name: str) -> Any:
-    """Returns a copy of a module of the standard library that is in no list of modules, so that nobody replaces its parts."""
+    """Returns a copy of a module of the standard library.
+
+    It is in no list of modules, so that nobody replaces its parts.
+    """
     spec: Any = import_module(name).__spec__
     module = ModuleType(name)
     module.__spec__ = spec
@@ -44,9 +61,10 @@ def untouched(name: str) -> Any:
 
 
 def say(text: str) -> None:
-    """Writes text to standard error, from where it reaches the host's log whatever became of the connection. It never raises.
+    """Writes text to standard error, from where it reaches the host's log whatever became of the connection.
 
-    It writes to the descriptor: ``sys.stderr`` may be anything by now, and have a lock that what this call interrupts holds.
+    It never raises. It writes to the descriptor: ``sys.stderr`` may be anything by now, and have a lock that what this
+    call interrupts holds.
     """
     try:
         data = memoryview(text.encode("utf-8", "replace"))

@@ -41,7 +41,7 @@ from ._frames import weight
 from ._interrupt import CURRENT, Site, enter, enter_async
 from ._late import stdlib_first
 from ._logging import line_of
-from ._native import Lock, RLock, get_ident, say
+from ._native import MAIN_THREAD, Lock, RLock, get_ident, say
 from ._sessions import Sessions
 from ._values import BadValue
 from ._version import __version__
@@ -231,7 +231,8 @@ class Runner:
         self.aide = Aide(self)
         self.draining = False
         self.ended = False  # the connection
-        self.leaving: Optional[BaseException] = None  # what is to end the process as soon as what is being written is written
+        self.leaving: Optional[BaseException] = None
+        """The exception that ends the process once the current write is done."""
         self.forked = False
         self.exit_code = 0
         self.fate = "the host is gone"  # why what runs has to end
@@ -457,14 +458,17 @@ class Runner:
                     self._write()
                 finally:
                     writing.release()
-                if self.leaving is not None:
-                    self._leave_now()
+                self._leave_now()
 
     def sync(self) -> None:
         """Writes what is in the outbox before it returns, as far as that is possible without waiting for itself or for long."""
         writing = self._writing
         if writing._is_owned():  # the write that this interrupts goes on until all is written
             return
+        if self.transport.is_own_thread():  # others wait for it, also those who write
+            self.flush()
+            return
+        until = monotonic() + SYNC
         if self._stuck != self._flushed:  # else a host that does not read would hold up each record
             if writing.acquire(True, SYNC):
                 try:  # what another thread had taken from the outbox is written by now
@@ -476,13 +480,13 @@ class Runner:
                 self._stuck = self._flushed
         self.flush()
         if not self.ended:
-            self.transport.sync(SYNC)
-        if self.leaving is not None:
-            self._leave_now()
+            self.transport.sync(max(0.0, until - monotonic()))
+        self._leave_now()
 
     def _leave_now(self) -> None:
-        leaving, self.leaving = self.leaving, None
-        if leaving is not None:
+        """Raises what is to end the process, on the main thread, which alone can end it."""
+        if self.leaving is not None and get_ident() == MAIN_THREAD:
+            leaving, self.leaving = self.leaving, None
             raise leaving
 
     def _write(self) -> None:
@@ -513,10 +517,12 @@ class Runner:
 
     def close(self) -> None:
         """Writes what is left and closes the connection."""
-        self.sync()
-        self.ended = True
-        self.flush()
-        self.transport.close()
+        try:
+            self.sync()
+        finally:
+            self.ended = True
+            self.flush()
+            self.transport.close()
         self.plans.clear()  # threads keep the runner; what only the program holds shall have its finalizers run
 
     # --- frames from the host
@@ -962,7 +968,10 @@ class Runner:
     # --- log records
 
     def log(self, record: Dict[str, Any]) -> None:
-        """Queues a log record. It may be called from anywhere: it waits for nothing, and drops the record if too many wait already."""
+        """Queues a log record, and drops it if too many wait already. It may be called from anywhere.
+
+        Only a record of an error waits, until it has left the process; see `sync`.
+        """
         if len(self.logs) >= _MAX_LOGS:
             self._dropped += 1
             return

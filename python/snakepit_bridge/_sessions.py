@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any, Callable, Dict, Set
 
-from ._native import Lock, monotonic
+from ._native import RLock, monotonic
 
 GUESTS = 1000
 """How many sessions are kept that only other clients of the transport have named."""
@@ -19,8 +18,8 @@ class Session:
 
     Attributes:
         id: The session's name, as the host chose it.
-        state: Yours. It lives until the host forgets the session, or this process ends. If the worker runs several calls at once, so may
-            calls of one session.
+        state: Yours. It lives until the host forgets the session, or this process ends. If the worker runs several
+            calls at once, so may calls of one session.
     """
 
     __slots__ = ("id", "state")
@@ -36,8 +35,8 @@ class Session:
 class Sessions:
     """The sessions of a worker.
 
-    The host forgets its own. Other clients forget nothing, so of what only they have named, the sessions that were used last are kept. One
-    that a call uses is never dropped.
+    The host forgets its own. Other clients forget nothing, so of what only they have named, the sessions that were used
+    last are kept. One that a call uses is never dropped.
 
     Args:
         in_use: Returns the names of the sessions that calls of other clients use now.
@@ -45,22 +44,20 @@ class Sessions:
 
     def __init__(self, in_use: Callable[[], Set[str]]) -> None:
         self._in_use = in_use
-        self._lock = Lock()  # guards what follows
+        self._lock: Any = RLock()  # guards what follows; whoever interrupts its owner may take it, too
         self._sessions: Dict[str, Session] = {}
-        self._guests: OrderedDict[str, float] = OrderedDict()  # when those were last used that the host has not named, in this order
+        self._guests: Dict[str, float] = {}
+        """When each session that the host has not named was last used, the oldest first."""
 
     def get(self, name: str, guest: bool) -> Session:
         """Returns the session of that name. A guest is a client other than the host."""
         with self._lock:
-            session = self._sessions.get(name)
-            if not guest:
-                self._guests.pop(name, None)
-            elif session is None or name in self._guests:
-                self._guests[name] = monotonic()
-                self._guests.move_to_end(name)
+            known = name in self._sessions
+            session = self._sessions.setdefault(name, Session(name))
+            used = self._guests.pop(name, None)
+            if guest and (used is not None or not known):
+                self._guests[name] = monotonic()  # behind all others
                 self._drop_guests()
-            if session is None:
-                session = self._sessions[name] = Session(name)
             return session
 
     def forget(self, name: str) -> bool:
@@ -71,12 +68,12 @@ class Sessions:
 
     def _drop_guests(self) -> None:
         before = monotonic() - GUEST_IDLE
-        if len(self._guests) <= GUESTS and next(iter(self._guests.values())) > before:
+        guests = self._guests
+        if len(guests) <= GUESTS and min(guests.values(), default=before) > before:
             return
         in_use = self._in_use()
-        for name, used in list(self._guests.items()):
-            if len(self._guests) <= GUESTS and used > before:
+        for name in list(guests):
+            if len(guests) <= GUESTS and guests.get(name, before) > before:
                 return
-            if name not in in_use:
-                del self._guests[name]
+            if name not in in_use and guests.pop(name, None) is not None:
                 self._sessions.pop(name, None)

@@ -1,7 +1,7 @@
 """Signal handlers of the program's.
 
-They run between any two steps of the main thread, also between those of the bridge, where an exception would lose frames or end the
-worker.
+They run between any two steps of the main thread, also between those of the bridge, where an exception would lose
+frames or end the worker.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ _MAY_RAISE: Set[Any] = {enter.__code__, enter_async.__code__}
 
 
 def may_raise(function: _F) -> _F:
-    """Marks a function of the bridge, but not what it calls, as a place where a signal handler of the program's may raise."""
+    """Marks a function, but not what it calls, as a place where a signal handler of the program's may raise."""
     _MAY_RAISE.add(function.__code__)
     return function
 
 
 class _Handler:
-    """A signal handler of the program's. What it raises comes up where user code runs; elsewhere the runner takes it."""
+    """A signal handler of the program's.
+
+    What it raises comes up where user code runs; elsewhere the runner takes it.
+    """
 
     def __init__(self, function: Callable[..., Any], runner: Callable[[], Optional[Runner]]) -> None:
         self.function = function
@@ -63,7 +66,10 @@ def _may_raise_in(frame: Optional[Any]) -> bool:
 
 
 class Signals:
-    """Guards the signal handlers that there are, and those that the program installs from now on. It sees them as it has made them."""
+    """Guards the signal handlers that there are, and those that the program installs from now on.
+
+    The program still sees its own handlers.
+    """
 
     def __init__(self, runner: Callable[[], Optional[Runner]]) -> None:
         self.runner = runner

@@ -1,9 +1,12 @@
-"""Copies of values for log records: what the program logs may change before the record is written, or have methods that fail."""
+"""Copies of values for log records.
+
+What the program logs may change before the record is written, or have methods that fail.
+"""
 
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
 
 from ._errors import clean, shown
 from ._values import LARGEST, SMALLEST, Array, reduced
@@ -15,9 +18,10 @@ _BUDGET = 64 << 10  # of all, about
 
 
 def snapshot(value: Any) -> Any:
-    """Returns a copy of any value that holds nothing but what every codec takes. It is bounded in depth and size, and it never raises.
+    """Returns a copy of any value that holds nothing but what every codec takes.
 
-    Lists and maps are copied as they are now. What else can travel becomes what it stands for, as in a result; what can't becomes text.
+    It is bounded in depth and size, and it never raises. Lists and maps are copied as they are now. What else can
+    travel becomes what it stands for, as in a result; what can't becomes text.
     """
     return _copied(value, _DEPTH, [_BUDGET])
 
@@ -49,7 +53,10 @@ def _integer(value: int, depth: int, left: List[int]) -> Any:
 
 
 def _bytes(value: bytes, depth: int, left: List[int]) -> Any:
-    kept = bytes(memoryview(value)[: max(0, min(_TEXT, left[0]))])
+    most = max(0, min(_TEXT, left[0]))
+    view = memoryview(value)
+    # A slice counts elements, which may have many bytes.
+    kept = bytes(view.cast("B")[:most] if view.c_contiguous else view[:most].tobytes()[:most])
     left[0] -= len(kept)
     return kept
 
@@ -66,14 +73,24 @@ def _map(value: Any, depth: int, left: List[int]) -> Any:
     if not depth:
         return f"{{{dict.__len__(value)} more}}"
     entries = list(_few(iter(dict.items(value)), left))
-    copies = {_key(key, left): _copied(entry, depth - 1, left) for key, entry in entries}
+    copies: Dict[str, Any] = {}
+    for key, entry in entries:
+        copies[_unlike(_key(key, left), copies)] = _copied(entry, depth - 1, left)
     for text in _rest(dict.__len__(value) - len(entries)):
-        copies["..."] = text
+        copies[_unlike("...", copies)] = text
     return copies
 
 
 def _key(key: Any, left: List[int]) -> str:
     return _text(key if issubclass(type(key), str) else shown(key), left, 200)
+
+
+def _unlike(key: str, others: Mapping[str, Any]) -> str:
+    """Returns the key, with a number if there is one like it: long keys may be cut to the same text."""
+    unlike, n = key, 2
+    while unlike in others:
+        unlike, n = f"{key} ({n})", n + 1
+    return unlike
 
 
 def _few(entries: Iterator[Any], left: List[int]) -> Iterator[Any]:
@@ -91,8 +108,12 @@ def _rest(count: int) -> List[str]:
 def _reduced_copy(value: Any, depth: int, left: List[int]) -> Any:
     """Copies what stands for something that can travel, such as a dataclass."""
     simple = reduced(value)
-    if type(simple) is Array:  # a larger one is a view of what may change
-        return simple if type(simple.data) is bytes else _text(shown(value), left)
+    if type(simple) is Array:
+        size = len(simple.data)
+        if type(simple.data) is not bytes or size > min(_TEXT, left[0]):  # a view is of what may change
+            return _text(shown(value), left)
+        left[0] -= size
+        return simple
     if simple is value or not depth:
         return simple if simple is value else _text(shown(value), left)
     return _copied(simple, depth - 1, left)

@@ -156,10 +156,17 @@ class Transport:
     def sync(self, timeout: float) -> None:
         """Waits until what `write` took has left this process, so that its end loses nothing of it; at most so many seconds.
 
-        Called after records of errors. A transport whose `write` returns only then, as one that makes the system call itself, has
-        nothing to do here. It may be called from any thread, also from a finalizer that runs inside of `write` or of the transport's own
-        threads, and does not wait then.
+        Called after records of errors. A transport whose `write` returns only then, as one that makes the system call
+        itself, has nothing to do here. It may be called from any thread, also from a finalizer or a signal handler, but
+        neither inside of `write` nor where `is_own_thread` is true.
         """
+
+    def is_own_thread(self) -> bool:
+        """Reports whether the calling thread is one of the transport's own, which `write` and `sync` wait for.
+
+        A finalizer that logs may run on it. What it logs is written, and not waited for; `write` must not block there.
+        """
+        return False
 
     def opened(self, take: Callable[[Sequence[Frame]], None], codec: str, concurrency: int) -> None:
         """Called once the hellos have been exchanged; does nothing unless overridden.

@@ -364,3 +364,199 @@ def test_goldens():
         message = bytes.fromhex(lines[0])
         assert [goldens.meaning(got) for got in transport._decode(message)] == [goldens.meaning(frame)], name
         assert transport._encode([dict(frame)], 0) == message, name
+
+
+def descriptors():
+    return sorted(map(int, os.listdir("/dev/fd")))
+
+
+def test_listing_the_sockets_leaves_no_descriptor_open(transport):
+    reading, writing = os.pipe()
+    with Host(transport) as host:
+        transport.write([{"kind": END, "id": 1}])
+        next(host.stream)
+        before = descriptors()
+        assert len(transport._ours()) >= 2  # the one that listens and the host's
+        assert descriptors() == before
+    os.close(writing)
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
+def test_an_error_record_leaves_no_copy_of_a_pipe(serve):
+    host = serve(
+        """
+        import logging, subprocess
+        @worker.command
+        def pipe():
+            child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+            logging.error("the first")
+            child.stdin.close()
+            return child.wait(10)
+        """,
+        protocol="grpc",
+    )
+    assert host.call("pipe") == 0
+
+
+def test_sync_asks_only_the_host_s_connection(transport, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "_unread", asked.append)
+    transport.sync(1.0)
+    with Host(transport) as host:
+        transport.write([{"kind": END, "id": 1}])
+        next(host.stream)
+        known = [descriptor for descriptor, connected in transport._ours() if connected]
+        with grpc.insecure_channel(transport.endpoint, options=[("grpc.primary_user_agent", "another")]) as channel:
+            grpc.channel_ready_future(channel).result(20)
+            monkeypatch.setattr(module.os, "listdir", None)  # nothing is listed from now on
+            transport.sync(1.0)
+            assert len(known) == 1
+            assert asked == [-1, *known]
+        monkeypatch.undo()
+
+    def write():
+        while True:  # until gRPC has noticed that the host has left
+            transport.write([{"kind": END, "id": 1}])
+
+    with pytest.raises(OSError, match="host"):
+        write()
+    assert transport._connection == -1
+
+
+def test_sync_asks_none_of_several_connections(transport):
+    with grpc.insecure_channel(transport.endpoint, options=[("grpc.primary_user_agent", "another")]) as channel:
+        grpc.channel_ready_future(channel).result(20)
+        with Host(transport) as host:
+            transport.write([{"kind": END, "id": 1}])
+            next(host.stream)
+            assert transport._connection == -1
+            transport.sync(1.0)
+
+
+def test_a_port_s_sockets_are_known(environ, monkeypatch):
+    """A forked child closes them. Of a connection by TCP nobody can tell what the host has read."""
+    monkeypatch.setattr(module.sys, "platform", "win32")
+    transport = GrpcTransport(Launch(environ))
+    monkeypatch.undo()
+    with Host(transport) as host:
+        transport.write([{"kind": END, "id": 1}])
+        next(host.stream)
+        assert sorted({connected for _, connected in transport._ours()}) == [False, True]
+        assert transport._connection == -1
+    transport.close()
+
+
+def test_sync_where_descriptors_can_not_be_listed(transport, monkeypatch):
+    def fail(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(module.os, "listdir", fail)
+    with Host(transport) as host:
+        transport.write([{"kind": END, "id": 1}])
+        assert next(host.stream).frames[0].id == 1
+        transport.sync(1.0)
+        assert transport._connection == -1
+
+
+def test_a_connection_that_has_been_closed_holds_nothing():
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.close(writing)
+    assert not module._unread(writing)
+    assert not module._unread(-1)
+
+
+FINALIZERS = """
+import gc, logging
+import grpc._server as server
+import snakepit_bridge._runner as runner_module
+runner_module.SYNC = 600.0  # who waits at all hangs
+
+class Cycle:
+    def __init__(self, name):
+        self.me, self.name = self, name
+    def __del__(self):
+        logging.error("finalized in %s", self.name)
+
+armed = set()
+
+def collect(name):
+    if name in armed:
+        armed.discard(name)
+        Cycle(name)
+        gc.collect()
+
+def before(name, function):
+    def run(*args):
+        collect(name)
+        return function(*args)
+    return run
+
+server._process_event_and_continue = before("poll", server._process_event_and_continue)
+
+class Requests:
+    def __init__(self, requests):
+        self.requests = requests
+    def __next__(self):
+        with self.requests._state.condition:  # as in grpcio's own code
+            collect("read")
+        return next(self.requests)
+
+@worker.command
+def arm(ctx, name):
+    transport = ctx._runner.transport
+    if name == "send":
+        transport._outbox._next = before(name, transport._outbox._next)
+    if name == "read":
+        transport._requests = Requests(transport._requests)
+    armed.add(name)
+
+@worker.command
+def echo(x): return x
+"""
+
+
+@pytest.mark.parametrize("thread", ["poll", "send", "read"])
+def test_a_finalizer_that_logs_an_error_in_a_thread_of_grpc_stops_nothing(serve, thread):
+    host = serve(FINALIZERS, protocol="grpc")
+    host.call("arm", thread)
+    for n in range(3):
+        assert host.call("echo", n) == n
+    assert host.logs(f"finalized in {thread}")["level"] == "error"
+    assert host.bye() == 0
+
+
+def test_the_sender_does_not_wait_for_itself():
+    box, sent = module._Outbox(), queue.Queue()
+    next_of_box = box._next
+
+    def next_():
+        box._next = next_of_box
+        box.put(b"of a finalizer")
+        return box._next()
+
+    def send():
+        for message in box.messages():
+            sent.put(message)
+
+    box._next = next_
+    box.put(bytes(module.PENDING_BYTES))
+    module._Threads().submit(send)
+    assert sent.get(timeout=20) == bytes(module.PENDING_BYTES)
+    assert sent.get(timeout=20) == b"of a finalizer"
+    box.end()
+
+
+def test_an_rpc_that_raises_has_ended(capfd):
+    threads, ended = module._Threads(), queue.Queue()
+    for failing in (ZeroDivisionError, SystemExit):
+
+        def fail(error=failing):
+            raise error("on purpose")
+
+        threads.submit(fail).add_done_callback(ended.put)
+        ended.get(timeout=20)
+    threads.submit(ended.put, "goes on")
+    assert ended.get(timeout=20) == "goes on"
+    assert "ZeroDivisionError: on purpose" in capfd.readouterr().err

@@ -422,3 +422,90 @@ def test_the_last_records_wait_for_a_thread_that_writes(tmp_path):
     closer.join()
     writer.join()
     assert [b"first" in frame["body"] for frame in transport.written] == [True, False]
+
+
+def test_the_transport_is_closed_whatever_sync_does():
+    from snakepit_bridge._runner import Runner
+    from snakepit_bridge.transport import Launch, Transport
+
+    class Broken(Transport):
+        closed = False
+
+        def __init__(self):
+            pass
+
+        def sync(self, timeout):
+            raise ValueError("out of sync")
+
+        def close(self):
+            self.closed = True
+
+    transport = Broken()
+    runner = Runner(transport, {}, 1, 0, Launch({}))
+    with pytest.raises(ValueError, match="out of sync"):
+        runner.close()
+    assert transport.closed
+    assert runner.ended
+
+
+def test_a_logging_call_lets_the_end_of_the_process_pass(serve):
+    """A signal handler raised it while a thread of the program's wrote a record."""
+    host = serve(
+        """
+        import asyncio, logging, threading
+
+        @worker.command
+        async def end(ctx):
+            runner = ctx._runner
+            async def in_the_background():
+                while runner.calls: await asyncio.sleep(0)
+                runner.leaving = SystemExit(7)
+                def log(): logging.error("in a thread")
+                thread = threading.Thread(target=log)
+                thread.start()
+                thread.join()
+                assert runner.leaving is not None
+                logging.error("on the main thread")
+            end.task = asyncio.ensure_future(in_the_background())
+        """
+    )
+    host.call("end")
+    assert host.logs("in a thread")
+    assert host.logs("on the main thread")
+    assert host.wait() == 7
+
+
+def test_only_the_main_thread_takes_its_end():
+    import threading
+
+    from snakepit_bridge._runner import Runner
+    from snakepit_bridge.transport import Launch, Transport
+
+    class Silent(Transport):
+        def __init__(self):
+            pass
+
+        def write(self, frames):
+            pass
+
+    runner = Runner(Silent(), {}, 1, 0, Launch({}))
+    runner.codec = get_codec("json")
+    runner.leaving = leaving = SystemExit(3)
+    raised = []
+
+    def write():
+        try:
+            runner.outbox.append({"kind": 10})
+            runner.aide._tick()
+            runner.sync()
+        except BaseException as exc:
+            raised.append(exc)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    thread.join()
+    assert raised == []
+    assert runner.leaving is leaving
+    with pytest.raises(SystemExit):
+        runner.sync()
+    assert runner.leaving is None

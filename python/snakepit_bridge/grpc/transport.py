@@ -12,7 +12,7 @@ import queue
 import socket
 import sys
 from functools import partial
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Set, Tuple
 from urllib.parse import quote
 
 from snakepit_bridge._codecs import available
@@ -26,6 +26,36 @@ __all__ = ["GrpcTransport"]
 
 threading = untouched("threading")
 _Socket = socket.socket
+
+
+class _Own:
+    """The threads that serve gRPC. They must not wait for something to be sent, because they are who sends it."""
+
+    def __init__(self) -> None:
+        self._idents: Set[int] = set()
+
+    def __contains__(self, ident: int) -> bool:
+        return ident in self._idents
+
+    def __enter__(self) -> None:
+        self._idents.add(get_ident())
+
+    def __exit__(self, *_: object) -> None:
+        self._idents.discard(get_ident())
+
+
+_OWN = _Own()
+
+
+class _Thread(threading.Thread):  # type: ignore[misc, name-defined]
+    """One of grpcio's server."""
+
+    def run(self) -> None:
+        with _OWN:
+            super().run()
+
+
+threading.Thread = _Thread
 
 MESSAGE_BYTES = 1 << 20
 """Where a batch is split. One message holds up everything behind it, but each costs far more than a frame."""
@@ -75,7 +105,7 @@ class GrpcTransport(Transport):
         self._host_came = threading.Event()
         self._requests: Optional[Iterator[bytes]] = None  # the reader's
         self._outbox = _Outbox()
-        self._connections: Optional[List[int]] = None  # their descriptors, once somebody has asked
+        self._connection = -1  # the descriptor of the host's, while it is attached and known
         self._clients = Clients(self._grpc, pb2, self._admit, launch.max_frame)
         self.codecs = available()
         self.max_frame = launch.max_frame
@@ -115,6 +145,7 @@ class GrpcTransport(Transport):
             refused, self._attached = self._attached, True
         if refused:
             context.abort(code.FAILED_PRECONDITION, "this worker has or had its host already")
+        self._connection = self._only_connection()
         if not context.add_callback(self._left):
             self._left()
         self._arrived.put(requests)
@@ -122,6 +153,7 @@ class GrpcTransport(Transport):
         return self._outbox.messages()
 
     def _left(self) -> None:
+        self._connection = -1  # the number may soon be another file's
         self._outbox.end()
         self._clients.end()
 
@@ -130,7 +162,8 @@ class GrpcTransport(Transport):
             self._requests = self._arrived.get() or iter(())
         while True:
             try:
-                message = next(self._requests)
+                with _OWN:  # it may hold a lock of the RPC's
+                    message = next(self._requests)
             except Exception:  # StopIteration: the host has ended its side; grpc raises a bare Exception when the RPC has ended
                 self._requests = iter(())
                 return []
@@ -191,17 +224,15 @@ class GrpcTransport(Transport):
         return b"".join((b"\x0a", _varint(len(head) + len(body)), head, body))
 
     def sync(self, timeout: float) -> None:
+        until = monotonic() + timeout
         self._outbox.sync(timeout)
         # A gRPC host that writes to a worker which has ended drops what it has not read yet, so wait for that, too.
-        until = monotonic() + READ_SECONDS
-        while self._unread() and monotonic() < until:
+        until = min(until, monotonic() + READ_SECONDS)
+        while _unread(self._connection) and monotonic() < until:
             sleep(0.0002)
 
-    def _unread(self) -> bool:
-        """Reports whether the system holds something that has not been read. Where it does not tell, there is nothing."""
-        if self._connections is None:
-            self._connections = self._ours(connected=True)
-        return any(map(_queued, self._connections))
+    def is_own_thread(self) -> bool:
+        return get_ident() in _OWN
 
     def close(self) -> None:
         if self._outbox.waits():  # perhaps why this worker can't serve, and the host is only about to dial
@@ -215,32 +246,67 @@ class GrpcTransport(Transport):
         # grpcio does not tell its descriptors, but all of its sockets, and no others, have the address that it listens on. /dev/null takes
         # their place, so that nothing that still knows a number can hit a stranger's file.
         null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in self._ours():
+        for descriptor, _ in self._ours():
             os.dup2(null, descriptor, inheritable=False)
         os.close(null)
 
-    def _ours(self, connected: bool = False) -> List[int]:
-        """Returns the descriptors of the sockets, or only of connections."""
-        found: List[int] = []
+    def _only_connection(self) -> int:
+        """Returns the descriptor of the connection if there is one and it tells what has been read, or else -1.
+
+        gRPC does not say which connection a stream has, but others than the host hear of the socket later.
+        """
+        if isinstance(self._address, tuple):  # TCP tells what has been received
+            return -1
+        try:
+            connections = [descriptor for descriptor, connected in self._ours() if connected]
+        except OSError:  # descriptors can't be listed here
+            return -1
+        return connections[0] if len(connections) == 1 else -1
+
+    def _ours(self) -> List[Tuple[int, bool]]:
+        """Returns the descriptors of the sockets, and of each whether it is a connection, or listens."""
+        found: List[Tuple[int, bool]] = []
         for name in os.listdir("/dev/fd"):
             try:
-                with _Socket(fileno=os.dup(int(name))) as copy:
-                    ours = copy.getsockname() == self._address
-                    if ours and connected:
-                        copy.getpeername()
-            except OSError:  # no socket, the descriptor of the listing itself, or one that listens
-                continue
-            if ours:
-                found.append(int(name))
+                with _copy_of(int(name)) as copy:
+                    if _plain(copy.getsockname()) == self._address:
+                        found.append((int(name), _connected(copy)))
+            except OSError:  # no socket, or the descriptor of the listing itself
+                pass
         return found
 
 
-def _queued(descriptor: int) -> bool:
+def _copy_of(descriptor: int) -> socket.socket:
+    copy = os.dup(descriptor)
+    try:
+        return _Socket(fileno=copy)
+    except OSError:  # no socket, and nobody else closes the copy
+        os.close(copy)
+        raise
+
+
+def _connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def _plain(address: Any) -> Any:
+    """Returns an address without what IPv6 adds to it: gRPC's sockets take both kinds where they can."""
+    if isinstance(address, tuple) and isinstance(address[0], str):
+        return address[0].replace("::ffff:", ""), address[1]
+    return address
+
+
+def _unread(connection: int) -> bool:
+    """Reports whether the system holds something that the other side has not read, as far as it tells."""
     try:
         import fcntl
         import termios
 
-        return fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)) != bytes(4)
+        return connection >= 0 and fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)) != bytes(4)
     except (ImportError, OSError):  # no such question here, or it has been closed
         return False
 
@@ -264,16 +330,19 @@ class _Threads:
         return running
 
     def _work(self) -> None:
-        while True:
-            running, function = self._queue.get()
-            try:
-                function()
-                running.end()
-            except BaseException as exc:  # gRPC's own code catches what an RPC raises
-                say(render(describe(exc)))
-            del running, function
-            with self._lock:
-                self._idle += 1
+        with _OWN:
+            while True:
+                running, function = self._queue.get()
+                try:
+                    try:
+                        function()
+                    finally:
+                        running.end()
+                except BaseException as exc:  # gRPC's own code catches what an RPC raises
+                    say(render(describe(exc)))
+                del running, function
+                with self._lock:
+                    self._idle += 1
 
 
 class _Running:
@@ -307,18 +376,17 @@ class _Outbox:
         self._ended = False
         self._put = 0  # messages
         self._sent = 0  # those of them that gRPC has handed to the system; the sender's
-        self._sender = 0  # the thread that serves the RPC
         self._bells: List[SimpleQueue[None]] = []  # of those who wait until more is sent
         self._stuck = -1  # _sent when somebody had waited in vain
 
     def put(self, message: bytes) -> None:
-        """Adds a message; blocks while too much waits.
+        """Adds a message; blocks while too much waits, except on the threads that make room.
 
         Raises:
             OSError: The stream has ended.
         """
         with self._room:
-            while self._pending >= PENDING_BYTES and not self._ended:
+            while self._pending >= PENDING_BYTES and not self._ended and get_ident() not in _OWN:
                 self._room.wait()
             if self._ended:
                 raise ConnectionResetError("the host has ended the stream")
@@ -329,7 +397,7 @@ class _Outbox:
     def sync(self, timeout: float) -> None:
         """Waits until gRPC has handed to the system what was put. It takes no lock, so it may be called from a finalizer."""
         until, put = monotonic() + timeout, self._put
-        if self._stuck == self._sent or get_ident() == self._sender:
+        if self._stuck == self._sent:
             return
         bell: SimpleQueue[None] = SimpleQueue()
         self._bells.append(bell)
@@ -359,7 +427,6 @@ class _Outbox:
 
     def messages(self) -> Iterator[bytes]:
         """Yields what was put, joining what waits: gRPC's cost is per message. It asks for more when it has sent that."""
-        self._sender = get_ident()
         message = self._queue.get()
         while message is not None:
             parts, size = [message], len(message)

@@ -1,0 +1,68 @@
+"""The sessions of a worker, also where a signal handler or a finalizer asks for one while another is being looked up."""
+
+import pytest
+
+from snakepit_bridge import _sessions as module
+from snakepit_bridge._sessions import Session, Sessions
+
+
+def test_a_lookup_inside_of_a_lookup_gets_the_same_session(monkeypatch):
+    sessions, inner = Sessions(set), []
+
+    class Interrupted(Session):
+        def __init__(self, id):
+            super().__init__(id)
+            if not inner:  # here a signal handler runs
+                inner.append(None)
+                inner[0] = sessions.get(id, False)
+
+    monkeypatch.setattr(module, "Session", Interrupted)
+    outer = sessions.get("s", False)
+    assert inner == [outer]
+    assert sessions.get("s", False) is outer
+
+
+@pytest.mark.parametrize("does", ["get", "forget"])
+def test_guests_that_change_while_they_are_dropped(monkeypatch, does):
+    monkeypatch.setattr(module, "GUESTS", 3)
+    kept = set()
+
+    def in_use():
+        for n in range(8):
+            sessions.get(f"s{n}", False) if does == "get" else sessions.forget(f"s{n}")
+        return kept
+
+    sessions = Sessions(in_use)
+    for n in range(10):
+        kept.add(sessions.get(f"s{n}", True).id)
+    assert sessions.get("s9", False) is sessions.get("s9", True)
+    assert set(sessions._guests) <= set(sessions._sessions)
+
+
+def test_guests_are_dropped_the_oldest_first(monkeypatch):
+    monkeypatch.setattr(module, "GUESTS", 3)
+    sessions = Sessions(set)
+    for name in "abcadea":
+        sessions.get(name, True)
+    assert list(sessions._guests) == ["d", "e", "a"]
+    assert list(sessions._sessions) == ["a", "d", "e"]
+
+
+def test_signal_handlers_that_ask_for_a_session(serve):
+    host = serve(
+        """
+        import os, signal
+        @worker.command
+        def busy(ctx):
+            seen = []
+            def ask(*_): seen.append(ctx.session)
+            signal.signal(signal.SIGUSR1, ask)
+            if not hasattr(signal, "setitimer"): return True
+            signal.signal(signal.SIGALRM, ask)
+            signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+            while len(seen) < 300: ctx.session
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            return all(session is ctx.session for session in seen)
+        """
+    )
+    assert host.call("busy", session="s") is True
