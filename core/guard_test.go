@@ -586,3 +586,37 @@ func TestObituaryQuotesTheLog(t *testing.T) {
 		}
 	})
 }
+
+// Close waits for a logger that is slow but goes on: what was logged arrives, in its order.
+func TestCloseWaitsForASlowLogger(t *testing.T) {
+	worker := functions()
+	worker["log"] = core.Function{Run: func(_ context.Context, c *core.Incoming) (any, error) {
+		for i := range 20 {
+			c.Log("info", fmt.Sprintf("record %02d", i), nil)
+		}
+		return nil, nil
+	}}
+	synctest.Test(t, func(t *testing.T) {
+		log := newSpy(func(*spy, string) { time.Sleep(200 * time.Millisecond) })
+		a := &coretest.Adapter{Functions: worker}
+		p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 1, Logger: log})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := core.Execute[any](t.Context(), p, "log", nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		var got []string
+		for _, line := range log.lines() {
+			if strings.HasPrefix(line, "record") {
+				got = append(got, line[:len("record 00")])
+			}
+		}
+		if len(got) != 20 || !slices.IsSorted(got) {
+			t.Errorf("%d records, %q", len(got), got)
+		}
+	})
+}
