@@ -135,7 +135,7 @@ var borderCells = []borderCell{
 	{"error", "exits", "runtime.Goexit"},
 	{"error", "hangs", deadline},
 	{"error", "calls back", "odd: called back"},
-	{"error", "returns nonsense", "the error could not be sent"},
+	{"error", "returns nonsense", `odd: \xff`},
 	{"item", "panics", "panic: odd"},
 	{"item", "exits", "runtime.Goexit"},
 	{"item", "hangs", deadline},

@@ -288,13 +288,32 @@ func (d *decoder) json(v reflect.Value, tok Token) error {
 	if err != nil {
 		return err
 	}
-	text, err := json.Marshal(value)
+	text, err := json.Marshal(withPoints(value))
 	if err != nil {
 		return fmt.Errorf("%s can't go into %s: %w", tok.Kind, v.Type(), err)
 	}
 	return unmarshal(v, text, jsonUnmarshalerType, func() error {
 		return v.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(text)
 	})
+}
+
+// withPoints returns the value with its floats as JSON shows them, 5 as 5.0.
+func withPoints(v any) any {
+	switch v := v.(type) {
+	case float64:
+		if !math.IsNaN(v) && !math.IsInf(v, 0) {
+			return json.Number(floatText(Token{Num: math.Float64bits(v)}))
+		}
+	case []any:
+		for i := range v {
+			v[i] = withPoints(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = withPoints(v[k])
+		}
+	}
+	return v
 }
 
 // unmarshal calls a method of the user's that reads text into v.

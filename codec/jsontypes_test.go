@@ -77,8 +77,8 @@ func TestIntoJSON(t *testing.T) {
 				t.Errorf("%s: %v becomes %v", c.Name(), v, got)
 			}
 		}
-		raw := into(map[string]any{"a": []any{1, "x", nil, true}}, new(json.RawMessage)).(json.RawMessage)
-		if string(raw) != `{"a":[1,"x",null,true]}` {
+		raw := into(map[string]any{"a": []any{1, 2.0, "x", nil, true}}, new(json.RawMessage)).(json.RawMessage)
+		if string(raw) != `{"a":[1,2.0,"x",null,true]}` {
 			t.Errorf("%s: %s", c.Name(), raw)
 		}
 		if got := into([]int{1, 2}, new(Point)); got != (Point{1, 2}) {

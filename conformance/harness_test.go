@@ -41,6 +41,9 @@ func (c pingless) Write(frames []core.Frame) error {
 			rest = append(rest, f)
 		}
 	}
+	if len(rest) == 0 {
+		return nil
+	}
 	return c.Conn.Write(rest)
 }
 

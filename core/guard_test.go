@@ -181,8 +181,8 @@ func TestFunctionsCannotHurtTheHost(t *testing.T) {
 		"Error ends its goroutine":   {failing(trap(runtime.Goexit)), "runtime.Goexit: "},
 		"Is panics":                  {failing(asking{boom}), "panic: boom"},
 		"Is ends its goroutine":      {failing(asking{runtime.Goexit}), "runtime.Goexit: "},
-		"error is no text":           {failing(errors.New("\xff")), "BadResult: the error could not be sent"},
-		"error causes itself":        {failing(looped()), "BadResult: the error could not be sent"},
+		"error is no text":           {failing(errors.New("bad \xff")), `error: bad \xff`},
+		"error causes itself":        {failing(looped()), "T: it goes round"},
 		"item panics":                {item(trap(boom), nil), "panic: boom"},
 		"item's error panics":        {item(nil, &core.ItemError{Err: trap(boom)}), "panic: boom"},
 		"item's error is nil":        {item(nil, &core.ItemError{}), "<nil>: the error is a nil pointer"},
@@ -217,7 +217,7 @@ func TestFunctionsCannotHurtTheHost(t *testing.T) {
 }
 
 func looped() error {
-	e := &core.RemoteError{Type: "T"}
+	e := &core.RemoteError{Type: "T", Message: "it goes round"}
 	e.Cause = e
 	return e
 }

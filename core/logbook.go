@@ -253,5 +253,5 @@ func (b *logbook) close(limit time.Duration) error {
 	defer b.mu.Unlock()
 	lost := len(b.entries)
 	b.entries = nil
-	return fmt.Errorf("the logger in Options.Logger has not returned; %d log records behind it are lost", lost)
+	return fmt.Errorf("the logger in Options.Logger hangs or is too slow; %d log records are lost", lost)
 }

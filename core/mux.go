@@ -502,8 +502,9 @@ func (m *mux) result(s *stream, v any) (Frame, error) {
 // failure makes the frame of an error.
 func (m *mux) failure(s *stream, err *RemoteError) Frame {
 	body, bad := m.terms.codec.Append(nil, err)
-	if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as a message that is no UTF-8
-		body, _ = m.terms.codec.Append(nil, &RemoteError{Type: "BadResult", Message: "the error could not be sent"})
+	if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as a text that is no UTF-8: what can be sent of it
+		plain := &RemoteError{Type: harmless(cut(err.Type, 200), true), Message: harmless(cut(err.Message, 1000), true)}
+		body, _ = m.terms.codec.Append(nil, plain)
 	}
 	return Frame{Kind: KindError, ID: s.id, Body: body}
 }

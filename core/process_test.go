@@ -871,7 +871,7 @@ func TestCloseWithHungLogger(t *testing.T) {
 	}
 	h.close()
 	await(t, p)
-	if err := book.close(time.Hour); err == nil || !strings.Contains(err.Error(), "1 log records behind it are lost") {
+	if err := book.close(time.Hour); err == nil || !strings.Contains(err.Error(), "1 log records are lost") {
 		t.Errorf("closing the log: %v", err)
 	}
 	close(log.gate)

@@ -51,6 +51,7 @@ class Host:
         self.runner: Optional[Runner] = None
         self.signals: Optional[Signals] = None
         self._early_logs: Deque[Dict[str, Any]] = deque(maxlen=1000)
+        self._early_errors: Deque[Dict[str, Any]] = deque(maxlen=1000)  # which standard error has already
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._in_child)
 
@@ -78,6 +79,9 @@ class Host:
             self.signals.serve()
         try:
             runner.greet()
+            for record in self._early_errors:
+                runner.log(record)
+            self._early_errors.clear()
             runner.mode.serve()
         except ProtocolError as exc:
             runner.violated(str(exc))
@@ -93,9 +97,15 @@ class Host:
         runner.close()
 
     def log(self, record: Dict[str, Any]) -> None:
-        """Sends a log record, or keeps it until there is a runner."""
+        """Sends a log record, or keeps it until the host has said hello.
+
+        A program that crashes before that takes what is kept with it, so a record of an error goes to standard error as well.
+        """
         if self.forked:
             say(line_of(record))
+        elif record["level"] == "error" and (self.runner is None or self.runner.codec is None):
+            say(line_of(record))
+            self._early_errors.append(record)
         elif self.runner is not None:
             self.runner.log(record)
         else:

@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
-from ._errors import clean, describe, render, text_of
+from ._errors import clean, describe, render, text_of, type_name
 from ._interrupt import CURRENT
 from ._native import say
 from ._snapshot import snapshot
@@ -115,7 +115,7 @@ def _entry_of(record: logging.LogRecord, standard: Any, handler: logging.Handler
     levelno = record.levelno
     level = "trace" if levelno < 10 else "debug" if levelno < 20 else "info" if levelno < 30 else "warn" if levelno < 40 else "error"
     created = record.created if type(record.created) is float else time.time()
-    entry: Dict[str, Any] = {"level": level, "logger": text_of(record.name), "message": clean(record.getMessage()), "time": created}
+    entry: Dict[str, Any] = {"level": level, "logger": text_of(record.name), "message": _message(record), "time": created}
     fields = {key: value for key, value in record.__dict__.items() if key not in standard}
     if fields:
         fields = snapshot(fields)
@@ -127,6 +127,13 @@ def _entry_of(record: logging.LogRecord, standard: Any, handler: logging.Handler
     if call is not None and call.id > 0:  # and not one of the transport's own
         entry["call"] = call.id
     return entry
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return clean(record.getMessage())
+    except BaseException as exc:  # an argument that does not fit, or whose own code raises
+        return f"{text_of(record.msg)} <its arguments can't be formatted: {type_name(type(exc))}: {text_of(exc)}>"
 
 
 def _exception(exc_info: Any, handler: logging.Handler) -> str:

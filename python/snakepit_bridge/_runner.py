@@ -731,6 +731,8 @@ class Runner:
         call.started = monotonic()
         call.ident = get_ident()
         call.site = site  # whoever cancelled it before this tries again
+        if "decimal" in sys.modules:
+            _own_decimal()
 
     def _arguments(self, call: Call) -> Tuple[Sequence[Any], Mapping[str, Any]]:
         call.check()
@@ -1008,6 +1010,16 @@ class Runner:
 
 _WRITE = Runner._write.__code__
 _ENDS = (SystemExit, KeyboardInterrupt)
+
+
+def _own_decimal() -> None:
+    """Gives the running call a decimal context of its own. The one that the program has set can be changed, and all copies of a
+    `contextvars.Context` share it."""
+    decimal: Any = sys.modules["decimal"]
+    try:
+        decimal.setcontext(decimal.getcontext().copy())
+    except AttributeError:  # another module of the name, or one that is just being imported
+        pass
 
 
 class _Refused(Exception):

@@ -890,3 +890,35 @@ def test_msgpack(serve, mode):
     assert [host.wait_for("item", id)["body"] for _ in range(100)] == list(range(100))
     assert host.answer(id)["kind"] == "end"
     assert host.bye() == 0
+
+
+@pytest.mark.parametrize("options", ["", "concurrency=4"])
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_what_a_handler_sets_in_decimal_is_its_calls_alone(serve, options, kind):
+    """Also where the program has set its context, which is one object that all copies of a context share."""
+    host = serve(
+        f"""
+        import decimal
+        decimal.getcontext().prec = 20
+        @worker.command
+        {kind} divided(digits):
+            if digits:
+                decimal.getcontext().prec = digits
+            return str(decimal.Decimal(1) / 3)
+        """,
+        options,
+    )
+    assert host.call("divided", 0) == "0." + 20 * "3"
+    assert host.call("divided", 5) == "0.33333"
+    assert host.call("divided", 0) == "0." + 20 * "3"
+
+
+@pytest.mark.parametrize("place", ["import", "setup"])
+def test_records_of_errors_before_a_crash_at_the_start(script, launch, place):
+    crash = "import logging, os; logging.error('about to die'); logging.info('less so'); os._exit(9)"
+    source = (
+        crash if place == "import" else f"@worker.service\nclass S:\n    def setup(self): {crash}\n    @command\n    def f(self): pass\n"
+    )
+    host = launch(script(source))
+    assert host.wait() == 9
+    assert host.printed == ["ERROR:root:about to die"]
