@@ -96,11 +96,12 @@ func startLink(ctx context.Context, a Adapter, at *attempt) (*Link, error) {
 		if made == nil || made.Conn == nil {
 			return errors.New("the adapter's Start returned no connection and no error")
 		}
-		made.Refused = slices.Clone(made.Refused)
-		for i := range made.Refused {
-			made.Refused[i].Err = frozenApart(made.Refused[i].Err)
+		own := *made // the adapter may keep the other one
+		own.Refused = slices.Clone(own.Refused)
+		for i := range own.Refused {
+			own.Refused[i].Err = frozenApart(own.Refused[i].Err)
 		}
-		link = made
+		link = &own
 		return nil
 	})
 	if p, ok := err.(*panicError); ok {

@@ -122,6 +122,9 @@ func (c *Conn) Write(frames []core.Frame) error {
 		return io.ErrClosedPipe
 	default:
 	}
+	if len(frames) == 0 {
+		return nil
+	}
 	batch := make([]core.Frame, len(frames))
 	for i, f := range frames {
 		f.Body = append([]byte(nil), f.Body...)
