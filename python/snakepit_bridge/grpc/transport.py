@@ -22,6 +22,15 @@ from snakepit_bridge._remedy import install
 from snakepit_bridge.grpc.clients import Clients
 from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Transport, Unavailable
 
+# Not where they are used: a signal handler that logs there would wait for the import that it has interrupted.
+fcntl: Any
+termios: Any
+try:
+    import fcntl
+    import termios
+except ImportError:  # no such question to this system
+    fcntl = termios = None
+
 __all__ = ["GrpcTransport"]
 
 threading = untouched("threading")
@@ -302,12 +311,11 @@ def _plain(address: Any) -> Any:
 
 def _unread(connection: int) -> bool:
     """Reports whether the system holds something that the other side has not read, as far as it tells."""
+    if fcntl is None or connection < 0:
+        return False
     try:
-        import fcntl
-        import termios
-
-        return connection >= 0 and fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)) != bytes(4)
-    except (ImportError, OSError):  # no such question here, or it has been closed
+        return bool(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)) != bytes(4))
+    except OSError:  # it has been closed, or is of no kind that tells
         return False
 
 
