@@ -18,7 +18,8 @@ import (
 //   - An error of an adapter's is asked for its text once, where it comes in (freeze).
 //   - The logger has a goroutine of its own (logbook).
 //
-// A codec is trusted as far as it runs no methods of the values: it encodes the pool's own values on any goroutine.
+// A codec is trusted as far as it runs no methods of the values: it encodes the pool's own values, such as refusals and
+// pongs, on any goroutine and under the connection's lock.
 
 // panicError is a panic of user code, or the end of its goroutine.
 type panicError struct {
