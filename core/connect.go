@@ -61,6 +61,7 @@ type connected struct {
 	link  *Link
 	hello workerHello
 	terms terms
+	codec string  // the name of terms.codec
 	first []Frame // what came behind the hello
 }
 
@@ -73,9 +74,6 @@ func connect(ctx context.Context, a Adapter, at *attempt, o *Options) (*connecte
 		return nil, err
 	}
 	at.abandon(link.Process) // what a chain tried before
-	if link.Adapter == "" {
-		link.Adapter = a.Name()
-	}
 	c, err := shakeHands(ctx, link, o)
 	if err != nil {
 		_ = apart("the adapter's Close", link.Conn.Close) // the error that counts is err
@@ -89,6 +87,7 @@ func connect(ctx context.Context, a Adapter, at *attempt, o *Options) (*connecte
 func startLink(ctx context.Context, a Adapter, at *attempt) (*Link, error) {
 	var link *Link
 	err := apart("the adapter's Start", func() error {
+		at.adapter = a.Name()
 		made, err := a.Start(ctx, at)
 		if err != nil {
 			return &frozen{text: err.Error(), err: err}
@@ -97,6 +96,9 @@ func startLink(ctx context.Context, a Adapter, at *attempt) (*Link, error) {
 			return errors.New("the adapter's Start returned no connection and no error")
 		}
 		own := *made // the adapter may keep the other one
+		if own.Adapter == "" {
+			own.Adapter = at.adapter
+		}
 		own.Refused = slices.Clone(own.Refused)
 		for i := range own.Refused {
 			own.Refused[i].Err = frozenApart(own.Refused[i].Err)
@@ -142,14 +144,8 @@ func shakeHands(ctx context.Context, link *Link, o *Options) (*connected, error)
 			ErrProtocol, h.Concurrency, h.Window, h.MaxFrame)
 	}
 	c.terms = terms{send: h.Window, receive: window{int64(o.WindowItems), int64(o.WindowBytes)}}
-	for _, codec := range link.Codecs {
-		if slices.Contains(h.Codecs, codec.Name()) {
-			c.terms.codec = codec
-			break
-		}
-	}
-	if c.terms.codec == nil {
-		return nil, fmt.Errorf("%w: the worker has the codecs %v, none of which is this adapter's", ErrProtocol, h.Codecs)
+	if err := c.chooseCodec(); err != nil {
+		return nil, err
 	}
 	c.terms.maxFrame = min(h.MaxFrame, o.MaxFrame)
 	if link.MaxFrame > 0 {
@@ -160,7 +156,7 @@ func shakeHands(ctx context.Context, link *Link, o *Options) (*connected, error)
 	}
 	c.terms.incoming = max(hostCalls, h.Concurrency)
 	body, err := json.Marshal(hostHello{
-		Version: version, Features: features, Codec: c.terms.codec.Name(), MaxFrame: c.terms.maxFrame,
+		Version: version, Features: features, Codec: c.codec, MaxFrame: c.terms.maxFrame,
 		Window: c.terms.receive, Concurrency: h.Concurrency, Calls: c.terms.incoming,
 	})
 	if err == nil {
@@ -172,6 +168,19 @@ func shakeHands(ctx context.Context, link *Link, o *Options) (*connected, error)
 		return nil, fmt.Errorf("answering the worker's hello: %w", err)
 	}
 	return c, nil
+}
+
+// chooseCodec takes the first of the adapter's codecs that the worker has too.
+func (c *connected) chooseCodec() error {
+	return apart("the adapter's codec", func() error {
+		for _, codec := range c.link.Codecs {
+			if name := codec.Name(); slices.Contains(c.hello.Codecs, name) {
+				c.terms.codec, c.codec = codec, name
+				return nil
+			}
+		}
+		return fmt.Errorf("%w: the worker has the codecs %v, none of which is this adapter's", ErrProtocol, c.hello.Codecs)
+	})
 }
 
 // readHello returns the first batch, whose first frame is a hello.

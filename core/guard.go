@@ -13,13 +13,10 @@ import (
 //
 //   - None of it runs under a lock.
 //   - On a goroutine of the pool's it runs inside guard, apart or outside, which turn a panic and runtime.Goexit into an
-//     error.
+//     error. So does a codec, which is the adapter's, also where it encodes the pool's own values.
 //   - On the caller's goroutine a panic goes through to the caller, once the slot has been given back (Pool.open).
 //   - An error of an adapter's is asked for its text once, where it comes in (freeze).
 //   - The logger has a goroutine of its own (logbook).
-//
-// A codec is trusted as far as it runs no methods of the values: it encodes the pool's own values, such as refusals and
-// pongs, on any goroutine and under the connection's lock.
 
 // panicError is a panic of user code, or the end of its goroutine.
 type panicError struct {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	codec "github.com/snakepit-go/snakepit/codec/json"
 	"github.com/snakepit-go/snakepit/core"
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
@@ -389,6 +390,8 @@ func TestAdaptersCannotHurtTheHost(t *testing.T) {
 		"Write's error panics":           {odd{write: 2, err: trap(boom)}, "the adapter's Write panicked: boom"},
 		"Close panics":                   {odd{close: boom}, ""},
 		"Close ends its goroutine":       {odd{close: runtime.Goexit}, ""},
+		"its Name panics":                {odd{name: boom}, "the adapter's Start panicked: boom"},
+		"its Name ends its goroutine":    {odd{name: runtime.Goexit}, "the adapter's Start called runtime.Goexit"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -415,6 +418,7 @@ func TestAdaptersCannotHurtTheHost(t *testing.T) {
 // odd is what an oddAdapter does, and when.
 type odd struct {
 	start, close func()
+	name         func()
 	link         func(*core.Link) *core.Link
 	read, write  int    // the call of Read or Write that is odd
 	act          func() // what it does; nil: return err, or of Read nothing
@@ -426,6 +430,13 @@ type oddAdapter struct {
 	*coretest.Adapter
 	odd   odd
 	tries atomic.Int64 // how many odd workers are still to come
+}
+
+func (a *oddAdapter) Name() string {
+	if a.odd.name != nil {
+		a.odd.name()
+	}
+	return a.Adapter.Name()
 }
 
 func (a *oddAdapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
@@ -485,6 +496,99 @@ func (c *oddConn) Close() error {
 		c.odd.close()
 	}
 	return err
+}
+
+// A codec that panics or ends its goroutine loses its worker, not the host, also where it handles what is the pool's own.
+func TestCodecsCannotHurtTheHost(t *testing.T) {
+	one := func(f core.Frame) func(id uint64) []core.Frame {
+		return func(uint64) []core.Frame { return []core.Frame{f} }
+	}
+	const lost = "the adapter's codec "
+	for name, c := range map[string]struct {
+		odd    string // the type of the value that the codec does not like, or "name"
+		frames func(id uint64) []core.Frame
+		want   string // of the worker's end; "": there is none
+	}{
+		"its name":           {"name", nil, lost},
+		"a pong":             {"core.Pong", one(core.Frame{Kind: core.KindPing, ID: 7}), lost},
+		"a refusal":          {"*core.RemoteError", one(core.Frame{Kind: core.KindCall, ID: 2, Name: "nobody"}), lost},
+		"a function's panic": {"*core.RemoteError", one(core.Frame{Kind: core.KindCall, ID: 2, Name: "panics"}), lost},
+		"a log record": {"*core.logRecord", func(id uint64) []core.Frame {
+			return []core.Frame{{Kind: core.KindLog, Body: []byte("{}")}, {Kind: core.KindEnd, ID: id}}
+		}, ""},
+		"a last log record": {"*core.logRecord", func(uint64) []core.Frame {
+			return []core.Frame{{Kind: core.KindLog, Body: []byte("{}")}, {Kind: core.KindHello}}
+		}, "unexpected kind of frame"},
+	} {
+		for how, act := range map[string]func(){"panicked: boom": boom, "called runtime.Goexit": runtime.Goexit} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					want := c.want
+					if want == lost {
+						want += how
+					}
+					a := codecAdapter{rogue{c.frames}, &oddCodec{odd: c.odd, act: act}}
+					p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{
+						Size: 1, Logger: hclog.NewNullLogger(), Functions: map[string]core.Function{
+							"panics": core.Func(func(context.Context, any) (any, error) { panic("a function's") }),
+						},
+					})
+					if err == nil {
+						_, err = core.Execute[any](t.Context(), p, "go", nil)
+						_, next := core.Execute[any](t.Context(), p, "another", nil)
+						if bad := errors.Join(next, p.Close()); bad != nil {
+							t.Error(bad)
+						}
+					}
+					if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+						t.Errorf("%v", err)
+					}
+				})
+			})
+		}
+	}
+}
+
+// oddCodec acts oddly when it is asked for its name, or meets a value of one type.
+type oddCodec struct {
+	codec.Codec
+	odd string
+	act func()
+}
+
+func (c *oddCodec) meet(what string) {
+	if what == c.odd {
+		c.act()
+	}
+}
+
+func (c *oddCodec) Name() string {
+	c.meet("name")
+	return c.Codec.Name()
+}
+
+func (c *oddCodec) Append(dst []byte, v any) ([]byte, error) {
+	c.meet(fmt.Sprintf("%T", v))
+	return c.Codec.Append(dst, v)
+}
+
+func (c *oddCodec) Decode(b []byte, v any) error {
+	c.meet(fmt.Sprintf("%T", v))
+	return c.Codec.Decode(b, v)
+}
+
+// codecAdapter is another adapter with an odd codec.
+type codecAdapter struct {
+	rogue
+	odd *oddCodec
+}
+
+func (a codecAdapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	link, err := a.rogue.Start(ctx, l)
+	if err == nil {
+		link.Codecs = []core.Codec{a.odd}
+	}
+	return link, err
 }
 
 // Errors of an adapter are asked for their text once, and not under a lock.

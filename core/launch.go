@@ -158,6 +158,7 @@ type attempt struct {
 	index       int
 	hostToken   string
 	workerToken string
+	adapter     string // its name; set when it is asked to start
 
 	mu       sync.Mutex // guards what follows
 	launched []*Process

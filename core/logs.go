@@ -248,7 +248,7 @@ func (r *records) tail(since time.Time) []said {
 	var lines []said
 	for _, b := range last {
 		var rec logRecord
-		if b.at.Before(since) || r.codec.Decode(b.bytes, &rec) != nil {
+		if b.at.Before(since) || apart("the adapter's codec", func() error { return r.codec.Decode(b.bytes, &rec) }) != nil {
 			continue
 		}
 		at := b.at

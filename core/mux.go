@@ -298,83 +298,90 @@ func (m *mux) open(f Frame, deadline time.Time, sessions []sessionKey, ended fun
 	return s, nil
 }
 
+// effects is what a batch of frames asks for, to be done once mu is free.
+type effects struct {
+	ended   []*stream
+	answers []answer
+	then    []func()
+}
+
+// answer is what the connection itself answers: a pong, or why a call was not started.
+type answer struct {
+	frame Frame
+	body  any // of the frame
+}
+
 // handle takes a batch of frames to their calls. An error is the peer's breach of the protocol.
 func (m *mux) handle(frames []Frame) error {
-	var ended []*stream
-	var after []func()
-	m.mu.Lock()
+	var e effects
 	var err error
+	m.mu.Lock()
 	for i := range frames {
-		var s *stream
-		var then func()
-		if s, then, err = m.handleOne(&frames[i]); err != nil {
+		if err = m.handleOne(&frames[i], &e); err != nil {
 			err = fmt.Errorf("%w (frame: %s)", err, frames[i].String())
 			break
 		}
-		if s != nil {
-			ended = append(ended, s)
-		}
-		if then != nil {
-			after = append(after, then)
-		}
 	}
 	m.mu.Unlock()
-	for _, s := range ended { // the slot is free before its caller wakes, so that the caller's next call finds it
+	for _, s := range e.ended { // the slot is free before its caller wakes, so that the caller's next call finds it
 		s.finish()
 	}
-	for _, f := range after {
+	for _, f := range e.then {
 		f()
+	}
+	if len(e.answers) > 0 && err == nil {
+		err = m.answer(e.answers)
 	}
 	return err
 }
 
-// handleOne returns the stream that the frame ended, and what to do once mu is free.
-func (m *mux) handleOne(f *Frame) (*stream, func(), error) {
+// handleOne takes one frame to its call. mu is held.
+func (m *mux) handleOne(f *Frame, e *effects) error {
 	if n := f.Size(); n > m.terms.maxFrame {
-		return nil, nil, fmt.Errorf("a frame of %d bytes, and the limit is %d", n, m.terms.maxFrame)
+		return fmt.Errorf("a frame of %d bytes, and the limit is %d", n, m.terms.maxFrame)
 	}
 	switch f.Kind {
 	case KindCall:
-		return nil, nil, m.incoming(f)
+		return m.incoming(f, e)
 	case KindPing:
-		if len(m.control) > maxBacklog {
-			return nil, nil, errors.New("more pings than answers are read")
-		}
-		m.control = append(m.control, Frame{Kind: KindPong, ID: f.ID, Body: m.pong()})
-		m.wakeWriter()
-		return nil, nil, nil
+		e.answers = append(e.answers, answer{Frame{Kind: KindPong, ID: f.ID}, m.pong()})
+		return nil
 	case KindPong:
 		if ch := m.pings[f.ID]; ch != nil {
 			delete(m.pings, f.ID)
 			ch <- f.Body // capacity 1
 		}
-		return nil, nil, nil
+		return nil
 	case KindLog:
 		if m.onLog == nil {
-			return nil, nil, errors.New("a log record from a host")
+			return errors.New("a log record from a host")
 		}
 		body := f.Body
-		return nil, func() { m.onLog(body) }, nil
+		e.then = append(e.then, func() { m.onLog(body) })
+		return nil
 	case KindBye:
 		m.byeSeen = true
-		return nil, m.onBye, nil
+		if m.onBye != nil {
+			e.then = append(e.then, m.onBye)
+		}
+		return nil
 	case KindItem, KindEnd, KindError, KindCancel, KindCredit:
 	default:
-		return nil, nil, errors.New("unexpected kind of frame")
+		return errors.New("unexpected kind of frame")
 	}
 	s := m.streams[f.ID]
 	if s == nil {
 		if f.ID == 0 || (f.ID%2 == m.nextID%2 && f.ID >= m.nextID) || (f.ID%2 != m.nextID%2 && f.ID > m.mark) {
-			return nil, nil, errors.New("an id that never was")
+			return errors.New("an id that never was")
 		}
-		return nil, nil, nil // it crossed the call's end
+		return nil // it crossed the call's end
 	}
 	switch f.Kind {
 	case KindItem:
-		return nil, nil, s.received(f)
+		return s.received(f)
 	case KindCredit:
 		if f.Items < 0 || f.Bytes < 0 {
-			return nil, nil, errors.New("negative credit")
+			return errors.New("negative credit")
 		}
 		const most = 1 << 53
 		s.credit.Items, s.credit.Bytes = min(s.credit.Items+min(f.Items, most), most), min(s.credit.Bytes+min(f.Bytes, most), most)
@@ -391,20 +398,20 @@ func (m *mux) handleOne(f *Frame) (*stream, func(), error) {
 	case KindEnd, KindError:
 		if !s.opener {
 			if f.Kind == KindError || s.inEnded && !s.dropping {
-				return nil, nil, errors.New("a second end")
+				return errors.New("a second end")
 			}
 			s.inEnded = true
 			signal(s.news)
-			return nil, nil, nil
+			return nil
 		}
 		s.answer, s.failed = f.Body, f.Kind == KindError
 		s.notStarted = f.Kind == KindError && f.Flags&NotStarted != 0
 		if s.notStarted && s.begun {
-			return nil, nil, errors.New("items, and then an error that says the call did not start")
+			return errors.New("items, and then an error that says the call did not start")
 		}
-		return m.close(s, nil), nil, nil
+		e.ended = append(e.ended, m.close(s, nil))
 	}
-	return nil, nil, nil
+	return nil
 }
 
 // close takes s off the table; the caller calls s.finish without mu. mu is held.
@@ -414,18 +421,15 @@ func (m *mux) close(s *stream, err error) *stream {
 	return s
 }
 
-// incoming starts a call that the peer opened. mu is held.
-func (m *mux) incoming(f *Frame) error {
+// incoming starts a call that the peer opened, or refuses it. mu is held.
+func (m *mux) incoming(f *Frame, e *effects) error {
 	if f.ID%2 == m.nextID%2 || f.ID <= m.mark || f.ID >= 1<<53 {
 		return errors.New("a call with an id that is not the peer's next")
 	}
 	m.mark = f.ID
 	refuse := func(kind, text string) error {
-		if len(m.queue) > maxBacklog {
-			return errors.New("more calls than answers are read")
-		}
-		body, _ := m.terms.codec.Append(nil, &RemoteError{Type: kind, Message: text}) // two strings always encode
-		m.enqueue(Frame{Kind: KindError, Flags: NotStarted, ID: f.ID, Body: body}, nil)
+		frame := Frame{Kind: KindError, Flags: NotStarted, ID: f.ID}
+		e.answers = append(e.answers, answer{frame, &RemoteError{Type: kind, Message: text}})
 		return nil
 	}
 	fn, known := m.functions[f.Name]
@@ -462,6 +466,47 @@ func (m *mux) incoming(f *Frame) error {
 	return nil
 }
 
+// answer queues answers. An error is the peer's, which does not read them.
+func (m *mux) answer(answers []answer) error {
+	for i := range answers {
+		var err error
+		if answers[i].frame.Body, err = m.encode(answers[i].body); err != nil {
+			m.fail(err)
+			return nil
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range answers {
+		pong := a.frame.Kind == KindPong
+		switch {
+		case pong && len(m.control) > maxBacklog:
+			return errors.New("more pings than answers are read")
+		case pong:
+			m.control = append(m.control, a.frame)
+		case len(m.queue) > maxBacklog:
+			return errors.New("more calls than answers are read")
+		default:
+			m.queue = append(m.queue, outgoing{frame: a.frame})
+		}
+	}
+	m.wakeWriter()
+	return nil
+}
+
+// encode encodes a value of our own, whose text is plain. Only a codec that breaks its contract fails to. The adapter's
+// codec is user code, so mu must be free.
+func (m *mux) encode(v any) (body []byte, err error) {
+	err = outside("the adapter's codec", func() (err error) {
+		body, err = m.append(v)
+		return err
+	}, m.fail)
+	return body, err
+}
+
+// append encodes a value of the user's, where a panic of its methods is seen to.
+func (m *mux) append(v any) ([]byte, error) { return m.terms.codec.Append(nil, v) }
+
 // serve answers an incoming call. The function, its result and its error are user code: whatever that does, the call is
 // answered once.
 func (m *mux) serve(ctx context.Context, fn Function, call *Incoming) {
@@ -473,14 +518,14 @@ func (m *mux) serve(ctx context.Context, fn Function, call *Incoming) {
 			answer, err = m.result(s, v)
 		}
 		if err != nil {
-			answer = m.failure(s, toRemote(ctx, err))
+			answer = m.failure(s, toRemote(ctx, err), m.append)
 		}
 		return nil
 	}, func(err error) {
 		var p *panicError
 		if errors.As(err, &p) {
 			m.log.Error(p.Error(), "name", call.Name, "stack", p.stack)
-			answer = m.failure(s, p.remote())
+			answer = m.failure(s, p.remote(), m.encode)
 		}
 		m.reply(s, answer)
 	})
@@ -493,18 +538,20 @@ func (m *mux) result(s *stream, v any) (Frame, error) {
 		return f, nil
 	}
 	var err error
-	if f.Body, err = m.terms.codec.Append(nil, v); err != nil {
+	if f.Body, err = m.append(v); err != nil {
 		return f, &RemoteError{Type: "BadResult", Message: err.Error()}
 	}
 	return f, m.terms.fits(&f, "the result")
 }
 
 // failure makes the frame of an error.
-func (m *mux) failure(s *stream, err *RemoteError) Frame {
-	body, bad := m.terms.codec.Append(nil, err)
+func (m *mux) failure(s *stream, err *RemoteError, encode func(any) ([]byte, error)) Frame {
+	body, bad := encode(err)
 	if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as a text that is no UTF-8: what can be sent of it
 		plain := &RemoteError{Type: harmless(cut(err.Type, 200), true), Message: harmless(cut(err.Message, 1000), true)}
-		body, _ = m.terms.codec.Append(nil, plain)
+		if body, bad = m.encode(plain); bad != nil {
+			m.fail(bad)
+		}
 	}
 	return Frame{Kind: KindError, ID: s.id, Body: body}
 }
@@ -633,7 +680,7 @@ type RunningCall struct {
 }
 
 // pong says what we are doing, as far as that fits in a frame. mu is held.
-func (m *mux) pong() []byte {
+func (m *mux) pong() Pong {
 	running := []RunningCall{}
 	room := m.terms.maxFrame - 2*frameOverhead
 	for _, s := range m.streams {
@@ -645,8 +692,7 @@ func (m *mux) pong() []byte {
 		}
 		running = append(running, RunningCall{ID: s.id, Name: s.name, MS: time.Since(s.since).Milliseconds()})
 	}
-	body, _ := m.terms.codec.Append(nil, Pong{running}) // numbers and strings that came as frames always encode
-	return body
+	return Pong{running}
 }
 
 // decode decodes a body; one that is absent is nil.

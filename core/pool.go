@@ -209,7 +209,7 @@ func (p *Pool) launch(index int) {
 func (p *Pool) ready(w *Worker, c *connected, m *mux, r *records) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w.link, w.hello, w.mux, w.records, w.slots = c.link, c.hello, m, r, c.hello.Concurrency
+	w.link, w.hello, w.mux, w.records, w.codec, w.slots = c.link, c.hello, m, r, c.codec, c.hello.Concurrency
 	if c.hello.Commands != nil {
 		w.commands = make(map[string]CommandInfo, len(c.hello.Commands))
 		for _, info := range c.hello.Commands {

@@ -41,7 +41,7 @@ func Start(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*S
 		at.abandon(nil)
 		h.close()
 		_ = h.opts.Log.close(o.StopTimeout) // the error that counts is err
-		return nil, startError(ctx, adapter.Name(), at, err)
+		return nil, startError(ctx, at, err)
 	}
 	at.abandon(link.Process)
 	return &Started{Link: link, host: h, at: at, logTime: o.StopTimeout}, nil
@@ -69,8 +69,8 @@ func (s *Started) Close() {
 }
 
 // startError says why a worker could not be started. The attempt has been abandoned.
-func startError(ctx context.Context, adapter string, at *attempt, err error) *StartError {
-	e := &StartError{Command: at.host.command(), Adapter: adapter, Output: at.output(), Err: err}
+func startError(ctx context.Context, at *attempt, err error) *StartError {
+	e := &StartError{Command: at.host.command(), Adapter: at.adapter, Output: at.output(), Err: err}
 	if bad := apart("the adapter's error", func() error { e.explain(ctx, at); return nil }); bad != nil {
 		e.Err = bad
 	}

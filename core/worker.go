@@ -48,6 +48,7 @@ type Worker struct {
 	commands  map[string]CommandInfo // nil if the worker does not list them
 	mux       *mux
 	records   *records
+	codec     string // its name
 	slots     int
 	forgetful bool // the worker can drop a session's state
 
@@ -90,7 +91,7 @@ func (w *Worker) Info() Info {
 		return i
 	}
 	i.PID, i.Adapter, i.Refused, i.Endpoint = w.hello.PID, w.link.Adapter, w.link.Refused, w.link.Endpoint
-	i.Codec, i.Slots, i.Commands = w.mux.terms.codec.Name(), w.slots, w.hello.Commands
+	i.Codec, i.Slots, i.Commands = w.codec, w.slots, w.hello.Commands
 	i.Runtime, i.Library = w.hello.Runtime, w.hello.Library
 	return i
 }
@@ -168,7 +169,7 @@ func (w *Worker) start() (*connected, error) {
 	if err == nil {
 		return c, nil
 	}
-	return nil, startError(ctx, p.adapter.Name(), at, err)
+	return nil, startError(ctx, at, err)
 }
 
 // watch lives through ready and draining. It returns what was lost, or nil if the worker is to be stopped.
