@@ -691,6 +691,39 @@ func TestObituaryQuotesTheLog(t *testing.T) {
 	})
 }
 
+// What a call raises after its caller has left reaches nobody, so it is logged.
+func TestLateErrorIsLogged(t *testing.T) {
+	log := newSpy(func(*spy, string) {})
+	worker := functions()
+	worker["cleanup"] = core.Func(func(ctx context.Context, how string) (any, error) {
+		<-ctx.Done()
+		switch how {
+		case "well":
+			return nil, nil
+		case "cancelled":
+			return nil, ctx.Err()
+		}
+		return nil, &core.RemoteError{Type: "OSError", Message: "disk full", Cause: &core.RemoteError{Type: "Cancelled"}}
+	})
+	bubble(t, &coretest.Adapter{Functions: worker}, core.Options{Size: 1, Logger: log}, func(t *testing.T, p *core.Pool) {
+		for how, want := range map[string]int{"well": 0, "cancelled": 0, "badly": 1} {
+			before := countPrefix(log.lines(), "a call failed after it was given up")
+			_, err := core.Execute[any](t.Context(), p, "cleanup", how, core.Timeout(time.Second))
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+			synctest.Wait()
+			lines := log.lines()
+			if n := countPrefix(lines, "a call failed after it was given up") - before; n != want {
+				t.Errorf("%s: it was logged %d times", how, n)
+			}
+			if want == 1 && !strings.Contains(lines[len(lines)-1], "OSError: disk full") {
+				t.Errorf("what was logged does not say why: %s", lines[len(lines)-1])
+			}
+		}
+	})
+}
+
 // Close waits for a logger that is slow but goes on: what was logged arrives, in its order.
 func TestCloseWaitsForASlowLogger(t *testing.T) {
 	worker := functions()

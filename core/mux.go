@@ -409,9 +409,23 @@ func (m *mux) handleOne(f *Frame, e *effects) error {
 		if s.notStarted && s.begun {
 			return errors.New("items, and then an error that says the call did not start")
 		}
+		if s.failed && s.cancelSent && !s.notStarted {
+			e.then = append(e.then, func() { m.logLate(s) })
+		}
 		e.ended = append(e.ended, m.close(s, nil))
 	}
 	return nil
+}
+
+// logLate logs why a call failed that had been given up, such as an error in what cleans up. Nobody else is told.
+func (m *mux) logLate(s *stream) {
+	m.log.put(len(s.answer), func(l hclog.Logger) {
+		var r *RemoteError
+		if !errors.As(s.remote(s.answer), &r) || r.Type == "Cancelled" {
+			return
+		}
+		l.Info("a call failed after it was given up", "command", s.name, "exception", harmless(cut(r.Traceback(), maxMessage), true))
+	})
 }
 
 // close takes s off the table; the caller calls s.finish without mu. mu is held.
