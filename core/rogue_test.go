@@ -1,14 +1,17 @@
 package core_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"iter"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -59,23 +62,30 @@ func TestBreaches(t *testing.T) {
 		return func(id uint64) []core.Frame { return []core.Frame{{Kind: kind, ID: id}} }
 	}
 	ask := core.Frame{Kind: core.KindCall, ID: 2, Name: "host"}
+	sized := func(size int) func(id uint64) []core.Frame { // a result in a frame of that size
+		return func(id uint64) []core.Frame {
+			f := core.Frame{Kind: core.KindEnd, ID: id}
+			f.Body = append(bytes.Repeat([]byte(" "), size-f.Size()-1), '5')
+			return []core.Frame{f}
+		}
+	}
 	for name, c := range map[string]struct {
 		frames func(id uint64) []core.Frame
 		breach string // "": none
 	}{
-		"more items than granted":         {func(id uint64) []core.Frame { return slices.Repeat([]core.Frame{item(id, "1")}, 5) }, "an item without credit"},
-		"more bytes than granted":         {func(id uint64) []core.Frame { return slices.Repeat([]core.Frame{item(id, `"sixteen bytes.."`)}, 3) }, "an item without credit"},
-		"an end of a call that never was": {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindEnd, ID: id + 2}} }, "an id that never was"},
-		"an item of the call 0":           {func(uint64) []core.Frame { return []core.Frame{item(0, "1")} }, "an id that never was"},
-		"an item of its own, never made":  {func(uint64) []core.Frame { return []core.Frame{item(4, "1")} }, "an id that never was"},
-		"a frame above the limit that it said itself": {func(id uint64) []core.Frame {
-			return []core.Frame{{Kind: core.KindEnd, ID: id, Body: make([]byte, 1<<20)}}
-		}, "the limit is 1048576"},
-		"negative credit":                 {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindCredit, ID: id, Items: -1}} }, "negative credit"},
-		"a second hello":                  {one(core.KindHello), "unexpected kind of frame"},
-		"a kind that there is not":        {one(core.KindBye + 1), "unexpected kind of frame"},
-		"a call with an id of the host's": {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindCall, ID: id + 2, Name: "host"}} }, "not the peer's next"},
-		"a call with an id used before":   {func(uint64) []core.Frame { return []core.Frame{ask, ask} }, "not the peer's next"},
+		"more items than granted":                     {func(id uint64) []core.Frame { return slices.Repeat([]core.Frame{item(id, "1")}, 5) }, "an item without credit"},
+		"more bytes than granted":                     {func(id uint64) []core.Frame { return slices.Repeat([]core.Frame{item(id, `"sixteen bytes.."`)}, 3) }, "an item without credit"},
+		"an end of a call that never was":             {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindEnd, ID: id + 2}} }, "an id that never was"},
+		"an item of the call 0":                       {func(uint64) []core.Frame { return []core.Frame{item(0, "1")} }, "an id that never was"},
+		"an item of its own, never made":              {func(uint64) []core.Frame { return []core.Frame{item(4, "1")} }, "an id that never was"},
+		"a frame above the limit that it said itself": {sized(1<<20 + 1), "the limit is 1048576"},
+		"a frame as large as the limit":               {sized(1 << 20), ""},
+		"negative credit":                             {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindCredit, ID: id, Items: -1}} }, "negative credit"},
+		"a second hello":                              {one(core.KindHello), "unexpected kind of frame"},
+		"a kind that there is not":                    {one(core.KindBye + 1), "unexpected kind of frame"},
+		"a call with an id of the host's":             {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindCall, ID: id + 2, Name: "host"}} }, "not the peer's next"},
+		"a call with an id beyond 53 bits":            {func(uint64) []core.Frame { return []core.Frame{{Kind: core.KindCall, ID: 1 << 53}} }, "not the peer's next"},
+		"a call with an id used before":               {func(uint64) []core.Frame { return []core.Frame{ask, ask} }, "not the peer's next"},
 		"a second end of its input": {func(uint64) []core.Frame {
 			return []core.Frame{ask, {Kind: core.KindEnd, ID: 2}, {Kind: core.KindEnd, ID: 2}}
 		}, "a second end"},
@@ -101,6 +111,9 @@ func TestBreaches(t *testing.T) {
 			most := core.Frame{Kind: core.KindCredit, ID: id, Items: 1<<63 - 1, Bytes: 1<<63 - 1}
 			return []core.Frame{most, most}
 		}, ""},
+		"a credit of nothing": {func(id uint64) []core.Frame {
+			return []core.Frame{{Kind: core.KindCredit, ID: id}, {Kind: core.KindEnd, ID: id}}
+		}, ""},
 		"a pong to no ping": {func(id uint64) []core.Frame {
 			return []core.Frame{{Kind: core.KindPong, ID: 77}, {Kind: core.KindEnd, ID: id}}
 		}, ""},
@@ -125,6 +138,7 @@ func TestBreaches(t *testing.T) {
 					opts = append(opts, core.Input(slices.Values(make([]int, 100))))
 				}
 				_, err = core.Execute[any](t.Context(), p, "go", nil, opts...)
+				synctest.Wait()
 				if c.breach == "" {
 					if s := p.Stats(); s.Lost != 0 || err != nil {
 						t.Errorf("%v, %+v", err, s)
@@ -142,6 +156,122 @@ func TestBreaches(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A call whose arguments make a frame as large as the limit is sent; a byte more, and it is not.
+func TestArgumentsAtTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := core.Open(t.Context(), rogue{}, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = p.Close() }()
+		most := 1<<20 - (&core.Frame{Name: "echo", Body: []byte(`""`)}).Size()
+		for size, want := range map[int]error{most: nil, most + 1: core.ErrFrameTooLarge} {
+			_, err := core.Execute[any](t.Context(), p, "echo", strings.Repeat("x", size))
+			if !errors.Is(err, want) || core.MayHaveRun(err) && err != nil {
+				t.Errorf("%d bytes: %v", size, err)
+			}
+		}
+	})
+}
+
+// scripted makes one worker, which is what its function does with its end of the connection.
+type scripted func(worker *coretest.Conn)
+
+func (scripted) Name() string { return "scripted" }
+
+func (f scripted) Start(context.Context, core.Launcher) (*core.Link, error) {
+	host, worker := coretest.Pipe()
+	go func() {
+		defer func() { _ = worker.Close() }()
+		f(worker)
+	}()
+	return &core.Link{Conn: host, Codecs: []core.Codec{codec.Codec{}}}, nil
+}
+
+// frames says hello, and returns what comes next until it is told to stop, or the host closes its side.
+func frames(worker *coretest.Conn) iter.Seq[core.Frame] {
+	return func(yield func(core.Frame) bool) {
+		err := worker.Write([]core.Frame{{Kind: core.KindHello, Body: []byte(
+			`{"versions": [1], "codecs": ["json"], "max_frame": 65536, "window": {"items": 9, "bytes": 999}, "concurrency": 2}`)}})
+		for err == nil {
+			var batch []core.Frame
+			batch, err = worker.Read()
+			for _, f := range batch {
+				if !yield(f) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// What a worker says between the host's bye and its own end still arrives.
+func TestLastWordsAfterBye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newSpy(func(*spy, string) {})
+		p, err := core.Open(t.Context(), scripted(func(worker *coretest.Conn) {
+			for range frames(worker) { // to the end
+			}
+			time.Sleep(time.Second)
+			_ = worker.Write([]core.Frame{{Kind: core.KindLog, Body: []byte(`{"level": "info", "message": "the last word"}`)}})
+		}), core.Command{}, &core.Options{Size: 1, Logger: log})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		if countPrefix(log.lines(), "the last word") != 1 {
+			t.Errorf("the log: %q", log.lines())
+		}
+	})
+}
+
+// The host takes as many calls of a worker as it said, and refuses more until one of them has ended.
+func TestCallsOfAWorkerAreLimited(t *testing.T) {
+	const limit = 64
+	release := make(chan struct{})
+	var refused, answered []uint64
+	synctest.Test(t, func(t *testing.T) {
+		release = make(chan struct{})
+		p, err := core.Open(t.Context(), scripted(func(worker *coretest.Conn) {
+			next := uint64(2)
+			call := func(n int) {
+				for ; n > 0; n-- {
+					_ = worker.Write([]core.Frame{{Kind: core.KindCall, ID: next, Name: "host", Flags: core.NoInput}})
+					next += 2
+				}
+			}
+			for f := range frames(worker) {
+				switch f.Kind {
+				case core.KindHello:
+					call(limit + 2)
+				case core.KindError:
+					refused = append(refused, f.ID)
+				case core.KindEnd:
+					if answered = append(answered, f.ID); len(answered) == limit {
+						call(1)
+					}
+				}
+			}
+		}), core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger(), Functions: map[string]core.Function{
+			"host": core.Func(func(context.Context, any) (any, error) { <-release; return nil, nil }),
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		close(release)
+		synctest.Wait()
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if !slices.Equal(refused, []uint64{2*limit + 2, 2*limit + 4}) || len(answered) != limit+1 {
+		t.Errorf("refused: %d; %d answers", refused, len(answered))
 	}
 }
 
