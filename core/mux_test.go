@@ -1,6 +1,10 @@
 package core
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 )
@@ -37,5 +41,30 @@ func TestGivenUpCallsLeaveTheQueue(t *testing.T) {
 	}
 	if len(keep) > 0 {
 		t.Errorf("%d calls are not in the queue any more", len(keep))
+	}
+}
+
+// A pong names as many calls as surely fit into a frame, and all of them if they do.
+func TestPongFits(t *testing.T) {
+	const limit = 4096
+	for _, n := range []int{0, 10, 1000} {
+		m := newMux(nil, terms{maxFrame: limit}, nil, 1, nil)
+		for i := range uint64(n) {
+			m.streams[2*i+2] = &stream{id: 2*i + 2, name: strings.Repeat("\x01", int(i%20))} // each of which takes six bytes
+		}
+		pong := m.pong()
+		body, err := json.Marshal(pong)
+		if size := len(body) + frameOverhead; err != nil || size > limit || len(pong.Running) != n && size < limit/3 {
+			t.Errorf("of %d calls %d make a frame of %d bytes: %v", n, len(pong.Running), size, err)
+		}
+	}
+}
+
+// The cause of a cancelled call's context gives the reason, where there is one.
+func TestCancelledSaysWhy(t *testing.T) {
+	for reason, want := range map[string]string{"": "cancelled by the caller", "too late": "cancelled by the caller: too late"} {
+		if err := error(&cancelled{reason}); err.Error() != want || !errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
 	}
 }

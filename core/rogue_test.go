@@ -212,8 +212,12 @@ func frames(worker *coretest.Conn) iter.Seq[core.Frame] {
 func TestLastWordsAfterBye(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newSpy(func(*spy, string) {})
+		byes := 0
 		p, err := core.Open(t.Context(), scripted(func(worker *coretest.Conn) {
-			for range frames(worker) { // to the end
+			for f := range frames(worker) { // to the end
+				if f.Kind == core.KindBye {
+					byes++
+				}
 			}
 			time.Sleep(time.Second)
 			_ = worker.Write([]core.Frame{{Kind: core.KindLog, Body: []byte(`{"level": "info", "message": "the last word"}`)}})
@@ -223,6 +227,9 @@ func TestLastWordsAfterBye(t *testing.T) {
 		}
 		if err := p.Close(); err != nil {
 			t.Error(err)
+		}
+		if byes != 1 {
+			t.Errorf("%d byes", byes)
 		}
 		if countPrefix(log.lines(), "the last word") != 1 {
 			t.Errorf("the log: %q", log.lines())
@@ -272,6 +279,40 @@ func TestCallsOfAWorkerAreLimited(t *testing.T) {
 	})
 	if !slices.Equal(refused, []uint64{2*limit + 2, 2*limit + 4}) || len(answered) != limit+1 {
 		t.Errorf("refused: %d; %d answers", refused, len(answered))
+	}
+}
+
+// Whatever a function's error says, its answer fits into a frame.
+func TestLongErrorsFit(t *testing.T) {
+	const limit = 65536 // of scripted
+	for size := limit - 1024; size < limit+1024; size += 16 {
+		synctest.Test(t, func(t *testing.T) {
+			answered := make(chan core.Frame, 1)
+			p, err := core.Open(t.Context(), scripted(func(worker *coretest.Conn) {
+				for f := range frames(worker) {
+					switch f.Kind {
+					case core.KindHello:
+						_ = worker.Write([]core.Frame{{Kind: core.KindCall, ID: 2, Name: "host", Flags: core.NoInput}})
+					case core.KindError:
+						answered <- f
+					}
+				}
+			}), core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger(), Functions: map[string]core.Function{
+				"host": core.Func(func(context.Context, any) (any, error) { return nil, errors.New(strings.Repeat("x", size)) }),
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = p.Close() }()
+			f := <-answered
+			var e core.RemoteError
+			if err := (codec.Codec{}).Decode(f.Body, &e); err != nil || f.Size() > limit || !strings.HasPrefix(e.Message, "xxx") {
+				t.Errorf("a message of %d bytes goes in a frame of %d; %v", size, f.Size(), err)
+			}
+			if whole := len(e.Message) == size; whole != (size+len(`{"type":"error","message":""}`)+256 <= limit) {
+				t.Errorf("a message of %d bytes arrives with %d", size, len(e.Message))
+			}
+		})
 	}
 }
 

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"reflect"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/snakepit-go/snakepit/core"
 	"github.com/snakepit-go/snakepit/core/coretest"
@@ -16,33 +19,49 @@ import (
 
 // An index whose worker cannot start is tried later and later, whatever the others answer meanwhile.
 func TestBackoffIsOfOneIndex(t *testing.T) {
-	var starts atomic.Int64
+	var mu sync.Mutex
+	var starts []time.Time
 	broken := errors.New("no such model")
 	a := &coretest.Adapter{Before: func(_ context.Context, index int) error {
 		if index == 1 {
-			starts.Add(1)
+			mu.Lock()
+			defer mu.Unlock()
+			starts = append(starts, time.Now())
 			return broken
 		}
 		return nil
 	}}
-	bubble(t, a, core.Options{Size: 2}, func(t *testing.T, p *core.Pool) {
+	log := newSpy(func(*spy, string) {})
+	bubble(t, a, core.Options{Size: 2, Logger: log}, func(t *testing.T, p *core.Pool) {
 		for begin := time.Now(); time.Since(begin) < 8*time.Second; time.Sleep(5 * time.Millisecond) {
 			if _, err := core.Execute[int](t.Context(), p, "echo", 1); err != nil {
 				t.Fatal(err)
 			}
 		}
-		n := starts.Load()
-		if n < 5 || n > 8 { // 0, 100 ms, 200 ms, ..., each a quarter more at most
+		mu.Lock()
+		n := len(starts)
+		wait := 100 * time.Millisecond
+		for i := 1; i < n; i++ {
+			if took := starts[i].Sub(starts[i-1]); took < wait || took > wait*5/4+time.Millisecond {
+				t.Errorf("start %d came %s after the one before, not after %s and a quarter of that at most", i, took, wait)
+			}
+			wait *= 2
+		}
+		mu.Unlock()
+		if n < 5 {
 			t.Errorf("it was started %d times in 8 s", n)
 		}
+		if logged := countPrefix(log.lines(), "worker could not be started"); logged != n {
+			t.Errorf("of %d failures %d are in the log", n, logged)
+		}
 		s := p.Stats()
-		if w := s.Workers[1]; int64(w.Failures) != n || !errors.Is(w.LastErr, broken) {
+		if w := s.Workers[1]; w.Failures != n || !errors.Is(w.LastErr, broken) {
 			t.Errorf("its failures are %d, of %d, and the last is %v", w.Failures, n, w.LastErr)
 		}
 		if w := s.Workers[0]; w.Failures != 0 || w.LastErr != nil {
 			t.Errorf("the other's failures are %d, and the last is %v", w.Failures, w.LastErr)
 		}
-		if s.StartFails != n {
+		if s.StartFails != int64(n) {
 			t.Errorf("StartFails is %d of %d", s.StartFails, n)
 		}
 	})
@@ -117,6 +136,51 @@ func TestCrashLoopCounts(t *testing.T) {
 			t.Errorf("once it starts again: %v", err)
 		}
 	})
+}
+
+// Callers wait while starts fail, until the fifth in a row has failed.
+func TestCrashLoopBeginsWithTheFifthFailure(t *testing.T) {
+	var broken atomic.Bool
+	a := &coretest.Adapter{Before: func(context.Context, int) error {
+		if broken.Load() {
+			return errors.New("no such model")
+		}
+		return nil
+	}}
+	bubble(t, a, core.Options{Size: 1, CallTimeout: -1}, func(t *testing.T, p *core.Pool) {
+		if _, err := core.Execute[int](t.Context(), p, "echo", 1); err != nil {
+			t.Fatal(err)
+		}
+		broken.Store(true)
+		a.Crash(0)
+		synctest.Wait()
+		_, err := core.Execute[int](t.Context(), p, "echo", 1)
+		if n := p.Stats().Workers[0].Failures; n != 5 || !errors.Is(err, core.ErrCrashLoop) {
+			t.Errorf("after %d failures: %v", n, err)
+		}
+	})
+}
+
+// When Open gives up waiting, its error says so, and how the last start failed if one did.
+func TestOpenThatRunsOutOfTime(t *testing.T) {
+	for failing, want := range map[int]bool{0: true, -1: false} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errors.New("enough"))
+			defer cancel()
+			a := &coretest.Adapter{Before: func(ctx context.Context, index int) error {
+				if index == failing {
+					return errors.New("no such model")
+				}
+				<-ctx.Done()
+				return context.Cause(ctx)
+			}}
+			_, err := core.Open(ctx, a, core.Command{}, &core.Options{Size: 2, Logger: hclog.NewNullLogger()})
+			if err == nil || !strings.HasPrefix(err.Error(), "no worker was ready in time: enough") ||
+				strings.Contains(err.Error(), "no such model") != want {
+				t.Errorf("%v", err)
+			}
+		})
+	}
 }
 
 // An ended context takes no slot.
