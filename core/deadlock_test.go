@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/snakepit-go/snakepit/core"
@@ -132,6 +133,54 @@ func TestFunctionThatWaitsForASession(t *testing.T) {
 		}
 		if told != 1 || time.Since(begin) > time.Second {
 			t.Errorf("%d were told, after %s", told, time.Since(begin))
+		}
+	})
+}
+
+// What other workers do is nothing to a function that waits for a session's worker.
+func TestFunctionThatWaitsForASessionBesideOthers(t *testing.T) {
+	asks(t, core.Options{Size: 2}, 1, func(t *testing.T, p *core.Pool, gate chan struct{}) {
+		close(gate)
+		for _, id := range []string{"a", "b", "c"} { // a and c live on one worker
+			if _, err := core.Execute[int](t.Context(), p.Session(id), "echo", 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		other := make(chan error, 1)
+		go func() {
+			_, err := core.Execute[int](t.Context(), p.Session("b"), "nap", 10_000)
+			other <- err
+		}()
+		synctest.Wait()
+		begin := time.Now()
+		_, err := core.Execute[int](t.Context(), p.Session("a"), "ask", "c")
+		if err == nil || !strings.Contains(err.Error(), stuckText) || time.Since(begin) > time.Second {
+			t.Errorf("%v after %s", err, time.Since(begin))
+		}
+		if err := <-other; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A function waits for a worker that is about to come.
+func TestFunctionThatWaitsForAStart(t *testing.T) {
+	var pool *core.Pool
+	a := &coretest.Adapter{Functions: functions(), Before: func(_ context.Context, index int) error {
+		if index == 1 {
+			time.Sleep(10 * time.Second)
+		}
+		return nil
+	}}
+	o := core.Options{Size: 2, Functions: map[string]core.Function{
+		"host": core.Func(func(ctx context.Context, _ any) (int, error) { return core.Execute[int](ctx, pool, "echo", 5) }),
+	}}
+	bubble(t, a, o, func(t *testing.T, p *core.Pool) {
+		pool = p
+		begin := time.Now()
+		got, err := core.Execute[int](t.Context(), p, "callback", nil)
+		if took := time.Since(begin); err != nil || got != 5 || took < 5*time.Second || took > 15*time.Second {
+			t.Errorf("%d, %v after %s", got, err, took)
 		}
 	})
 }

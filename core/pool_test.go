@@ -601,6 +601,42 @@ func TestSessionsSpread(t *testing.T) {
 	})
 }
 
+// Of the workers with the fewest sessions a new one takes the least busy.
+func TestSessionsAvoidTheBusy(t *testing.T) {
+	for idle := range 3 {
+		bubble(t, &coretest.Adapter{Concurrency: 2}, core.Options{Size: 3}, func(t *testing.T, p *core.Pool) {
+			if err := p.WaitReady(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 {
+				if _, err := core.Execute[any](t.Context(), p.Session(fmt.Sprint(i)), "echo", 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			for i := range 3 {
+				if i != idle {
+					go func() { _, _ = core.Execute[int](ctx, p.Session(fmt.Sprint(i)), "nap", 10_000) }()
+				}
+			}
+			synctest.Wait()
+			if _, err := core.Execute[any](t.Context(), p.Session("new"), "echo", 1); err != nil {
+				t.Fatal(err)
+			}
+			s := p.Stats()
+			for _, w := range s.Workers {
+				if free := w.Running == 0; free != (w.Sessions == 2) {
+					t.Errorf("worker %d runs %d calls, and has %d sessions", w.Index, w.Running, w.Sessions)
+				}
+			}
+			if s.Calls != 6 {
+				t.Errorf("Stats counts %d calls", s.Calls)
+			}
+		})
+	}
+}
+
 func TestFirstCallsOfASessionShareOneWorker(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 4}, func(t *testing.T, p *core.Pool) {
 		var wg sync.WaitGroup

@@ -21,10 +21,16 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// Those who wait are served in the order in which they came: in the pool's queue, and in a session whose worker is
-// busy.
+// Those who wait are served in the order in which they came: in the pool's queue, in that of a session whose worker is
+// busy, and where both wait for one worker.
 func TestOldestFirst(t *testing.T) {
-	for _, session := range []string{"", "mine"} {
+	for who, session := range map[string]func(n int) bool{
+		"the pool":         func(int) bool { return false },
+		"a session":        func(int) bool { return true },
+		"both in turns":    func(n int) bool { return n%2 == 0 },
+		"both in groups":   func(n int) bool { return n%6 < 3 },
+		"the session last": func(n int) bool { return n == 0 || n > 10 },
+	} {
 		var mu sync.Mutex
 		var order []int
 		a := &coretest.Adapter{Functions: map[string]core.Function{"note": core.Func(func(_ context.Context, n int) (any, error) {
@@ -35,12 +41,12 @@ func TestOldestFirst(t *testing.T) {
 			return nil, nil
 		})}}
 		bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
-			var target core.Target = p
-			if session != "" {
-				target = p.Session(session)
-			}
 			var callers sync.WaitGroup
 			for n := range 20 {
+				var target core.Target = p
+				if session(n) {
+					target = p.Session("mine")
+				}
 				callers.Go(func() {
 					if _, err := core.Execute[any](t.Context(), target, "note", n); err != nil {
 						t.Error(err)
@@ -51,7 +57,7 @@ func TestOldestFirst(t *testing.T) {
 			callers.Wait()
 		})
 		if !slices.IsSorted(order) || len(order) != 20 {
-			t.Errorf("with session %q they run in the order %v", session, order)
+			t.Errorf("%s: they run in the order %v", who, order)
 		}
 	}
 }
