@@ -277,6 +277,7 @@ def test_a_swallowed_interrupt_is_repeated(serve):
     id = start(host, "stubborn")
     host.cancel(id)
     assert host.answer(id)["body"]["type"] == "Cancelled"
+    assert host.bye() == 0  # what it printed has come
     assert host.printed == ["started", "swallowed"]
 
 
@@ -312,6 +313,7 @@ def test_imports_and_logging_are_not_interrupted(serve, tmp_path):
         error = host.answer(id)["body"]
         assert error["type"] == "Cancelled", error
     assert host.call("imported") is True
+    assert host.bye() == 0  # what it printed has come
     assert "logged" in host.printed
 
 
