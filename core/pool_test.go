@@ -601,6 +601,44 @@ func TestSessionsSpread(t *testing.T) {
 	})
 }
 
+// A session that was closed begins anew once its worker has dropped the state; a worker that fails to is in the log.
+func TestClosedSessionIsForgottenFirst(t *testing.T) {
+	for failing, warnings := range map[bool]int{false: 0, true: 1} {
+		log := newSpy(func(*spy, string) {})
+		worker := functions()
+		worker["snakepit.forget"] = core.Func(func(context.Context, any) (any, error) {
+			time.Sleep(2 * time.Second)
+			if failing {
+				return nil, errors.New("it cannot forget")
+			}
+			return nil, nil
+		})
+		a := &coretest.Adapter{Functions: worker, Concurrency: 2}
+		bubble(t, a, core.Options{Size: 1, Logger: log}, func(t *testing.T, p *core.Pool) {
+			s := p.Session("s")
+			for range 2 {
+				begin := time.Now()
+				if _, err := core.Execute[any](t.Context(), s, "echo", 1); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(begin); took != 0 {
+					t.Errorf("a call took %s", took)
+				}
+				s.Close()
+				if _, err := core.Execute[any](t.Context(), p, "echo", 1); err != nil || time.Since(begin) != 0 {
+					t.Errorf("a call beside it: %v after %s", err, time.Since(begin))
+				}
+				if _, err := core.Execute[any](t.Context(), s, "echo", 1); err != nil || time.Since(begin) != 2*time.Second {
+					t.Errorf("the call after it: %v after %s", err, time.Since(begin))
+				}
+			}
+			if n := countPrefix(log.lines(), "session's state could not be dropped"); n != 2*warnings {
+				t.Errorf("%d warnings", n)
+			}
+		})
+	}
+}
+
 // Of the workers with the fewest sessions a new one takes the least busy.
 func TestSessionsAvoidTheBusy(t *testing.T) {
 	for idle := range 3 {

@@ -73,8 +73,11 @@ func TestBreaches(t *testing.T) {
 		frames func(id uint64) []core.Frame
 		breach string // "": none
 	}{
-		"more items than granted":                     {func(id uint64) []core.Frame { return slices.Repeat([]core.Frame{item(id, "1")}, 5) }, "an item without credit"},
-		"more bytes than granted":                     {func(id uint64) []core.Frame { return slices.Repeat([]core.Frame{item(id, `"sixteen bytes.."`)}, 3) }, "an item without credit"},
+		"more items than granted": {func(id uint64) []core.Frame { return slices.Repeat([]core.Frame{item(id, "1")}, 5) }, "an item without credit"},
+		"more bytes than granted": {func(id uint64) []core.Frame { return slices.Repeat([]core.Frame{item(id, `"sixteen bytes.."`)}, 3) }, "an item without credit"},
+		"as many bytes as granted, and one more": {func(id uint64) []core.Frame {
+			return []core.Frame{item(id, `"01234567"`), item(id, `"01234567"`), item(id, "1")}
+		}, "an item without credit"},
 		"an end of a call that never was":             {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindEnd, ID: id + 2}} }, "an id that never was"},
 		"an item of the call 0":                       {func(uint64) []core.Frame { return []core.Frame{item(0, "1")} }, "an id that never was"},
 		"an item of its own, never made":              {func(uint64) []core.Frame { return []core.Frame{item(4, "1")} }, "an id that never was"},
