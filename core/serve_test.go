@@ -2,9 +2,11 @@ package core_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -54,6 +56,42 @@ func TestServeLogsPanics(t *testing.T) {
 			synctest.Wait()
 			if log != nil && countPrefix(log.lines(), "the function panicked: boom") != 1 {
 				t.Errorf("the log: %q", log.lines())
+			}
+		})
+	}
+}
+
+// What is sent never runs ahead of the credit, neither of items nor of bytes.
+func TestSendersKeepWithinCredit(t *testing.T) {
+	for name, o := range map[string]core.ServeOptions{
+		"items": {WindowItems: 2, WindowBytes: 1000},
+		"bytes": {WindowItems: 100, WindowBytes: 20},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a := served{options: o, functions: map[string]core.Function{
+				"count": {Run: func(ctx context.Context, c *core.Incoming) (any, error) {
+					n := 0
+					for _, err := range c.Input(ctx) {
+						if err != nil {
+							return nil, err
+						}
+						time.Sleep(time.Second)
+						n++
+					}
+					return n, nil
+				}},
+			}}
+			p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 1, CallTimeout: -1, Logger: hclog.NewNullLogger()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			items := slices.Repeat([]string{"01234567"}, 50) // of ten bytes each
+			n, err := core.Execute[int](t.Context(), p, "count", nil, core.Input(slices.Values(items)))
+			if n != len(items) || err != nil {
+				t.Errorf("%s: %d, %v", name, n, err)
+			}
+			if err := p.Close(); err != nil {
+				t.Error(err)
 			}
 		})
 	}
