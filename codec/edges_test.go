@@ -1,11 +1,13 @@
 package codec_test
 
 import (
+	"bytes"
 	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/snakepit-go/snakepit/codec"
+	"github.com/snakepit-go/snakepit/codec/json"
 	"github.com/snakepit-go/snakepit/core"
 )
 
@@ -115,6 +117,111 @@ func TestPaths(t *testing.T) {
 			if got := strings.Contains(path, "..."); got != cuts || len(path) > 163 {
 				t.Errorf("%s: %d levels: %q", c.Name(), levels, path)
 			}
+		}
+	}
+}
+
+// Every body that ends too early is refused, wherever the cut is, and by a check: not by the recovery of a panic. What
+// is left of a JSON number may be one, too.
+func TestCutBodies(t *testing.T) {
+	for _, c := range codecs {
+		for _, f := range parse(t, "testdata/"+c.Name()+".txtar").Files {
+			body, name := bodyOf(t, c, f)
+			if c.Name() == "json" {
+				body = bytes.TrimSpace(body)
+			}
+			for end := range body {
+				var v any
+				err := c.Decode(body[:end:end], &v)
+				if err != nil && strings.Contains(err.Error(), "panicked") {
+					t.Errorf("%s: %s up to byte %d: %v", c.Name(), name, end, err)
+				}
+				if err == nil && name != "refused" && (c.Name() == "msgpack" || !isNumber(v)) {
+					t.Errorf("%s: %s up to byte %d is taken, as %#v", c.Name(), name, end, v)
+				}
+			}
+		}
+	}
+}
+
+func isNumber(v any) bool {
+	switch v.(type) {
+	case int64, uint64, float64:
+		return true
+	}
+	return false
+}
+
+// What is wrong with a JSON body is said in its own words, at the edges too.
+func TestRefusedJSON(t *testing.T) {
+	long := strings.Repeat("9", 40)
+	for body, words := range map[string]string{
+		``:                               "the body ends where a value should be",
+		` `:                              "the body ends where a value should be",
+		`-`:                              "the body ends where a value should be",
+		`1.`:                             "without digits after its point",
+		`1e`:                             "without digits in its exponent",
+		`1e+`:                            "without digits in its exponent",
+		`1e-x`:                           "without digits in its exponent",
+		`00`:                             "a leading zero at byte 0",
+		`"`:                              "the body ends inside a string",
+		`"a`:                             "the body ends inside a string",
+		`"a\`:                            "the body ends inside a string",
+		`"a\n`:                           "the body ends inside a string",
+		`"\u004`:                         `\u without four hex digits at byte 1`,
+		`"\u0041`:                        "the body ends inside a string",
+		`"\u004g"`:                       `\u without four hex digits at byte 1`,
+		`"\ud800x"`:                      "half a surrogate pair at byte 1",
+		`"\ud800\u0041"`:                 "half a surrogate pair at byte 1",
+		`"\udc00"`:                       "half a surrogate pair at byte 1",
+		"\"a\x1f\"":                      "raw control character",
+		"\"\\n\x1f\"":                    "raw control character",
+		`"\x"`:                           "unknown escape",
+		`[1`:                             "the body ends instead of ',' in a list",
+		`{"a":1`:                         "the body ends instead of ',' in a map",
+		`{"a"`:                           "the body ends instead of ':' after a key",
+		`{`:                              "the body ends where a key should be",
+		`1 2`:                            "after the value",
+		long:                             long + " is beyond 64 bits",
+		long + "9":                       long + "... is beyond 64 bits",
+		`1e999`:                          "1e999 is too large for a float",
+		`{"$bytes":"\nQUJD"}`:            "base64 with a line break",
+		`{"$bytes":"QUJD\r"}`:            "base64 with a line break",
+		`{"$bytes":"QU\nJD"}`:            "base64 with a line break",
+		`{"$bytes":"QUJ"}`:               "base64",
+		`{"$` + long + `":1}`:            `the one key "$` + long[:39] + `..."`,
+		`{"$map":{"$a":1}x}`:             "'x' at byte 16 instead of '}' after $map",
+		`{"$bytes":"QUJD"` + ` ` + `[1]`: "",
+	} {
+		var v any
+		err := (json.Codec{}).Decode([]byte(body), &v)
+		if err == nil || !strings.Contains(err.Error(), words) || strings.Contains(err.Error(), "panicked") {
+			t.Errorf("%s: %#v, %v", body, v, err)
+		}
+	}
+}
+
+// What JSON says in an unusual way is taken all the same.
+func TestUnusualJSON(t *testing.T) {
+	spaces := strings.Repeat(" ", 100)
+	for body, want := range map[string]any{
+		`1e+2`:                        100.0,
+		`1E-2`:                        0.01,
+		`-0`:                          int64(0),
+		`"\ud83d\ude00\/"`:            "😀/",
+		`{"$bytes":"QU\u004aD"}`:      []byte("ABC"),
+		`{"\u0024bytes":"QUJD"}`:      []byte("ABC"),
+		`{` + spaces + `"$bytes":""}`: []byte{},
+		`{"$bytes":"","a":1}`:         map[string]any{"$bytes": "", "a": int64(1)},
+		`{"$map":{"$bytes":"","":{"$bytes":"QQ=="}}}`: map[string]any{"$bytes": "", "": []byte("A")},
+		`{"a\\":{"$bytes":"QQ=="},"$b\"":[{"x":1},{"$bytes":"QQ=="}]}`: map[string]any{
+			`a\`: []byte("A"), `$b"`: []any{map[string]any{"x": int64(1)}, []byte("A")},
+		},
+		`{"$a":{"$bytes":"QQ=="},"$b":{` + spaces + `"$bytes":"QQ=="}}`: map[string]any{"$a": []byte("A"), "$b": []byte("A")},
+	} {
+		var v any
+		if err := (json.Codec{}).Decode([]byte(body), &v); err != nil || !reflect.DeepEqual(v, want) {
+			t.Errorf("%s: %#v, %v", body, v, err)
 		}
 	}
 }
