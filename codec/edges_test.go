@@ -225,3 +225,38 @@ func TestUnusualJSON(t *testing.T) {
 		}
 	}
 }
+
+// A struct with no fields is an empty map; one whose fields are all hidden is refused, because nothing of it would arrive.
+func TestStructsWithoutFields(t *testing.T) {
+	each(t, func(t *testing.T, c core.Codec) {
+		var got any
+		if err := c.Decode(appended(t, c, struct{}{}), &got); err != nil || !reflect.DeepEqual(got, map[string]any{}) {
+			t.Errorf("it arrives as %#v; %v", got, err)
+		}
+		var none struct{}
+		if err := c.Decode(appended(t, c, map[string]any{"a": 1}), &none); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Append(nil, struct{ hidden int }{1}); err == nil {
+			t.Error("a struct with hidden fields is sent")
+		}
+	})
+}
+
+// Names match in any case from the first letter of the alphabet to the last, and no other character changes.
+func TestCaseOfEveryLetter(t *testing.T) {
+	type target struct {
+		ABCDEFGHIJKLMNOPQRSTUVWXYZ int
+	}
+	each(t, func(t *testing.T, c core.Codec) {
+		for key, want := range map[string]int{
+			"abcdefghijklmnopqrstuvwxyz": 5, "AbcdefghijklmnopqrstuvwxyZ": 5, "abcdefghijklmnopqrstuvwxy{": 0, "`bcdefghijklmnopqrstuvwxyz": 0,
+			"abcdefghijklmnopqrstuvwxy[": 0, "@bcdefghijklmnopqrstuvwxyz": 0,
+		} {
+			var got target
+			if err := c.Decode(appended(t, c, map[string]int{key: 5}), &got); err != nil || got.ABCDEFGHIJKLMNOPQRSTUVWXYZ != want {
+				t.Errorf("%s: %d, %v", key, got.ABCDEFGHIJKLMNOPQRSTUVWXYZ, err)
+			}
+		}
+	})
+}
