@@ -121,6 +121,28 @@ def test_what_cleans_up_after_a_context_is_left_alone(each_mode):
     assert host.printed == ["started", "cleaned"] * 2
 
 
+def test_what_cleans_up_after_check_in_async_code_is_left_alone(serve):
+    host = serve(
+        """
+        import asyncio
+        @worker.command
+        async def cleans(ctx):
+            try:
+                print("started")
+                while True: ctx.check()  # without an await, so that the loop can't tell it first
+            finally:
+                for _ in range(50): await asyncio.sleep(0.001)
+                print("cleaned")
+        """
+    )
+    for _ in range(5):
+        id = start(host, "cleans")
+        host.cancel(id)
+        assert host.answer(id)["body"]["type"] == "Cancelled"
+    assert host.bye() == 0
+    assert host.printed == ["started", "cleaned"] * 5
+
+
 def test_a_generator_that_waits_for_credit_is_closed(each_mode):
     host = each_mode(
         """
