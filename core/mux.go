@@ -298,9 +298,8 @@ func (m *mux) open(f Frame, deadline time.Time, sessions []sessionKey, ended fun
 	return s, nil
 }
 
-// effects is what a batch of frames asks for, to be done once mu is free.
+// effects is what a batch of frames asks for beside the end of calls, to be done once mu is free.
 type effects struct {
-	ended   []*stream
 	answers []answer
 	then    []func()
 }
@@ -313,17 +312,22 @@ type answer struct {
 
 // handle takes a batch of frames to their calls. An error is the peer's breach of the protocol.
 func (m *mux) handle(frames []Frame) error {
+	var ended []*stream
 	var e effects
 	var err error
 	m.mu.Lock()
 	for i := range frames {
-		if err = m.handleOne(&frames[i], &e); err != nil {
+		var s *stream
+		if s, err = m.handleOne(&frames[i], &e); err != nil {
 			err = fmt.Errorf("%w (frame: %s)", err, frames[i].String())
 			break
 		}
+		if s != nil {
+			ended = append(ended, s)
+		}
 	}
 	m.mu.Unlock()
-	for _, s := range e.ended { // the slot is free before its caller wakes, so that the caller's next call finds it
+	for _, s := range ended { // the slot is free before its caller wakes, so that the caller's next call finds it
 		s.finish()
 	}
 	for _, f := range e.then {
@@ -335,53 +339,53 @@ func (m *mux) handle(frames []Frame) error {
 	return err
 }
 
-// handleOne takes one frame to its call. mu is held.
-func (m *mux) handleOne(f *Frame, e *effects) error {
+// handleOne takes one frame to its call, and returns the call that it ended, or nil. mu is held.
+func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 	if n := f.Size(); n > m.terms.maxFrame {
-		return fmt.Errorf("a frame of %d bytes, and the limit is %d", n, m.terms.maxFrame)
+		return nil, fmt.Errorf("a frame of %d bytes, and the limit is %d", n, m.terms.maxFrame)
 	}
 	switch f.Kind {
 	case KindCall:
-		return m.incoming(f, e)
+		return nil, m.incoming(f, e)
 	case KindPing:
 		e.answers = append(e.answers, answer{Frame{Kind: KindPong, ID: f.ID}, m.pong()})
-		return nil
+		return nil, nil
 	case KindPong:
 		if ch := m.pings[f.ID]; ch != nil {
 			delete(m.pings, f.ID)
 			ch <- f.Body // capacity 1
 		}
-		return nil
+		return nil, nil
 	case KindLog:
 		if m.onLog == nil {
-			return errors.New("a log record from a host")
+			return nil, errors.New("a log record from a host")
 		}
 		body := f.Body
 		e.then = append(e.then, func() { m.onLog(body) })
-		return nil
+		return nil, nil
 	case KindBye:
 		m.byeSeen = true
 		if m.onBye != nil {
 			e.then = append(e.then, m.onBye)
 		}
-		return nil
+		return nil, nil
 	case KindItem, KindEnd, KindError, KindCancel, KindCredit:
 	default:
-		return errors.New("unexpected kind of frame")
+		return nil, errors.New("unexpected kind of frame")
 	}
 	s := m.streams[f.ID]
 	if s == nil {
 		if f.ID == 0 || (f.ID%2 == m.nextID%2 && f.ID >= m.nextID) || (f.ID%2 != m.nextID%2 && f.ID > m.mark) {
-			return errors.New("an id that never was")
+			return nil, errors.New("an id that never was")
 		}
-		return nil // it crossed the call's end
+		return nil, nil // it crossed the call's end
 	}
 	switch f.Kind {
 	case KindItem:
-		return s.received(f)
+		return nil, s.received(f)
 	case KindCredit:
 		if f.Items < 0 || f.Bytes < 0 {
-			return errors.New("negative credit")
+			return nil, errors.New("negative credit")
 		}
 		const most = 1 << 53
 		s.credit.Items, s.credit.Bytes = min(s.credit.Items+min(f.Items, most), most), min(s.credit.Bytes+min(f.Bytes, most), most)
@@ -398,23 +402,23 @@ func (m *mux) handleOne(f *Frame, e *effects) error {
 	case KindEnd, KindError:
 		if !s.opener {
 			if f.Kind == KindError || s.inEnded && !s.dropping {
-				return errors.New("a second end")
+				return nil, errors.New("a second end")
 			}
 			s.inEnded = true
 			signal(s.news)
-			return nil
+			return nil, nil
 		}
 		s.answer, s.failed = f.Body, f.Kind == KindError
 		s.notStarted = f.Kind == KindError && f.Flags&NotStarted != 0
 		if s.notStarted && s.begun {
-			return errors.New("items, and then an error that says the call did not start")
+			return nil, errors.New("items, and then an error that says the call did not start")
 		}
 		if s.failed && s.cancelSent && !s.notStarted {
 			e.then = append(e.then, func() { m.logLate(s) })
 		}
-		e.ended = append(e.ended, m.close(s, nil))
+		return m.close(s, nil), nil
 	}
-	return nil
+	return nil, nil
 }
 
 // logLate logs why a call failed that had been given up, such as an error in what cleans up. Nobody else is told.
@@ -558,7 +562,7 @@ func (m *mux) result(s *stream, v any) (Frame, error) {
 	return f, m.terms.fits(&f, "the result")
 }
 
-// failure makes the frame of an error.
+// failure makes the frame of an error. encode is append where the error may be of the user's making.
 func (m *mux) failure(s *stream, err *RemoteError, encode func(any) ([]byte, error)) Frame {
 	body, bad := encode(err)
 	if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as a text that is no UTF-8: what can be sent of it
