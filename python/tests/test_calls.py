@@ -817,6 +817,25 @@ def test_items_beyond_credit_and_after_the_end_are_violations(serve):
         host.close()
 
 
+def test_input_is_credited_by_its_bytes(each_mode):
+    host = each_mode("@worker.command\ndef total(ctx): return sum(map(len, ctx.input))\n")
+    id = host.open("total", flags=0)
+    granted = 0
+    for sent in range(1, 33):
+        host.send("item", "x" * 65534, id=id)  # 64 KiB with its quotes, so 16 of them are a window
+        if sent % 8 == 0:
+            credit = host.wait_for("credit", id)
+            granted += credit["bytes"]
+            assert granted >= (sent - 7) << 16
+    host.send("end", id=id)
+    assert host.answer(id)["body"] == 32 * 65534
+
+
+def test_an_error_that_is_too_large_is_cut(serve):
+    host = serve("@worker.command\ndef fail(): raise ValueError('x' * 5000)\n", hello={"max_frame": 4096})
+    assert host.fail("fail") == {"type": "ValueError", "message": "x" * 1000}
+
+
 def test_frames_for_ended_calls_are_dropped(serve):
     host = serve("@worker.command\ndef echo(x=None): return x\n")
     id = host.open("echo", 1)

@@ -257,6 +257,30 @@ def test_async_handlers_get_cancelled_error(serve):
     assert host.bye() == 0
 
 
+def test_only_the_cancel_of_a_cancelled_call_is_answered_as_one(each_mode):
+    host = each_mode(
+        """
+        import concurrent.futures
+        @worker.command
+        def cleans(ctx):
+            try:
+                print("started")
+                ctx.call("never")
+            finally:
+                raise OSError("disk full")
+        @worker.command
+        def gives_up(): raise concurrent.futures.CancelledError("of its own")
+        """
+    )
+    id = start(host, "cleans")
+    host.cancel(id)
+    error = host.answer(id)["body"]
+    assert (error["type"], error["message"], error["cause"]["type"]) == ("OSError", "disk full", "snakepit_bridge.Cancelled")
+    error = host.fail("gives_up")
+    assert error["type"].endswith(".CancelledError")
+    assert error["message"] == "of its own"
+
+
 def test_a_cancelled_call_that_waits_in_the_queue_is_answered_at_once(serve):
     host = serve(
         """
