@@ -288,7 +288,8 @@ func TestCallsOfAWorkerAreLimited(t *testing.T) {
 // Whatever a function's error says, its answer fits into a frame.
 func TestLongErrorsFit(t *testing.T) {
 	const limit = 65536 // of scripted
-	for size := limit - 1024; size < limit+1024; size += 16 {
+	edge := limit - 256 - len(`{"type":"error","message":""}`)
+	for _, size := range []int{edge - 1, edge, edge + 1, edge + 256, edge + 512, limit, 2 * limit} {
 		synctest.Test(t, func(t *testing.T) {
 			answered := make(chan core.Frame, 1)
 			p, err := core.Open(t.Context(), scripted(func(worker *coretest.Conn) {
@@ -312,7 +313,7 @@ func TestLongErrorsFit(t *testing.T) {
 			if err := (codec.Codec{}).Decode(f.Body, &e); err != nil || f.Size() > limit || !strings.HasPrefix(e.Message, "xxx") {
 				t.Errorf("a message of %d bytes goes in a frame of %d; %v", size, f.Size(), err)
 			}
-			if whole := len(e.Message) == size; whole != (size+len(`{"type":"error","message":""}`)+256 <= limit) {
+			if whole := len(e.Message) == size; whole != (size <= edge) {
 				t.Errorf("a message of %d bytes arrives with %d", size, len(e.Message))
 			}
 		})
