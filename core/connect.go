@@ -74,7 +74,7 @@ func connect(ctx context.Context, a Adapter, at *attempt, o *Options) (*connecte
 		return nil, err
 	}
 	at.abandon(link.Process) // what a chain tried before
-	c, err := shakeHands(ctx, link, o)
+	c, err := shakeHands(ctx, at, link, o)
 	if err != nil {
 		_ = apart("the adapter's Close", link.Conn.Close) // the error that counts is err
 		at.abandon(nil)
@@ -86,7 +86,7 @@ func connect(ctx context.Context, a Adapter, at *attempt, o *Options) (*connecte
 // startLink calls the adapter, which may be the user's.
 func startLink(ctx context.Context, a Adapter, at *attempt) (*Link, error) {
 	var link *Link
-	err := apart("the adapter's Start", func() error {
+	err := at.apart("the adapter's Start", func() error {
 		at.adapter = a.Name()
 		made, err := a.Start(ctx, at)
 		if err != nil {
@@ -106,9 +106,6 @@ func startLink(ctx context.Context, a Adapter, at *attempt) (*Link, error) {
 		link = &own
 		return nil
 	})
-	if p, ok := err.(*panicError); ok {
-		at.host.opts.Log.events(at.index).Error(p.Error(), "stack", p.stack)
-	}
 	return link, err
 }
 
@@ -121,8 +118,8 @@ type linkError struct {
 func (e *linkError) Error() string { return e.err.Error() }
 func (e *linkError) Unwrap() error { return e.err }
 
-func shakeHands(ctx context.Context, link *Link, o *Options) (*connected, error) {
-	frames, err := readHello(ctx, link)
+func shakeHands(ctx context.Context, at *attempt, link *Link, o *Options) (*connected, error) {
+	frames, err := readHello(ctx, at, link)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +141,7 @@ func shakeHands(ctx context.Context, link *Link, o *Options) (*connected, error)
 			ErrProtocol, h.Concurrency, h.Window, h.MaxFrame)
 	}
 	c.terms = terms{send: h.Window, receive: window{int64(o.WindowItems), int64(o.WindowBytes)}}
-	if err := c.chooseCodec(); err != nil {
+	if err := c.chooseCodec(at); err != nil {
 		return nil, err
 	}
 	c.terms.maxFrame = min(h.MaxFrame, o.MaxFrame)
@@ -160,7 +157,7 @@ func shakeHands(ctx context.Context, link *Link, o *Options) (*connected, error)
 		Window: c.terms.receive, Concurrency: h.Concurrency, Calls: c.terms.incoming,
 	})
 	if err == nil {
-		err = apart("the adapter's Write", func() error {
+		err = at.apart("the adapter's Write", func() error {
 			return freeze(link.Conn.Write([]Frame{{Kind: KindHello, Body: body}}))
 		})
 	}
@@ -171,20 +168,21 @@ func shakeHands(ctx context.Context, link *Link, o *Options) (*connected, error)
 }
 
 // chooseCodec takes the first of the adapter's codecs that the worker has too.
-func (c *connected) chooseCodec() error {
-	return apart("the adapter's codec", func() error {
+func (c *connected) chooseCodec(at *attempt) error {
+	return at.apart("the adapter's codec", func() error {
 		for _, codec := range c.link.Codecs {
 			if name := codec.Name(); slices.Contains(c.hello.Codecs, name) {
 				c.terms.codec, c.codec = codec, name
 				return nil
 			}
 		}
-		return fmt.Errorf("%w: the worker has the codecs %v, none of which is this adapter's", ErrProtocol, c.hello.Codecs)
+		return fmt.Errorf("%w: the worker has the codecs %v, none of which is this adapter's",
+			ErrProtocol, c.hello.Codecs)
 	})
 }
 
 // readHello returns the first batch, whose first frame is a hello.
-func readHello(ctx context.Context, link *Link) ([]Frame, error) {
+func readHello(ctx context.Context, at *attempt, link *Link) ([]Frame, error) {
 	type result struct {
 		frames []Frame
 		err    error
@@ -192,7 +190,7 @@ func readHello(ctx context.Context, link *Link) ([]Frame, error) {
 	read := make(chan result, 1)
 	go func() {
 		var frames []Frame
-		err := apart("the adapter's Read", func() (err error) {
+		err := at.apart("the adapter's Read", func() (err error) {
 			if frames, err = link.Conn.Read(); err == nil && len(frames) == 0 {
 				err = errNoFrames
 			}

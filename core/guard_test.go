@@ -498,7 +498,8 @@ func (c *oddConn) Close() error {
 	return err
 }
 
-// A codec that panics or ends its goroutine loses its worker, not the host, also where it handles what is the pool's own.
+// A codec that panics or ends its goroutine loses its worker, not the host, also where it handles what is the pool's
+// own. One that does so over a log record costs that record, and the log says who it was.
 func TestCodecsCannotHurtTheHost(t *testing.T) {
 	one := func(f core.Frame) func(id uint64) []core.Frame {
 		return func(uint64) []core.Frame { return []core.Frame{f} }
@@ -527,9 +528,10 @@ func TestCodecsCannotHurtTheHost(t *testing.T) {
 					if want == lost {
 						want += how
 					}
+					log := newSpy(func(*spy, string) {})
 					a := codecAdapter{rogue{c.frames}, &oddCodec{odd: c.odd, act: act}}
 					p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{
-						Size: 1, Logger: hclog.NewNullLogger(), Functions: map[string]core.Function{
+						Size: 1, Logger: log, Functions: map[string]core.Function{
 							"panics": core.Func(func(context.Context, any) (any, error) { panic("a function's") }),
 						},
 					})
@@ -539,6 +541,10 @@ func TestCodecsCannotHurtTheHost(t *testing.T) {
 						if bad := errors.Join(next, p.Close()); bad != nil {
 							t.Error(bad)
 						}
+					}
+					said := strings.Join(log.lines(), "\n")
+					if !strings.Contains(said, "the adapter's codec "+how) {
+						t.Errorf("the log does not say who did it: %s", said)
 					}
 					if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 						t.Errorf("%v", err)

@@ -167,6 +167,15 @@ type attempt struct {
 
 var _ Launcher = (*attempt)(nil)
 
+// apart calls the adapter's code, as the function of that name does, and logs a panic with its stack.
+func (at *attempt) apart(what string, f func() error) error {
+	err := apart(what, f)
+	if p, ok := err.(*panicError); ok {
+		at.host.opts.Log.events(at.index).Error(p.Error(), "stack", p.stack)
+	}
+	return err
+}
+
 // attempt begins a worker's start.
 func (h *host) attempt(index int) *attempt {
 	return &attempt{host: h, index: index, hostToken: rand.Text(), workerToken: rand.Text()}

@@ -232,8 +232,10 @@ func (r *records) put(b []byte) {
 	r.mu.Unlock()
 	r.log.put(len(b), func(l hclog.Logger) {
 		var rec logRecord
-		if err := r.codec.Decode(b, &rec); err != nil {
-			l.Warn("a log record could not be decoded", "error", err)
+		decode := func() error { return r.codec.Decode(b, &rec) }
+		failed := func(err error) { l.Warn("a log record could not be decoded", "error", err) }
+		if err := outside("the adapter's codec", decode, failed); err != nil {
+			failed(err)
 			return
 		}
 		rec.emit(l)

@@ -424,8 +424,9 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 // logLate logs why a call failed that had been given up, such as an error in what cleans up. Nobody else is told.
 func (m *mux) logLate(s *stream) {
 	m.log.put(len(s.answer), func(l hclog.Logger) {
-		var r *RemoteError
-		if !errors.As(s.remote(s.answer), &r) || r.Type == "Cancelled" {
+		var r RemoteError
+		decode := func() error { return m.decode(s.answer, &r) }
+		if err := outside("the adapter's codec", decode, func(error) {}); err != nil || r.Type == "Cancelled" {
 			return
 		}
 		l.Info("a call failed after it was given up", "command", s.name, "exception", harmless(cut(r.Traceback(), maxMessage), true))
@@ -512,18 +513,14 @@ func (m *mux) answer(answers []answer) error {
 	return nil
 }
 
-// encode encodes a value of our own, whose text is plain. Only a codec that breaks its contract fails to. The adapter's
-// codec is user code, so mu must be free.
+// encode encodes a value of our own, which has no methods of the user's. The codec is the adapter's, so mu must be free.
 func (m *mux) encode(v any) (body []byte, err error) {
 	err = outside("the adapter's codec", func() (err error) {
-		body, err = m.append(v)
+		body, err = m.terms.codec.Append(nil, v)
 		return err
 	}, m.fail)
 	return body, err
 }
-
-// append encodes a value of the user's, where a panic of its methods is seen to.
-func (m *mux) append(v any) ([]byte, error) { return m.terms.codec.Append(nil, v) }
 
 // serve answers an incoming call. The function, its result and its error are user code: whatever that does, the call is
 // answered once.
@@ -536,14 +533,14 @@ func (m *mux) serve(ctx context.Context, fn Function, call *Incoming) {
 			answer, err = m.result(s, v)
 		}
 		if err != nil {
-			answer = m.failure(s, toRemote(ctx, err), m.append)
+			answer = m.failure(s, toRemote(ctx, err))
 		}
 		return nil
 	}, func(err error) {
 		var p *panicError
 		if errors.As(err, &p) {
 			m.log.Error(p.Error(), "name", call.Name, "stack", p.stack)
-			answer = m.failure(s, p.remote(), m.encode)
+			answer = m.failure(s, p.remote())
 		}
 		m.reply(s, answer)
 	})
@@ -556,15 +553,15 @@ func (m *mux) result(s *stream, v any) (Frame, error) {
 		return f, nil
 	}
 	var err error
-	if f.Body, err = m.append(v); err != nil {
+	if f.Body, err = m.terms.codec.Append(nil, v); err != nil {
 		return f, &RemoteError{Type: "BadResult", Message: err.Error()}
 	}
 	return f, m.terms.fits(&f, "the result")
 }
 
-// failure makes the frame of an error. encode is append where the error may be of the user's making.
-func (m *mux) failure(s *stream, err *RemoteError, encode func(any) ([]byte, error)) Frame {
-	body, bad := encode(err)
+// failure makes the frame of an error.
+func (m *mux) failure(s *stream, err *RemoteError) Frame {
+	body, bad := m.encode(err)
 	if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as a text that is no UTF-8: what can be sent of it
 		plain := &RemoteError{Type: harmless(cut(err.Type, 200), true), Message: harmless(cut(err.Message, 1000), true)}
 		if body, bad = m.encode(plain); bad != nil {
