@@ -3,15 +3,14 @@ package core_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -20,36 +19,80 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
+// scripted makes workers that do with their end of the connection what its function does.
+type scripted func(worker *coretest.Conn)
+
+func (scripted) Name() string { return "scripted" }
+
+func (f scripted) Start(context.Context, core.Launcher) (*core.Link, error) {
+	host, worker := coretest.Pipe()
+	go func() {
+		f(worker)
+		_ = worker.Close() // of a coretest.Conn it returns nil
+	}()
+	return &core.Link{Conn: host, Codecs: []core.Codec{codec.Codec{}}}, nil
+}
+
+// scriptedLimit is the largest frame that they take.
+const scriptedLimit = 1 << 20
+
+// frames says hello, and returns what comes next until it is told to stop, or the host closes its side.
+func frames(worker *coretest.Conn) iter.Seq[core.Frame] {
+	return func(yield func(core.Frame) bool) {
+		hello := fmt.Sprintf(`{"versions": [1], "codecs": ["json"], "max_frame": %d, "concurrency": 9,
+			"window": {"items": 9, "bytes": 99}}`, scriptedLimit)
+		err := worker.Write([]core.Frame{{Kind: core.KindHello, Body: []byte(hello)}})
+		for err == nil {
+			var batch []core.Frame
+			batch, err = worker.Read()
+			for _, f := range batch {
+				if !yield(f) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// opened returns a pool that is closed when the test ends.
+func opened(t *testing.T, a core.Adapter, o core.Options) *core.Pool {
+	t.Helper()
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	p, err := core.Open(t.Context(), a, core.Command{}, &o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
 // rogue makes workers that answer the call "go" with the frames that it makes of the call's id, the end of its input with an end, and any
 // other call but "wait" with null.
 type rogue struct{ frames func(id uint64) []core.Frame }
 
 func (rogue) Name() string { return "rogue" }
 
-func (r rogue) Start(context.Context, core.Launcher) (*core.Link, error) {
-	host, worker := coretest.Pipe()
-	go func() {
-		defer func() { _ = worker.Close() }()
-		hello, err := json.Marshal(map[string]any{
-			"versions": []int{1}, "codecs": []string{"json"}, "max_frame": 1 << 20, "window": map[string]int{"items": 9, "bytes": 99}, "concurrency": 9,
-		})
-		if err == nil {
-			err = worker.Write([]core.Frame{{Kind: core.KindHello, Body: hello}})
-		}
-		for err == nil {
-			var frames []core.Frame
-			frames, err = worker.Read()
-			for _, f := range frames {
-				switch {
-				case f.Kind == core.KindCall && f.Name == "go":
-					err = errors.Join(err, worker.Write(r.frames(f.ID)))
-				case f.Kind == core.KindCall && f.Name != "wait", f.Kind == core.KindEnd:
-					err = errors.Join(err, worker.Write([]core.Frame{{Kind: core.KindEnd, ID: f.ID}}))
-				}
+func (r rogue) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+	return scripted(func(worker *coretest.Conn) {
+		var err error
+		for f := range frames(worker) {
+			switch {
+			case f.Kind == core.KindCall && f.Name == "go":
+				err = worker.Write(r.frames(f.ID))
+			case f.Kind == core.KindCall && f.Name != "wait", f.Kind == core.KindEnd:
+				err = worker.Write([]core.Frame{{Kind: core.KindEnd, ID: f.ID}})
+			}
+			if err != nil { // the host has cut it off
+				return
 			}
 		}
-	}()
-	return &core.Link{Conn: host, Codecs: []core.Codec{codec.Codec{}}}, nil
+	}).Start(ctx, l)
 }
 
 // What the protocol forbids ends the worker's connection, with one error for each of its calls that names the breach. What may cross
@@ -81,8 +124,8 @@ func TestBreaches(t *testing.T) {
 		"an end of a call that never was":             {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindEnd, ID: id + 2}} }, "an id that never was"},
 		"an item of the call 0":                       {func(uint64) []core.Frame { return []core.Frame{item(0, "1")} }, "an id that never was"},
 		"an item of its own, never made":              {func(uint64) []core.Frame { return []core.Frame{item(4, "1")} }, "an id that never was"},
-		"a frame above the limit that it said itself": {sized(1<<20 + 1), "the limit is 1048576"},
-		"a frame as large as the limit":               {sized(1 << 20), ""},
+		"a frame above the limit that it said itself": {sized(scriptedLimit + 1), "the limit is 1048576"},
+		"a frame as large as the limit":               {sized(scriptedLimit), ""},
 		"negative credit":                             {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindCredit, ID: id, Items: -1}} }, "negative credit"},
 		"a second hello":                              {one(core.KindHello), "unexpected kind of frame"},
 		"a kind that there is not":                    {one(core.KindBye + 1), "unexpected kind of frame"},
@@ -124,14 +167,10 @@ func TestBreaches(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				release := make(chan struct{})
-				p, err := core.Open(t.Context(), rogue{c.frames}, core.Command{}, &core.Options{
-					Size: 1, WindowItems: 4, WindowBytes: 20, Logger: hclog.NewNullLogger(),
+				p := opened(t, rogue{c.frames}, core.Options{
+					Size: 1, WindowItems: 4, WindowBytes: 20,
 					Functions: map[string]core.Function{"host": core.Func(func(context.Context, any) (any, error) { <-release; return nil, nil })},
 				})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer func() { _ = p.Close() }()
 				defer close(release)
 				other := make(chan error, 1)
 				go func() { _, err := core.Execute[any](t.Context(), p, "wait", nil, core.Timeout(-1)); other <- err }()
@@ -140,7 +179,7 @@ func TestBreaches(t *testing.T) {
 				if name == "endless credit" {
 					opts = append(opts, core.Input(slices.Values(make([]int, 100))))
 				}
-				_, err = core.Execute[any](t.Context(), p, "go", nil, opts...)
+				_, err := core.Execute[any](t.Context(), p, "go", nil, opts...)
 				synctest.Wait()
 				if c.breach == "" {
 					if s := p.Stats(); s.Lost != 0 || err != nil {
@@ -165,12 +204,8 @@ func TestBreaches(t *testing.T) {
 // A call whose arguments make a frame as large as the limit is sent; a byte more, and it is not.
 func TestArgumentsAtTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, err := core.Open(t.Context(), rogue{}, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = p.Close() }()
-		most := 1<<20 - (&core.Frame{Name: "echo", Body: []byte(`""`)}).Size()
+		p := opened(t, rogue{}, core.Options{Size: 1})
+		most := scriptedLimit - (&core.Frame{Name: "echo", Body: []byte(`""`)}).Size()
 		for size, want := range map[int]error{most: nil, most + 1: core.ErrFrameTooLarge} {
 			_, err := core.Execute[any](t.Context(), p, "echo", strings.Repeat("x", size))
 			if !errors.Is(err, want) || core.MayHaveRun(err) && err != nil {
@@ -178,37 +213,6 @@ func TestArgumentsAtTheLimit(t *testing.T) {
 			}
 		}
 	})
-}
-
-// scripted makes one worker, which is what its function does with its end of the connection.
-type scripted func(worker *coretest.Conn)
-
-func (scripted) Name() string { return "scripted" }
-
-func (f scripted) Start(context.Context, core.Launcher) (*core.Link, error) {
-	host, worker := coretest.Pipe()
-	go func() {
-		defer func() { _ = worker.Close() }()
-		f(worker)
-	}()
-	return &core.Link{Conn: host, Codecs: []core.Codec{codec.Codec{}}}, nil
-}
-
-// frames says hello, and returns what comes next until it is told to stop, or the host closes its side.
-func frames(worker *coretest.Conn) iter.Seq[core.Frame] {
-	return func(yield func(core.Frame) bool) {
-		err := worker.Write([]core.Frame{{Kind: core.KindHello, Body: []byte(
-			`{"versions": [1], "codecs": ["json"], "max_frame": 65536, "window": {"items": 9, "bytes": 999}, "concurrency": 2}`)}})
-		for err == nil {
-			var batch []core.Frame
-			batch, err = worker.Read()
-			for _, f := range batch {
-				if !yield(f) {
-					return
-				}
-			}
-		}
-	}
 }
 
 // What a worker says between the host's bye and its own end still arrives.
@@ -222,8 +226,11 @@ func TestLastWordsAfterBye(t *testing.T) {
 					byes++
 				}
 			}
-			time.Sleep(time.Second)
-			_ = worker.Write([]core.Frame{{Kind: core.KindLog, Body: []byte(`{"level": "info", "message": "the last word"}`)}})
+			synctest.Wait() // until the host has nothing left to do but wait
+			last := []byte(`{"level": "info", "message": "the last word"}`)
+			if err := worker.Write([]core.Frame{{Kind: core.KindLog, Body: last}}); err != nil {
+				t.Error(err)
+			}
 		}), core.Command{}, &core.Options{Size: 1, Logger: log})
 		if err != nil {
 			t.Fatal(err)
@@ -240,6 +247,15 @@ func TestLastWordsAfterBye(t *testing.T) {
 	})
 }
 
+// ask calls the host's function from a scripted worker.
+func ask(t *testing.T, worker *coretest.Conn, id uint64) {
+	t.Helper()
+	call := core.Frame{Kind: core.KindCall, ID: id, Name: "host", Flags: core.NoInput}
+	if err := worker.Write([]core.Frame{call}); err != nil {
+		t.Error(err)
+	}
+}
+
 // The host takes as many calls of a worker as it said, and refuses more until one of them has ended.
 func TestCallsOfAWorkerAreLimited(t *testing.T) {
 	const limit = 64
@@ -247,11 +263,11 @@ func TestCallsOfAWorkerAreLimited(t *testing.T) {
 	var refused, answered []uint64
 	synctest.Test(t, func(t *testing.T) {
 		release = make(chan struct{})
-		p, err := core.Open(t.Context(), scripted(func(worker *coretest.Conn) {
+		opened(t, scripted(func(worker *coretest.Conn) {
 			next := uint64(2)
 			call := func(n int) {
 				for ; n > 0; n-- {
-					_ = worker.Write([]core.Frame{{Kind: core.KindCall, ID: next, Name: "host", Flags: core.NoInput}})
+					ask(t, worker, next)
 					next += 2
 				}
 			}
@@ -267,18 +283,12 @@ func TestCallsOfAWorkerAreLimited(t *testing.T) {
 					}
 				}
 			}
-		}), core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger(), Functions: map[string]core.Function{
+		}), core.Options{Size: 1, Functions: map[string]core.Function{
 			"host": core.Func(func(context.Context, any) (any, error) { <-release; return nil, nil }),
 		}})
-		if err != nil {
-			t.Fatal(err)
-		}
 		synctest.Wait()
 		close(release)
 		synctest.Wait()
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 	if !slices.Equal(refused, []uint64{2*limit + 2, 2*limit + 4}) || len(answered) != limit+1 {
 		t.Errorf("refused: %d; %d answers", refused, len(answered))
@@ -287,27 +297,23 @@ func TestCallsOfAWorkerAreLimited(t *testing.T) {
 
 // Whatever a function's error says, its answer fits into a frame.
 func TestLongErrorsFit(t *testing.T) {
-	const limit = 65536 // of scripted
+	const limit = scriptedLimit
 	edge := limit - 256 - len(`{"type":"error","message":""}`)
 	for _, size := range []int{edge - 1, edge, edge + 1, edge + 256, edge + 512, limit, 2 * limit} {
 		synctest.Test(t, func(t *testing.T) {
 			answered := make(chan core.Frame, 1)
-			p, err := core.Open(t.Context(), scripted(func(worker *coretest.Conn) {
+			opened(t, scripted(func(worker *coretest.Conn) {
 				for f := range frames(worker) {
 					switch f.Kind {
 					case core.KindHello:
-						_ = worker.Write([]core.Frame{{Kind: core.KindCall, ID: 2, Name: "host", Flags: core.NoInput}})
+						ask(t, worker, 2)
 					case core.KindError:
 						answered <- f
 					}
 				}
-			}), core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger(), Functions: map[string]core.Function{
+			}), core.Options{Size: 1, Functions: map[string]core.Function{
 				"host": core.Func(func(context.Context, any) (any, error) { return nil, errors.New(strings.Repeat("x", size)) }),
 			}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = p.Close() }()
 			f := <-answered
 			var e core.RemoteError
 			if err := (codec.Codec{}).Decode(f.Body, &e); err != nil || f.Size() > limit || !strings.HasPrefix(e.Message, "xxx") {
@@ -336,12 +342,8 @@ func TestMovesAreBounded(t *testing.T) {
 			body := []byte(`{"type": "Saturated", "message": "not now"}`)
 			return []core.Frame{{Kind: core.KindError, Flags: core.NotStarted, ID: id, Body: body}}
 		}}
-		p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 2, Logger: hclog.NewNullLogger()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = p.Close() }()
-		_, err = core.Execute[any](t.Context(), p, "go", nil)
+		p := opened(t, a, core.Options{Size: 2})
+		_, err := core.Execute[any](t.Context(), p, "go", nil)
 		if n := tries.Swap(0); n != 9 || core.MayHaveRun(err) || !strings.Contains(err.Error(), "not now") {
 			t.Errorf("Execute: %d tries; %v", n, err)
 		}
@@ -358,11 +360,7 @@ func TestMovesAreBounded(t *testing.T) {
 func TestResultOfAnUnlistedCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := rogue{func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindEnd, ID: id, Body: []byte("7")}} }}
-		p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = p.Close() }()
+		p := opened(t, a, core.Options{Size: 1})
 		var result int
 		for want, opts := range map[int][]core.CallOption{1: nil, 0: {core.Result(&result)}} {
 			items := 0
