@@ -217,7 +217,9 @@ func TestUnusualJSON(t *testing.T) {
 		`{"a\\":{"$bytes":"QQ=="},"$b\"":[{"x":1},{"$bytes":"QQ=="}]}`: map[string]any{
 			`a\`: []byte("A"), `$b"`: []any{map[string]any{"x": int64(1)}, []byte("A")},
 		},
-		`{"$a":{"$bytes":"QQ=="},"$b":{` + spaces + `"$bytes":"QQ=="}}`: map[string]any{"$a": []byte("A"), "$b": []byte("A")},
+		`{"$a":{"$bytes":"QQ=="},"$b":{` + spaces + `"$bytes":"QQ=="}}`: map[string]any{
+			"$a": []byte("A"), "$b": []byte("A"),
+		},
 	} {
 		var v any
 		if err := (json.Codec{}).Decode([]byte(body), &v); err != nil || !reflect.DeepEqual(v, want) {
@@ -226,7 +228,8 @@ func TestUnusualJSON(t *testing.T) {
 	}
 }
 
-// A struct with no fields is an empty map; one whose fields are all hidden is refused, because nothing of it would arrive.
+// A struct with no fields is an empty map. One whose fields are all hidden is refused, because nothing of it would
+// arrive.
 func TestStructsWithoutFields(t *testing.T) {
 	each(t, func(t *testing.T, c core.Codec) {
 		var got any
@@ -250,12 +253,14 @@ func TestCaseOfEveryLetter(t *testing.T) {
 	}
 	each(t, func(t *testing.T, c core.Codec) {
 		for key, want := range map[string]int{
-			"abcdefghijklmnopqrstuvwxyz": 5, "AbcdefghijklmnopqrstuvwxyZ": 5, "abcdefghijklmnopqrstuvwxy{": 0, "`bcdefghijklmnopqrstuvwxyz": 0,
+			"abcdefghijklmnopqrstuvwxyz": 5, "AbcdefghijklmnopqrstuvwxyZ": 5,
+			"abcdefghijklmnopqrstuvwxy{": 0, "`bcdefghijklmnopqrstuvwxyz": 0,
 			"abcdefghijklmnopqrstuvwxy[": 0, "@bcdefghijklmnopqrstuvwxyz": 0,
 		} {
 			var got target
-			if err := c.Decode(appended(t, c, map[string]int{key: 5}), &got); err != nil || got.ABCDEFGHIJKLMNOPQRSTUVWXYZ != want {
-				t.Errorf("%s: %d, %v", key, got.ABCDEFGHIJKLMNOPQRSTUVWXYZ, err)
+			err := c.Decode(appended(t, c, map[string]int{key: 5}), &got)
+			if n := got.ABCDEFGHIJKLMNOPQRSTUVWXYZ; err != nil || n != want {
+				t.Errorf("%s: %d, %v", key, n, err)
 			}
 		}
 	})

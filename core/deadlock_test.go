@@ -173,7 +173,9 @@ func TestFunctionThatWaitsForAStart(t *testing.T) {
 		return nil
 	}}
 	o := core.Options{Size: 2, Functions: map[string]core.Function{
-		"host": core.Func(func(ctx context.Context, _ any) (int, error) { return core.Execute[int](ctx, pool, "echo", 5) }),
+		"host": core.Func(func(ctx context.Context, _ any) (int, error) {
+			return core.Execute[int](ctx, pool, "echo", 5)
+		}),
 	}}
 	bubble(t, a, o, func(t *testing.T, p *core.Pool) {
 		pool = p

@@ -709,9 +709,11 @@ func TestLateErrorIsLogged(t *testing.T) {
 		case "cancelled":
 			return nil, ctx.Err()
 		}
-		return nil, &core.RemoteError{Type: "OSError", Message: "disk full", Cause: &core.RemoteError{Type: "Cancelled"}}
+		cause := &core.RemoteError{Type: "Cancelled"}
+		return nil, &core.RemoteError{Type: "OSError", Message: "disk full", Cause: cause}
 	})
-	bubble(t, &coretest.Adapter{Functions: worker}, core.Options{Size: 1, Logger: log}, func(t *testing.T, p *core.Pool) {
+	a := &coretest.Adapter{Functions: worker}
+	bubble(t, a, core.Options{Size: 1, Logger: log}, func(t *testing.T, p *core.Pool) {
 		for how, want := range map[string]int{"well": 0, "cancelled": 0, "badly": 1} {
 			before := countPrefix(log.lines(), "a call failed after it was given up")
 			_, err := core.Execute[any](t.Context(), p, "cleanup", how, core.Timeout(time.Second))

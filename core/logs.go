@@ -250,7 +250,8 @@ func (r *records) tail(since time.Time) []said {
 	var lines []said
 	for _, b := range last {
 		var rec logRecord
-		if b.at.Before(since) || apart("the adapter's codec", func() error { return r.codec.Decode(b.bytes, &rec) }) != nil {
+		decode := func() error { return r.codec.Decode(b.bytes, &rec) }
+		if b.at.Before(since) || apart("the adapter's codec", decode) != nil {
 			continue
 		}
 		at := b.at

@@ -429,7 +429,8 @@ func (m *mux) logLate(s *stream) {
 		if err := outside("the adapter's codec", decode, func(error) {}); err != nil || r.Type == "Cancelled" {
 			return
 		}
-		l.Info("a call failed after it was given up", "command", s.name, "exception", harmless(cut(r.Traceback(), maxMessage), true))
+		trace := harmless(cut(r.Traceback(), maxMessage), true)
+		l.Info("a call failed after it was given up", "command", s.name, "exception", trace)
 	})
 }
 
@@ -513,7 +514,8 @@ func (m *mux) answer(answers []answer) error {
 	return nil
 }
 
-// encode encodes a value of our own, which has no methods of the user's. The codec is the adapter's, so mu must be free.
+// encode encodes a value of our own, which has no methods of the user's. The codec is the adapter's, so mu must be
+// free.
 func (m *mux) encode(v any) (body []byte, err error) {
 	err = outside("the adapter's codec", func() (err error) {
 		body, err = m.terms.codec.Append(nil, v)
@@ -562,7 +564,8 @@ func (m *mux) result(s *stream, v any) (Frame, error) {
 // failure makes the frame of an error.
 func (m *mux) failure(s *stream, err *RemoteError) Frame {
 	body, bad := m.encode(err)
-	if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as a text that is no UTF-8: what can be sent of it
+	if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as a text that is no UTF-8
+		// What can be sent of it.
 		plain := &RemoteError{Type: harmless(cut(err.Type, 200), true), Message: harmless(cut(err.Message, 1000), true)}
 		if body, bad = m.encode(plain); bad != nil {
 			m.fail(bad)

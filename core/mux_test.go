@@ -50,7 +50,8 @@ func TestPongFits(t *testing.T) {
 	for _, n := range []int{0, 10, 1000} {
 		m := newMux(nil, terms{maxFrame: limit}, nil, 1, nil)
 		for i := range uint64(n) {
-			m.streams[2*i+2] = &stream{id: 2*i + 2, name: strings.Repeat("\x01", int(i%20))} // each of which takes six bytes
+			name := strings.Repeat("\x01", int(i%20)) // each of which takes six bytes
+			m.streams[2*i+2] = &stream{id: 2*i + 2, name: name}
 		}
 		pong := m.pong()
 		body, err := json.Marshal(pong)
@@ -62,8 +63,11 @@ func TestPongFits(t *testing.T) {
 
 // The cause of a cancelled call's context gives the reason, where there is one.
 func TestCancelledSaysWhy(t *testing.T) {
-	for reason, want := range map[string]string{"": "cancelled by the caller", "too late": "cancelled by the caller: too late"} {
-		if err := error(&cancelled{reason}); err.Error() != want || !errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	for reason, want := range map[string]string{
+		"": "cancelled by the caller", "too late": "cancelled by the caller: too late",
+	} {
+		err := error(&cancelled{reason})
+		if err.Error() != want || !errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v", err)
 		}
 	}

@@ -228,21 +228,6 @@ func TestWholeChainOfCauses(t *testing.T) {
 	})
 }
 
-// impostor makes workers that show another token than they were given.
-type impostor struct{ show func(token string) string }
-
-func (impostor) Name() string { return "impostor" }
-
-func (i impostor) Start(_ context.Context, l core.Launcher) (*core.Link, error) {
-	host, worker := coretest.Pipe()
-	codecs := []core.Codec{codec.Codec{}}
-	go func() {
-		_ = core.Serve(context.Background(), worker, codecs, functions(), &core.ServeOptions{Token: i.show(l.WorkerToken())}) // ends with the pool
-		_ = worker.Close()
-	}()
-	return &core.Link{Conn: host, Codecs: codecs, Token: l.WorkerToken()}, nil
-}
-
 // The host compares tokens as a whole.
 func TestTokensAreComparedWhole(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -258,7 +243,9 @@ func TestTokensAreComparedWhole(t *testing.T) {
 		"in other letters": {func(token string) string { return swapCase(token) }, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			p, err := core.Open(t.Context(), impostor{c.show}, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
+			a := served{functions: functions(), show: c.show}
+			o := &core.Options{Size: 1, Logger: hclog.NewNullLogger()}
+			p, err := core.Open(t.Context(), a, core.Command{}, o)
 			if err == nil {
 				_ = p.Close()
 			}

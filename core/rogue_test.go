@@ -72,8 +72,8 @@ func opened(t *testing.T, a core.Adapter, o core.Options) *core.Pool {
 	return p
 }
 
-// rogue makes workers that answer the call "go" with the frames that it makes of the call's id, the end of its input with an end, and any
-// other call but "wait" with null.
+// rogue makes workers that answer the call "go" with the frames that it makes of the call's id, the end of its input
+// with an end, and any other call but "wait" with null.
 type rogue struct{ frames func(id uint64) []core.Frame }
 
 func (rogue) Name() string { return "rogue" }
@@ -116,22 +116,40 @@ func TestBreaches(t *testing.T) {
 		frames func(id uint64) []core.Frame
 		breach string // "": none
 	}{
-		"more items than granted": {func(id uint64) []core.Frame { return slices.Repeat([]core.Frame{item(id, "1")}, 5) }, "an item without credit"},
-		"more bytes than granted": {func(id uint64) []core.Frame { return slices.Repeat([]core.Frame{item(id, `"sixteen bytes.."`)}, 3) }, "an item without credit"},
+		"more items than granted": {func(id uint64) []core.Frame {
+			return slices.Repeat([]core.Frame{item(id, "1")}, 5)
+		}, "an item without credit"},
+		"more bytes than granted": {func(id uint64) []core.Frame {
+			return slices.Repeat([]core.Frame{item(id, `"sixteen bytes.."`)}, 3)
+		}, "an item without credit"},
 		"as many bytes as granted, and one more": {func(id uint64) []core.Frame {
 			return []core.Frame{item(id, `"01234567"`), item(id, `"01234567"`), item(id, "1")}
 		}, "an item without credit"},
-		"an end of a call that never was":             {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindEnd, ID: id + 2}} }, "an id that never was"},
-		"an item of the call 0":                       {func(uint64) []core.Frame { return []core.Frame{item(0, "1")} }, "an id that never was"},
-		"an item of its own, never made":              {func(uint64) []core.Frame { return []core.Frame{item(4, "1")} }, "an id that never was"},
+		"an end of a call that never was": {func(id uint64) []core.Frame {
+			return []core.Frame{{Kind: core.KindEnd, ID: id + 2}}
+		}, "an id that never was"},
+		"an item of the call 0": {func(uint64) []core.Frame {
+			return []core.Frame{item(0, "1")}
+		}, "an id that never was"},
+		"an item of its own, never made": {func(uint64) []core.Frame {
+			return []core.Frame{item(4, "1")}
+		}, "an id that never was"},
 		"a frame above the limit that it said itself": {sized(scriptedLimit + 1), "the limit is 1048576"},
 		"a frame as large as the limit":               {sized(scriptedLimit), ""},
-		"negative credit":                             {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindCredit, ID: id, Items: -1}} }, "negative credit"},
-		"a second hello":                              {one(core.KindHello), "unexpected kind of frame"},
-		"a kind that there is not":                    {one(core.KindBye + 1), "unexpected kind of frame"},
-		"a call with an id of the host's":             {func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindCall, ID: id + 2, Name: "host"}} }, "not the peer's next"},
-		"a call with an id beyond 53 bits":            {func(uint64) []core.Frame { return []core.Frame{{Kind: core.KindCall, ID: 1 << 53}} }, "not the peer's next"},
-		"a call with an id used before":               {func(uint64) []core.Frame { return []core.Frame{ask, ask} }, "not the peer's next"},
+		"negative credit": {func(id uint64) []core.Frame {
+			return []core.Frame{{Kind: core.KindCredit, ID: id, Items: -1}}
+		}, "negative credit"},
+		"a second hello":           {one(core.KindHello), "unexpected kind of frame"},
+		"a kind that there is not": {one(core.KindBye + 1), "unexpected kind of frame"},
+		"a call with an id of the host's": {func(id uint64) []core.Frame {
+			return []core.Frame{{Kind: core.KindCall, ID: id + 2, Name: "host"}}
+		}, "not the peer's next"},
+		"a call with an id beyond 53 bits": {func(uint64) []core.Frame {
+			return []core.Frame{{Kind: core.KindCall, ID: 1 << 53}}
+		}, "not the peer's next"},
+		"a call with an id used before": {func(uint64) []core.Frame {
+			return []core.Frame{ask, ask}
+		}, "not the peer's next"},
 		"a second end of its input": {func(uint64) []core.Frame {
 			return []core.Frame{ask, {Kind: core.KindEnd, ID: 2}, {Kind: core.KindEnd, ID: 2}}
 		}, "a second end"},
@@ -312,11 +330,14 @@ func TestLongErrorsFit(t *testing.T) {
 					}
 				}
 			}), core.Options{Size: 1, Functions: map[string]core.Function{
-				"host": core.Func(func(context.Context, any) (any, error) { return nil, errors.New(strings.Repeat("x", size)) }),
+				"host": core.Func(func(context.Context, any) (any, error) {
+					return nil, errors.New(strings.Repeat("x", size))
+				}),
 			}})
 			f := <-answered
 			var e core.RemoteError
-			if err := (codec.Codec{}).Decode(f.Body, &e); err != nil || f.Size() > limit || !strings.HasPrefix(e.Message, "xxx") {
+			err := codec.Codec{}.Decode(f.Body, &e)
+			if err != nil || f.Size() > limit || !strings.HasPrefix(e.Message, "xxx") {
 				t.Errorf("a message of %d bytes goes in a frame of %d; %v", size, f.Size(), err)
 			}
 			if whole := len(e.Message) == size; whole != (size <= edge) {

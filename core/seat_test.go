@@ -43,7 +43,7 @@ func TestBackoffIsOfOneIndex(t *testing.T) {
 		wait := 100 * time.Millisecond
 		for i := 1; i < n; i++ {
 			if took := starts[i].Sub(starts[i-1]); took < wait || took > wait*5/4+time.Millisecond {
-				t.Errorf("start %d came %s after the one before, not after %s and a quarter of that at most", i, took, wait)
+				t.Errorf("start %d came %s after the one before, not %s and a quarter of that at most", i, took, wait)
 			}
 			wait *= 2
 		}
@@ -92,15 +92,20 @@ func TestAnswerForgetsFailures(t *testing.T) {
 	})
 }
 
-// ErrCrashLoop is told when no worker is left and none of the indexes starts; it counts their failures.
-func TestCrashLoopCounts(t *testing.T) {
-	var broken atomic.Bool
-	a := &coretest.Adapter{Before: func(context.Context, int) error {
+// breakable is an adapter whose workers do not start while broken is set.
+func breakable(broken *atomic.Bool) *coretest.Adapter {
+	return &coretest.Adapter{Before: func(context.Context, int) error {
 		if broken.Load() {
 			return errors.New("no such model")
 		}
 		return nil
 	}}
+}
+
+// ErrCrashLoop is told when no worker is left and none of the indexes starts; it counts their failures.
+func TestCrashLoopCounts(t *testing.T) {
+	var broken atomic.Bool
+	a := breakable(&broken)
 	bubble(t, a, core.Options{Size: 2, CallTimeout: -1}, func(t *testing.T, p *core.Pool) {
 		if err := p.WaitReady(t.Context(), 2); err != nil {
 			t.Fatal(err)
@@ -141,12 +146,7 @@ func TestCrashLoopCounts(t *testing.T) {
 // Callers wait while starts fail, until the fifth in a row has failed.
 func TestCrashLoopBeginsWithTheFifthFailure(t *testing.T) {
 	var broken atomic.Bool
-	a := &coretest.Adapter{Before: func(context.Context, int) error {
-		if broken.Load() {
-			return errors.New("no such model")
-		}
-		return nil
-	}}
+	a := breakable(&broken)
 	bubble(t, a, core.Options{Size: 1, CallTimeout: -1}, func(t *testing.T, p *core.Pool) {
 		if _, err := core.Execute[int](t.Context(), p, "echo", 1); err != nil {
 			t.Fatal(err)

@@ -2,13 +2,11 @@ package core_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
-
-	"github.com/hashicorp/go-hclog"
 
 	codec "github.com/snakepit-go/snakepit/codec/json"
 	"github.com/snakepit-go/snakepit/core"
@@ -19,38 +17,50 @@ import (
 type served struct {
 	functions map[string]core.Function
 	options   core.ServeOptions
+	show      func(token string) string // what they show in place of the token that they were given, or nil
+	ended     func(err error)           // is told how Serve ended, or nil
 }
 
 func (served) Name() string { return "served" }
 
-func (s served) Start(context.Context, core.Launcher) (*core.Link, error) {
+func (s served) Start(_ context.Context, l core.Launcher) (*core.Link, error) {
 	host, worker := coretest.Pipe()
 	codecs := []core.Codec{codec.Codec{}}
+	o := s.options
+	if o.Token = l.WorkerToken(); s.show != nil {
+		o.Token = s.show(o.Token)
+	}
 	go func() {
-		_ = core.Serve(context.Background(), worker, codecs, s.functions, &s.options)
-		_ = worker.Close()
+		err := core.Serve(context.Background(), worker, codecs, s.functions, &o)
+		if err = errors.Join(err, worker.Close()); s.ended != nil {
+			s.ended(err)
+		}
 	}()
-	return &core.Link{Conn: host, Codecs: codecs}, nil
+	return &core.Link{Conn: host, Codecs: codecs, Token: l.WorkerToken()}, nil
+}
+
+// well fails the test if Serve returns an error.
+func well(t *testing.T) func(error) {
+	return func(err error) {
+		if err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	}
 }
 
 // A worker in Go logs what goes wrong on its side with its own logger, or nowhere.
 func TestServeLogsPanics(t *testing.T) {
 	for _, log := range []*spy{nil, newSpy(func(*spy, string) {})} {
 		synctest.Test(t, func(t *testing.T) {
-			a := served{functions: map[string]core.Function{
+			a := served{ended: well(t), functions: map[string]core.Function{
 				"panics": core.Func(func(context.Context, any) (any, error) { panic("boom") }),
 			}}
 			if log != nil {
 				a.options.Logger = log
 			}
-			p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := core.Execute[any](t.Context(), p, "panics", nil); err == nil || !strings.Contains(err.Error(), "boom") {
-				t.Error(err)
-			}
-			if err := p.Close(); err != nil {
+			p := opened(t, a, core.Options{Size: 1})
+			_, err := core.Execute[any](t.Context(), p, "panics", nil)
+			if err == nil || !strings.Contains(err.Error(), "boom") {
 				t.Error(err)
 			}
 			synctest.Wait()
@@ -68,30 +78,24 @@ func TestSendersKeepWithinCredit(t *testing.T) {
 		"bytes": {WindowItems: 100, WindowBytes: 20},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			a := served{options: o, functions: map[string]core.Function{
+			a := served{options: o, ended: well(t), functions: map[string]core.Function{
 				"count": {Run: func(ctx context.Context, c *core.Incoming) (any, error) {
 					n := 0
 					for _, err := range c.Input(ctx) {
 						if err != nil {
 							return nil, err
 						}
-						time.Sleep(time.Second)
+						synctest.Wait() // until no more can be sent
 						n++
 					}
 					return n, nil
 				}},
 			}}
-			p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 1, CallTimeout: -1, Logger: hclog.NewNullLogger()})
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := opened(t, a, core.Options{Size: 1, CallTimeout: -1})
 			items := slices.Repeat([]string{"01234567"}, 50) // of ten bytes each
 			n, err := core.Execute[int](t.Context(), p, "count", nil, core.Input(slices.Values(items)))
 			if n != len(items) || err != nil {
 				t.Errorf("%s: %d, %v", name, n, err)
-			}
-			if err := p.Close(); err != nil {
-				t.Error(err)
 			}
 		})
 	}
