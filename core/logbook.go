@@ -255,3 +255,21 @@ func (b *logbook) close(limit time.Duration) error {
 	b.entries = nil
 	return fmt.Errorf("the logger in Options.Logger hangs or is too slow; %d log records are lost", lost)
 }
+
+// defaultLogger is where a pool logs that was given no logger: standard error, at the level in SNAKEPIT_LOG.
+func defaultLogger(name string) (hclog.Logger, error) {
+	level := hclog.Info
+	if text := os.Getenv("SNAKEPIT_LOG"); text != "" {
+		if level = hclog.LevelFromString(text); level == hclog.NoLevel {
+			return nil, fmt.Errorf("the environment's SNAKEPIT_LOG is %q: use trace, debug, info, warn, error or off", text)
+		}
+	}
+	return hclog.New(&hclog.LoggerOptions{Name: name, Level: level, Output: os.Stderr}), nil
+}
+
+func poolLogger(o *Options) (hclog.Logger, error) {
+	if o.Logger != nil {
+		return o.Logger.Named(o.Name), nil
+	}
+	return defaultLogger(o.Name)
+}

@@ -6,14 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/go-hclog"
 )
 
 // Pool runs workers and hands out their slots. It owns every process and goroutine that it starts and waits for each in Close. Its
@@ -98,11 +94,6 @@ const maxBackoff = 30 * time.Second
 // settled is how long a worker has to live for its loss not to count towards a crash loop, unless it has answered a call.
 const settled = 10 * time.Second
 
-// threadVars are what numeric libraries take the number of their threads from.
-var threadVars = []string{
-	"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS",
-}
-
 // Open starts a pool of workers that run cmd and speak the adapter's protocol. It returns as soon as one worker has said hello; the
 // others follow. If none can be started, the error is a *StartError that says why. ctx bounds only the wait, not the pool's life.
 // The caller owns the pool and must Close it.
@@ -160,13 +151,6 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	return nil, errors.Join(err, closed)
 }
 
-func poolLogger(o *Options) (hclog.Logger, error) {
-	if o.Logger != nil {
-		return o.Logger.Named(o.Name), nil
-	}
-	return defaultLogger(o.Name)
-}
-
 // traceFrames reads SNAKEPIT_TRACE.
 func traceFrames() (bool, error) {
 	switch v := os.Getenv("SNAKEPIT_TRACE"); v {
@@ -177,21 +161,6 @@ func traceFrames() (bool, error) {
 	default:
 		return false, fmt.Errorf("SNAKEPIT_TRACE is %q; it may be frames, or unset", v)
 	}
-}
-
-// threadEnv keeps N workers from starting N times as many threads as there are processors, unless the user said how many, by whichever
-// variable: a library that reads several of them would take ours before the user's.
-func threadEnv(env []string, size int) []string {
-	n := strconv.Itoa(max(1, runtime.GOMAXPROCS(0)/size))
-	var vars []string
-	for _, name := range threadVars {
-		_, set := os.LookupEnv(name)
-		if set || slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
-			return nil
-		}
-		vars = append(vars, name+"="+n)
-	}
-	return vars
 }
 
 // launch starts the worker of an index. mu is held.

@@ -1,0 +1,52 @@
+package core
+
+import (
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// contract is what the launch contract puts into a worker's environment. A host that is itself a worker, or a worker's child, must not
+// pass on what it was told.
+var contract = []string{
+	"SNAKEPIT_PROTOCOL", "SNAKEPIT_RUN_ID", "SNAKEPIT_WORKER_INDEX", "SNAKEPIT_CONN_FD", "SNAKEPIT_CONTROL_FD", "SNAKEPIT_LIFELINE_FD",
+	"SNAKEPIT_DIR", "SNAKEPIT_MAX_FRAME", "SNAKEPIT_HOST_TOKEN", "SNAKEPIT_WORKER_TOKEN", "SNAKEPIT_CACHE",
+}
+
+// mergeEnv joins lists of "KEY=value"; of two with one key the later counts.
+func mergeEnv(lists ...[]string) []string {
+	var env []string
+	at := map[string]int{}
+	for _, e := range slices.Concat(lists...) {
+		name, _, ok := strings.Cut(e, "=")
+		if i, seen := at[name]; seen && ok {
+			env[i] = e
+			continue
+		}
+		at[name] = len(env)
+		env = append(env, e)
+	}
+	return env
+}
+
+// threadVars are what numeric libraries take the number of their threads from.
+var threadVars = []string{
+	"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS",
+}
+
+// threadEnv keeps N workers from starting N times as many threads as there are processors, unless the user said how many, by whichever
+// variable: a library that reads several of them would take ours before the user's.
+func threadEnv(env []string, size int) []string {
+	n := strconv.Itoa(max(1, runtime.GOMAXPROCS(0)/size))
+	var vars []string
+	for _, name := range threadVars {
+		_, set := os.LookupEnv(name)
+		if set || slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
+			return nil
+		}
+		vars = append(vars, name+"="+n)
+	}
+	return vars
+}

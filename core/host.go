@@ -1,0 +1,125 @@
+package core
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// hostOptions is what a host needs to know beyond the command.
+type hostOptions struct {
+	Name     string
+	Dir      string   // where the private folder goes; "" means os.TempDir()
+	MaxFrame int      // what SNAKEPIT_MAX_FRAME tells the worker
+	Env      []string // the pool's own variables, "KEY=value"; what the user set wins
+	Log      *logbook
+}
+
+// host launches the processes of one pool.
+type host struct {
+	cmd     Command
+	opts    hostOptions
+	runID   string
+	dir     string
+	claim   *os.File // says that dir is in use
+	env     []string // what all workers have in common
+	oom     *oomCounter
+	forks   chan func()
+	forkEnd chan struct{}
+
+	mu     sync.Mutex // guards closed
+	closed bool
+	owned  sync.WaitGroup // launches under way and processes not yet Done
+}
+
+// newHost makes the pool's private folder and starts the goroutine that forks.
+func newHost(cmd Command, o hostOptions) (*host, error) {
+	for what, list := range map[string][]string{"Command.Path": {cmd.Path}, "Command.Args": cmd.Args, "Command.Dir": {cmd.Dir},
+		"Command.Env": cmd.Env, "Options.Name": {o.Name}} {
+		if i := slices.IndexFunc(list, func(s string) bool { return strings.ContainsRune(s, 0) }); i >= 0 {
+			return nil, fmt.Errorf("%s has a NUL byte in %q", what, list[i])
+		}
+	}
+	if i := slices.IndexFunc(cmd.Env, func(s string) bool { return strings.IndexByte(s, '=') <= 0 }); i >= 0 {
+		return nil, fmt.Errorf("the command's Env has %q: use KEY=value", cmd.Env[i])
+	}
+	cmd.Args, cmd.Env = slices.Clone(cmd.Args), slices.Clone(cmd.Env)
+	dir, claim, err := privateDir(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	h := &host{
+		cmd: cmd, opts: o, runID: o.Name + "-" + strings.ToLower(rand.Text()[:10]), dir: dir, claim: claim, oom: newOOMCounter(),
+		forks: make(chan func()), forkEnd: make(chan struct{}),
+	}
+	own := slices.DeleteFunc(os.Environ(), func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		return slices.Contains(contract, name)
+	})
+	var pwd []string
+	if cmd.Dir != "" && runtime.GOOS != "windows" {
+		if abs, err := filepath.Abs(cmd.Dir); err == nil {
+			pwd = []string{"PWD=" + abs}
+		}
+	}
+	h.env = mergeEnv(o.Env, own, pwd, cmd.Env)
+	go h.fork()
+	return h, nil
+}
+
+// fork runs what is sent to it on one thread that lives as long as the host: a process with Pdeathsig is killed when the thread that forked
+// it ends.
+func (h *host) fork() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(h.forkEnd)
+	for f := range h.forks {
+		f()
+	}
+}
+
+// command returns the command line, for errors.
+func (h *host) command() string {
+	words := []string{h.cmd.Path}
+	for _, arg := range h.cmd.Args {
+		if arg == "" || strings.ContainsAny(arg, " \t\r\n\"'\\$`") {
+			arg = strconv.Quote(arg)
+		}
+		words = append(words, arg)
+	}
+	return strings.Join(words, " ")
+}
+
+// close waits until all processes have ended, which is their owners' to bring about, and removes the private folder. Nothing can be
+// launched after it.
+func (h *host) close() {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		<-h.forkEnd
+		return
+	}
+	h.closed = true
+	h.mu.Unlock()
+	h.owned.Wait()
+	close(h.forks)
+	<-h.forkEnd
+	if err := os.RemoveAll(h.dir); err != nil {
+		h.opts.Log.events(noWorker).Warn("the pool's private folder cannot be removed", "error", err)
+	}
+	closeFiles([]*os.File{h.claim})
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		if f != nil {
+			_ = f.Close() // what counts has been said already
+		}
+	}
+}

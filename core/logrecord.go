@@ -1,0 +1,218 @@
+package core
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Limits of a log record. It comes from a worker, so all of it is bounded and what a terminal would obey is escaped.
+const (
+	maxMessage   = 64 << 10
+	maxFieldName = 128
+	maxFieldText = 8 << 10 // of one text in the fields
+	maxFields    = 64      // in one map or list of the fields
+	maxFieldTree = 256     // values in all fields, nested ones counted
+	maxFieldDeep = 4       // levels of nesting in the fields
+)
+
+// logRecord is the body of a log frame.
+type logRecord struct {
+	Level   string         `json:"level"`
+	Logger  string         `json:"logger"`
+	Message string         `json:"message"`
+	Fields  map[string]any `json:"fields,omitempty"`
+	Call    uint64         `json:"call,omitempty"`
+	Time    float64        `json:"time,omitempty"` // Unix seconds
+}
+
+// records takes the log frames of one connection. The last ones are remembered for an obituary, as they came.
+type records struct {
+	log   *logSource
+	codec Codec
+
+	mu   sync.Mutex // guards last
+	last []body     // at most lastLines, the newest last
+}
+
+// body is the body of a log frame, and when it came.
+type body struct {
+	bytes []byte
+	at    time.Time
+}
+
+func newRecords(book *logbook, worker int, codec Codec) *records {
+	return &records{log: book.source(worker, "log records were dropped because the logger is slow"), codec: codec}
+}
+
+// put takes one body, of which it keeps a copy. It does not block.
+func (r *records) put(b []byte) {
+	b = bytes.Clone(b) // which is a part of all that was read with it
+	r.mu.Lock()
+	if len(r.last) == lastLines {
+		r.last = slices.Delete(r.last, 0, 1)
+	}
+	if len(b) <= maxMessage { // a larger one would be kept for long
+		r.last = append(r.last, body{b, time.Now()})
+	}
+	r.mu.Unlock()
+	r.log.put(len(b), func(l hclog.Logger) {
+		var rec logRecord
+		decode := func() error { return r.codec.Decode(b, &rec) }
+		failed := func(err error) { l.Warn("a log record could not be decoded", "error", err) }
+		if err := outside("the adapter's codec", decode, failed); err != nil {
+			failed(err)
+			return
+		}
+		rec.emit(l)
+	})
+}
+
+// tail returns the last records since then as lines, the newest last.
+func (r *records) tail(since time.Time) []said {
+	r.mu.Lock()
+	last := slices.Clone(r.last)
+	r.mu.Unlock()
+	var lines []said
+	for _, b := range last {
+		var rec logRecord
+		decode := func() error { return r.codec.Decode(b.bytes, &rec) }
+		if b.at.Before(since) || apart("the adapter's codec", decode) != nil {
+			continue
+		}
+		at := b.at
+		if late := at.Sub(rec.at()); late > 0 && late < time.Second { // it was held up; unless the worker has another clock
+			at = rec.at()
+		}
+		if !at.Before(since) {
+			lines = append(lines, said{cut(rec.line(), maxLastLine), at})
+		}
+	}
+	return lines
+}
+
+// at returns when the worker says that it logged the record; zero if it says nothing that makes sense.
+func (r *logRecord) at() time.Time {
+	if r.Time > 0 && r.Time < 1<<33 {
+		return time.UnixMicro(int64(r.Time * 1e6)).UTC()
+	}
+	return time.Time{}
+}
+
+// line returns the record as one line, such as "ERROR app.db: no connection (OSError: timed out)".
+func (r *logRecord) line() string {
+	level, name := strings.ToUpper(cut(r.Level, maxFieldName)), cut(r.Logger, maxFieldName)
+	text := fmt.Sprintf("%s %s: %s", level, name, cut(r.Message, maxMessage))
+	if trace, ok := r.Fields["exception"].(string); ok { // its last line says what was raised
+		trace = strings.TrimRight(trace, "\n")
+		text += " (" + trace[strings.LastIndexByte(trace, '\n')+1:] + ")"
+	}
+	return harmless(text, false)
+}
+
+// emit logs the record. What it holds is the worker's: a level that is none becomes info, and what is too large is cut.
+func (r *logRecord) emit(logger hclog.Logger) {
+	level := hclog.LevelFromString(r.Level)
+	if level == hclog.NoLevel || level == hclog.Off {
+		level = hclog.Info
+	}
+	if !enabled(logger, level) {
+		return
+	}
+	args := make([]any, 0, 2*len(r.Fields)+6)
+	if r.Logger != "" {
+		args = append(args, "logger", harmless(cut(r.Logger, maxFieldName), false))
+	}
+	if r.Call != 0 {
+		args = append(args, "call", r.Call)
+	}
+	// Records usually arrive within moments; only one that was held up needs its own time.
+	if at := r.at(); !at.IsZero() && time.Since(at).Abs() > time.Second {
+		args = append(args, "logged_at", at)
+	}
+	p := pruner{left: maxFieldTree}
+	fields, _ := p.prune(r.Fields, 0).(map[string]any)
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		key := name
+		switch name {
+		case "worker", "logger", "call", "logged_at": // ours
+			key = "field." + name
+		}
+		args = append(args, key, fields[name])
+	}
+	logger.Log(level, harmless(cut(r.Message, maxMessage), false), args...)
+}
+
+// pruner copies a log record's fields within bounds.
+type pruner struct{ left int }
+
+func (p *pruner) prune(v any, depth int) any {
+	p.left--
+	switch v := v.(type) {
+	case nil, bool, time.Time, int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64:
+		return v
+	case float32:
+		return p.prune(float64(v), depth)
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return strconv.FormatFloat(v, 'g', -1, 64) // JSON has no such numbers, and hclog would drop the record
+		}
+		return v
+	case string:
+		return harmless(cut(v, maxFieldText), true)
+	case []byte:
+		return fmt.Sprintf("(%d bytes)", len(v))
+	case []any:
+		if depth >= maxFieldDeep {
+			return fmt.Sprintf("(list of %d)", len(v))
+		}
+		list := make([]any, 0, min(len(v), maxFields))
+		for i, e := range v {
+			if i == maxFields || p.left <= 0 {
+				list = append(list, fmt.Sprintf("(%d more)", len(v)-i))
+				break
+			}
+			list = append(list, p.prune(e, depth+1))
+		}
+		return list
+	case map[string]any:
+		if depth >= maxFieldDeep {
+			return fmt.Sprintf("(map of %d)", len(v))
+		}
+		m := make(map[string]any, min(len(v), maxFields))
+		for i, k := range slices.Sorted(maps.Keys(v)) {
+			if i == maxFields || p.left <= 0 {
+				m["..."] = fmt.Sprintf("(%d more)", len(v)-i)
+				break
+			}
+			m[harmless(cut(k, maxFieldName), false)] = p.prune(v[k], depth+1)
+		}
+		return m
+	default:
+		return fmt.Sprintf("(%T)", v)
+	}
+}
+
+// enabled reports whether logger logs at level. hclog has no such method, and GetLevel need not tell.
+func enabled(logger hclog.Logger, level hclog.Level) bool {
+	switch level {
+	case hclog.Trace:
+		return logger.IsTrace()
+	case hclog.Debug:
+		return logger.IsDebug()
+	case hclog.Warn:
+		return logger.IsWarn()
+	case hclog.Error:
+		return logger.IsError()
+	default:
+		return logger.IsInfo()
+	}
+}

@@ -1,0 +1,129 @@
+package core
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+const (
+	maxLine     = 64 << 10 // a longer line of output is logged in pieces
+	lastLines   = 20       // how many lines a WorkerExit shows
+	maxLastLine = 1 << 10  // bytes of each
+)
+
+// output is what one process prints. Lines are remembered for an obituary, and queued for the logger: a slow logger
+// holds the worker up for a moment, and then costs output, which is counted and reported, but not the worker.
+type output struct {
+	log *logSource
+
+	mu   sync.Mutex // guards last
+	last []said     // at most lastLines, the newest last
+}
+
+// said is a line of output or a log record, and when it came.
+type said struct {
+	text string
+	at   time.Time
+}
+
+func newOutput(book *logbook, worker int) *output {
+	return &output{log: book.source(worker, "output was dropped because the logger is slow")}
+}
+
+// read takes what comes from r until its end, or its read deadline; then only what is there at once.
+func (o *output) read(r *os.File) {
+	s := splitter{emit: o.line}
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := r.Read(buf)
+		s.write(buf[:n])
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			s.write(readAvailable(r))
+		}
+		s.flush()
+		return
+	}
+}
+
+// line remembers and queues one line.
+func (o *output) line(b []byte) {
+	text := harmless(string(b), false)
+	if strings.TrimSpace(text) == "" {
+		return
+	}
+	o.mu.Lock()
+	if len(o.last) == lastLines {
+		o.last = slices.Delete(o.last, 0, 1)
+	}
+	o.last = append(o.last, said{cut(text, maxLastLine), time.Now()})
+	o.mu.Unlock()
+	o.log.putPatiently(len(text), func(l hclog.Logger) { l.Info(text) })
+}
+
+// tail returns the last lines since then, the newest last.
+func (o *output) tail(since time.Time) []said {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(o.last), func(line said) bool { return line.at.Before(since) })
+}
+
+// splitter cuts a stream of bytes into lines. A carriage return ends a line too, so that a progress bar is many lines, not one that
+// never ends.
+type splitter struct {
+	emit func(line []byte) // must not keep it
+	part []byte            // of a line that has not ended; at most maxLine
+}
+
+func (s *splitter) write(b []byte) {
+	for len(b) > 0 {
+		if end := bytes.IndexAny(b[:min(len(b), maxLine-len(s.part))], "\r\n"); end >= 0 {
+			s.put(b[:end])
+			s.flush()
+			b = b[end+1:]
+			continue
+		}
+		n := min(len(b), maxLine-len(s.part))
+		s.put(b[:n])
+		b = b[n:]
+		if len(s.part) == maxLine {
+			keep := partialRune(s.part)
+			rest := slices.Clone(s.part[maxLine-keep:])
+			s.part = s.part[:maxLine-keep]
+			s.flush()
+			s.put(rest)
+		}
+	}
+}
+
+func (s *splitter) put(b []byte) { s.part = append(s.part, b...) }
+
+func (s *splitter) flush() {
+	if len(s.part) > 0 {
+		s.emit(s.part)
+	}
+	s.part = s.part[:0]
+}
+
+// partialRune returns how many bytes at the end of b are the beginning of a character.
+func partialRune(b []byte) int {
+	for n := 1; n < utf8.UTFMax && n <= len(b); n++ {
+		if tail := b[len(b)-n:]; utf8.RuneStart(tail[0]) {
+			if utf8.FullRune(tail) {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
+}

@@ -1,0 +1,128 @@
+package core
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+const (
+	maxReport   = 64 << 10
+	reportGrace = time.Second // how long a process that reported nonsense may take to exit, for its exit code
+)
+
+// report is the worker's one line on its control pipe.
+type report struct {
+	Endpoint    string       `json:"endpoint"`
+	Unavailable string       `json:"unavailable"`
+	Remedy      string       `json:"remedy"`
+	Failed      *RemoteError `json:"failed"`
+}
+
+// remedyFollows stands between what is wrong and what to do.
+const remedyFollows = "; to get it: "
+
+// awaitReport waits for the report, the process's exit or ctx.
+func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
+	type result struct {
+		line []byte
+		err  error
+	}
+	read := make(chan result, 1)
+	go func() {
+		line, err := readReport(control)
+		read <- result{line, err}
+	}()
+	var got result
+	select {
+	case got = <-read:
+	case <-p.exited: // the report may still be in the pipe, which a child may hold open
+		_ = control.SetReadDeadline(time.Now().Add(outputGrace))
+		got = <-read
+	case <-ctx.Done():
+		_ = control.SetReadDeadline(time.Now())
+		<-read
+		return &noReport{fmt.Errorf("%s has not reported that it can start: %w", p.name, ctx.Err())}
+	}
+
+	var r report
+	switch {
+	case got.err != nil:
+		return p.withFate(ctx, got.err)
+	case !bytes.HasPrefix(bytes.TrimSpace(got.line), []byte("{")):
+		return p.withFate(ctx, fmt.Errorf("its report is no JSON object but %q", cut(string(got.line), 200)))
+	}
+	if err := json.Unmarshal(got.line, &r); err != nil {
+		return p.withFate(ctx, fmt.Errorf("its report is unreadable (%w): %q", err, cut(string(got.line), 200)))
+	}
+	switch {
+	case r.Failed != nil:
+		return r.Failed
+	case r.Unavailable != "" && r.Remedy != "":
+		return fmt.Errorf("%w: %s%s%s", ErrUnavailable, harmless(r.Unavailable, false), remedyFollows, harmless(r.Remedy, false))
+	case r.Unavailable != "":
+		return fmt.Errorf("%w: %s", ErrUnavailable, harmless(r.Unavailable, false))
+	}
+	p.Endpoint = r.Endpoint
+	return nil
+}
+
+var errNoReport = errors.New("it closed its control pipe without a report")
+
+// readReport reads one line, which the end of the pipe ends too.
+func readReport(r *os.File) ([]byte, error) {
+	var line []byte
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := r.Read(buf)
+		more := buf[:n]
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			more = readAvailable(r)
+		}
+		line = append(line, more...)
+		if end := bytes.IndexByte(line, '\n'); end >= 0 && end <= maxReport {
+			return line[:end], nil
+		}
+		switch {
+		case len(line) > maxReport:
+			return nil, fmt.Errorf("its report is longer than %d bytes", maxReport)
+		case err != nil && len(line) > 0:
+			return line, nil
+		case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, errNoReport
+		case err != nil:
+			return nil, fmt.Errorf("its report: %w", err)
+		}
+	}
+}
+
+// withFate adds to a missing or unusable report how the process ended, which it gets a moment for.
+func (p *Process) withFate(ctx context.Context, err error) error {
+	timer := time.NewTimer(reportGrace)
+	defer timer.Stop()
+	select {
+	case <-p.exited:
+		<-p.done
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	if !p.hasExited() {
+		p.kill()
+		<-p.done
+	}
+	if errors.Is(err, errNoReport) {
+		return &noReport{fmt.Errorf("%s ended before it reported that it can start: %s", p.name, p.fate())}
+	}
+	return &noReport{fmt.Errorf("%s cannot be used: %w; %s", p.name, err, p.fate())}
+}
+
+// noReport: what was started is perhaps not the program that it should be.
+type noReport struct{ err error }
+
+func (e *noReport) Error() string { return e.err.Error() }
+func (e *noReport) Unwrap() error { return e.err }
