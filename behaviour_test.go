@@ -443,7 +443,7 @@ var behaviours = []struct {
 		call[any](f, "noisy", nil)
 		eventually(f.T, "an earlier call's output is in the log", func() bool { return strings.Contains(f.log.String(), "from C") })
 		_, err := snakepit.Execute[any](f.Context(), f.Pool, "die", "words")
-		var o *snakepit.Obituary
+		var o *snakepit.WorkerExit
 		if !errors.As(err, &o) || !slices.Equal(o.Stderr, []string{"last words"}) {
 			f.Errorf("%+v, %v", o, err)
 		}
@@ -451,7 +451,7 @@ var behaviours = []struct {
 	{name: "killed worker", check: func(f *fixture) {
 		for how, want := range map[string]string{"exit": "code 3", "signal": "killed", "orphan": "code 4"} {
 			_, err := snakepit.Execute[any](f.Context(), f.Pool, "die", how)
-			var o *snakepit.Obituary
+			var o *snakepit.WorkerExit
 			if !errors.Is(err, snakepit.ErrWorkerLost) || !errors.As(err, &o) || !strings.Contains(err.Error(), want) || !snakepit.MayHaveRun(err) {
 				f.Errorf("%s: %v", how, err)
 				continue

@@ -52,7 +52,7 @@ var misbehaviours = []struct {
 	}},
 	{"exits_in_a_stream", func(t *testing.T, err error) {
 		lost(t, err)
-		var o *snakepit.Obituary
+		var o *snakepit.WorkerExit
 		if errors.As(err, &o) && o.ExitCode != 5 {
 			t.Errorf("it does not say how the worker ended: %v", err)
 		}
@@ -65,7 +65,7 @@ var misbehaviours = []struct {
 	}},
 	{"leaves_a_grandchild", func(t *testing.T, err error) {
 		lost(t, err)
-		var o *snakepit.Obituary
+		var o *snakepit.WorkerExit
 		if errors.As(err, &o) && o.ExitCode != 6 {
 			t.Errorf("it does not say how the worker ended: %v", err)
 		}

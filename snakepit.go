@@ -163,8 +163,8 @@ type (
 	RemoteError = core.RemoteError
 	// ItemError is the error of one item of a stream, which goes on; see core.ItemError.
 	ItemError = core.ItemError
-	// Obituary says how a worker ended; see core.Obituary.
-	Obituary = core.Obituary
+	// WorkerExit says how a worker ended; see core.WorkerExit.
+	WorkerExit = core.WorkerExit
 	// StartError says why a worker could not be started; see core.StartError.
 	StartError = core.StartError
 )

@@ -66,7 +66,7 @@ var adapterClauses = []clause{
 	}),
 	rule("start/outlives-ctx", "ctx bounds Start, and does not end what Start returned.", func(t *trial) {
 		ctx, cancel := context.WithCancel(t.Context())
-		w, err := core.Start(ctx, t.h.Adapter, t.command(), quiet())
+		w, err := core.StartRaw(ctx, t.h.Adapter, t.command(), quiet())
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
@@ -82,18 +82,18 @@ var adapterClauses = []clause{
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		t.within("a start whose context was done", func() {
-			if w, err := core.Start(ctx, t.h.Adapter, t.command(), quiet()); err == nil {
+			if w, err := core.StartRaw(ctx, t.h.Adapter, t.command(), quiet()); err == nil {
 				w.Close()
 			}
 		})
 	}),
 	rule("start/parallel", "Start may be called from several goroutines at once; each call has a worker of its own.", func(t *trial) {
 		const n = 3
-		workers, errs := make([]*core.Started, n), make([]error, n)
+		workers, errs := make([]*core.RawWorker, n), make([]error, n)
 		cmd := t.command()
 		var starts sync.WaitGroup
 		for i := range n {
-			starts.Go(func() { workers[i], errs[i] = core.Start(t.Context(), t.h.Adapter, cmd, quiet()) })
+			starts.Go(func() { workers[i], errs[i] = core.StartRaw(t.Context(), t.h.Adapter, cmd, quiet()) })
 		}
 		starts.Wait()
 		for _, w := range workers {
@@ -117,7 +117,7 @@ var adapterClauses = []clause{
 		}
 		missing := filepath.Join(t.tempDir(), "no-such-program")
 		t.leavesNothing(func() {
-			_, err := core.Start(t.Context(), t.h.Adapter, core.Command{Path: missing}, quiet())
+			_, err := core.StartRaw(t.Context(), t.h.Adapter, core.Command{Path: missing}, quiet())
 			if err == nil || errors.Is(err, core.ErrUnavailable) || !strings.Contains(err.Error(), "no-such-program") {
 				t.Errorf("the error of a program that is not there is: %v", err)
 			}
@@ -131,7 +131,7 @@ var adapterClauses = []clause{
 			fmt.Errorf("%w: a package is missing", core.ErrUnavailable): true, errors.New("the worker is broken"): false,
 		} {
 			spy := &spy{Adapter: t.h.Adapter, refusal: refusal}
-			w, err := core.Start(t.Context(), spy, t.command(), quiet())
+			w, err := core.StartRaw(t.Context(), spy, t.command(), quiet())
 			if w != nil {
 				w.Close()
 			}
@@ -204,7 +204,7 @@ var adapterClauses = []clause{
 			"a token that is only a letter": func(string) string { return "x" },
 		} {
 			spy := &spy{Adapter: t.h.Adapter, hostToken: wrong}
-			w, err := core.Start(t.Context(), spy, t.command(), quiet())
+			w, err := core.StartRaw(t.Context(), spy, t.command(), quiet())
 			if err != nil {
 				continue
 			}
@@ -674,9 +674,9 @@ func (l *spiedOn) HostToken() string {
 }
 
 // launchWith is launch with another adapter around the one under test.
-func (t *trial) launchWith(a core.Adapter) *core.Started {
+func (t *trial) launchWith(a core.Adapter) *core.RawWorker {
 	t.restsOn("close/unblocks-read")
-	w, err := core.Start(t.Context(), a, t.command(), quiet())
+	w, err := core.StartRaw(t.Context(), a, t.command(), quiet())
 	if err != nil {
 		t.Fatalf("%v", err)
 	}

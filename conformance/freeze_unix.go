@@ -10,7 +10,7 @@ import (
 )
 
 // freeze stops a worker's process, so that it reads nothing any more.
-func (t *trial) freeze(w *core.Started) {
+func (t *trial) freeze(w *core.RawWorker) {
 	if w.Process == nil {
 		t.Skipf("the worker is no process that could be frozen")
 	}

@@ -18,7 +18,7 @@ import (
 // peer is a host that speaks with one worker frame by frame.
 type peer struct {
 	t       *trial
-	worker  *core.Started
+	worker  *core.RawWorker
 	conn    core.Conn
 	codec   core.Codec
 	hello   hello
@@ -68,19 +68,19 @@ func (t *trial) command() core.Command {
 }
 
 // launch starts a worker whose connection nothing has read yet.
-func (t *trial) launch() *core.Started { return t.launchWith(t.h.Adapter) }
+func (t *trial) launch() *core.RawWorker { return t.launchWith(t.h.Adapter) }
 
 // start starts a worker and begins to read.
 func (t *trial) start() *peer { return t.reading(t.launch()) }
 
 // reading begins to read what a worker sends.
-func (t *trial) reading(w *core.Started) *peer {
+func (t *trial) reading(w *core.RawWorker) *peer {
 	p := t.peer(w)
 	go p.read()
 	return p
 }
 
-func (t *trial) peer(w *core.Started) *peer {
+func (t *trial) peer(w *core.RawWorker) *peer {
 	return &peer{t: t, worker: w, conn: w.Conn, nextID: 1, parents: map[uint64]uint64{}, arrived: make(chan struct{}, 1)}
 }
 

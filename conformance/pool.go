@@ -177,7 +177,7 @@ var poolClauses = []clause{
 		slots := p.Workers()[0].Info().Slots
 		var callers sync.WaitGroup
 		check := func(err error) {
-			var o *core.Obituary
+			var o *core.WorkerExit
 			if !errors.Is(err, core.ErrWorkerLost) || !errors.As(err, &o) || !core.MayHaveRun(err) {
 				t.Errorf("the error is %v", err)
 			}
@@ -192,7 +192,7 @@ var poolClauses = []clause{
 		t.within("the loss", func() {
 			_, err := core.Execute[any](t.Context(), p, "conformance.exit", args{"code": 7})
 			check(err)
-			var o *core.Obituary
+			var o *core.WorkerExit
 			if errors.As(err, &o) && o.PID != 0 && o.ExitCode != 7 {
 				t.Errorf("the obituary says %v", o)
 			}

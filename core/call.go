@@ -141,22 +141,22 @@ func ExecuteStream[Out any](ctx context.Context, t Target, command string, args 
 	}
 }
 
-// maxMoves bounds how often a call that did not run is taken to another worker.
-const maxMoves = 8
+// maxRetries bounds how often a call that did not run is taken to another worker.
+const maxRetries = 8
 
 // execute makes a call with one result.
 func (p *Pool) execute(ctx context.Context, r *request, out any) error {
-	ctx, cancel := bound(ctx, r, p.opts.CallTimeout, callLimit)
+	ctx, cancel := withLimit(ctx, r, p.opts.CallTimeout, callLimit)
 	defer cancel()
 	for moves := 0; ; moves++ {
-		f, err := p.start(ctx, r)
+		f, err := p.dispatch(ctx, r)
 		if err == nil {
-			err = f.one(ctx, out)
+			err = f.awaitResult(ctx, out)
 		}
 		if err == nil {
 			return nil
 		}
-		if !r.mayMove(err, moves) {
+		if !r.mayRetry(err, moves) {
 			return p.callError(ctx, r, f, err)
 		}
 	}
@@ -164,13 +164,13 @@ func (p *Pool) execute(ctx context.Context, r *request, out any) error {
 
 // executeStream makes a call with many results. The last thing that yield gets is an error, if there is one.
 func (p *Pool) executeStream(ctx context.Context, r *request, yield func(*mux, item, error) bool) {
-	ctx, cancel := bound(ctx, r, p.opts.StreamTimeout, streamLimit)
+	ctx, cancel := withLimit(ctx, r, p.opts.StreamTimeout, streamLimit)
 	defer cancel()
 	for moves := 0; ; moves++ {
 		left := false
-		f, err := p.start(ctx, r)
+		f, err := p.dispatch(ctx, r)
 		if err == nil {
-			err = f.many(ctx, func(it item, err error) bool {
+			err = f.forwardItems(ctx, func(it item, err error) bool {
 				left = !yield(f.stream.mux, it, err)
 				return !left
 			})
@@ -178,21 +178,21 @@ func (p *Pool) executeStream(ctx context.Context, r *request, yield func(*mux, i
 		if err == nil || left {
 			return
 		}
-		if !r.mayMove(err, moves) {
+		if !r.mayRetry(err, moves) {
 			yield(nil, item{}, p.callError(ctx, r, f, err))
 			return
 		}
 	}
 }
 
-// mayMove reports whether the call may be tried on another worker: it certainly did not run.
-func (r *request) mayMove(err error, moves int) bool {
-	var not *notRun
-	return errors.As(err, &not) && not.elsewhere && moves < maxMoves && !r.begun
+// mayRetry reports whether the call may be tried on another worker: it certainly did not run.
+func (r *request) mayRetry(err error, moves int) bool {
+	var not *notRunError
+	return errors.As(err, &not) && not.elsewhere && moves < maxRetries && !r.begun
 }
 
-// bound applies the call's own time limit, or the standard one where the caller's context has none.
-func bound(ctx context.Context, r *request, standard time.Duration, source string) (context.Context, context.CancelFunc) {
+// withLimit applies the call's own time limit, or the standard one where the caller's context has none.
+func withLimit(ctx context.Context, r *request, standard time.Duration, source string) (context.Context, context.CancelFunc) {
 	d := r.timeout
 	deadline, own := ctx.Deadline()
 	switch {
@@ -208,8 +208,8 @@ func bound(ctx context.Context, r *request, standard time.Duration, source strin
 	return context.WithTimeout(ctx, d)
 }
 
-// whyEnded adds to the error of a context that has ended the cause that it was cancelled with, or which time limit it was.
-func (r *request) whyEnded(ctx context.Context, err error) error {
+// explainTimeout adds to the error of a context that has ended the cause that it was cancelled with, or which time limit it was.
+func (r *request) explainTimeout(ctx context.Context, err error) error {
 	late := err == context.DeadlineExceeded // before our own clock says so
 	if ended := ctx.Err(); ended != nil && errors.Is(err, ended) {
 		late = ended == context.DeadlineExceeded
@@ -230,8 +230,8 @@ func (r *request) whyEnded(ctx context.Context, err error) error {
 	return fmt.Errorf("%s %s: %w", what, when, err)
 }
 
-// flight is a call that is with a worker.
-type flight struct {
+// inflight is a call that is with a worker.
+type inflight struct {
 	pool    *Pool
 	worker  *Worker
 	session *session
@@ -243,34 +243,34 @@ type flight struct {
 	overdue bool        // the grace is over
 }
 
-// start takes a slot and opens the call there.
-func (p *Pool) start(ctx context.Context, r *request) (*flight, error) {
+// dispatch takes a slot and opens the call there.
+func (p *Pool) dispatch(ctx context.Context, r *request) (*inflight, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, &notRun{err: err}
+		return nil, &notRunError{err: err}
 	}
 	if s := servedBy(ctx); s != nil && slices.Contains(s.sessions, sessionKey{p, r.session}) {
-		return nil, &notRun{err: fmt.Errorf("session %q is itself waiting for this call; it would wait for ever", r.session)}
+		return nil, &notRunError{err: fmt.Errorf("session %q is itself waiting for this call; it would wait for ever", r.session)}
 	}
 	w, s, err := p.acquire(ctx, r.session)
 	if err != nil {
-		return nil, &notRun{err: err}
+		return nil, &notRunError{err: err}
 	}
-	return p.open(ctx, r, w, s)
+	return p.openCall(ctx, r, w, s)
 }
 
-// open opens a call in a slot that is the caller's. The slot goes back when the call ends, whoever still waits for it;
+// openCall opens a call in a slot that is the caller's. The slot goes back when the call ends, whoever still waits for it;
 // if the call does not begin, at once, also when user code panics here.
-func (p *Pool) open(ctx context.Context, r *request, w *Worker, s *session) (*flight, error) {
-	f := &flight{pool: p, worker: w, session: s, request: r}
+func (p *Pool) openCall(ctx context.Context, r *request, w *Worker, s *session) (*inflight, error) {
+	f := &inflight{pool: p, worker: w, session: s, request: r}
 	begun := false
 	defer func() {
 		if !begun {
-			f.ended(false)
+			f.release(false)
 		}
 	}()
 	frame, err := f.frame(ctx)
 	if err != nil {
-		return f, &notRun{err: err}
+		return f, &notRunError{err: err}
 	}
 	deadline, _ := ctx.Deadline()
 	var sessions []sessionKey
@@ -280,15 +280,15 @@ func (p *Pool) open(ctx context.Context, r *request, w *Worker, s *session) (*fl
 	if s != nil {
 		sessions = append(slices.Clip(sessions), sessionKey{p, s.id})
 	}
-	if r.input != nil && !p.own() {
-		return f, &notRun{err: ErrClosed}
+	if r.input != nil && !p.addGoroutine() {
+		return f, &notRunError{err: ErrClosed}
 	}
-	if f.stream, err = w.mux.open(frame, deadline, sessions, f.ended); err != nil {
+	if f.stream, err = w.mux.open(frame, deadline, sessions, f.release); err != nil {
 		if r.input != nil {
-			p.owned.Done()
+			p.goroutines.Done()
 		}
 		if errors.Is(err, errLeaving) {
-			w.leaves("its connection takes no new calls") // so that the next try goes elsewhere
+			w.retire("its connection takes no new calls") // so that the next try goes elsewhere
 		}
 		return f, err
 	}
@@ -296,26 +296,26 @@ func (p *Pool) open(ctx context.Context, r *request, w *Worker, s *session) (*fl
 	if r.input != nil {
 		r.begun = true
 		go func() {
-			defer p.owned.Done()
-			guard("the input", func() error { f.feed(r.input); return nil }, f.fed)
+			defer p.goroutines.Done()
+			guard("the input", func() error { f.sendInput(r.input); return nil }, f.inputEnded)
 		}()
 	}
 	return f, nil
 }
 
-// own counts a goroutine that is about to be started, unless the pool is closing and may have stopped to wait for any.
-func (p *Pool) own() bool {
+// addGoroutine counts a goroutine that is about to be started, unless the pool is closing and may have stopped to wait for any.
+func (p *Pool) addGoroutine() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closing {
 		return false
 	}
-	p.owned.Add(1)
+	p.goroutines.Add(1)
 	return true
 }
 
 // frame makes the call frame, or says why the worker can't be asked.
-func (f *flight) frame(ctx context.Context) (Frame, error) {
+func (f *inflight) frame(ctx context.Context) (Frame, error) {
 	r, w := f.request, f.worker
 	frame := Frame{Name: r.command, Session: r.session, Flags: NoInput}
 	if f.session != nil {
@@ -324,7 +324,7 @@ func (f *flight) frame(ctx context.Context) (Frame, error) {
 	if w.commands != nil {
 		info, known := w.commands[r.command]
 		if !known {
-			return frame, fmt.Errorf("%w %q%s", ErrUnknownCommand, r.command, nearest(r.command, w.commands))
+			return frame, fmt.Errorf("%w %q%s", ErrUnknownCommand, r.command, suggest(r.command, w.commands))
 		}
 		if info.Stream && !r.stream {
 			return frame, fmt.Errorf("%s sends a stream: call it by ExecuteStream", r.command)
@@ -371,8 +371,8 @@ func checkText(f *Frame) error {
 	return nil
 }
 
-// ended gives the slot back. It is called once, when the call has ended for the worker, or never reached it.
-func (f *flight) ended(answered bool) {
+// release gives the slot back. It is called once, when the call has release for the worker, or never reached it.
+func (f *inflight) release(answered bool) {
 	p, w := f.pool, f.worker
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -386,16 +386,16 @@ func (f *flight) ended(answered bool) {
 	}
 	if answered {
 		w.completed = true
-		p.seats[w.index] = seat{}
+		p.failures[w.index] = startFailures{}
 	}
 	if f.session != nil {
-		p.part(f.session)
+		p.leaveSession(f.session)
 	}
-	p.vacate(w)
+	p.releaseSlot(w)
 }
 
-// one waits for the result of a call that has just one.
-func (f *flight) one(ctx context.Context, out any) error {
+// awaitResult waits for the result of a call that has just awaitResult.
+func (f *inflight) awaitResult(ctx context.Context, out any) error {
 	s := f.stream
 	for _, err := range s.items(ctx) {
 		if err == nil || errors.As(err, new(*ItemError)) {
@@ -417,8 +417,8 @@ func (f *flight) one(ctx context.Context, out any) error {
 	return nil
 }
 
-// many yields the items of a call, and decodes its result.
-func (f *flight) many(ctx context.Context, yield func(item, error) bool) error {
+// forwardItems yields the items of a call, and decodes its result.
+func (f *inflight) forwardItems(ctx context.Context, yield func(item, error) bool) error {
 	s, r := f.stream, f.request
 	defer f.abandon(ctx)                                      // also when yield panics; of a call that has ended it does nothing
 	defer context.AfterFunc(ctx, func() { f.abandon(ctx) })() // also when yield does not return
@@ -450,7 +450,7 @@ func (f *flight) many(ctx context.Context, yield func(item, error) bool) error {
 }
 
 // abandon tells the worker to stop a call that nobody waits for any more, and sees to it that it does.
-func (f *flight) abandon(ctx context.Context) {
+func (f *inflight) abandon(ctx context.Context) {
 	reason := "the caller has left"
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		reason = "deadline exceeded"
@@ -480,12 +480,12 @@ func (f *flight) abandon(ctx context.Context) {
 	}
 }
 
-// feed sends the caller's input, until it ends or no more is wanted. What can't be sent ends the call.
-func (f *flight) feed(input iter.Seq[any]) {
+// sendInput sends the caller's input, until it ends or no more is wanted. What can't be sent ends the call.
+func (f *inflight) sendInput(input iter.Seq[any]) {
 	for v := range input {
 		if err := f.stream.send(f.pool.ctx, v, 0); err != nil {
 			if err != io.EOF { // io.EOF: the call takes no more input
-				f.stream.spoil(fmt.Errorf("input: %w", err))
+				f.stream.failLocally(fmt.Errorf("input: %w", err))
 			}
 			return
 		}
@@ -493,23 +493,23 @@ func (f *flight) feed(input iter.Seq[any]) {
 	f.stream.endInput()
 }
 
-// fed is called when feed has ended, with its panic if there was one. That ends the call.
-func (f *flight) fed(err error) {
+// inputEnded is called when feed has ended, with its panic if there was one. That ends the call.
+func (f *inflight) inputEnded(err error) {
 	var p *panicError
 	if errors.As(err, &p) {
 		f.worker.log.Error(p.Error(), "command", f.request.command, "stack", p.stack)
-		f.stream.spoil(p)
+		f.stream.failLocally(p)
 	}
 }
 
 // callError adds what is known of a failed call to its error. f is nil if no worker was reached.
-func (p *Pool) callError(ctx context.Context, r *request, f *flight, err error) error {
+func (p *Pool) callError(ctx context.Context, r *request, f *inflight, err error) error {
 	e := &CallError{Command: r.command, Err: err}
-	var not *notRun
+	var not *notRunError
 	if errors.As(err, &not) {
 		e.Err = not.err
 	}
-	defer func() { e.Err = r.whyEnded(ctx, e.Err) }()
+	defer func() { e.Err = r.explainTimeout(ctx, e.Err) }()
 	if f == nil {
 		return e
 	}
@@ -521,9 +521,9 @@ func (p *Pool) callError(ctx context.Context, r *request, f *flight, err error) 
 	if _, limited := ctx.Deadline(); limited && wasCancelled(err) {
 		e.Err = context.DeadlineExceeded // the worker's clock was a little earlier than ours
 	}
-	var gone *lost
+	var gone *lostError
 	if errors.As(err, &gone) {
-		e.Err = p.lossOf(ctx, f.worker, gone.err)
+		e.Err = p.lossError(ctx, f.worker, gone.err)
 	}
 	return e
 }
@@ -541,19 +541,19 @@ func wasCancelled(err error) bool {
 	return remote.Type == "Cancelled"
 }
 
-// lossOf says how a worker was lost. Its own goroutine is about to find out, if it has not yet.
-func (p *Pool) lossOf(ctx context.Context, w *Worker, err error) error {
+// lossError says how a worker was lost. Its own goroutine is about to find out, if it has not yet.
+func (p *Pool) lossError(ctx context.Context, w *Worker, err error) error {
 	if errors.Is(err, ErrClosed) {
 		return ErrClosed
 	}
 	select {
-	case <-w.gone:
+	case <-w.ended:
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w.obituary != nil {
-		return w.obituary
+	if w.exit != nil {
+		return w.exit
 	}
 	if p.closing {
 		return ErrClosed

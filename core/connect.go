@@ -74,9 +74,9 @@ func connect(ctx context.Context, a Adapter, at *attempt, o *Options) (*connecte
 		return nil, err
 	}
 	at.abandon(link.Process) // what a chain tried before
-	c, err := shakeHands(ctx, at, link, o)
+	c, err := handshake(ctx, at, link, o)
 	if err != nil {
-		_ = apart("the adapter's Close", link.Conn.Close) // the error that counts is err
+		_ = isolate("the adapter's Close", link.Conn.Close) // the error that counts is err
 		at.abandon(nil)
 		return nil, &linkError{link, err}
 	}
@@ -86,11 +86,11 @@ func connect(ctx context.Context, a Adapter, at *attempt, o *Options) (*connecte
 // startLink calls the adapter, which may be the user's.
 func startLink(ctx context.Context, a Adapter, at *attempt) (*Link, error) {
 	var link *Link
-	err := at.apart("the adapter's Start", func() error {
+	err := at.isolate("the adapter's Start", func() error {
 		at.adapter = a.Name()
 		made, err := a.Start(ctx, at)
 		if err != nil {
-			return &frozen{text: err.Error(), err: err}
+			return &capturedError{text: err.Error(), err: err}
 		}
 		if made == nil || made.Conn == nil {
 			return errors.New("the adapter's Start returned no connection and no error")
@@ -101,7 +101,7 @@ func startLink(ctx context.Context, a Adapter, at *attempt) (*Link, error) {
 		}
 		own.Refused = slices.Clone(own.Refused)
 		for i := range own.Refused {
-			own.Refused[i].Err = frozenApart(own.Refused[i].Err)
+			own.Refused[i].Err = captureIsolated(own.Refused[i].Err)
 		}
 		link = &own
 		return nil
@@ -118,7 +118,7 @@ type linkError struct {
 func (e *linkError) Error() string { return e.err.Error() }
 func (e *linkError) Unwrap() error { return e.err }
 
-func shakeHands(ctx context.Context, at *attempt, link *Link, o *Options) (*connected, error) {
+func handshake(ctx context.Context, at *attempt, link *Link, o *Options) (*connected, error) {
 	frames, err := readHello(ctx, at, link)
 	if err != nil {
 		return nil, err
@@ -157,8 +157,8 @@ func shakeHands(ctx context.Context, at *attempt, link *Link, o *Options) (*conn
 		Window: c.terms.receive, Concurrency: h.Concurrency, Calls: c.terms.incoming,
 	})
 	if err == nil {
-		err = at.apart("the adapter's Write", func() error {
-			return freeze(link.Conn.Write([]Frame{{Kind: KindHello, Body: body}}))
+		err = at.isolate("the adapter's Write", func() error {
+			return captureError(link.Conn.Write([]Frame{{Kind: KindHello, Body: body}}))
 		})
 	}
 	if err != nil {
@@ -169,7 +169,7 @@ func shakeHands(ctx context.Context, at *attempt, link *Link, o *Options) (*conn
 
 // chooseCodec takes the first of the adapter's codecs that the worker has too.
 func (c *connected) chooseCodec(at *attempt) error {
-	return at.apart("the adapter's codec", func() error {
+	return at.isolate("the adapter's codec", func() error {
 		for _, codec := range c.link.Codecs {
 			if name := codec.Name(); slices.Contains(c.hello.Codecs, name) {
 				c.terms.codec, c.codec = codec, name
@@ -190,11 +190,11 @@ func readHello(ctx context.Context, at *attempt, link *Link) ([]Frame, error) {
 	read := make(chan result, 1)
 	go func() {
 		var frames []Frame
-		err := at.apart("the adapter's Read", func() (err error) {
+		err := at.isolate("the adapter's Read", func() (err error) {
 			if frames, err = link.Conn.Read(); err == nil && len(frames) == 0 {
 				err = errNoFrames
 			}
-			return freeze(err)
+			return captureError(err)
 		})
 		read <- result{frames, err}
 	}()
@@ -210,17 +210,17 @@ func readHello(ctx context.Context, at *attempt, link *Link) ([]Frame, error) {
 		select {
 		case r = <-read:
 		case <-time.After(drainTime):
-			_ = apart("the adapter's Close", link.Conn.Close) // unblocks the read
+			_ = isolate("the adapter's Close", link.Conn.Close) // unblocks the read
 			r = <-read
 		}
 	case <-ctx.Done():
-		_ = apart("the adapter's Close", link.Conn.Close) // unblocks the read
+		_ = isolate("the adapter's Close", link.Conn.Close) // unblocks the read
 		<-read
 		return nil, fmt.Errorf("the worker has not said hello: %w", context.Cause(ctx))
 	}
 	switch {
 	case r.err != nil && link.Process != nil:
-		return nil, &noHello{r.err}
+		return nil, &helloError{r.err}
 	case r.err != nil:
 		return nil, fmt.Errorf("the worker has not said hello: %w", r.err)
 	case r.frames[0].Kind == KindError && r.frames[0].ID == 0:
@@ -235,8 +235,8 @@ func readHello(ctx context.Context, at *attempt, link *Link) ([]Frame, error) {
 	return r.frames, nil
 }
 
-// noHello: the connection ended before the hello; whoever knows the process adds how it ended.
-type noHello struct{ err error }
+// helloError: the connection ended before the hello; whoever knows the process adds how it ended.
+type helloError struct{ err error }
 
-func (e *noHello) Error() string { return fmt.Sprintf("the worker has not said hello: %v", e.err) }
-func (e *noHello) Unwrap() error { return e.err }
+func (e *helloError) Error() string { return fmt.Sprintf("the worker has not said hello: %v", e.err) }
+func (e *helloError) Unwrap() error { return e.err }

@@ -474,7 +474,7 @@ func TestEveryLossIsCounted(t *testing.T) {
 			if other := <-two; other == nil {
 				t.Log("the second call found the replacement")
 			}
-			if p.Stats().Lost != 1 || !errors.As(err, new(*core.Obituary)) {
+			if p.Stats().Lost != 1 || !errors.As(err, new(*core.WorkerExit)) {
 				if bad++; bad == 1 {
 					t.Log(p.Stats().Lost, err)
 				}

@@ -141,8 +141,8 @@ type ItemError struct {
 func (e *ItemError) Error() string { return fmt.Sprintf("item %d: %v", e.Index, e.Err) }
 func (e *ItemError) Unwrap() error { return e.Err }
 
-// Obituary says how a worker ended. It is an error that is ErrWorkerLost under errors.Is.
-type Obituary struct {
+// WorkerExit says how a worker ended. It is an error that is ErrWorkerLost under errors.Is.
+type WorkerExit struct {
 	Worker   string        // such as "worker 2"
 	Adapter  string        // what it spoke
 	PID      int           // 0: the process was not ours
@@ -155,7 +155,7 @@ type Obituary struct {
 	Doing    []string      // the commands that it was running
 }
 
-func (o *Obituary) Error() string {
+func (o *WorkerExit) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%v: %s", ErrWorkerLost, o.Worker)
 	if o.PID != 0 {
@@ -202,7 +202,7 @@ func counted(names []string) []string {
 }
 
 // Unwrap makes the obituary ErrWorkerLost, and what its Cause is, under errors.Is.
-func (o *Obituary) Unwrap() []error {
+func (o *WorkerExit) Unwrap() []error {
 	if o.Cause == nil {
 		return []error{ErrWorkerLost}
 	}

@@ -58,16 +58,16 @@ func guard(what string, f func() error, end func(error)) {
 	returned = true
 }
 
-// apart runs f, which is user code, on a goroutine of its own, and returns its error, its panic or the goroutine's end.
-func apart(what string, f func() error) error {
+// isolate runs f, which is user code, on a goroutine of its own, and returns its error, its panic or the goroutine's end.
+func isolate(what string, f func() error) error {
 	done := make(chan error, 1)
 	go guard(what, f, func(err error) { done <- err })
 	return <-done
 }
 
-// outside runs f, which is an adapter's, on the calling goroutine, and returns its error or panic. If f ends the
+// guardCall runs f, which is an adapter's, on the calling goroutine, and returns its error or panic. If f ends the
 // goroutine, exited gets that as an error before it does.
-func outside(what string, f func() error, exited func(error)) (err error) {
+func guardCall(what string, f func() error, exited func(error)) (err error) {
 	returned := false
 	defer func() {
 		if p := recover(); p != nil {
@@ -76,7 +76,7 @@ func outside(what string, f func() error, exited func(error)) (err error) {
 			exited(&panicError{what: what})
 		}
 	}()
-	err = freeze(f())
+	err = captureError(f())
 	returned = true
 	return err
 }
@@ -103,26 +103,26 @@ func nonEmpty(s string) string {
 	return s
 }
 
-// frozen is an error of user code that has been asked for its text, so that nobody has to ask it again under a lock.
-type frozen struct {
+// capturedError is an error of user code that has been asked for its text, so that nobody has to ask it again under a lock.
+type capturedError struct {
 	text string
 	end  error // io.EOF or io.ErrUnexpectedEOF if it is one of them
 	err  error
 }
 
-func (e *frozen) Error() string { return e.text }
-func (e *frozen) Unwrap() error { return e.err }
+func (e *capturedError) Error() string { return e.text }
+func (e *capturedError) Unwrap() error { return e.err }
 
-// freeze asks an error of user code what it is. It is called where such code is guarded.
-func freeze(err error) error {
+// captureError asks an error of user code what it is. It is called where such code is guarded.
+func captureError(err error) error {
 	switch err.(type) {
-	case nil, *frozen, *panicError:
+	case nil, *capturedError, *panicError:
 		return err
 	}
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return err
 	}
-	f := &frozen{text: err.Error(), err: err}
+	f := &capturedError{text: err.Error(), err: err}
 	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF} {
 		if errors.Is(err, end) {
 			f.end = end
@@ -131,10 +131,10 @@ func freeze(err error) error {
 	return f
 }
 
-// frozenApart is freeze where nothing is guarded.
-func frozenApart(err error) error {
+// captureIsolated is freeze where nothing is guarded.
+func captureIsolated(err error) error {
 	var cold error
-	if p := apart("an error", func() error { cold = freeze(err); return nil }); p != nil {
+	if p := isolate("an error", func() error { cold = captureError(err); return nil }); p != nil {
 		return p
 	}
 	return cold
@@ -142,7 +142,7 @@ func frozenApart(err error) error {
 
 // endOf returns io.EOF or io.ErrUnexpectedEOF if err, which has been frozen, says that the connection has ended so.
 func endOf(err error) error {
-	if f, ok := err.(*frozen); ok {
+	if f, ok := err.(*capturedError); ok {
 		return f.end
 	}
 	if err == io.EOF || err == io.ErrUnexpectedEOF {

@@ -690,7 +690,7 @@ func TestObituaryQuotesTheLog(t *testing.T) {
 		time.AfterFunc(time.Second, func() { a.Crash(0) })
 		_, err := core.Execute[any](t.Context(), p, "log", nil)
 		want := []string{`INFO log: reading\nthe disk`, "ERROR log: no disk (OSError: it is full)"}
-		var o *core.Obituary
+		var o *core.WorkerExit
 		if !errors.As(err, &o) || !slices.Equal(o.Stderr, want) {
 			t.Errorf("%v: %q", err, o.Stderr)
 		}

@@ -18,7 +18,7 @@ type hostOptions struct {
 	Dir      string   // where the private folder goes; "" means os.TempDir()
 	MaxFrame int      // what SNAKEPIT_MAX_FRAME tells the worker
 	Env      []string // the pool's own variables, "KEY=value"; what the user set wins
-	Log      *logbook
+	Log      *logQueue
 }
 
 // host launches the processes of one pool.
@@ -50,7 +50,7 @@ func newHost(cmd Command, o hostOptions) (*host, error) {
 		return nil, fmt.Errorf("the command's Env has %q: use KEY=value", cmd.Env[i])
 	}
 	cmd.Args, cmd.Env = slices.Clone(cmd.Args), slices.Clone(cmd.Env)
-	dir, claim, err := privateDir(o.Dir)
+	dir, claim, err := makeTempDir(o.Dir)
 	if err != nil {
 		return nil, err
 	}

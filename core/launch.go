@@ -26,14 +26,14 @@ type attempt struct {
 
 	mu       sync.Mutex // guards what follows
 	launched []*Process
-	handed   *Process // the latest of them that an adapter got
+	returned   *Process // the latest of them that an adapter got
 }
 
 var _ Launcher = (*attempt)(nil)
 
-// apart calls the adapter's code, as the function of that name does, and logs a panic with its stack.
-func (at *attempt) apart(what string, f func() error) error {
-	err := apart(what, f)
+// isolate calls the adapter's code, as the function of that name does, and logs a panic with its stack.
+func (at *attempt) isolate(what string, f func() error) error {
+	err := isolate(what, f)
 	if p, ok := err.(*panicError); ok {
 		at.host.opts.Log.events(at.index).Error(p.Error(), "stack", p.stack)
 	}
@@ -75,7 +75,7 @@ func (a *attempt) Launch(ctx context.Context, s Spec) (*Process, error) {
 		}
 	}
 	a.mu.Lock()
-	a.handed = p
+	a.returned = p
 	a.mu.Unlock()
 	return p, nil
 }
@@ -102,12 +102,12 @@ func (a *attempt) abandon(keep *Process) {
 	}
 }
 
-// deserter returns the process with which an adapter could not do anything because it had ended by itself, or nil. It is valid after
+// exitedEarly returns the process with which an adapter could not do anything because it had ended by itself, or nil. It is valid after
 // abandon.
-func (a *attempt) deserter() *Process {
+func (a *attempt) exitedEarly() *Process {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if p := a.handed; p != nil && p.leftByItself() {
+	if p := a.returned; p != nil && p.exitedByItself() {
 		return p
 	}
 	return nil

@@ -9,13 +9,13 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// logbook stands between the pool and its logger, which is user code: it may be slow, hang, panic, end its goroutine,
+// logQueue stands between the pool and its logger, which is user code: it may be slow, hang, panic, end its goroutine,
 // or call the pool. Only the goroutine of run calls it, without a lock. Everybody else queues entries, which the logger
 // gets in the order in which they came.
-type logbook struct {
+type logQueue struct {
 	logger    hclog.Logger
 	byWorker  map[int]hclog.Logger // run's own: the logger with each worker's index
-	complaint sync.Once            // the logger has panicked
+	panicOnce sync.Once            // the logger has panicked
 	wake      chan struct{}        // capacity 1: there are entries, or the book is closing
 	done      chan struct{}        // closed when run has ended
 
@@ -37,7 +37,7 @@ type logEntry struct {
 // connection. What each may have waiting is bounded, so a noisy source costs no other one its entries. What is dropped
 // is counted, and the count is logged. Its methods may be called from any goroutine, under any lock.
 type logSource struct {
-	book   *logbook
+	book   *logQueue
 	worker int    // the index that its entries carry, or noWorker
 	lost   string // the message that reports dropped entries
 
@@ -61,8 +61,8 @@ const (
 // waits for a logger that does not return.
 const logPatience = 250 * time.Millisecond
 
-func newLogbook(logger hclog.Logger) *logbook {
-	b := &logbook{
+func newLogQueue(logger hclog.Logger) *logQueue {
+	b := &logQueue{
 		logger: logger, byWorker: map[int]hclog.Logger{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	go b.run()
@@ -70,12 +70,12 @@ func newLogbook(logger hclog.Logger) *logbook {
 }
 
 // source returns a new source for the worker of an index, or for noWorker.
-func (b *logbook) source(worker int, lost string) *logSource {
+func (b *logQueue) source(worker int, lost string) *logSource {
 	return &logSource{book: b, worker: worker, lost: lost}
 }
 
 // events returns a source for what the pool itself says about a worker, or for noWorker about itself.
-func (b *logbook) events(worker int) *logSource {
+func (b *logQueue) events(worker int) *logSource {
 	return b.source(worker, "events were not logged because the logger is slow")
 }
 
@@ -142,7 +142,7 @@ func (s *logSource) report(l hclog.Logger) {
 }
 
 // await waits at most for d until ok holds, and reports whether it does. mu is held, but not while it waits.
-func (b *logbook) await(d time.Duration, ok func() bool) bool {
+func (b *logQueue) await(d time.Duration, ok func() bool) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for !ok() {
@@ -166,7 +166,7 @@ func (b *logbook) await(d time.Duration, ok func() bool) bool {
 }
 
 // run hands the entries to the logger, until the book is closed and none is left.
-func (b *logbook) run() {
+func (b *logQueue) run() {
 	ended := false
 	defer func() {
 		if ended {
@@ -196,10 +196,10 @@ func (b *logbook) run() {
 }
 
 // emit makes one call of the logger.
-func (b *logbook) emit(e logEntry) {
+func (b *logQueue) emit(e logEntry) {
 	defer func() {
 		if p := recover(); p != nil {
-			b.complaint.Do(func() { fmt.Fprintf(os.Stderr, "snakepit: the logger panicked: %s\n", panicText(p)) })
+			b.panicOnce.Do(func() { fmt.Fprintf(os.Stderr, "snakepit: the logger panicked: %s\n", panicText(p)) })
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -224,7 +224,7 @@ func (b *logbook) emit(e logEntry) {
 
 // close lets the logger take what waits, and ends run. It gives up on a logger that takes nothing for logPatience, and
 // in any case after limit. The error then says how much was lost.
-func (b *logbook) close(limit time.Duration) error {
+func (b *logQueue) close(limit time.Duration) error {
 	deadline := time.Now().Add(limit)
 	b.mu.Lock()
 	b.closing = true

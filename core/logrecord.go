@@ -49,7 +49,7 @@ type body struct {
 	at    time.Time
 }
 
-func newRecords(book *logbook, worker int, codec Codec) *records {
+func newRecords(book *logQueue, worker int, codec Codec) *records {
 	return &records{log: book.source(worker, "log records were dropped because the logger is slow"), codec: codec}
 }
 
@@ -68,7 +68,7 @@ func (r *records) put(b []byte) {
 		var rec logRecord
 		decode := func() error { return r.codec.Decode(b, &rec) }
 		failed := func(err error) { l.Warn("a log record could not be decoded", "error", err) }
-		if err := outside("the adapter's codec", decode, failed); err != nil {
+		if err := guardCall("the adapter's codec", decode, failed); err != nil {
 			failed(err)
 			return
 		}
@@ -77,15 +77,15 @@ func (r *records) put(b []byte) {
 }
 
 // tail returns the last records since then as lines, the newest last.
-func (r *records) tail(since time.Time) []said {
+func (r *records) tail(since time.Time) []logLine {
 	r.mu.Lock()
 	last := slices.Clone(r.last)
 	r.mu.Unlock()
-	var lines []said
+	var lines []logLine
 	for _, b := range last {
 		var rec logRecord
 		decode := func() error { return r.codec.Decode(b.bytes, &rec) }
-		if b.at.Before(since) || apart("the adapter's codec", decode) != nil {
+		if b.at.Before(since) || isolate("the adapter's codec", decode) != nil {
 			continue
 		}
 		at := b.at
@@ -93,7 +93,7 @@ func (r *records) tail(since time.Time) []said {
 			at = rec.at()
 		}
 		if !at.Before(since) {
-			lines = append(lines, said{cut(rec.line(), maxLastLine), at})
+			lines = append(lines, logLine{truncate(rec.line(), maxLastLine), at})
 		}
 	}
 	return lines
@@ -109,13 +109,13 @@ func (r *logRecord) at() time.Time {
 
 // line returns the record as one line, such as "ERROR app.db: no connection (OSError: timed out)".
 func (r *logRecord) line() string {
-	level, name := strings.ToUpper(cut(r.Level, maxFieldName)), cut(r.Logger, maxFieldName)
-	text := fmt.Sprintf("%s %s: %s", level, name, cut(r.Message, maxMessage))
+	level, name := strings.ToUpper(truncate(r.Level, maxFieldName)), truncate(r.Logger, maxFieldName)
+	text := fmt.Sprintf("%s %s: %s", level, name, truncate(r.Message, maxMessage))
 	if trace, ok := r.Fields["exception"].(string); ok { // its last line says what was raised
 		trace = strings.TrimRight(trace, "\n")
 		text += " (" + trace[strings.LastIndexByte(trace, '\n')+1:] + ")"
 	}
-	return harmless(text, false)
+	return escapeControl(text, false)
 }
 
 // emit logs the record. What it holds is the worker's: a level that is none becomes info, and what is too large is cut.
@@ -129,7 +129,7 @@ func (r *logRecord) emit(logger hclog.Logger) {
 	}
 	args := make([]any, 0, 2*len(r.Fields)+6)
 	if r.Logger != "" {
-		args = append(args, "logger", harmless(cut(r.Logger, maxFieldName), false))
+		args = append(args, "logger", escapeControl(truncate(r.Logger, maxFieldName), false))
 	}
 	if r.Call != 0 {
 		args = append(args, "call", r.Call)
@@ -148,7 +148,7 @@ func (r *logRecord) emit(logger hclog.Logger) {
 		}
 		args = append(args, key, fields[name])
 	}
-	logger.Log(level, harmless(cut(r.Message, maxMessage), false), args...)
+	logger.Log(level, escapeControl(truncate(r.Message, maxMessage), false), args...)
 }
 
 // pruner copies a log record's fields within bounds.
@@ -167,7 +167,7 @@ func (p *pruner) prune(v any, depth int) any {
 		}
 		return v
 	case string:
-		return harmless(cut(v, maxFieldText), true)
+		return escapeControl(truncate(v, maxFieldText), true)
 	case []byte:
 		return fmt.Sprintf("(%d bytes)", len(v))
 	case []any:
@@ -193,7 +193,7 @@ func (p *pruner) prune(v any, depth int) any {
 				m["..."] = fmt.Sprintf("(%d more)", len(v)-i)
 				break
 			}
-			m[harmless(cut(k, maxFieldName), false)] = p.prune(v[k], depth+1)
+			m[escapeControl(truncate(k, maxFieldName), false)] = p.prune(v[k], depth+1)
 		}
 		return m
 	default:

@@ -94,21 +94,21 @@ func TestHarmless(t *testing.T) {
 		"replacement \ufffd":    "replacement \ufffd",
 		"quotes ' \" and \\x1b": "quotes ' \" and \\x1b",
 	} {
-		got := harmless(in, false)
+		got := escapeControl(in, false)
 		if got != want || !utf8.ValidString(got) {
 			t.Errorf("%q becomes %q, want %q", in, got, want)
 		}
 	}
-	if got := harmless("a\nb\x1b", true); got != "a\nb\\x1b" {
+	if got := escapeControl("a\nb\x1b", true); got != "a\nb\\x1b" {
 		t.Errorf("with line feeds it becomes %q", got)
 	}
 }
 
 func TestCut(t *testing.T) {
-	if got := cut("abc", 3); got != "abc" {
+	if got := truncate("abc", 3); got != "abc" {
 		t.Error(got)
 	}
-	if got := cut("aäbc", 2); got != "a... (4 bytes more)" {
+	if got := truncate("aäbc", 2); got != "a... (4 bytes more)" {
 		t.Error(got)
 	}
 }

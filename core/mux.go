@@ -33,18 +33,18 @@ type mux struct {
 	mu      sync.Mutex // guards everything below, and the mutable fields of every stream
 	streams map[uint64]*stream
 	nextID  uint64 // of the next call that we open
-	mark    uint64 // the highest id that the peer has opened
+	lastPeerID    uint64 // the highest id that the peer has opened
 	control []Frame
 	queue   []outgoing
 	stale   int // frames in queue whose calls have been given up
 	pings   map[uint64]chan []byte
-	inward  int       // incoming calls that are live
+	openIncoming  int       // incoming calls that are live
 	byeSent bool      // we open no more calls
 	byeSeen bool      // the peer takes no more calls
 	closing bool      // write what is queued, then close our side
 	err     error     // why the connection has ended; set once
 	doing   []string  // the commands that were running then
-	busy    time.Time // since when: the oldest of them; zero if there were none
+	busySince    time.Time // since when: the oldest of them; zero if there were none
 }
 
 // terms is what the two hellos agreed on.
@@ -144,7 +144,7 @@ func (m *mux) read(frames []Frame) error {
 
 // receive, send, closeWrite and closeConn call the connection, which may be the user's.
 func (m *mux) receive() (frames []Frame, err error) {
-	err = outside("the adapter's Read", func() (err error) {
+	err = guardCall("the adapter's Read", func() (err error) {
 		if frames, err = m.conn.Read(); err == nil && len(frames) == 0 {
 			err = errNoFrames
 		}
@@ -154,14 +154,14 @@ func (m *mux) receive() (frames []Frame, err error) {
 }
 
 func (m *mux) send(batch []Frame) error {
-	return outside("the adapter's Write", func() error { return m.conn.Write(batch) }, m.fail)
+	return guardCall("the adapter's Write", func() error { return m.conn.Write(batch) }, m.fail)
 }
 
 func (m *mux) closeWrite() error {
-	return outside("the adapter's CloseWrite", m.conn.CloseWrite, m.fail)
+	return guardCall("the adapter's CloseWrite", m.conn.CloseWrite, m.fail)
 }
 
-func (m *mux) closeConn() error { return apart("the adapter's Close", m.conn.Close) }
+func (m *mux) closeConn() error { return isolate("the adapter's Close", m.conn.Close) }
 
 var errNoFrames = errors.New("the adapter's Read returned neither frames nor an error")
 
@@ -234,9 +234,9 @@ func (m *mux) enqueue(f Frame, of *stream) {
 	m.wakeWriter()
 }
 
-// drop is called when a call of ours has been given up. The writer skips what is queued of it. When half of the queue
+// dropQueued is called when a call of ours has been given up. The writer skips what is queued of it. When half of the queue
 // is stale, it is compacted, so memory stays bounded even if the worker does not read. mu is held.
-func (m *mux) drop(s *stream) {
+func (m *mux) dropQueued(s *stream) {
 	if m.stale += s.inQueue; m.stale < minStale || m.stale*2 < len(m.queue) {
 		return
 	}
@@ -269,9 +269,9 @@ func (m *mux) open(f Frame, deadline time.Time, sessions []sessionKey, ended fun
 	defer m.mu.Unlock()
 	switch {
 	case m.err != nil, m.closing, m.byeSent:
-		return nil, &notRun{err: errLeaving, elsewhere: true}
+		return nil, &notRunError{err: errLeaving, elsewhere: true}
 	case m.byeSeen && m.streams[f.Parent] == nil:
-		return nil, &notRun{err: errLeaving, elsewhere: true}
+		return nil, &notRunError{err: errLeaving, elsewhere: true}
 	}
 	if m.worker {
 		open := 0
@@ -281,14 +281,14 @@ func (m *mux) open(f Frame, deadline time.Time, sessions []sessionKey, ended fun
 			}
 		}
 		if open >= m.terms.outgoing {
-			return nil, &notRun{err: fmt.Errorf("%w: %d calls to the host are open, which is as many as it takes", ErrSaturated, open)}
+			return nil, &notRunError{err: fmt.Errorf("%w: %d calls to the host are open, which is as many as it takes", ErrSaturated, open)}
 		}
 	}
 	f.Kind, f.ID = KindCall, m.nextID
 	m.nextID += 2
 	s := &stream{
 		mux: m, id: f.ID, name: f.Name, opener: true, outEnded: f.Flags&NoInput != 0, deadline: deadline, sessions: sessions, ended: ended,
-		credit: m.terms.send, granted: m.terms.receive, news: make(chan struct{}, 1),
+		credit: m.terms.send, granted: m.terms.receive, arrived: make(chan struct{}, 1),
 	}
 	if !s.outEnded {
 		s.sendable = make(chan struct{}, 1)
@@ -375,7 +375,7 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 	}
 	s := m.streams[f.ID]
 	if s == nil {
-		if f.ID == 0 || (f.ID%2 == m.nextID%2 && f.ID >= m.nextID) || (f.ID%2 != m.nextID%2 && f.ID > m.mark) {
+		if f.ID == 0 || (f.ID%2 == m.nextID%2 && f.ID >= m.nextID) || (f.ID%2 != m.nextID%2 && f.ID > m.lastPeerID) {
 			return nil, errors.New("an id that never was")
 		}
 		return nil, nil // it crossed the call's end
@@ -395,22 +395,22 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 			s.outEnded = true // the peer wants no more input
 			signal(s.sendable)
 		} else {
-			s.inEnded, s.dropping = true, true
-			s.cancel(&cancelled{f.Name})
-			signal(s.news)
+			s.inEnded, s.discarding = true, true
+			s.cancel(&cancelledError{f.Name})
+			signal(s.arrived)
 		}
 	case KindEnd, KindError:
 		if !s.opener {
-			if f.Kind == KindError || s.inEnded && !s.dropping {
+			if f.Kind == KindError || s.inEnded && !s.discarding {
 				return nil, errors.New("a second end")
 			}
 			s.inEnded = true
-			signal(s.news)
+			signal(s.arrived)
 			return nil, nil
 		}
 		s.answer, s.failed = f.Body, f.Kind == KindError
 		s.notStarted = f.Kind == KindError && f.Flags&NotStarted != 0
-		if s.notStarted && s.begun {
+		if s.notStarted && s.gotItem {
 			return nil, errors.New("items, and then an error that says the call did not start")
 		}
 		if s.failed && s.cancelSent && !s.notStarted {
@@ -426,10 +426,10 @@ func (m *mux) logLate(s *stream) {
 	m.log.put(len(s.answer), func(l hclog.Logger) {
 		var r RemoteError
 		decode := func() error { return m.decode(s.answer, &r) }
-		if err := outside("the adapter's codec", decode, func(error) {}); err != nil || r.Type == "Cancelled" {
+		if err := guardCall("the adapter's codec", decode, func(error) {}); err != nil || r.Type == "Cancelled" {
 			return
 		}
-		trace := harmless(cut(r.Traceback(), maxMessage), true)
+		trace := escapeControl(truncate(r.Traceback(), maxMessage), true)
 		l.Info("a call failed after it was given up", "command", s.name, "exception", trace)
 	})
 }
@@ -443,10 +443,10 @@ func (m *mux) close(s *stream, err error) *stream {
 
 // incoming starts a call that the peer opened, or refuses it. mu is held.
 func (m *mux) incoming(f *Frame, e *effects) error {
-	if f.ID%2 == m.nextID%2 || f.ID <= m.mark || f.ID >= 1<<53 {
+	if f.ID%2 == m.nextID%2 || f.ID <= m.lastPeerID || f.ID >= 1<<53 {
 		return errors.New("a call with an id that is not the peer's next")
 	}
-	m.mark = f.ID
+	m.lastPeerID = f.ID
 	refuse := func(kind, text string) error {
 		frame := Frame{Kind: KindError, Flags: NotStarted, ID: f.ID}
 		e.answers = append(e.answers, answer{frame, &RemoteError{Type: kind, Message: text}})
@@ -457,13 +457,13 @@ func (m *mux) incoming(f *Frame, e *effects) error {
 	case m.byeSent && m.streams[f.Parent] == nil, m.closing:
 		return refuse("Draining", "no more calls are taken")
 	case !known:
-		return refuse("UnknownCommand", fmt.Sprintf("unknown function %q%s", cut(f.Name, 200), nearest(f.Name, m.functions)))
-	case m.inward >= m.terms.incoming:
+		return refuse("UnknownCommand", fmt.Sprintf("unknown function %q%s", truncate(f.Name, 200), suggest(f.Name, m.functions)))
+	case m.openIncoming >= m.terms.incoming:
 		return refuse("Saturated", fmt.Sprintf("more than %d calls at once", m.terms.incoming))
 	}
 	s := &stream{
 		mux: m, id: f.ID, name: f.Name, since: time.Now(), inEnded: f.Flags&NoInput != 0,
-		credit: m.terms.send, granted: m.terms.receive, news: make(chan struct{}, 1), sendable: make(chan struct{}, 1),
+		credit: m.terms.send, granted: m.terms.receive, arrived: make(chan struct{}, 1), sendable: make(chan struct{}, 1),
 	}
 	ctx, stop := context.WithCancelCause(m.base)
 	s.cancel = stop
@@ -475,7 +475,7 @@ func (m *mux) incoming(f *Frame, e *effects) error {
 	}
 	ctx = withServed(ctx, m, s, m.streams[f.Parent])
 	m.streams[s.id] = s
-	m.inward++
+	m.openIncoming++
 	call := &Incoming{Name: f.Name, Session: f.Session, Metadata: f.Meta, body: f.Body, stream: s}
 	m.running.Add(1)
 	go func() {
@@ -517,7 +517,7 @@ func (m *mux) answer(answers []answer) error {
 // encode encodes a value of our own, which has no methods of the user's. The codec is the adapter's, so mu must be
 // free.
 func (m *mux) encode(v any) (body []byte, err error) {
-	err = outside("the adapter's codec", func() (err error) {
+	err = guardCall("the adapter's codec", func() (err error) {
 		body, err = m.terms.codec.Append(nil, v)
 		return err
 	}, m.fail)
@@ -566,7 +566,7 @@ func (m *mux) failure(s *stream, err *RemoteError) Frame {
 	body, bad := m.encode(err)
 	if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as a text that is no UTF-8
 		// What can be sent of it.
-		plain := &RemoteError{Type: harmless(cut(err.Type, 200), true), Message: harmless(cut(err.Message, 1000), true)}
+		plain := &RemoteError{Type: escapeControl(truncate(err.Type, 200), true), Message: escapeControl(truncate(err.Message, 1000), true)}
 		if body, bad = m.encode(plain); bad != nil {
 			m.fail(bad)
 		}
@@ -577,7 +577,7 @@ func (m *mux) failure(s *stream, err *RemoteError) Frame {
 // reply sends the answer of an incoming call.
 func (m *mux) reply(s *stream, answer Frame) {
 	m.mu.Lock()
-	m.inward--
+	m.openIncoming--
 	if !s.closed {
 		m.close(s, nil)
 		m.enqueue(answer, nil)
@@ -600,8 +600,8 @@ func (m *mux) fail(err error) {
 	for _, s := range m.streams {
 		if s.opener && s.written {
 			m.doing = append(m.doing, s.name)
-			if m.busy.IsZero() || s.since.Before(m.busy) {
-				m.busy = s.since
+			if m.busySince.IsZero() || s.since.Before(m.busySince) {
+				m.busySince = s.since
 			}
 		}
 	}
@@ -726,17 +726,17 @@ func (m *mux) null() []byte {
 	return body
 }
 
-// cancelled is the cause of an incoming call's cancelled context.
-type cancelled struct{ reason string }
+// cancelledError is the cause of an incoming call's cancelledError context.
+type cancelledError struct{ reason string }
 
-func (c *cancelled) Error() string {
+func (c *cancelledError) Error() string {
 	if c.reason == "" {
 		return "cancelled by the caller"
 	}
 	return "cancelled by the caller: " + c.reason
 }
 
-func (c *cancelled) Is(target error) bool { return target == context.Canceled }
+func (c *cancelledError) Is(target error) bool { return target == context.Canceled }
 
 // signal makes a send on a channel of capacity 1 that nobody waits for.
 func signal(ch chan struct{}) {

@@ -66,7 +66,7 @@ func TestCancelledSaysWhy(t *testing.T) {
 	for reason, want := range map[string]string{
 		"": "cancelled by the caller", "too late": "cancelled by the caller: too late",
 	} {
-		err := error(&cancelled{reason})
+		err := error(&cancelledError{reason})
 		if err.Error() != want || !errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v", err)
 		}

@@ -25,16 +25,16 @@ type output struct {
 	log *logSource
 
 	mu   sync.Mutex // guards last
-	last []said     // at most lastLines, the newest last
+	last []logLine     // at most lastLines, the newest last
 }
 
-// said is a line of output or a log record, and when it came.
-type said struct {
+// logLine is a line of output or a log record, and when it came.
+type logLine struct {
 	text string
 	at   time.Time
 }
 
-func newOutput(book *logbook, worker int) *output {
+func newOutput(book *logQueue, worker int) *output {
 	return &output{log: book.source(worker, "output was dropped because the logger is slow")}
 }
 
@@ -58,7 +58,7 @@ func (o *output) read(r *os.File) {
 
 // line remembers and queues one line.
 func (o *output) line(b []byte) {
-	text := harmless(string(b), false)
+	text := escapeControl(string(b), false)
 	if strings.TrimSpace(text) == "" {
 		return
 	}
@@ -66,16 +66,16 @@ func (o *output) line(b []byte) {
 	if len(o.last) == lastLines {
 		o.last = slices.Delete(o.last, 0, 1)
 	}
-	o.last = append(o.last, said{cut(text, maxLastLine), time.Now()})
+	o.last = append(o.last, logLine{truncate(text, maxLastLine), time.Now()})
 	o.mu.Unlock()
 	o.log.putPatiently(len(text), func(l hclog.Logger) { l.Info(text) })
 }
 
 // tail returns the last lines since then, the newest last.
-func (o *output) tail(since time.Time) []said {
+func (o *output) tail(since time.Time) []logLine {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(o.last), func(line said) bool { return line.at.Before(since) })
+	return slices.DeleteFunc(slices.Clone(o.last), func(line logLine) bool { return line.at.Before(since) })
 }
 
 // splitter cuts a stream of bytes into lines. A carriage return ends a line too, so that a progress bar is many lines, not one that

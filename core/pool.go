@@ -17,13 +17,13 @@ import (
 type Pool struct {
 	adapter Adapter
 	opts    Options
-	book    *logbook
+	logs    *logQueue
 	log     *logSource // what the pool says about itself
 	trace   bool
 	host    *host
 	ctx     context.Context // ends when the pool closes; starts of workers hang on it
 	cancel  context.CancelFunc
-	owned   sync.WaitGroup // every goroutine of the pool's
+	goroutines   sync.WaitGroup // every goroutine of the pool's
 	opened  chan struct{}  // closed when the first worker is ready
 	failed  chan struct{}  // closed when every worker has failed to start before any was ready
 	closed  chan struct{}  // closed when Close is done
@@ -31,24 +31,24 @@ type Pool struct {
 	// Nothing slow happens under mu, and no user code.
 	mu         sync.Mutex           // guards what follows and the guarded fields of workers and sessions
 	workers    []*Worker            // by index; the newest of each
-	bell       chan struct{}        // replaced when a worker becomes ready or dies, and while draining when a call ends
+	changed       chan struct{}        // replaced when a worker becomes ready or dies, and while draining when a call ends
 	waiting    waiters              // callers whom any worker will do
 	queued     int                  // callers in all queues
-	inner      map[*waiter]struct{} // those of them that are Functions which serve a call of this pool
+	nested      map[*waiter]struct{} // those of them that are Functions which serve a call of this pool
 	seq        uint64
 	sessions   map[string]*session
-	forgetting map[string]*forgetting // ids of ended sessions whose worker has yet to drop the state; closed then
+	ending map[string]*endingSession // ids of ended sessions whose worker has yet to drop the state; closed then
 	stats      Stats
-	seats      []seat // by index
+	failures      []startFailures // by index
 	lastErr    error  // of the last failed start of any worker
-	refusals   string // the chain's verdict as it was logged last
+	verdict   string // the chain's verdict as it was logged last
 	draining   bool   // Shutdown: no new calls
 	closing    bool
 }
 
-// seat is what a pool knows of an index whichever worker has it. What one worker does says nothing about another one's
-// program, so the wait before the next start is each seat's own.
-type seat struct {
+// startFailures is what a pool knows of an index whichever worker has it. What one worker does says nothing about another one's
+// program, so the wait before the next start is each startFailures's own.
+type startFailures struct {
 	failures int   // starts that failed in a row, since a worker of this index was last of use
 	lastErr  error // of the last of them
 }
@@ -91,8 +91,8 @@ const crashLoop = 5
 // maxBackoff bounds the wait between two starts.
 const maxBackoff = 30 * time.Second
 
-// settled is how long a worker has to live for its loss not to count towards a crash loop, unless it has answered a call.
-const settled = 10 * time.Second
+// minUptime is how long a worker has to live for its loss not to count towards a crash loop, unless it has answered a call.
+const minUptime = 10 * time.Second
 
 // Open starts a pool of workers that run cmd and speak the adapter's protocol. It returns as soon as one worker has said hello; the
 // others follow. If none can be started, the error is a *StartError that says why. ctx bounds only the wait, not the pool's life.
@@ -113,7 +113,7 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	if err != nil {
 		return nil, err
 	}
-	book := newLogbook(log)
+	book := newLogQueue(log)
 	h, err := newHost(cmd, hostOptions{
 		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Env: threadEnv(cmd.Env, o.Size), Log: book,
 	})
@@ -122,15 +122,15 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 		return nil, err
 	}
 	p := &Pool{
-		adapter: adapter, opts: o, book: book, log: book.events(noWorker), trace: trace, host: h,
-		inner: map[*waiter]struct{}{}, sessions: map[string]*session{}, forgetting: map[string]*forgetting{},
-		workers: make([]*Worker, o.Size), seats: make([]seat, o.Size),
-		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), bell: make(chan struct{}),
+		adapter: adapter, opts: o, logs: book, log: book.events(noWorker), trace: trace, host: h,
+		nested: map[*waiter]struct{}{}, sessions: map[string]*session{}, ending: map[string]*endingSession{},
+		workers: make([]*Worker, o.Size), failures: make([]startFailures, o.Size),
+		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), changed: make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.Lock()
 	for i := range p.workers {
-		p.launch(i)
+		p.startWorker(i)
 	}
 	p.mu.Unlock()
 	select {
@@ -163,19 +163,19 @@ func traceFrames() (bool, error) {
 	}
 }
 
-// launch starts the worker of an index. mu is held.
-func (p *Pool) launch(index int) {
+// startWorker starts the worker of an index. mu is held.
+func (p *Pool) startWorker(index int) {
 	w := &Worker{
-		pool: p, index: index, born: time.Now(), log: p.book.events(index),
-		wake: make(chan struct{}, 1), gone: make(chan struct{}),
+		pool: p, index: index, started: time.Now(), log: p.logs.events(index),
+		wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	p.workers[index] = w
-	p.owned.Add(1)
+	p.goroutines.Add(1)
 	go w.run()
 }
 
-// ready puts a worker that has said hello to work.
-func (p *Pool) ready(w *Worker, c *connected, m *mux, r *records) {
+// admit puts a worker that has said hello to work.
+func (p *Pool) admit(w *Worker, c *connected, m *mux, r *records) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w.link, w.hello, w.mux, w.records, w.codec, w.slots = c.link, c.hello, m, r, c.codec, c.hello.Concurrency
@@ -184,22 +184,22 @@ func (p *Pool) ready(w *Worker, c *connected, m *mux, r *records) {
 		for _, info := range c.hello.Commands {
 			w.commands[info.Name] = info
 		}
-		_, w.forgetful = w.commands[forget]
+		_, w.forgets = w.commands[forget]
 	}
-	w.to(ready)
-	p.ring()
+	w.moveTo(ready)
+	p.broadcast()
 	select {
 	case <-p.opened:
 	default:
 		close(p.opened)
 		for _, other := range p.workers { // those that failed before anybody had the pool
 			if other.state == dead {
-				p.replace(other, p.seats[other.index].lastErr)
+				p.replace(other, p.failures[other.index].lastErr)
 			}
 		}
 	}
 	p.logVerdict(w)
-	w.log.Debug("worker is ready", "adapter", w.link.Adapter, "pid", w.hello.PID, "runtime", w.hello.Runtime, "after", time.Since(w.born))
+	w.log.Debug("worker is ready", "adapter", w.link.Adapter, "pid", w.hello.PID, "runtime", w.hello.Runtime, "after", time.Since(w.started))
 	p.grant(w)
 	if p.closing {
 		signal(w.wake)
@@ -214,11 +214,11 @@ func (p *Pool) logVerdict(w *Worker) {
 		verdict += "\n" + r.Adapter + ": " + r.Err.Error()
 		args = append(args, r.Adapter, r.reason())
 	}
-	if verdict == p.refusals {
+	if verdict == p.verdict {
 		return
 	}
-	first := p.refusals == ""
-	p.refusals = verdict
+	first := p.verdict == ""
+	p.verdict = verdict
 	switch {
 	case len(w.link.Refused) > 0:
 		w.log.Warn("protocol degraded", args...)
@@ -242,12 +242,12 @@ func (r Refusal) reason() string {
 
 // startFailed replaces a worker that never came, after a wait that grows.
 func (p *Pool) startFailed(w *Worker, err error) {
-	err = frozenApart(err)
+	err = captureIsolated(err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w.to(dead)
-	p.ring()
-	close(w.gone)
+	w.moveTo(dead)
+	p.broadcast()
+	close(w.ended)
 	if p.closing {
 		if p.lastErr == nil {
 			p.lastErr = err
@@ -255,12 +255,12 @@ func (p *Pool) startFailed(w *Worker, err error) {
 		return
 	}
 	p.stats.StartFails++
-	p.failing(w, err)
+	p.addFailure(w, err)
 	select {
 	case <-p.opened:
 	default:
 		// Nobody has the pool yet: when every worker has failed once, Open reports it and closes.
-		if failed, _ := p.failures(); failed == len(p.seats) {
+		if failed, _ := p.failureTotals(); failed == len(p.failures) {
 			close(p.failed)
 		}
 		return
@@ -268,16 +268,16 @@ func (p *Pool) startFailed(w *Worker, err error) {
 	p.replace(w, err)
 }
 
-// failing counts a start of w's index that came to nothing. mu is held.
-func (p *Pool) failing(w *Worker, err error) {
-	seat := &p.seats[w.index]
+// addFailure counts a start of w's index that came to nothing. mu is held.
+func (p *Pool) addFailure(w *Worker, err error) {
+	seat := &p.failures[w.index]
 	seat.failures++
 	seat.lastErr, p.lastErr = err, err
 }
 
-// failures returns how many indexes have failed since they were last of use, and how often in all. mu is held.
-func (p *Pool) failures() (indexes, times int) {
-	for _, seat := range p.seats {
+// failureTotals returns how many indexes have failed since they were last of use, and how often in all. mu is held.
+func (p *Pool) failureTotals() (indexes, times int) {
+	for _, seat := range p.failures {
 		times += seat.failures
 		if seat.failures > 0 {
 			indexes++
@@ -294,7 +294,7 @@ func (p *Pool) replace(w *Worker, err error) {
 	}
 	p.stats.Restarts++
 	wait := time.Duration(0)
-	failures := p.seats[w.index].failures
+	failures := p.failures[w.index].failures
 	if failures > 0 {
 		wait = min(100*time.Millisecond<<min(failures-1, 20), maxBackoff)
 		wait += rand.N(wait/4 + 1) // so that workers that died together do not start together for ever
@@ -302,12 +302,12 @@ func (p *Pool) replace(w *Worker, err error) {
 	if err != nil {
 		w.log.Error("worker could not be started", "error", err, "failures", failures, "again in", wait)
 	}
-	if err := p.looping(); err != nil { // nobody shall wait for a worker that does not come
+	if err := p.crashLoopError(); err != nil { // nobody shall wait for a worker that does not come
 		p.waiting.failAll(p, err)
 	}
-	p.owned.Add(1)
+	p.goroutines.Add(1)
 	go func() {
-		defer p.owned.Done()
+		defer p.goroutines.Done()
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		select {
@@ -318,15 +318,15 @@ func (p *Pool) replace(w *Worker, err error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if !p.closing {
-			p.launch(w.index)
+			p.startWorker(w.index)
 		}
 	}()
 }
 
-// looping returns the error for callers when no worker is there and starts keep failing. mu is held.
-func (p *Pool) looping() error {
-	indexes, times := p.failures()
-	if indexes < len(p.seats) || times < crashLoop {
+// crashLoopError returns the error for callers when no worker is there and starts keep failing. mu is held.
+func (p *Pool) crashLoopError() error {
+	indexes, times := p.failureTotals()
+	if indexes < len(p.failures) || times < crashLoop {
 		return nil
 	}
 	for _, w := range p.workers {
@@ -337,12 +337,12 @@ func (p *Pool) looping() error {
 	return fmt.Errorf("%w: %d starts failed, and no worker serves; the last one: %w", ErrCrashLoop, times, p.lastErr)
 }
 
-// gone takes leave of a worker. o is nil if it was told to go.
-func (p *Pool) gone(w *Worker, o *Obituary) {
+// remove takes leave of a worker. o is nil if it was told to go.
+func (p *Pool) remove(w *Worker, o *WorkerExit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if o != nil {
-		w.obituary = o
+		w.exit = o
 		p.stats.Lost++
 		if p.closing {
 			w.log.Debug("worker ended while the pool was closing", "how", o)
@@ -353,17 +353,17 @@ func (p *Pool) gone(w *Worker, o *Obituary) {
 	if w.kill != nil {
 		w.kill.Stop()
 	}
-	w.to(dead)
-	p.ring()
-	close(w.gone) // which loses its sessions
+	w.moveTo(dead)
+	p.broadcast()
+	close(w.ended) // which loses its sessions
 	w.waiting.failAll(p, fmt.Errorf("%w: its worker is gone", ErrSessionLost))
 	switch {
-	case w.completed || time.Since(w.born) >= settled:
-		p.seats[w.index] = seat{}
+	case w.completed || time.Since(w.started) >= minUptime:
+		p.failures[w.index] = startFailures{}
 	case o != nil: // it came up only to go
-		p.failing(w, o)
+		p.addFailure(w, o)
 	default:
-		p.failing(w, fmt.Errorf("it left: %s", w.retiring()))
+		p.addFailure(w, fmt.Errorf("it left: %s", w.drainReason()))
 	}
 	p.replace(w, nil)
 }
@@ -394,7 +394,7 @@ func (p *Pool) WaitReady(ctx context.Context, n int) error {
 				there++
 			}
 		}
-		err, closing, bell := p.looping(), p.closing, p.bell
+		err, closing, bell := p.crashLoopError(), p.closing, p.changed
 		p.mu.Unlock()
 		switch {
 		case there >= n:
@@ -412,10 +412,10 @@ func (p *Pool) WaitReady(ctx context.Context, n int) error {
 	}
 }
 
-// ring wakes everybody who waits for a change. mu is held.
-func (p *Pool) ring() {
-	close(p.bell)
-	p.bell = make(chan struct{})
+// broadcast wakes everybody who waits for a change. mu is held.
+func (p *Pool) broadcast() {
+	close(p.changed)
+	p.changed = make(chan struct{})
 }
 
 // Stats returns a snapshot.
@@ -426,8 +426,8 @@ func (p *Pool) Stats() Stats {
 	s.Waiting, s.Sessions = p.queued, len(p.sessions)
 	for _, w := range p.workers {
 		ws := WorkerStats{
-			Index: w.index, State: w.state.String(), Running: w.running, Calls: w.calls, Sessions: w.sessions, Age: time.Since(w.born),
-			Failures: p.seats[w.index].failures, LastErr: p.seats[w.index].lastErr,
+			Index: w.index, State: w.state.String(), Running: w.running, Calls: w.calls, Sessions: w.sessions, Age: time.Since(w.started),
+			Failures: p.failures[w.index].failures, LastErr: p.failures[w.index].lastErr,
 		}
 		if w.mux != nil {
 			ws.PID, ws.Adapter, ws.Refused = w.hello.PID, w.link.Adapter, w.link.Refused
@@ -454,7 +454,7 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 		for _, w := range p.workers {
 			running += w.running
 		}
-		bell := p.bell
+		bell := p.changed
 		p.mu.Unlock()
 		if running == 0 {
 			return p.Close()
@@ -480,7 +480,7 @@ func (p *Pool) Close() error {
 		return nil
 	}
 	p.closing = true
-	p.ring()
+	p.broadcast()
 	p.failWaiters(ErrClosed, func(*waiter) bool { return true })
 	for _, s := range p.sessions {
 		s.stopTimer()
@@ -493,7 +493,7 @@ func (p *Pool) Close() error {
 	defer close(p.closed)
 	ended := make(chan struct{})
 	go func() {
-		p.owned.Wait()
+		p.goroutines.Wait()
 		p.host.close()
 		close(ended)
 	}()
@@ -506,7 +506,7 @@ func (p *Pool) Close() error {
 	case <-timer.C:
 		err = errors.New("a function in Options.Functions, an input of a call or the adapter has not returned")
 	}
-	if err = errors.Join(err, p.book.close(max(logPatience, p.opts.StopTimeout-time.Since(begin)))); err != nil {
+	if err = errors.Join(err, p.logs.close(max(logPatience, p.opts.StopTimeout-time.Since(begin)))); err != nil {
 		return fmt.Errorf("the pool is closed, but %w", err)
 	}
 	return nil

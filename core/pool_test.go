@@ -497,7 +497,7 @@ func TestLossGivesEachCallOneErrorAtOnce(t *testing.T) {
 		for range 16 {
 			wg.Go(func() {
 				_, err := core.Execute[any](t.Context(), p, "wait", nil)
-				var o *core.Obituary
+				var o *core.WorkerExit
 				if errors.Is(err, core.ErrWorkerLost) && errors.As(err, &o) && core.MayHaveRun(err) {
 					lost.Add(1)
 				}
@@ -536,7 +536,7 @@ func TestLossIsALossAlsoWhenACallComesAtThatMoment(t *testing.T) {
 			a.Crash(0)
 			_, _ = core.Execute[any](t.Context(), p, "echo", 1)
 			for range 2 {
-				if err := <-lost; err != nil && !errors.As(err, new(*core.Obituary)) {
+				if err := <-lost; err != nil && !errors.As(err, new(*core.WorkerExit)) {
 					t.Fatal(err)
 				}
 			}

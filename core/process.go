@@ -160,15 +160,15 @@ func (p *Process) Exit() (code int, signal string, oom bool) {
 	return p.code, p.signal, p.ranOut
 }
 
-// leftByItself reports whether the process ended without being told to. It is valid after Done.
-func (p *Process) leftByItself() bool {
+// exitedByItself reports whether the process ended without being told to. It is valid after Done.
+func (p *Process) exitedByItself() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.hasExited() && !p.terminated && !p.killed
 }
 
 // lastOutput returns the last lines that the process printed since then, the newest last.
-func (p *Process) lastOutput(since time.Time) []string { return lastWords(p.out.tail(since)) }
+func (p *Process) lastOutput(since time.Time) []string { return mergeOutput(p.out.tail(since)) }
 
 // fate says how the process ended, for an error. It is valid after Done.
 func (p *Process) fate() string {

@@ -76,7 +76,7 @@ func child(mode string) int {
 		_ = w.Flush()
 	case "host": // a host that does nothing but have a worker with a child
 		h, err := newHost(Command{Path: "sh", Args: []string{"-c", familyScript}}, hostOptions{
-			Name: "test", Log: newLogbook(hclog.New(&hclog.LoggerOptions{Output: os.Stdout, JSONFormat: true})),
+			Name: "test", Log: newLogQueue(hclog.New(&hclog.LoggerOptions{Output: os.Stdout, JSONFormat: true})),
 		})
 		if err != nil {
 			fmt.Println(err)
@@ -125,7 +125,7 @@ func newFixture(t *testing.T, cmd Command) *fixture {
 	_ = readable(t) // the poller's own descriptors come into being
 	before, goroutines := openFiles(), goleak.IgnoreCurrent()
 	f := &fixture{t: t, log: &recorder{}}
-	h, err := newHost(cmd, hostOptions{Name: "test", MaxFrame: 77777, Log: newLogbook(f.log.logger())})
+	h, err := newHost(cmd, hostOptions{Name: "test", MaxFrame: 77777, Log: newLogQueue(f.log.logger())})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -826,7 +826,7 @@ func TestLogQueueIsBounded(t *testing.T) {
 	for name, size := range map[string]int{"many": 100, "large": 1 << 20} {
 		t.Run(name, func(t *testing.T) {
 			log := &recorder{gate: make(chan struct{})}
-			book := newLogbook(log.logger())
+			book := newLogQueue(log.logger())
 			q := newRecords(book, 2, messages{})
 			const sent = 3000
 			body := bytes.Repeat([]byte("x"), size)
@@ -860,7 +860,7 @@ func TestLogQueueIsBounded(t *testing.T) {
 // A logger that hangs for ever does not keep the host from closing.
 func TestCloseWithHungLogger(t *testing.T) {
 	log := &recorder{gate: make(chan struct{})}
-	book := newLogbook(log.logger())
+	book := newLogQueue(log.logger())
 	h, err := newHost(shell("echo hello; echo more"), hostOptions{Name: "test", Log: book})
 	if err != nil {
 		t.Fatal(err)
@@ -905,7 +905,7 @@ func TestOutputFromConnection(t *testing.T) {
 
 func TestPrivateDir(t *testing.T) {
 	parent := t.TempDir()
-	dir, claim, err := privateDir(parent)
+	dir, claim, err := makeTempDir(parent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -917,7 +917,7 @@ func TestPrivateDir(t *testing.T) {
 	if err := os.Mkdir(long, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	short, other, err := privateDir(long)
+	short, other, err := makeTempDir(long)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -928,12 +928,12 @@ func TestPrivateDir(t *testing.T) {
 	if left, _ := os.ReadDir(long); len(left) != 0 {
 		t.Errorf("left in the longer one: %v", left)
 	}
-	if _, _, err := privateDir("/no/such/dir"); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "Options.Dir") ||
+	if _, _, err := makeTempDir("/no/such/dir"); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "Options.Dir") ||
 		!strings.Contains(err.Error(), "/no/such/dir") || strings.Contains(err.Error(), "TMPDIR") {
 		t.Error(err)
 	}
 	t.Setenv("TMPDIR", "/no/such/tmp") // what a program's user can change
-	_, _, err = privateDir("")
+	_, _, err = makeTempDir("")
 	if err == nil || !strings.HasSuffix(err.Error(), "name a folder that can be written to in Options.Dir, or set TMPDIR to one") {
 		t.Error(err)
 	}
@@ -942,12 +942,12 @@ func TestPrivateDir(t *testing.T) {
 // What a killed host has left is removed, and nothing else.
 func TestSweep(t *testing.T) {
 	parent := t.TempDir()
-	used, claim, err := privateDir(parent)
+	used, claim, err := makeTempDir(parent)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = claim.Close() }()
-	left, dead, err := privateDir(parent)
+	left, dead, err := makeTempDir(parent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -990,7 +990,7 @@ func TestSweepBesideOpen(t *testing.T) {
 		})
 	}
 	for range 300 {
-		dir, claim, err := claimedDir(parent)
+		dir, claim, err := claimTempDir(parent)
 		if err != nil {
 			t.Fatal(err)
 		}

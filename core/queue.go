@@ -35,7 +35,7 @@ func (q *waiters) fail(p *Pool, err error, which func(*waiter) bool) {
 	for e := q.Front(); e != nil; {
 		next := e.Next()
 		if me := e.Value.(*waiter); which(me) {
-			p.leave(me, nil, err)
+			p.resolve(me, nil, err)
 		}
 		e = next
 	}
@@ -62,7 +62,7 @@ func (p *Pool) enqueue(q *waiters, me *waiter) {
 	p.queued++
 	q.insert(me)
 	if me.within != nil {
-		p.inner[me] = struct{}{}
+		p.nested[me] = struct{}{}
 	}
 	if s := me.session; s != nil && q == &p.waiting {
 		if s.waiting == nil {
@@ -76,14 +76,14 @@ func (p *Pool) enqueue(q *waiters, me *waiter) {
 func (p *Pool) dequeue(me *waiter) {
 	me.queue.Remove(me.place)
 	p.queued--
-	delete(p.inner, me)
+	delete(p.nested, me)
 	if s := me.session; s != nil {
 		delete(s.waiting, me)
 	}
 }
 
-// leave takes a waiter out of its queue with what it waited for, or with an error. mu is held.
-func (p *Pool) leave(me *waiter, w *Worker, err error) {
+// resolve takes a waiter out of its queue with what it waited for, or with an error. mu is held.
+func (p *Pool) resolve(me *waiter, w *Worker, err error) {
 	p.dequeue(me)
 	me.worker, me.err = w, err
 	close(me.ready)
@@ -98,7 +98,7 @@ func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error
 	if !p.owns(by) {
 		by = nil
 	}
-	for ending := p.forgetting[id]; ending != nil; ending = p.forgetting[id] { // an ended session of the same id
+	for ending := p.ending[id]; ending != nil; ending = p.ending[id] { // an ended session of the same id
 		if err := p.awaitEnd(ctx, ending, by); err != nil {
 			return nil, nil, err
 		}
@@ -109,14 +109,14 @@ func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error
 	var s *session
 	if id != "" {
 		var err error
-		if s, err = p.join(id); err != nil {
+		if s, err = p.joinSession(id); err != nil {
 			return nil, nil, err
 		}
 	}
 	taken := false
 	defer func() {
 		if !taken && s != nil { // also when ctx panics
-			p.part(s)
+			p.leaveSession(s)
 		}
 	}()
 	w, err := p.slot(ctx, s, by)
@@ -125,11 +125,11 @@ func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error
 }
 
 // awaitEnd waits until the worker of an ended session has dropped its state. mu is held, and free while it waits.
-func (p *Pool) awaitEnd(ctx context.Context, ending *forgetting, by *served) error {
+func (p *Pool) awaitEnd(ctx context.Context, ending *endingSession, by *served) error {
 	if by != nil { // the worker needs a slot for it
 		me := &waiter{session: ending.session, within: by}
-		p.inner[me] = struct{}{}
-		defer delete(p.inner, me)
+		p.nested[me] = struct{}{}
+		defer delete(p.nested, me)
 		if p.deadlocked(me) {
 			return errDeadlock
 		}
@@ -162,17 +162,17 @@ func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error
 	q, w := &p.waiting, p.leastBusy()
 	if s != nil {
 		if s.worker == nil {
-			p.pin(s, p.home())
+			p.pinSession(s, p.fewestSessions())
 		}
 		if w = s.worker; w != nil {
 			q = &w.waiting
 		}
 	}
-	if w != nil && w.running < w.slots && q.Len() == 0 && (w.open() || s != nil && w.serving()) {
-		p.occupy(w)
+	if w != nil && w.running < w.slots && q.Len() == 0 && (w.accepting() || s != nil && w.servesSessions()) {
+		p.takeSlot(w)
 		return w, nil
 	}
-	if err := p.looping(); err != nil {
+	if err := p.crashLoopError(); err != nil {
 		return nil, err
 	}
 	if p.queued >= p.opts.Queue && (s == nil || !s.ended) { // the end of a session is no caller's
@@ -211,7 +211,7 @@ func (p *Pool) withdraw(me *waiter) {
 	select {
 	case <-me.ready: // at the same moment
 		if me.worker != nil {
-			p.vacate(me.worker)
+			p.releaseSlot(me.worker)
 		}
 	default:
 		p.dequeue(me)
@@ -227,10 +227,10 @@ func (p *Pool) deadlocked(me *waiter) bool {
 			running += w.running
 		}
 	}
-	if running > len(p.inner) { // some of them wait for nothing
+	if running > len(p.nested) { // some of them wait for nothing
 		return false
 	}
-	waiting := maps.Clone(p.inner)
+	waiting := maps.Clone(p.nested)
 	for before := -1; before != len(waiting); { // until all that are left wait for each other alone
 		before = len(waiting)
 		held := map[*mux]map[*stream]bool{} // the calls that cannot end while those wait
@@ -266,32 +266,32 @@ func (p *Pool) owns(by *served) bool {
 		slices.ContainsFunc(p.workers, func(w *Worker) bool { return w.mux == by.mux })
 }
 
-// occupy takes a slot. mu is held.
-func (p *Pool) occupy(w *Worker) {
+// takeSlot takes a slot. mu is held.
+func (p *Pool) takeSlot(w *Worker) {
 	w.running++
 	w.calls++
 	p.stats.Calls++
 }
 
-// home returns the worker where a new session is to live: of those with the fewest sessions the least busy. mu is held.
-func (p *Pool) home() *Worker {
+// fewestSessions returns the worker where a new session is to live: of those with the fewest sessions the least busy. mu is held.
+func (p *Pool) fewestSessions() *Worker {
 	var best *Worker
 	for _, w := range p.workers {
-		if w.open() && (best == nil || w.sessions < best.sessions || w.sessions == best.sessions && w.running*best.slots < best.running*w.slots) {
+		if w.accepting() && (best == nil || w.sessions < best.sessions || w.sessions == best.sessions && w.running*best.slots < best.running*w.slots) {
 			best = w
 		}
 	}
 	return best
 }
 
-// vacate gives a slot back and to whoever waits for it. mu is held.
-func (p *Pool) vacate(w *Worker) {
+// releaseSlot gives a slot back and to whoever waits for it. mu is held.
+func (p *Pool) releaseSlot(w *Worker) {
 	w.running--
 	if p.draining {
-		p.ring()
+		p.broadcast()
 	}
 	p.grant(w)
-	if !w.open() {
+	if !w.accepting() {
 		signal(w.wake)
 	}
 }
@@ -300,7 +300,7 @@ func (p *Pool) vacate(w *Worker) {
 func (p *Pool) leastBusy() *Worker {
 	var best *Worker
 	for _, w := range p.workers {
-		if w.open() && (best == nil || w.running*best.slots < best.running*w.slots) {
+		if w.accepting() && (best == nil || w.running*best.slots < best.running*w.slots) {
 			best = w
 		}
 	}
@@ -309,9 +309,9 @@ func (p *Pool) leastBusy() *Worker {
 
 // grant gives w's free slots to those who wait, the oldest first: sessions that live there, and while it is ready anybody. mu is held.
 func (p *Pool) grant(w *Worker) {
-	for w.running < w.slots && w.serving() {
+	for w.running < w.slots && w.servesSessions() {
 		next := w.waiting.head()
-		if w.open() {
+		if w.accepting() {
 			if other := p.waiting.head(); next == nil || other != nil && other.seq < next.seq {
 				next = other
 			}
@@ -320,10 +320,10 @@ func (p *Pool) grant(w *Worker) {
 			return
 		}
 		if s := next.session; s != nil && s.worker == nil {
-			p.pin(s, w) // which takes it to w's own queue
+			p.pinSession(s, w) // which takes it to w's own queue
 			continue
 		}
-		p.occupy(w)
-		p.leave(next, w, nil)
+		p.takeSlot(w)
+		p.resolve(next, w, nil)
 	}
 }

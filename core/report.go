@@ -47,26 +47,26 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	case <-ctx.Done():
 		_ = control.SetReadDeadline(time.Now())
 		<-read
-		return &noReport{fmt.Errorf("%s has not reported that it can start: %w", p.name, ctx.Err())}
+		return &reportError{fmt.Errorf("%s has not reported that it can start: %w", p.name, ctx.Err())}
 	}
 
 	var r report
 	switch {
 	case got.err != nil:
-		return p.withFate(ctx, got.err)
+		return p.withExit(ctx, got.err)
 	case !bytes.HasPrefix(bytes.TrimSpace(got.line), []byte("{")):
-		return p.withFate(ctx, fmt.Errorf("its report is no JSON object but %q", cut(string(got.line), 200)))
+		return p.withExit(ctx, fmt.Errorf("its report is no JSON object but %q", truncate(string(got.line), 200)))
 	}
 	if err := json.Unmarshal(got.line, &r); err != nil {
-		return p.withFate(ctx, fmt.Errorf("its report is unreadable (%w): %q", err, cut(string(got.line), 200)))
+		return p.withExit(ctx, fmt.Errorf("its report is unreadable (%w): %q", err, truncate(string(got.line), 200)))
 	}
 	switch {
 	case r.Failed != nil:
 		return r.Failed
 	case r.Unavailable != "" && r.Remedy != "":
-		return fmt.Errorf("%w: %s%s%s", ErrUnavailable, harmless(r.Unavailable, false), remedyFollows, harmless(r.Remedy, false))
+		return fmt.Errorf("%w: %s%s%s", ErrUnavailable, escapeControl(r.Unavailable, false), remedyFollows, escapeControl(r.Remedy, false))
 	case r.Unavailable != "":
-		return fmt.Errorf("%w: %s", ErrUnavailable, harmless(r.Unavailable, false))
+		return fmt.Errorf("%w: %s", ErrUnavailable, escapeControl(r.Unavailable, false))
 	}
 	p.Endpoint = r.Endpoint
 	return nil
@@ -101,8 +101,8 @@ func readReport(r *os.File) ([]byte, error) {
 	}
 }
 
-// withFate adds to a missing or unusable report how the process ended, which it gets a moment for.
-func (p *Process) withFate(ctx context.Context, err error) error {
+// withExit adds to a missing or unusable report how the process ended, which it gets a moment for.
+func (p *Process) withExit(ctx context.Context, err error) error {
 	timer := time.NewTimer(reportGrace)
 	defer timer.Stop()
 	select {
@@ -116,13 +116,13 @@ func (p *Process) withFate(ctx context.Context, err error) error {
 		<-p.done
 	}
 	if errors.Is(err, errNoReport) {
-		return &noReport{fmt.Errorf("%s ended before it reported that it can start: %s", p.name, p.fate())}
+		return &reportError{fmt.Errorf("%s ended before it reported that it can start: %s", p.name, p.fate())}
 	}
-	return &noReport{fmt.Errorf("%s cannot be used: %w; %s", p.name, err, p.fate())}
+	return &reportError{fmt.Errorf("%s cannot be used: %w; %s", p.name, err, p.fate())}
 }
 
-// noReport: what was started is perhaps not the program that it should be.
-type noReport struct{ err error }
+// reportError: what was started is perhaps not the program that it should be.
+type reportError struct{ err error }
 
-func (e *noReport) Error() string { return e.err.Error() }
-func (e *noReport) Unwrap() error { return e.err }
+func (e *reportError) Error() string { return e.err.Error() }
+func (e *reportError) Unwrap() error { return e.err }

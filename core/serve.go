@@ -37,10 +37,10 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 	if logger == nil {
 		logger = hclog.NewNullLogger()
 	}
-	book := newLogbook(logger)
+	book := newLogQueue(logger)
 	defer func() { _ = book.close(time.Second) }() // a logger that does not return costs records, not the worker's end
 	log := book.events(noWorker)
-	stop := context.AfterFunc(ctx, func() { _ = apart("the Conn's Close", conn.Close) })
+	stop := context.AfterFunc(ctx, func() { _ = isolate("the Conn's Close", conn.Close) })
 	defer stop()
 	h := workerHello{
 		Versions: []int{version}, Features: features, MaxFrame: orDefault(o.MaxFrame, DefaultMaxFrame),
@@ -98,7 +98,7 @@ func orDefault(n, d int) int {
 // Call calls one of the host's functions and decodes its result into out, a non-nil pointer or nil. Only a worker has it: a function of
 // the host uses its pool.
 func (c *Incoming) Call(ctx context.Context, name string, args, out any) error {
-	s, err := c.openBack(ctx, name, args)
+	s, err := c.openCall(ctx, name, args)
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (c *Incoming) Call(ctx context.Context, name string, args, out any) error {
 // item's; any other error is the last. Breaking out cancels. It may be ranged over once.
 func (c *Incoming) Stream(ctx context.Context, name string, args any) iter.Seq2[any, error] {
 	return func(yield func(any, error) bool) {
-		s, err := c.openBack(ctx, name, args)
+		s, err := c.openCall(ctx, name, args)
 		if err != nil {
 			yield(nil, err)
 			return
@@ -137,7 +137,7 @@ func (c *Incoming) Stream(ctx context.Context, name string, args any) iter.Seq2[
 	}
 }
 
-func (c *Incoming) openBack(ctx context.Context, name string, args any) (*stream, error) {
+func (c *Incoming) openCall(ctx context.Context, name string, args any) (*stream, error) {
 	m := c.stream.mux
 	if !m.worker {
 		return nil, errors.New("a function of the host calls workers by its pool")
@@ -152,7 +152,7 @@ func (c *Incoming) openBack(ctx context.Context, name string, args any) (*stream
 
 func (c *Incoming) answer(s *stream, out any) error {
 	body, err := s.outcome()
-	if not, ok := err.(*notRun); ok {
+	if not, ok := err.(*notRunError); ok {
 		err = not.err // whether it may run elsewhere is a pool's question
 	}
 	if err != nil || out == nil {

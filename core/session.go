@@ -48,8 +48,8 @@ type session struct {
 // lost reports whether the session's worker is gone, and its state with it.
 func (s *session) lost() bool { return s.worker != nil && s.worker.state == dead }
 
-// forgetting is an ended session whose worker has yet to drop its state.
-type forgetting struct {
+// endingSession is an ended session whose worker has yet to drop its state.
+type endingSession struct {
 	session *session
 	done    chan struct{}
 }
@@ -60,8 +60,8 @@ type sessionKey struct {
 	id   string
 }
 
-// join returns the session of an id, making it if need be, with one more user. mu is held.
-func (p *Pool) join(id string) (*session, error) {
+// joinSession returns the session of an id, making it if need be, with one more user. mu is held.
+func (p *Pool) joinSession(id string) (*session, error) {
 	s := p.sessions[id]
 	if s == nil {
 		s = &session{id: id}
@@ -75,8 +75,8 @@ func (p *Pool) join(id string) (*session, error) {
 	return s, nil
 }
 
-// part takes a user away; the last one starts the idle time. mu is held.
-func (p *Pool) part(s *session) {
+// leaveSession takes a user away; the last one starts the idle time. mu is held.
+func (p *Pool) leaveSession(s *session) {
 	if s.users--; s.users > 0 || s.ended || p.closing {
 		return
 	}
@@ -110,8 +110,8 @@ func (s *session) stopTimer() {
 	}
 }
 
-// pin settles where a session lives. w may be nil: then nobody is ready yet. mu is held.
-func (p *Pool) pin(s *session, w *Worker) {
+// pinSession settles where a session lives. w may be nil: then nobody is ready yet. mu is held.
+func (p *Pool) pinSession(s *session, w *Worker) {
 	if s.worker = w; w == nil {
 		return
 	}
@@ -134,24 +134,24 @@ func (p *Pool) endSession(s *session) {
 	if w == nil {
 		err := fmt.Errorf("%w: session %q was closed before it had a worker", ErrSessionLost, s.id)
 		for me := range s.waiting {
-			p.leave(me, nil, err)
+			p.resolve(me, nil, err)
 		}
 		return
 	}
 	w.sessions--
 	signal(w.wake)
-	if !w.forgetful || p.closing || !w.serving() {
+	if !w.forgets || p.closing || !w.servesSessions() {
 		return
 	}
-	ending := &forgetting{session: s, done: make(chan struct{})}
-	p.forgetting[s.id] = ending
-	p.owned.Add(1)
+	ending := &endingSession{session: s, done: make(chan struct{})}
+	p.ending[s.id] = ending
+	p.goroutines.Add(1)
 	go func() {
-		defer p.owned.Done()
+		defer p.goroutines.Done()
 		p.forget(w, s)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		delete(p.forgetting, s.id)
+		delete(p.ending, s.id)
 		close(ending.done)
 	}()
 }
@@ -171,9 +171,9 @@ func (p *Pool) forget(w *Worker, s *session) {
 	_, err := p.slot(ctx, s, nil)
 	p.mu.Unlock()
 	if err == nil {
-		var f *flight
-		if f, err = p.open(ctx, r, w, s); err == nil {
-			err = f.one(ctx, nil)
+		var f *inflight
+		if f, err = p.openCall(ctx, r, w, s); err == nil {
+			err = f.awaitResult(ctx, nil)
 		}
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrSessionLost) {

@@ -10,19 +10,19 @@ import (
 	"time"
 )
 
-// Started is a worker outside of any pool, over whose link no frame has gone yet. Its methods may be called from any goroutine.
-type Started struct {
+// RawWorker is a worker outside of any pool, over whose link no frame has gone yet. Its methods may be called from any goroutine.
+type RawWorker struct {
 	*Link
 	host    *host
 	at      *attempt
 	logTime time.Duration // how long Close waits for a slow logger
 }
 
-// Start starts one worker with the adapter, outside of any pool, and leaves the connection as the adapter made it: no hello is read or
+// StartRaw starts one worker with the adapter, outside of any pool, and leaves the connection as the adapter made it: no hello is read or
 // written. It is for those who test an adapter or a worker frame by frame, as package conformance does; everybody else uses Open. Of
 // the options Name, Dir, MaxFrame, StopTimeout and Logger count. ctx bounds only the start. The error is a *StartError; after it nothing is left
 // of the worker.
-func Start(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Started, error) {
+func StartRaw(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*RawWorker, error) {
 	o, err := opts.resolve()
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func Start(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*S
 	if err != nil {
 		return nil, err
 	}
-	h, err := newHost(cmd, hostOptions{Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Log: newLogbook(log)})
+	h, err := newHost(cmd, hostOptions{Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Log: newLogQueue(log)})
 	if err != nil {
 		return nil, err
 	}
@@ -44,17 +44,17 @@ func Start(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*S
 		return nil, startError(ctx, at, err)
 	}
 	at.abandon(link.Process)
-	return &Started{Link: link, host: h, at: at, logTime: o.StopTimeout}, nil
+	return &RawWorker{Link: link, host: h, at: at, logTime: o.StopTimeout}, nil
 }
 
 // Dir is the worker's private folder, as its adapter had it from Launcher.Dir.
-func (s *Started) Dir() string { return s.at.Dir() }
+func (s *RawWorker) Dir() string { return s.at.Dir() }
 
 // Output returns the last lines that the worker printed, the newest last.
-func (s *Started) Output() []string { return s.at.output() }
+func (s *RawWorker) Output() []string { return s.at.output() }
 
 // Close cuts the connection, kills what is left of the worker, and returns when all of it is gone. It may be called again.
-func (s *Started) Close() {
+func (s *RawWorker) Close() {
 	defer func() { // whatever an adapter under test does
 		s.host.close()
 		_ = s.host.opts.Log.close(s.logTime)
@@ -71,7 +71,7 @@ func (s *Started) Close() {
 // startError says why a worker could not be started. The attempt has been abandoned.
 func startError(ctx context.Context, at *attempt, err error) *StartError {
 	e := &StartError{Command: at.host.command(), Adapter: at.adapter, Output: at.output(), Err: err}
-	if bad := apart("the adapter's error", func() error { e.explain(ctx, at); return nil }); bad != nil {
+	if bad := isolate("the adapter's error", func() error { e.explain(ctx, at); return nil }); bad != nil {
 		e.Err = bad
 	}
 	return e
@@ -94,14 +94,14 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 	var chosen *linkError
 	if errors.As(err, &chosen) {
 		e.Adapter, e.Refused, e.Err = chosen.link.Adapter, chosen.link.Refused, chosen.err
-		var no *noHello
+		var no *helloError
 		if proc := chosen.link.Process; proc != nil && errors.As(err, &no) {
 			silent(proc, no.err)
 		}
-	} else if proc := at.deserter(); proc != nil && !errors.Is(err, ErrUnavailable) {
+	} else if proc := at.exitedEarly(); proc != nil && !errors.Is(err, ErrUnavailable) {
 		silent(proc, err) // the adapter saw that nobody was there
 	}
-	if errors.As(err, new(*noReport)) {
+	if errors.As(err, new(*reportError)) {
 		e.Hint = at.host.cmd.Hint
 	}
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && context.Cause(ctx) != nil {

@@ -22,7 +22,7 @@ type stream struct {
 	ended    func(answered bool)     // called once, without mu, when the terminal frame has come or the connection is lost; or nil
 	cancel   context.CancelCauseFunc // of an incoming call's context
 	sessions []sessionKey            // of an outgoing call: the sessions that wait for its end
-	news     chan struct{}           // capacity 1: something was received
+	arrived     chan struct{}           // capacity 1: something was received
 	sendable chan struct{}           // capacity 1: credit came, or nothing more is wanted; nil if we never send
 	owed     window                  // consumed, credit not yet granted; the consumer's own
 	taken    int64                   // items consumed; the consumer's own
@@ -32,9 +32,9 @@ type stream struct {
 	inQueue    int     // frames of it in mux.queue
 	in         []Frame // items received and not consumed
 	granted    window  // what the peer may still send
-	begun      bool    // an item has come
+	gotItem      bool    // an item has come
 	inEnded    bool    // the peer sends nothing more
-	dropping   bool    // what is received is of no use: we cancelled, or want no more input
+	discarding   bool    // what is received is of no use: we cancelled, or want no more input
 	credit     window  // what we may still send
 	outEnded   bool    // we send nothing more
 	cancelSent bool
@@ -43,7 +43,7 @@ type stream struct {
 	failed     bool   // answer is an error
 	notStarted bool
 	err        error // the connection's, if that ended the call
-	spoiled    error // what went wrong with our own direction
+	localErr    error // what went wrong with our own direction
 }
 
 // finish tells everybody who waits for s. It is called once s is closed, without mu.
@@ -54,7 +54,7 @@ func (s *stream) finish() {
 	if s.cancel != nil {
 		s.cancel(s.err)
 	}
-	signal(s.news)
+	signal(s.arrived)
 	if s.sendable != nil {
 		signal(s.sendable)
 	}
@@ -63,14 +63,14 @@ func (s *stream) finish() {
 // A waiting item keeps alive whatever its connection read together with it, some 64 KiB. A few may; of more, those that are smaller than that
 // by far are copied, so that a stream's window is what it costs.
 const (
-	shared = 16
-	small  = 16 << 10
+	maxPinned = 16
+	smallBody  = 16 << 10
 )
 
 // received takes an item in. mux.mu is held.
 func (s *stream) received(f *Frame) error {
-	s.begun = true
-	if s.dropping {
+	s.gotItem = true
+	if s.discarding {
 		return nil
 	}
 	if s.inEnded {
@@ -81,11 +81,11 @@ func (s *stream) received(f *Frame) error {
 	}
 	s.granted.Items--
 	s.granted.Bytes -= int64(len(f.Body))
-	if len(s.in) >= shared && len(f.Body) < small { // it may wait for long, and is often a part of all that was read with it
+	if len(s.in) >= maxPinned && len(f.Body) < smallBody { // it may wait for long, and is often a part of all that was read with it
 		f.Body = bytes.Clone(f.Body)
 	}
 	s.in = append(s.in, *f)
-	signal(s.news)
+	signal(s.arrived)
 	return nil
 }
 
@@ -103,7 +103,7 @@ func (s *stream) items(ctx context.Context) iter.Seq2[item, error] {
 		for {
 			s.mux.mu.Lock()
 			batch, s.in = s.in, spare
-			ended, spoiled := s.inEnded, s.spoiled
+			ended, spoiled := s.inEnded, s.localErr
 			s.mux.mu.Unlock()
 			if spoiled != nil {
 				yield(item{}, spoiled)
@@ -134,7 +134,7 @@ func (s *stream) items(ctx context.Context) iter.Seq2[item, error] {
 				return
 			}
 			select {
-			case <-s.news:
+			case <-s.arrived:
 			case <-ctx.Done():
 				yield(item{}, ctx.Err())
 				return
@@ -221,7 +221,7 @@ func (s *stream) stopInput() {
 	m := s.mux
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s.in, s.dropping = nil, true
+	s.in, s.discarding = nil, true
 	if !s.inEnded {
 		s.inEnded = true
 		m.control = append(m.control, Frame{Kind: KindCancel, ID: s.id, Name: "no more input is wanted"})
@@ -239,30 +239,30 @@ func (s *stream) abandon(reason string) bool {
 		m.mu.Unlock()
 		return false
 	}
-	s.in, s.dropping, s.outEnded = nil, true, true
+	s.in, s.discarding, s.outEnded = nil, true, true
 	if s.written {
 		s.cancelSent = true
-		m.drop(s)
+		m.dropQueued(s)
 		m.control = append(m.control, Frame{Kind: KindCancel, ID: s.id, Name: reason})
 		m.wakeWriter()
 		m.mu.Unlock()
 		return true
 	}
 	m.close(s, errLeaving)
-	m.drop(s)
+	m.dropQueued(s)
 	m.mu.Unlock()
 	s.finish()
 	return false
 }
 
-// spoil ends a call that we opened because of something on our side.
-func (s *stream) spoil(err error) {
+// failLocally ends a call that we opened because of something on our side.
+func (s *stream) failLocally(err error) {
 	s.mux.mu.Lock()
-	if s.spoiled == nil {
-		s.spoiled = err
+	if s.localErr == nil {
+		s.localErr = err
 	}
 	s.mux.mu.Unlock()
-	signal(s.news)
+	signal(s.arrived)
 }
 
 func (s *stream) isClosed() bool {
@@ -274,7 +274,7 @@ func (s *stream) isClosed() bool {
 func (s *stream) wasAbandoned() bool {
 	s.mux.mu.Lock()
 	defer s.mux.mu.Unlock()
-	return s.dropping
+	return s.discarding
 }
 
 func (s *stream) wasWritten() bool {
@@ -293,9 +293,9 @@ func (s *stream) outcome() ([]byte, error) {
 		if !errors.Is(err, ErrClosed) {
 			err = fmt.Errorf("%w before it had the call: %w", ErrWorkerLost, err)
 		}
-		return nil, &notRun{err: err, elsewhere: true}
+		return nil, &notRunError{err: err, elsewhere: true}
 	case err != nil:
-		return nil, &lost{err}
+		return nil, &lostError{err}
 	case !failed:
 		return answer, nil
 	}
@@ -307,25 +307,25 @@ func (s *stream) outcome() ([]byte, error) {
 	if errors.As(err, &remote) {
 		switch remote.Type {
 		case "UnknownCommand":
-			return nil, &notRun{err: fmt.Errorf("%w: %s", ErrUnknownCommand, remote.Message)}
+			return nil, &notRunError{err: fmt.Errorf("%w: %s", ErrUnknownCommand, remote.Message)}
 		case "Draining", "Saturated":
-			return nil, &notRun{err: err, elsewhere: true}
+			return nil, &notRunError{err: err, elsewhere: true}
 		}
 	}
-	return nil, &notRun{err: err}
+	return nil, &notRunError{err: err}
 }
 
-// notRun wraps what kept a call from running at all.
-type notRun struct {
+// notRunError wraps what kept a call from running at all.
+type notRunError struct {
 	err       error
 	elsewhere bool // another worker may take it
 }
 
-func (e *notRun) Error() string { return e.err.Error() }
-func (e *notRun) Unwrap() error { return e.err }
+func (e *notRunError) Error() string { return e.err.Error() }
+func (e *notRunError) Unwrap() error { return e.err }
 
-// lost wraps what ended the connection under a call that may have run.
-type lost struct{ err error }
+// lostError wraps what ended the connection under a call that may have run.
+type lostError struct{ err error }
 
-func (e *lost) Error() string { return e.err.Error() }
-func (e *lost) Unwrap() error { return e.err }
+func (e *lostError) Error() string { return e.err.Error() }
+func (e *lostError) Unwrap() error { return e.err }

@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// nearest returns ": did you mean x, or y?" with the names in known that are close to name, or else what there is.
-func nearest[V any](name string, known map[string]V) string {
+// suggest returns ": did you mean x, or y?" with the names in known that are close to name, or else what there is.
+func suggest[V any](name string, known map[string]V) string {
 	type match struct {
 		name string
 		far  int
 	}
-	var close []match
+	var near []match
 	var all []string
 	for k := range known {
 		if strings.HasPrefix(k, "snakepit.") {
@@ -21,15 +21,15 @@ func nearest[V any](name string, known map[string]V) string {
 		}
 		all = append(all, k)
 		if d := distance(name, k); d <= max(2, len(name)/3) {
-			close = append(close, match{k, d})
+			near = append(near, match{k, d})
 		}
 	}
-	slices.SortFunc(close, func(a, b match) int { return cmp.Or(cmp.Compare(a.far, b.far), strings.Compare(a.name, b.name)) })
+	slices.SortFunc(near, func(a, b match) int { return cmp.Or(cmp.Compare(a.far, b.far), strings.Compare(a.name, b.name)) })
 	slices.Sort(all)
 	switch {
-	case len(close) > 0:
+	case len(near) > 0:
 		names := make([]string, 0, 3)
-		for _, m := range close[:min(len(close), 3)] {
+		for _, m := range near[:min(len(near), 3)] {
 			names = append(names, m.name)
 		}
 		return "; did you mean " + strings.Join(names, " or ") + "?"

@@ -13,10 +13,10 @@ const (
 	maxDir    = 80               // of a private folder's path; a socket's has about 104 bytes in all
 )
 
-// privateDir makes a folder that only this user can enter, in parent, or under /tmp if parent's name is too long for sockets in it. The
+// makeTempDir makes a folder that only this user can enter, in parent, or under /tmp if parent's name is too long for sockets in it. The
 // folder is in use as long as claim is open; claim is nil on systems without such locks. What hosts that were killed have left there is
 // removed.
-func privateDir(parent string) (dir string, claim *os.File, err error) {
+func makeTempDir(parent string) (dir string, claim *os.File, err error) {
 	what := "name a folder that can be written to in Options.Dir"
 	if parent == "" {
 		parent = os.TempDir()
@@ -26,7 +26,7 @@ func privateDir(parent string) (dir string, claim *os.File, err error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("the folder of Options.Dir: %w", err)
 	}
-	if dir, claim, err = claimedDir(parent); err != nil {
+	if dir, claim, err = claimTempDir(parent); err != nil {
 		return "", nil, fmt.Errorf("the pool's private folder cannot be made: %w; %s", err, what)
 	}
 	if len(dir) <= maxDir || runtime.GOOS == "windows" {
@@ -34,13 +34,13 @@ func privateDir(parent string) (dir string, claim *os.File, err error) {
 	}
 	_ = os.Remove(dir)
 	closeFiles([]*os.File{claim})
-	if dir, claim, err = claimedDir("/tmp"); err != nil {
+	if dir, claim, err = claimTempDir("/tmp"); err != nil {
 		return "", nil, fmt.Errorf("%s is too long for the names of sockets in it, and no other folder can be made: %w", parent, err)
 	}
 	return dir, claim, nil
 }
 
-func claimedDir(parent string) (string, *os.File, error) {
+func claimTempDir(parent string) (string, *os.File, error) {
 	sweep(parent)
 	for {
 		dir, err := os.MkdirTemp(parent, dirPrefix) // mode 0700
@@ -54,7 +54,7 @@ func claimedDir(parent string) (string, *os.File, error) {
 			}
 			continue // another host's sweep came between
 		}
-		if names(dir, claim) {
+		if isSameDir(dir, claim) {
 			return dir, claim, nil
 		}
 		_ = claim.Close() // likewise
@@ -73,15 +73,15 @@ func sweep(parent string) {
 		if claim == nil {
 			continue
 		}
-		if ours && names(dir, claim) {
+		if ours && isSameDir(dir, claim) {
 			_ = os.RemoveAll(dir) // the next sweep tries again
 		}
 		_ = claim.Close()
 	}
 }
 
-// names reports whether the path is that of the open folder, and not of none or another one.
-func names(path string, dir *os.File) bool {
+// isSameDir reports whether the path is that of the open folder, and not of none or another one.
+func isSameDir(path string, dir *os.File) bool {
 	at, err := os.Lstat(path)
 	if err != nil {
 		return false

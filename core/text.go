@@ -8,9 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// harmless escapes what a terminal or a reader of logs would take for something else: control characters, bad UTF-8, line separators and
+// escapeControl escapes what a terminal or a reader of logs would take for something else: control characters, bad UTF-8, line separators and
 // characters that turn the direction of writing. Tabs stay, and line feeds if they may.
-func harmless(s string, lineFeeds bool) string {
+func escapeControl(s string, lineFeeds bool) string {
 	safe := func(r rune) bool {
 		switch {
 		case r == '\t', r == '\n' && lineFeeds:
@@ -39,8 +39,8 @@ func harmless(s string, lineFeeds bool) string {
 	return b.String()
 }
 
-// cut shortens s to about n bytes, at a character's boundary, and says so.
-func cut(s string, n int) string {
+// truncate shortens s to about n bytes, at a character's boundary, and says so.
+func truncate(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}

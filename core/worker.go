@@ -37,10 +37,10 @@ var transitions = [...][]state{
 type Worker struct {
 	pool  *Pool
 	index int
-	born  time.Time
+	started  time.Time
 	log   *logSource
 	wake  chan struct{} // capacity 1: something in the guarded fields changed that its goroutine should look at
-	gone  chan struct{} // closed when it is dead
+	ended  chan struct{} // closed when it is dead
 
 	// set before it is ready, and not changed
 	link      *Link
@@ -50,7 +50,7 @@ type Worker struct {
 	records   *records
 	codec     string // its name
 	slots     int
-	forgetful bool // the worker can drop a session's state
+	forgets bool // the worker can drop a session's state
 
 	// guarded by pool.mu
 	state     state
@@ -58,12 +58,12 @@ type Worker struct {
 	calls     int64       // slots ever taken
 	overdue   int         // of the running ones: cancelled, and not ended within the grace
 	stuck     string      // the command that became overdue first
-	left      string      // why it accepts no calls, not even of its sessions, such as its bye; or ""
+	retired      string      // why it accepts no calls, not even of its sessions, such as its bye; or ""
 	sessions  int         // sessions that live here
 	waiting   waiters     // calls of those sessions
 	completed bool        // it has answered a call
 	lastPing  uint64      // number of the last ping
-	obituary  *Obituary   // how it ended, once dead unexpectedly
+	exit  *WorkerExit   // how it ended, once dead unexpectedly
 	kill      *time.Timer // the next step of the ladder, if it is on it
 }
 
@@ -86,7 +86,7 @@ type Info struct {
 func (w *Worker) Info() Info {
 	w.pool.mu.Lock()
 	defer w.pool.mu.Unlock()
-	i := Info{Index: w.index, Started: w.born}
+	i := Info{Index: w.index, Started: w.started}
 	if w.mux == nil {
 		return i
 	}
@@ -128,23 +128,23 @@ func (w *Worker) String() string { return fmt.Sprintf("worker %d", w.index) }
 // run is the worker's whole life. It is the worker's own goroutine, and the only one that moves its state.
 func (w *Worker) run() {
 	p := w.pool
-	defer p.owned.Done()
+	defer p.goroutines.Done()
 	c, err := w.start()
 	if err != nil {
 		p.startFailed(w, err)
 		return
 	}
-	records := newRecords(p.book, w.index, c.terms.codec)
+	records := newRecords(p.logs, w.index, c.terms.codec)
 	m := newMux(c.link.Conn, c.terms, p.opts.Functions, 1, w.log)
 	m.trace = p.trace
-	m.onBye = func() { w.leaves("the worker said bye") }
+	m.onBye = func() { w.retire("the worker said bye") }
 	m.onLog = records.put
-	p.owned.Add(1)
+	p.goroutines.Add(1)
 	go func() {
-		defer p.owned.Done()
+		defer p.goroutines.Done()
 		m.run(c.first)
 	}()
-	p.ready(w, c, m, records)
+	p.admit(w, c, m, records)
 	var exited <-chan struct{}
 	if w.link.Process != nil {
 		exited = w.link.Process.Done()
@@ -152,10 +152,10 @@ func (w *Worker) run() {
 	cause := w.watch(exited)
 	if cause == nil {
 		w.stop()
-		p.gone(w, nil)
+		p.remove(w, nil)
 		return
 	}
-	p.gone(w, w.obituaryFor(cause))
+	p.remove(w, w.exitFor(cause))
 }
 
 // start brings the worker up to its hello.
@@ -197,14 +197,14 @@ func (w *Worker) watch(exited <-chan struct{}) error {
 				p.mu.Unlock()
 				return nil
 			}
-			switch reason := w.retiring(); {
+			switch reason := w.drainReason(); {
 			case reason != "" && w.state == ready:
-				w.to(draining)
+				w.moveTo(draining)
 				w.log.Info("worker takes no new calls", "reason", reason)
 			case reason == "" && w.state == draining:
-				w.to(ready)
+				w.moveTo(ready)
 				w.log.Info("worker takes new calls again")
-				p.ring()
+				p.broadcast()
 				p.grant(w)
 			}
 			step := w.step()
@@ -213,7 +213,7 @@ func (w *Worker) watch(exited <-chan struct{}) error {
 			case stepStop:
 				return nil
 			case stepTerminate:
-				w.climb()
+				w.escalate()
 			}
 		}
 	}
@@ -241,8 +241,8 @@ func (w *Worker) step() step {
 	return stepNone
 }
 
-// climb ends a worker whose cancelled calls do not: SIGTERM, then SIGKILL of its group. watch sees the exit.
-func (w *Worker) climb() {
+// escalate ends a worker whose cancelled calls do not: SIGTERM, then SIGKILL of its group. watch sees the exit.
+func (w *Worker) escalate() {
 	p := w.pool
 	p.mu.Lock()
 	if w.kill != nil || w.step() != stepTerminate { // it has recovered meanwhile
@@ -270,7 +270,7 @@ func (w *Worker) climb() {
 func (w *Worker) stop() {
 	p := w.pool
 	p.mu.Lock()
-	w.to(stopping)
+	w.moveTo(stopping)
 	p.mu.Unlock()
 	w.mux.shutdown(ErrClosed)
 	if proc := w.link.Process; proc != nil {
@@ -289,10 +289,10 @@ func (w *Worker) stop() {
 	<-w.mux.done
 }
 
-// obituaryFor makes sure that the worker is gone, and says how it went.
-func (w *Worker) obituaryFor(cause error) *Obituary {
+// exitFor makes sure that the worker is gone, and says how it went.
+func (w *Worker) exitFor(cause error) *WorkerExit {
 	w.pool.mu.Lock()
-	o := &Obituary{Worker: w.String(), Adapter: w.link.Adapter}
+	o := &WorkerExit{Worker: w.String(), Adapter: w.link.Adapter}
 	if endOf(cause) == nil {
 		o.Cause = cause
 	}
@@ -301,7 +301,7 @@ func (w *Worker) obituaryFor(cause error) *Obituary {
 	}
 	w.pool.mu.Unlock()
 	w.mux.mu.Lock()
-	busy := w.mux.busy
+	busy := w.mux.busySince
 	o.Doing = w.mux.doing
 	w.mux.mu.Unlock()
 	if proc := w.link.Process; proc != nil {
@@ -315,18 +315,18 @@ func (w *Worker) obituaryFor(cause error) *Obituary {
 		}
 		timer.Stop()
 		o.ExitCode, o.Signal, o.OOM = proc.Exit()
-		o.Stderr = lastWords(proc.out.tail(busy), w.records.tail(busy))
+		o.Stderr = mergeOutput(proc.out.tail(busy), w.records.tail(busy))
 	} else {
-		o.Stderr = lastWords(w.records.tail(busy))
+		o.Stderr = mergeOutput(w.records.tail(busy))
 	}
-	o.Age = time.Since(w.born)
+	o.Age = time.Since(w.started)
 	return o
 }
 
-// lastWords merges what a worker printed and logged, by time, and returns the last lines of it.
-func lastWords(lists ...[]said) []string {
+// mergeOutput merges what a worker printed and logged, by time, and returns the last lines of it.
+func mergeOutput(lists ...[]logLine) []string {
 	all := slices.Concat(lists...)
-	slices.SortStableFunc(all, func(a, b said) int { return a.at.Compare(b.at) })
+	slices.SortStableFunc(all, func(a, b logLine) int { return a.at.Compare(b.at) })
 	var lines []string
 	for _, s := range all[max(0, len(all)-lastLines):] {
 		lines = append(lines, s.text)
@@ -334,37 +334,37 @@ func lastWords(lists ...[]said) []string {
 	return lines
 }
 
-// leaves retires the worker: its connection accepts no more calls, so it is replaced once its running calls end.
-func (w *Worker) leaves(reason string) {
+// retire retires the worker: its connection accepts no more calls, so it is replaced once its running calls end.
+func (w *Worker) retire(reason string) {
 	w.pool.mu.Lock()
-	if w.left == "" {
-		w.left = reason
+	if w.retired == "" {
+		w.retired = reason
 	}
 	w.pool.mu.Unlock()
 	signal(w.wake)
 }
 
-// retiring returns why the worker takes no calls but those of its sessions, or "". A call that goes on after its
+// drainReason returns why the worker takes no calls but those of its sessions, or "". A call that goes on after its
 // cancellation closes the worker until that call has ended. It does not if sessions live there, which may last: then
 // the other slots go on serving everybody. pool.mu is held.
-func (w *Worker) retiring() string {
+func (w *Worker) drainReason() string {
 	switch {
-	case w.left != "":
-		return w.left
+	case w.retired != "":
+		return w.retired
 	case w.kill != nil, w.overdue > 0 && (w.sessions == 0 || w.overdue == w.slots):
 		return fmt.Sprintf("%s goes on %s after it was cancelled", w.stuck, w.pool.opts.CancelGrace)
 	}
 	return ""
 }
 
-// open reports whether the worker takes calls of anybody. pool.mu is held.
-func (w *Worker) open() bool { return w.state == ready && w.retiring() == "" }
+// accepting reports whether the worker takes calls of anybody. pool.mu is held.
+func (w *Worker) accepting() bool { return w.state == ready && w.drainReason() == "" }
 
-// serving reports whether the worker takes calls of its own sessions. pool.mu is held.
-func (w *Worker) serving() bool { return w.left == "" && (w.state == ready || w.state == draining) }
+// servesSessions reports whether the worker takes calls of its own sessions. pool.mu is held.
+func (w *Worker) servesSessions() bool { return w.retired == "" && (w.state == ready || w.state == draining) }
 
-// to moves the worker to another state. pool.mu is held.
-func (w *Worker) to(next state) {
+// moveTo moves the worker moveTo another state. pool.mu is held.
+func (w *Worker) moveTo(next state) {
 	for _, s := range transitions[w.state] {
 		if s == next {
 			w.state = next
