@@ -95,14 +95,14 @@ func Execute[Out any](ctx context.Context, t Target, command string, args any, o
 	var out Out
 	p, session, err := t.target()
 	if err != nil {
-		return out, &CallError{Command: command, Err: err}
+		return out, notReached(command, err)
 	}
 	r := &request{command: command, args: args, session: session}
 	for _, o := range opts {
 		o(r)
 	}
 	if r.result != nil {
-		return out, &CallError{Command: command, Err: errors.New("option Result is for ExecuteStream; Execute returns the result")}
+		return out, notReached(command, errors.New("option Result is for ExecuteStream; Execute returns the result"))
 	}
 	if err := p.execute(ctx, r, &out); err != nil {
 		return *new(Out), err // not what was decoded up to the error
@@ -122,11 +122,11 @@ func ExecuteStream[Out any](ctx context.Context, t Target, command string, args 
 	var used atomic.Bool
 	return func(yield func(Out, error) bool) {
 		if used.Swap(true) {
-			yield(*new(Out), &CallError{Command: command, Err: errors.New("the stream has been ranged over before; call ExecuteStream again")})
+			yield(*new(Out), notReached(command, errors.New("the stream has been ranged over before; call ExecuteStream again")))
 			return
 		}
 		if err != nil {
-			yield(*new(Out), &CallError{Command: command, Err: err})
+			yield(*new(Out), notReached(command, err))
 			return
 		}
 		p.executeStream(ctx, r, func(m *mux, it item, err error) bool {
@@ -504,7 +504,7 @@ func (f *inflight) inputEnded(err error) {
 
 // callError adds what is known of a failed call to its error. f is nil if no worker was reached.
 func (p *Pool) callError(ctx context.Context, r *request, f *inflight, err error) error {
-	e := &CallError{Command: r.command, Err: err}
+	e := notReached(r.command, err)
 	var not *notRunError
 	if errors.As(err, &not) {
 		e.Err = not.err
@@ -513,7 +513,7 @@ func (p *Pool) callError(ctx context.Context, r *request, f *inflight, err error
 	if f == nil {
 		return e
 	}
-	e.Worker, e.Adapter = f.worker.String(), f.worker.link.Adapter
+	e.Worker, e.Adapter = f.worker.index, f.worker.link.Adapter
 	if f.stream == nil || not != nil {
 		return e
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // What a program decides on. Every error of a call is a *CallError that wraps one of these, a *RemoteError, or the error of the
@@ -36,7 +35,7 @@ var (
 // CallError is the error of every call that failed: what happened to which command, where, and whether it may have run.
 type CallError struct {
 	Command    string
-	Worker     string // such as "worker 2"; "" if the call reached none
+	Worker     int    // index of the worker that had the call; -1 if the call reached none
 	Adapter    string // such as "grpc"; "" if the call reached none
 	MayHaveRun bool   // false: the handler certainly did not start, so trying again is safe
 	Err        error
@@ -44,14 +43,19 @@ type CallError struct {
 
 func (e *CallError) Error() string {
 	where := ""
-	if e.Worker != "" {
-		where = fmt.Sprintf(" on %s (%s)", e.Worker, e.Adapter)
+	if e.Worker >= 0 {
+		where = fmt.Sprintf(" on worker %d (%s)", e.Worker, e.Adapter)
 	}
 	tail := ""
 	if !e.MayHaveRun {
 		tail = " (it did not run)"
 	}
 	return fmt.Sprintf("%s%s: %v%s", e.Command, where, e.Err, tail)
+}
+
+// notReached returns the error of a call that reached no worker.
+func notReached(command string, err error) *CallError {
+	return &CallError{Command: command, Worker: -1, Err: err}
 }
 
 func (e *CallError) Unwrap() error { return e.Err }
@@ -140,74 +144,6 @@ type ItemError struct {
 
 func (e *ItemError) Error() string { return fmt.Sprintf("item %d: %v", e.Index, e.Err) }
 func (e *ItemError) Unwrap() error { return e.Err }
-
-// WorkerExit says how a worker ended. It is an error that is ErrWorkerLost under errors.Is.
-type WorkerExit struct {
-	Worker   string        // such as "worker 2"
-	Adapter  string        // what it spoke
-	PID      int           // 0: the process was not ours
-	ExitCode int           // -1 if a signal ended it
-	Signal   string        // such as "killed"; "" if it exited by itself
-	OOM      bool          // the kernel says that this process ran out of memory
-	Cause    error         // what was seen on the connection first, or nil
-	Stderr   []string      // what it printed or logged last; of a busy one, since its oldest call began
-	Age      time.Duration // since it was started
-	Doing    []string      // the commands that it was running
-}
-
-func (o *WorkerExit) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%v: %s", ErrWorkerLost, o.Worker)
-	if o.PID != 0 {
-		fmt.Fprintf(&b, " (pid %d)", o.PID)
-	}
-	switch {
-	case o.OOM:
-		b.WriteString(" was killed because memory ran out")
-	case o.Signal != "":
-		fmt.Fprintf(&b, " was ended by signal %q", o.Signal)
-	case o.PID != 0:
-		fmt.Fprintf(&b, " exited with code %d", o.ExitCode)
-	default:
-		b.WriteString(" closed the connection")
-	}
-	fmt.Fprintf(&b, " after %s", o.Age.Round(time.Millisecond))
-	if len(o.Doing) > 0 {
-		fmt.Fprintf(&b, " while running %s", strings.Join(counted(o.Doing), ", "))
-	}
-	if o.Cause != nil {
-		fmt.Fprintf(&b, ": %v", o.Cause)
-	}
-	if n := len(o.Stderr); n > 0 {
-		fmt.Fprintf(&b, "; its last output: %s", strings.Join(o.Stderr[max(0, n-3):], " | "))
-	}
-	return b.String()
-}
-
-// counted returns each of the names once, with how often it is there, in the order in which they come first.
-func counted(names []string) []string {
-	times := map[string]int{}
-	var each []string
-	for _, name := range names {
-		if times[name]++; times[name] == 1 {
-			each = append(each, name)
-		}
-	}
-	for i, name := range each {
-		if n := times[name]; n > 1 {
-			each[i] = fmt.Sprintf("%s (%d calls)", name, n)
-		}
-	}
-	return each
-}
-
-// Unwrap makes the obituary ErrWorkerLost, and what its Cause is, under errors.Is.
-func (o *WorkerExit) Unwrap() []error {
-	if o.Cause == nil {
-		return []error{ErrWorkerLost}
-	}
-	return []error{ErrWorkerLost, o.Cause}
-}
 
 // StartError says why a worker could not be started: what was tried, what it printed last, and what to do.
 type StartError struct {

@@ -26,7 +26,7 @@ type attempt struct {
 
 	mu       sync.Mutex // guards what follows
 	launched []*Process
-	returned   *Process // the latest of them that an adapter got
+	returned *Process // the latest of them that an adapter got
 }
 
 var _ Launcher = (*attempt)(nil)

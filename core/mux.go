@@ -30,20 +30,20 @@ type mux struct {
 	done      chan struct{}      // closed when both goroutines have ended
 	wake      chan struct{}      // capacity 1: the writer has something to do
 
-	mu      sync.Mutex // guards everything below, and the mutable fields of every stream
-	streams map[uint64]*stream
-	nextID  uint64 // of the next call that we open
-	lastPeerID    uint64 // the highest id that the peer has opened
-	control []Frame
-	queue   []outgoing
-	stale   int // frames in queue whose calls have been given up
-	pings   map[uint64]chan []byte
-	openIncoming  int       // incoming calls that are live
-	byeSent bool      // we open no more calls
-	byeSeen bool      // the peer takes no more calls
-	closing bool      // write what is queued, then close our side
-	err     error     // why the connection has ended; set once
-	doing   []string  // the commands that were running then
+	mu           sync.Mutex // guards everything below, and the mutable fields of every stream
+	streams      map[uint64]*stream
+	nextID       uint64 // of the next call that we open
+	lastPeerID   uint64 // the highest id that the peer has opened
+	control      []Frame
+	queue        []outgoing
+	stale        int // frames in queue whose calls have been given up
+	pings        map[uint64]chan []byte
+	openIncoming int       // incoming calls that are live
+	byeSent      bool      // we open no more calls
+	byeSeen      bool      // the peer takes no more calls
+	closing      bool      // write what is queued, then close our side
+	err          error     // why the connection has ended; set once
+	doing        []string  // the commands that were running then
 	busySince    time.Time // since when: the oldest of them; zero if there were none
 }
 

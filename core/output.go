@@ -25,7 +25,7 @@ type output struct {
 	log *logSource
 
 	mu   sync.Mutex // guards last
-	last []logLine     // at most lastLines, the newest last
+	last []logLine  // at most lastLines, the newest last
 }
 
 // logLine is a line of output or a log record, and when it came.

@@ -15,35 +15,35 @@ import (
 // Pool runs workers and hands out their slots. It owns every process and goroutine that it starts and waits for each in Close. Its
 // methods may be used from any number of goroutines.
 type Pool struct {
-	adapter Adapter
-	opts    Options
-	logs    *logQueue
-	log     *logSource // what the pool says about itself
-	trace   bool
-	host    *host
-	ctx     context.Context // ends when the pool closes; starts of workers hang on it
-	cancel  context.CancelFunc
-	goroutines   sync.WaitGroup // every goroutine of the pool's
-	opened  chan struct{}  // closed when the first worker is ready
-	failed  chan struct{}  // closed when every worker has failed to start before any was ready
-	closed  chan struct{}  // closed when Close is done
+	adapter    Adapter
+	opts       Options
+	logs       *logQueue
+	log        *logSource // what the pool says about itself
+	trace      bool
+	host       *host
+	ctx        context.Context // ends when the pool closes; starts of workers hang on it
+	cancel     context.CancelFunc
+	goroutines sync.WaitGroup // every goroutine of the pool's
+	opened     chan struct{}  // closed when the first worker is ready
+	failed     chan struct{}  // closed when every worker has failed to start before any was ready
+	closed     chan struct{}  // closed when Close is done
 
 	// Nothing slow happens under mu, and no user code.
-	mu         sync.Mutex           // guards what follows and the guarded fields of workers and sessions
-	workers    []*Worker            // by index; the newest of each
-	changed       chan struct{}        // replaced when a worker becomes ready or dies, and while draining when a call ends
-	waiting    waiters              // callers whom any worker will do
-	queued     int                  // callers in all queues
-	nested      map[*waiter]struct{} // those of them that are Functions which serve a call of this pool
-	seq        uint64
-	sessions   map[string]*session
-	ending map[string]*endingSession // ids of ended sessions whose worker has yet to drop the state; closed then
-	stats      Stats
-	failures      []startFailures // by index
-	lastErr    error  // of the last failed start of any worker
-	verdict   string // the chain's verdict as it was logged last
-	draining   bool   // Shutdown: no new calls
-	closing    bool
+	mu       sync.Mutex           // guards what follows and the guarded fields of workers and sessions
+	workers  []*Worker            // by index; the newest of each
+	changed  chan struct{}        // replaced when a worker becomes ready or dies, and while draining when a call ends
+	waiting  waiters              // callers whom any worker will do
+	queued   int                  // callers in all queues
+	nested   map[*waiter]struct{} // those of them that are Functions which serve a call of this pool
+	seq      uint64
+	sessions map[string]*session
+	ending   map[string]*endingSession // ids of ended sessions whose worker has yet to drop the state; closed then
+	stats    Stats
+	failures []startFailures // by index
+	lastErr  error           // of the last failed start of any worker
+	verdict  string          // the chain's verdict as it was logged last
+	draining bool            // Shutdown: no new calls
+	closing  bool
 }
 
 // startFailures is what a pool knows of an index whichever worker has it. What one worker does says nothing about another one's
@@ -72,7 +72,7 @@ type Stats struct {
 // WorkerStats is what Stats says of one worker.
 type WorkerStats struct {
 	Index    int
-	State    string // starting, ready, draining, stopping or dead
+	State    WorkerState
 	PID      int
 	Adapter  string
 	Refused  []Refusal // adapters that were tried before, and why not
@@ -166,7 +166,7 @@ func traceFrames() (bool, error) {
 // startWorker starts the worker of an index. mu is held.
 func (p *Pool) startWorker(index int) {
 	w := &Worker{
-		pool: p, index: index, started: time.Now(), log: p.logs.events(index),
+		pool: p, index: index, state: StateStarting, started: time.Now(), log: p.logs.events(index),
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	p.workers[index] = w
@@ -186,14 +186,14 @@ func (p *Pool) admit(w *Worker, c *connected, m *mux, r *records) {
 		}
 		_, w.forgets = w.commands[forget]
 	}
-	w.moveTo(ready)
+	w.moveTo(StateReady)
 	p.broadcast()
 	select {
 	case <-p.opened:
 	default:
 		close(p.opened)
 		for _, other := range p.workers { // those that failed before anybody had the pool
-			if other.state == dead {
+			if other.state == StateDead {
 				p.replace(other, p.failures[other.index].lastErr)
 			}
 		}
@@ -245,7 +245,7 @@ func (p *Pool) startFailed(w *Worker, err error) {
 	err = captureIsolated(err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w.moveTo(dead)
+	w.moveTo(StateDead)
 	p.broadcast()
 	close(w.ended)
 	if p.closing {
@@ -330,7 +330,7 @@ func (p *Pool) crashLoopError() error {
 		return nil
 	}
 	for _, w := range p.workers {
-		if w.state == ready || w.state == draining {
+		if w.state == StateReady || w.state == StateDraining {
 			return nil
 		}
 	}
@@ -353,7 +353,7 @@ func (p *Pool) remove(w *Worker, o *WorkerExit) {
 	if w.kill != nil {
 		w.kill.Stop()
 	}
-	w.moveTo(dead)
+	w.moveTo(StateDead)
 	p.broadcast()
 	close(w.ended) // which loses its sessions
 	w.waiting.failAll(p, fmt.Errorf("%w: its worker is gone", ErrSessionLost))
@@ -390,7 +390,7 @@ func (p *Pool) WaitReady(ctx context.Context, n int) error {
 		p.mu.Lock()
 		there := 0
 		for _, w := range p.workers {
-			if w.state == ready {
+			if w.state == StateReady {
 				there++
 			}
 		}
@@ -426,14 +426,14 @@ func (p *Pool) Stats() Stats {
 	s.Waiting, s.Sessions = p.queued, len(p.sessions)
 	for _, w := range p.workers {
 		ws := WorkerStats{
-			Index: w.index, State: w.state.String(), Running: w.running, Calls: w.calls, Sessions: w.sessions, Age: time.Since(w.started),
+			Index: w.index, State: w.state, Running: w.running, Calls: w.calls, Sessions: w.sessions, Age: time.Since(w.started),
 			Failures: p.failures[w.index].failures, LastErr: p.failures[w.index].lastErr,
 		}
 		if w.mux != nil {
 			ws.PID, ws.Adapter, ws.Refused = w.hello.PID, w.link.Adapter, w.link.Refused
 		}
 		s.Running += w.running
-		if w.state == ready {
+		if w.state == StateReady {
 			s.Ready++
 		}
 		s.Workers = append(s.Workers, ws)

@@ -2,7 +2,6 @@ package core
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -33,9 +32,7 @@ type Process struct {
 	mu         sync.Mutex // guards what follows, and that nothing is signalled that was reaped
 	terminated bool       // we sent SIGTERM
 	killed     bool       // we sent SIGKILL
-	code       int
-	signal     string
-	ranOut     bool // of memory
+	end        exitStatus // set when it has exited
 }
 
 // outputGrace is how long the end of an ended process's output may take to come. Only a process that left the group and
@@ -72,11 +69,11 @@ func (p *Process) supervise() {
 	if state == nil {
 		state, _ = p.proc.Wait()
 	}
-	p.code = -1
+	p.end = exitStatus{code: -1, killed: p.killed}
 	if state != nil { // nil: somebody else in this program reaped it
-		p.code, p.signal = state.ExitCode(), exitSignal(state)
+		p.end.code, p.end.signal = state.ExitCode(), exitSignal(state)
 	}
-	p.ranOut = p.signal == killSignal && !p.killed && p.oom.claim(p.oomBase)
+	p.end.oom = p.end.signal == killSignal && !p.killed && p.oom.claim(p.oomBase)
 	p.mu.Unlock()
 	if p.lifeline != nil {
 		_, _ = p.armed.Close(), p.lifeline.Close() // in this order nobody is signalled
@@ -143,7 +140,7 @@ func (p *Process) stop(timeout time.Duration) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.killed && p.signal == killSignal:
+	case p.end.killed && p.end.signal == killSignal:
 		return "killed"
 	case p.terminated:
 		return "terminated"
@@ -157,7 +154,7 @@ func (p *Process) stop(timeout time.Duration) string {
 func (p *Process) Exit() (code int, signal string, oom bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.code, p.signal, p.ranOut
+	return p.end.code, p.end.signal, p.end.oom
 }
 
 // exitedByItself reports whether the process ended without being told to. It is valid after Done.
@@ -170,20 +167,11 @@ func (p *Process) exitedByItself() bool {
 // lastOutput returns the last lines that the process printed since then, the newest last.
 func (p *Process) lastOutput(since time.Time) []string { return mergeOutput(p.out.tail(since)) }
 
-// fate says how the process ended, for an error. It is valid after Done.
-func (p *Process) fate() string {
+// exit returns how the process ended. It is valid after Done.
+func (p *Process) exit() exitStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case p.killed && p.signal == killSignal:
-		return "it went on and was killed"
-	case p.ranOut:
-		return "it was killed because memory ran out"
-	case p.signal != "":
-		return fmt.Sprintf("it was ended by signal %q", p.signal)
-	default:
-		return fmt.Sprintf("it exited with code %d", p.code)
-	}
+	return p.end
 }
 
 // oomCounter is the kernel's count of processes that it killed in this program's control group because memory ran out. Workers begin in

@@ -1113,7 +1113,7 @@ func TestOOMExit(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, kernels)
-	if _, signal, oom := kernels.Exit(); signal != "killed" || !oom || !strings.Contains(kernels.fate(), "memory") {
+	if _, signal, oom := kernels.Exit(); signal != "killed" || !oom || !strings.Contains(kernels.exit().String(), "memory") {
 		t.Errorf("it was ended by %q, out of memory: %v", signal, oom)
 	}
 }

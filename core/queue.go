@@ -243,7 +243,7 @@ func (p *Pool) deadlocked(me *waiter) bool {
 			}
 		}
 		free := func(w *Worker) bool {
-			return w.state != ready && w.state != draining || w.running < w.slots || len(held[w.mux]) < w.running
+			return w.state != StateReady && w.state != StateDraining || w.running < w.slots || len(held[w.mux]) < w.running
 		}
 		for other := range waiting {
 			from := p.workers

@@ -116,9 +116,9 @@ func (p *Process) withExit(ctx context.Context, err error) error {
 		<-p.done
 	}
 	if errors.Is(err, errNoReport) {
-		return &reportError{fmt.Errorf("%s ended before it reported that it can start: %s", p.name, p.fate())}
+		return &reportError{fmt.Errorf("%s ended before it reported that it can start: it %s", p.name, p.exit())}
 	}
-	return &reportError{fmt.Errorf("%s cannot be used: %w; %s", p.name, err, p.fate())}
+	return &reportError{fmt.Errorf("%s cannot be used: %w; it %s", p.name, err, p.exit())}
 }
 
 // reportError: what was started is perhaps not the program that it should be.

@@ -348,7 +348,7 @@ func TestLongErrorsFit(t *testing.T) {
 }
 
 func TestObituaryNamesEachCommandOnce(t *testing.T) {
-	o := &core.WorkerExit{Worker: "worker 1", PID: 7, ExitCode: 3, Doing: []string{"sum", "wait", "sum", "sum"}}
+	o := &core.WorkerExit{Worker: 1, PID: 7, ExitCode: 3, Doing: []string{"sum", "wait", "sum", "sum"}}
 	if said := o.Error(); !strings.Contains(said, "while running sum (3 calls), wait") {
 		t.Error(said)
 	}

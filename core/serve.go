@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,9 +44,9 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 	stop := context.AfterFunc(ctx, func() { _ = isolate("the Conn's Close", conn.Close) })
 	defer stop()
 	h := workerHello{
-		Versions: []int{version}, Features: features, MaxFrame: orDefault(o.MaxFrame, DefaultMaxFrame),
-		Window:      window{int64(orDefault(o.WindowItems, int(defaultWindow.Items))), int64(orDefault(o.WindowBytes, int(defaultWindow.Bytes)))},
-		Concurrency: orDefault(o.Concurrency, 1), Commands: []CommandInfo{},
+		Versions: []int{version}, Features: features, MaxFrame: cmp.Or(o.MaxFrame, DefaultMaxFrame),
+		Window:      window{int64(cmp.Or(o.WindowItems, int(defaultWindow.Items))), int64(cmp.Or(o.WindowBytes, int(defaultWindow.Bytes)))},
+		Concurrency: cmp.Or(o.Concurrency, 1), Commands: []CommandInfo{},
 		PID: os.Getpid(), Runtime: runtime.Version(), Library: "snakepit core", Token: o.Token,
 	}
 	for name, f := range functions {
@@ -86,13 +87,6 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 		return nil
 	}
 	return m.err
-}
-
-func orDefault(n, d int) int {
-	if n == 0 {
-		return d
-	}
-	return n
 }
 
 // Call calls one of the host's functions and decodes its result into out, a non-nil pointer or nil. Only a worker has it: a function of

@@ -46,7 +46,7 @@ type session struct {
 }
 
 // lost reports whether the session's worker is gone, and its state with it.
-func (s *session) lost() bool { return s.worker != nil && s.worker.state == dead }
+func (s *session) lost() bool { return s.worker != nil && s.worker.state == StateDead }
 
 // endingSession is an ended session whose worker has yet to drop its state.
 type endingSession struct {
@@ -164,7 +164,7 @@ func (p *Pool) forget(w *Worker, s *session) {
 	ctx := p.ctx // no time limit: until the state is dropped nobody may begin that session anew; the worker's loss ends the wait
 	r := &request{command: forget}
 	p.mu.Lock()
-	if w.state == dead {
+	if w.state == StateDead {
 		p.mu.Unlock()
 		return
 	}

@@ -81,7 +81,7 @@ func startError(ctx context.Context, at *attempt, err error) *StartError {
 func (e *StartError) explain(ctx context.Context, at *attempt) {
 	err := e.Err
 	silent := func(proc *Process, why error) {
-		e.Err = fmt.Errorf("%w: it %s before it said hello", ErrWorkerLost, describeExit(proc))
+		e.Err = fmt.Errorf("%w: it %s before it said hello", ErrWorkerLost, proc.exit())
 		if errors.Is(why, ErrProtocol) || !isClosed(why) {
 			e.Err = fmt.Errorf("%w (%w)", e.Err, why)
 		}
@@ -115,17 +115,4 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 
 func isClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed)
-}
-
-// describeExit says how a process that has ended ended.
-func describeExit(proc *Process) string {
-	code, signal, oom := proc.Exit()
-	switch {
-	case oom:
-		return "was killed because memory ran out"
-	case signal != "":
-		return fmt.Sprintf("was ended by signal %q", signal)
-	default:
-		return fmt.Sprintf("exited with code %d", code)
-	}
 }

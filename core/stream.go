@@ -22,7 +22,7 @@ type stream struct {
 	ended    func(answered bool)     // called once, without mu, when the terminal frame has come or the connection is lost; or nil
 	cancel   context.CancelCauseFunc // of an incoming call's context
 	sessions []sessionKey            // of an outgoing call: the sessions that wait for its end
-	arrived     chan struct{}           // capacity 1: something was received
+	arrived  chan struct{}           // capacity 1: something was received
 	sendable chan struct{}           // capacity 1: credit came, or nothing more is wanted; nil if we never send
 	owed     window                  // consumed, credit not yet granted; the consumer's own
 	taken    int64                   // items consumed; the consumer's own
@@ -32,9 +32,9 @@ type stream struct {
 	inQueue    int     // frames of it in mux.queue
 	in         []Frame // items received and not consumed
 	granted    window  // what the peer may still send
-	gotItem      bool    // an item has come
+	gotItem    bool    // an item has come
 	inEnded    bool    // the peer sends nothing more
-	discarding   bool    // what is received is of no use: we cancelled, or want no more input
+	discarding bool    // what is received is of no use: we cancelled, or want no more input
 	credit     window  // what we may still send
 	outEnded   bool    // we send nothing more
 	cancelSent bool
@@ -43,7 +43,7 @@ type stream struct {
 	failed     bool   // answer is an error
 	notStarted bool
 	err        error // the connection's, if that ended the call
-	localErr    error // what went wrong with our own direction
+	localErr   error // what went wrong with our own direction
 }
 
 // finish tells everybody who waits for s. It is called once s is closed, without mu.
@@ -64,7 +64,7 @@ func (s *stream) finish() {
 // by far are copied, so that a stream's window is what it costs.
 const (
 	maxPinned = 16
-	smallBody  = 16 << 10
+	smallBody = 16 << 10
 )
 
 // received takes an item in. mux.mu is held.

@@ -8,62 +8,58 @@ import (
 	"time"
 )
 
-// state is where a worker is in its life.
-type state uint8
+// WorkerState is a stage in a worker's life.
+type WorkerState string
 
+// The states of a worker.
 const (
-	starting state = iota // its process is being started, or its hello awaited
-	ready                 // takes calls
-	draining              // takes only calls of its own sessions; is replaced when nothing is left, unless it recovers
-	stopping              // takes no calls; being told to end
-	dead                  // gone, or never came
+	StateStarting WorkerState = "starting" // its process is being started, or its hello is awaited
+	StateReady    WorkerState = "ready"    // it takes calls
+	StateDraining WorkerState = "draining" // it takes calls of its own sessions only; it recovers or is replaced
+	StateStopping WorkerState = "stopping" // it takes no calls and has been told to end
+	StateDead     WorkerState = "dead"     // it has ended, or could not be started
 )
 
-var stateNames = [...]string{"starting", "ready", "draining", "stopping", "dead"}
-
-func (s state) String() string { return stateNames[s] }
-
-// transitions is the whole life of a worker: what may follow what. Only the worker's own goroutine moves it.
-var transitions = [...][]state{
-	starting: {ready, dead},
-	ready:    {draining, stopping, dead},
-	draining: {ready, stopping, dead},
-	stopping: {dead},
-	dead:     {},
+// transitions lists which states may follow a state. Only the worker's own goroutine changes its state.
+var transitions = map[WorkerState][]WorkerState{
+	StateStarting: {StateReady, StateDead},
+	StateReady:    {StateDraining, StateStopping, StateDead},
+	StateDraining: {StateReady, StateStopping, StateDead},
+	StateStopping: {StateDead},
 }
 
 // Worker is one worker of a pool: one process and its connection, from its start to its end. A replacement is a new Worker with the
 // same index. Its methods may be used from any goroutine.
 type Worker struct {
-	pool  *Pool
-	index int
-	started  time.Time
-	log   *logSource
-	wake  chan struct{} // capacity 1: something in the guarded fields changed that its goroutine should look at
-	ended  chan struct{} // closed when it is dead
+	pool    *Pool
+	index   int
+	started time.Time
+	log     *logSource
+	wake    chan struct{} // capacity 1: something in the guarded fields changed that its goroutine should look at
+	ended   chan struct{} // closed when it is dead
 
 	// set before it is ready, and not changed
-	link      *Link
-	hello     workerHello
-	commands  map[string]CommandInfo // nil if the worker does not list them
-	mux       *mux
-	records   *records
-	codec     string // its name
-	slots     int
-	forgets bool // the worker can drop a session's state
+	link     *Link
+	hello    workerHello
+	commands map[string]CommandInfo // nil if the worker does not list them
+	mux      *mux
+	records  *records
+	codec    string // its name
+	slots    int
+	forgets  bool // the worker can drop a session's state
 
 	// guarded by pool.mu
-	state     state
+	state     WorkerState
 	running   int         // slots that are taken
 	calls     int64       // slots ever taken
 	overdue   int         // of the running ones: cancelled, and not ended within the grace
 	stuck     string      // the command that became overdue first
-	retired      string      // why it accepts no calls, not even of its sessions, such as its bye; or ""
+	retired   string      // why it accepts no calls, not even of its sessions, such as its bye; or ""
 	sessions  int         // sessions that live here
 	waiting   waiters     // calls of those sessions
 	completed bool        // it has answered a call
 	lastPing  uint64      // number of the last ping
-	exit  *WorkerExit   // how it ended, once dead unexpectedly
+	exit      *WorkerExit // how it ended, once dead unexpectedly
 	kill      *time.Timer // the next step of the ladder, if it is on it
 }
 
@@ -198,11 +194,11 @@ func (w *Worker) watch(exited <-chan struct{}) error {
 				return nil
 			}
 			switch reason := w.drainReason(); {
-			case reason != "" && w.state == ready:
-				w.moveTo(draining)
+			case reason != "" && w.state == StateReady:
+				w.moveTo(StateDraining)
 				w.log.Info("worker takes no new calls", "reason", reason)
-			case reason == "" && w.state == draining:
-				w.moveTo(ready)
+			case reason == "" && w.state == StateDraining:
+				w.moveTo(StateReady)
 				w.log.Info("worker takes new calls again")
 				p.broadcast()
 				p.grant(w)
@@ -230,7 +226,7 @@ const (
 // step decides what a draining worker needs. pool.mu is held.
 func (w *Worker) step() step {
 	switch {
-	case w.state != draining:
+	case w.state != StateDraining:
 		return stepNone
 	case w.kill == nil && w.running == 0:
 		return stepStop
@@ -270,7 +266,7 @@ func (w *Worker) escalate() {
 func (w *Worker) stop() {
 	p := w.pool
 	p.mu.Lock()
-	w.moveTo(stopping)
+	w.moveTo(StateStopping)
 	p.mu.Unlock()
 	w.mux.shutdown(ErrClosed)
 	if proc := w.link.Process; proc != nil {
@@ -292,7 +288,7 @@ func (w *Worker) stop() {
 // exitFor makes sure that the worker is gone, and says how it went.
 func (w *Worker) exitFor(cause error) *WorkerExit {
 	w.pool.mu.Lock()
-	o := &WorkerExit{Worker: w.String(), Adapter: w.link.Adapter}
+	o := &WorkerExit{Worker: w.index, Adapter: w.link.Adapter}
 	if endOf(cause) == nil {
 		o.Cause = cause
 	}
@@ -358,18 +354,18 @@ func (w *Worker) drainReason() string {
 }
 
 // accepting reports whether the worker takes calls of anybody. pool.mu is held.
-func (w *Worker) accepting() bool { return w.state == ready && w.drainReason() == "" }
+func (w *Worker) accepting() bool { return w.state == StateReady && w.drainReason() == "" }
 
 // servesSessions reports whether the worker takes calls of its own sessions. pool.mu is held.
-func (w *Worker) servesSessions() bool { return w.retired == "" && (w.state == ready || w.state == draining) }
+func (w *Worker) servesSessions() bool {
+	return w.retired == "" && (w.state == StateReady || w.state == StateDraining)
+}
 
-// moveTo moves the worker moveTo another state. pool.mu is held.
-func (w *Worker) moveTo(next state) {
-	for _, s := range transitions[w.state] {
-		if s == next {
-			w.state = next
-			return
-		}
+// moveTo changes the worker's state. pool.mu is held.
+func (w *Worker) moveTo(next WorkerState) {
+	if !slices.Contains(transitions[w.state], next) {
+		w.log.Error("impossible change of a worker's state", "from", w.state, "to", next)
+		return
 	}
-	w.log.Error("impossible change of a worker's state", "from", w.state, "to", next)
+	w.state = next
 }

@@ -1,0 +1,89 @@
+package core
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// exitStatus says how a process ended.
+type exitStatus struct {
+	code   int    // -1 if a signal ended it
+	signal string // such as "killed"; "" if it exited by itself
+	oom    bool   // the kernel killed it because memory ran out
+	killed bool   // the pool killed it
+}
+
+// String returns what the process did, such as "exited with code 1".
+func (s exitStatus) String() string {
+	switch {
+	case s.killed && s.signal == killSignal:
+		return "did not end and was killed"
+	case s.oom:
+		return "was killed because memory ran out"
+	case s.signal != "":
+		return fmt.Sprintf("was ended by signal %q", s.signal)
+	default:
+		return fmt.Sprintf("exited with code %d", s.code)
+	}
+}
+
+// WorkerExit says how a worker ended. It is an error; errors.Is reports that it is ErrWorkerLost.
+type WorkerExit struct {
+	Worker   int           // the worker's index
+	Adapter  string        // the protocol it spoke
+	PID      int           // 0 if the pool did not start the process
+	ExitCode int           // -1 if a signal ended it
+	Signal   string        // such as "killed"; "" if it exited by itself
+	OOM      bool          // the kernel reports that the process was killed because memory ran out
+	Cause    error         // the first error on the connection, or nil
+	Stderr   []string      // the last lines it printed or logged; if it was busy, since its oldest call began
+	Age      time.Duration // since it was started
+	Doing    []string      // the commands it was running
+}
+
+func (e *WorkerExit) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v: worker %d", ErrWorkerLost, e.Worker)
+	if e.PID != 0 {
+		fmt.Fprintf(&b, " (pid %d) %s", e.PID, exitStatus{code: e.ExitCode, signal: e.Signal, oom: e.OOM})
+	} else {
+		b.WriteString(" closed the connection")
+	}
+	fmt.Fprintf(&b, " after %s", e.Age.Round(time.Millisecond))
+	if len(e.Doing) > 0 {
+		fmt.Fprintf(&b, " while running %s", strings.Join(countNames(e.Doing), ", "))
+	}
+	if e.Cause != nil {
+		fmt.Fprintf(&b, ": %v", e.Cause)
+	}
+	if n := len(e.Stderr); n > 0 {
+		fmt.Fprintf(&b, "; its last output: %s", strings.Join(e.Stderr[max(0, n-3):], " | "))
+	}
+	return b.String()
+}
+
+// Unwrap returns ErrWorkerLost and Cause.
+func (e *WorkerExit) Unwrap() []error {
+	if e.Cause == nil {
+		return []error{ErrWorkerLost}
+	}
+	return []error{ErrWorkerLost, e.Cause}
+}
+
+// countNames returns each name once, in order of appearance, with its count if that is above one.
+func countNames(names []string) []string {
+	times := map[string]int{}
+	var each []string
+	for _, name := range names {
+		if times[name]++; times[name] == 1 {
+			each = append(each, name)
+		}
+	}
+	for i, name := range each {
+		if n := times[name]; n > 1 {
+			each[i] = fmt.Sprintf("%s (%d calls)", name, n)
+		}
+	}
+	return each
+}
