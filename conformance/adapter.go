@@ -209,7 +209,7 @@ var adapterClauses = []clause{
 				continue
 			}
 			t.Cleanup(w.Close)
-			if !spy.shown && w.Process.Endpoint == "" {
+			if w.Process.Endpoint == "" {
 				t.Skipf("the worker dials, not the host, and its hello shows the token")
 			}
 			p = t.reading(w)
@@ -604,46 +604,46 @@ type spy struct {
 	printed   string                    // what the worker seems to have printed first, where the connection is its standard output
 
 	mu        sync.Mutex // guards what follows
-	launchers []core.Launcher
+	launchers []*core.Launcher
 	asked     int  // how often something was to be launched
 	stdio     bool // the connection is the worker's standard input and output
-	shown     bool // the adapter asked for the host's token
 	launched  []*core.Process
 	files     []*os.File // that were handed over
 }
 
-func (s *spy) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (s *spy) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
+	watched := *l
+	watched.MaxFrame = cmp.Or(s.maxFrame, l.MaxFrame)
+	if s.hostToken != nil {
+		watched.HostToken = s.hostToken(l.HostToken)
+	}
+	watched.Launch = func(ctx context.Context, spec core.Spec) (*core.Process, error) { return s.launch(ctx, l, spec) }
 	s.mu.Lock()
-	s.launchers = append(s.launchers, l)
+	s.launchers = append(s.launchers, &watched)
 	s.mu.Unlock()
-	return s.Adapter.Start(ctx, &spiedOn{l, s})
+	return s.Adapter.Start(ctx, &watched)
 }
 
-type spiedOn struct {
-	core.Launcher
-	spy *spy
-}
-
-func (l *spiedOn) Launch(ctx context.Context, s core.Spec) (*core.Process, error) {
-	l.spy.mu.Lock()
-	l.spy.asked++
-	l.spy.files = append(l.spy.files, s.Files...)
-	l.spy.stdio = s.Stdio
-	l.spy.mu.Unlock()
-	if l.spy.refusal != nil {
-		for _, f := range s.Files {
+func (s *spy) launch(ctx context.Context, l *core.Launcher, spec core.Spec) (*core.Process, error) {
+	s.mu.Lock()
+	s.asked++
+	s.files = append(s.files, spec.Files...)
+	s.stdio = spec.Stdio
+	s.mu.Unlock()
+	if s.refusal != nil {
+		for _, f := range spec.Files {
 			_ = f.Close() // as Launch does in every case
 		}
-		return nil, l.spy.refusal
+		return nil, s.refusal
 	}
-	p, err := l.Launcher.Launch(ctx, s)
-	if err == nil && s.Stdio && l.spy.printed != "" {
-		p.Stdout, err = behind(l.spy.printed, p.Stdout)
+	p, err := l.Launch(ctx, spec)
+	if err == nil && spec.Stdio && s.printed != "" {
+		p.Stdout, err = behind(s.printed, p.Stdout)
 	}
 	if err == nil {
-		l.spy.mu.Lock()
-		l.spy.launched = append(l.spy.launched, p)
-		l.spy.mu.Unlock()
+		s.mu.Lock()
+		s.launched = append(s.launched, p)
+		s.mu.Unlock()
 	}
 	return p, err
 }
@@ -659,18 +659,6 @@ func behind(text string, from *os.File) (*os.File, error) {
 		_, _ = w.Close(), from.Close()
 	}()
 	return r, nil
-}
-
-func (l *spiedOn) MaxFrame() int { return cmp.Or(l.spy.maxFrame, l.Launcher.MaxFrame()) }
-
-func (l *spiedOn) HostToken() string {
-	if l.spy.hostToken == nil {
-		return l.Launcher.HostToken()
-	}
-	l.spy.mu.Lock()
-	defer l.spy.mu.Unlock()
-	l.spy.shown = true
-	return l.spy.hostToken(l.Launcher.HostToken())
 }
 
 // launchWith is launch with another adapter around the one under test.

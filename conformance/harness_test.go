@@ -21,7 +21,7 @@ type broken struct {
 
 func (broken) Name() string { return "Broken!" }
 
-func (b broken) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (b broken) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	if b.refuses {
 		return nil, errors.New("the line is dead")
 	}
@@ -95,7 +95,7 @@ type stuck struct {
 	done chan struct{}
 }
 
-func (s stuck) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (s stuck) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	link, err := s.Adapter.Start(ctx, l)
 	if err == nil {
 		link.Conn = stuckConn{link.Conn, s.done}

@@ -56,7 +56,7 @@ type wrapped struct {
 	change func(ctx context.Context, l *core.Link)
 }
 
-func (a *wrapped) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (a *wrapped) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	link, err := a.Adapter.Start(ctx, l)
 	if err != nil {
 		return nil, err
@@ -1119,7 +1119,7 @@ type slow struct {
 	m *mutation
 }
 
-func (s *slow) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (s *slow) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	if ctx.Err() != nil {
 		select {
 		case <-time.After(time.Hour):
@@ -1132,7 +1132,7 @@ func (s *slow) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
 // hushed launches its workers, and hides why it can't.
 type hushed struct{ core.Adapter }
 
-func (h *hushed) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (h *hushed) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	if _, err := l.Launch(ctx, core.Spec{Protocol: "hushed"}); err != nil {
 		return nil, fmt.Errorf("starting: %v", err) //nolint:errorlint // that is what is wrong with it
 	}
@@ -1148,7 +1148,7 @@ type shared struct {
 	link *core.Link
 }
 
-func (s *shared) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (s *shared) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.link == nil {

@@ -20,7 +20,7 @@ type Adapter interface {
 	// An error that wraps ErrUnavailable means "this protocol cannot be had here": a chain then tries its next adapter. Any other
 	// error is about the worker itself and is final; core makes a *StartError of it, or completes the one that a chain made. After an error nothing of this adapter's own is left; processes are reaped
 	// by core.
-	Start(ctx context.Context, l Launcher) (*Link, error)
+	Start(ctx context.Context, l *Launcher) (*Link, error)
 }
 
 // Link is a new connection to one worker.
@@ -79,27 +79,27 @@ type Codec interface {
 	Decode(b []byte, v any) error
 }
 
-// Launcher starts worker processes for an adapter. It is core's, one for each Start.
-type Launcher interface {
-	// Launch starts one worker process. Core owns it, reads its output and reaps it. If the worker's program reports (Command.Reports),
-	// Launch waits for the report: that the worker has the protocol, and where it listens. A worker that lacks the protocol is an
-	// error that wraps ErrUnavailable and says the remedy; Launch closes s.Files in every case.
-	Launch(ctx context.Context, s Spec) (*Process, error)
+// Launcher starts worker processes for an adapter. Core makes one for each Start. A wrapper may hand on a changed copy.
+type Launcher struct {
+	// Launch starts one worker process. Core owns the process, reads its output and reaps it. If the worker's program reports
+	// (Command.Reports), Launch waits for the report: that the worker has the protocol, and where it listens. A worker that lacks the
+	// protocol is an *UnavailableError. Launch closes s.Files in every case.
+	Launch func(ctx context.Context, s Spec) (*Process, error)
 
-	// Dir is a folder of this pool's own, mode 0700, whose path is short enough for the name of a socket in it. Core removes it.
-	Dir() string
+	// Dir is the pool's private directory, mode 0700. Its path is short enough for the name of a socket in it. Core removes it.
+	Dir string
 
 	// Index is the worker's place in the pool, from 0. A replacement has its predecessor's.
-	Index() int
+	Index int
 
-	// MaxFrame is the largest Frame.Size that this pool may have, and what the worker finds as SNAKEPIT_MAX_FRAME. A Conn that carries
-	// less says so in Link.MaxFrame.
-	MaxFrame() int
+	// MaxFrame is the pool's limit on Frame.Size. The worker reads it from SNAKEPIT_MAX_FRAME. A Conn that carries less says so in
+	// Link.MaxFrame.
+	MaxFrame int
 
 	// HostToken is what an adapter that dials shows to the worker, which knows it as SNAKEPIT_HOST_TOKEN. WorkerToken is what the
 	// worker's hello then has to show, as Link.Token. Both are new for each worker.
-	HostToken() string
-	WorkerToken() string
+	HostToken   string
+	WorkerToken string
 }
 
 // Spec is what an adapter asks of a new process, beyond what the user's Command says.

@@ -88,7 +88,7 @@ func startLink(ctx context.Context, a Adapter, at *attempt) (*Link, error) {
 	var link *Link
 	err := at.isolate("the adapter's Start", func() error {
 		at.adapter = a.Name()
-		made, err := a.Start(ctx, at)
+		made, err := a.Start(ctx, at.launcher())
 		if err != nil {
 			return &capturedError{text: err.Error(), err: err}
 		}

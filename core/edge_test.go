@@ -116,7 +116,7 @@ func TestEachCallOfABusyWorkerMayCallBack(t *testing.T) {
 // slowWrites makes workers whose connection takes a second to write.
 type slowWrites struct{ *coretest.Adapter }
 
-func (a slowWrites) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (a slowWrites) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	link, err := a.Adapter.Start(ctx, l)
 	if err == nil {
 		link.Conn = slowConn{link.Conn}
@@ -240,7 +240,7 @@ func TestCallsComeThroughMuchQueuedInput(t *testing.T) {
 // sharing makes workers whose connection reads 64 KiB together with each frame, whose body is a part of it.
 type sharing struct{ *coretest.Adapter }
 
-func (a sharing) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (a sharing) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	link, err := a.Adapter.Start(ctx, l)
 	if err == nil {
 		link.Conn = sharingConn{link.Conn}
@@ -414,7 +414,7 @@ type byeAdapter struct {
 	bye chan struct{}
 }
 
-func (b *byeAdapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (b *byeAdapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	link, err := b.Adapter.Start(ctx, l)
 	if err == nil && b.bye == nil {
 		b.bye = make(chan struct{})

@@ -439,7 +439,7 @@ func (a *oddAdapter) Name() string {
 	return a.Adapter.Name()
 }
 
-func (a *oddAdapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (a *oddAdapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	if a.tries.Add(-1) < 0 {
 		return a.Adapter.Start(ctx, l)
 	}
@@ -589,7 +589,7 @@ type codecAdapter struct {
 	odd *oddCodec
 }
 
-func (a codecAdapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (a codecAdapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	link, err := a.rogue.Start(ctx, l)
 	if err == nil {
 		link.Codecs = []core.Codec{a.odd}

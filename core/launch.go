@@ -29,8 +29,6 @@ type attempt struct {
 	returned *Process // the latest of them that an adapter got
 }
 
-var _ Launcher = (*attempt)(nil)
-
 // isolate calls the adapter's code, as the function of that name does, and logs a panic with its stack.
 func (at *attempt) isolate(what string, f func() error) error {
 	err := isolate(what, f)
@@ -45,13 +43,16 @@ func (h *host) attempt(index int) *attempt {
 	return &attempt{host: h, index: index, hostToken: rand.Text(), workerToken: rand.Text()}
 }
 
-func (a *attempt) Dir() string         { return a.host.dir }
-func (a *attempt) Index() int          { return a.index }
-func (a *attempt) MaxFrame() int       { return a.host.opts.MaxFrame }
-func (a *attempt) HostToken() string   { return a.hostToken }
-func (a *attempt) WorkerToken() string { return a.workerToken }
+// launcher returns what the adapter gets.
+func (a *attempt) launcher() *Launcher {
+	return &Launcher{
+		Launch: a.launch, Dir: a.host.dir, Index: a.index, MaxFrame: a.host.opts.MaxFrame,
+		HostToken: a.hostToken, WorkerToken: a.workerToken,
+	}
+}
 
-func (a *attempt) Launch(ctx context.Context, s Spec) (*Process, error) {
+// launch is Launcher.Launch.
+func (a *attempt) launch(ctx context.Context, s Spec) (*Process, error) {
 	defer closeFiles(s.Files)
 	if len(s.Files) > 0 && !inheritsFiles {
 		return nil, fmt.Errorf("%w: a worker cannot inherit a connection on %s", ErrUnavailable, runtime.GOOS)

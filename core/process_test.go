@@ -82,7 +82,7 @@ func child(mode string) int {
 			fmt.Println(err)
 			return 1
 		}
-		if _, err = h.attempt(0).Launch(context.Background(), Spec{Protocol: "none"}); err != nil {
+		if _, err = h.attempt(0).launch(context.Background(), Spec{Protocol: "none"}); err != nil {
 			fmt.Println(err)
 			return 1
 		}
@@ -151,7 +151,7 @@ func (f *fixture) launch(s Spec) *Process {
 	f.t.Helper()
 	a := f.attempt(2)
 	f.t.Cleanup(func() { a.abandon(nil) })
-	p, err := a.Launch(f.t.Context(), s)
+	p, err := a.launch(f.t.Context(), s)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func (f *fixture) launch(s Spec) *Process {
 func (f *fixture) fails(ctx context.Context, s Spec) (*attempt, error) {
 	f.t.Helper()
 	a := f.attempt(2)
-	p, err := a.Launch(ctx, s)
+	p, err := a.launch(ctx, s)
 	a.abandon(nil)
 	if p != nil || err == nil {
 		f.t.Fatalf("launched %v, error %v", p, err)
@@ -578,7 +578,7 @@ func TestLaunchContract(t *testing.T) {
 			}
 		})
 	}
-	if a, b := f.attempt(0), f.attempt(0); a.HostToken() == b.HostToken() || a.HostToken() == a.WorkerToken() {
+	if a, b := f.attempt(0), f.attempt(0); a.hostToken == b.hostToken || a.hostToken == a.workerToken {
 		t.Error("a token is used twice")
 	}
 }
@@ -731,7 +731,7 @@ func TestAbandonKeeps(t *testing.T) {
 	a := f.attempt(0)
 	var all []*Process
 	for range 3 {
-		p, err := a.Launch(t.Context(), Spec{Stdio: true})
+		p, err := a.launch(t.Context(), Spec{Stdio: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -865,7 +865,7 @@ func TestCloseWithHungLogger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := h.attempt(0).Launch(t.Context(), Spec{})
+	p, err := h.attempt(0).launch(t.Context(), Spec{})
 	if err != nil {
 		t.Fatal(err)
 	}

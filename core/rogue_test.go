@@ -24,7 +24,7 @@ type scripted func(worker *coretest.Conn)
 
 func (scripted) Name() string { return "scripted" }
 
-func (f scripted) Start(context.Context, core.Launcher) (*core.Link, error) {
+func (f scripted) Start(context.Context, *core.Launcher) (*core.Link, error) {
 	host, worker := coretest.Pipe()
 	go func() {
 		f(worker)
@@ -78,7 +78,7 @@ type rogue struct{ frames func(id uint64) []core.Frame }
 
 func (rogue) Name() string { return "rogue" }
 
-func (r rogue) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (r rogue) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	return scripted(func(worker *coretest.Conn) {
 		var err error
 		for f := range frames(worker) {

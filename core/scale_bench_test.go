@@ -23,7 +23,7 @@ type stalled struct {
 	gate chan struct{} // closing it lets them read
 }
 
-func (a *stalled) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (a *stalled) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	link, err := a.Adapter.Start(ctx, l)
 	if err == nil {
 		link.Conn = &stalledConn{link.Conn, a}

@@ -23,11 +23,11 @@ type served struct {
 
 func (served) Name() string { return "served" }
 
-func (s served) Start(_ context.Context, l core.Launcher) (*core.Link, error) {
+func (s served) Start(_ context.Context, l *core.Launcher) (*core.Link, error) {
 	host, worker := coretest.Pipe()
 	codecs := []core.Codec{codec.Codec{}}
 	o := s.options
-	if o.Token = l.WorkerToken(); s.show != nil {
+	if o.Token = l.WorkerToken; s.show != nil {
 		o.Token = s.show(o.Token)
 	}
 	go func() {
@@ -36,7 +36,7 @@ func (s served) Start(_ context.Context, l core.Launcher) (*core.Link, error) {
 			s.ended(err)
 		}
 	}()
-	return &core.Link{Conn: host, Codecs: codecs, Token: l.WorkerToken()}, nil
+	return &core.Link{Conn: host, Codecs: codecs, Token: l.WorkerToken}, nil
 }
 
 // well fails the test if Serve returns an error.

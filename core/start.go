@@ -48,7 +48,7 @@ func StartRaw(ctx context.Context, adapter Adapter, cmd Command, opts *Options) 
 }
 
 // Dir is the worker's private folder, as its adapter had it from Launcher.Dir.
-func (s *RawWorker) Dir() string { return s.at.Dir() }
+func (s *RawWorker) Dir() string { return s.host.dir }
 
 // Output returns the last lines that the worker printed, the newest last.
 func (s *RawWorker) Output() []string { return s.at.output() }

@@ -91,7 +91,7 @@ func join(adapters []core.Adapter) string {
 // Start starts one worker with the first adapter that can be had. Link.Adapter is that adapter's name, and Link.Refused says why each one
 // before it was not used. If there is none, the error says why for each, and wraps those errors and so core.ErrUnavailable. Any other
 // error is a *core.StartError that has the same facts.
-func (c *Chain) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (c *Chain) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	n := len(c.adapters)
 	if c.Strict {
 		n = 1
@@ -126,7 +126,7 @@ func isRefusal(ctx context.Context, err error) bool {
 }
 
 // start starts a worker with the adapter at i of the n that may be used, unless that is known to be in vain.
-func (c *Chain) start(ctx context.Context, l core.Launcher, i, n int) (*core.Link, error) {
+func (c *Chain) start(ctx context.Context, l *core.Launcher, i, n int) (*core.Link, error) {
 	for {
 		probe, wait, err := c.enter(i, n)
 		switch {

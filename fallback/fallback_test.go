@@ -26,13 +26,11 @@ type adapter struct {
 	saw             atomic.Value // the launcher of the last one
 }
 
-type launcher struct{ core.Launcher }
-
 type conn struct{ core.Conn }
 
 func (a *adapter) Name() string { return a.name }
 
-func (a *adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (a *adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	if l != nil {
 		a.saw.Store(l)
 	}
@@ -103,7 +101,7 @@ func expect(t *testing.T, done chan outcome, name string, refused ...string) {
 func TestStartTakesTheFirstThatCanBeHad(t *testing.T) {
 	own := &core.Link{Conn: &conn{}, Adapter: "leaf", Refused: []core.Refusal{{Adapter: "inner", Err: lacking("inner")}}, MaxFrame: 7}
 	a, b, c := &adapter{name: "a", err: lacking("a")}, &adapter{name: "b", link: own}, &adapter{name: "c"}
-	l := &launcher{}
+	l := &core.Launcher{}
 	link, err := New(a, b, c).Start(t.Context(), l)
 	if err != nil {
 		t.Fatal(err)
@@ -363,6 +361,6 @@ type panics struct{}
 
 func (panics) Name() string { return "panics" }
 
-func (panics) Start(context.Context, core.Launcher) (*core.Link, error) {
+func (panics) Start(context.Context, *core.Launcher) (*core.Link, error) {
 	panic("a mistake in an adapter")
 }

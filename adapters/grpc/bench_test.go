@@ -69,7 +69,7 @@ func BenchmarkEcho(b *testing.B) {
 func BenchmarkPlain(b *testing.B) {
 	for _, load := range loads {
 		b.Run(fmt.Sprintf("%d-in-flight/%dB", load.inFlight, load.body), func(b *testing.B) {
-			p, err := python(b, "testdata/plain.py").launch(core.Spec{})
+			p, err := python(b, "testdata/plain.py").Launch(b.Context(), core.Spec{})
 			if err != nil {
 				b.Fatal(err)
 			}

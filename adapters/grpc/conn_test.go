@@ -57,7 +57,7 @@ func everyKind() []core.Frame {
 
 func TestFramesSurvive(t *testing.T) {
 	inGo, _ := serve(t, echo)
-	for name, l := range map[string]*launcher{"go": inGo, "python": python(t, "testdata/echo.py")} {
+	for name, l := range map[string]*core.Launcher{"go": inGo, "python": python(t, "testdata/echo.py")} {
 		t.Run(name, func(t *testing.T) {
 			c := start(t, Adapter{}, l).Conn
 			if err := c.Write(everyKind()); err != nil {
@@ -262,14 +262,14 @@ func TestEndOfContextLeavesTheLink(t *testing.T) {
 
 func TestConnecting(t *testing.T) {
 	// It accepts, and never says a word of HTTP/2.
-	l := &launcher{dir: shortDir(t, "sp")}
-	path := l.dir + "/0.sock"
+	l := newLauncher(shortDir(t, "sp"))
+	path := l.Dir + "/0.sock"
 	listener, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	l.launch = func(core.Spec) (*core.Process, error) { return &core.Process{Endpoint: "unix:" + path}, nil }
+	l.Launch = launches(func(core.Spec) (*core.Process, error) { return &core.Process{Endpoint: "unix:" + path}, nil })
 
 	_, err = Adapter{ConnectTimeout: time.Millisecond}.Start(t.Context(), l)
 	if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "1ms") {
@@ -291,7 +291,7 @@ func TestConnecting(t *testing.T) {
 	if err := os.WriteFile(theirs, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l.launch = func(core.Spec) (*core.Process, error) { return &core.Process{Endpoint: "unix:" + theirs}, nil }
+	l.Launch = launches(func(core.Spec) (*core.Process, error) { return &core.Process{Endpoint: "unix:" + theirs}, nil })
 	if _, err = (Adapter{}).Start(t.Context(), l); err == nil {
 		t.Error("connected to a plain file")
 	}
@@ -301,16 +301,17 @@ func TestConnecting(t *testing.T) {
 }
 
 func TestStartErrors(t *testing.T) {
-	l := &launcher{launch: func(core.Spec) (*core.Process, error) { return nil, core.ErrUnavailable }}
+	l := newLauncher("")
+	l.Launch = launches(func(core.Spec) (*core.Process, error) { return nil, core.ErrUnavailable })
 	_, err := Adapter{}.Start(t.Context(), l)
 	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, core.ErrUnavailable) {
 		t.Errorf("a worker without the protocol: %v", err)
 	}
-	l.launch = func(core.Spec) (*core.Process, error) { return nil, io.ErrUnexpectedEOF }
+	l.Launch = launches(func(core.Spec) (*core.Process, error) { return nil, io.ErrUnexpectedEOF })
 	if _, err = (Adapter{}).Start(t.Context(), l); !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, ErrUnavailable) {
 		t.Errorf("a broken worker: %v", err)
 	}
-	l.launch = func(core.Spec) (*core.Process, error) { return &core.Process{}, nil }
+	l.Launch = launches(func(core.Spec) (*core.Process, error) { return &core.Process{}, nil })
 	if _, err = (Adapter{}).Start(t.Context(), l); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "Command.Reports") {
 		t.Errorf("a worker that does not say where it listens: %v", err)
 	}
@@ -318,7 +319,8 @@ func TestStartErrors(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	var spec core.Spec
-	l := &launcher{launch: func(s core.Spec) (*core.Process, error) { spec = s; return nil, io.EOF }}
+	l := newLauncher("")
+	l.Launch = launches(func(s core.Spec) (*core.Process, error) { spec = s; return nil, io.EOF })
 	for _, a := range []Adapter{
 		{PortRange: 100}, {BasePort: -1}, {BasePort: 1, PortRange: -1}, {BasePort: 65000, PortRange: 1000}, {ConnectTimeout: -1},
 	} {

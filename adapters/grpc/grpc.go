@@ -46,7 +46,7 @@ type Adapter struct {
 func (Adapter) Name() string { return "grpc" }
 
 // Start launches a worker, waits until it has reported where it listens, and opens the stream of frames.
-func (a Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (a Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	env, err := a.env()
 	if err != nil {
 		return nil, err
@@ -62,14 +62,14 @@ func (a Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error)
 		return nil, &unavailable{errors.New("the worker's report does not say where it listens; a worker that serves gRPC has to " +
 			"write one (set Command.Reports)")}
 	}
-	c, err := a.dial(ctx, process.Endpoint, l.HostToken(), l.Dir(), l.MaxFrame())
+	c, err := a.dial(ctx, process.Endpoint, l.HostToken, l.Dir, l.MaxFrame)
 	if err != nil {
-		removeSocket(process.Endpoint, l.Dir())
+		removeSocket(process.Endpoint, l.Dir)
 		return nil, fmt.Errorf("connecting to the worker at %s: %w", process.Endpoint, err)
 	}
 	return &core.Link{
 		Conn: c, Adapter: a.Name(), Codecs: []core.Codec{msgpack.Codec{}, json.Codec{}},
-		Endpoint: process.Endpoint, Token: l.WorkerToken(), Process: process,
+		Endpoint: process.Endpoint, Token: l.WorkerToken, Process: process,
 	}, nil
 }
 

@@ -19,27 +19,15 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// launcher starts what test says. Core's own launcher is tested there.
-type launcher struct {
-	dir      string
-	maxFrame int // 0 means the default
-	launch   func(spec core.Spec) (*core.Process, error)
+// newLauncher starts what the test says. Core's own launcher is tested there.
+func newLauncher(dir string) *core.Launcher {
+	return &core.Launcher{Dir: dir, MaxFrame: core.DefaultMaxFrame, HostToken: "host's", WorkerToken: "worker's"}
 }
 
-func (l *launcher) Launch(_ context.Context, spec core.Spec) (*core.Process, error) {
-	return l.launch(spec)
+// launches makes a Launcher's Launch of a function that needs no context.
+func launches(f func(core.Spec) (*core.Process, error)) func(context.Context, core.Spec) (*core.Process, error) {
+	return func(_ context.Context, spec core.Spec) (*core.Process, error) { return f(spec) }
 }
-
-func (l *launcher) MaxFrame() int {
-	if l.maxFrame == 0 {
-		return core.DefaultMaxFrame
-	}
-	return l.maxFrame
-}
-func (l *launcher) Dir() string         { return l.dir }
-func (l *launcher) Index() int          { return 0 }
-func (l *launcher) HostToken() string   { return "host's" }
-func (l *launcher) WorkerToken() string { return "worker's" }
 
 // shortDir is a folder whose path is short enough for a socket's.
 func shortDir(tb testing.TB, pattern string) string {
@@ -87,11 +75,11 @@ func (p *peer) Attach(s attachServer) error {
 }
 
 // serve returns the launcher of a peer that listens in a folder of its own.
-func serve(tb testing.TB, attach func(attachServer) error) (*launcher, *peer) {
+func serve(tb testing.TB, attach func(attachServer) error) (*core.Launcher, *peer) {
 	tb.Helper()
 	p := &peer{attach: attach, tokens: make(chan []string, 1)}
-	l := &launcher{dir: shortDir(tb, "sp #?%20 ")}
-	path := filepath.Join(l.dir, "0.sock")
+	l := newLauncher(shortDir(tb, "sp #?%20 "))
+	path := filepath.Join(l.Dir, "0.sock")
 	listener, err := net.Listen("unix", path)
 	if err != nil {
 		tb.Fatal(err)
@@ -106,23 +94,23 @@ func serve(tb testing.TB, attach func(attachServer) error) (*launcher, *peer) {
 			tb.Error(err)
 		}
 	})
-	l.launch = func(core.Spec) (*core.Process, error) { return &core.Process{Endpoint: "unix:" + path}, nil }
+	l.Launch = launches(func(core.Spec) (*core.Process, error) { return &core.Process{Endpoint: "unix:" + path}, nil })
 	return l, p
 }
 
 // python launches a script as a worker; it is killed when the test ends.
-func python(tb testing.TB, script string, env ...string) *launcher {
+func python(tb testing.TB, script string, env ...string) *core.Launcher {
 	tb.Helper()
-	l := &launcher{dir: shortDir(tb, "sp")}
+	l := newLauncher(shortDir(tb, "sp"))
 	path := interpreter(tb)
-	l.launch = func(spec core.Spec) (*core.Process, error) {
+	l.Launch = launches(func(spec core.Spec) (*core.Process, error) {
 		report, control, err := os.Pipe()
 		if err != nil {
 			return nil, err
 		}
 		cmd := exec.Command(path, script)
-		cmd.Env = append(os.Environ(), "SNAKEPIT_PROTOCOL="+spec.Protocol, "SNAKEPIT_CONTROL_FD=3", "SNAKEPIT_DIR="+l.dir,
-			fmt.Sprintf("SNAKEPIT_MAX_FRAME=%d", l.MaxFrame()), "SNAKEPIT_HOST_TOKEN="+l.HostToken(), "SNAKEPIT_WORKER_TOKEN="+l.WorkerToken())
+		cmd.Env = append(os.Environ(), "SNAKEPIT_PROTOCOL="+spec.Protocol, "SNAKEPIT_CONTROL_FD=3", "SNAKEPIT_DIR="+l.Dir,
+			fmt.Sprintf("SNAKEPIT_MAX_FRAME=%d", l.MaxFrame), "SNAKEPIT_HOST_TOKEN="+l.HostToken, "SNAKEPIT_WORKER_TOKEN="+l.WorkerToken)
 		cmd.Env = append(append(cmd.Env, spec.Env...), env...)
 		cmd.ExtraFiles = []*os.File{control}
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
@@ -148,11 +136,11 @@ func python(tb testing.TB, script string, env ...string) *launcher {
 			return nil, fmt.Errorf("%w: %s; %s", core.ErrUnavailable, r.Unavailable, r.Remedy)
 		}
 		return &core.Process{Endpoint: r.Endpoint}, nil
-	}
+	})
 	return l
 }
 
-func start(tb testing.TB, a Adapter, l *launcher) *core.Link {
+func start(tb testing.TB, a Adapter, l *core.Launcher) *core.Link {
 	tb.Helper()
 	link, err := a.Start(tb.Context(), l)
 	if err != nil {

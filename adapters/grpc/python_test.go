@@ -96,9 +96,9 @@ func TestPythonWithoutGRPC(t *testing.T) {
 
 func TestOddFolderInPython(t *testing.T) {
 	l := python(t, "testdata/echo.py")
-	l.dir = shortDir(t, "sp #?%20 ü ")
+	l.Dir = shortDir(t, "sp #?%20 ü ")
 	link := start(t, Adapter{}, l)
-	if filepath.Dir(strings.TrimPrefix(link.Endpoint, "unix:")) != l.dir {
+	if filepath.Dir(strings.TrimPrefix(link.Endpoint, "unix:")) != l.Dir {
 		t.Errorf("the worker listens at %s", link.Endpoint)
 	}
 	if err := errors.Join(link.Conn.Write(everyKind()), link.Conn.CloseWrite()); err != nil {
@@ -111,7 +111,7 @@ func TestOddFolderInPython(t *testing.T) {
 	if err := link.Conn.Close(); err != nil {
 		t.Error(err)
 	}
-	if left, err := os.ReadDir(l.dir); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(l.Dir); err != nil || len(left) > 0 {
 		t.Errorf("left in the folder: %v, %v", left, err)
 	}
 }
@@ -119,7 +119,7 @@ func TestOddFolderInPython(t *testing.T) {
 func TestLargeFrames(t *testing.T) {
 	const limit = 100 << 20
 	l := python(t, "testdata/echo.py")
-	l.maxFrame = limit
+	l.MaxFrame = limit
 	c := start(t, Adapter{}, l).Conn
 	f := core.Frame{Kind: core.KindItem, ID: 1}
 	f.Body = bytes.Repeat([]byte{7}, limit-f.Size())

@@ -19,12 +19,12 @@ type Adapter struct{}
 func (Adapter) Name() string { return "jsonstdio" }
 
 // Start launches a worker.
-func (Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	p, err := l.Launch(ctx, core.Spec{Protocol: "jsonstdio", Stdio: true})
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(p.Stdout, p.Stdin, p.Output, l.MaxFrame())
+	c := newConn(p.Stdout, p.Stdin, p.Output, l.MaxFrame)
 	return &core.Link{Conn: c, Codecs: []core.Codec{json.Codec{}}, Process: p}, nil
 }
 

@@ -26,14 +26,13 @@ var update = flag.Bool("update", false, "rewrite the wire bytes in testdata")
 
 // launcher gives a process whose other end the test holds.
 type launcher struct {
-	core.Launcher
 	spec  core.Spec
 	stdin *os.File
 	out   *os.File
 	err   error
 }
 
-func (l *launcher) Launch(_ context.Context, s core.Spec) (*core.Process, error) {
+func (l *launcher) launch(_ context.Context, s core.Spec) (*core.Process, error) {
 	if l.spec = s; l.err != nil {
 		return nil, l.err
 	}
@@ -44,13 +43,15 @@ func (l *launcher) Launch(_ context.Context, s core.Spec) (*core.Process, error)
 	return p, errors.Join(err1, err2)
 }
 
-func (*launcher) MaxFrame() int { return 1 << 20 }
+func (l *launcher) start() (*core.Link, error) {
+	return Adapter{}.Start(context.Background(), &core.Launcher{Launch: l.launch, MaxFrame: 1 << 20})
+}
 
 // pair returns the adapter's connection and the worker's side of it.
 func pair(t testing.TB) (host, worker core.Conn) {
 	t.Helper()
 	l := &launcher{}
-	link, err := Adapter{}.Start(context.Background(), l)
+	link, err := l.start()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +95,7 @@ const hello = `{"kind":"hello"}` + "\t{}\n"
 
 func TestStart(t *testing.T) {
 	l := &launcher{}
-	link, err := Adapter{}.Start(context.Background(), l)
+	link, err := l.start()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,11 +103,11 @@ func TestStart(t *testing.T) {
 	if want := (core.Spec{Protocol: "jsonstdio", Stdio: true}); !reflect.DeepEqual(l.spec, want) {
 		t.Errorf("launched %+v, not %+v", l.spec, want)
 	}
-	if link.Process == nil || link.MaxFrame != 0 || link.Conn.(*conn).limit != l.MaxFrame() || len(link.Codecs) != 1 || link.Codecs[0].Name() != "json" {
+	if link.Process == nil || link.MaxFrame != 0 || link.Conn.(*conn).limit != 1<<20 || len(link.Codecs) != 1 || link.Codecs[0].Name() != "json" {
 		t.Errorf("got the link %+v", link)
 	}
 	l.err = core.ErrUnavailable
-	if _, err := (Adapter{}).Start(context.Background(), l); !errors.Is(err, core.ErrUnavailable) {
+	if _, err := l.start(); !errors.Is(err, core.ErrUnavailable) {
 		t.Errorf("the launcher's error became %v", err)
 	}
 }

@@ -23,7 +23,7 @@ func TestConformance(t *testing.T) {
 // damageable is an adapter whose connections corrupt can damage.
 type damageable struct{ Adapter }
 
-func (a damageable) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (a damageable) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	link, err := a.Adapter.Start(ctx, l)
 	if err == nil {
 		c := link.Conn.(*conn)

@@ -25,7 +25,7 @@ type Adapter struct{}
 func (Adapter) Name() string { return "msgpack" }
 
 // Start launches a worker.
-func (Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func (Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
 		return nil, err
 	}
 	return &core.Link{
-		Conn: newConn(ours, l.MaxFrame()), Codecs: []core.Codec{msgpack.Codec{}, json.Codec{}}, Process: p,
+		Conn: newConn(ours, l.MaxFrame), Codecs: []core.Codec{msgpack.Codec{}, json.Codec{}}, Process: p,
 	}, nil
 }
 

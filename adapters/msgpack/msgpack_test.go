@@ -32,13 +32,12 @@ var update = flag.Bool("update", false, "rewrite the wire bytes in testdata")
 
 // launcher takes the worker's end of the connection.
 type launcher struct {
-	core.Launcher
 	spec core.Spec
 	sock net.Conn
 	err  error
 }
 
-func (l *launcher) Launch(_ context.Context, s core.Spec) (*core.Process, error) {
+func (l *launcher) launch(_ context.Context, s core.Spec) (*core.Process, error) {
 	l.spec = s
 	defer func() { _ = s.Files[0].Close() }()
 	if l.err != nil {
@@ -49,13 +48,15 @@ func (l *launcher) Launch(_ context.Context, s core.Spec) (*core.Process, error)
 	return &core.Process{}, err
 }
 
-func (*launcher) MaxFrame() int { return 1 << 20 }
+func (l *launcher) start() (*core.Link, error) {
+	return Adapter{}.Start(context.Background(), &core.Launcher{Launch: l.launch, MaxFrame: 1 << 20})
+}
 
 // pair returns the adapter's connection and the worker's side of it.
 func pair(t testing.TB) (host, worker core.Conn) {
 	t.Helper()
 	l := &launcher{}
-	link, err := Adapter{}.Start(context.Background(), l)
+	link, err := l.start()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +106,7 @@ var hello = framed("\x81\xa4kind\x01")
 
 func TestStart(t *testing.T) {
 	l := &launcher{}
-	link, err := Adapter{}.Start(context.Background(), l)
+	link, err := l.start()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,11 +114,11 @@ func TestStart(t *testing.T) {
 	if l.spec.Protocol != "msgpack" || l.spec.Stdio || len(l.spec.Files) != 1 || len(l.spec.Env) != 0 {
 		t.Errorf("launched %+v", l.spec)
 	}
-	if link.Process == nil || link.MaxFrame != 0 || link.Conn.(*conn).limit != l.MaxFrame() || len(link.Codecs) != 2 || link.Codecs[0].Name() != "msgpack" {
+	if link.Process == nil || link.MaxFrame != 0 || link.Conn.(*conn).limit != 1<<20 || len(link.Codecs) != 2 || link.Codecs[0].Name() != "msgpack" {
 		t.Errorf("got the link %+v", link)
 	}
 	l.err = core.ErrUnavailable
-	if _, err := (Adapter{}).Start(context.Background(), l); !errors.Is(err, core.ErrUnavailable) {
+	if _, err := l.start(); !errors.Is(err, core.ErrUnavailable) {
 		t.Errorf("the launcher's error became %v", err)
 	}
 }

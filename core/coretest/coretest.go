@@ -28,9 +28,9 @@ type Adapter struct {
 func (a *Adapter) Name() string { return "coretest" }
 
 // Start makes one worker.
-func (a *Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (a *Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	if a.Before != nil {
-		if err := a.Before(ctx, l.Index()); err != nil {
+		if err := a.Before(ctx, l.Index); err != nil {
 			return nil, err
 		}
 	}
@@ -42,7 +42,7 @@ func (a *Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error
 	}
 	go func() {
 		_ = core.Serve(context.Background(), worker, codecs, functions, &core.ServeOptions{
-			Concurrency: a.Concurrency, MaxFrame: l.MaxFrame(), Token: l.WorkerToken(),
+			Concurrency: a.Concurrency, MaxFrame: l.MaxFrame, Token: l.WorkerToken,
 		})
 		_ = worker.Close()
 	}()
@@ -51,8 +51,8 @@ func (a *Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error
 	if a.ends == nil {
 		a.ends = map[int]*Conn{}
 	}
-	a.ends[l.Index()] = host
-	return &core.Link{Conn: host, Codecs: codecs, Token: l.WorkerToken()}, nil
+	a.ends[l.Index] = host
+	return &core.Link{Conn: host, Codecs: codecs, Token: l.WorkerToken}, nil
 }
 
 // Crash cuts the connection of the worker at index, as if its process had died.

@@ -41,7 +41,7 @@ type Adapter struct {
 func (Adapter) Name() string { return "websocket" }
 
 // Start launches a worker unless there is a URL, and dials it.
-func (a Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (a Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	link := &core.Link{Codecs: []core.Codec{codec.Codec{}}}
 	endpoint, token := a.URL, a.Token
 	if a.URL == "" {
@@ -52,16 +52,16 @@ func (a Adapter) Start(ctx context.Context, l core.Launcher) (*core.Link, error)
 		if process.Endpoint == "" {
 			return nil, fmt.Errorf("websocket: %w: the worker's report does not say where it listens", core.ErrUnavailable)
 		}
-		endpoint, token = process.Endpoint, l.HostToken()
-		defer os.Remove(filepath.Join(l.Dir(), filepath.Base(endpoint))) // nobody else is to dial it, and a killed worker can't do it
-		link.Process, link.Token = process, l.WorkerToken()
+		endpoint, token = process.Endpoint, l.HostToken
+		defer os.Remove(filepath.Join(l.Dir, filepath.Base(endpoint))) // nobody else is to dial it, and a killed worker can't do it
+		link.Process, link.Token = process, l.WorkerToken
 	}
 	ws, err := dial(ctx, endpoint, token)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the worker at %s: %w", endpoint, err)
 	}
-	ws.SetReadLimit(6*int64(l.MaxFrame()) + 2*batchBytes) // JSON writes a byte of text as six at most
-	link.Conn = &conn{ws: ws, limit: l.MaxFrame()}
+	ws.SetReadLimit(6*int64(l.MaxFrame) + 2*batchBytes) // JSON writes a byte of text as six at most
+	link.Conn = &conn{ws: ws, limit: l.MaxFrame}
 	return link, nil
 }
 

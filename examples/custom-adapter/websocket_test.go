@@ -44,7 +44,7 @@ type running struct{ program python.Program }
 
 func (running) Name() string { return Adapter{}.Name() }
 
-func (r running) Start(ctx context.Context, l core.Launcher) (*core.Link, error) {
+func (r running) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	command, err := r.program.Command()
 	if err != nil {
 		return nil, err
