@@ -456,6 +456,9 @@ func (f *inflight) abandon(ctx context.Context) {
 		reason = "deadline exceeded"
 	}
 	if !f.stream.abandon(reason) {
+		if f.stream.unheard() { // it came at the same moment
+			f.stream.mux.logLate(f.stream)
+		}
 		return
 	}
 	p, w := f.pool, f.worker
@@ -520,6 +523,7 @@ func (p *Pool) callError(ctx context.Context, r *request, f *inflight, err error
 	e.MayHaveRun = f.stream.wasWritten()
 	if _, limited := ctx.Deadline(); limited && wasCancelled(err) {
 		e.Err = context.DeadlineExceeded // the worker's clock was a little earlier than ours
+		f.stream.mux.logLate(f.stream)   // what it raised instead, if it did
 	}
 	var gone *lostError
 	if errors.As(err, &gone) {

@@ -703,6 +703,10 @@ func TestLateErrorIsLogged(t *testing.T) {
 	worker := functions()
 	worker["cleanup"] = core.Func(func(ctx context.Context, how string) (any, error) {
 		<-ctx.Done()
+		if how == "badly, at the same moment" {
+			return nil, &core.RemoteError{Type: "OSError", Message: "disk full", Cause: &core.RemoteError{Type: "Cancelled"}}
+		}
+		time.Sleep(time.Millisecond) // the caller has left
 		switch how {
 		case "well":
 			return nil, nil
@@ -714,12 +718,13 @@ func TestLateErrorIsLogged(t *testing.T) {
 	})
 	a := &coretest.Adapter{Functions: worker}
 	bubble(t, a, core.Options{Size: 1, Logger: log}, func(t *testing.T, p *core.Pool) {
-		for how, want := range map[string]int{"well": 0, "cancelled": 0, "badly": 1} {
+		for how, want := range map[string]int{"well": 0, "cancelled": 0, "badly": 1, "badly, at the same moment": 1} {
 			before := countPrefix(log.lines(), "a call failed after it was given up")
 			_, err := core.Execute[any](t.Context(), p, "cleanup", how, core.Timeout(time.Second))
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Error(err)
 			}
+			time.Sleep(time.Second)
 			synctest.Wait()
 			lines := log.lines()
 			if n := countPrefix(lines, "a call failed after it was given up") - before; n != want {

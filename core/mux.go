@@ -413,7 +413,7 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 		if s.notStarted && s.gotItem {
 			return nil, errors.New("items, and then an error that says the call did not start")
 		}
-		if s.failed && s.cancelSent && !s.notStarted {
+		if s.cancelSent {
 			e.then = append(e.then, func() { m.logLate(s) })
 		}
 		return m.close(s, nil), nil
@@ -421,8 +421,16 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 	return nil, nil
 }
 
-// logLate logs why a call failed that had been given up, such as an error in what cleans up. Nobody else is told.
+// logLate logs what a call raised once it was cancelled or its time was over, such as an error in what cleans up. Its
+// caller gets the error of its context, and nobody else is told.
 func (m *mux) logLate(s *stream) {
+	m.mu.Lock()
+	again := s.logged
+	s.logged = true
+	m.mu.Unlock()
+	if again || !s.failed || s.notStarted {
+		return
+	}
 	m.log.put(len(s.answer), func(l hclog.Logger) {
 		var r RemoteError
 		decode := func() error { return m.decode(s.answer, &r) }

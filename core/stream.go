@@ -42,6 +42,8 @@ type stream struct {
 	answer     []byte // the terminal frame's body
 	failed     bool   // answer is an error
 	notStarted bool
+	heard      bool  // the caller has been given the answer
+	logged     bool  // by logLate
 	err        error // the connection's, if that ended the call
 	localErr   error // what went wrong with our own direction
 }
@@ -271,6 +273,13 @@ func (s *stream) isClosed() bool {
 	return s.closed
 }
 
+// unheard reports whether the call has ended with an answer that its caller did not wait for.
+func (s *stream) unheard() bool {
+	s.mux.mu.Lock()
+	defer s.mux.mu.Unlock()
+	return s.closed && s.err == nil && !s.heard
+}
+
 func (s *stream) wasAbandoned() bool {
 	s.mux.mu.Lock()
 	defer s.mux.mu.Unlock()
@@ -286,6 +295,7 @@ func (s *stream) wasWritten() bool {
 // outcome returns the answer of a call that we opened and that has ended, or what ended it.
 func (s *stream) outcome() ([]byte, error) {
 	s.mux.mu.Lock()
+	s.heard = true
 	answer, failed, refused, written, err := s.answer, s.failed, s.notStarted, s.written, s.err
 	s.mux.mu.Unlock()
 	switch {
