@@ -151,7 +151,7 @@ type StartError struct {
 	Adapter string    // the adapter that was chosen, or whose turn it was
 	Refused []Refusal // adapters that a chain tried before; its text names them if Err is ErrProtocol, else they are not the cause
 	Output  []string  // the last lines that the worker printed
-	Hint    string    // what to do, or ""
+	Remedy    string    // what to do, or ""
 	Err     error     // what happened
 }
 
@@ -177,8 +177,8 @@ func (e *StartError) Error() string {
 			b.WriteString("\n  " + line)
 		}
 	}
-	if e.Hint != "" {
-		b.WriteString("\n" + e.Hint)
+	if e.Remedy != "" {
+		b.WriteString("\n" + e.Remedy)
 	}
 	return b.String()
 }

@@ -108,6 +108,8 @@ type capturedError struct {
 	text string
 	end  error // io.EOF or io.ErrUnexpectedEOF if it is one of them
 	err  error
+
+	reason string // as Explain says
 }
 
 func (e *capturedError) Error() string { return e.text }
@@ -123,6 +125,7 @@ func captureError(err error) error {
 		return err
 	}
 	f := &capturedError{text: err.Error(), err: err}
+	f.reason, _ = Explain(err)
 	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF} {
 		if errors.Is(err, end) {
 			f.end = end

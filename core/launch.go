@@ -55,7 +55,7 @@ func (a *attempt) launcher() *Launcher {
 func (a *attempt) launch(ctx context.Context, s Spec) (*Process, error) {
 	defer closeFiles(s.Files)
 	if len(s.Files) > 0 && !inheritsFiles {
-		return nil, fmt.Errorf("%w: a worker cannot inherit a connection on %s", ErrUnavailable, runtime.GOOS)
+		return nil, &UnavailableError{Reason: "a worker cannot inherit a connection on " + runtime.GOOS}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", a.host.cmd.Path, err)
@@ -248,14 +248,14 @@ func (h *host) start(a *attempt, s Spec) (p *Process, control *os.File, err erro
 func (h *host) executable() (string, error) {
 	dir, path := h.cmd.Dir, h.cmd.Path
 	if path == "" {
-		return "", errors.New("the command's Path is empty: name the worker's executable")
+		return "", &RemedyError{errors.New("the command's Path is empty"), "name the worker's executable"}
 	}
 	if dir != "" {
 		switch info, err := os.Stat(dir); {
 		case err != nil:
-			return "", fmt.Errorf("the working folder of %s: %w; make it, or correct Command.Dir", path, err)
+			return "", &RemedyError{fmt.Errorf("the working directory of %s: %w", path, err), "make it, or correct Command.Dir"}
 		case !info.IsDir():
-			return "", fmt.Errorf("the working folder of %s: %s is no folder; correct Command.Dir", path, dir)
+			return "", &RemedyError{fmt.Errorf("the working directory of %s: %s is not a directory", path, dir), "correct Command.Dir"}
 		}
 		if filepath.Base(path) != path && !filepath.IsAbs(path) { // a path with a separator is relative to where the command runs
 			abs, err := filepath.Abs(filepath.Join(dir, path))
@@ -279,24 +279,24 @@ func (h *host) explain(path string, err error) error {
 		err = notFound.Err
 	}
 	info, statErr := os.Stat(path)
-	hint := "correct Command.Path"
+	remedy := "correct the path"
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
-		hint = "install it, add its folder to PATH, or give Command.Path in full"
+		remedy = "install it, add its directory to PATH, or give its full path"
 	case errors.Is(err, exec.ErrDot):
-		hint = "give Command.Path in full"
+		remedy = "give its full path"
 	case statErr == nil && info.IsDir():
-		hint = "it is a folder: correct Command.Path"
+		remedy = "it is a directory: correct the path"
 	case statErr == nil && errors.Is(err, os.ErrPermission) && info.Mode()&0o111 != 0:
-		hint = "this user may not run it, or not enter Command.Dir"
+		remedy = "let this user run it and enter its working directory"
 	case statErr == nil && errors.Is(err, os.ErrPermission):
-		hint = "make it executable (chmod +x), or run it by an interpreter that is named in Command.Path"
+		remedy = "make it executable (chmod +x), or run it by its interpreter"
 	case statErr == nil && errors.Is(err, os.ErrNotExist):
-		hint = "the file is there, but not the interpreter that its first line or its format names"
+		remedy = "install the interpreter that its first line or its format names: the file itself is there"
 	case statErr == nil && errors.Is(err, syscall.ENOEXEC):
-		hint = "it is no program of this system; a script's first line has to begin with #!"
+		remedy = "use a program of this system; the first line of a script has to begin with #!"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM):
-		hint = "a limit of the system is reached: see ulimit -a, or make the pool smaller"
+		remedy = "raise the limit that is reached (ulimit -a shows it), or make the pool smaller"
 	}
-	return fmt.Errorf("%s cannot be started: %w; %s", path, err, hint)
+	return &RemedyError{fmt.Errorf("%s cannot be started: %w", path, err), remedy}
 }

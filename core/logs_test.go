@@ -361,15 +361,26 @@ func TestFromSlogGroups(t *testing.T) {
 }
 
 func TestReasonOfARefusal(t *testing.T) {
-	for text, want := range map[string]string{
-		"no module; to get it: pip install it": "no module",
-		"no port is free\nand more":            "no port is free",
-		"":                                     "",
+	lacking := &UnavailableError{Reason: "no module", Remedy: "pip install it"}
+	for want, err := range map[string]error{
+		"no module":       lacking,
+		"no port is free": &UnavailableError{Reason: "no port is free\nand more"},
+		"plain; and so":   errors.New("plain; and so\nand more"),
+		"not found":       fmt.Errorf("starting: %w", &RemedyError{errors.New("not found"), "install it"}),
 	} {
-		for _, err := range []error{fmt.Errorf("%w: %s", ErrUnavailable, text), errors.New(text)} {
-			if got := (Refusal{"grpc", err}).reason(); got != want {
-				t.Errorf("%q: %q", err, got)
-			}
+		if got := (Refusal{"grpc", captureError(err)}).reason(); got != want {
+			t.Errorf("%q: %q", err, got)
 		}
+	}
+	if !errors.Is(fmt.Errorf("grpc: %w", lacking), ErrUnavailable) {
+		t.Error("an UnavailableError is not ErrUnavailable")
+	}
+	start := &StartError{Err: fmt.Errorf("over grpc: %w", lacking), Remedy: "read the page"}
+	if reason, remedy := Explain(start); reason != "no module" || remedy != "pip install it" {
+		t.Errorf("explained by %q, %q", reason, remedy)
+	}
+	start.Err = errors.New("it ended")
+	if reason, remedy := Explain(start); reason != "it ended" || remedy != "read the page" {
+		t.Errorf("explained by %q, %q", reason, remedy)
 	}
 }

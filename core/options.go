@@ -17,7 +17,7 @@ type Command struct {
 	Dir     string   // working folder; "" means the host's
 	Env     []string // added to the host's environment, "KEY=value"
 	Reports bool     // the program writes the report of docs/protocol.md; package python's does
-	Hint    string   // what to do if the program ends without that report, for StartError.Hint; or ""
+	Remedy    string   // what to do if the program ends without that report, for StartError.Hint; or ""
 }
 
 // Options configure a Pool. A nil *Options, and each zero field, means the default that its comment states. A pool copies them: what is

@@ -232,11 +232,13 @@ func (p *Pool) logVerdict(w *Worker) {
 	}
 }
 
-// reason returns what a line of a log has room for: the first line of the error, without what every refusal says and what to do.
+// reason returns the first line of why the adapter was refused, without the remedy. Err has been captured.
 func (r Refusal) reason() string {
-	text := strings.TrimPrefix(r.Err.Error(), ErrUnavailable.Error()+": ")
+	text := r.Err.Error()
+	if captured, ok := r.Err.(*capturedError); ok {
+		text = captured.reason
+	}
 	text, _, _ = strings.Cut(text, "\n")
-	text, _, _ = strings.Cut(text, remedyFollows)
 	return text
 }
 

@@ -598,13 +598,13 @@ func TestCannotStart(t *testing.T) {
 		says []string
 	}{
 		"not in PATH":      {Command{Path: "no-such-python"}, exec.ErrNotFound, []string{"no-such-python", "PATH", "install it"}},
-		"no such file":     {Command{Path: "/no/such/python"}, os.ErrNotExist, []string{"/no/such/python", "Command.Path"}},
-		"folder":           {Command{Path: dir}, nil, []string{dir, "it is a folder"}},
+		"no such file":     {Command{Path: "/no/such/python"}, os.ErrNotExist, []string{"/no/such/python", "correct the path"}},
+		"folder":           {Command{Path: dir}, nil, []string{dir, "it is a directory"}},
 		"not executable":   {Command{Path: write("plain", "#!/bin/sh\n", 0o600)}, os.ErrPermission, []string{"plain", "chmod +x"}},
 		"no interpreter":   {Command{Path: write("script", "#!/no/such/sh\n", 0o700)}, os.ErrNotExist, []string{"script", "first line"}},
 		"no program":       {Command{Path: write("noise", "noise\n", 0o700)}, syscall.ENOEXEC, []string{"noise", "#!"}},
 		"no folder":        {Command{Path: "sh", Dir: "/no/such/dir"}, os.ErrNotExist, []string{"/no/such/dir", "Command.Dir"}},
-		"folder is a file": {Command{Path: "sh", Dir: write("file", "", 0o600)}, nil, []string{"file", "no folder", "Command.Dir"}},
+		"folder is a file": {Command{Path: "sh", Dir: write("file", "", 0o600)}, nil, []string{"file", "not a directory", "Command.Dir"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, c.cmd)
@@ -687,7 +687,7 @@ func TestReport(t *testing.T) {
 		"wrong type": {`echo '{"endpoint": 5}' >&3; exit 6`, `unreadable`},
 		"empty line": {"echo >&3; exit 6", `no JSON object but ""`},
 		"too long":   {"head -c 70000 /dev/zero | tr '\\0' x >&3; exit 6", "longer than 65536 bytes; it exited with code 6"},
-		"silence":    {"exec 3>&-; exec sleep 1000", "ended before it reported that it can start: it went on and was killed"},
+		"silence":    {"exec 3>&-; exec sleep 1000", "ended before it reported that it can start: it did not end and was killed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, err := newFixture(t, report(c.script)).fails(t.Context(), Spec{Stdio: true})
@@ -934,7 +934,7 @@ func TestPrivateDir(t *testing.T) {
 	}
 	t.Setenv("TMPDIR", "/no/such/tmp") // what a program's user can change
 	_, _, err = makeTempDir("")
-	if err == nil || !strings.HasSuffix(err.Error(), "name a folder that can be written to in Options.Dir, or set TMPDIR to one") {
+	if err == nil || !strings.HasSuffix(err.Error(), "set TMPDIR to a directory that can be written to") {
 		t.Error(err)
 	}
 }

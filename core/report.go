@@ -24,9 +24,6 @@ type report struct {
 	Failed      *RemoteError `json:"failed"`
 }
 
-// remedyFollows stands between what is wrong and what to do.
-const remedyFollows = "; to get it: "
-
 // awaitReport waits for the report, the process's exit or ctx.
 func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	type result struct {
@@ -61,12 +58,12 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 		return p.withExit(ctx, fmt.Errorf("its report is unreadable (%w): %q", err, truncate(string(got.line), 200)))
 	}
 	switch {
+	case r.Failed != nil && r.Remedy != "":
+		return &RemedyError{r.Failed, escapeControl(r.Remedy, false)}
 	case r.Failed != nil:
 		return r.Failed
-	case r.Unavailable != "" && r.Remedy != "":
-		return fmt.Errorf("%w: %s%s%s", ErrUnavailable, escapeControl(r.Unavailable, false), remedyFollows, escapeControl(r.Remedy, false))
 	case r.Unavailable != "":
-		return fmt.Errorf("%w: %s", ErrUnavailable, escapeControl(r.Unavailable, false))
+		return &UnavailableError{Reason: escapeControl(r.Unavailable, false), Remedy: escapeControl(r.Remedy, false)}
 	}
 	p.Endpoint = r.Endpoint
 	return nil

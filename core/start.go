@@ -85,7 +85,7 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 		if errors.Is(why, ErrProtocol) || !isClosed(why) {
 			e.Err = fmt.Errorf("%w (%w)", e.Err, why)
 		}
-		e.Hint = "run it by hand to see what it prints; a worker has to speak the protocol until it is told to end"
+		e.Remedy = "run it by hand to see what it prints; a worker has to speak the protocol until it is told to end"
 	}
 	var chained *StartError
 	if errors.As(err, &chained) {
@@ -102,14 +102,19 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 		silent(proc, err) // the adapter saw that nobody was there
 	}
 	if errors.As(err, new(*reportError)) {
-		e.Hint = at.host.cmd.Hint
+		e.Remedy = at.host.cmd.Remedy
 	}
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && context.Cause(ctx) != nil {
-		e.Err = fmt.Errorf("the worker has not said hello: %w", context.Cause(ctx))
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		cause := context.Cause(ctx)
+		var late *RemedyError
+		if errors.As(cause, &late) {
+			cause, e.Remedy = late.Err, late.Remedy
+		}
+		e.Err = fmt.Errorf("the worker has not said hello: %w", cause)
 	}
 	var raised *RemoteError
 	if errors.As(e.Err, &raised) && len(raised.Notes) == 0 && len(raised.Frames) > 0 {
-		e.Hint = "correct the program, whose own error this is; the command line above, run by hand, shows the same"
+		e.Remedy = "correct the program, whose own error this is; the command line above, run by hand, shows the same"
 	}
 }
 

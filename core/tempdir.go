@@ -17,17 +17,17 @@ const (
 // folder is in use as long as claim is open; claim is nil on systems without such locks. What hosts that were killed have left there is
 // removed.
 func makeTempDir(parent string) (dir string, claim *os.File, err error) {
-	what := "name a folder that can be written to in Options.Dir"
+	remedy := "set Options.Dir to a directory that can be written to"
 	if parent == "" {
 		parent = os.TempDir()
-		what += ", or set TMPDIR to one"
+		remedy = "set TMPDIR to a directory that can be written to"
 	}
 	parent, err = filepath.Abs(parent) // a worker may have another working folder
 	if err != nil {
 		return "", nil, fmt.Errorf("the folder of Options.Dir: %w", err)
 	}
 	if dir, claim, err = claimTempDir(parent); err != nil {
-		return "", nil, fmt.Errorf("the pool's private folder cannot be made: %w; %s", err, what)
+		return "", nil, &RemedyError{fmt.Errorf("the pool's private directory cannot be made: %w", err), remedy}
 	}
 	if len(dir) <= maxDir || runtime.GOOS == "windows" {
 		return dir, claim, nil

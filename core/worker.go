@@ -157,8 +157,11 @@ func (w *Worker) run() {
 // start brings the worker up to its hello.
 func (w *Worker) start() (*connected, error) {
 	p := w.pool
-	ctx, cancel := context.WithTimeoutCause(p.ctx, p.opts.StartTimeout,
-		fmt.Errorf("%w: not within the start timeout of %s; a slow import needs a larger Options.StartTimeout", context.DeadlineExceeded, p.opts.StartTimeout))
+	late := &RemedyError{
+		fmt.Errorf("%w: not within the start timeout of %s", context.DeadlineExceeded, p.opts.StartTimeout),
+		"if its imports are slow, raise Options.StartTimeout",
+	}
+	ctx, cancel := context.WithTimeoutCause(p.ctx, p.opts.StartTimeout, late)
 	defer cancel()
 	at := p.host.attempt(w.index)
 	c, err := connect(ctx, p.adapter, at, &p.opts)

@@ -9,10 +9,10 @@ import sys
 
 if sys.version_info < (3, 8):  # noqa: UP036 (every Python can parse this file, so that an old one says what is wrong)
     message = "Python %d.%d is too old for a worker: it needs 3.8 or later" % sys.version_info[:2]  # noqa: UP031
-    message += "; make a new virtual environment, or set SNAKEPIT_PYTHON to a newer Python"
     sys.stderr.write("%s (this is %s)\n" % (message, sys.executable))  # noqa: UP031
     if os.environ.get("SNAKEPIT_CONTROL_FD"):
-        report = '{"failed": {"type": "RuntimeError", "message": "' + message + '"}}\n'
+        remedy = "make a new virtual environment, or set SNAKEPIT_PYTHON to a newer Python"
+        report = '{"failed": {"type": "RuntimeError", "message": "%s"}, "remedy": "%s"}\n' % (message, remedy)  # noqa: UP031
         os.write(int(os.environ["SNAKEPIT_CONTROL_FD"]), report.encode("ascii"))
     sys.exit(1)
 

@@ -87,15 +87,15 @@ func (p Program) command() (core.Command, error) {
 		Dir:     p.Dir,
 		Env:     append([]string{"SNAKEPIT_CACHE=" + cache}, p.Env...),
 		Reports: true,
-		Hint: fmt.Sprintf("%s chose the interpreter %s; it has to be a Python %d.%d or later",
-			chosen.By, chosen.Interpreter, oldest[0], oldest[1]),
+		Remedy: fmt.Sprintf("use a Python %d.%d or later: %s, chosen by %s, may be none",
+			oldest[0], oldest[1], chosen.Interpreter, chosen.By),
 	}, nil
 }
 
 // find returns the script's absolute path, or its path inside FS, and makes sure that it is there.
 func (p Program) find() (string, error) {
 	if p.Script == "" {
-		return "", errors.New("no script: set Program.Script to the worker's .py file")
+		return "", &core.RemedyError{Err: errors.New("no script"), Remedy: "set Program.Script to the worker's .py file"}
 	}
 	if p.FS != nil {
 		name := path.Clean(p.Script)
@@ -104,7 +104,9 @@ func (p Program) find() (string, error) {
 			return "", fmt.Errorf("script %q in the embedded files (%s): %w", p.Script, listing(p.FS), err)
 		}
 		if info.IsDir() {
-			return "", fmt.Errorf("script %q in the embedded files is a folder: name the .py file", p.Script)
+			return "", &core.RemedyError{
+				Err: fmt.Errorf("script %q in the embedded files is a directory", p.Script), Remedy: "name the .py file",
+			}
 		}
 		return name, nil
 	}
@@ -118,10 +120,16 @@ func (p Program) find() (string, error) {
 	}
 	info, err := os.Stat(script)
 	if err != nil {
-		return "", fmt.Errorf("script %q: %w (the working folder is %s); name an existing file, best by its absolute path", p.Script, err, cwd)
+		return "", &core.RemedyError{
+			Err:    fmt.Errorf("script %q: %w (the working directory is %s)", p.Script, err, cwd),
+			Remedy: "name an existing file, best by its absolute path",
+		}
 	}
 	if info.IsDir() {
-		return "", fmt.Errorf("script %q is a folder (the working folder is %s): name the .py file", p.Script, cwd)
+		return "", &core.RemedyError{
+			Err:    fmt.Errorf("script %q is a directory (the working directory is %s)", p.Script, cwd),
+			Remedy: "name the .py file",
+		}
 	}
 	return script, nil
 }

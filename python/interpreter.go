@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/snakepit-go/snakepit/core"
 )
 
 // oldest is the oldest version of Python that runs a worker, major and minor.
@@ -19,8 +21,11 @@ var oldest = [2]int{3, 8}
 // Choice is the Python that a Program's workers run on, and why it is that one.
 type Choice struct {
 	Interpreter string // the executable's path
-	By          string // what led to it: "Program.Interpreter", "SNAKEPIT_PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "the virtual environment" or "PATH"
+	By          string // what led to it: ByProgram, "SNAKEPIT_PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "the virtual environment" or "PATH"
 }
+
+// ByProgram is Choice.By if Program.Interpreter named the interpreter.
+const ByProgram = "Program.Interpreter"
 
 // Choose returns the interpreter that Command takes, in the order that Program.Interpreter states, for those who want to show or to examine
 // it. Nothing is unpacked, and only the shim of a version manager is run. Without a Script the choice is that for an embedded one. Its
@@ -64,7 +69,7 @@ func (p Program) interpreter(folder string) (path, chosenBy string, err error) {
 		return path, what, err
 	}
 	if p.Interpreter != "" {
-		return named("Program.Interpreter", p.Interpreter)
+		return named(ByProgram, p.Interpreter)
 	}
 	if name := p.getenv("SNAKEPIT_PYTHON"); name != "" {
 		return named("SNAKEPIT_PYTHON", name)
@@ -95,9 +100,11 @@ func (p Program) interpreter(folder string) (path, chosenBy string, err error) {
 			return path, "PATH", err
 		}
 	}
-	return "", "", fmt.Errorf("no Python found: SNAKEPIT_PYTHON, VIRTUAL_ENV and CONDA_PREFIX are not set, no .venv or venv in %s, and no "+
-		"python3 or python in PATH; install Python %d.%d or later, or set SNAKEPIT_PYTHON or Program.Interpreter to one",
-		strings.Join(folders, ", "), oldest[0], oldest[1])
+	return "", "", &core.RemedyError{
+		Err: fmt.Errorf("no Python found: SNAKEPIT_PYTHON, VIRTUAL_ENV and CONDA_PREFIX are not set, "+
+			"no .venv or venv in %s, and no python3 or python in PATH", strings.Join(folders, ", ")),
+		Remedy: fmt.Sprintf("install Python %d.%d or later, or set SNAKEPIT_PYTHON to one", oldest[0], oldest[1]),
+	}
 }
 
 // named looks up an interpreter that the user chose. what says where.
@@ -108,7 +115,12 @@ func (p Program) named(what, name string) (string, error) {
 		if cwd, err := os.Getwd(); err == nil && filepath.Base(name) != name && !filepath.IsAbs(name) {
 			folder = " (the working folder is " + cwd + ")"
 		}
-		return "", fmt.Errorf("%s is %q: %w%s; set it to a Python executable", what, name, err, folder)
+		if what == ByProgram {
+			what = "the given interpreter"
+		}
+		return "", &core.RemedyError{
+			Err: fmt.Errorf("%s is %q: %w%s", what, name, err, folder), Remedy: "name a Python executable",
+		}
 	}
 	if path, err = filepath.Abs(path); err != nil {
 		return "", err
@@ -132,13 +144,18 @@ func inside(what, env string) (string, error) {
 			continue
 		}
 		if v, ok := configured(env); ok && (v[0] < oldest[0] || v[0] == oldest[0] && v[1] < oldest[1]) {
-			return "", fmt.Errorf("%s %s has Python %d.%d, but a worker needs %d.%d or later; make it anew with a newer Python, "+
-				"or set SNAKEPIT_PYTHON", what, env, v[0], v[1], oldest[0], oldest[1])
+			return "", &core.RemedyError{
+				Err: fmt.Errorf("%s %s has Python %d.%d, but a worker needs %d.%d or later",
+					what, env, v[0], v[1], oldest[0], oldest[1]),
+				Remedy: "make it anew with a newer Python, or set SNAKEPIT_PYTHON",
+			}
 		}
 		return path, nil
 	}
-	return "", fmt.Errorf("%s %s has no working %s; make it anew (python3 -m venv %s), or set SNAKEPIT_PYTHON", what, env,
-		strings.Join(candidates, " or "), env)
+	return "", &core.RemedyError{
+		Err:    fmt.Errorf("%s %s has no working %s", what, env, strings.Join(candidates, " or ")),
+		Remedy: fmt.Sprintf("make it anew (python3 -m venv %s), or set SNAKEPIT_PYTHON", env),
+	}
 }
 
 // configured returns the version that a virtual environment was made for, from its pyvenv.cfg, which costs no process.
@@ -202,8 +219,11 @@ func (p Program) unshim(path string) (string, error) {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("the shim %s does not start Python: %w: %s; choose a version for it, or set SNAKEPIT_PYTHON", path, err,
-			strings.Join(strings.Fields(stderr.String()), " "))
+		return "", &core.RemedyError{
+			Err: fmt.Errorf("the shim %s does not start Python: %w: %s",
+				path, err, strings.Join(strings.Fields(stderr.String()), " ")),
+			Remedy: "choose a version for it, or set SNAKEPIT_PYTHON",
+		}
 	}
 	if len(out) == 0 {
 		return path, nil

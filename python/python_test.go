@@ -177,7 +177,7 @@ func TestEmbeddedWorker(t *testing.T) {
 		t.Error("other content has the same folder")
 	}
 	fails(t, Program{Script: "worker.py", FS: files}, `"worker.py"`, "which have app", "not exist")
-	fails(t, Program{Script: "app", FS: files}, "is a folder")
+	fails(t, Program{Script: "app", FS: files}, "is a directory")
 }
 
 func TestMissingScript(t *testing.T) {
@@ -185,8 +185,8 @@ func TestMissingScript(t *testing.T) {
 	write(t, filepath.Join(root, "bin", "python3"), "")
 	work := filepath.Join(root, "work")
 	fails(t, Program{}, "Program.Script")
-	fails(t, Program{Script: "gone.py"}, `"gone.py"`, filepath.Join(work, "gone.py"), "the working folder is "+work)
-	fails(t, Program{Script: work}, "is a folder")
+	fails(t, Program{Script: "gone.py"}, `"gone.py"`, filepath.Join(work, "gone.py"), "the working directory is "+work)
+	fails(t, Program{Script: work}, "is a directory")
 }
 
 func TestInterpreter(t *testing.T) {
@@ -246,7 +246,7 @@ func TestInterpreter(t *testing.T) {
 	choose(Program{Env: []string{"SNAKEPIT_PYTHON=x", "SNAKEPIT_PYTHON=" + in("bin", "python3")}}, in("bin", "python3"))
 	choose(Program{Interpreter: in("own", "python")}, in("own", "python"))
 
-	fails(t, Program{Script: script, Interpreter: in("nowhere", "python")}, "Program.Interpreter", in("nowhere", "python"), "set it to")
+	fails(t, Program{Script: script, Interpreter: in("nowhere", "python")}, "the given interpreter", in("nowhere", "python"), "name a Python")
 	t.Setenv("SNAKEPIT_PYTHON", "python9")
 	fails(t, Program{Script: script}, "SNAKEPIT_PYTHON", `"python9"`)
 	t.Setenv("SNAKEPIT_PYTHON", "")
@@ -273,7 +273,7 @@ func TestChoose(t *testing.T) {
 	}
 	t.Chdir(root)
 	fails(t, Program{Script: write(t, filepath.Join(root, "worker.py"), ""), Interpreter: filepath.Join("no", "python")},
-		"(the working folder is "+root+"); set it to a Python executable")
+		"(the working directory is "+root+"); name a Python executable")
 }
 
 func TestForeignVirtualEnvironmentIsIgnored(t *testing.T) {
@@ -550,7 +550,7 @@ func TestUnpackPlaces(t *testing.T) {
 	t.Setenv("TMPDIR", filepath.Join(root, "file"))
 	script := write(t, filepath.Join(root, "work", "w.py"), "")
 	write(t, filepath.Join(root, "bin", "python3"), "")
-	fails(t, Program{Script: script}, "no folder to unpack", filepath.Join(root, "file"), "set Program.Cache to one that can be written, or TMPDIR")
+	fails(t, Program{Script: script}, "no directory to unpack", filepath.Join(root, "file"), "set TMPDIR to a directory that can be written to")
 	fails(t, Program{Script: script, Cache: filepath.Join(root, "file")}, filepath.Join(root, "file"), "Program.Cache")
 	unpacked(Program{Cache: filepath.Join(root, "var")}, filepath.Join(root, "var", "snakepit"))
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/snakepit-go/snakepit/core"
 )
 
 // unpack writes fsys to a folder of this user's own and returns that folder and the one that holds such folders. The name has the
@@ -37,11 +39,11 @@ func (p Program) unpack(name string, fsys fs.FS) (cache, dir string, err error) 
 		}
 		tried = err
 	}
-	what := "set Program.Cache to one that can be written"
+	remedy := "set Program.Cache to a directory that can be written to"
 	if p.Cache == "" {
-		what += ", or TMPDIR"
+		remedy = "set TMPDIR to a directory that can be written to"
 	}
-	return "", "", fmt.Errorf("no folder to unpack the embedded files to: %w; %s", tried, what)
+	return "", "", &core.RemedyError{Err: fmt.Errorf("no directory to unpack the embedded files to: %w", tried), Remedy: remedy}
 }
 
 // place is a folder to write to, and the name of our own folder in it.

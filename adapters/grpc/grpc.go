@@ -59,8 +59,10 @@ func (a Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error
 		return nil, err
 	}
 	if process.Endpoint == "" {
-		return nil, &unavailable{errors.New("the worker's report does not say where it listens; a worker that serves gRPC has to " +
-			"write one (set Command.Reports)")}
+		return nil, &unavailable{&core.UnavailableError{
+			Reason: "the worker's report does not say where it listens",
+			Remedy: "set Command.Reports: a worker that serves gRPC has to write a report",
+		}}
 	}
 	c, err := a.dial(ctx, process.Endpoint, l.HostToken, l.Dir, l.MaxFrame)
 	if err != nil {

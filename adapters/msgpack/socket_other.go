@@ -3,7 +3,6 @@
 package msgpack
 
 import (
-	"fmt"
 	"os"
 	"runtime"
 
@@ -11,5 +10,7 @@ import (
 )
 
 func socketPair() (ours socket, theirs []*os.File, err error) {
-	return nil, nil, fmt.Errorf("%w: on %s a worker cannot inherit a socket; use the adapter grpc or jsonstdio", core.ErrUnavailable, runtime.GOOS)
+	return nil, nil, &core.UnavailableError{
+		Reason: "a worker cannot inherit a socket on " + runtime.GOOS, Remedy: "use the adapter grpc or jsonstdio",
+	}
 }

@@ -130,7 +130,7 @@ func (b *bench) lanes(cmd *cobra.Command, word string) (lanes []*lane, err error
 		switch {
 		case errors.Is(err, core.ErrUnavailable):
 			l.refused = err
-			why, _ := reason(err)
+			why, _ := explain(err)
 			refused = append(refused, name+": "+why)
 		case err != nil:
 			return lanes, err

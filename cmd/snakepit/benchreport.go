@@ -57,7 +57,7 @@ func (b *bench) report(lanes []*lane, args []string, stream bool) benchReport {
 	for _, l := range lanes {
 		f := benchFigure{Adapter: l.name}
 		if l.refused != nil {
-			f.Refused, _ = reason(l.refused)
+			f.Refused, _ = explain(l.refused)
 			r.Adapters = append(r.Adapters, f)
 			continue
 		}

@@ -64,7 +64,7 @@ func (d *doctor) examine(ctx context.Context, word string, chain []core.Adapter)
 			}
 			say(p.openFiles())
 		case unpacked.Status == good:
-			text, fix := remedy(err)
+			text, fix := explain(err)
 			say(check{Name: "Python", Status: bad, Text: text, Fix: fix})
 		}
 	}
@@ -101,10 +101,14 @@ func (d *doctor) chosen(word string, isScript bool) (python.Choice, check) {
 	}
 	choice, err := p.Choose()
 	if err != nil {
-		text, fix := remedy(err)
+		text, fix := explain(err)
 		return choice, check{Name: "interpreter", Status: bad, Text: text, Fix: fix}
 	}
-	return choice, check{Name: "interpreter", Status: good, Text: fmt.Sprintf("%s, chosen by %s", choice.Interpreter, flagNames.Replace(choice.By))}
+	by := choice.By
+	if by == python.ByProgram {
+		by = "--python"
+	}
+	return choice, check{Name: "interpreter", Status: good, Text: fmt.Sprintf("%s, chosen by %s", choice.Interpreter, by)}
 }
 
 // probe runs doctor.py by hand, in the way in which a host would start it.
@@ -112,7 +116,7 @@ func probe(ctx context.Context, program python.Program) (p probed, unpacked chec
 	program.Args = []string{"--probe"}
 	start, err := program.Command()
 	if err != nil {
-		text, fix := remedy(err)
+		text, fix := explain(err)
 		return p, check{Name: "cache folder", Status: bad, Text: text, Fix: fix}, err
 	}
 	p, err = runProbe(ctx, start)
@@ -132,19 +136,21 @@ func runProbe(ctx context.Context, start core.Command) (p probed, err error) {
 	if err == nil && json.Unmarshal([]byte(lines[len(lines)-1]), &p) == nil && p.Python != "" {
 		return p, nil
 	}
-	const use = "; set SNAKEPIT_PYTHON or --python to a Python 3.8 or later"
+	fail := func(format string, args ...any) (probed, error) {
+		return p, &core.RemedyError{
+			Err: fmt.Errorf(format, args...), Remedy: "set SNAKEPIT_PYTHON or --python to a Python 3.8 or later",
+		}
+	}
 	said := strings.Split(strings.TrimSpace(stderr.String()), "\n")
 	switch last := said[len(said)-1]; {
 	case ctx.Err() != nil:
-		return p, fmt.Errorf("%s did not answer within 30 s%s", start.Path, use)
-	case strings.Contains(last, "is too old for a worker"):
-		return p, errors.New(last)
+		return fail("%s did not answer within 30 s", start.Path)
 	case err != nil && last != "":
-		return p, fmt.Errorf("%s is no Python that works: %w: %s%s", start.Path, err, last, use)
+		return fail("%s is no Python that works: %w: %s", start.Path, err, last)
 	case err != nil:
-		return p, fmt.Errorf("%s is no Python that works: %w%s", start.Path, err, use)
+		return fail("%s is no Python that works: %w", start.Path, err)
 	default:
-		return p, fmt.Errorf("%s is no Python: it ran without doing what it was told%s", start.Path, use)
+		return fail("%s is no Python: it ran without doing what it was told", start.Path)
 	}
 }
 
@@ -351,46 +357,36 @@ func (c check) refused(err error) check {
 	if errors.Is(err, core.ErrUnavailable) {
 		c.Status = warning
 	}
-	c.Text, c.Fix = reason(err)
+	c.Text, c.Fix = explain(err)
 	return c
 }
 
-// reason says why a worker could not be started, in one sentence, and what to do.
-func reason(err error) (text, fix string) {
+// explain returns why something failed, in one line, and what to do about it.
+func explain(err error) (text, fix string) {
+	text, fix = core.Explain(err)
+	text, _, _ = strings.Cut(text, "\n")
 	var start *snakepit.StartError
 	var raised *snakepit.RemoteError
 	switch {
-	case errors.As(err, &start) && errors.As(start.Err, &raised):
-		text, fix = raised.Error(), "correct the worker's program"
-		if n := len(raised.Frames); n > 0 && raised.Type != "SyntaxError" { // which names them itself
-			last := raised.Frames[n-1]
-			text += fmt.Sprintf(" (%s, line %d)", last.File, last.Line)
-		}
-		if len(raised.Notes) > 0 {
-			fix = raised.Notes[len(raised.Notes)-1]
-		}
-	case errors.As(err, &start):
-		text, fix = remedy(start.Err)
-		if fix == "" {
-			fix = start.Hint
-		}
-	default:
-		text, fix = remedy(err)
+	case !errors.As(err, &start):
+	case errors.Is(err, context.DeadlineExceeded):
+		fix = slowStart
+	case errors.As(start.Err, &raised) && len(raised.Notes) > 0:
+		text, fix = raised.Error()+lastLine(raised), raised.Notes[len(raised.Notes)-1]
+	case raised != nil && len(raised.Frames) > 0:
+		text, fix = raised.Error()+lastLine(raised), "correct the worker's program"
 	}
 	return text, fix
 }
 
-// remedy cuts an error into what is wrong and what to do, which stands last, behind a semicolon.
-func remedy(err error) (text, fix string) {
-	text, _, _ = strings.Cut(flagNames.Replace(err.Error()), "\n")
-	text = strings.TrimPrefix(text, errNoWorker.Error()+" could be started: ")
-	text = strings.TrimPrefix(text, errNoWorker.Error()+": ")
-	text = strings.TrimPrefix(strings.TrimPrefix(text, "python worker: "), core.ErrUnavailable.Error()+": ")
-	if before, after, ok := strings.Cut(text, "; to get it: "); ok {
-		return before, after
+// slowStart is what to do about a worker that does not start in time.
+const slowStart = "if its imports are slow, set a longer --start-timeout"
+
+// lastLine returns where a worker's program failed. A SyntaxError says so itself.
+func lastLine(raised *snakepit.RemoteError) string {
+	n := len(raised.Frames)
+	if n == 0 || raised.Type == "SyntaxError" {
+		return ""
 	}
-	if i := strings.LastIndex(text, "; "); i > 0 {
-		return text[:i], text[i+len("; "):]
-	}
-	return text, ""
+	return fmt.Sprintf(" (%s, line %d)", raised.Frames[n-1].File, raised.Frames[n-1].Line)
 }

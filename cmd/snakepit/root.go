@@ -185,20 +185,11 @@ type instead struct {
 func (i *instead) Error() string { return i.text }
 func (i *instead) Unwrap() error { return i.err }
 
-// flagNames are what errors of the library call by the names of Go.
-var flagNames = strings.NewReplacer("Program.Interpreter", "--python", "a larger Options.StartTimeout", "a longer --start-timeout",
-	"Command.Path", "WORKER", "name a folder that can be written to in Options.Dir, or set TMPDIR to one", "set TMPDIR to a folder that can be written to",
-	"set Program.Cache to one that can be written, or TMPDIR", "set TMPDIR to a folder that can be written to")
-
 // printError prints an error, and the traceback of what the worker raised.
 func printError(w io.Writer, err error) {
 	var remote *snakepit.RemoteError
 	if errors.As(err, new(*snakepit.StartError)) || !errors.As(err, &remote) || len(remote.Frames) == 0 {
-		text := err.Error()
-		if errors.Is(err, errNoWorker) {
-			text = flagNames.Replace(text)
-		}
-		fmt.Fprintf(w, "snakepit: %s\n", text)
+		fmt.Fprintf(w, "snakepit: %v\n", err)
 		return
 	}
 	fmt.Fprintf(w, "%ssnakepit: %v\n", remote.Traceback(), err)

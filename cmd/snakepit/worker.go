@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -120,6 +121,12 @@ func (o *worker) openWith(ctx context.Context, adapter core.Adapter, word string
 	pool, err := snakepit.OpenWith(ctx, adapter, program, opts)
 	stop()
 	if err != nil {
+		var late *snakepit.StartError
+		if errors.As(err, &late) && errors.Is(err, context.DeadlineExceeded) {
+			own := *late
+			own.Remedy = slowStart
+			err = &own
+		}
 		return nil, started{fmt.Errorf("%w could be started: %w", errNoWorker, err)}
 	}
 	return pool, nil

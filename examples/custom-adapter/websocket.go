@@ -50,7 +50,7 @@ func (a Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error
 			return nil, err // it wraps core.ErrUnavailable if the worker's interpreter lacks the transport or what that imports
 		}
 		if process.Endpoint == "" {
-			return nil, fmt.Errorf("websocket: %w: the worker's report does not say where it listens", core.ErrUnavailable)
+			return nil, &core.UnavailableError{Reason: "the worker's report does not say where it listens"}
 		}
 		endpoint, token = process.Endpoint, l.HostToken
 		defer os.Remove(filepath.Join(l.Dir, filepath.Base(endpoint))) // nobody else is to dial it, and a killed worker can't do it
