@@ -24,7 +24,7 @@ mutmut := 2.5.1
 # The Pythons that the tests run on, where the machine has them.
 PYTHONS := 3.8 3.9 3.10 3.11 3.12 3.13
 
-# Every folder with a go.mod is a module: the library and the command, and those with dependencies that users should not get.
+# Every directory with a go.mod is a module: the library and the command, and those with dependencies that users should not get.
 MODULES := $(patsubst %/go.mod,%,$(shell find . -name go.mod -not -path '*/.*/*' -not -path '*/testdata/*'))
 
 # The race detector needs a C compiler.

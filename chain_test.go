@@ -28,7 +28,7 @@ type environment struct {
 	*testing.T
 	python string
 	site   string              // its site-packages
-	from   map[string][]string // a package's files and folders, where they are installed
+	from   map[string][]string // a package's files and directories, where they are installed
 	starts string              // gets a line for each start of its interpreter
 }
 

@@ -26,7 +26,7 @@ var checks = map[string]func(t *testing.T, s *section){
 }
 
 // checkDockerfile does without an engine what the file says: it runs the line that builds, and starts the binary as the image would, with
-// nothing but a temporary folder to write to. The line that installs packages has to install what the page of installation installs.
+// nothing but a temporary directory to write to. The line that installs packages has to install what the page of installation installs.
 func checkDockerfile(t *testing.T, s *section) {
 	program := filepath.Join(filepath.Dir(s.dir), "deployment-one-static-binary")
 	out := filepath.Join(t.TempDir(), "shop")

@@ -17,7 +17,7 @@ import (
 	"testing"
 )
 
-// The pages of docs, run. A section of a page is a folder: its ```python, ```go, ```dockerfile and ```ini blocks are files there, and
+// The pages of docs, run. A section of a page is a directory: its ```python, ```go, ```dockerfile and ```ini blocks are files there, and
 //
 //   - a ```text block after a program in Go is what that prints;
 //   - ```sh blocks are commands that succeed, and a ```console block has commands after "$ " and then what they print on standard output;
@@ -128,7 +128,7 @@ func (s *section) pytest() bool {
 	return slices.ContainsFunc(s.blocks, func(b *block) bool { return b.lang == "python" && strings.HasPrefix(b.text, "# test_") })
 }
 
-// write makes the section's folder. The first line of a block may name its file, as a comment.
+// write makes the section's directory. The first line of a block may name its file, as a comment.
 func (s *section) write(t *testing.T, root string) {
 	t.Helper()
 	s.dir = filepath.Join(root, strings.ReplaceAll(s.name(), "/", "-"))
@@ -239,7 +239,7 @@ func (s *section) runProgram(t *testing.T, binary string) {
 	}
 }
 
-// shell runs commands as a reader with an empty home folder does, except that this module and its repository are found as if they were
+// shell runs commands as a reader with an empty home directory does, except that this module and its repository are found as if they were
 // published already.
 type shell struct {
 	env []string
@@ -266,7 +266,7 @@ func newShell(t *testing.T) *shell {
 	)}
 }
 
-// publish makes a module proxy in a folder that has this module, as it is in the working tree.
+// publish makes a module proxy in a directory that has this module, as it is in the working tree.
 func publish(t *testing.T, here string) string {
 	t.Helper()
 	const version = "v0.1.0"
@@ -302,7 +302,7 @@ func inNestedModule(name string) bool {
 	return false
 }
 
-// run runs the section's commands in its folder, in their order.
+// run runs the section's commands in its directory, in their order.
 func (sh *shell) run(t *testing.T, s *section) {
 	t.Helper()
 	dir := t.TempDir() // outside of every module

@@ -116,12 +116,12 @@ func family(t *testing.T, name string) []int {
 	return pids
 }
 
-// empty checks that nothing is in a folder.
+// empty checks that nothing is in a directory.
 func empty(t *testing.T, dir string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) > 0 {
-		t.Errorf("left in the folder: %v, %v", entries, err)
+		t.Errorf("left in the directory: %v, %v", entries, err)
 	}
 }
 
@@ -142,7 +142,7 @@ func (g *gate) functions() map[string]snakepit.Function {
 	})}
 }
 
-// confined opens a pool, not closed by the test's end, whose name and only folder are the test's own.
+// confined opens a pool, not closed by the test's end, whose name and only directory are the test's own.
 func confined(t *testing.T, adapter string, o snakepit.Options) (f *fixture, name, dir string) {
 	t.Helper()
 	a, err := snakepit.Adapters(adapter)
@@ -240,7 +240,7 @@ func TestNothingIsLeftOfAFailure(t *testing.T) {
 	}
 }
 
-const hostMode = "SNAKEPIT_TEST_HOST" // makes the test binary a host that is going to be killed: adapter, script, name and folder
+const hostMode = "SNAKEPIT_TEST_HOST" // makes the test binary a host that is going to be killed: adapter, script, name and directory
 
 func TestMain(m *testing.M) {
 	if mode := os.Getenv(hostMode); mode != "" {
@@ -275,7 +275,7 @@ func host(args []string) error {
 	return err
 }
 
-// kill -9 of the host ends the workers, also one that is stuck in C, and what they started; the next pool removes their folder.
+// kill -9 of the host ends the workers, also one that is stuck in C, and what they started; the next pool removes their directory.
 func TestHostKilled(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux kills a group when its host has gone")

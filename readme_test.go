@@ -35,7 +35,7 @@ func readPage(t *testing.T, path string) string {
 	return string(page)
 }
 
-// newModule makes a folder with a go.mod that takes this module from here, and needs what it needs; what it does not need itself is no harm.
+// newModule makes a directory with a go.mod that takes this module from here, and needs what it needs; what it does not need itself is no harm.
 func newModule(t *testing.T) string {
 	t.Helper()
 	here, err := os.Getwd()

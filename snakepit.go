@@ -32,13 +32,13 @@ type Program interface {
 	Command() (core.Command, error)
 }
 
-// Python is a worker in a Python file. A relative path is relative to the working folder. The result's fields choose the interpreter,
-// environment and folders; package python says which interpreter is taken by default.
+// Python is a worker in a Python file. A relative path is relative to the working directory. The result's fields choose the interpreter,
+// environment and directories; package python says which interpreter is taken by default.
 func Python(script string, args ...string) python.Program {
 	return python.Program{Script: script, Args: args}
 }
 
-// PythonFS is a Python worker embedded in the Go binary: script is a path in fsys, all of which is unpacked to the user's cache folder.
+// PythonFS is a Python worker embedded in the Go binary: script is a path in fsys, all of which is unpacked to the user's cache directory.
 func PythonFS(fsys fs.FS, script string) python.Program {
 	return python.Program{Script: script, FS: fsys}
 }

@@ -44,7 +44,7 @@ def boom():
 worker.run()
 `
 
-// file writes a file into a folder of the test's own, which it makes, and returns its path.
+// file writes a file into a directory of the test's own, which it makes, and returns its path.
 func file(t *testing.T, path, text string) string {
 	t.Helper()
 	if !filepath.IsAbs(path) {
@@ -170,11 +170,11 @@ func TestMissing(t *testing.T) {
 		"interpreter in the environment": {python.Program{Script: worker, Env: []string{"SNAKEPIT_PYTHON=pythoness"}, Cache: t.TempDir()}, []string{
 			"SNAKEPIT_PYTHON", "pythoness", "not found", "set it to",
 		}},
-		"script":  {snakepit.Python("nowhere/worker.py"), []string{"nowhere/worker.py", "no such file", "name an existing file"}},
-		"folder":  {snakepit.Python(filepath.Dir(worker)), []string{filepath.Dir(worker), "folder", "name the .py file"}},
-		"command": {snakepit.Command("/nowhere/worker", "-v"), []string{"starting /nowhere/worker -v", "no such file", "correct Command.Path"}},
+		"script":    {snakepit.Python("nowhere/worker.py"), []string{"nowhere/worker.py", "no such file", "name an existing file"}},
+		"directory": {snakepit.Python(filepath.Dir(worker)), []string{filepath.Dir(worker), "directory", "name the .py file"}},
+		"command":   {snakepit.Command("/nowhere/worker", "-v"), []string{"starting /nowhere/worker -v", "no such file", "correct Command.Path"}},
 		"looked up command": {snakepit.Command("no-such-worker"), []string{
-			"starting no-such-worker", "not found", "add its folder to PATH",
+			"starting no-such-worker", "not found", "add its directory to PATH",
 		}},
 		"not executable": {snakepit.Command(worker), []string{worker, "permission denied", "chmod +x"}},
 	} {
@@ -403,7 +403,7 @@ func TestNonsenseOptions(t *testing.T) {
 		"CancelGrace -1ns":         {CancelGrace: -1},
 		"StopTimeout -1m0s":        {StopTimeout: -time.Minute},
 		"Functions halve":          {Functions: map[string]snakepit.Function{"halve": {}}},
-		"Options.Dir /dev/null/":   {Dir: "/dev/null/folder"},
+		"Options.Dir /dev/null/":   {Dir: "/dev/null/directory"},
 		"Options.Name NUL":         {Name: "a\x00b"},
 	} {
 		if o.Size == 0 {
@@ -490,7 +490,7 @@ func works(t *testing.T, f *fixture, err error) {
 }
 
 func TestLongSocketPath(t *testing.T) {
-	long := filepath.Join(t.TempDir(), strings.Repeat("a-folder-with-a-long-name/", 6))
+	long := filepath.Join(t.TempDir(), strings.Repeat("a-directory-with-a-long-name/", 6))
 	if err := os.MkdirAll(long, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -506,7 +506,7 @@ func TestLongSocketPath(t *testing.T) {
 	}
 }
 
-// Nothing but one folder can be written to. (/dev/null is a folder to nobody, not even to root.)
+// Nothing but one directory can be written to. (/dev/null is a directory to nobody, not even to root.)
 func TestOneWritableFolder(t *testing.T) {
 	worker := file(t, "worker.py", echoes)
 	for name, env := range map[string]map[string]string{

@@ -156,7 +156,7 @@ var symptoms = map[string]func(s *shopper) string{
 		_, err := snakepit.Open(s.Context(), s.program(shop), nil)
 		return fmt.Sprint(err)
 	},
-	"the-cache-folder-cannot-be-written": func(s *shopper) string {
+	"the-cache-directory-cannot-be-written": func(s *shopper) string {
 		for _, name := range []string{"HOME", "XDG_CACHE_HOME", "TMPDIR"} {
 			s.Setenv(name, "/dev/null")
 		}
@@ -251,7 +251,7 @@ var symptoms = map[string]func(s *shopper) string{
 	},
 }
 
-// shopper is a user with a worker file in a folder of their own.
+// shopper is a user with a worker file in a directory of their own.
 type shopper struct {
 	*testing.T
 	dir    string
@@ -300,7 +300,7 @@ func (s *shopper) shown(text string) string {
 }
 
 func TestTroubleshooting(t *testing.T) {
-	page := must(filepath.Abs(filepath.Join("docs", "troubleshooting.md"))) // one of them changes the working folder
+	page := must(filepath.Abs(filepath.Join("docs", "troubleshooting.md"))) // one of them changes the working directory
 	shows := map[string]*block{}
 	for _, s := range sections(t, "troubleshooting") {
 		if blocks := s.take("text"); len(blocks) > 0 {

@@ -196,20 +196,20 @@ func check(ok bool, result map[string]any) error {
 // plainGRPC is a plain grpcio server and a Go client, over a Unix socket, on raw bytes.
 type plainGRPC struct {
 	*peer
-	conn   *grpc.ClientConn
-	folder string
+	conn      *grpc.ClientConn
+	directory string
 }
 
 // rawMessage has about the size of arguments as a protobuf message.
 var rawMessage = bytes.Repeat([]byte{'x'}, 64)
 
 func startPlainGRPC(python string) (*plainGRPC, error) {
-	folder, err := os.MkdirTemp("", "bench")
+	directory, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return nil, err
 	}
-	p := &plainGRPC{folder: folder}
-	address := "unix:" + filepath.Join(folder, "s")
+	p := &plainGRPC{directory: directory}
+	address := "unix:" + filepath.Join(directory, "s")
 	if p.peer, err = startPeer(python, "plain_grpc", address); err == nil {
 		if _, err = p.out.ReadString('\n'); err == nil {
 			if p.conn, err = grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials())); err == nil {
@@ -228,7 +228,7 @@ func (p *plainGRPC) close() error {
 	if p.peer != nil {
 		err = errors.Join(err, p.peer.close())
 	}
-	return errors.Join(err, os.RemoveAll(p.folder))
+	return errors.Join(err, os.RemoveAll(p.directory))
 }
 
 func (p *plainGRPC) call() error {

@@ -174,13 +174,13 @@ func (c *column) round(b *bed, j job) error {
 	}
 	c.kept = len(o.arrived)
 
-	folder, err := os.MkdirTemp("", "bench")
+	directory, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(folder)
+	defer os.RemoveAll(directory)
 	pid := pool.Workers()[0].Info().PID
-	took, ran, err := cancelled(filepath.Join(folder, "note"), func(ctx context.Context, note string) error {
+	took, ran, err := cancelled(filepath.Join(directory, "note"), func(ctx context.Context, note string) error {
 		_, err := c.mode.run(ctx, pool, job{Items: 1, Work: 60, Broken: -1, Note: note})
 		return err
 	})

@@ -75,7 +75,7 @@ func (r *report) line() string {
 func placed(names []string) ([]byte, error) {
 	text, err := os.ReadFile(readme)
 	if err != nil {
-		return nil, fmt.Errorf("-update has to run in the folder bench: %w", err)
+		return nil, fmt.Errorf("-update has to run in the directory bench: %w", err)
 	}
 	for _, name := range names {
 		if _, err := update(text, "", []table{{Name: name}}); err != nil {

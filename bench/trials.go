@@ -51,26 +51,26 @@ const patience = 5 * time.Second
 // leastBytes is more than memory may grow by, or the answer would always be yes.
 const leastBytes = (memoryLimit + 16) << 20
 
-// attempt is what a trial works with: a way that is its own, and a folder.
+// attempt is what a trial works with: a way that is its own, and a directory.
 type attempt struct {
 	way
-	name, python, folder string
-	bytes                int64 // to stream, at least leastBytes
+	name, python, directory string
+	bytes                   int64 // to stream, at least leastBytes
 }
 
 // run tries the property on a way.
 func (t trial) run(python, name string, bytes int64) (a answer, err error) {
-	folder, err := os.MkdirTemp("", "bench")
+	directory, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return a, err
 	}
-	defer os.RemoveAll(folder)
+	defer os.RemoveAll(directory)
 	w, err := openWay(python, name)
 	if err != nil {
 		return a, err
 	}
 	if _, err = w.call(context.Background(), "echo", arguments); err == nil {
-		a, err = t.try(&attempt{w, name, python, folder, max(bytes, leastBytes)})
+		a, err = t.try(&attempt{w, name, python, directory, max(bytes, leastBytes)})
 	}
 	if err = errors.Join(err, w.close()); err != nil {
 		err = fmt.Errorf("%s, %s: %w", t.name, name, err)
@@ -112,13 +112,13 @@ func killing(t *attempt) (answer, error) {
 
 // kill starts a host, kills it, and returns how long its processes live on.
 func (t *attempt) kill(busy bool) (time.Duration, error) {
-	note := filepath.Join(t.folder, fmt.Sprint("busy-", busy))
+	note := filepath.Join(t.directory, fmt.Sprint("busy-", busy))
 	mark := "SNAKEPIT_BENCH_MARK=" + note
 	host, err := child(order{Job: "host", Way: t.name, Python: t.python, Note: note, Busy: busy})
 	if err != nil {
 		return 0, err
 	}
-	host.Env = append(host.Env, mark, "TMPDIR="+t.folder)
+	host.Env = append(host.Env, mark, "TMPDIR="+t.directory)
 	if err := host.Start(); err != nil {
 		return 0, err
 	}
@@ -193,7 +193,7 @@ func cancelling(t *attempt) (answer, error) {
 		if err != nil {
 			return a, err
 		}
-		took, ran, err := cancelled(filepath.Join(t.folder, w.name), w.do)
+		took, ran, err := cancelled(filepath.Join(t.directory, w.name), w.do)
 		if err != nil {
 			return a, err
 		}

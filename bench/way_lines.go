@@ -14,7 +14,7 @@ import (
 // lines is a process that gets a request a line and answers in lines. It is started when it is needed, and killed when a call is
 // cancelled or goes wrong, because nothing else makes it ready for the next one.
 type lines struct {
-	python, folder string
+	python, directory string
 
 	cmd *exec.Cmd // nil: not running
 	in  io.WriteCloser
@@ -93,7 +93,7 @@ func (l *lines) converse(request lineRequest, got func(lineReply)) error {
 }
 
 func (l *lines) start() error {
-	cmd := exec.Command(l.python, filepath.Join(l.folder, "json_lines.py"))
+	cmd := exec.Command(l.python, filepath.Join(l.directory, "json_lines.py"))
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -119,5 +119,5 @@ func (l *lines) close() error {
 	if l.cmd != nil {
 		l.stop()
 	}
-	return os.RemoveAll(l.folder)
+	return os.RemoveAll(l.directory)
 }

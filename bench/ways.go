@@ -33,8 +33,8 @@ type way interface {
 func openWay(python, name string) (way, error) {
 	switch name {
 	case "lines":
-		folder, err := unpackWays()
-		return &lines{python: python, folder: folder}, err
+		directory, err := unpackWays()
+		return &lines{python: python, directory: directory}, err
 	case "http":
 		return startHTTP(python)
 	case "grpc":
@@ -47,37 +47,37 @@ func openWay(python, name string) (way, error) {
 	return openLibrary(adapter)
 }
 
-// unpackWays writes the Python files into a temporary folder.
-func unpackWays() (folder string, err error) {
+// unpackWays writes the Python files into a temporary directory.
+func unpackWays() (directory string, err error) {
 	files, err := fs.Sub(wayFiles, "ways")
 	if err != nil {
 		return "", err
 	}
-	if folder, err = os.MkdirTemp("", "bench"); err != nil {
+	if directory, err = os.MkdirTemp("", "bench"); err != nil {
 		return "", err
 	}
-	return folder, os.CopyFS(folder, files)
+	return directory, os.CopyFS(directory, files)
 }
 
 // sidecar is a Python server of our own that says on its first line where it listens.
 type sidecar struct {
-	cmd    *exec.Cmd
-	folder string
-	port   int
+	cmd       *exec.Cmd
+	directory string
+	port      int
 }
 
 func startSidecar(python, script string) (*sidecar, error) {
-	folder, err := unpackWays()
+	directory, err := unpackWays()
 	if err != nil {
 		return nil, err
 	}
-	s := &sidecar{cmd: exec.Command(python, filepath.Join(folder, script)), folder: folder}
+	s := &sidecar{cmd: exec.Command(python, filepath.Join(directory, script)), directory: directory}
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
 	if err := s.cmd.Start(); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(folder))
+		return nil, errors.Join(err, os.RemoveAll(directory))
 	}
 	if _, err := fmt.Fscanln(out, &s.port); err != nil {
 		_ = s.close()
@@ -90,5 +90,5 @@ func startSidecar(python, script string) (*sidecar, error) {
 func (s *sidecar) close() error {
 	_ = s.cmd.Process.Kill()
 	_ = s.cmd.Wait()
-	return os.RemoveAll(s.folder)
+	return os.RemoveAll(s.directory)
 }

@@ -176,10 +176,10 @@ var adapterClauses = []clause{
 				if w.Process != nil {
 					p.exits()
 				}
-				t.settles("files in the folder", 0, func() int { return len(leftIn(w.Dir())) })
+				t.settles("files in the directory", 0, func() int { return len(leftIn(w.Dir())) })
 				w.Close()
 				if _, err := os.Stat(w.Dir()); err == nil {
-					t.Errorf("the private folder is still there")
+					t.Errorf("the private directory is still there")
 				}
 			}
 		})

@@ -257,7 +257,7 @@ var poolClauses = []clause{
 			t.Errorf("the error is %v", err)
 		}
 	}),
-	rule("start/launcher", "A Launcher has the pool's own folder, mode 0700, the worker's index or its predecessor's, new tokens and the pool's limit. Launch closes s.Files.", func(t *trial) {
+	rule("start/launcher", "A Launcher has the pool's own directory, mode 0700, the worker's index or its predecessor's, new tokens and the pool's limit. Launch closes s.Files.", func(t *trial) {
 		spy := &spy{Adapter: t.h.Adapter}
 		p := t.openWith(spy, core.Options{Size: 2})
 		t.noticed(p)
@@ -266,7 +266,7 @@ var poolClauses = []clause{
 		}
 		info, err := os.Stat(spy.launchers[0].Dir)
 		if err != nil || !info.IsDir() || runtime.GOOS != "windows" && info.Mode().Perm() != 0o700 {
-			t.Errorf("the folder is %v, %v", info, err)
+			t.Errorf("the directory is %v, %v", info, err)
 		}
 		_, _ = core.Execute[any](t.Context(), p, "conformance.exit", args{"code": 1}) // is lost
 		t.until("the worker is replaced", func() bool { return p.Stats().Restarts == 1 && p.Stats().Ready == 2 })
@@ -276,7 +276,7 @@ var poolClauses = []clause{
 		for _, l := range spy.launchers {
 			indices[l.Index]++
 			if l.Dir != spy.launchers[0].Dir || tokens[l.HostToken] || tokens[l.WorkerToken] || l.HostToken == l.WorkerToken || l.MaxFrame != core.DefaultMaxFrame {
-				t.Errorf("a start of worker %d has another's folder, token or limit", l.Index)
+				t.Errorf("a start of worker %d has another's directory, token or limit", l.Index)
 			}
 			tokens[l.HostToken], tokens[l.WorkerToken] = true, true
 		}

@@ -151,7 +151,7 @@ type StartError struct {
 	Adapter string    // the adapter that was chosen, or whose turn it was
 	Refused []Refusal // adapters that a chain tried before; its text names them if Err is ErrProtocol, else they are not the cause
 	Output  []string  // the last lines that the worker printed
-	Remedy    string    // what to do, or ""
+	Remedy  string    // what to do, or ""
 	Err     error     // what happened
 }
 

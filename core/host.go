@@ -15,7 +15,7 @@ import (
 // hostOptions is what a host needs to know beyond the command.
 type hostOptions struct {
 	Name     string
-	Dir      string   // where the private folder goes; "" means os.TempDir()
+	Dir      string   // where the private directory goes; "" means os.TempDir()
 	MaxFrame int      // what SNAKEPIT_MAX_FRAME tells the worker
 	Env      []string // the pool's own variables, "KEY=value"; what the user set wins
 	Log      *logQueue
@@ -38,7 +38,7 @@ type host struct {
 	owned  sync.WaitGroup // launches under way and processes not yet Done
 }
 
-// newHost makes the pool's private folder and starts the goroutine that forks.
+// newHost makes the pool's private directory and starts the goroutine that forks.
 func newHost(cmd Command, o hostOptions) (*host, error) {
 	for what, list := range map[string][]string{"Command.Path": {cmd.Path}, "Command.Args": cmd.Args, "Command.Dir": {cmd.Dir},
 		"Command.Env": cmd.Env, "Options.Name": {o.Name}} {
@@ -96,7 +96,7 @@ func (h *host) command() string {
 	return strings.Join(words, " ")
 }
 
-// close waits until all processes have ended, which is their owners' to bring about, and removes the private folder. Nothing can be
+// close waits until all processes have ended, which is their owners' to bring about, and removes the private directory. Nothing can be
 // launched after it.
 func (h *host) close() {
 	h.mu.Lock()
@@ -111,7 +111,7 @@ func (h *host) close() {
 	close(h.forks)
 	<-h.forkEnd
 	if err := os.RemoveAll(h.dir); err != nil {
-		h.opts.Log.events(noWorker).Warn("the pool's private folder cannot be removed", "error", err)
+		h.opts.Log.events(noWorker).Warn("the pool's private directory cannot be removed", "error", err)
 	}
 	closeFiles([]*os.File{h.claim})
 }

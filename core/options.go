@@ -14,10 +14,10 @@ import (
 type Command struct {
 	Path    string   // the executable; looked up in PATH if it has no separator
 	Args    []string // without the executable's own name
-	Dir     string   // working folder; "" means the host's
+	Dir     string   // working directory; "" means the host's
 	Env     []string // added to the host's environment, "KEY=value"
 	Reports bool     // the program writes the report of docs/protocol.md; package python's does
-	Remedy    string   // what to do if the program ends without that report, for StartError.Hint; or ""
+	Remedy  string   // what to do if the program ends without that report, for StartError.Hint; or ""
 }
 
 // Options configure a Pool. A nil *Options, and each zero field, means the default that its comment states. A pool copies them: what is
@@ -58,7 +58,7 @@ type Options struct {
 	// beside that of the call which it serves; if every slot waits for such a function, it gets ErrSaturated.
 	Functions map[string]Function
 
-	// Dir is a folder that the pool may write to, for its private folder with sockets. "" means os.TempDir().
+	// Dir is a directory that the pool may write to, for its private directory with sockets. "" means os.TempDir().
 	Dir string
 	// Logger gets the pool's log and what workers print and log. nil means standard error, at the level in
 	// SNAKEPIT_LOG, else info. FromSlog makes one from a *slog.Logger. It is called by one goroutine of the pool's,

@@ -136,7 +136,7 @@ func newFixture(t *testing.T, cmd Command) *fixture {
 			t.Error(err)
 		}
 		if _, err := os.Stat(h.dir); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("the private folder is left: %v", err)
+			t.Errorf("the private directory is left: %v", err)
 		}
 		if after := openFiles(); !slices.Equal(before, after) {
 			t.Errorf("descriptors before and after:\n%q\n%q", before, after)
@@ -597,14 +597,14 @@ func TestCannotStart(t *testing.T) {
 		is   error
 		says []string
 	}{
-		"not in PATH":      {Command{Path: "no-such-python"}, exec.ErrNotFound, []string{"no-such-python", "PATH", "install it"}},
-		"no such file":     {Command{Path: "/no/such/python"}, os.ErrNotExist, []string{"/no/such/python", "correct the path"}},
-		"folder":           {Command{Path: dir}, nil, []string{dir, "it is a directory"}},
-		"not executable":   {Command{Path: write("plain", "#!/bin/sh\n", 0o600)}, os.ErrPermission, []string{"plain", "chmod +x"}},
-		"no interpreter":   {Command{Path: write("script", "#!/no/such/sh\n", 0o700)}, os.ErrNotExist, []string{"script", "first line"}},
-		"no program":       {Command{Path: write("noise", "noise\n", 0o700)}, syscall.ENOEXEC, []string{"noise", "#!"}},
-		"no folder":        {Command{Path: "sh", Dir: "/no/such/dir"}, os.ErrNotExist, []string{"/no/such/dir", "Command.Dir"}},
-		"folder is a file": {Command{Path: "sh", Dir: write("file", "", 0o600)}, nil, []string{"file", "not a directory", "Command.Dir"}},
+		"not in PATH":         {Command{Path: "no-such-python"}, exec.ErrNotFound, []string{"no-such-python", "PATH", "install it"}},
+		"no such file":        {Command{Path: "/no/such/python"}, os.ErrNotExist, []string{"/no/such/python", "correct the path"}},
+		"directory":           {Command{Path: dir}, nil, []string{dir, "it is a directory"}},
+		"not executable":      {Command{Path: write("plain", "#!/bin/sh\n", 0o600)}, os.ErrPermission, []string{"plain", "chmod +x"}},
+		"no interpreter":      {Command{Path: write("script", "#!/no/such/sh\n", 0o700)}, os.ErrNotExist, []string{"script", "first line"}},
+		"no program":          {Command{Path: write("noise", "noise\n", 0o700)}, syscall.ENOEXEC, []string{"noise", "#!"}},
+		"no directory":        {Command{Path: "sh", Dir: "/no/such/dir"}, os.ErrNotExist, []string{"/no/such/dir", "Command.Dir"}},
+		"directory is a file": {Command{Path: "sh", Dir: write("file", "", 0o600)}, nil, []string{"file", "not a directory", "Command.Dir"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, c.cmd)
@@ -911,7 +911,7 @@ func TestPrivateDir(t *testing.T) {
 	}
 	defer func() { _, _ = claim.Close(), os.RemoveAll(dir) }()
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("the folder is %v, %v", info.Mode(), err)
+		t.Errorf("the directory is %v, %v", info.Mode(), err)
 	}
 	long := filepath.Join(t.TempDir(), strings.Repeat("x", 80))
 	if err := os.Mkdir(long, 0o700); err != nil {
@@ -923,7 +923,7 @@ func TestPrivateDir(t *testing.T) {
 	}
 	defer func() { _, _ = other.Close(), os.RemoveAll(short) }()
 	if len(short) > maxDir || filepath.Dir(short) != "/tmp" {
-		t.Errorf("the shorter folder is %s", short)
+		t.Errorf("the shorter directory is %s", short)
 	}
 	if left, _ := os.ReadDir(long); len(left) != 0 {
 		t.Errorf("left in the longer one: %v", left)
@@ -972,7 +972,7 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// A pool that is opened while others sweep the same place gets a folder that is there.
+// A pool that is opened while others sweep the same place gets a directory that is there.
 func TestSweepBesideOpen(t *testing.T) {
 	parent := t.TempDir()
 	stop := make(chan struct{})
@@ -995,7 +995,7 @@ func TestSweepBesideOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat(dir); err != nil || claim == nil {
-			t.Errorf("the folder is gone (%v), or nobody's", err)
+			t.Errorf("the directory is gone (%v), or nobody's", err)
 		}
 		closeFiles([]*os.File{claim})
 		_ = os.RemoveAll(dir) // a sweep may have done so

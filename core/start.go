@@ -47,7 +47,7 @@ func StartRaw(ctx context.Context, adapter Adapter, cmd Command, opts *Options) 
 	return &RawWorker{Link: link, host: h, at: at, logTime: o.StopTimeout}, nil
 }
 
-// Dir is the worker's private folder, as its adapter had it from Launcher.Dir.
+// Dir is the worker's private directory, as its adapter had it from Launcher.Dir.
 func (s *RawWorker) Dir() string { return s.host.dir }
 
 // Output returns the last lines that the worker printed, the newest last.

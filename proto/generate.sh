@@ -5,7 +5,7 @@
 #     proto/generate.sh go PYTHON VENV        adapters/grpc/snakepitpb/*.go
 #     proto/generate.sh check                 verifies that what is checked in is what was last generated
 #
-# PYTHON is an interpreter; VENV a folder that may be made and filled with the generators. The Python code has to work beside any
+# PYTHON is an interpreter; VENV a directory that may be made and filled with the generators. The Python code has to work beside any
 # protobuf from 3.20 on, so its generator is held at 1.59.5, the newest whose code does. It has wheels for CPython 3.8 to 3.12;
 # elsewhere nothing is generated, but the checksums are verified.
 set -eu

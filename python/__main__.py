@@ -1,6 +1,6 @@
 """What the host starts: ``python <this file> worker.py args...``.
 
-This file's folder is in front of sys.path. Whatever PYTHONPATH names is moved behind the standard library and the installed packages
+This file's directory is in front of sys.path. Whatever PYTHONPATH names is moved behind the standard library and the installed packages
 until the bridge has booted, so that a stray ``json.py`` or ``grpc.py`` cannot take the place of what the bridge imports.
 """
 

@@ -16,14 +16,14 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// The patterns name files, not folders, so that compiled files and tests stay out and files that begin with an underscore come along.
+// The patterns name files, not directories, so that compiled files and tests stay out and files that begin with an underscore come along.
 //
 //go:embed __main__.py conformance_worker.py snakepit_bridge/*.py snakepit_bridge/*/*.py snakepit_bridge/py.typed
 var bridge embed.FS
 
 // Program is a worker written in Python. Only Script is required.
 type Program struct {
-	// Script is the worker's file. A relative path is relative to the host's working folder, or to the root of FS if that is set.
+	// Script is the worker's file. A relative path is relative to the host's working directory, or to the root of FS if that is set.
 	Script string
 	// FS holds a worker that is embedded in the Go binary. All of it is unpacked, so the script may import and read what lies beside it.
 	FS fs.FS
@@ -31,15 +31,15 @@ type Program struct {
 	Args []string
 	// Env is added to the host's environment, "KEY=value".
 	Env []string
-	// Dir is the worker's working folder. "" means the host's.
+	// Dir is the worker's working directory. "" means the host's.
 	Dir string
 	// Interpreter is the Python to run, a path or a name to look up in PATH. "" means the first of: SNAKEPIT_PYTHON; an active virtual
-	// environment (VIRTUAL_ENV, then CONDA_PREFIX unless it is conda's base); a folder .venv or venv that is a virtual environment,
-	// beside the script or in a folder above it, up to the outermost project (a folder with .git, go.mod or pyproject.toml, or the
-	// working folder), where an embedded script counts as lying in the working folder; python3 and python in PATH.
+	// environment (VIRTUAL_ENV, then CONDA_PREFIX unless it is conda's base); a directory .venv or venv that is a virtual environment,
+	// beside the script or in a directory above it, up to the outermost project (a directory with .git, go.mod or pyproject.toml, or the
+	// working directory), where an embedded script counts as lying in the working directory; python3 and python in PATH.
 	Interpreter string
-	// Cache is the one folder that is written to, with a folder "snakepit" in it for the unpacked files and what Python compiles of them.
-	// "" means the user's cache folder, or where that can't be written, os.TempDir().
+	// Cache is the one directory that is written to, with a directory "snakepit" in it for the unpacked files and what Python compiles of them.
+	// "" means the user's cache directory, or where that can't be written, os.TempDir().
 	Cache string
 }
 
@@ -79,7 +79,7 @@ func (p Program) command() (core.Command, error) {
 		}
 		script = filepath.Join(root, filepath.FromSlash(script))
 	}
-	// The file, not its folder: to run a folder Python imports runpy, and in 3.9 what that imports may be a stray re.py of PYTHONPATH's.
+	// The file, not its directory: to run a directory Python imports runpy, and in 3.9 what that imports may be a stray re.py of PYTHONPATH's.
 	boot = filepath.Join(boot, "__main__.py")
 	return core.Command{
 		Path:    chosen.Interpreter,
@@ -134,7 +134,7 @@ func (p Program) find() (string, error) {
 	return script, nil
 }
 
-// listing tells what is at the root of embedded files, because the usual mistake is a folder too many or too few.
+// listing tells what is at the root of embedded files, because the usual mistake is a directory too many or too few.
 func listing(fsys fs.FS) string {
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {

@@ -47,19 +47,19 @@ func (p Program) Choose() (Choice, error) {
 
 // choose is Choose for a script that is there.
 func (p Program) choose(script string) (c Choice, err error) {
-	folder := filepath.Dir(script)
+	directory := filepath.Dir(script)
 	if p.FS != nil || script == "" {
-		if folder, err = os.Getwd(); err != nil {
+		if directory, err = os.Getwd(); err != nil {
 			return c, err
 		}
 	}
-	c.Interpreter, c.By, err = p.interpreter(folder)
+	c.Interpreter, c.By, err = p.interpreter(directory)
 	return c, err
 }
 
-// interpreter finds the Python to run, in the order that Program.Interpreter states. Local virtual environments are looked for in folder
+// interpreter finds the Python to run, in the order that Program.Interpreter states. Local virtual environments are looked for in directory
 // and above it. chosenBy says, for errors, where it was found.
-func (p Program) interpreter(folder string) (path, chosenBy string, err error) {
+func (p Program) interpreter(directory string) (path, chosenBy string, err error) {
 	named := func(what, name string) (string, string, error) {
 		path, err := p.named(what, name)
 		return path, what, err
@@ -81,11 +81,11 @@ func (p Program) interpreter(folder string) (path, chosenBy string, err error) {
 	if env := p.getenv("CONDA_PREFIX"); env != "" && p.getenv("CONDA_DEFAULT_ENV") != "base" {
 		return inside("CONDA_PREFIX", env)
 	}
-	folders := projectFolders(folder)
-	for _, dir := range folders {
+	directories := projectFolders(directory)
+	for _, dir := range directories {
 		for _, name := range []string{".venv", "venv"} {
 			env := filepath.Join(dir, name)
-			if _, err := os.Stat(filepath.Join(env, "pyvenv.cfg")); err == nil && trusted(env, folder) {
+			if _, err := os.Stat(filepath.Join(env, "pyvenv.cfg")); err == nil && trusted(env, directory) {
 				return inside("the virtual environment", env)
 			}
 		}
@@ -102,7 +102,7 @@ func (p Program) interpreter(folder string) (path, chosenBy string, err error) {
 	}
 	return "", "", &core.RemedyError{
 		Err: fmt.Errorf("no Python found: SNAKEPIT_PYTHON, VIRTUAL_ENV and CONDA_PREFIX are not set, "+
-			"no .venv or venv in %s, and no python3 or python in PATH", strings.Join(folders, ", ")),
+			"no .venv or venv in %s, and no python3 or python in PATH", strings.Join(directories, ", ")),
 		Remedy: fmt.Sprintf("install Python %d.%d or later, or set SNAKEPIT_PYTHON to one", oldest[0], oldest[1]),
 	}
 }
@@ -111,15 +111,15 @@ func (p Program) interpreter(folder string) (path, chosenBy string, err error) {
 func (p Program) named(what, name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
-		folder := ""
+		directory := ""
 		if cwd, err := os.Getwd(); err == nil && filepath.Base(name) != name && !filepath.IsAbs(name) {
-			folder = " (the working folder is " + cwd + ")"
+			directory = " (the working directory is " + cwd + ")"
 		}
 		if what == ByProgram {
 			what = "the given interpreter"
 		}
 		return "", &core.RemedyError{
-			Err: fmt.Errorf("%s is %q: %w%s", what, name, err, folder), Remedy: "name a Python executable",
+			Err: fmt.Errorf("%s is %q: %w%s", what, name, err, directory), Remedy: "name a Python executable",
 		}
 	}
 	if path, err = filepath.Abs(path); err != nil {
@@ -182,24 +182,24 @@ func configured(env string) (v [2]int, ok bool) {
 	return v, false
 }
 
-// projectFolders returns start and the folders above it, up to the outermost one that is a project, so that nothing is found in folders
+// projectFolders returns start and the directories above it, up to the outermost one that is a project, so that nothing is found in directories
 // such as / or /tmp.
 func projectFolders(start string) []string {
 	cwd, _ := os.Getwd()
-	var folders []string
+	var directories []string
 	last := 1
 	for dir := start; ; dir = filepath.Dir(dir) {
-		folders = append(folders, dir)
+		directories = append(directories, dir)
 		project := dir == cwd
 		for _, mark := range []string{".git", "go.mod", "pyproject.toml"} {
 			_, err := os.Stat(filepath.Join(dir, mark))
 			project = project || err == nil
 		}
 		if project {
-			last = len(folders)
+			last = len(directories)
 		}
 		if dir == filepath.Dir(dir) {
-			return folders[:last]
+			return directories[:last]
 		}
 	}
 }

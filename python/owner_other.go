@@ -4,6 +4,6 @@ package python
 
 import "io/fs"
 
-// ours and trusted are true where files have no owner and mode in the Unix sense: there a user's folders are the user's own.
+// ours and trusted are true where files have no owner and mode in the Unix sense: there a user's directories are the user's own.
 func ours(fs.FileInfo) bool       { return true }
 func trusted(string, string) bool { return true }

@@ -14,7 +14,7 @@ func ours(info fs.FileInfo) bool {
 	return (uid == os.Geteuid() || uid == 0) && info.Mode().Perm()&0o022 == 0
 }
 
-// trusted reports whether a virtual environment belongs to this user, to root, or to whoever owns the folder that the search began in.
+// trusted reports whether a virtual environment belongs to this user, to root, or to whoever owns the directory that the search began in.
 func trusted(env, start string) bool {
 	info, err := os.Stat(env)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// sandbox gives the test a home, a folder for temporary files, an empty PATH and a working folder of its own, which it returns, and no
+// sandbox gives the test a home, a directory for temporary files, an empty PATH and a working directory of its own, which it returns, and no
 // variable that chooses a Python.
 func sandbox(t *testing.T) string {
 	t.Helper()
@@ -47,7 +47,7 @@ func mkdir(t *testing.T, path string) {
 	}
 }
 
-// write makes a file and its folders, and returns its path.
+// write makes a file and its directories, and returns its path.
 func write(t *testing.T, path, content string) string {
 	t.Helper()
 	mkdir(t, filepath.Dir(path))
@@ -143,7 +143,7 @@ func TestCommand(t *testing.T) {
 	}
 	bridge := filepath.Dir(cmd.Args[0])
 	if filepath.Dir(bridge) != cache {
-		t.Errorf("unpacked to %s, want a folder in %s", bridge, cache)
+		t.Errorf("unpacked to %s, want a directory in %s", bridge, cache)
 	}
 	for _, name := range []string{"__main__.py", "snakepit_bridge/transport.py", "snakepit_bridge/grpc/snakepit_pb2.py"} {
 		if _, err := os.Stat(filepath.Join(bridge, name)); err != nil {
@@ -165,16 +165,16 @@ func TestEmbeddedWorker(t *testing.T) {
 		"app/__pycache__/junk.pyc": {Data: []byte("junk")},
 	}
 	cmd := command(t, Program{Script: "app/worker.py", FS: files})
-	folder := filepath.Dir(cmd.Args[1])
-	if got, err := os.ReadFile(filepath.Join(folder, "_data", "model.bin")); err != nil || len(got) != 3 {
+	directory := filepath.Dir(cmd.Args[1])
+	if got, err := os.ReadFile(filepath.Join(directory, "_data", "model.bin")); err != nil || len(got) != 3 {
 		t.Errorf("read %v, %v", got, err)
 	}
-	if _, err := os.Stat(filepath.Join(folder, "__pycache__")); err == nil {
+	if _, err := os.Stat(filepath.Join(directory, "__pycache__")); err == nil {
 		t.Error("compiled files were unpacked")
 	}
 	files["app/helper.py"] = &fstest.MapFile{Data: []byte("new = True")}
 	if other := command(t, Program{Script: "app/worker.py", FS: files}); other.Args[1] == cmd.Args[1] {
-		t.Error("other content has the same folder")
+		t.Error("other content has the same directory")
 	}
 	fails(t, Program{Script: "worker.py", FS: files}, `"worker.py"`, "which have app", "not exist")
 	fails(t, Program{Script: "app", FS: files}, "is a directory")
@@ -214,7 +214,7 @@ func TestInterpreter(t *testing.T) {
 	write(t, in("bin", "python3"), "")
 	choose(Program{}, in("bin", "python3"))
 
-	// Local environments: only inside a project, the nearest first, and never in folders above it.
+	// Local environments: only inside a project, the nearest first, and never in directories above it.
 	write(t, in(".venv", "pyvenv.cfg"), "")
 	write(t, in(".venv", "bin", "python"), "")
 	choose(Program{}, in("bin", "python3"))
@@ -389,20 +389,20 @@ func TestVirtualEnvironmentKeepsItsPackages(t *testing.T) {
 
 func TestUnpackRepairs(t *testing.T) {
 	root := sandbox(t)
-	p := Program{Cache: filepath.Join(root, "one writable", "folder")}
+	p := Program{Cache: filepath.Join(root, "one writable", "directory")}
 	files := fstest.MapFS{"a.py": {Data: []byte("a = 1")}, "sub/_b.py": {Data: []byte("b = 2")}}
 	cache, dir, err := p.unpack("x", files)
 	if err != nil || cache != filepath.Join(p.Cache, "snakepit") || filepath.Dir(dir) != cache {
 		t.Fatal(cache, dir, err)
 	}
 	for name, damage := range map[string]func() error{
-		"truncated":       func() error { return os.Truncate(filepath.Join(dir, "a.py"), 2) },
-		"missing":         func() error { return os.RemoveAll(filepath.Join(dir, "sub")) },
-		"link":            func() error { return link(filepath.Join(dir, "a.py")) },
-		"writable":        func() error { return os.Chmod(filepath.Join(dir, "sub"), 0o777) },
-		"writable folder": func() error { return os.Chmod(dir, 0o770) },
-		"a file":          func() error { return os.WriteFile(gone(dir), nil, 0o600) },
-		"empty":           func() error { return os.Mkdir(gone(dir), 0o700) },
+		"truncated":          func() error { return os.Truncate(filepath.Join(dir, "a.py"), 2) },
+		"missing":            func() error { return os.RemoveAll(filepath.Join(dir, "sub")) },
+		"link":               func() error { return link(filepath.Join(dir, "a.py")) },
+		"writable":           func() error { return os.Chmod(filepath.Join(dir, "sub"), 0o777) },
+		"writable directory": func() error { return os.Chmod(dir, 0o770) },
+		"a file":             func() error { return os.WriteFile(gone(dir), nil, 0o600) },
+		"empty":              func() error { return os.Mkdir(gone(dir), 0o700) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			if runtime.GOOS == "windows" && strings.HasPrefix(name, "writable") {
@@ -451,7 +451,7 @@ func gone(dir string) string {
 	return dir
 }
 
-// TestUnpackAtOnce has many goroutines in several processes unpack to a damaged folder at once.
+// TestUnpackAtOnce has many goroutines in several processes unpack to a damaged directory at once.
 func TestUnpackAtOnce(t *testing.T) {
 	files := fstest.MapFS{}
 	for i := range 20 {
@@ -505,7 +505,7 @@ func TestUnpackAtOnce(t *testing.T) {
 
 func TestUnpackPlaces(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("folders have other names and no modes there")
+		t.Skip("directories have other names and no modes there")
 	}
 	root := sandbox(t)
 	files := fstest.MapFS{"a.py": {}}
@@ -528,16 +528,16 @@ func TestUnpackPlaces(t *testing.T) {
 
 	t.Setenv("HOME", "") // no home at all
 	unpacked(Program{}, shared)
-	t.Setenv("HOME", "home") // a home that depends on the working folder
+	t.Setenv("HOME", "home") // a home that depends on the working directory
 	unpacked(Program{}, shared)
 	t.Setenv("HOME", write(t, filepath.Join(root, "file"), "")) // a home that can't be written
 	unpacked(Program{}, shared)
-	if err := os.Chmod(shared, 0o777); err != nil { // a folder that others could fill
+	if err := os.Chmod(shared, 0o777); err != nil { // a directory that others could fill
 		t.Fatal(err)
 	}
 	unpacked(Program{}, filepath.Join(tmp, "snakepit-"))
 	if entries, err := os.ReadDir(tmp); err != nil || len(entries) != 2 {
-		t.Errorf("want the shared folder and a private one, got %v, %v", entries, err)
+		t.Errorf("want the shared directory and a private one, got %v, %v", entries, err)
 	}
 	if err := os.Remove(gone(shared)); err == nil {
 		t.Fatal("still there")

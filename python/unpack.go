@@ -12,7 +12,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// unpack writes fsys to a folder of this user's own and returns that folder and the one that holds such folders. The name has the
+// unpack writes fsys to a directory of this user's own and returns that directory and the one that holds such directories. The name has the
 // content's hash, so versions lie side by side and many processes share one copy. A copy that is there already is compared with fsys
 // and made anew if it differs: a process may have died in the middle, or the disk may have been full.
 func (p Program) unpack(name string, fsys fs.FS) (cache, dir string, err error) {
@@ -46,22 +46,22 @@ func (p Program) unpack(name string, fsys fs.FS) (cache, dir string, err error) 
 	return "", "", &core.RemedyError{Err: fmt.Errorf("no directory to unpack the embedded files to: %w", tried), Remedy: remedy}
 }
 
-// place is a folder to write to, and the name of our own folder in it.
+// place is a directory to write to, and the name of our own directory in it.
 type place struct{ root, name string }
 
 func (p Program) places() []place {
 	if p.Cache != "" {
 		return []place{{p.Cache, "snakepit"}}
 	}
-	// The folder for temporary files is everyone's.
+	// The directory for temporary files is everyone's.
 	places := []place{{os.TempDir(), "snakepit-" + strconv.Itoa(os.Geteuid())}}
-	if cache, err := os.UserCacheDir(); err == nil && filepath.IsAbs(cache) { // a relative HOME would put it into the working folder
+	if cache, err := os.UserCacheDir(); err == nil && filepath.IsAbs(cache) { // a relative HOME would put it into the working directory
 		places = append([]place{{cache, "snakepit"}}, places...)
 	}
 	return places
 }
 
-// private returns a folder that nobody else can write to: the one of that name, or if somebody else has made that, a new one.
+// private returns a directory that nobody else can write to: the one of that name, or if somebody else has made that, a new one.
 func (p place) private() (string, error) {
 	root, err := filepath.Abs(p.root)
 	if err != nil {
@@ -131,7 +131,7 @@ func compare(dir string, fsys fs.FS) error {
 	})
 }
 
-// walk calls f for each folder and file of fsys, folders first, in the order of their names. Compiled files are left out.
+// walk calls f for each directory and file of fsys, directories first, in the order of their names. Compiled files are left out.
 func walk(fsys fs.FS, f func(path string, info fs.FileInfo, content []byte) error) error {
 	return fs.WalkDir(fsys, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -148,7 +148,7 @@ func walk(fsys fs.FS, f func(path string, info fs.FileInfo, content []byte) erro
 			return f(path, info, nil)
 		}
 		if !d.Type().IsRegular() {
-			return fmt.Errorf("%s is neither a file nor a folder", path)
+			return fmt.Errorf("%s is neither a file nor a directory", path)
 		}
 		content, err := fs.ReadFile(fsys, path)
 		if err != nil {

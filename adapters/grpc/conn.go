@@ -27,7 +27,7 @@ type conn struct {
 	stream   grpc.BidiStreamingClient[snakepitpb.Batch, snakepitpb.Batch]
 	cancel   context.CancelFunc
 	endpoint string
-	dir      string // the pool's own folder
+	dir      string // the pool's own directory
 	closed   atomic.Bool
 	readErr  error        // the reader's
 	writeErr error        // the writer's

@@ -296,7 +296,7 @@ func TestConnecting(t *testing.T) {
 		t.Error("connected to a plain file")
 	}
 	if _, err := os.Stat(theirs); err != nil {
-		t.Errorf("what a worker says that it listens on was removed from another folder: %v", err)
+		t.Errorf("what a worker says that it listens on was removed from another directory: %v", err)
 	}
 }
 

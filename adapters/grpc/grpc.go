@@ -27,7 +27,7 @@ import (
 var ErrUnavailable = fmt.Errorf("grpc: %w", core.ErrUnavailable)
 
 // Adapter starts workers that serve gRPC. The zero value is ready: each worker then listens on a private Unix socket in the pool's own
-// folder (on Windows, on a loopback port of the system's choice). Whatever it listens on, a worker refuses callers without a token.
+// directory (on Windows, on a loopback port of the system's choice). Whatever it listens on, a worker refuses callers without a token.
 type Adapter struct {
 	// BasePort and PortRange, where BasePort is set, make workers listen on loopback TCP instead: on the first free port from BasePort
 	// to BasePort + PortRange, both included.
@@ -140,7 +140,7 @@ func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame
 // tokenKey is the metadata in which a caller shows its token.
 const tokenKey = "snakepit-token"
 
-// removeSocket removes what a worker that was killed leaves behind in dir, the pool's own folder. A file elsewhere is somebody else's, whatever
+// removeSocket removes what a worker that was killed leaves behind in dir, the pool's own directory. A file elsewhere is somebody else's, whatever
 // the worker reports.
 func removeSocket(endpoint, dir string) {
 	if path, isUnix := strings.CutPrefix(endpoint, "unix:"); isUnix && filepath.Dir(path) == filepath.Clean(dir) {

@@ -29,7 +29,7 @@ func launches(f func(core.Spec) (*core.Process, error)) func(context.Context, co
 	return func(_ context.Context, spec core.Spec) (*core.Process, error) { return f(spec) }
 }
 
-// shortDir is a folder whose path is short enough for a socket's.
+// shortDir is a directory whose path is short enough for a socket's.
 func shortDir(tb testing.TB, pattern string) string {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", pattern)
@@ -74,7 +74,7 @@ func (p *peer) Attach(s attachServer) error {
 	return p.attach(s)
 }
 
-// serve returns the launcher of a peer that listens in a folder of its own.
+// serve returns the launcher of a peer that listens in a directory of its own.
 func serve(tb testing.TB, attach func(attachServer) error) (*core.Launcher, *peer) {
 	tb.Helper()
 	p := &peer{attach: attach, tokens: make(chan []string, 1)}

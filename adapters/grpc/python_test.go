@@ -112,7 +112,7 @@ func TestOddFolderInPython(t *testing.T) {
 		t.Error(err)
 	}
 	if left, err := os.ReadDir(l.Dir); err != nil || len(left) > 0 {
-		t.Errorf("left in the folder: %v, %v", left, err)
+		t.Errorf("left in the directory: %v, %v", left, err)
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package jsonstdio connects to workers by lines of JSON on their standard input and output. It needs nothing of the worker but those
-// two and JSON, and it is the smallest adapter: to write your own, copy this folder. This file has the connection, header.go the frame.
+// two and JSON, and it is the smallest adapter: to write your own, copy this directory. This file has the connection, header.go the frame.
 package jsonstdio
 
 import (

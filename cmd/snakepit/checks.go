@@ -117,10 +117,10 @@ func probe(ctx context.Context, program python.Program) (p probed, unpacked chec
 	start, err := program.Command()
 	if err != nil {
 		text, fix := explain(err)
-		return p, check{Name: "cache folder", Status: bad, Text: text, Fix: fix}, err
+		return p, check{Name: "cache directory", Status: bad, Text: text, Fix: fix}, err
 	}
 	p, err = runProbe(ctx, start)
-	return p, check{Name: "cache folder", Status: good, Text: "snakepit_bridge is unpacked in " + filepath.Dir(start.Args[0])}, err
+	return p, check{Name: "cache directory", Status: good, Text: "snakepit_bridge is unpacked in " + filepath.Dir(start.Args[0])}, err
 }
 
 func runProbe(ctx context.Context, start core.Command) (p probed, err error) {
@@ -221,7 +221,7 @@ func (p probed) openFiles() check {
 	return c
 }
 
-// tempFolder makes what a pool makes: a folder of its own, and a socket in it.
+// tempFolder makes what a pool makes: a directory of its own, and a socket in it.
 func tempFolder() check {
 	temp := os.TempDir()
 	fail := func(err error) check {
@@ -229,7 +229,7 @@ func tempFolder() check {
 			err = path.Err
 		}
 		text := fmt.Sprintf("%s cannot be written to: %v", temp, err)
-		return check{Name: "temp folder", Status: bad, Text: text, Fix: "set TMPDIR to a folder that can be written to"}
+		return check{Name: "temp directory", Status: bad, Text: text, Fix: "set TMPDIR to a directory that can be written to"}
 	}
 	dir, err := os.MkdirTemp(temp, "snakepit-doctor-")
 	if err != nil {
@@ -239,7 +239,7 @@ func tempFolder() check {
 	if err := os.WriteFile(filepath.Join(dir, "file"), bytes.Repeat([]byte{1}, 64<<10), 0o600); err != nil {
 		return fail(err)
 	}
-	c := check{Name: "temp folder", Status: good, Text: temp + " can be written to, sockets in it work"}
+	c := check{Name: "temp directory", Status: good, Text: temp + " can be written to, sockets in it work"}
 	path := filepath.Join(dir, "s")
 	listener, err := net.Listen("unix", path)
 	if err == nil {
@@ -254,7 +254,7 @@ func tempFolder() check {
 		c.Text = fmt.Sprintf("%s can be written to; its name is too long for sockets, which go to /tmp", temp)
 	case err != nil:
 		c.Status, c.Text = warning, fmt.Sprintf("%s can be written to, but sockets in it do not work: %v", temp, err)
-		c.Fix = "set TMPDIR to a folder on a local file system"
+		c.Fix = "set TMPDIR to a directory on a local file system"
 	}
 	return c
 }

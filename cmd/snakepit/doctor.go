@@ -20,7 +20,7 @@ import (
 var doctorFiles embed.FS
 
 const aboutDoctor = `Doctor examines what workers run on, in one look: which interpreter is chosen and why, versions and
-packages, the generated code, the folders and sockets that a pool needs, limits, and each adapter,
+packages, the generated code, the directories and sockets that a pool needs, limits, and each adapter,
 over which a worker is really started and called. What is wrong comes with what to do about it on
 this machine. With WORKER the interpreter is that worker's, and the worker itself is started as
 well.

@@ -22,8 +22,8 @@ var templates embed.FS
 
 const library = "github.com/snakepit-go/snakepit"
 
-const aboutInit = `Init makes a project in a new folder: a Go program, a worker, tests of both sides, a Makefile and a
-Dockerfile. NAME is the folder, and its last part the module's name.
+const aboutInit = `Init makes a project in a new directory: a Go program, a worker, tests of both sides, a Makefile and a
+Dockerfile. NAME is the directory, and its last part the module's name.
 
 It requires the version of the library that this command has, and runs go mod tidy. A command that
 was built from a checkout has none that others could get: then --replace names a checkout.
@@ -39,7 +39,7 @@ var errProject = errors.New("the project is not complete")
 
 // project is what the templates are filled with.
 type project struct {
-	Name    string // of the folder and the program
+	Name    string // of the directory and the program
 	Module  string
 	Version string // of the library, or "" if none can be had
 	Replace string // a checkout of it, or ""
@@ -82,7 +82,7 @@ func initCommand() *cobra.Command {
 	return cmd
 }
 
-// resolve checks names and folders, and decides on the library's version.
+// resolve checks names and directories, and decides on the library's version.
 func (p *project) resolve(dir string) error {
 	whole, err := filepath.Abs(dir)
 	if err != nil {
@@ -100,9 +100,9 @@ func (p *project) resolve(dir string) error {
 	switch entries, err := os.ReadDir(dir); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return fmt.Errorf("%s is there and is no folder that can be read; name a new one", dir)
+		return fmt.Errorf("%s is there and is no directory that can be read; name a new one", dir)
 	case len(entries) > 0:
-		return fmt.Errorf("the folder %s is not empty; name a new one", dir)
+		return fmt.Errorf("the directory %s is not empty; name a new one", dir)
 	}
 	b := version()
 	if b.released {
@@ -197,7 +197,7 @@ func isCheckout(dir string) bool {
 func source() string {
 	_, file, _, _ := runtime.Caller(0)
 	dir := filepath.Join(filepath.Dir(file), "..", "..")
-	if !filepath.IsAbs(dir) || !isCheckout(dir) { // -trimpath leaves no folder
+	if !filepath.IsAbs(dir) || !isCheckout(dir) { // -trimpath leaves no directory
 		return "/path/to/a/checkout"
 	}
 	return quoted(dir)

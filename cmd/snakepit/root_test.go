@@ -56,7 +56,7 @@ func TestRun(t *testing.T) {
 		{"no executable", []string{"call", "./gone", "add"}, exitNoWorker, "", []string{"./gone: no such file; a worker is a .py file or an executable"}},
 		{"no program", []string{"call", "gone", "add"}, exitNoWorker, "", []string{"gone: no such file, nor a program in PATH; a worker is"}},
 		{"not executable", []string{"call", "root.go", "add"}, exitNoWorker, "", []string{"root.go is not executable; a worker is"}},
-		{"folder", []string{"call", "./testdata", "add"}, exitNoWorker, "", []string{"./testdata is a folder; a worker is"}},
+		{"directory", []string{"call", "./testdata", "add"}, exitNoWorker, "", []string{"./testdata is a directory; a worker is"}},
 		{"no interpreter", []string{"call", worker, "add", "--python", "python9"}, exitNoWorker, "", []string{`--python is "python9"`}},
 		{"start limit", []string{"call", worker, "add", "--start-timeout", "1ns"}, exitNoWorker, "", []string{"longer --start-timeout"}},
 		{"negative start limit", []string{"call", worker, "add", "--start-timeout", "-1s"}, exitUsage, "", []string{"--start-timeout is -1s"}},

@@ -162,9 +162,9 @@ func executable(worker string) error {
 	case err != nil:
 		return fmt.Errorf("%s: no such file; %s", worker, what)
 	case info.IsDir():
-		return fmt.Errorf("%s is a folder; %s", worker, what)
+		return fmt.Errorf("%s is a directory; %s", worker, what)
 	case filepath.Base(worker) == worker && info.Mode()&0o111 != 0:
-		return fmt.Errorf("%s is not in PATH; for the file in this folder say .%c%s", worker, filepath.Separator, worker)
+		return fmt.Errorf("%s is not in PATH; for the file in this directory say .%c%s", worker, filepath.Separator, worker)
 	default:
 		return fmt.Errorf("%s is not executable; %s", worker, what)
 	}

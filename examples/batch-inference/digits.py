@@ -25,31 +25,31 @@ def split() -> Tuple[Any, List[int], List[int]]:
     return digits, sorted(train), sorted(held_out)
 
 
-def model(folder: str) -> str:
+def model(directory: str) -> str:
     """Trains the classifier, unless that was done before by this scikit-learn, and returns its file."""
-    path = os.path.join(folder, f"digits-scikit-learn-{sklearn.__version__}.joblib")
+    path = os.path.join(directory, f"digits-scikit-learn-{sklearn.__version__}.joblib")
     if not os.path.exists(path):
         digits, train, _ = split()
         classifier = CalibratedClassifierCV(SVC(gamma=0.001), ensemble=False)  # calibrated, so that it has probabilities
         classifier.fit(digits.data[train], digits.target[train])
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        os.makedirs(directory, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory) as temporary:
             unfinished = os.path.join(temporary, "model")
             joblib.dump(classifier, unfinished)
             os.replace(unfinished, path)
     return path
 
 
-def images(folder: str) -> List[str]:
+def images(directory: str) -> List[str]:
     """Writes the held-out images as PNG files, unless they are there, and one that is cut off in the middle, and returns all files.
 
     A name such as digit-0007-is-3.png says which image it is and which digit it shows.
     """
-    path = os.path.join(folder, "held-out")
+    path = os.path.join(directory, "held-out")
     if not os.path.isdir(path):
         digits, _, held_out = split()
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        os.makedirs(directory, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory) as temporary:
             unfinished = os.path.join(temporary, "held-out")
             os.mkdir(unfinished)
             for i in held_out:

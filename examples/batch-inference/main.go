@@ -27,10 +27,10 @@ import (
 //go:embed worker.py digits.py
 var files embed.FS
 
-const usage = `Usage: batch-inference [flags] [file or folder ...]
+const usage = `Usage: batch-inference [flags] [file or directory ...]
 
 Has a pool of Python workers say what images show. Without files they are those of scikit-learn's handwritten digits that the model has not
-been trained on, and one that is broken. A folder stands for the files in it.
+been trained on, and one that is broken. A directory stands for the files in it.
 
 Example: batch-inference -workers 2 -adapter msgpack three.png scans/
 
@@ -106,7 +106,7 @@ func images(args []string) ([]string, error) {
 		}
 		entries, err := os.ReadDir(arg)
 		if err != nil {
-			return nil, fmt.Errorf("the folder %s cannot be read: %w", arg, errors.Unwrap(err))
+			return nil, fmt.Errorf("the directory %s cannot be read: %w", arg, errors.Unwrap(err))
 		}
 		before := len(items)
 		for _, entry := range entries {
@@ -115,7 +115,7 @@ func images(args []string) ([]string, error) {
 			}
 		}
 		if len(items) == before {
-			return nil, fmt.Errorf("the folder %s has no files; name one that has images", arg)
+			return nil, fmt.Errorf("the directory %s has no files; name one that has images", arg)
 		}
 	}
 	return items, nil
@@ -128,8 +128,8 @@ func infer(ctx context.Context, pool *snakepit.Pool, job batch, stdout io.Writer
 		if err != nil {
 			cache = os.TempDir()
 		}
-		folder := map[string]any{"folder": filepath.Join(cache, "snakepit", "batch-inference")}
-		digits, err := snakepit.Execute[batch](ctx, pool, "prepare", folder)
+		directory := map[string]any{"directory": filepath.Join(cache, "snakepit", "batch-inference")}
+		digits, err := snakepit.Execute[batch](ctx, pool, "prepare", directory)
 		if err != nil {
 			return err
 		}

@@ -21,7 +21,7 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// What the tests share, because scikit-learn takes seconds to import: the user's cache folder, in which the model is trained and the images
+// What the tests share, because scikit-learn takes seconds to import: the user's cache directory, in which the model is trained and the images
 // are written once in each run of the tests, and a pool.
 var (
 	cache  string
@@ -58,15 +58,15 @@ func open(t *testing.T) (*snakepit.Pool, batch) {
 			t.Fatal(err)
 		}
 	}
-	job, err := snakepit.Execute[batch](t.Context(), shared, "prepare", folder(), snakepit.Timeout(2*time.Minute))
+	job, err := snakepit.Execute[batch](t.Context(), shared, "prepare", directory(), snakepit.Timeout(2*time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return shared, job
 }
 
-// folder is where the program keeps what it makes.
-func folder() string { return filepath.Join(cache, "snakepit", "batch-inference") }
+// directory is where the program keeps what it makes.
+func directory() string { return filepath.Join(cache, "snakepit", "batch-inference") }
 
 // classify runs the program and returns its lines, those that are about images sorted, because they come in any order.
 func classify(t *testing.T, args ...string) []string {
@@ -117,7 +117,7 @@ func TestOnEachAdapter(t *testing.T) {
 				t.Errorf("%d workers loaded the model %d times, error %v", workers, loads, err)
 			}
 			for _, want := range []string{
-				"❌ " + filepath.Join(folder(), "held-out", "broken.png") + " is no image that can be read: image file is truncated\n",
+				"❌ " + filepath.Join(directory(), "held-out", "broken.png") + " is no image that can be read: image file is truncated\n",
 				fmt.Sprintf("📦 600 images, %d workers on ", workers), "First prediction after ",
 			} {
 				if !strings.Contains(all, want) {
@@ -161,7 +161,7 @@ func repaint(t *testing.T, from, to string) {
 
 func TestOwnImagesAndModel(t *testing.T) {
 	_, job := open(t)
-	held, own := filepath.Join(folder(), "held-out"), t.TempDir()
+	held, own := filepath.Join(directory(), "held-out"), t.TempDir()
 	repaint(t, filepath.Join(held, "digit-0050-is-2.png"), filepath.Join(own, "a.jpg"))
 	repaint(t, filepath.Join(held, "digit-1723-is-1.png"), filepath.Join(own, "b.jpg"))
 	model := filepath.Join(own, ".mine")
@@ -194,7 +194,7 @@ func TestBadInput(t *testing.T) {
 		want string
 	}{
 		{"nowhere.png", 1, "batch-inference: nowhere.png cannot be read: no such file or directory\n"},
-		{empty, 1, "batch-inference: the folder " + empty + " has no files; name one that has images\n"},
+		{empty, 1, "batch-inference: the directory " + empty + " has no files; name one that has images\n"},
 		{text, 1, "batch-inference: none of the images could be read\n"},
 		{"-model nowhere " + text, 1, "batch-inference: the model nowhere cannot be read: No such file or directory\n"},
 		{"-model " + text + " " + text, 1, "batch-inference: " + text + " is no model that joblib can load ("},

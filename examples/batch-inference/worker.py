@@ -58,9 +58,9 @@ class Classifiers:
 
 
 @worker.command
-def prepare(folder: str) -> Dict[str, Any]:
+def prepare(directory: str) -> Dict[str, Any]:
     """Returns the arguments of batch_inference for the digits, having trained the model and written the images unless they are there."""
-    return {"model_path": digits.model(folder), "batch_items": digits.images(folder)}
+    return {"model_path": digits.model(directory), "batch_items": digits.images(directory)}
 
 
 def load(path: str) -> Any:

@@ -26,7 +26,7 @@ func TestConformanceRunning(t *testing.T) {
 	conformance.Run(t, conformance.Harness{Adapter: running{worker(1)}, DetectsLoss: true, Corrupt: corrupt})
 }
 
-// worker is the suite's, which finds the transport in this folder.
+// worker is the suite's, which finds the transport in this directory.
 func worker(concurrency int) python.Program {
 	program := python.Conformance(concurrency)
 	program.Env = []string{"PYTHONPATH=."}

@@ -76,9 +76,9 @@ def shard(part: Part, i: int, n: int) -> Part:
     return Part(part.x[i::n].copy(), part.y[i::n].copy())
 
 
-def digits(folder: str) -> str:
+def digits(directory: str) -> str:
     """Writes scikit-learn's 1,797 images of handwritten digits, unless they are there, and returns the file's path."""
-    path = os.path.join(folder, "digits.npz")
+    path = os.path.join(directory, "digits.npz")
     if not os.path.exists(path):
         from sklearn.datasets import load_digits
 
@@ -89,9 +89,9 @@ def digits(folder: str) -> str:
 
 def save(path: str, **arrays: Any) -> None:
     """Writes an .npz file, so that there is the old one or the new one, and never half of it."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+    directory = os.path.dirname(path)
+    os.makedirs(directory, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory) as temporary:
         unfinished = os.path.join(temporary, "unfinished.npz")
         np.savez(unfinished, **arrays)
         os.replace(unfinished, path)

@@ -31,7 +31,7 @@ const usage = `Usage: distributed-training [flags] [data.npz]
 
 Trains a neural network to classify, on a pool of Python workers that each have a part of the data. The data set is an .npz file with X, a row
 for each sample, and y, the labels; without one it is scikit-learn's handwritten digits. The best model, a picture of the curves and a
-checkpoint are written to a folder.
+checkpoint are written to a directory.
 
 Example: distributed-training -workers 4 -hidden-size 128 -epochs 50 -kill data.npz
 
@@ -97,7 +97,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.IntVar(&training.Patience, "patience", 10, "the `epochs` without a better one after which to stop")
 	flags.IntVar(&training.Seed, "seed", 0, "the `number` from which all that is random follows")
 	flags.IntVar(&o.workers, "workers", 2, "the number of workers that train; one more coordinates them")
-	flags.StringVar(&o.output, "out", o.cache, "the `folder` for what is written")
+	flags.StringVar(&o.output, "out", o.cache, "the `directory` for what is written")
 	flags.BoolVar(&o.kill, "kill", false, "kill a worker in the middle of epoch 2, and the coordinator in the middle of epoch 4")
 	adapters := flags.String("adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -153,7 +153,7 @@ func (o *options) check(flags *flag.FlagSet, adapters string) (err error) {
 // train opens the trainers and the coordinator, prints what the coordinator streams, and has the best model tested.
 func (o *options) train(ctx context.Context, stdout io.Writer) error {
 	if err := os.MkdirAll(o.output, 0o777); err != nil {
-		return fmt.Errorf("the folder for the model cannot be made: %w", err)
+		return fmt.Errorf("the directory for the model cannot be made: %w", err)
 	}
 	program := snakepit.PythonFS(files, "worker.py")
 	program.Env = []string{"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1"} // the workers are what runs in parallel

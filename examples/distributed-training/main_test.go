@@ -17,7 +17,7 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// cache is the user's cache folder in these tests; the digits are written there.
+// cache is the user's cache directory in these tests; the digits are written there.
 var cache string
 
 func TestMain(m *testing.M) {
@@ -47,26 +47,26 @@ func needs(t *testing.T) {
 // train runs the program and returns what it printed and the model that it saved.
 func train(t *testing.T, args ...string) (printed string, model []byte) {
 	t.Helper()
-	folder := t.TempDir()
+	directory := t.TempDir()
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), append([]string{"-out", folder, "-epochs", "8"}, args...), &stdout, &stderr); code != 0 {
+	if code := run(t.Context(), append([]string{"-out", directory, "-epochs", "8"}, args...), &stdout, &stderr); code != 0 {
 		t.Fatalf("exit code %d: %s\n%s", code, &stderr, &stdout)
 	}
 	if strings.ContainsAny(stdout.String(), "\x1b\r") {
 		t.Error("what is printed has a bar, though it is for no terminal")
 	}
-	model, err := os.ReadFile(filepath.Join(folder, "mlp-best.npz"))
+	model, err := os.ReadFile(filepath.Join(directory, "mlp-best.npz"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	curves, err := os.ReadFile(filepath.Join(folder, "curves.png"))
+	curves, err := os.ReadFile(filepath.Join(directory, "curves.png"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if picture, err := png.Decode(bytes.NewReader(curves)); err != nil || picture.Bounds().Dx() != 1000 {
 		t.Errorf("the picture of the curves: %v", err)
 	}
-	return strings.ReplaceAll(stdout.String(), folder, "OUT"), model
+	return strings.ReplaceAll(stdout.String(), directory, "OUT"), model
 }
 
 // number returns the number that follows a text.
@@ -228,8 +228,8 @@ func TestEarlyStop(t *testing.T) {
 
 func TestBadInput(t *testing.T) {
 	needs(t)
-	folder := t.TempDir()
-	empty, text := filepath.Join(folder, "empty.npz"), filepath.Join(folder, "text.npz")
+	directory := t.TempDir()
+	empty, text := filepath.Join(directory, "empty.npz"), filepath.Join(directory, "text.npz")
 	for path, content := range map[string]string{empty: "", text: "X,y\n1,2\n"} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -245,7 +245,7 @@ func TestBadInput(t *testing.T) {
 		{text, 1, text + " is no .npz file of plain arrays; numpy.savez(file, X=..., y=...) writes one\n"},
 		{"-architecture transformer", 1, "there is no architecture 'transformer'; there is mlp\n"},
 		{"-workers 1 -learning-rate 1e300", 1, "the training diverged in epoch "},
-		{"-out " + text, 1, "the folder for the model cannot be made: mkdir " + text + ": not a directory\n"},
+		{"-out " + text, 1, "the directory for the model cannot be made: mkdir " + text + ": not a directory\n"},
 		{"-epochs -1", 2, "-epochs is -1, but it must be at least 1; see distributed-training -h\n"},
 		{"-workers 0", 2, "-workers is 0, but it must be at least 1; see distributed-training -h\n"},
 		{"-learning-rate -0.1", 2, "-learning-rate is -0.1, but it must be above 0; see distributed-training -h\n"},
@@ -255,7 +255,7 @@ func TestBadInput(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		args := strings.Fields(test.args)
 		if test.code == 1 {
-			args = append([]string{"-adapter", "jsonstdio", "-out", folder}, args...)
+			args = append([]string{"-adapter", "jsonstdio", "-out", directory}, args...)
 		}
 		code := run(t.Context(), args, &stdout, &stderr)
 		if got := stderr.String(); code != test.code || !strings.HasPrefix(got, "distributed-training: "+test.want) || strings.Count(got, "\n") != 1 {
@@ -286,17 +286,17 @@ func (c *canceller) Write(p []byte) (int, error) {
 
 func TestInterrupt(t *testing.T) {
 	needs(t)
-	folder := t.TempDir()
+	directory := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	stdout, stderr := &canceller{text: "Epoch 3/", cancel: cancel}, &bytes.Buffer{}
-	code := run(ctx, []string{"-adapter", "jsonstdio", "-out", folder, "-epochs", "100000", "-patience", "100000"}, stdout, stderr)
+	code := run(ctx, []string{"-adapter", "jsonstdio", "-out", directory, "-epochs", "100000", "-patience", "100000"}, stdout, stderr)
 	if code != 130 || stderr.String() != "distributed-training: interrupted\n" {
 		t.Errorf("exit code %d, %q", code, stderr)
 	}
-	if end := "; the best model until then: " + filepath.Join(folder, "mlp-best.npz") + "\n"; !strings.HasSuffix(stdout.String(), end) {
+	if end := "; the best model until then: " + filepath.Join(directory, "mlp-best.npz") + "\n"; !strings.HasSuffix(stdout.String(), end) {
 		t.Errorf("%q is missing at the end of\n%s", end, stdout)
 	}
-	if _, err := os.Stat(filepath.Join(folder, "mlp-best.npz")); err != nil {
+	if _, err := os.Stat(filepath.Join(directory, "mlp-best.npz")); err != nil {
 		t.Error(err)
 	}
 	threads, err := filepath.Glob("/proc/self/task/*/children")
@@ -308,7 +308,7 @@ func TestInterrupt(t *testing.T) {
 			t.Errorf("processes are left: %s", pids)
 		}
 	}
-	if entries, err := os.ReadDir(folder); err != nil || slices.ContainsFunc(entries, os.DirEntry.IsDir) {
+	if entries, err := os.ReadDir(directory); err != nil || slices.ContainsFunc(entries, os.DirEntry.IsDir) {
 		t.Errorf("unfinished files are left: %v %v", entries, err)
 	}
 }

@@ -39,7 +39,7 @@ def distributed_training(
             learning rate is halved; patience, the epochs without a better one after which to stop; and seed.
         dataset_path: An .npz file; see dataset.py.
         output_folder: Where to write the best model, the checkpoint and the picture of the curves.
-        resume: Whether to go on from the checkpoint in that folder, if there is one, in place of beginning anew.
+        resume: Whether to go on from the checkpoint in that directory, if there is one, in place of beginning anew.
 
     Yields:
         epoch, train_loss, val_loss, train_acc, val_acc and learning_rate for each epoch. Those of a resumed training come again.
@@ -172,7 +172,7 @@ def train_shard(
 def open_dataset(
     model_config: Dict[str, Any], training_config: Dict[str, Any], dataset_path: Optional[str], cache: str, shards: int
 ) -> Dict[str, Any]:
-    """Checks what a training is to work on, and says how much it is. Without a dataset_path it is the digits, from the cache folder."""
+    """Checks what a training is to work on, and says how much it is. Without a dataset_path it is the digits, from the cache directory."""
     path = dataset_path or dataset.digits(cache)
     data = dataset.load(path, {**DEFAULTS, **training_config}["seed"])
     if len(data.train.y) < shards:

@@ -72,7 +72,7 @@ type fixture struct {
 	log *output
 }
 
-// begin serves the worker of this folder, or another one of the test's own, whose commands have the same names.
+// begin serves the worker of this directory, or another one of the test's own, whose commands have the same names.
 func begin(t *testing.T, adapter, worker string, change func(*snakepit.Options)) fixture {
 	t.Helper()
 	log := &output{}

@@ -228,9 +228,9 @@ func (d *demo) unicode(ctx context.Context, pool *snakepit.Pool) (path string, e
 	if err != nil {
 		cache = os.TempDir()
 	}
-	folder := filepath.Join(cache, "snakepit", "large-dataset")
+	directory := filepath.Join(cache, "snakepit", "large-dataset")
 	var progress *progress // none if it is there already
-	for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, "write_unicode", folder, snakepit.Result(&path)) {
+	for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, "write_unicode", directory, snakepit.Result(&path)) {
 		if err != nil {
 			return "", err
 		}

@@ -70,8 +70,8 @@ def in_ranges(path: str, cuts: Iterable[int], ops: Sequence[str]) -> Tuple[List[
 @contextmanager
 def stored(data: bytes) -> Iterator[str]:
     """Has data in a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "data.csv")
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "data.csv")
         Path(path).write_bytes(data)
         yield path
 
@@ -341,9 +341,9 @@ def test_the_unicode_database_is_written_whole_or_not_at_all(tmp_path: Path) -> 
     assert write(str(tmp_path)) == path  # it is there
 
 
-def write(folder: str) -> str:
+def write(directory: str) -> str:
     """Has the Unicode database written and returns its path."""
-    job = worker.write_unicode(folder)
+    job = worker.write_unicode(directory)
     while True:
         try:
             assert next(job)["progress_percent"] > 0

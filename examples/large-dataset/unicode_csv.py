@@ -52,17 +52,17 @@ def row(codepoint: int) -> str:
     return ",".join(map(str, fields)) + "\n"
 
 
-def write(folder: str) -> Generator[Dict[str, Any], None, str]:
-    """Writes the file of this Python's Unicode version into a folder, unless it is there, and yields its progress.
+def write(directory: str) -> Generator[Dict[str, Any], None, str]:
+    """Writes the file of this Python's Unicode version into a directory, unless it is there, and yields its progress.
 
     Returns:
         The file's path, as the generator's return value.
     """
-    path = os.path.join(folder, f"unicode-{unicodedata.unidata_version}.csv")
+    path = os.path.join(directory, f"unicode-{unicodedata.unidata_version}.csv")
     if os.path.exists(path):
         return path
-    os.makedirs(folder, exist_ok=True)
-    descriptor, unfinished = tempfile.mkstemp(dir=folder, suffix=".unfinished")
+    os.makedirs(directory, exist_ok=True)
+    descriptor, unfinished = tempfile.mkstemp(dir=directory, suffix=".unfinished")
     try:
         with open(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(",".join(COLUMNS) + "\n")

@@ -132,15 +132,15 @@ def has_reference(operations: List[str]) -> bool:
 
 
 @worker.command
-def write_unicode(folder: str) -> Generator[Dict[str, Any], None, str]:
-    """Writes the Unicode character database into a folder as CSV, unless it is there, and returns the file's path."""
+def write_unicode(directory: str) -> Generator[Dict[str, Any], None, str]:
+    """Writes the Unicode character database into a directory as CSV, unless it is there, and returns the file's path."""
     import unicode_csv
 
-    return (yield from unicode_csv.write(folder))
+    return (yield from unicode_csv.write(directory))
 
 
 @worker.command
-def environment_without_grpc(folder: str) -> str:
+def environment_without_grpc(directory: str) -> str:
     """Makes a virtual environment that has pandas but neither grpcio nor msgpack, and returns its interpreter's path."""
     import sysconfig
     import venv
@@ -148,12 +148,12 @@ def environment_without_grpc(folder: str) -> str:
 
     import pandas
 
-    venv.create(folder, with_pip=False, symlinks=True)
-    packages = Path(sysconfig.get_path("purelib", "venv", {"base": folder, "platbase": folder}))
+    venv.create(directory, with_pip=False, symlinks=True)
+    packages = Path(sysconfig.get_path("purelib", "venv", {"base": directory, "platbase": directory}))
     for entry in Path(pandas.__file__).parents[1].iterdir():
         if not entry.name.startswith(("grpc", "msgpack")):
             (packages / entry.name).symlink_to(entry)
-    return os.path.join(folder, "bin", "python")
+    return os.path.join(directory, "bin", "python")
 
 
 @contextmanager

@@ -71,10 +71,10 @@ steps = st.lists(
 def test_each_line_once_whatever_happens(steps: List[Tuple[str, bytes]], block: int, mark: int) -> None:
     expected: List[str] = []
     found: List[str] = []
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         patch.setattr(follow, "BLOCK", block)
         patch.setattr(follow, "MARK", mark)
-        path = Path(folder, "app.log")
+        path = Path(directory, "app.log")
         content = b"0:"
         path.write_bytes(content)
         follower = Follower(str(path), from_start=True, grace=0)

@@ -197,8 +197,8 @@ def main(here: str, original: Sequence[str], args: Sequence[str], other: Optiona
     """Serves a script to the host that started this process; without one, shows what the script offers.
 
     Args:
-        here: The folder that holds this package.
-        original: sys.path as Python made it, without that folder.
+        here: The directory that holds this package.
+        original: sys.path as Python made it, without that directory.
         args: The script and its arguments.
         other: The file of another copy of the package that had been imported before this one, or None.
 
@@ -223,7 +223,7 @@ def main(here: str, original: Sequence[str], args: Sequence[str], other: Optiona
 
 
 def _serve(host: Host, script: str, here: str, original: Sequence[str], args: Sequence[str], other: Optional[str]) -> None:
-    # What serving needs comes before the program's folder is in sys.path, and files there that have such names.
+    # What serving needs comes before the program's directory is in sys.path, and files there that have such names.
     from . import _logging, _modes, _runner  # noqa: F401
     from ._codecs import get_codec
     from ._loader import prepare, run_script
@@ -366,11 +366,11 @@ def _other_copies(here: str, original: Sequence[str], imported: Optional[str]) -
     return []
 
 
-def _version_at(folder: str) -> str:
+def _version_at(directory: str) -> str:
     """Returns the version that a copy states, without importing it."""
     for name in ("_version.py", "__init__.py"):
         try:
-            with open(os.path.join(folder, name), encoding="utf-8") as file:
+            with open(os.path.join(directory, name), encoding="utf-8") as file:
                 found = re.search(r"""^__version__\s*=\s*["']([^"']+)["']""", file.read(1 << 16), re.MULTILINE)
         except (OSError, ValueError):
             continue
@@ -385,7 +385,7 @@ def _by_hand(here: str, original: Sequence[str], args: Sequence[str]) -> int:
         print(_USAGE.format(program=f"-m {__package__}" if own else sys.argv[0]), end="")
         return 0
     if not os.path.isfile(args[0]):
-        print(f"{args[0]}: no such file (the working folder is {os.getcwd()})", file=sys.stderr)
+        print(f"{args[0]}: no such file (the working directory is {os.getcwd()})", file=sys.stderr)
         return 1
     from ._loader import prepare, run_script
     from ._worker import NoWorker, only_worker

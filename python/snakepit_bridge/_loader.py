@@ -13,7 +13,7 @@ from ._worker import NoWorker
 
 
 def prepare(script: str, args: Sequence[str], here: str, original: Sequence[str]) -> None:
-    """Gives the script the sys.argv and sys.path that it would have; the bridge's own folder comes second.
+    """Gives the script the sys.argv and sys.path that it would have; the bridge's own directory comes second.
 
     It stays there for processes that multiprocessing starts, which inherit sys.path.
     """

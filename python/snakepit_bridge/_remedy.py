@@ -25,4 +25,4 @@ def install(packages: str) -> str:
     if sys.prefix != sys.base_prefix or not os.path.exists(marker):
         return f"{python} -m pip install {packages}"
     inside = os.path.join(".venv", "Scripts" if os.name == "nt" else "bin", "python")
-    return f"{python} -m venv .venv && {inside} -m pip install {packages} (in the script's folder, where the host finds .venv by itself)"
+    return f"{python} -m venv .venv && {inside} -m pip install {packages} (in the script's directory, where the host finds .venv by itself)"

@@ -48,7 +48,7 @@ def load(
 
     Args:
         worker: A worker's file, or a `Worker`. A file is run as a module with the file's name, so ``if __name__ == "__main__"`` does not
-            hold. A relative path is relative to the working folder.
+            hold. A relative path is relative to the working directory.
         functions: What the worker may call of its host. A generator function answers with a stream.
         timeout: How many seconds a call may take; it is what the handler sees in ``ctx.remaining()``.
         codec: How values travel, "json" or "msgpack".
@@ -427,7 +427,7 @@ def _program(worker: Union[str, os.PathLike[str], Worker]) -> Iterator[Worker]:
     path = os.path.abspath(os.fspath(worker))
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"there is no file {os.fspath(worker)!r} (the working folder is {os.getcwd()}); best name it by its absolute path"
+            f"there is no file {os.fspath(worker)!r} (the working directory is {os.getcwd()}); best name it by its absolute path"
         )
     name = os.path.splitext(os.path.basename(path))[0]
     spec = spec_from_file_location(name, path)

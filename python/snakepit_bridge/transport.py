@@ -62,7 +62,7 @@ class Launch:
         conn_fd: The connection's descriptor, or None.
         control_fd: Where the report goes, or None. The boot code's business, not a transport's.
         lifeline_fd: Reads end of file when the host is gone, or None. Likewise.
-        directory: A private folder for sockets, or "".
+        directory: A private directory for sockets, or "".
         max_frame: The largest frame that either side may send, as measured under "Limits" of docs/protocol.md.
         index: The worker's place in the pool.
         run_id: Names the pool.

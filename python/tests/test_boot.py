@@ -218,7 +218,7 @@ STDLIB_NAMES = ["json", "inspect", "linecache", "logging", "asyncio", "ctypes", 
 
 @pytest.mark.parametrize("safe", ["", "1"])
 def test_stray_files_shadow_nothing_of_the_bridge(script, launch, tmp_path, safe):
-    """Files called like modules of the standard library lie beside the script, in the working folder and in PYTHONPATH."""
+    """Files called like modules of the standard library lie beside the script, in the working directory and in PYTHONPATH."""
     for name in [*STDLIB_NAMES, "grpc", "msgpack", "contextvars"]:
         (tmp_path / f"{name}.py").write_text(f"print('stray {name}')\nraise ImportError('stray {name}')\n")
     host = launch(
@@ -355,7 +355,7 @@ def test_by_hand_it_says_what_is_wrong(script, tmp_path):
     for path, says in (
         (script("del worker"), "defines no worker"),
         (binary, f"{binary} is not Python source but a binary file"),
-        ("nofile.py", f"nofile.py: no such file (the working folder is {tmp_path})\n"),
+        ("nofile.py", f"nofile.py: no such file (the working directory is {tmp_path})\n"),
         (tmp_path, f"{tmp_path}: no such file"),
     ):
         done = by_hand(ROOT, path, cwd=tmp_path)

@@ -1,6 +1,6 @@
 """The generated code beside the versions of protobuf and grpcio that users may be held at by other libraries.
 
-It installs each of them from the package index into a folder of its own, so it runs only when asked for: pytest -m matrix.
+It installs each of them from the package index into a directory of its own, so it runs only when asked for: pytest -m matrix.
 """
 
 import os
@@ -42,9 +42,9 @@ assert grpc.__version__ == sys.argv[3], grpc.__version__
 call = {"kind": 2, "flags": 1, "id": 2**53 - 1, "parent": 2, "name": "n", "ttl": 5, "session": "s", "meta": {"k": "v"}, "body": b"\\xff"}
 credit = {"kind": 7, "flags": 0, "id": 3, "items": 4, "bytes": 5, "body": b""}
 large = {"kind": 3, "flags": 0, "id": 3, "body": bytes(1 << 20)}
-with tempfile.TemporaryDirectory(prefix="s p#?%20") as folder:
-    transport = GrpcTransport(Launch({"SNAKEPIT_DIR": folder, "SNAKEPIT_HOST_TOKEN": "t"}))
-    os.chdir(folder)
+with tempfile.TemporaryDirectory(prefix="s p#?%20") as directory:
+    transport = GrpcTransport(Launch({"SNAKEPIT_DIR": directory, "SNAKEPIT_HOST_TOKEN": "t"}))
+    os.chdir(directory)
     with grpc.insecure_channel("unix:" + os.path.basename(transport.endpoint)) as channel:
         stub = pb2_grpc.WorkerStub(channel)
         sent = [pb2.Batch(frames=[pb2.Frame(**f) for f in (call, credit, large)])]
@@ -70,8 +70,8 @@ def pairs():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Installs one version into a folder, once."""
+def directory(tmp_path_factory):
+    """Installs one version into a directory, once."""
     root = tmp_path_factory.mktemp("matrix")
 
     def install(package, version):
@@ -87,8 +87,8 @@ def folder(tmp_path_factory):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("protobuf", "grpcio"), pairs())
-def test_versions(folder, protobuf, grpcio):
-    paths = [folder("protobuf", protobuf), folder("grpcio", grpcio), folder("typing_extensions", "4.12.2"), folder("six", "1.17.0")]
+def test_versions(directory, protobuf, grpcio):
+    paths = [directory("protobuf", protobuf), directory("grpcio", grpcio), directory("typing_extensions", "4.12.2"), directory("six", "1.17.0")]
     environ = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-c", CHECK, str(PACKAGE), protobuf, grpcio]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)

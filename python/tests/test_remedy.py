@@ -18,10 +18,10 @@ PYTHON = "/usr/bin/my python"
     [
         (False, False, "{} -m pip install 'x>=1'"),
         (True, True, "{} -m pip install 'x>=1'"),
-        (True, False, "{} -m venv .venv && .venv/bin/python -m pip install 'x>=1' (in the script's folder, "),
+        (True, False, "{} -m venv .venv && .venv/bin/python -m pip install 'x>=1' (in the script's directory, "),
     ],
 )
-@pytest.mark.skipif(sys.platform == "win32", reason="folders are called otherwise there")
+@pytest.mark.skipif(sys.platform == "win32", reason="directories are called otherwise there")
 def test_install(tmp_path, monkeypatch, managed, in_venv, expected):
     if managed:
         (tmp_path / "EXTERNALLY-MANAGED").write_text("[externally-managed]\n")

@@ -226,7 +226,7 @@ def test_a_file(tmp_path):
 
 def test_a_missing_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=f"no file 'worker.py' .the working folder is {tmp_path}"), testing.load("worker.py"):
+    with pytest.raises(FileNotFoundError, match=f"no file 'worker.py' .the working directory is {tmp_path}"), testing.load("worker.py"):
         pass
 
 

@@ -105,7 +105,7 @@ func find(t *testing.T) string {
 	return ""
 }
 
-// start starts a browser, in a new folder of its own, which ends with the test. Its context opens tabs.
+// start starts a browser, in a new directory of its own, which ends with the test. Its context opens tabs.
 func start(t *testing.T, path string) context.Context {
 	t.Helper()
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox,
