@@ -116,6 +116,25 @@ func TestOptionsAreDocumented(t *testing.T) {
 	}
 }
 
+// The types of error that the protocol defines are spelled in Go, in Python and on the page. All three have the same.
+func TestErrorTypes(t *testing.T) {
+	for path, line := range map[string]string{
+		"core/errors.go":                    `(?m)^\tType\w+ += "(\w+)"`,
+		"python/snakepit_bridge/_errors.py": `(?m)^[A-Z_]+ = "(\w+)"$`,
+		"docs/protocol.md":                  "(?m)^\\| `([A-Z]\\w+)` \\| .* \\| (?:always|never|if .*) \\|$",
+	} {
+		var types []string
+		for _, found := range regexp.MustCompile(line).FindAllStringSubmatch(readPage(t, path), -1) {
+			types = append(types, found[1])
+		}
+		slices.Sort(types)
+		want := []string{"BadArguments", "BadResult", "Cancelled", "Draining", "Saturated", "TooLarge", "UnknownCommand"}
+		if !slices.Equal(types, want) {
+			t.Errorf("%s has %v, not %v", path, types, want)
+		}
+	}
+}
+
 // Each figure of the page stands in the bench's own page, which is written by the bench.
 func TestFiguresAreMeasured(t *testing.T) {
 	measured := strings.Fields(readPage(t, filepath.Join("bench", "README.md")))

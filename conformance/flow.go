@@ -431,7 +431,7 @@ var cancelClauses = []clause{
 		p.running(id)
 		t.within("cancelling", func() {
 			p.cancel(id)
-			if e, flags := p.fails(id); e.Type != "Cancelled" || flags&core.NotStarted != 0 {
+			if e, flags := p.fails(id); e.Type != core.TypeCancelled || flags&core.NotStarted != 0 {
 				t.Errorf("the error is %v, its flags %d", e, flags)
 			}
 		})

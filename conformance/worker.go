@@ -128,7 +128,7 @@ var callClauses = []clause{
 	rule("call/unknown", "A call of an unknown command is answered by an error of the type UnknownCommand with not-started.", func(t *trial) {
 		p := t.connect()
 		e, flags := p.fails(p.openNamed("conformance.no-such-command"))
-		if e.Type != "UnknownCommand" || flags&core.NotStarted == 0 || !strings.Contains(e.Message, "no-such-command") {
+		if e.Type != core.TypeUnknownCommand || flags&core.NotStarted == 0 || !strings.Contains(e.Message, "no-such-command") {
 			t.Errorf("the error is %q, its flags %d", e, flags)
 		}
 		p.echo("it goes on")
@@ -183,7 +183,7 @@ var callClauses = []clause{
 			if f.Kind == core.KindEnd && p.decode(f.Body) == "one too many" {
 				continue
 			}
-			if f.Kind != core.KindError || f.Flags&core.NotStarted == 0 || p.remote(f).Type != "Saturated" {
+			if f.Kind != core.KindError || f.Flags&core.NotStarted == 0 || p.remote(f).Type != core.TypeSaturated {
 				t.Errorf("one call more than %d is answered by %s", limit, f.String())
 			}
 		}
@@ -283,7 +283,7 @@ var callClauses = []clause{
 		f := p.callback(id)
 		p.supply(f.ID, strings.Repeat("x", 5000), strings.Repeat("x", 5000))
 		p.end(f.ID)
-		if e, _ := p.fails(id); e.Type != "TooLarge" {
+		if e, _ := p.fails(id); e.Type != core.TypeTooLarge {
 			t.Errorf("the error is %q", e)
 		}
 		p.echo("it goes on")
@@ -311,7 +311,7 @@ var callClauses = []clause{
 	rule("error/unsendable", "A value that can't be encoded is an error at the sender, of the type BadResult, that names the path.", func(t *trial) {
 		p := t.connect()
 		e, _ := p.fails(p.open("conformance.unsendable", nil))
-		if e.Type != "BadResult" || !strings.Contains(e.Message, "culprit") {
+		if e.Type != core.TypeBadResult || !strings.Contains(e.Message, "culprit") {
 			t.Errorf("the error is %q", e)
 		}
 		p.echo("it goes on")
@@ -433,7 +433,7 @@ var callClauses = []clause{
 			if first.ID == id {
 				t.Fatalf("%s is answered, and its call of the host is still open", command)
 			}
-			p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Cancelled", Message: "as you wish"})})
+			p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: p.encode(&core.RemoteError{Type: core.TypeCancelled, Message: "as you wish"})})
 			p.expectError(id)
 		}
 		p.echo("it goes on")
@@ -480,7 +480,7 @@ var callClauses = []clause{
 					if !opened[f.ID] {
 						t.Fatalf("the cancel of call %d comes before the call", f.ID)
 					}
-					p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Cancelled", Message: "as you wish"})})
+					p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: p.encode(&core.RemoteError{Type: core.TypeCancelled, Message: "as you wish"})})
 				default:
 					ended = true
 				}
@@ -673,7 +673,7 @@ func (p *peer) refuses(bodies [][]byte) {
 		f := p.answer(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = body }))
 		if f.Kind != core.KindError {
 			p.t.Errorf("the body %.60q is taken for a value, and the echo is %.60q", body, f.Body)
-		} else if e := p.remote(f); e.Type != "BadArguments" {
+		} else if e := p.remote(f); e.Type != core.TypeBadArguments {
 			p.t.Errorf("the body %.60q ends the call with %s", body, show(e.Error()))
 		}
 	}

@@ -539,10 +539,10 @@ func wasCancelled(err error) bool {
 	if !errors.As(err, &remote) {
 		return false
 	}
-	for remote.Cause != nil && remote.Type != "Cancelled" {
+	for remote.Cause != nil && remote.Type != TypeCancelled {
 		remote = remote.Cause
 	}
-	return remote.Type == "Cancelled"
+	return remote.Type == TypeCancelled
 }
 
 // lossError says how a worker was lost. Its own goroutine is about to find out, if it has not yet.

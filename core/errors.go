@@ -66,6 +66,18 @@ func MayHaveRun(err error) bool {
 	return !errors.As(err, &e) || e.MayHaveRun
 }
 
+// The types of a RemoteError that the protocol defines. docs/protocol.md says when each is sent. Every other type is the
+// program's own.
+const (
+	TypeUnknownCommand = "UnknownCommand" // no such command
+	TypeDraining       = "Draining"       // no new calls are accepted
+	TypeSaturated      = "Saturated"      // more calls at once than agreed
+	TypeCancelled      = "Cancelled"      // the call was cancelled
+	TypeBadArguments   = "BadArguments"   // the arguments cannot be decoded
+	TypeBadResult      = "BadResult"      // a result or item cannot be encoded
+	TypeTooLarge       = "TooLarge"       // a frame would be above the limit
+)
+
 // RemoteError is an exception that a worker's handler raised, or an error that a Go function returned to a worker.
 type RemoteError struct {
 	Type    string       `json:"type"`             // such as "ValueError", or "pkg.mod.MyError" outside builtins
@@ -91,12 +103,9 @@ func (e *RemoteError) Error() string {
 	return e.Type + ": " + e.Message
 }
 
-// typeTooLarge is the type of the other side's ErrFrameTooLarge.
-const typeTooLarge = "TooLarge"
-
 // Is makes a value that was too large for the other side to send ErrFrameTooLarge under errors.Is.
 func (e *RemoteError) Is(target error) bool {
-	return target == ErrFrameTooLarge && e.Type == typeTooLarge
+	return target == ErrFrameTooLarge && e.Type == TypeTooLarge
 }
 
 // Unwrap returns the cause, or nil.

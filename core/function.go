@@ -69,7 +69,7 @@ type Incoming struct {
 // Decode decodes the call's argument into v, a non-nil pointer. It may be called again.
 func (c *Incoming) Decode(v any) error {
 	if err := c.stream.mux.decode(c.body, v); err != nil {
-		return &RemoteError{Type: "BadArguments", Message: err.Error()}
+		return &RemoteError{Type: TypeBadArguments, Message: err.Error()}
 	}
 	return nil
 }
@@ -116,13 +116,13 @@ func toRemote(ctx context.Context, err error) *RemoteError {
 		return &RemoteError{Type: kind, Message: text}
 	}
 	if why := context.Cause(ctx); why != nil && errors.Is(err, ctx.Err()) {
-		return &RemoteError{Type: "Cancelled", Message: why.Error()}
+		return &RemoteError{Type: TypeCancelled, Message: why.Error()}
 	}
 	if remote, ok := err.(*RemoteError); ok {
 		return remote
 	}
 	if errors.Is(err, ErrFrameTooLarge) {
-		kind = typeTooLarge
+		kind = TypeTooLarge
 	} else if strings.HasPrefix(kind, "errors.") || strings.HasPrefix(kind, "fmt.") {
 		kind = "error" // a text and no type of its own
 	}

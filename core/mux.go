@@ -434,7 +434,7 @@ func (m *mux) logLate(s *stream) {
 	m.log.put(len(s.answer), func(l hclog.Logger) {
 		var r RemoteError
 		decode := func() error { return m.decode(s.answer, &r) }
-		if err := guardCall("the adapter's codec", decode, func(error) {}); err != nil || r.Type == "Cancelled" {
+		if err := guardCall("the adapter's codec", decode, func(error) {}); err != nil || r.Type == TypeCancelled {
 			return
 		}
 		trace := escapeControl(truncate(r.Traceback(), maxMessage), true)
@@ -463,11 +463,11 @@ func (m *mux) incoming(f *Frame, e *effects) error {
 	fn, known := m.functions[f.Name]
 	switch {
 	case m.byeSent && m.streams[f.Parent] == nil, m.closing:
-		return refuse("Draining", "no more calls are taken")
+		return refuse(TypeDraining, "no more calls are taken")
 	case !known:
-		return refuse("UnknownCommand", fmt.Sprintf("unknown function %q%s", truncate(f.Name, 200), suggest(f.Name, m.functions)))
+		return refuse(TypeUnknownCommand, fmt.Sprintf("unknown function %q%s", truncate(f.Name, 200), suggest(f.Name, m.functions)))
 	case m.openIncoming >= m.terms.incoming:
-		return refuse("Saturated", fmt.Sprintf("more than %d calls at once", m.terms.incoming))
+		return refuse(TypeSaturated, fmt.Sprintf("more than %d calls at once", m.terms.incoming))
 	}
 	s := &stream{
 		mux: m, id: f.ID, name: f.Name, since: time.Now(), inEnded: f.Flags&NoInput != 0,
@@ -564,7 +564,7 @@ func (m *mux) result(s *stream, v any) (Frame, error) {
 	}
 	var err error
 	if f.Body, err = m.terms.codec.Append(nil, v); err != nil {
-		return f, &RemoteError{Type: "BadResult", Message: err.Error()}
+		return f, &RemoteError{Type: TypeBadResult, Message: err.Error()}
 	}
 	return f, m.terms.fits(&f, "the result")
 }

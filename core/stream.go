@@ -316,9 +316,9 @@ func (s *stream) outcome() ([]byte, error) {
 	var remote *RemoteError
 	if errors.As(err, &remote) {
 		switch remote.Type {
-		case "UnknownCommand":
+		case TypeUnknownCommand:
 			return nil, &notRunError{err: fmt.Errorf("%w: %s", ErrUnknownCommand, remote.Message)}
-		case "Draining", "Saturated":
+		case TypeDraining, TypeSaturated:
 			return nil, &notRunError{err: err, elsewhere: true}
 		}
 	}

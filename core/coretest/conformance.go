@@ -106,7 +106,7 @@ func fail(_ context.Context, c *core.Incoming) (any, error) {
 	}
 	message, ok := in["message"]
 	if !ok || len(in) != 1 {
-		return nil, &core.RemoteError{Type: "BadArguments", Message: "fail takes message, and nothing else"}
+		return nil, &core.RemoteError{Type: core.TypeBadArguments, Message: "fail takes message, and nothing else"}
 	}
 	return nil, &core.RemoteError{Type: "Failure", Message: message, Cause: &core.RemoteError{Type: "Reason", Message: "the cause"}}
 }

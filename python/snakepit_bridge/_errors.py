@@ -22,6 +22,15 @@ from ._late import stdlib_first
 HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 """What begins the file name of every frame of the bridge."""
 
+# The types of error that the protocol defines. docs/protocol.md says when each is sent. Any other is the program's own.
+UNKNOWN_COMMAND = "UnknownCommand"
+DRAINING = "Draining"
+SATURATED = "Saturated"
+CANCELLED = "Cancelled"
+BAD_ARGUMENTS = "BadArguments"
+BAD_RESULT = "BadResult"
+TOO_LARGE = "TooLarge"
+
 _MESSAGE = 16 << 10
 _FRAMES = 64
 _SOURCE = 500

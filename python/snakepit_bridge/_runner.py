@@ -24,6 +24,13 @@ from ._aide import Aide
 from ._codecs import get_codec
 from ._context import AsyncContext, Context
 from ._errors import (
+    BAD_ARGUMENTS,
+    BAD_RESULT,
+    CANCELLED,
+    DRAINING,
+    SATURATED,
+    TOO_LARGE,
+    UNKNOWN_COMMAND,
     Cancelled,
     Disconnected,
     ItemError,
@@ -535,11 +542,11 @@ class Runner:
             self._mark = id_
         plan = self.plans.get(frame["name"])
         if plan is None:
-            self._refuse(id_, "UnknownCommand", self._unknown(frame["name"]))
+            self._refuse(id_, UNKNOWN_COMMAND, self._unknown(frame["name"]))
         elif self.draining and frame.get("parent", 0) not in self.requests:
-            self._refuse(id_, "Draining", "this worker takes no more calls")
+            self._refuse(id_, DRAINING, "this worker takes no more calls")
         elif id_ > 0 and len(self.calls) - len(self.guests) >= self._limit:
-            self._refuse(id_, "Saturated", f"more than {self._limit} calls at once")
+            self._refuse(id_, SATURATED, f"more than {self._limit} calls at once")
         else:
             call = Call(frame, plan, *self._window)
             self.calls[id_] = call
@@ -628,7 +635,7 @@ class Runner:
         call.reason = clean(reason)
         call.cancelled = True
         if self.unstarted.pop(call.id, None) is not None:
-            self._finish(call, self._error(call, plain("Cancelled", call.reason), NOT_STARTED))
+            self._finish(call, self._error(call, plain(CANCELLED, call.reason), NOT_STARTED))
         else:
             call.wake()
             self.aide.pursue(call)
@@ -822,7 +829,7 @@ class Runner:
             refused: Any = exc
             return self._error(call, plain(refused.kind, str(exc)), refused.flags)
         if call.cancelled and (issubclass(kind, Cancelled) or type_name(kind).endswith(".CancelledError")):
-            return self._error(call, plain("Cancelled", call.reason))
+            return self._error(call, plain(CANCELLED, call.reason))
         return self._error(call, describe(exc))
 
     def _error(self, call: Call, error: Mapping[str, Any], flags: int = 0) -> Frame:
@@ -903,7 +910,7 @@ class Runner:
         request = Request(call, streams)
         with self._opening:
             if len(self.requests) >= self._requests_limit:
-                raise RemoteError(plain("Saturated", f"more than {self._requests_limit} calls to the host at once"))
+                raise RemoteError(plain(SATURATED, f"more than {self._requests_limit} calls to the host at once"))
             request.id = frame["id"] = self._next_id
             self._next_id += 2
             self.requests[request.id] = request
@@ -1028,16 +1035,16 @@ class _Refused(Exception):
 
 
 class _BadArguments(_Refused):
-    kind = "BadArguments"
+    kind = BAD_ARGUMENTS
     flags = NOT_STARTED
 
 
 class _BadResult(_Refused):
-    kind = "BadResult"
+    kind = BAD_RESULT
 
 
 class _TooLarge(_Refused):
-    kind = "TooLarge"
+    kind = TOO_LARGE
 
 
 def _exit_code(exc: BaseException) -> Tuple[int, str]:

@@ -25,7 +25,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 
 from ._boot import set_up, tear_down
 from ._codecs import get_codec
-from ._errors import ItemError, ProtocolError, RemoteError, describe, plain, shown
+from ._errors import UNKNOWN_COMMAND, ItemError, ProtocolError, RemoteError, describe, plain, shown
 from ._modes import choose
 from ._runner import Runner
 from ._worker import Worker, only_worker
@@ -392,7 +392,7 @@ class _Host:
         id_, name = frame["id"], frame["name"]
         function = self._functions.get(name)
         if function is None:
-            error = plain("UnknownCommand", f"no function {name!r}; give load(functions=...)")
+            error = plain(UNKNOWN_COMMAND, f"no function {name!r}; give load(functions=...)")
             self.put({"kind": ERROR, "flags": NOT_STARTED, "id": id_, "body": self.codec.encode(error)})
             return
         try:

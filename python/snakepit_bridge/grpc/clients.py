@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, Mapping, NoReturn, Optional, Sequence, Union
 
 from snakepit_bridge._codecs import Codec, get_codec
+from snakepit_bridge._errors import BAD_ARGUMENTS, BAD_RESULT, CANCELLED, DRAINING, SATURATED, UNKNOWN_COMMAND
 from snakepit_bridge._frames import weight
 from snakepit_bridge._native import RLock, SimpleQueue
 from snakepit_bridge._values import BadValue
@@ -30,11 +31,11 @@ DETAIL = 1000
 ERROR_BYTES = 4000
 
 _CODES = {
-    "UnknownCommand": "NOT_FOUND",
-    "BadArguments": "INVALID_ARGUMENT",
-    "Saturated": "RESOURCE_EXHAUSTED",
-    "Draining": "UNAVAILABLE",
-    "Cancelled": "CANCELLED",
+    UNKNOWN_COMMAND: "NOT_FOUND",
+    BAD_ARGUMENTS: "INVALID_ARGUMENT",
+    SATURATED: "RESOURCE_EXHAUSTED",
+    DRAINING: "UNAVAILABLE",
+    CANCELLED: "CANCELLED",
 }
 
 # grpc.health.v1 by hand: a generated module could clash with one that the program has, and the package for it drags in a newer protobuf.
@@ -251,7 +252,7 @@ class Clients:
         try:
             return get_codec(request.encoding or "json")
         except (ValueError, Unavailable) as error:
-            self._abort({"type": "BadArguments", "message": f"encoding {request.encoding!r}: {error}"}, context)
+            self._abort({"type": BAD_ARGUMENTS, "message": f"encoding {request.encoding!r}: {error}"}, context)
 
     def _arguments(self, request: Any, codec: Codec, context: Any) -> bytes:
         body: bytes = request.args
@@ -260,7 +261,7 @@ class Clients:
         try:
             return self._codec.encode(codec.decode(body))
         except BadValue as error:
-            self._abort({"type": "BadArguments", "message": str(error)}, context)
+            self._abort({"type": BAD_ARGUMENTS, "message": str(error)}, context)
 
     def _recode(self, frame: Frame, codec: Codec, context: Any) -> bytes:
         body: bytes = frame.get("body", b"")
@@ -269,7 +270,7 @@ class Clients:
         try:
             return codec.encode(self._codec.decode(body) if body else None)
         except BadValue as error:
-            self._abort({"type": "BadResult", "message": str(error)}, context)
+            self._abort({"type": BAD_RESULT, "message": str(error)}, context)
 
     def _fail(self, frame: Frame, context: Any) -> NoReturn:
         error = self._codec.decode(frame["body"])
