@@ -330,7 +330,7 @@ func (p *peer) largest() int {
 
 func (p *peer) answerHello(change ...func(map[string]any)) {
 	ours := map[string]any{
-		"version": 1, "features": []string{"exact-numbers"}, "codec": p.codec.Name(), "max_frame": p.maxFrame(),
+		"version": 1, "codec": p.codec.Name(), "max_frame": p.maxFrame(),
 		"window": window{1024, 1 << 20}, "concurrency": p.limit, "calls": 64,
 	}
 	for _, f := range change {

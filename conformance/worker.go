@@ -89,7 +89,7 @@ var helloClauses = []clause{
 		p.answerHello()
 		p.echo("hello")
 	}),
-	rule("hello/unknown", "What a hello has beyond its known fields and features is ignored.", func(t *trial) {
+	rule("hello/unknown", "What a hello has beyond its known fields is ignored.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) {
 			ours["features"], ours["weather"] = []string{"exact-numbers", "telepathy"}, args{"sun": true}
 		})

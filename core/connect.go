@@ -35,13 +35,12 @@ type workerHello struct {
 }
 
 type hostHello struct {
-	Version     int      `json:"version"`
-	Features    []string `json:"features"`
-	Codec       string   `json:"codec"`
-	MaxFrame    int      `json:"max_frame"`
-	Window      window   `json:"window"`
-	Concurrency int      `json:"concurrency"`
-	Calls       int      `json:"calls"`
+	Version     int    `json:"version"`
+	Codec       string `json:"codec"`
+	MaxFrame    int    `json:"max_frame"`
+	Window      window `json:"window"`
+	Concurrency int    `json:"concurrency"`
+	Calls       int    `json:"calls"`
 }
 
 // hostCalls is how many calls one worker may have open at its host, unless it runs more at once: each of those may make one.
@@ -54,7 +53,8 @@ const drainTime = 100 * time.Millisecond
 // defaultWindow is what a receiver grants of one direction.
 var defaultWindow = window{Items: 1024, Bytes: 1 << 20}
 
-var features = []string{"exact-numbers"}
+// goFeatures are the features of a worker in Go.
+var goFeatures = []string{"exact-numbers"}
 
 // connected is a link whose hellos have been exchanged.
 type connected struct {
@@ -153,7 +153,7 @@ func handshake(ctx context.Context, at *attempt, link *Link, o *Options) (*conne
 	}
 	c.terms.incoming = max(hostCalls, h.Concurrency)
 	body, err := json.Marshal(hostHello{
-		Version: version, Features: features, Codec: c.codec, MaxFrame: c.terms.maxFrame,
+		Version: version, Codec: c.codec, MaxFrame: c.terms.maxFrame,
 		Window: c.terms.receive, Concurrency: h.Concurrency, Calls: c.terms.incoming,
 	})
 	if err == nil {

@@ -44,7 +44,7 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 	stop := context.AfterFunc(ctx, func() { _ = isolate("the Conn's Close", conn.Close) })
 	defer stop()
 	h := workerHello{
-		Versions: []int{version}, Features: features, MaxFrame: cmp.Or(o.MaxFrame, DefaultMaxFrame),
+		Versions: []int{version}, Features: goFeatures, MaxFrame: cmp.Or(o.MaxFrame, DefaultMaxFrame),
 		Window:      window{int64(cmp.Or(o.WindowItems, int(defaultWindow.Items))), int64(cmp.Or(o.WindowBytes, int(defaultWindow.Bytes)))},
 		Concurrency: cmp.Or(o.Concurrency, 1), Commands: []CommandInfo{},
 		PID: os.Getpid(), Runtime: runtime.Version(), Library: "snakepit core", Token: o.Token,

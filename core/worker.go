@@ -72,6 +72,7 @@ type Info struct {
 	Endpoint string    // where other clients may reach it, or ""
 	Codec    string    // how values are encoded
 	Slots    int       // how many calls it runs at once
+	Features []string  // what it announces beyond the base protocol, such as "exact-numbers"; see docs/protocol.md
 	Commands []CommandInfo
 	Runtime  string // such as "cpython 3.11.7"
 	Library  string // such as "snakepit_bridge 0.1.0"
@@ -87,7 +88,7 @@ func (w *Worker) Info() Info {
 		return i
 	}
 	i.PID, i.Adapter, i.Refused, i.Endpoint = w.hello.PID, w.link.Adapter, w.link.Refused, w.link.Endpoint
-	i.Codec, i.Slots, i.Commands = w.codec, w.slots, w.hello.Commands
+	i.Codec, i.Slots, i.Features, i.Commands = w.codec, w.slots, w.hello.Features, w.hello.Commands
 	i.Runtime, i.Library = w.hello.Runtime, w.hello.Library
 	return i
 }
