@@ -24,7 +24,7 @@ func asks(t *testing.T, o core.Options, concurrency int, f func(t *testing.T, p 
 		if err := c.Decode(&target); err != nil {
 			return nil, err
 		}
-		err := c.Call(ctx, "host", target, &out)
+		err := c.Host().Call(ctx, "host", target, &out)
 		return out, err
 	}}
 	o.Functions = map[string]core.Function{"host": core.Func(func(ctx context.Context, session string) (int, error) {

@@ -207,7 +207,7 @@ func TestCallsComeThroughMuchQueuedInput(t *testing.T) {
 	fs["late"] = core.Function{Run: func(ctx context.Context, c *core.Incoming) (any, error) {
 		time.Sleep(5500 * time.Millisecond)
 		var v any
-		return v, c.Call(ctx, "host", 1, &v)
+		return v, c.Host().Call(ctx, "host", 1, &v)
 	}}
 	a := slowWrites{&coretest.Adapter{Functions: fs, Concurrency: 100}}
 	synctest.Test(t, func(t *testing.T) {

@@ -194,9 +194,9 @@ func TestFunctionsCannotHurtTheHost(t *testing.T) {
 			worker := functions()
 			worker["ask"] = core.Function{Run: func(ctx context.Context, call *core.Incoming) (any, error) {
 				if !streams {
-					return nil, call.Call(ctx, "host", nil, nil)
+					return nil, call.Host().Call(ctx, "host", nil, nil)
 				}
-				for _, err := range call.Stream(ctx, "host", nil) {
+				for _, err := range call.Host().Stream(ctx, "host", nil) {
 					if err != nil {
 						return nil, err
 					}
@@ -680,8 +680,8 @@ func TestContextThatPanics(t *testing.T) {
 func TestObituaryQuotesTheLog(t *testing.T) {
 	worker := functions()
 	worker["log"] = core.Function{Run: func(ctx context.Context, c *core.Incoming) (any, error) {
-		c.Log("info", "reading\nthe disk", nil)
-		c.Log("error", "no disk", map[string]any{"exception": "Traceback:\n  File x\nOSError: it is full\n"})
+		c.Host().Log("info", "reading\nthe disk", nil)
+		c.Host().Log("error", "no disk", map[string]any{"exception": "Traceback:\n  File x\nOSError: it is full\n"})
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}}
@@ -742,7 +742,7 @@ func TestCloseWaitsForASlowLogger(t *testing.T) {
 	worker := functions()
 	worker["log"] = core.Function{Run: func(_ context.Context, c *core.Incoming) (any, error) {
 		for i := range 20 {
-			c.Log("info", fmt.Sprintf("record %02d", i), nil)
+			c.Host().Log("info", fmt.Sprintf("record %02d", i), nil)
 		}
 		return nil, nil
 	}}

@@ -78,12 +78,12 @@ func functions() map[string]core.Function {
 		"who": {Run: func(_ context.Context, c *core.Incoming) (any, error) { return c.Session + c.Metadata["k"], nil }},
 		"callback": {Run: func(ctx context.Context, c *core.Incoming) (any, error) {
 			var v any
-			err := c.Call(ctx, "host", 20, &v)
+			err := c.Host().Call(ctx, "host", 20, &v)
 			return v, err
 		}},
 		"callbacks": {Run: func(ctx context.Context, c *core.Incoming) (any, error) {
 			var all []any
-			for v, err := range c.Stream(ctx, "hosts", 3) {
+			for v, err := range c.Host().Stream(ctx, "hosts", 3) {
 				if err != nil {
 					return nil, err
 				}

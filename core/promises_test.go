@@ -148,7 +148,7 @@ func TestCreditOfItemsAndOfBytes(t *testing.T) {
 		sum := 0
 		var in any
 		err := c.Decode(&in)
-		for v, failed := range c.Stream(ctx, "host", in) {
+		for v, failed := range c.Host().Stream(ctx, "host", in) {
 			if failed != nil {
 				return nil, failed
 			}
@@ -305,4 +305,32 @@ func TestHostErrorKeepsItsType(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A function of the host has no host of its own: the methods say so, and nothing is sent.
+func TestHostOfTheHost(t *testing.T) {
+	log := newSpy(func(*spy, string) {})
+	host := core.Function{Run: func(ctx context.Context, c *core.Incoming) (any, error) {
+		c.Host().Log("info", "a record", nil)
+		for _, err := range c.Host().Stream(ctx, "host", nil) {
+			if err == nil {
+				return nil, errors.New("an item came")
+			}
+		}
+		return nil, c.Host().Call(ctx, "host", nil, nil)
+	}}
+	o := core.Options{Size: 1, Logger: log, Functions: map[string]core.Function{"host": host}}
+	bubble(t, &coretest.Adapter{}, o, func(t *testing.T, p *core.Pool) {
+		_, err := core.Execute[any](t.Context(), p, "callback", nil)
+		if err == nil || !strings.Contains(err.Error(), "a function of the host calls workers by its pool") {
+			t.Errorf("the call's error is %v", err)
+		}
+		synctest.Wait()
+		if n := countPrefix(log.lines(), "a record"); n != 1 {
+			t.Errorf("the record was logged %d times", n)
+		}
+		if got, err := core.Execute[int](t.Context(), p, "echo", 5); err != nil || got != 5 {
+			t.Errorf("the next call: %d, %v", got, err)
+		}
+	})
 }

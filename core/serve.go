@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"os"
 	"runtime"
 	"slices"
@@ -87,86 +85,4 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 		return nil
 	}
 	return m.err
-}
-
-// Call calls one of the host's functions and decodes its result into out, a non-nil pointer or nil. Only a worker has it: a function of
-// the host uses its pool.
-func (c *Incoming) Call(ctx context.Context, name string, args, out any) error {
-	s, err := c.openCall(ctx, name, args)
-	if err != nil {
-		return err
-	}
-	for _, err := range s.items(ctx) {
-		s.abandon("the caller has left")
-		if err == nil || !errors.Is(err, ctx.Err()) {
-			err = fmt.Errorf("%s sends a stream: use Stream", name)
-		}
-		return err
-	}
-	return c.answer(s, out)
-}
-
-// Stream calls one of the host's functions and yields its items, decoded into values of the codec's own choice. An *ItemError is one
-// item's; any other error is the last. Breaking out cancels. It may be ranged over once.
-func (c *Incoming) Stream(ctx context.Context, name string, args any) iter.Seq2[any, error] {
-	return func(yield func(any, error) bool) {
-		s, err := c.openCall(ctx, name, args)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		defer s.abandon("the caller has left")
-		for it, err := range s.items(ctx) {
-			var v any
-			if err == nil {
-				err = s.mux.decode(it.bytes, &v)
-			}
-			if !yield(v, err) {
-				return
-			}
-		}
-		if err := c.answer(s, nil); err != nil && ctx.Err() == nil {
-			yield(nil, err)
-		}
-	}
-}
-
-func (c *Incoming) openCall(ctx context.Context, name string, args any) (*stream, error) {
-	m := c.stream.mux
-	if !m.worker {
-		return nil, errors.New("a function of the host calls workers by its pool")
-	}
-	body, err := m.terms.codec.Append(nil, args)
-	if err != nil {
-		return nil, err
-	}
-	deadline, _ := ctx.Deadline()
-	return m.open(Frame{Name: name, Parent: c.stream.id, Session: c.Session, Flags: NoInput, Body: body}, deadline, nil, nil)
-}
-
-func (c *Incoming) answer(s *stream, out any) error {
-	body, err := s.outcome()
-	if not, ok := err.(*notRunError); ok {
-		err = not.err // whether it may run elsewhere is a pool's question
-	}
-	if err != nil || out == nil {
-		return err
-	}
-	return s.mux.decode(body, out)
-}
-
-// Log sends one log record to the host, which logs it under the worker's name. level is trace, debug, info, warn or error. Only a worker
-// has it.
-func (c *Incoming) Log(level, message string, fields map[string]any) {
-	m := c.stream.mux
-	body, err := m.terms.codec.Append(nil, logRecord{
-		Level: level, Logger: c.Name, Message: message, Fields: fields, Call: c.stream.id, Time: float64(time.Now().UnixMilli()) / 1e3,
-	})
-	if err != nil {
-		m.log.Warn("log record could not be encoded", "error", err)
-		return
-	}
-	m.mu.Lock()
-	m.enqueue(Frame{Kind: KindLog, Body: body}, nil)
-	m.mu.Unlock()
 }

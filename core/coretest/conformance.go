@@ -186,7 +186,7 @@ func callback(ctx context.Context, c *core.Incoming) (any, error) {
 		return nil, err
 	}
 	var v any
-	err := c.Call(ctx, in.Name, in.Value, &v)
+	err := c.Host().Call(ctx, in.Name, in.Value, &v)
 	return v, err
 }
 
@@ -199,7 +199,7 @@ func callbacks(ctx context.Context, c *core.Incoming) (any, error) {
 		return nil, err
 	}
 	all := []any{}
-	for v, err := range c.Stream(ctx, in.Name, in.Value) {
+	for v, err := range c.Host().Stream(ctx, in.Name, in.Value) {
 		if err != nil {
 			return nil, err
 		}
@@ -215,7 +215,7 @@ func log(_ context.Context, c *core.Incoming) (any, error) {
 	}
 	err := c.Decode(&in)
 	if err == nil {
-		c.Log(in.Level, in.Message, map[string]any{"answer": 42})
+		c.Host().Log(in.Level, in.Message, map[string]any{"answer": 42})
 	}
 	return nil, err
 }
