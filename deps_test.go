@@ -26,8 +26,10 @@ codec:                    core
 codec/json:               core codec
 codec/msgpack:            core codec github.com/vmihailenco/msgpack/v5
 
-adapters/jsonstdio:       core codec/json
-adapters/msgpack:         core codec/json codec/msgpack github.com/vmihailenco/msgpack/v5
+frame:                    core github.com/vmihailenco/msgpack/v5
+
+adapters/jsonstdio:       core codec/json frame
+adapters/msgpack:         core codec/json codec/msgpack frame
 adapters/grpc:            core codec/json codec/msgpack adapters/grpc/snakepitpb google.golang.org/grpc
 adapters/grpc/snakepitpb: google.golang.org/grpc google.golang.org/protobuf
 

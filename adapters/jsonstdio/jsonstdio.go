@@ -1,5 +1,5 @@
 // Package jsonstdio connects to workers by lines of JSON on their standard input and output. It needs nothing of the worker but those
-// two and JSON, and it is the smallest adapter: to write your own, copy this directory. This file has the connection, header.go the frame.
+// two and JSON, and it is the smallest adapter: to write your own, copy this directory.
 package jsonstdio
 
 import (
@@ -10,6 +10,7 @@ import (
 
 	"github.com/snakepit-go/snakepit/codec/json"
 	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/frame"
 )
 
 // Adapter starts workers whose standard input and output are the connection. The zero value is ready.
@@ -59,7 +60,10 @@ func (c *conn) Read() ([]core.Frame, error) {
 		lines, err := c.lines()
 		frames := make([]core.Frame, 0, bytes.Count(lines, []byte("\n")))
 		for line := range bytes.Lines(lines) {
-			f, why := parse(line, c.limit)
+			f, why := frame.ParseLine(line)
+			if why == nil {
+				why = frame.Fits(&f, c.limit)
+			}
 			if why == nil {
 				frames, c.begun = append(frames, f), true
 			} else if err2 := c.stray(line, why); err2 != nil {
@@ -130,17 +134,15 @@ func (c *conn) take(end int) []byte {
 func (c *conn) Write(frames []core.Frame) error {
 	for i := range frames {
 		f := &frames[i]
-		c.batch = appendHeader(c.batch, f)
-		if len(f.Body) > 0 {
-			c.batch = append(c.batch, '\t')
-		}
 		if len(f.Body) < chunk {
-			c.batch = append(c.batch, f.Body...)
-		} else { // goes as it is, not through the batch
+			c.batch = frame.AppendLine(c.batch, f)
+		} else { // the body goes as it is, not through the batch
+			c.batch = append(frame.AppendJSON(c.batch, f), '\t')
 			c.flush()
 			c.send(f.Body)
+			c.batch = append(c.batch, '\n')
 		}
-		if c.batch = append(c.batch, '\n'); len(c.batch) >= chunk {
+		if len(c.batch) >= chunk {
 			c.flush()
 		}
 	}

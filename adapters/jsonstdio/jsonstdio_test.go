@@ -20,6 +20,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/frame"
 )
 
 var update = flag.Bool("update", false, "rewrite the wire bytes in testdata")
@@ -152,7 +153,7 @@ func TestGolden(t *testing.T) {
 			if line == "" {
 				continue
 			}
-			if got, err := parse([]byte(line), core.DefaultMaxFrame); err != nil || !reflect.DeepEqual(got, f) {
+			if got, err := frame.ParseLine([]byte(line)); err != nil || !reflect.DeepEqual(got, f) {
 				t.Errorf("%s: read %q as %+v, %v", file.Name, line, got, err)
 			}
 		}

@@ -1,5 +1,5 @@
 // Package msgpack connects to workers by MessagePack over a socket that they inherit. Their standard output stays free for what they
-// print. This file has the connection, frame.go the frame.
+// print.
 package msgpack
 
 import (
@@ -15,6 +15,7 @@ import (
 	"github.com/snakepit-go/snakepit/codec/json"
 	"github.com/snakepit-go/snakepit/codec/msgpack"
 	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/frame"
 )
 
 // Adapter starts workers that inherit one end of a socket pair. The zero value is ready. Where processes inherit no sockets, which is on
@@ -84,7 +85,10 @@ func (c *conn) Read() ([]core.Frame, error) {
 	frames := make([]core.Frame, 0, n)
 	for len(whole) > 0 {
 		size := 4 + int(binary.BigEndian.Uint32(whole))
-		f, bad := parse(whole[4:size:size], c.limit)
+		f, bad := frame.ParseMsgpack(whole[4:size:size])
+		if bad == nil {
+			bad = frame.Fits(&f, c.limit)
+		}
 		if bad != nil {
 			err = fmt.Errorf("%w: the worker sent what is not a frame (%w): %.64q", core.ErrProtocol, bad, whole[4:size])
 			break
@@ -158,7 +162,7 @@ func (c *conn) Write(frames []core.Frame) error {
 	for i := range frames {
 		f := &frames[i]
 		start := len(c.batch)
-		c.batch = appendFrame(append(c.batch, 0, 0, 0, 0), f)
+		c.batch = frame.AppendMsgpack(append(c.batch, 0, 0, 0, 0), f)
 		binary.BigEndian.PutUint32(c.batch[start:], uint32(len(c.batch)-start-4+len(f.Body)))
 		if len(f.Body) < large {
 			c.batch = append(c.batch, f.Body...)

@@ -1,4 +1,4 @@
-package msgpack
+package frame
 
 import (
 	"encoding/binary"
@@ -14,10 +14,12 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// The library's encoder and decoder are not used: they copy bodies, believe the lengths that headers claim, and recurse without a limit.
+// The library's encoder and decoder copy bodies, believe the lengths that headers claim, and recurse without a limit. So
+// only its codes are used here.
 
-// appendFrame appends the frame's map up to the bytes of its body, which is the last field. Fields that are zero are left out.
-func appendFrame(b []byte, f *core.Frame) []byte {
+// AppendMsgpack appends the frame as a MessagePack map, up to the bytes of its body: the caller appends or sends f.Body
+// behind it. Fields that are zero are left out.
+func AppendMsgpack(b []byte, f *core.Frame) []byte {
 	fields := len(b)
 	b = append(b, msgpcode.FixedMapLow) // counts the fields, of which there are fewer than 16
 	number := func(key string, n uint64) {
@@ -88,14 +90,9 @@ func appendLength(b []byte, code byte, n int) []byte {
 	return binary.BigEndian.AppendUint32(append(b, code+2), uint32(n))
 }
 
-const (
-	maxNumber = 1<<53 - 1               // of ids and counts
-	maxTTL    = math.MaxInt64 / 1000000 // in milliseconds: what a Duration holds
-)
-
-// parse reads a frame's map, the whole of b, of which the body remains a part. Fields may come in any order; those that it does not know
-// are skipped.
-func parse(b []byte, limit int) (f core.Frame, err error) {
+// ParseMsgpack reads the map of one frame, which is the whole of b. The frame's body is a part of b. Fields may come in any
+// order; unknown ones are skipped.
+func ParseMsgpack(b []byte) (f core.Frame, err error) {
 	r := reader{b: b}
 	for n := r.mapLen(); n > 0 && r.err == nil; n-- {
 		switch key := r.bytes(msgpcode.Str8); string(key) {
@@ -135,9 +132,7 @@ func parse(b []byte, limit int) (f core.Frame, err error) {
 	case len(r.b) > 0:
 		return f, fmt.Errorf("%d bytes behind its end", len(r.b))
 	case f.Kind == 0:
-		return f, errors.New("of no known kind")
-	case f.Size() > limit:
-		return f, fmt.Errorf("of %d bytes, the limit is %d", f.Size(), limit)
+		return f, errNoKind
 	}
 	return f, nil
 }
