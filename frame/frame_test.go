@@ -116,6 +116,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// What is unknown is skipped, however deep it nests.
 func TestUnknownFields(t *testing.T) {
 	deep := strings.Repeat("\x91", 1<<20) + "\xc0"
 	for _, value := range []string{

@@ -109,9 +109,7 @@ func ParseJSON(header []byte) (f core.Frame, err error) {
 		case `"session"`:
 			f.Session = parseString(value, &ok)
 		case `"meta"`:
-			var meta map[string]string // not &f.Meta, which would put every frame on the heap
-			ok = json.Unmarshal(value, &meta) == nil
-			f.Meta = meta
+			f.Meta = parseMeta(value, &ok)
 		case `"items"`:
 			f.Items = int64(parseNumber(value, &ok))
 		case `"bytes"`:
@@ -166,4 +164,14 @@ func parseString(value []byte, ok *bool) (s string) {
 	}
 	*ok = json.Unmarshal(value, &s) == nil
 	return s
+}
+
+// parseMeta reads an object of strings; one without members is nil.
+func parseMeta(value []byte, ok *bool) map[string]string {
+	var meta map[string]string
+	*ok = json.Unmarshal(value, &meta) == nil
+	if len(meta) == 0 {
+		return nil
+	}
+	return meta
 }

@@ -32,7 +32,7 @@ func Frames(bodies *rapid.Generator[[]byte]) *rapid.Generator[core.Frame] {
 			Parent:  numbers.Draw(t, "parent"),
 			Name:    texts.Draw(t, "name"),
 			Session: texts.Draw(t, "session"),
-			TTL:     time.Duration(rapid.Int64Range(0, math.MaxInt64/1e6).Draw(t, "ttl")) * time.Millisecond,
+			TTL:     time.Duration(rapid.Int64Range(0, math.MaxInt64/1_000_000).Draw(t, "ttl")) * time.Millisecond,
 			Items:   int64(numbers.Draw(t, "items")),
 			Bytes:   int64(numbers.Draw(t, "bytes")),
 			Body:    bodies.Draw(t, "body"),
