@@ -14,9 +14,9 @@ See `Worker` for what a command may be, and `Context` for what it can ask of its
 """
 
 from ._context import AsyncContext, AsyncInput, AsyncStream, Context, Input, Stream
-from ._errors import Cancelled, Disconnected, ItemError, RemoteError, SnakepitError
+from ._errors import BadValue, Cancelled, Disconnected, ItemError, RemoteError, SnakepitError
 from ._sessions import Session
-from ._values import Array, BadValue
+from ._values import Array
 from ._version import __version__
 from ._worker import Worker, command
 

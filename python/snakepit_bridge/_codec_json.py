@@ -11,8 +11,9 @@ from itertools import accumulate
 from json import encoder as _encoder
 from typing import Any, Callable, Dict, List, NoReturn, Tuple
 
-from ._codecs import Codec
-from ._values import CONTAINERS, LARGEST, MAX_DEPTH, SMALLEST, Array, BadValue, Writer, decoded_array, is_plain, late_datetime, walk
+from ._codec import Codec
+from ._errors import BadValue
+from ._values import CONTAINERS, LARGEST, MAX_DEPTH, SMALLEST, Array, Writer, decoded_array, is_plain, late_datetime, walk
 
 _SCALARS = {type(None), bool, float, str}
 _SHALLOW = 64  # levels for which no caller's stack is too deep

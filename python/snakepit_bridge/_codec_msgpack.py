@@ -6,9 +6,9 @@ import re
 from struct import Struct
 from typing import Any, Dict, List, Optional, Tuple
 
-from ._codecs import Codec
-from ._values import CONTAINERS, MAX_DEPTH, Array, BadValue, Writer, decoded_array, is_plain, walk
-from .transport import Unavailable
+from ._codec import Codec
+from ._errors import BadValue, Unavailable
+from ._values import CONTAINERS, MAX_DEPTH, Array, Writer, decoded_array, is_plain, walk
 
 _SCALARS = {type(None), bool, int, float, str}  # the packer refuses integers beyond 64 bits
 _LEVELS = 64  # for which no caller's stack is too deep

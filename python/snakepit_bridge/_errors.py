@@ -6,9 +6,9 @@ Exception
  └ SnakepitError
     ├ RemoteError           a function of the host failed
     ├ ItemError             one item failed, the stream goes on
-    └ Disconnected          the host is gone
-ValueError
- └ BadValue                 a value that can't travel; its message names the path to it
+    ├ Disconnected          the host is gone
+    ├ BadValue              a value cannot travel; also a ValueError
+    └ Unavailable           a transport or codec cannot work in this interpreter
 """
 
 from __future__ import annotations
@@ -93,11 +93,27 @@ class ItemError(SnakepitError):
         super().__init__(text_of(error))
 
 
+class BadValue(SnakepitError, ValueError):
+    """A value that can't travel, or a body that can't be decoded. The message begins with the path, such as ``value.items[3].when``."""
+
+
+class Unavailable(SnakepitError):
+    """The transport or the codec can't work in this interpreter.
+
+    Attributes:
+        remedy: What to do about it, such as an install command for this interpreter; may be empty.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
 class ProtocolError(SnakepitError):
     """The host broke the protocol, so the connection is of no use."""
 
 
-for _public in (Cancelled, SnakepitError, Disconnected, RemoteError, ItemError):
+for _public in (Cancelled, SnakepitError, Disconnected, RemoteError, ItemError, BadValue):
     _public.__module__ = "snakepit_bridge"
 
 

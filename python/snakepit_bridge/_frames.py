@@ -1,12 +1,18 @@
-"""What the transports share: which dict is a frame, what it weighs, and how bytes leave."""
+"""What a frame is: a dict, its kinds and flags, which dict is one, and what it weighs."""
 
 from __future__ import annotations
 
-import os
-from typing import Any, List, Sequence
+from typing import Any, Dict
 
-from ._native import write
-from .transport import KINDS, Frame
+HELLO, CALL, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, LOG, BYE = range(1, 12)
+KINDS = ("", "hello", "call", "item", "end", "error", "cancel", "credit", "ping", "pong", "log", "bye")
+"""Names of the kinds, at their numbers."""
+
+NO_INPUT, FAILED, NOT_STARTED = 1, 2, 4
+
+Frame = Dict[str, Any]
+"""One frame. Keys are the field names of docs/protocol.md; ``kind`` is always the number and always there; a field that is absent is zero,
+empty or false; ``body`` is bytes. Whoever hands a frame over does not use it again."""
 
 SLACK = 64 << 10
 """How much longer than its weight a frame may be on the wire; generous."""
@@ -57,24 +63,3 @@ def weight(frame: Frame) -> int:
     for key, value in frame.get("meta", {}).items():
         size += 8 + len(key.encode("utf-8", "replace")) + len(value.encode("utf-8", "replace"))
     return size
-
-
-_JOINED = 128 << 10  # parts up to this size together are copied into one
-_AT_ONCE = 512  # no system takes fewer than 1024 (but POSIX allows 16)
-
-
-def write_all(descriptor: int, parts: Sequence[bytes]) -> None:
-    """Writes the parts, however few bytes the system takes at once. Raises OSError if the peer is gone."""
-    if sum(map(len, parts)) <= _JOINED or not hasattr(os, "writev"):
-        parts = (b"".join(parts),)
-    rest: List[Any] = list(parts)
-    rest.reverse()  # so that the next one can be popped
-    while rest:
-        if len(rest) == 1:
-            written = write(descriptor, rest[0])
-        else:
-            written = os.writev(descriptor, rest[: -_AT_ONCE - 1 : -1])
-        while rest and written >= len(rest[-1]):
-            written -= len(rest.pop())
-        if rest and written:
-            rest[-1] = memoryview(rest[-1])[written:]

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import select
 from typing import Any, List, Sequence, Tuple
 
-from ._codec_json import dump
-from ._frames import check, weight, write_all
 from ._native import read
-from .transport import KINDS, Frame, Launch, Transport, Unavailable
+from .transport import Frame, JsonFrames, Launch, Transport, Unavailable, write_all
 
-_NUMBERS = {name: number for number, name in enumerate(KINDS) if number}
-_PREFIXES = tuple(f'{{"kind":"{name}","id":'.encode() for name in KINDS)
-_USUAL = {"kind", "id", "body"}
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _CHUNK = 64 << 10  # what a pipe holds
 _HIGH = 64  # user code that opens and closes low descriptors by number does not hit the connection
 
@@ -31,13 +24,13 @@ class JsonStdio(Transport):
     do not raise while code of this package is on the stack.
 
     Attributes:
-        max_frame: The largest frame that is taken, as measured under "Limits" of docs/protocol.md.
+        encoding: Writes and reads the frames. Its max_frame is the largest that is taken.
     """
 
     codecs = ("json",)
 
     def __init__(self, launch: Launch) -> None:
-        self.max_frame = launch.max_frame
+        self.encoding = JsonFrames(launch.max_frame)
         try:
             self._in, self._out = _moved(0), _moved(1)
         except OSError as exc:
@@ -94,7 +87,7 @@ class JsonStdio(Transport):
             self._pending = []
             self._pending_size = 0
         rest = lines.pop()
-        frames = [self._frame(line) for line in lines]
+        frames = [self.encoding.parse(line) for line in lines]
         if rest:
             self._keep(rest)
         return frames
@@ -102,48 +95,18 @@ class JsonStdio(Transport):
     def _keep(self, data: bytes) -> None:
         if not self._pending:
             tab = data.find(b"\t")  # a header may have names in which each byte takes six
-            self._pending_limit = self.max_frame + tab + 1 if tab >= 0 else 6 * self.max_frame
+            self._pending_limit = self.encoding.max_frame + tab + 1 if tab >= 0 else 6 * self.encoding.max_frame
         self._pending.append(data)
         self._pending_size += len(data)
         if self._pending_size > self._pending_limit:
-            raise ValueError(f"a frame of more than {self.max_frame} bytes: {self._pending[0][:64]!r}")
-
-    def _frame(self, line: bytes) -> Frame:
-        header, _, body = line.partition(b"\t")
-        try:
-            text = header.decode().lstrip()
-            frame, end = _scan(text, 0)
-            if end != len(text) and text[end:].strip():
-                raise ValueError("more than one value")
-            if type(frame) is dict:
-                frame["kind"] = _NUMBERS.get(frame.get("kind", ""), 0)
-                if "body" in frame:
-                    raise ValueError("a body in the header")
-                if body:
-                    frame["body"] = body
-            check(frame)
-            if 2 * len(line) + 256 > self.max_frame and weight(frame) > self.max_frame:
-                raise ValueError(f"more than {self.max_frame} bytes")
-        except (ValueError, TypeError, StopIteration, RecursionError) as exc:
-            why = "no JSON" if isinstance(exc, StopIteration) else str(exc)
-            raise ValueError(f"the host sent what is not a frame ({why}): {line[:64]!r}") from None
-        return frame  # type: ignore[no-any-return]
+            raise ValueError(f"a frame of more than {self.encoding.max_frame} bytes: {self._pending[0][:64]!r}")
 
     def write(self, frames: Sequence[Frame]) -> None:
         parts: List[bytes] = []
         if not self._begun:  # a hook's unfinished line must not spoil the first frame
             parts.append(b"\n")
         for frame in frames:
-            body = frame.get("body")
-            if len(frame) <= 3 and "id" in frame and frame.keys() <= _USUAL:
-                parts.append(b"%b%d}" % (_PREFIXES[frame["kind"]], frame["id"]))
-            else:
-                header = {name: value for name, value in frame.items() if name != "body"}
-                header["kind"] = KINDS[frame["kind"]]
-                parts.append(dump(header))
-            if body:
-                parts += (b"\t", body)
-            parts.append(b"\n")
+            parts += self.encoding.dump(frame)
         self._writing = True
         try:
             if self._closed:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import socket
 from struct import Struct
-from typing import Any, List, Optional, Sequence
+from typing import List, Sequence
 
-from ._codec_msgpack import load_msgpack
-from ._frames import SLACK, check, weight, write_all
-from .transport import Frame, Launch, Transport, Unavailable
+from ._frames import SLACK
+from .transport import Frame, Launch, MsgpackFrames, Transport, Unavailable, write_all
 
 _LENGTH = Struct(">I")
-_BODY = Struct(">5scI")
 _BUFFER = 256 << 10
-_COPIED = 64 << 10  # bodies up to this size are copied into their frame
 
 
 class MsgpackSocket(Transport):
@@ -23,15 +20,13 @@ class MsgpackSocket(Transport):
     do not raise while code of this package is on the stack.
 
     Attributes:
-        max_frame: The largest frame that is taken, as measured under "Limits" of docs/protocol.md.
+        encoding: Writes and reads the frames. Its max_frame is the largest that is taken.
     """
 
     codecs = ("msgpack", "json")
 
     def __init__(self, launch: Launch) -> None:
-        module = load_msgpack()
-        self._unpackb = module.unpackb
-        self._pack = module.Packer().pack  # the runner lets one thread write at a time
+        self.encoding = MsgpackFrames(launch.max_frame)
         if launch.conn_fd is None:
             raise Unavailable("SNAKEPIT_CONN_FD is not set")
         try:
@@ -40,7 +35,6 @@ class MsgpackSocket(Transport):
             self._socket.setblocking(True)
         except OSError as exc:
             raise Unavailable(f"descriptor {launch.conn_fd} of SNAKEPIT_CONN_FD is not a socket: {exc}") from None
-        self.max_frame = launch.max_frame
         self._usual = self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0  # of what is in the buffer
@@ -81,12 +75,12 @@ class MsgpackSocket(Transport):
         wanted = 0
         while end - at >= 4:
             (size,) = _LENGTH.unpack_from(view, at)
-            if not 0 < size <= self.max_frame + SLACK:
+            if not 0 < size <= self.encoding.max_frame + SLACK:
                 raise ValueError(f"the host sent what is not a frame (of {size} bytes): {self._shown()!r}")
             wanted = 4 + size
             if end - at < wanted:
                 break
-            frames.append(self._frame(view[at + 4 : at + wanted]))
+            frames.append(self.encoding.parse(view[at + 4 : at + wanted]))
             at += wanted
             wanted = 0
         self._start = at
@@ -114,31 +108,14 @@ class MsgpackSocket(Transport):
         self._buffer = buffer
         self._view = memoryview(buffer)
 
-    def _frame(self, data: memoryview) -> Frame:
-        try:
-            frame = check(self._unpackb(data))
-            if len(data) + SLACK > self.max_frame and weight(frame) > self.max_frame:
-                raise ValueError(f"more than {self.max_frame} bytes")
-            return frame
-        except Exception as exc:  # the library's errors are of many types
-            raise ValueError(f"the host sent what is not a frame ({exc}): {bytes(data[:64])!r}") from None
-
     def _shown(self) -> bytes:
         return bytes(self._view[self._start : min(self._end, self._start + 64)])
 
     def write(self, frames: Sequence[Frame]) -> None:
-        parts: List[Any] = []
-        pack, length = self._pack, _LENGTH.pack
+        parts: List[bytes] = []
         for frame in frames:
-            body: Optional[bytes] = frame.get("body")
-            if body is None or len(body) <= _COPIED:
-                packed = pack(frame)
-                parts += (length(len(packed)), packed)
-            else:
-                del frame["body"]
-                packed = pack(frame)  # a map of fewer than 16 entries, whose first byte has their number
-                head = bytes((packed[0] + 1,)) + packed[1:] + _BODY.pack(b"\xa4body", b"\xc6", len(body))
-                parts += (length(len(head) + len(body)) + head, body)
+            packed = self.encoding.dump(frame)
+            parts += (_LENGTH.pack(sum(map(len, packed))), *packed)
         self._writing = True
         try:
             if self._closed:

@@ -31,6 +31,7 @@ from ._errors import (
     SATURATED,
     TOO_LARGE,
     UNKNOWN_COMMAND,
+    BadValue,
     Cancelled,
     Disconnected,
     ItemError,
@@ -50,7 +51,6 @@ from ._late import stdlib_first
 from ._logging import line_of
 from ._native import MAIN_THREAD, Lock, RLock, get_ident, say
 from ._sessions import Sessions
-from ._values import BadValue
 from ._version import __version__
 from .transport import (
     CALL,

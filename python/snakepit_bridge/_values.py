@@ -10,7 +10,7 @@ import re
 import sys
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple, Union
 
-from ._errors import shown, text_of, type_name
+from ._errors import BadValue, shown, text_of, type_name
 from ._late import stdlib_first
 
 MAX_DEPTH = 500
@@ -24,13 +24,6 @@ CONTAINERS = {dict, list, tuple}
 
 _AT_ONCE = 16  # levels that `walk` hands to a library in one piece; each level of a deeper value is looked into so far
 _SHOWN = 40  # characters of a key in a path
-
-
-class BadValue(ValueError):
-    """A value that can't travel, or a body that can't be decoded. The message begins with the path, such as ``value.items[3].when``."""
-
-
-BadValue.__module__ = "snakepit_bridge"
 
 
 class Array:

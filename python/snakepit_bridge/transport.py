@@ -2,12 +2,40 @@
 
 A transport carries frames between the runner and one host, and knows no calls; the runner knows no protocols. The frames are those of
 ``docs/protocol.md``, as plain dicts with its field names, because a dict is what the encodings give and take without a copy.
+
+`JsonFrames` and `MsgpackFrames` turn frames into bytes and back. A transport with an encoding of its own has `check` look at what it
+has read, and compares `weight` with ``Launch.max_frame``. One with a descriptor writes by `write_all`.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Callable, List, Mapping, Optional, Sequence
+
+from ._errors import Unavailable
+from ._frames import (
+    BYE,
+    CALL,
+    CANCEL,
+    CREDIT,
+    END,
+    ERROR,
+    FAILED,
+    HELLO,
+    ITEM,
+    KINDS,
+    LOG,
+    NO_INPUT,
+    NOT_STARTED,
+    PING,
+    PONG,
+    Frame,
+    check,
+    weight,
+)
+from ._frames_json import JsonFrames
+from ._frames_msgpack import MsgpackFrames
+from ._write import write_all
 
 __all__ = [
     "BYE",
@@ -26,32 +54,15 @@ __all__ = [
     "PING",
     "PONG",
     "Frame",
+    "JsonFrames",
     "Launch",
+    "MsgpackFrames",
     "Transport",
     "Unavailable",
+    "check",
+    "weight",
+    "write_all",
 ]
-
-HELLO, CALL, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, LOG, BYE = range(1, 12)
-KINDS = ("", "hello", "call", "item", "end", "error", "cancel", "credit", "ping", "pong", "log", "bye")
-"""Names of the kinds, at their numbers."""
-
-NO_INPUT, FAILED, NOT_STARTED = 1, 2, 4
-
-Frame = Dict[str, Any]
-"""One frame. Keys are the field names of docs/protocol.md; ``kind`` is always the number and always there; a field that is absent is zero,
-empty or false; ``body`` is bytes. Whoever hands a frame over does not use it again."""
-
-
-class Unavailable(Exception):
-    """The transport can't work in this interpreter.
-
-    Attributes:
-        remedy: What to do about it, such as an install command for this interpreter; may be empty.
-    """
-
-    def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(message)
-        self.remedy = remedy
 
 
 class Launch:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from test_values import codecs, same, values
 
 from snakepit_bridge import _codecs, _values
-from snakepit_bridge._values import Array, BadValue
+from snakepit_bridge._errors import BadValue
+from snakepit_bridge._values import Array
 from snakepit_bridge.transport import Unavailable
 
 HERE = pathlib.Path(__file__).resolve().parent

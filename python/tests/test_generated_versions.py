@@ -88,7 +88,12 @@ def directory(tmp_path_factory):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("protobuf", "grpcio"), pairs())
 def test_versions(directory, protobuf, grpcio):
-    paths = [directory("protobuf", protobuf), directory("grpcio", grpcio), directory("typing_extensions", "4.12.2"), directory("six", "1.17.0")]
+    paths = [
+        directory("protobuf", protobuf),
+        directory("grpcio", grpcio),
+        directory("typing_extensions", "4.12.2"),
+        directory("six", "1.17.0"),
+    ]
     environ = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-c", CHECK, str(PACKAGE), protobuf, grpcio]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)

@@ -268,7 +268,7 @@ def test_many_parts_in_one_write(pair):
 
 
 def test_a_frame_of_exactly_the_limit_and_one_above(pair):
-    pair.transport.max_frame = 100_000
+    pair.transport.encoding.max_frame = 100_000
     most = 100_000 - 256
     frame = {"kind": ITEM, "id": 1, "body": b"x" * most}
     assert _frames.weight(frame) == 100_000
@@ -397,7 +397,7 @@ def test_unknown_fields_are_left_alone(pair):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__.lower())
 def test_any_bytes_are_frames_or_an_error(kind, data, cut):
     pair = kind()
-    pair.transport.max_frame = 1000
+    pair.transport.encoding.max_frame = 1000
     try:
         pair.send(data[:cut])
         pair.send(data[cut:])
@@ -452,14 +452,14 @@ def test_lines_that_are_not_frames(lines, line):
 
 
 def test_a_line_without_end_is_not_kept(lines):
-    lines.transport.max_frame = 100_000
+    lines.transport.encoding.max_frame = 100_000
     data = b'{"kind":"item"}\t' + b"x" * 150_000  # what is not read fits into the pipe
     with in_thread(lines.send, data), pytest.raises(ValueError, match="a frame of more than 100000 bytes"):
         lines.transport.read()
 
 
 def test_a_long_header_is_allowed_its_escapes(lines):
-    lines.transport.max_frame = 100_000
+    lines.transport.encoding.max_frame = 100_000
     frame = {"kind": CALL, "id": 1, "name": "\u00e9" * 40_000, "body": b"1"}
     with in_thread(lines.send, lines.encode(frame)):
         assert received(lines, 1) == [frame]

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_bridge import _codecs, _values
-from snakepit_bridge._values import Array, BadValue
+from snakepit_bridge._errors import BadValue
+from snakepit_bridge._values import Array
 
 UTC = datetime.timezone.utc
 

@@ -11,11 +11,11 @@ from collections import deque
 from contextlib import closing
 from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, Mapping, NoReturn, Optional, Sequence, Union
 
-from snakepit_bridge._codecs import Codec, get_codec
-from snakepit_bridge._errors import BAD_ARGUMENTS, BAD_RESULT, CANCELLED, DRAINING, SATURATED, UNKNOWN_COMMAND
+from snakepit_bridge._codec import Codec
+from snakepit_bridge._codecs import get_codec
+from snakepit_bridge._errors import BAD_ARGUMENTS, BAD_RESULT, CANCELLED, DRAINING, SATURATED, UNKNOWN_COMMAND, BadValue
 from snakepit_bridge._frames import weight
 from snakepit_bridge._native import RLock, SimpleQueue
-from snakepit_bridge._values import BadValue
 from snakepit_bridge.transport import CALL, CANCEL, CREDIT, END, ERROR, FAILED, ITEM, NO_INPUT, Frame, Unavailable
 
 __all__ = ["Clients"]

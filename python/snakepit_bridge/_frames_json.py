@@ -1,0 +1,58 @@
+"""Frames as lines of JSON, as jsonstdio has them: the header is an object; a tab and the body follow if there is one."""
+
+from __future__ import annotations
+
+import json
+from typing import List
+
+from ._codec_json import dump
+from ._frames import KINDS, Frame, check, weight
+
+_NUMBERS = {name: number for number, name in enumerate(KINDS) if number}
+_PREFIXES = tuple(f'{{"kind":"{name}","id":'.encode() for name in KINDS)
+_USUAL = {"kind", "id", "body"}
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+
+
+class JsonFrames:
+    """Writes and reads frames as lines. Any number of threads use one at once.
+
+    Attributes:
+        max_frame: The largest frame that `parse` takes, as measured under "Limits" of docs/protocol.md.
+    """
+
+    def __init__(self, max_frame: int) -> None:
+        self.max_frame = max_frame
+
+    def dump(self, frame: Frame) -> List[bytes]:
+        """Returns a line in parts, so that a large body is not copied. The last part is the line feed."""
+        if len(frame) <= 3 and "id" in frame and frame.keys() <= _USUAL:
+            header = b"%b%d}" % (_PREFIXES[frame["kind"]], frame["id"])
+        else:
+            fields = {name: value for name, value in frame.items() if name != "body"}
+            fields["kind"] = KINDS[frame["kind"]]
+            header = dump(fields)
+        body = frame.get("body")
+        return [header, b"\t", body, b"\n"] if body else [header, b"\n"]
+
+    def parse(self, line: bytes) -> Frame:
+        """Returns the frame of a line without its line feed. Raises ValueError if it is none or too large."""
+        header, _, body = line.partition(b"\t")
+        try:
+            text = header.decode().lstrip()
+            frame, end = _scan(text, 0)
+            if end != len(text) and text[end:].strip():
+                raise ValueError("more than one value")
+            if type(frame) is dict:
+                frame["kind"] = _NUMBERS.get(frame.get("kind", ""), 0)
+                if "body" in frame:
+                    raise ValueError("a body in the header")
+                if body:
+                    frame["body"] = body
+            check(frame)
+            if 2 * len(line) + 256 > self.max_frame and weight(frame) > self.max_frame:
+                raise ValueError(f"more than {self.max_frame} bytes")
+        except (ValueError, TypeError, StopIteration, RecursionError) as exc:
+            why = "no JSON" if isinstance(exc, StopIteration) else str(exc)
+            raise ValueError(f"the host sent what is not a frame ({why}): {line[:64]!r}") from None
+        return frame  # type: ignore[no-any-return]
