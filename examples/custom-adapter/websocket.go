@@ -2,30 +2,27 @@
 // one that already runs, perhaps on another machine. It is an example to copy; docs/adapters.md goes through it. The Python side is
 // websocket_transport.py.
 //
-// A binary message holds one frame after the other: a header, which is one line of JSON, and then as many bytes of body as the header's
-// "size" says. WebSocket's own closing handshake ends both directions at once, so the host, whose side ends first, ends it by an empty
-// message; the worker, which has the last word, by the closing handshake.
+// A message holds frames, each as a line of package frame. WebSocket's own closing handshake ends both directions at once. So
+// the host, whose side ends first, ends it by an empty message; the worker, which has the last word, by the closing handshake.
 package websocket
 
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/coder/websocket"
 
 	codec "github.com/snakepit-go/snakepit/codec/json"
 	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/frame"
 )
 
 // Adapter connects to workers over WebSocket. The zero value launches them, each on a Unix socket of its own.
@@ -81,10 +78,7 @@ func dial(ctx context.Context, endpoint, token string) (*websocket.Conn, error) 
 	return ws, err
 }
 
-const (
-	batchBytes = 1 << 20                                 // a message that has as much takes no more frames
-	maxTTL     = math.MaxInt64 / int64(time.Millisecond) // what a time.Duration holds
-)
+const batchBytes = 1 << 20 // a message of this size takes no more frames
 
 // conn is a core.Conn. Its methods need no lock: one goroutine reads, one writes, and websocket.Conn takes a CloseNow from any.
 type conn struct {
@@ -92,7 +86,7 @@ type conn struct {
 	limit    int          // of a frame's Size
 	readErr  error        // of every later Read
 	writeErr error        // of every later Write
-	out      bytes.Buffer // the message that is being made
+	out      []byte       // the message that is being made
 }
 
 func (c *conn) Read() ([]core.Frame, error) {
@@ -107,18 +101,33 @@ func (c *conn) Read() ([]core.Frame, error) {
 		case err != nil:
 			c.readErr = err
 		default:
-			frames, c.readErr = decode(message, c.limit)
+			frames, c.readErr = c.parse(message)
 		}
 	}
 	return frames, c.readErr
 }
 
+// parse returns the frames of a message. Any bytes are frames or an error.
+func (c *conn) parse(message []byte) (frames []core.Frame, err error) {
+	for line := range bytes.Lines(message) {
+		f, err := frame.ParseLine(line)
+		if err == nil {
+			err = frame.Fits(&f, c.limit)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: the worker sent what is not a frame (%w): %.64q", core.ErrProtocol, err, line)
+		}
+		frames = append(frames, f)
+	}
+	return frames, nil
+}
+
 func (c *conn) Write(frames []core.Frame) error {
 	for i := range frames {
-		encode(&c.out, &frames[i])
-		if c.out.Len() >= batchBytes || i == len(frames)-1 {
-			c.send(c.out.Bytes())
-			c.out.Reset()
+		c.out = frame.AppendLine(c.out, &frames[i])
+		if len(c.out) >= batchBytes || i == len(frames)-1 {
+			c.send(c.out)
+			c.out = c.out[:0]
 		}
 	}
 	return c.writeErr
@@ -133,60 +142,11 @@ func (c *conn) CloseWrite() error {
 
 func (c *conn) send(message []byte) {
 	if c.writeErr == nil {
-		c.writeErr = c.ws.Write(context.Background(), websocket.MessageBinary, message)
+		c.writeErr = c.ws.Write(context.Background(), websocket.MessageText, message)
 	}
 }
 
 func (c *conn) Close() error {
 	_ = c.ws.CloseNow() // an error: it was closed before
 	return nil
-}
-
-// header is a frame without its body, by the names of docs/protocol.md.
-type header struct {
-	Kind    string            `json:"kind"`
-	Flags   core.Flags        `json:"flags,omitempty"`
-	ID      uint64            `json:"id,omitempty"`
-	Parent  uint64            `json:"parent,omitempty"`
-	Name    string            `json:"name,omitempty"`
-	TTL     int64             `json:"ttl,omitempty"` // milliseconds
-	Session string            `json:"session,omitempty"`
-	Meta    map[string]string `json:"meta,omitempty"`
-	Items   int64             `json:"items,omitempty"`
-	Bytes   int64             `json:"bytes,omitempty"`
-	Size    int               `json:"size,omitempty"` // of the body
-}
-
-func encode(out *bytes.Buffer, f *core.Frame) {
-	_ = json.NewEncoder(out).Encode(header{ // numbers and text always encode; a line feed follows
-		Kind: f.Kind.String(), Flags: f.Flags, ID: f.ID, Parent: f.Parent, Name: f.Name, TTL: f.TTL.Milliseconds(), Session: f.Session,
-		Meta: f.Meta, Items: f.Items, Bytes: f.Bytes, Size: len(f.Body),
-	})
-	out.Write(f.Body)
-}
-
-// decode returns a message's frames, whose bodies are parts of it. Any bytes are frames or an error.
-func decode(message []byte, limit int) ([]core.Frame, error) {
-	var frames []core.Frame
-	for len(message) > 0 {
-		line, rest, _ := bytes.Cut(message, []byte("\n"))
-		var h header
-		err := json.Unmarshal(line, &h)
-		kind := core.ParseKind(h.Kind)
-		if err != nil || kind == 0 || min(int64(h.Size), h.TTL, h.Items, h.Bytes) < 0 || h.Size > len(rest) {
-			return nil, fmt.Errorf("%w: the worker sent what is not a frame: %.64q", core.ErrProtocol, message)
-		}
-		f := core.Frame{
-			Kind: kind, Flags: h.Flags, ID: h.ID, Parent: h.Parent, Name: h.Name, TTL: time.Duration(min(h.TTL, maxTTL)) * time.Millisecond,
-			Session: h.Session, Meta: h.Meta, Items: h.Items, Bytes: h.Bytes,
-		}
-		if h.Size > 0 {
-			f.Body = rest[:h.Size:h.Size] // to append to it does not reach the next frame
-		}
-		if f.Size() > limit {
-			return nil, fmt.Errorf("%w: the worker sent a frame of %d bytes", core.ErrProtocol, f.Size())
-		}
-		frames, message = append(frames, f), rest[h.Size:]
-	}
-	return frames, nil
 }

@@ -9,7 +9,6 @@ SNAKEPIT_WEBSOCKET_LISTEN says, and the host shows what is in SNAKEPIT_HOST_TOKE
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 import os
 import shlex
@@ -19,7 +18,7 @@ import threading
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any, Dict, List, Optional, Sequence
 
-from snakepit_bridge.transport import KINDS, Frame, Launch, Transport, Unavailable
+from snakepit_bridge.transport import Frame, JsonFrames, Launch, Transport, Unavailable
 
 try:
     from websockets.exceptions import ConnectionClosed
@@ -44,6 +43,7 @@ class WebSocket(Transport):
     def __init__(self, launch: Launch) -> None:
         if not launch.host_token:
             raise RuntimeError("SNAKEPIT_HOST_TOKEN is not set: without a token anybody could run this worker's commands")
+        self._frames = JsonFrames(launch.max_frame)
         self._credentials = f"Bearer {launch.host_token}".encode()
         self._arrived: Future[ServerConnection] = Future()
         self._closed = threading.Event()
@@ -98,20 +98,19 @@ class WebSocket(Transport):
             message = self._host().recv(decode=False)
         except (ConnectionClosed, BrokenPipeError):
             return []
-        return decode(message)  # the empty message is the end of the host's side, as the empty list is here
+        # The empty message is the end of the host's side, as the empty list is here.
+        return [self._frames.parse(line) for line in message.split(b"\n")[:-1]]
 
     def write(self, frames: Sequence[Frame]) -> None:
         parts: List[bytes] = []
         size = 0
         for i, frame in enumerate(frames):
-            body = frame.get("body", b"")
-            header = {name: value for name, value in frame.items() if name != "body"}
-            header.update(kind=KINDS[frame["kind"]], size=len(body))
-            parts += (json.dumps(header).encode(), b"\n", body)
-            size += len(parts[-3]) + 1 + len(body)
+            line = self._frames.dump(frame)
+            parts += line
+            size += sum(map(len, line))
             if size >= BATCH_BYTES or i == len(frames) - 1:
                 try:
-                    self._host().send(b"".join(parts))
+                    self._host().send(b"".join(parts), text=True)
                 except ConnectionClosed as error:
                     raise ConnectionResetError(str(error)) from None
                 parts, size = [], 0
@@ -125,23 +124,3 @@ class WebSocket(Transport):
         self._server.socket.close()
         if self._arrived.done() and not self._arrived.cancelled():
             self._arrived.result().socket.close()
-
-
-def decode(message: bytes) -> List[Frame]:
-    """Returns a message's frames. Raises ValueError if it has anything else."""
-    frames: List[Frame] = []
-    at = 0
-    try:
-        while at < len(message):
-            feed = message.index(b"\n", at)
-            frame = json.loads(message[at:feed])
-            end = feed + 1 + frame.pop("size", 0)
-            if not feed < end <= len(message):
-                raise ValueError("its size is wrong")
-            frame["kind"] = KINDS.index(frame["kind"])
-            frame["body"] = message[feed + 1 : end]
-            frames.append(frame)
-            at = end
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise ValueError(f"the host sent what is not a frame ({error}): {message[at : at + 64]!r}") from None
-    return frames
