@@ -1,0 +1,126 @@
+package conformance
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// endMutants are broken workers: beside the calls, and the end.
+var endMutants = []mutant{
+	{"never answers a ping", "ping/answered", reading(func(f *core.Frame) {
+		if f.Kind == core.KindPong {
+			drop(f)
+		}
+	})},
+	{"takes a pong for a breach", "ping/unasked", frames(func(c core.Conn) (frameFunc, frameFunc) {
+		return nil, one(func(f *core.Frame) {
+			if f.Kind == core.KindPong {
+				_ = c.Close()
+			}
+		})
+	})},
+	{"does not say what is running", "ping/running", reading(func(f *core.Frame) {
+		if f.Kind == core.KindPong {
+			f.Body = []byte(`{"running":[]}`)
+		}
+	})},
+	{"answers no ping while it is busy", "ping/busy", frames(func(core.Conn) (frameFunc, frameFunc) {
+		open := map[uint64]bool{}
+		return one(func(f *core.Frame) {
+				if terminal(f) {
+					delete(open, f.ID)
+				}
+				if f.Kind == core.KindPong && len(open) > 0 && f.ID < 1<<40 {
+					drop(f)
+				}
+			}), one(func(f *core.Frame) {
+				if f.Kind == core.KindCall && f.Name == "conformance.wait" {
+					open[f.ID] = true
+				}
+			})
+	})},
+	{"loses log records", "log/record", reading(func(f *core.Frame) {
+		if f.Kind == core.KindLog {
+			drop(f)
+		}
+	})},
+	{"has milliseconds for seconds", "log/record", reading(func(f *core.Frame) {
+		if f.Kind != core.KindLog {
+			return
+		}
+		var record map[string]any
+		if err := json.Unmarshal(f.Body, &record); err != nil {
+			panic(err)
+		}
+		record["time"] = record["time"].(float64) * 1000
+		f.Body, _ = json.Marshal(record)
+	})},
+	{"takes what is printed for an answer", "output/print", frames(func(c core.Conn) (frameFunc, frameFunc) {
+		return nil, one(func(f *core.Frame) {
+			if f.Name == "conformance.print" && bytes.Contains(f.Body, []byte("kind")) {
+				_ = c.Close()
+			}
+		})
+	})},
+	{"chokes on a long line", "output/much", frames(func(c core.Conn) (frameFunc, frameFunc) {
+		return nil, one(func(f *core.Frame) {
+			if f.Name == "conformance.print" && bytes.Contains(f.Body, []byte("1024")) {
+				_ = c.Close()
+			}
+		})
+	})},
+	{"ends at bye what runs", "bye/running", frames(func(c core.Conn) (frameFunc, frameFunc) {
+		return nil, one(func(f *core.Frame) {
+			if f.Kind == core.KindBye {
+				_ = c.Close()
+			}
+		})
+	})},
+	{"stays when its host has gone", "bye/open-calls", onConn(func(m *mutation, c core.Conn) core.Conn { return &lossless{c, m} })},
+	{"stays when its host has gone without a word", "bye/none", onConn(func(m *mutation, c core.Conn) core.Conn { return &lossless{c, m} })},
+	{"stays at the end", "bye/idle", onConn(func(m *mutation, c core.Conn) core.Conn { return &lossless{c, m} })},
+	{"ignores frames that it does not expect", "frame/unexpected", frames(func(core.Conn) (frameFunc, frameFunc) {
+		greeted := false
+		return nil, one(func(f *core.Frame) {
+			if f.Kind == core.KindLog || f.Kind == core.KindHello && greeted {
+				drop(f)
+			}
+			greeted = true
+		})
+	})},
+	{"takes frames above the limit", "limits/received", writing(func(f *core.Frame) {
+		if f.Kind == core.KindCall && f.Size() > 8192 {
+			f.Body = nil
+		}
+	})},
+	{"takes an opener's error for nothing", "frame/unexpected", writing(func(f *core.Frame) {
+		if f.Kind == core.KindError {
+			drop(f)
+		}
+	})},
+	{"loses items above the limit in silence", "limits/items", frames(func(core.Conn) (frameFunc, frameFunc) {
+		return one(func(f *core.Frame) {
+			if f.Kind == core.KindError && (bytes.Contains(f.Body, []byte("limit")) || bytes.Contains(f.Body, []byte("bytes"))) {
+				f.Kind, f.Body = core.KindEnd, nil
+			}
+		}), nil
+	})},
+	{"takes a little less than was agreed", "limits/exact", writing(func(f *core.Frame) {
+		helloOf(f, func(h map[string]any) { h["max_frame"] = h["max_frame"].(float64) - 1 })
+	})},
+	{"shows its token to its children", "launch/hidden", frames(func(core.Conn) (frameFunc, frameFunc) {
+		asked := map[uint64]bool{}
+		return one(func(f *core.Frame) {
+			if asked[f.ID] && f.Kind == core.KindEnd {
+				f.Body = []byte(`["SNAKEPIT_DIR","SNAKEPIT_WORKER_TOKEN"]`)
+			}
+		}), one(func(f *core.Frame) { asked[f.ID] = asked[f.ID] || f.Name == "conformance.child" })
+	})},
+	{"goes when nothing is to do", "end/grace", onConn(func(_ *mutation, c core.Conn) core.Conn {
+		time.AfterFunc(pause/2, func() { _ = c.Close() })
+		return c
+	})},
+}
