@@ -16,7 +16,7 @@ import (
 //     error. So does a codec, which is the adapter's, also where it encodes the pool's own values.
 //   - On the caller's goroutine a panic goes through to the caller, once the slot has been given back (Pool.open).
 //   - An error of an adapter's is asked for its text once, where it comes in (freeze).
-//   - The logger has a goroutine of its own (logbook).
+//   - The logger has a goroutine of its own (logQueue).
 
 // panicError is a panic of user code, or the end of its goroutine.
 type panicError struct {

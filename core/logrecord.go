@@ -49,8 +49,8 @@ type body struct {
 	at    time.Time
 }
 
-func newRecords(book *logQueue, worker int, codec Codec) *records {
-	return &records{log: book.source(worker, "log records were dropped because the logger is slow"), codec: codec}
+func newRecords(logs *logQueue, worker int, codec Codec) *records {
+	return &records{log: logs.source(worker, "log records were dropped because the logger is slow"), codec: codec}
 }
 
 // put takes one body, of which it keeps a copy. It does not block.

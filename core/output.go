@@ -34,8 +34,8 @@ type logLine struct {
 	at   time.Time
 }
 
-func newOutput(book *logQueue, worker int) *output {
-	return &output{log: book.source(worker, "output was dropped because the logger is slow")}
+func newOutput(logs *logQueue, worker int) *output {
+	return &output{log: logs.source(worker, "output was dropped because the logger is slow")}
 }
 
 // read takes what comes from r until its end, or its read deadline; then only what is there at once.

@@ -113,16 +113,16 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	if err != nil {
 		return nil, err
 	}
-	book := newLogQueue(log)
+	logs := newLogQueue(log)
 	h, err := newHost(cmd, hostOptions{
-		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Env: threadEnv(cmd.Env, o.Size), Log: book,
+		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Env: threadEnv(cmd.Env, o.Size), Log: logs,
 	})
 	if err != nil {
-		_ = book.close(0) // nothing has been logged
+		_ = logs.close(0) // nothing has been logged
 		return nil, err
 	}
 	p := &Pool{
-		adapter: adapter, opts: o, logs: book, log: book.events(noWorker), trace: trace, host: h,
+		adapter: adapter, opts: o, logs: logs, log: logs.events(noWorker), trace: trace, host: h,
 		nested: map[*waiter]struct{}{}, sessions: map[string]*session{}, ending: map[string]*endingSession{},
 		workers: make([]*Worker, o.Size), failures: make([]startFailures, o.Size),
 		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), changed: make(chan struct{}),

@@ -36,9 +36,9 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 	if logger == nil {
 		logger = hclog.NewNullLogger()
 	}
-	book := newLogQueue(logger)
-	defer func() { _ = book.close(time.Second) }() // a logger that does not return costs records, not the worker's end
-	log := book.events(noWorker)
+	logs := newLogQueue(logger)
+	defer func() { _ = logs.close(time.Second) }() // a logger that does not return costs records, not the worker's end
+	log := logs.events(noWorker)
 	stop := context.AfterFunc(ctx, func() { _ = isolate("the Conn's Close", conn.Close) })
 	defer stop()
 	h := workerHello{

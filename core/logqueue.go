@@ -16,7 +16,7 @@ type logQueue struct {
 	logger    hclog.Logger
 	byWorker  map[int]hclog.Logger // run's own: the logger with each worker's index
 	panicOnce sync.Once            // the logger has panicked
-	wake      chan struct{}        // capacity 1: there are entries, or the book is closing
+	wake      chan struct{}        // capacity 1: there are entries, or the logs is closing
 	done      chan struct{}        // closed when run has ended
 
 	mu      sync.Mutex // guards what follows, and the counters of every source
@@ -37,11 +37,11 @@ type logEntry struct {
 // connection. What each may have waiting is bounded, so a noisy source costs no other one its entries. What is dropped
 // is counted, and the count is logged. Its methods may be called from any goroutine, under any lock.
 type logSource struct {
-	book   *logQueue
+	queue   *logQueue
 	worker int    // the index that its entries carry, or noWorker
 	lost   string // the message that reports dropped entries
 
-	// guarded by book.mu
+	// guarded by logs.mu
 	waiting      int
 	bytes        int
 	dropped      int
@@ -71,7 +71,7 @@ func newLogQueue(logger hclog.Logger) *logQueue {
 
 // source returns a new source for the worker of an index, or for noWorker.
 func (b *logQueue) source(worker int, lost string) *logSource {
-	return &logSource{book: b, worker: worker, lost: lost}
+	return &logSource{queue: b, worker: worker, lost: lost}
 }
 
 // events returns a source for what the pool itself says about a worker, or for noWorker about itself.
@@ -90,7 +90,7 @@ func (s *logSource) log(level hclog.Level, msg string, args []any) {
 
 // put queues an entry, or drops it if too much waits already.
 func (s *logSource) put(size int, emit func(hclog.Logger)) {
-	b := s.book
+	b := s.queue
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s.add(size, emit)
@@ -99,7 +99,7 @@ func (s *logSource) put(size int, emit func(hclog.Logger)) {
 // putPatiently queues an entry. It waits a moment for the logger if too much waits already; after that it drops,
 // without waiting again until the logger goes on. It must not be called under a lock.
 func (s *logSource) putPatiently(size int, emit func(hclog.Logger)) {
-	b := s.book
+	b := s.queue
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if s.full() && !s.stuck {
@@ -110,34 +110,34 @@ func (s *logSource) putPatiently(size int, emit func(hclog.Logger)) {
 
 func (s *logSource) full() bool { return s.waiting >= logBacklog || s.bytes >= logBytes }
 
-// add queues an entry if there is room. book.mu is held.
+// add queues an entry if there is room. logs.mu is held.
 func (s *logSource) add(size int, emit func(hclog.Logger)) {
 	switch {
-	case s.book.closing:
+	case s.queue.closing:
 	case !s.full():
-		s.queue(size, emit)
+		s.push(size, emit)
 	default:
 		s.dropped++
 		s.droppedBytes += size
 		if s.dropped == 1 {
-			s.queue(0, s.report)
+			s.push(0, s.report)
 		}
 	}
 }
 
-func (s *logSource) queue(size int, emit func(hclog.Logger)) {
+func (s *logSource) push(size int, emit func(hclog.Logger)) {
 	s.waiting++
 	s.bytes += size
-	s.book.entries = append(s.book.entries, logEntry{s, size, emit})
-	signal(s.book.wake)
+	s.queue.entries = append(s.queue.entries, logEntry{s, size, emit})
+	signal(s.queue.wake)
 }
 
 // report logs how much was dropped.
 func (s *logSource) report(l hclog.Logger) {
-	s.book.mu.Lock()
+	s.queue.mu.Lock()
 	n, bytes := s.dropped, s.droppedBytes
 	s.dropped, s.droppedBytes = 0, 0
-	s.book.mu.Unlock()
+	s.queue.mu.Unlock()
 	l.Warn(s.lost, "count", n, "bytes", bytes)
 }
 
@@ -165,7 +165,7 @@ func (b *logQueue) await(d time.Duration, ok func() bool) bool {
 	return true
 }
 
-// run hands the entries to the logger, until the book is closed and none is left.
+// run hands the entries to the logger, until the logs is closed and none is left.
 func (b *logQueue) run() {
 	ended := false
 	defer func() {
