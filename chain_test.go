@@ -195,7 +195,7 @@ func TestChainBrokenPackage(t *testing.T) {
 	refused(t, f.Pool, "jsonstdio", [2]string{"grpc", "OSError: built for another system"}, [2]string{"msgpack", "msgpack 0.5.6 is too old"})
 }
 
-// A worker that is replaced runs on what can be had then.
+// A worker that is replaced runs on what is available then.
 func TestChainBetweenRestarts(t *testing.T) {
 	t.Parallel()
 	e := newEnvironment(t, "protobuf", "msgpack")

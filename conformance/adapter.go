@@ -123,7 +123,7 @@ var adapterClauses = []clause{
 			}
 		})
 	}),
-	rule("start/unavailable", "An error that wraps ErrUnavailable means that this protocol cannot be had here, and any other does not, as Launch says.", func(t *trial) {
+	rule("start/unavailable", "An error that wraps ErrUnavailable means that this protocol is unavailable here, and any other does not, as Launch says.", func(t *trial) {
 		if strings.Contains(t.h.Adapter.Name(), ",") {
 			t.Skipf("a chain remembers what could not be had")
 		}

@@ -171,7 +171,7 @@ var poolClauses = []clause{
 		}
 		free()
 	}),
-	rule("loss/once", "When a worker ends, each call that was with it gets ErrWorkerLost once, at once, with an obituary, and may have run.", func(t *trial) {
+	rule("loss/once", "When a worker ends, each call that was with it gets ErrWorkerLost once, at once, with a WorkerExit, and may have run.", func(t *trial) {
 		p := t.open(core.Options{CallTimeout: -1})
 		t.noticed(p)
 		slots := p.Workers()[0].Info().Slots
@@ -194,7 +194,7 @@ var poolClauses = []clause{
 			check(err)
 			var o *core.WorkerExit
 			if errors.As(err, &o) && o.PID != 0 && o.ExitCode != 7 {
-				t.Errorf("the obituary says %v", o)
+				t.Errorf("the exit says %v", o)
 			}
 			callers.Wait()
 		})

@@ -17,7 +17,7 @@ type Adapter interface {
 
 	// Start connects to one new worker, launching it by l where the adapter owns processes. It neither reads nor writes a frame.
 	// It returns when the connection is there, and at the latest when ctx is done; ctx does not end what Start returned.
-	// An error that wraps ErrUnavailable means "this protocol cannot be had here": a chain then tries its next adapter. Any other
+	// An error that wraps ErrUnavailable means "this protocol is unavailable here": a chain then tries its next adapter. Any other
 	// error is about the worker itself and is final; core makes a *StartError of it, or completes the one that a chain made. After an error nothing of this adapter's own is left; processes are reaped
 	// by core.
 	Start(ctx context.Context, l *Launcher) (*Link, error)
@@ -32,7 +32,7 @@ type Link struct {
 	MaxFrame int       // the largest Frame.Size that Conn carries, 4096 or more, if that is less than Launcher.MaxFrame asks for; else 0
 	Endpoint string    // where other clients may reach the worker, such as "unix:/tmp/x.sock"; "" if nowhere
 	Token    string    // what the worker's hello must show; "" if the connection itself is proof enough
-	Process  *Process  // nil: the worker is not ours; then there is no obituary, and stopping ends at Conn.Close
+	Process  *Process  // nil: the worker is not ours; then there is no WorkerExit, and stopping ends at Conn.Close
 }
 
 // Refusal says why a chain did not use an adapter.

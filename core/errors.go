@@ -10,12 +10,12 @@ import (
 // What a program decides on. Every error of a call is a *CallError that wraps one of these, a *RemoteError, or the error of the
 // caller's context.
 var (
-	// ErrUnavailable: the protocol cannot be had here. An adapter's Start wraps it, and a chain then tries the next adapter.
+	// ErrUnavailable: the protocol is unavailable here. An adapter's Start wraps it, and a chain then tries the next adapter.
 	ErrUnavailable = errors.New("protocol unavailable")
 	// ErrSaturated: all workers are busy and the queue is full. A Function gets it too if it calls its own pool while
 	// every slot waits for such a Function. The call did not run.
 	ErrSaturated = errors.New("pool saturated")
-	// ErrWorkerLost: the worker ended while the call was with it. The call may have run, unless CallError says otherwise. See Obituary.
+	// ErrWorkerLost: the worker ended while the call was with it. The call may have run, unless CallError says otherwise. See WorkerExit.
 	ErrWorkerLost = errors.New("worker lost")
 	// ErrClosed: the pool is closed or closing. The call did not run, or was ended by Close.
 	ErrClosed = errors.New("pool closed")

@@ -676,7 +676,7 @@ func TestContextThatPanics(t *testing.T) {
 	})
 }
 
-// What a worker logged last is in its obituary, between what it printed last.
+// What a worker logged last is in its WorkerExit, between what it printed last.
 func TestObituaryQuotesTheLog(t *testing.T) {
 	worker := functions()
 	worker["log"] = core.Function{Run: func(ctx context.Context, c *core.Incoming) (any, error) {

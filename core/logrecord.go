@@ -34,7 +34,7 @@ type logRecord struct {
 	Time    float64        `json:"time,omitempty"` // Unix seconds
 }
 
-// records takes the log frames of one connection. The last ones are remembered for an obituary, as they came.
+// records takes the log frames of one connection. The last ones are remembered for a WorkerExit, as they came.
 type records struct {
 	log   *logSource
 	codec Codec

@@ -19,7 +19,7 @@ const (
 	maxLastLine = 1 << 10  // bytes of each
 )
 
-// output is what one process prints. Lines are remembered for an obituary, and queued for the logger: a slow logger
+// output is what one process prints. Lines are remembered for a WorkerExit, and queued for the logger: a slow logger
 // holds the worker up for a moment, and then costs output, which is counted and reported, but not the worker.
 type output struct {
 	log *logSource

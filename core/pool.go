@@ -272,16 +272,16 @@ func (p *Pool) startFailed(w *Worker, err error) {
 
 // addFailure counts a start of w's index that came to nothing. mu is held.
 func (p *Pool) addFailure(w *Worker, err error) {
-	seat := &p.failures[w.index]
-	seat.failures++
-	seat.lastErr, p.lastErr = err, err
+	f := &p.failures[w.index]
+	f.failures++
+	f.lastErr, p.lastErr = err, err
 }
 
 // failureTotals returns how many indexes have failed since they were last of use, and how often in all. mu is held.
 func (p *Pool) failureTotals() (indexes, times int) {
-	for _, seat := range p.failures {
-		times += seat.failures
-		if seat.failures > 0 {
+	for _, f := range p.failures {
+		times += f.failures
+		if f.failures > 0 {
 			indexes++
 		}
 	}
@@ -349,7 +349,7 @@ func (p *Pool) remove(w *Worker, o *WorkerExit) {
 		if p.closing {
 			w.log.Debug("worker ended while the pool was closing", "how", o)
 		} else {
-			w.log.Error("worker lost", "obituary", o.Error())
+			w.log.Error("worker lost", "exit", o.Error())
 		}
 	}
 	if w.kill != nil {
@@ -396,7 +396,7 @@ func (p *Pool) WaitReady(ctx context.Context, n int) error {
 				there++
 			}
 		}
-		err, closing, bell := p.crashLoopError(), p.closing, p.changed
+		err, closing, changed := p.crashLoopError(), p.closing, p.changed
 		p.mu.Unlock()
 		switch {
 		case there >= n:
@@ -407,7 +407,7 @@ func (p *Pool) WaitReady(ctx context.Context, n int) error {
 			return err
 		}
 		select {
-		case <-bell:
+		case <-changed:
 		case <-ctx.Done():
 			return fmt.Errorf("%d of %d workers are ready: %w", there, n, ctx.Err())
 		}
@@ -456,13 +456,13 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 		for _, w := range p.workers {
 			running += w.running
 		}
-		bell := p.changed
+		changed := p.changed
 		p.mu.Unlock()
 		if running == 0 {
 			return p.Close()
 		}
 		select {
-		case <-bell:
+		case <-changed:
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("%d calls were still running: %w", running, ctx.Err()), p.Close())
 		}

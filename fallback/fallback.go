@@ -1,4 +1,4 @@
-// Package fallback makes one adapter of several: a chain that starts each worker with the first protocol that can be had there.
+// Package fallback makes one adapter of several: a chain that starts each worker with the first protocol that is available there.
 package fallback
 
 import (
@@ -17,7 +17,7 @@ import (
 // wraps core.ErrUnavailable, is refused: the next one is tried, and for the cool-down no worker is launched for it again. Any other error
 // is about the worker, which would fail with each of them, and is final.
 //
-// As long as it is not known whether an adapter can be had, one Start finds out and the others wait for its verdict; when it is known, any
+// As long as it is not known whether an adapter is available, one Start finds out and the others wait for its verdict; when it is known, any
 // number of them start workers at once. After the cool-down one Start tries again what was refused, while others go on with what works.
 //
 // What a chain remembers, it remembers for all pools that share it.
@@ -88,7 +88,7 @@ func join(adapters []core.Adapter) string {
 	return strings.Join(names, ",")
 }
 
-// Start starts one worker with the first adapter that can be had. Link.Adapter is that adapter's name, and Link.Refused says why each one
+// Start starts one worker with the first available adapter. Link.Adapter is that adapter's name, and Link.Refused says why each one
 // before it was not used. If there is none, the error says why for each, and wraps those errors and so core.ErrUnavailable. Any other
 // error is a *core.StartError that has the same facts.
 func (c *Chain) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
@@ -143,7 +143,7 @@ func (c *Chain) start(ctx context.Context, l *core.Launcher, i, n int) (*core.Li
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting to hear whether %s can be had: %w", c.adapters[i].Name(), context.Cause(ctx))
+			return nil, fmt.Errorf("waiting to hear whether %s is available: %w", c.adapters[i].Name(), context.Cause(ctx))
 		}
 	}
 }
@@ -206,7 +206,7 @@ func (e *unavailable) Error() string {
 	if e.strict {
 		b.WriteString("the chain is strict")
 	} else {
-		b.WriteString("no protocol of the chain can be had")
+		b.WriteString("no protocol of the chain is available")
 	}
 	for _, r := range e.refused {
 		fmt.Fprintf(&b, "; %s was refused: %v", r.Adapter, r.Err)

@@ -273,7 +273,7 @@ func TestContext(t *testing.T) {
 		a.expect(t, 1, 1)
 
 		leaveSecond(gone)
-		if o := <-waiter; !errors.Is(o.err, gone) || errors.Is(o.err, core.ErrUnavailable) || !strings.Contains(o.err.Error(), "whether a can be had") {
+		if o := <-waiter; !errors.Is(o.err, gone) || errors.Is(o.err, core.ErrUnavailable) || !strings.Contains(o.err.Error(), "whether a is available") {
 			t.Errorf("the waiter ended with %v", o.err)
 		}
 		leaveFirst(gone)

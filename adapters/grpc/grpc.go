@@ -148,7 +148,7 @@ func removeSocket(endpoint, dir string) {
 	}
 }
 
-// unavailable says why this protocol can't be had. Which one that is says whoever reports it.
+// unavailable says why gRPC is unavailable. The caller adds the protocol's name.
 type unavailable struct{ err error }
 
 func (e *unavailable) Error() string   { return e.err.Error() }

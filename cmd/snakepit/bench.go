@@ -143,7 +143,7 @@ func (b *bench) lanes(cmd *cobra.Command, word string) (lanes []*lane, err error
 		}
 	}
 	if len(open(lanes)) == 0 {
-		return lanes, started{fmt.Errorf("%w: no adapter can be had: %s; snakepit doctor says what to do", errNoWorker, strings.Join(refused, "; "))}
+		return lanes, started{fmt.Errorf("%w: no adapter is available: %s; snakepit doctor says what to do", errNoWorker, strings.Join(refused, "; "))}
 	}
 	return lanes, nil
 }

@@ -41,7 +41,7 @@ var errProject = errors.New("the project is not complete")
 type project struct {
 	Name    string // of the directory and the program
 	Module  string
-	Version string // of the library, or "" if none can be had
+	Version string // of the library, or "" if it is unknown
 	Replace string // a checkout of it, or ""
 }
 

@@ -1,5 +1,5 @@
 // Command large-dataset runs one job, statistics of a large CSV file, on a pool of Python workers with pandas: first on the default chain
-// of protocols, then on MessagePack, on JSON, where gRPC can't be had, and with a worker that is killed midway. Each time the results are
+// of protocols, then on MessagePack, on JSON, where gRPC is unavailable, and with a worker that is killed midway. Each time the results are
 // compared with those of one plain pass over the file, and a difference is exit code 1.
 //
 // Start with job.go: it has all that a program needs to do such a job. This file is the demonstration around it.

@@ -51,7 +51,7 @@ func needs(t *testing.T, adapter string) {
 	pool, err := snakepit.OpenWith(t.Context(), a, snakepit.PythonFS(files, "worker.py"), &snakepit.Options{Size: 1})
 	if err != nil {
 		if os.Getenv("SNAKEPIT_PYTHON") == "" {
-			t.Skipf("%s can't be had with this Python, and SNAKEPIT_PYTHON is not set: %v", adapter, err)
+			t.Skipf("%s is unavailable with this Python, and SNAKEPIT_PYTHON is not set: %v", adapter, err)
 		}
 		t.Fatal(err)
 	}
