@@ -111,7 +111,7 @@ var adapterClauses = []clause{
 			p.echo(fmt.Sprintf("worker %d", i))
 		}
 	}),
-	rule("start/launch-error", "An error about the worker itself, such as a program that is not there, names it and does not wrap ErrUnavailable. After it nothing is left.", func(t *trial) {
+	ruleAlone("start/launch-error", "An error about the worker itself, such as a program that is not there, names it and does not wrap ErrUnavailable. After it nothing is left.", func(t *trial) {
 		if t.h.Worker == nil {
 			t.Skipf("the adapter launches no program")
 		}
@@ -161,7 +161,7 @@ var adapterClauses = []clause{
 		_ = c.Close()
 		p.echo("undisturbed")
 	}),
-	rule("start/leaves-nothing", "When a worker has ended, nothing of it is left: no goroutine, no descriptor, no file in Launcher.Dir.", func(t *trial) {
+	ruleAlone("start/leaves-nothing", "When a worker has ended, nothing of it is left: no goroutine, no descriptor, no file in Launcher.Dir.", func(t *trial) {
 		t.leavesNothing(func() {
 			for _, killed := range []bool{false, true} { // such a worker removes nothing itself
 				w := t.launch()

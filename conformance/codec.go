@@ -137,7 +137,7 @@ var codecClauses = []clause{
 			}
 		})
 	}),
-	rule("codec/allocation", "What Decode allocates is bounded by a multiple of what is really there, whatever lengths are claimed.", func(t *trial) {
+	ruleAlone("codec/allocation", "What Decode allocates is bounded by a multiple of what is really there, whatever lengths are claimed.", func(t *trial) {
 		t.eachCodec(func(c core.Codec) {
 			for _, body := range hostile(c.Name(), 1).claims {
 				var before, after runtime.MemStats

@@ -10,8 +10,10 @@
 package conformance
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -43,6 +45,9 @@ type Harness struct {
 	Known map[string]string
 	// TimeLimit bounds each clause. 0 means 30 s.
 	TimeLimit time.Duration
+	// Parallel is how many clauses Check checks at once. 0 means the number of processors. In a test the flag -parallel bounds it. 1 checks
+	// one clause after the other in both: for workers that cannot be started side by side.
+	Parallel int
 }
 
 // Program is what a worker runs; python.Program is one.
@@ -97,6 +102,7 @@ type Result struct {
 	Took    time.Duration
 
 	unclosed bool // it failed only because closing took too long
+	broken   bool // something failed, known or not
 }
 
 // String returns what was seen, and then the sentence.
@@ -118,19 +124,38 @@ func Run(t *testing.T, h Harness) {
 		t.Fatal(&NothingError{r.Reasons})
 	}
 	failed := failures{}
-	for _, c := range clauses() {
-		if h.wants(c.Part) {
-			t.Run(string(c.Part)+"/"+c.Name, func(t *testing.T) {
-				switch r := c.run(t.Context(), &h, failed); r.Outcome {
-				case Failed:
-					t.Error(r)
-				case Known:
-					t.Logf("known failure (%s): %s", h.Known[c.Name], r)
-				case Skipped:
-					t.Skip(strings.Join(r.Reasons, "; "))
+	serial, parallel := h.clauses()
+	for _, c := range serial {
+		t.Run(c.fullName(), func(t *testing.T) {
+			r := c.run(t.Context(), &h, failed)
+			failed.add(r)
+			r.tell(t, &h)
+		})
+	}
+	for _, part := range []Part{Adapter, Worker, Pool} {
+		t.Run(string(part), func(t *testing.T) { // returns when all that it holds have ended
+			for _, c := range parallel {
+				if c.Part == part {
+					t.Run(c.Name, func(t *testing.T) {
+						t.Parallel()
+						c.run(t.Context(), &h, failed).tell(t, &h)
+					})
 				}
-			})
-		}
+			}
+		})
+	}
+}
+
+// tell makes the result that of a test.
+func (r Result) tell(t *testing.T, h *Harness) {
+	t.Helper()
+	switch r.Outcome {
+	case Failed:
+		t.Error(r)
+	case Known:
+		t.Logf("known failure (%s): %s", h.Known[r.Name], r)
+	case Skipped:
+		t.Skip(strings.Join(r.Reasons, "; "))
 	}
 }
 
@@ -143,8 +168,9 @@ func (e *NothingError) Error() string {
 	return "nothing can be checked: " + strings.Join(e.Reasons, "\n")
 }
 
-// Check is Run outside of a test: it hands each result to report as it comes, until all are there or ctx ends, whose error it then
-// returns. If no worker says hello, the error is a *NothingError and nothing is reported.
+// Check is Run outside of a test. It hands the results to report, one at a time, in the order of Clauses but the ground
+// first, until all are there or ctx ends, whose error it then returns. If no worker says hello, the error is a *NothingError
+// and nothing is reported.
 func Check(ctx context.Context, h Harness, report func(Result)) error {
 	if err := h.check(); err != nil {
 		return err
@@ -156,18 +182,55 @@ func Check(ctx context.Context, h Harness, report func(Result)) error {
 		return &NothingError{r.Reasons}
 	}
 	failed := failures{}
-	for _, c := range clauses() {
-		if err := ctx.Err(); err != nil {
-			return err
+	serial, parallel := h.clauses()
+	for _, c := range serial {
+		r := c.run(ctx, &h, failed)
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		if h.wants(c.Part) {
-			if r := c.run(ctx, &h, failed); ctx.Err() == nil {
-				report(r)
-			}
+		failed.add(r)
+		report(r)
+	}
+	results := make([]chan Result, len(parallel))
+	slots := make(chan struct{}, cmp.Or(h.Parallel, runtime.GOMAXPROCS(0)))
+	for i := range results {
+		results[i] = make(chan Result, 1)
+	}
+	go func() {
+		for i, c := range parallel {
+			slots <- struct{}{}
+			go func() {
+				defer func() { <-slots }()
+				results[i] <- c.run(ctx, &h, failed)
+			}()
+		}
+	}()
+	for i := range parallel {
+		r := <-results[i]
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		report(r)
+	}
+	return nil
+}
+
+// clauses returns the clauses to check: first those that are checked one after the other, then those that may be checked
+// at once.
+func (h *Harness) clauses() (serial, parallel []clause) {
+	for _, c := range clauses() {
+		switch {
+		case !h.wants(c.Part):
+		case h.Parallel == 1 || c.alone || slices.Contains(ground, c.Name):
+			serial = append(serial, c)
+		default:
+			parallel = append(parallel, c)
 		}
 	}
-	return ctx.Err()
+	return serial, parallel
 }
+
+func (c clause) fullName() string { return string(c.Part) + "/" + c.Name }
 
 func (h *Harness) wants(p Part) bool { return h.Parts == nil || slices.Contains(h.Parts, p) }
 
@@ -180,6 +243,9 @@ func (h *Harness) check() error {
 		if p != Adapter && p != Worker && p != Pool {
 			return fmt.Errorf("conformance: Harness.Parts has %q; there are %s, %s and %s", p, Adapter, Worker, Pool)
 		}
+	}
+	if h.Parallel < 0 {
+		return fmt.Errorf("conformance: Harness.Parallel is %d; it has to be positive, and 0 means the number of processors", h.Parallel)
 	}
 	for name := range h.Known {
 		if !slices.ContainsFunc(clauses(), func(c clause) bool { return c.Name == name }) {

@@ -3,7 +3,9 @@ package conformance_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,5 +170,79 @@ func TestClauses(t *testing.T) {
 	}
 	if len(seen) < 100 {
 		t.Errorf("there are %d clauses", len(seen))
+	}
+}
+
+// crowd counts how many workers live at once.
+type crowd struct {
+	core.Adapter
+	mu        sync.Mutex
+	now, most int
+}
+
+func (c *crowd) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
+	link, err := c.Adapter.Start(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now++
+	c.most = max(c.most, c.now)
+	link.Conn = &counted{Conn: link.Conn, left: func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.now--
+	}}
+	return link, nil
+}
+
+type counted struct {
+	core.Conn
+	once sync.Once
+	left func()
+}
+
+func (c *counted) Close() error {
+	c.once.Do(c.left)
+	return c.Conn.Close()
+}
+
+// Clauses are checked at once, as many as Harness.Parallel says, and their results come in one order.
+func TestParallel(t *testing.T) {
+	most := map[int]int{}
+	var order []string
+	for _, parallel := range []int{1, 6} {
+		synctest.Test(t, func(t *testing.T) {
+			a := &crowd{Adapter: coretest.Conformance(1)}
+			var names []string
+			err := conformance.Check(t.Context(), conformance.Harness{
+				Adapter: a, Parts: []conformance.Part{conformance.Worker}, Parallel: parallel,
+			}, func(r conformance.Result) {
+				names = append(names, r.Name)
+				if r.Outcome == conformance.Failed {
+					t.Error(r)
+				}
+			})
+			time.Sleep(time.Hour) // on the bubble's clock
+			if err != nil {
+				t.Error(err)
+			}
+			most[parallel] = a.most
+			slices.Sort(names)
+			if order == nil {
+				order = names
+			}
+			if !slices.Equal(names, order) || len(names) < 90 {
+				t.Errorf("%d at once: %d clauses", parallel, len(names))
+			}
+		})
+	}
+	if most[6] <= most[1] {
+		t.Errorf("one at a time has %d workers at once, six have %d", most[1], most[6])
+	}
+	err := conformance.Check(t.Context(), conformance.Harness{Adapter: coretest.Conformance(1), Parallel: -1}, func(conformance.Result) {})
+	if err == nil || !strings.Contains(err.Error(), "Parallel is -1") {
+		t.Errorf("-1 at once: %v", err)
 	}
 }

@@ -363,7 +363,7 @@ var poolClauses = []clause{
 			t.Errorf("a later call gets %v", err)
 		}
 	}),
-	rule("close/nothing-left", "After Close nothing of the pool is left: no goroutine and no descriptor.", func(t *trial) {
+	ruleAlone("close/nothing-left", "After Close nothing of the pool is left: no goroutine and no descriptor.", func(t *trial) {
 		t.leavesNothing(func() {
 			p := t.open(core.Options{Size: 2})
 			t.poolEcho(p)

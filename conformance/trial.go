@@ -16,11 +16,19 @@ import (
 type clause struct {
 	Clause
 	check func(t *trial)
+	alone bool // it counts what the whole process has, so no other clause is checked meanwhile
 }
 
 // rule makes a clause of the table that it stands in.
 func rule(name, sentence string, check func(t *trial)) clause {
-	return clause{Clause{Name: name, Sentence: sentence}, check}
+	return clause{Clause: Clause{Name: name, Sentence: sentence}, check: check}
+}
+
+// ruleAlone makes a clause that is checked while no other one is.
+func ruleAlone(name, sentence string, check func(t *trial)) clause {
+	c := rule(name, sentence, check)
+	c.alone = true
+	return c
 }
 
 // tb is what a clause needs of whoever runs it. *testing.T has it too. Fatalf and Skipf end the goroutine that calls them, which is the
@@ -43,6 +51,13 @@ type trial struct {
 
 // failures are the clauses that have failed, by name, each as part/theme/rule.
 type failures map[string]string
+
+// add takes note of a failure, also of a known one.
+func (f failures) add(r Result) {
+	if r.broken {
+		f[r.Name] = string(r.Part) + "/" + r.Name
+	}
+}
 
 // restsOn skips the clause if one of those has failed: it would only report the same fault again.
 func (t *trial) restsOn(names ...string) {
@@ -160,8 +175,8 @@ func stacks() string {
 	return string(buf[:runtime.Stack(buf, true)])
 }
 
-// run checks the clause once. If it fails, failed has it afterwards. What does not end is left behind, and the other
-// clauses are checked all the same.
+// run checks the clause once. What does not end is left behind, and the other clauses are checked all the same. failed is
+// only read.
 func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 	limit := h.TimeLimit
 	if limit == 0 {
@@ -202,9 +217,7 @@ func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 	r := Result{Clause: c.Clause, Outcome: Passed, Reasons: slices.Clone(rec.reasons), Dump: dump, Took: time.Since(begin)}
 	r.unclosed = unclosed && len(r.Reasons) == 1
 	why, known := h.Known[c.Name]
-	if rec.failed {
-		failed[c.Name] = string(c.Part) + "/" + c.Name
-	}
+	r.broken = rec.failed
 	switch {
 	case rec.failed && known:
 		r.Outcome = Known

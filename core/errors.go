@@ -7,15 +7,17 @@ import (
 	"strings"
 )
 
-// What a program decides on. Every error of a call is a *CallError that wraps one of these, a *RemoteError, or the error of the
-// caller's context.
+// Programs decide on these errors. Every error of a call is a *CallError that wraps one of them, a *RemoteError, or the
+// error of the caller's context.
 var (
-	// ErrUnavailable: the protocol is unavailable here. An adapter's Start wraps it, and a chain then tries the next adapter.
+	// ErrUnavailable: the protocol is unavailable here. An adapter's Start wraps it, and a chain then tries the next
+	// adapter.
 	ErrUnavailable = errors.New("protocol unavailable")
-	// ErrSaturated: all workers are busy and the queue is full. A Function gets it too if it calls its own pool while
+	// ErrSaturated: all workers are busy and the queue is full. A Function that calls its own pool also gets it, if
 	// every slot waits for such a Function. The call did not run.
 	ErrSaturated = errors.New("pool saturated")
-	// ErrWorkerLost: the worker ended while the call was with it. The call may have run, unless CallError says otherwise. See WorkerExit.
+	// ErrWorkerLost: the worker ended while it had the call. The call may have run, unless CallError says otherwise.
+	// See WorkerExit.
 	ErrWorkerLost = errors.New("worker lost")
 	// ErrClosed: the pool is closed or closing. The call did not run, or was ended by Close.
 	ErrClosed = errors.New("pool closed")
@@ -23,21 +25,22 @@ var (
 	ErrSessionLost = errors.New("session lost")
 	// ErrUnknownCommand: the worker has no such command. The call did not run.
 	ErrUnknownCommand = errors.New("unknown command")
-	// ErrCrashLoop: workers keep failing to start, five times or more, and none serves. The pool goes on trying, less
-	// and less often. The call did not run.
+	// ErrCrashLoop: at least five starts of workers have failed, and no worker serves. The pool keeps trying, at
+	// growing intervals. The call did not run.
 	ErrCrashLoop = errors.New("workers keep failing to start")
-	// ErrFrameTooLarge: a value is larger than one frame may be. Only its call fails. If it is the result or an item, the call did run.
+	// ErrFrameTooLarge: a value exceeds the frame limit. Only its call fails. If the value is a result or an item, the
+	// call did run.
 	ErrFrameTooLarge = errors.New("value larger than the frame limit")
 	// ErrProtocol: the peer broke the protocol; the connection has ended.
 	ErrProtocol = errors.New("protocol error")
 )
 
-// CallError is the error of every call that failed: what happened to which command, where, and whether it may have run.
+// CallError is the error of every failed call: the command, its worker, the cause, and whether the call may have run.
 type CallError struct {
 	Command    string
 	Worker     int    // index of the worker that had the call; -1 if the call reached none
-	Adapter    string // such as "grpc"; "" if the call reached none
-	MayHaveRun bool   // false: the handler certainly did not start, so trying again is safe
+	Adapter    string // such as "grpc"; "" if the call reached no worker
+	MayHaveRun bool   // false: the handler certainly did not start, so a retry is safe
 	Err        error
 }
 
@@ -60,14 +63,14 @@ func notReached(command string, err error) *CallError {
 
 func (e *CallError) Unwrap() error { return e.Err }
 
-// MayHaveRun reports whether the call that err came from may have run. It is true for an error that is not from a call.
+// MayHaveRun reports whether the call that failed with err may have run. It is true if err is not the error of a call.
 func MayHaveRun(err error) bool {
 	var e *CallError
 	return !errors.As(err, &e) || e.MayHaveRun
 }
 
-// The types of a RemoteError that the protocol defines. docs/protocol.md says when each is sent. Every other type is the
-// program's own.
+// The types of a RemoteError that the protocol defines. docs/protocol.md says when each is sent. All other types belong
+// to the program.
 const (
 	TypeUnknownCommand = "UnknownCommand" // no such command
 	TypeDraining       = "Draining"       // no new calls are accepted
@@ -83,8 +86,8 @@ type RemoteError struct {
 	Type    string       `json:"type"`             // such as "ValueError", or "pkg.mod.MyError" outside builtins
 	Message string       `json:"message"`          // str(exception)
 	Frames  []TraceFrame `json:"frames,omitempty"` // the innermost last, as Python prints them
-	Notes   []string     `json:"notes,omitempty"`  // what was added by add_note
-	Cause   *RemoteError `json:"cause,omitempty"`  // what it was raised from, or while handling
+	Notes   []string     `json:"notes,omitempty"`  // the notes that add_note added
+	Cause   *RemoteError `json:"cause,omitempty"`  // the exception that it was raised from, or while handling
 }
 
 // TraceFrame is one line of a traceback.
@@ -95,7 +98,7 @@ type TraceFrame struct {
 	Source   string `json:"source,omitempty"` // the source line, trimmed, if it could be read
 }
 
-// Error returns type and message, such as "ValueError: bad operand". Traceback has the rest.
+// Error returns the type and the message, such as "ValueError: bad operand". Traceback has the rest.
 func (e *RemoteError) Error() string {
 	if e.Message == "" {
 		return e.Type
@@ -103,7 +106,7 @@ func (e *RemoteError) Error() string {
 	return e.Type + ": " + e.Message
 }
 
-// Is makes a value that was too large for the other side to send ErrFrameTooLarge under errors.Is.
+// Is reports true for ErrFrameTooLarge if the peer had a value that was too large to send.
 func (e *RemoteError) Is(target error) bool {
 	return target == ErrFrameTooLarge && e.Type == TypeTooLarge
 }
@@ -145,20 +148,20 @@ func (e *RemoteError) traceback(b *strings.Builder) {
 	}
 }
 
-// ItemError is the error of one item of a stream; the stream goes on.
+// ItemError is the error of one item of a stream. The stream continues.
 type ItemError struct {
-	Index int64 // the item's place in the stream, from 0, failed items counted
+	Index int64 // the item's place in the stream, from 0; failed items count too
 	Err   error // usually a *RemoteError
 }
 
 func (e *ItemError) Error() string { return fmt.Sprintf("item %d: %v", e.Index, e.Err) }
 func (e *ItemError) Unwrap() error { return e.Err }
 
-// StartError says why a worker could not be started: what was tried, what it printed last, and what to do.
+// StartError says why a worker could not be started, what it printed last, and what to do.
 type StartError struct {
 	Command string    // the command line
-	Adapter string    // the adapter that was chosen, or whose turn it was
-	Refused []Refusal // adapters that a chain tried before; its text names them if Err is ErrProtocol, else they are not the cause
+	Adapter string    // the adapter that was chosen or was being tried
+	Refused []Refusal // the adapters that a chain tried before; Error names them only if Err is ErrProtocol
 	Output  []string  // the last lines that the worker printed
 	Remedy  string    // what to do, or ""
 	Err     error     // what happened
@@ -176,7 +179,7 @@ func (e *StartError) Error() string {
 		b.WriteString("\n" + strings.TrimSuffix(remote.Traceback(), "\n"))
 	}
 	if errors.Is(e.Err, ErrProtocol) {
-		for _, r := range e.Refused {
+		for _, r := range e.Refused { // for any other error they are not the cause
 			fmt.Fprintf(&b, "\n%s was refused: %v", r.Adapter, r.Err)
 		}
 	}

@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// Kind says what a Frame means. The numbers are those of the wire.
+// Kind says what a Frame means. The numbers are the same on the wire.
 type Kind uint8
 
-// The kinds of frame, and who may send them when. "Opener" is the side that sent the call frame, "answerer" the other one.
+// The kinds of frame, and which side may send them when. The "opener" is the side that sent the call frame, the
+// "answerer" is the other side.
 //
 //	kind    sender    when                                     meaning
 //	Hello   both      first, once each; the worker begins      limits, features and commands
@@ -16,14 +17,14 @@ type Kind uint8
 //	Item    both      in a direction that has not ended        one value of a stream; Failed: one value's error
 //	End     both      once for each direction                  that direction has ended; the answerer's ends the call
 //	Error   answerer  instead of its End                       the call has ended with an error
-//	        worker    instead of its hello, with ID 0          it can't serve
+//	        worker    instead of its hello, with ID 0          it cannot serve
 //	Cancel  opener    until the call has ended                 stop, and answer with End or Error
 //	        answerer  while the opener's direction is open     send no more input
-//	Credit  both      for a direction that it receives         it has consumed: the sender may send more
-//	Ping    both      after both hellos                        answer with a Pong that has the same ID
-//	Pong    both      for each Ping                            alive, and what it is doing
+//	Credit  both      for a direction that it receives         it has consumed items: the peer may send more
+//	Ping    both      after both hellos                        answer with a Pong of the same ID
+//	Pong    both      for each Ping                            it is alive, and runs these calls
 //	Log     worker    after both hellos                        one log record
-//	Bye     both      once                                     opens no more calls; takes none but those with a live parent
+//	Bye     both      once                                     opens no more calls; accepts only those with live parents
 const (
 	KindHello Kind = 1 + iota
 	KindCall
@@ -38,9 +39,11 @@ const (
 	KindBye
 )
 
-var kindNames = [...]string{"", "hello", "call", "item", "end", "error", "cancel", "credit", "ping", "pong", "log", "bye"}
+var kindNames = [...]string{
+	"", "hello", "call", "item", "end", "error", "cancel", "credit", "ping", "pong", "log", "bye",
+}
 
-// String returns the kind's name on the wire of text protocols, such as "call".
+// String returns the kind's name, such as "call". Text protocols send this name.
 func (k Kind) String() string {
 	if k == 0 || int(k) >= len(kindNames) {
 		return fmt.Sprintf("kind(%d)", uint8(k))
@@ -61,7 +64,7 @@ func ParseKind(name string) Kind {
 // Flags qualify a Frame.
 type Flags uint8
 
-// The flags of a frame. The numbers are those of the wire.
+// The flags of a frame. The numbers are the same on the wire.
 const (
 	NoInput    Flags = 1 << iota // Call: the opener's direction has ended with this frame
 	Failed                       // Item: the body is an error; the stream goes on
@@ -72,21 +75,22 @@ const (
 type Frame struct {
 	Kind    Kind
 	Flags   Flags
-	ID      uint64            // the call; Ping and Pong: a number to match them by; below 2^53
+	ID      uint64            // the call's id; Ping and Pong: a number that matches them; below 2^53
 	Parent  uint64            // Call: the live call that this one serves, or 0
 	Name    string            // Call: the command; Cancel and Bye: the reason
-	TTL     time.Duration     // Call: the time left when it was written, of which the whole milliseconds are carried; 0: no limit
-	Session string            // Call: the session that it belongs to, or ""
+	TTL     time.Duration     // Call: the time left when it was written, sent in whole milliseconds; 0: no limit
+	Session string            // Call: the session that the call belongs to, or ""
 	Meta    map[string]string // Call: the caller's metadata
-	Items   int64             // Credit: how many items more
-	Bytes   int64             // Credit: how many body bytes more
-	Body    []byte            // encoded by the codec that hello agreed on; of a Hello, and of an Error in its place, always JSON
+	Items   int64             // Credit: how many more items the peer may send
+	Bytes   int64             // Credit: how many more body bytes the peer may send
+	Body    []byte            // encoded by the agreed codec; JSON in a Hello, and in an Error instead of a Hello
 }
 
-// frameOverhead is an upper bound for what an encoding adds to a frame's variable parts.
+// frameOverhead is an upper bound on the bytes that an encoding adds to a frame's variable parts.
 const frameOverhead = 256
 
-// Size is the frame's weight against Link.MaxFrame: its variable parts and a fixed allowance for everything else.
+// Size is the number of bytes that counts against Link.MaxFrame: the frame's variable parts and a fixed allowance for
+// the rest.
 func (f *Frame) Size() int {
 	n := frameOverhead + len(f.Name) + len(f.Session) + len(f.Body)
 	for k, v := range f.Meta {
@@ -95,8 +99,8 @@ func (f *Frame) Size() int {
 	return n
 }
 
-// String returns the frame as one line of a trace. Bodies are cut short, and of a hello nothing but its size is shown, because it may
-// carry a token.
+// String returns the frame as one line of a trace. Bodies are truncated, and a hello's body is only counted, because it
+// may carry a token.
 func (f *Frame) String() string {
 	s := fmt.Sprintf("%s %d", f.Kind, f.ID)
 	if f.Parent != 0 {

@@ -43,6 +43,7 @@ type conformanceFlags struct {
 	reports         bool
 	maxFrame        int
 	maxConcurrency  int
+	parallel        int
 }
 
 func conformanceCommand() *cobra.Command {
@@ -68,6 +69,7 @@ func conformanceCommand() *cobra.Command {
 	cmd.Flags().StringSliceVar(&f.known, "known", nil, "clauses that are known to fail; they still run, and have to")
 	cmd.Flags().IntVar(&f.maxFrame, "max-frame", 0, "largest frame in bytes to try (default what both sides allow, 8 MiB at most)")
 	cmd.Flags().IntVar(&f.maxConcurrency, "max-concurrency", 0, "most calls to make at once (default what the worker announces)")
+	cmd.Flags().IntVar(&f.parallel, "parallel", 0, "clauses to check at once (default the number of processors)")
 	cmd.Flags().DurationVar(&f.limit, "time-limit", 30*time.Second, "time limit of each clause")
 	cmd.Flags().BoolVar(&f.reports, "reports", false, "the worker writes the report of the launch contract, as one that serves gRPC has to")
 	return cmd
@@ -83,13 +85,16 @@ func (f *conformanceFlags) harness(words []string) (h conformance.Harness, err e
 	case f.maxConcurrency < 0:
 		return h, fmt.Errorf("--max-concurrency is %d; it has to be positive", f.maxConcurrency)
 	}
+	if f.parallel < 0 {
+		return h, fmt.Errorf("--parallel is %d; it has to be positive", f.parallel)
+	}
 	adapter, err := adapters(f.adapter)
 	if err != nil {
 		return h, err
 	}
 	h = conformance.Harness{
 		Adapter: adapter, Worker: workerProgram(words, f.reports), TimeLimit: f.limit, Known: map[string]string{},
-		MaxFrame: f.maxFrame, MaxConcurrency: f.maxConcurrency,
+		MaxFrame: f.maxFrame, MaxConcurrency: f.maxConcurrency, Parallel: f.parallel,
 	}
 	for _, p := range f.parts {
 		h.Parts = append(h.Parts, conformance.Part(p))
