@@ -154,9 +154,9 @@ var hostile = []struct {
 // tampered is a worker whose transport sends what a handler asks for, in place of an encoded value.
 const tampered = `
 import base64, json, os
-from snakepit_bridge import ItemError, Worker, _boot
+from snakepit_bridge import ItemError, Worker, _host
 
-transport = _boot._hosts[0].transport
+transport = _host.hosts[0].transport
 write = transport.write
 with open(os.environ["BODIES"]) as file:
     bodies = json.load(file)

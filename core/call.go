@@ -22,7 +22,7 @@ type Target interface {
 func (p *Pool) target() (*Pool, string, error) { return p, "", nil }
 
 func (s *Session) target() (*Pool, string, error) {
-	if s.id == "" { // would be no session
+	if s.id == "" { // the protocol has "" for a call without a session
 		return nil, "", errors.New("the session's id must not be empty")
 	}
 	return s.pool, s.id, nil
@@ -31,17 +31,17 @@ func (s *Session) target() (*Pool, string, error) {
 // CallOption changes one call.
 type CallOption func(*request)
 
-// Timeout bounds one call, waiting for a worker included, in place of Options.CallTimeout or StreamTimeout; negative means no limit.
-// A deadline of the context holds all the same.
+// Timeout bounds one call, including its wait for a worker. It replaces Options.CallTimeout or Options.StreamTimeout. A
+// negative d means no limit. A deadline of the context still applies.
 func Timeout(d time.Duration) CallOption { return func(r *request) { r.timeout = d } }
 
-// Result has the stream's result, a Python generator's return value, decoded into v, a non-nil pointer, when the stream has ended
-// normally. A stream without one leaves v as it is.
+// Result decodes the stream's result, a Python generator's return value, into v, a non-nil pointer, once the stream has
+// ended normally. A stream without a result leaves v unchanged.
 func Result(v any) CallOption { return func(r *request) { r.result = v } }
 
-// Input streams values to the handler, which reads them from ctx.input. seq is ranged over once, in a goroutine of the
-// pool's that ends with the call; a call with an input is never tried again on another worker once seq has begun. seq
-// must not block for ever. A panic in it, or in a method of its values, becomes the call's error; the stack is logged.
+// Input streams values to the handler, which reads them from ctx.input. A goroutine of the pool ranges over seq once
+// and ends with the call. seq must not block for ever. Once seq has begun, the call is never retried on another worker.
+// A panic in seq, or in a method of its values, becomes the call's error, and its stack is logged.
 func Input[T any](seq iter.Seq[T]) CallOption {
 	return func(r *request) {
 		r.input = func(yield func(any) bool) {
@@ -56,13 +56,13 @@ func Input[T any](seq iter.Seq[T]) CallOption {
 
 type metadataKey struct{}
 
-// WithMetadata returns a context whose calls carry a copy of md to the handler, as ctx.metadata. It replaces what the
-// context carried before.
+// WithMetadata returns a context whose calls carry a copy of md to the handler, as ctx.metadata. md replaces any
+// earlier metadata of the context.
 func WithMetadata(ctx context.Context, md map[string]string) context.Context {
 	return context.WithValue(ctx, metadataKey{}, maps.Clone(md))
 }
 
-// request is a call that a user asked for.
+// request is a call as the user made it.
 type request struct {
 	command string
 	args    any
@@ -70,27 +70,26 @@ type request struct {
 	timeout time.Duration // 0: the pool's; negative: none
 	result  any
 	input   iter.Seq[any]
-	begun   bool // input has been ranged over
+	begun   bool // the range over input has begun
 	stream  bool
 
-	limit  time.Duration // the time limit that holds, for the error; 0: the deadline of the caller's context
-	source string        // what set it
+	limit  time.Duration // the time limit that applies, for errors; 0: the deadline of the caller's context
+	source string        // the option that set limit, for errors
 }
 
-// What sets the limit of a call that says nothing of its own.
+// The options that set the limit of a call without a Timeout of its own.
 const (
 	callLimit   = "Options.CallTimeout; the call option Timeout changes it for one call"
 	streamLimit = "Options.StreamTimeout; the call option Timeout changes it for one call"
 )
 
-// Execute calls a command and returns its result. args becomes the handler's arguments: a struct or map keyword
-// arguments, nil none, and anything else one positional argument, of which a nil slice is an empty one. A command that
-// streams is refused. Every error is a *CallError, whose MayHaveRun says whether it is safe to try again; the sentinels
-// of this package, *RemoteError, and the context's own errors are inside.
+// Execute calls a command and returns its result. args becomes the handler's arguments. A struct or a map becomes
+// keyword arguments, nil becomes no argument, and any other value becomes one positional argument. A nil slice counts
+// as an empty one. A command that streams is an error. Every error is a *CallError: its MayHaveRun says whether a retry
+// is safe, and it wraps a sentinel of this package, a *RemoteError, or the context's own error.
 //
-// When ctx ends, Execute returns at once, and the worker is told to stop. It may be called from any number of
-// goroutines. args is encoded on the caller's goroutine, which also gets a panic in a method of args; no slot is lost
-// by it.
+// When ctx ends, Execute returns at once, and the worker is told to stop the call. Any number of goroutines may call
+// Execute. args is encoded on the caller's goroutine. A panic in a method of args reaches the caller and costs no slot.
 func Execute[Out any](ctx context.Context, t Target, command string, args any, opts ...CallOption) (Out, error) {
 	var out Out
 	p, session, err := t.target()
@@ -105,15 +104,18 @@ func Execute[Out any](ctx context.Context, t Target, command string, args any, o
 		return out, notReached(command, errors.New("option Result is for ExecuteStream; Execute returns the result"))
 	}
 	if err := p.execute(ctx, r, &out); err != nil {
-		return *new(Out), err // not what was decoded up to the error
+		return *new(Out), err // drop a partly decoded value
 	}
 	return out, nil
 }
 
-// ExecuteStream calls a command and yields what it sends. An *ItemError is one item's and the stream goes on; any other error is the
-// last thing yielded, a *CallError as of Execute. Breaking out of the loop cancels the call. A command that does not stream yields its
-// result as its one item. The sequence may be ranged over once, by one goroutine; the call begins then.
-func ExecuteStream[Out any](ctx context.Context, t Target, command string, args any, opts ...CallOption) iter.Seq2[Out, error] {
+// ExecuteStream calls a command and yields its items. An *ItemError is the error of one item, and the stream continues;
+// any other error is a *CallError as for Execute, and ends the stream. Breaking out of the loop cancels the call. A
+// command that does not stream yields its result as its only item. One goroutine may range over the sequence, once. The
+// call begins then.
+func ExecuteStream[Out any](
+	ctx context.Context, t Target, command string, args any, opts ...CallOption,
+) iter.Seq2[Out, error] {
 	p, session, err := t.target()
 	r := &request{command: command, args: args, session: session, stream: true}
 	for _, o := range opts {
@@ -122,7 +124,8 @@ func ExecuteStream[Out any](ctx context.Context, t Target, command string, args 
 	var used atomic.Bool
 	return func(yield func(Out, error) bool) {
 		if used.Swap(true) {
-			yield(*new(Out), notReached(command, errors.New("the stream has been ranged over before; call ExecuteStream again")))
+			err := errors.New("the stream has been ranged over before; call ExecuteStream again")
+			yield(*new(Out), notReached(command, err))
 			return
 		}
 		if err != nil {
@@ -141,7 +144,7 @@ func ExecuteStream[Out any](ctx context.Context, t Target, command string, args 
 	}
 }
 
-// maxRetries bounds how often a call that did not run is taken to another worker.
+// maxRetries bounds how often a call that did not run is retried on another worker.
 const maxRetries = 8
 
 // execute makes a call with one result.
@@ -162,7 +165,7 @@ func (p *Pool) execute(ctx context.Context, r *request, out any) error {
 	}
 }
 
-// executeStream makes a call with many results. The last thing that yield gets is an error, if there is one.
+// executeStream makes a call with many results. An error that is not an *ItemError is the last value that yield gets.
 func (p *Pool) executeStream(ctx context.Context, r *request, yield func(*mux, item, error) bool) {
 	ctx, cancel := withLimit(ctx, r, p.opts.StreamTimeout, streamLimit)
 	defer cancel()
@@ -185,14 +188,17 @@ func (p *Pool) executeStream(ctx context.Context, r *request, yield func(*mux, i
 	}
 }
 
-// mayRetry reports whether the call may be tried on another worker: it certainly did not run.
+// mayRetry reports whether the call may be retried on another worker: it certainly did not run.
 func (r *request) mayRetry(err error, moves int) bool {
 	var not *notRunError
 	return errors.As(err, &not) && not.elsewhere && moves < maxRetries && !r.begun
 }
 
-// withLimit applies the call's own time limit, or the standard one where the caller's context has none.
-func withLimit(ctx context.Context, r *request, standard time.Duration, source string) (context.Context, context.CancelFunc) {
+// withLimit applies the call's own time limit. Without one it applies the standard limit, unless the caller's context
+// has a deadline.
+func withLimit(
+	ctx context.Context, r *request, standard time.Duration, source string,
+) (context.Context, context.CancelFunc) {
 	d := r.timeout
 	deadline, own := ctx.Deadline()
 	switch {
@@ -208,9 +214,9 @@ func withLimit(ctx context.Context, r *request, standard time.Duration, source s
 	return context.WithTimeout(ctx, d)
 }
 
-// explainTimeout adds to the error of a context that has ended the cause that it was cancelled with, or which time limit it was.
+// explainTimeout adds to the error of an ended context its cause, or the time limit that was reached.
 func (r *request) explainTimeout(ctx context.Context, err error) error {
-	late := err == context.DeadlineExceeded // before our own clock says so
+	late := err == context.DeadlineExceeded // ctx itself may not have expired yet
 	if ended := ctx.Err(); ended != nil && errors.Is(err, ended) {
 		late = ended == context.DeadlineExceeded
 		if cause := context.Cause(ctx); cause != ended {
@@ -230,7 +236,7 @@ func (r *request) explainTimeout(ctx context.Context, err error) error {
 	return fmt.Errorf("%s %s: %w", what, when, err)
 }
 
-// inflight is a call that is with a worker.
+// inflight is a call that has a slot of a worker.
 type inflight struct {
 	pool    *Pool
 	worker  *Worker
@@ -239,17 +245,18 @@ type inflight struct {
 	request *request
 
 	// guarded by pool.mu
-	grace   *time.Timer // runs since the call was cancelled
-	overdue bool        // the grace is over
+	grace   *time.Timer // Options.CancelGrace, since the call was cancelled
+	overdue bool        // the grace has passed, and the call still runs
 }
 
-// dispatch takes a slot and opens the call there.
+// dispatch takes a slot and opens the call in it.
 func (p *Pool) dispatch(ctx context.Context, r *request) (*inflight, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, &notRunError{err: err}
 	}
 	if s := servedBy(ctx); s != nil && slices.Contains(s.sessions, sessionKey{p, r.session}) {
-		return nil, &notRunError{err: fmt.Errorf("session %q is itself waiting for this call; it would wait for ever", r.session)}
+		err := fmt.Errorf("session %q is itself waiting for this call; it would wait for ever", r.session)
+		return nil, &notRunError{err: err}
 	}
 	w, s, err := p.acquire(ctx, r.session)
 	if err != nil {
@@ -258,8 +265,8 @@ func (p *Pool) dispatch(ctx context.Context, r *request) (*inflight, error) {
 	return p.openCall(ctx, r, w, s)
 }
 
-// openCall opens a call in a slot that is the caller's. The slot goes back when the call ends, whoever still waits for it;
-// if the call does not begin, at once, also when user code panics here.
+// openCall opens a call in a slot that it takes over from the caller. The slot is released when the call ends, even if
+// nobody waits for it any more. If the call does not begin, or user code panics here, the slot is released at once.
 func (p *Pool) openCall(ctx context.Context, r *request, w *Worker, s *session) (*inflight, error) {
 	f := &inflight{pool: p, worker: w, session: s, request: r}
 	begun := false
@@ -288,7 +295,7 @@ func (p *Pool) openCall(ctx context.Context, r *request, w *Worker, s *session) 
 			p.goroutines.Done()
 		}
 		if errors.Is(err, errLeaving) {
-			w.retire("its connection takes no new calls") // so that the next try goes elsewhere
+			w.retire("its connection takes no new calls") // so that a retry goes to another worker
 		}
 		return f, err
 	}
@@ -303,7 +310,8 @@ func (p *Pool) openCall(ctx context.Context, r *request, w *Worker, s *session) 
 	return f, nil
 }
 
-// addGoroutine counts a goroutine that is about to be started, unless the pool is closing and may have stopped to wait for any.
+// addGoroutine counts a goroutine that is about to start. It returns false if the pool is closing: Close may then have
+// finished its wait for goroutines.
 func (p *Pool) addGoroutine() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -314,7 +322,7 @@ func (p *Pool) addGoroutine() bool {
 	return true
 }
 
-// frame makes the call frame, or says why the worker can't be asked.
+// frame makes the call frame. An error says why this worker cannot be called.
 func (f *inflight) frame(ctx context.Context) (Frame, error) {
 	r, w := f.request, f.worker
 	frame := Frame{Name: r.command, Session: r.session, Flags: NoInput}
@@ -347,7 +355,7 @@ func (f *inflight) frame(ctx context.Context) (Frame, error) {
 		return frame, nil
 	}
 	args := r.args
-	if v := reflect.ValueOf(args); v.Kind() == reflect.Slice && v.IsNil() { // an empty list, and not no argument
+	if v := reflect.ValueOf(args); v.Kind() == reflect.Slice && v.IsNil() { // an empty list; null means no argument
 		args = reflect.MakeSlice(v.Type(), 0, 0).Interface()
 	}
 	var err error
@@ -355,7 +363,8 @@ func (f *inflight) frame(ctx context.Context) (Frame, error) {
 	return frame, err
 }
 
-// checkText makes sure that what travels as text is text on every adapter: one call's bad name must not end the connection.
+// checkText checks that the text fields are valid UTF-8. On some adapters bad text would end the connection, and one
+// call's bad name must not do that.
 func checkText(f *Frame) error {
 	if !utf8.ValidString(f.Name) {
 		return fmt.Errorf("the command's name %q is not valid UTF-8", f.Name)
@@ -371,7 +380,8 @@ func checkText(f *Frame) error {
 	return nil
 }
 
-// release gives the slot back. It is called once, when the call has release for the worker, or never reached it.
+// release gives the slot back. It is called once: when the worker has finished the call or is lost, or if the call
+// never reached it. answered says that the worker has answered the call.
 func (f *inflight) release(answered bool) {
 	p, w := f.pool, f.worker
 	p.mu.Lock()
@@ -394,7 +404,7 @@ func (f *inflight) release(answered bool) {
 	p.releaseSlot(w)
 }
 
-// awaitResult waits for the result of a call that has just awaitResult.
+// awaitResult waits for the result of a call that has one result, and decodes it into out, which may be nil.
 func (f *inflight) awaitResult(ctx context.Context, out any) error {
 	s := f.stream
 	for _, err := range s.items(ctx) {
@@ -420,8 +430,8 @@ func (f *inflight) awaitResult(ctx context.Context, out any) error {
 // forwardItems yields the items of a call, and decodes its result.
 func (f *inflight) forwardItems(ctx context.Context, yield func(item, error) bool) error {
 	s, r := f.stream, f.request
-	defer f.abandon(ctx)                                      // also when yield panics; of a call that has ended it does nothing
-	defer context.AfterFunc(ctx, func() { f.abandon(ctx) })() // also when yield does not return
+	defer f.abandon(ctx)                                      // also if yield panics; an ended call stays as it is
+	defer context.AfterFunc(ctx, func() { f.abandon(ctx) })() // also while yield does not return
 	for it, err := range s.items(ctx) {
 		if err != nil && !errors.As(err, new(*ItemError)) {
 			return err
@@ -438,6 +448,7 @@ func (f *inflight) forwardItems(ctx context.Context, yield func(item, error) boo
 		return err
 	}
 	info, listed := f.worker.commands[r.command]
+	// If the command does not stream, its result is its only item.
 	if s.taken == 0 && !info.Stream && (listed || r.result == nil) && !yield(item{bytes: body}, nil) {
 		return nil
 	}
@@ -449,14 +460,15 @@ func (f *inflight) forwardItems(ctx context.Context, yield func(item, error) boo
 	return nil
 }
 
-// abandon tells the worker to stop a call that nobody waits for any more, and sees to it that it does.
+// abandon tells the worker to stop a call that nobody waits for any more. If the call goes on for longer than
+// Options.CancelGrace, it becomes overdue.
 func (f *inflight) abandon(ctx context.Context) {
 	reason := "the caller has left"
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		reason = "deadline exceeded"
 	}
 	if !f.stream.abandon(reason) {
-		if f.stream.unheard() { // it came at the same moment
+		if f.stream.unheard() { // the answer came at the same moment
 			f.stream.mux.logLate(f.stream)
 		}
 		return
@@ -478,16 +490,17 @@ func (f *inflight) abandon(ctx context.Context) {
 		}
 		signal(w.wake)
 	})
-	if f.stream.isClosed() { // at the same moment
+	if f.stream.isClosed() { // it ended at the same moment
 		f.grace.Stop()
 	}
 }
 
-// sendInput sends the caller's input, until it ends or no more is wanted. What can't be sent ends the call.
+// sendInput sends the caller's input until it ends or the handler wants no more. A value that cannot be sent ends the
+// call.
 func (f *inflight) sendInput(input iter.Seq[any]) {
 	for v := range input {
 		if err := f.stream.send(f.pool.ctx, v, 0); err != nil {
-			if err != io.EOF { // io.EOF: the call takes no more input
+			if err != io.EOF { // io.EOF: the handler wants no more input
 				f.stream.failLocally(fmt.Errorf("input: %w", err))
 			}
 			return
@@ -496,7 +509,7 @@ func (f *inflight) sendInput(input iter.Seq[any]) {
 	f.stream.endInput()
 }
 
-// inputEnded is called when feed has ended, with its panic if there was one. That ends the call.
+// inputEnded is called when sendInput has ended. If it panicked, err is the panic, which ends the call.
 func (f *inflight) inputEnded(err error) {
 	var p *panicError
 	if errors.As(err, &p) {
@@ -505,7 +518,7 @@ func (f *inflight) inputEnded(err error) {
 	}
 }
 
-// callError adds what is known of a failed call to its error. f is nil if no worker was reached.
+// callError returns the *CallError of a failed call. f is nil if the call reached no worker.
 func (p *Pool) callError(ctx context.Context, r *request, f *inflight, err error) error {
 	e := notReached(r.command, err)
 	var not *notRunError
@@ -522,8 +535,8 @@ func (p *Pool) callError(ctx context.Context, r *request, f *inflight, err error
 	}
 	e.MayHaveRun = f.stream.wasWritten()
 	if _, limited := ctx.Deadline(); limited && wasCancelled(err) {
-		e.Err = context.DeadlineExceeded // the worker's clock was a little earlier than ours
-		f.stream.mux.logLate(f.stream)   // what it raised instead, if it did
+		e.Err = context.DeadlineExceeded // the worker's clock reached the deadline before ours
+		f.stream.mux.logLate(f.stream)   // the caller does not see what the handler raised
 	}
 	var gone *lostError
 	if errors.As(err, &gone) {
@@ -532,8 +545,8 @@ func (p *Pool) callError(ctx context.Context, r *request, f *inflight, err error
 	return e
 }
 
-// wasCancelled reports whether the worker says that the call was cancelled, or something failed there because it was: time that is over in
-// the worker, or in a function that it called here, is so a moment before the caller knows.
+// wasCancelled reports whether the worker says that the call was cancelled, or failed because of its cancellation. The
+// deadline can pass in the worker, or in a function that it called here, a moment before it passes for the caller.
 func wasCancelled(err error) bool {
 	var remote *RemoteError
 	if !errors.As(err, &remote) {
@@ -545,7 +558,8 @@ func wasCancelled(err error) bool {
 	return remote.Type == TypeCancelled
 }
 
-// lossError says how a worker was lost. Its own goroutine is about to find out, if it has not yet.
+// lossError returns the error for the loss of w. It waits for w's own goroutine to find out how the worker ended, until
+// ctx is done.
 func (p *Pool) lossError(ctx context.Context, w *Worker, err error) error {
 	if errors.Is(err, ErrClosed) {
 		return ErrClosed
@@ -565,12 +579,12 @@ func (p *Pool) lossError(ctx context.Context, w *Worker, err error) error {
 	return fmt.Errorf("%w: %w", ErrWorkerLost, err)
 }
 
-// served is what the context of a Function says of the call that it serves.
+// served describes the incoming call that a Function serves. The Function's context carries it.
 type served struct {
 	mux      *mux
 	stream   *stream
-	parent   *stream      // the call of ours whose handler made it, or nil
-	sessions []sessionKey // that wait for its end
+	parent   *stream      // the call of ours whose handler made the incoming call, or nil
+	sessions []sessionKey // the sessions that wait for its end
 }
 
 type servedKey struct{}
@@ -580,7 +594,8 @@ func servedBy(ctx context.Context) *served {
 	return s
 }
 
-// withServed notes in ctx that it belongs to an incoming call, made by the handler of parent, a call of ours, or nil.
+// withServed returns a context for the Function that serves call. parent is the call of ours whose handler made it, or
+// nil.
 func withServed(ctx context.Context, m *mux, call, parent *stream) context.Context {
 	s := &served{mux: m, stream: call, parent: parent}
 	if parent != nil {

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// version is the newest version of the wire protocol, and so far the only one.
+// version is the newest version of the wire protocol, and the only one so far.
 const version = 1
 
 // CommandInfo is a command as the worker's hello lists it.
 type CommandInfo struct {
 	Name   string `json:"name"`
-	Stream bool   `json:"stream,omitempty"` // it sends items
+	Stream bool   `json:"stream,omitempty"` // the command sends items
 }
 
-// workerHello is the first frame's body. docs/protocol.md says what its fields mean.
+// workerHello is the body of the worker's first frame. docs/protocol.md explains its fields.
 type workerHello struct {
 	Versions    []int         `json:"versions"`
 	Features    []string      `json:"features"`
@@ -43,17 +43,18 @@ type hostHello struct {
 	Calls       int    `json:"calls"`
 }
 
-// hostCalls is how many calls one worker may have open at its host, unless it runs more at once: each of those may make one.
+// hostCalls is how many calls one worker may have open at its host. A worker with a higher concurrency may have one for
+// each call that it runs.
 const hostCalls = 64
 
-// drainTime is how long the last words of an ended process may take to arrive. They are usually there already; only a child of its own
-// that holds the connection open makes anybody wait.
+// drainTime is how long the last frames of an ended process may take to arrive. Usually they are there already. The
+// whole time passes only if a child of the process holds the connection open.
 const drainTime = 100 * time.Millisecond
 
-// defaultWindow is what a receiver grants of one direction.
+// defaultWindow is the credit that a receiver grants for one direction of a call.
 var defaultWindow = window{Items: 1024, Bytes: 1 << 20}
 
-// goFeatures are the features of a worker in Go.
+// goFeatures are the features that a worker in Go announces.
 var goFeatures = []string{"exact-numbers"}
 
 // connected is a link whose hellos have been exchanged.
@@ -62,21 +63,20 @@ type connected struct {
 	hello workerHello
 	terms terms
 	codec string  // the name of terms.codec
-	first []Frame // what came behind the hello
+	first []Frame // the frames that came together with the hello
 }
 
-// connect starts a worker with the adapter and exchanges hellos, the same for every adapter. After an error nothing of the worker is
-// left.
+// connect starts a worker with the adapter and exchanges hellos. After an error nothing of the worker is left.
 func connect(ctx context.Context, a Adapter, at *attempt, o *Options) (*connected, error) {
 	link, err := startLink(ctx, a, at)
 	if err != nil {
 		at.abandon(nil)
 		return nil, err
 	}
-	at.abandon(link.Process) // what a chain tried before
+	at.abandon(link.Process) // end the processes that a chain tried before
 	c, err := handshake(ctx, at, link, o)
 	if err != nil {
-		_ = isolate("the adapter's Close", link.Conn.Close) // the error that counts is err
+		_ = isolate("the adapter's Close", link.Conn.Close) // err is what the caller needs to know
 		at.abandon(nil)
 		return nil, &linkError{link, err}
 	}
@@ -95,7 +95,7 @@ func startLink(ctx context.Context, a Adapter, at *attempt) (*Link, error) {
 		if made == nil || made.Conn == nil {
 			return errors.New("the adapter's Start returned no connection and no error")
 		}
-		own := *made // the adapter may keep the other one
+		own := *made // the adapter may still use its own
 		if own.Adapter == "" {
 			own.Adapter = at.adapter
 		}
@@ -109,7 +109,7 @@ func startLink(ctx context.Context, a Adapter, at *attempt) (*Link, error) {
 	return link, err
 }
 
-// linkError is an error after an adapter was chosen.
+// linkError is an error that occurred after an adapter had made a link.
 type linkError struct {
 	link *Link
 	err  error
@@ -129,16 +129,17 @@ func handshake(ctx context.Context, at *attempt, link *Link, o *Options) (*conne
 	}
 	h := &c.hello
 	if subtle.ConstantTimeCompare([]byte(link.Token), []byte(h.Token)) != 1 && link.Token != "" {
-		return nil, fmt.Errorf("%w: the worker's hello does not show the token it was given: another program answers at its address", ErrProtocol)
+		return nil, fmt.Errorf("%w: the worker's hello does not show the token it was given: "+
+			"another program answers at its address", ErrProtocol)
 	}
 	h.Token = ""
 	if !slices.Contains(h.Versions, version) {
-		return nil, fmt.Errorf("%w: the worker (%s) speaks versions %v of the protocol, this host version %d: use a worker package of the same release",
-			ErrProtocol, h.Library, h.Versions, version)
+		return nil, fmt.Errorf("%w: the worker (%s) speaks versions %v of the protocol, this host version %d: "+
+			"use a worker package of the same release", ErrProtocol, h.Library, h.Versions, version)
 	}
 	if h.Concurrency < 1 || h.Window.Items < 1 || h.Window.Bytes < 1 || h.MaxFrame < 4096 {
-		return nil, fmt.Errorf("%w: the worker's hello has an impossible limit: concurrency %d, window %+v, max_frame %d",
-			ErrProtocol, h.Concurrency, h.Window, h.MaxFrame)
+		return nil, fmt.Errorf("%w: the worker's hello has an impossible limit: "+
+			"concurrency %d, window %+v, max_frame %d", ErrProtocol, h.Concurrency, h.Window, h.MaxFrame)
 	}
 	c.terms = terms{send: h.Window, receive: window{int64(o.WindowItems), int64(o.WindowBytes)}}
 	if err := c.chooseCodec(at); err != nil {
@@ -206,7 +207,8 @@ func readHello(ctx context.Context, at *attempt, link *Link) ([]Frame, error) {
 	select {
 	case r = <-read:
 	case <-exited:
-		// Its last words may still be on the way, but a child of its own may hold the connection open.
+		// Its last frames may still arrive. A child of the process may hold the connection open, so the wait is
+		// bounded.
 		select {
 		case r = <-read:
 		case <-time.After(drainTime):
@@ -235,7 +237,7 @@ func readHello(ctx context.Context, at *attempt, link *Link) ([]Frame, error) {
 	return r.frames, nil
 }
 
-// helloError: the connection ended before the hello; whoever knows the process adds how it ended.
+// helloError: the connection ended before the hello. StartError.explain adds how the process ended.
 type helloError struct{ err error }
 
 func (e *helloError) Error() string { return fmt.Sprintf("the worker has not said hello: %v", e.err) }

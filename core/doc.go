@@ -1,4 +1,4 @@
-// Package core is the pool: it starts workers, hands out their slots, and runs many calls over one connection to each. It knows calls and
-// no protocol; an Adapter carries frames and knows no calls. Users write Open, Execute, ExecuteStream and Session; the author of an
-// adapter reads adapter.go and frame.go.
+// Package core is the pool: it starts workers, hands out their slots, and runs many calls over one connection to each
+// worker. Core knows calls but no protocol; an Adapter carries frames but knows no calls. Users call Open, Execute,
+// ExecuteStream and Session. The author of an adapter reads adapter.go and frame.go.
 package core

@@ -8,14 +8,15 @@ import (
 	"strings"
 )
 
-// contract is what the launch contract puts into a worker's environment. A host that is itself a worker, or a worker's child, must not
-// pass on what it was told.
+// contract are the environment variables of the launch contract. A host that is itself a worker, or a worker's child,
+// must not pass on its own values.
 var contract = []string{
-	"SNAKEPIT_PROTOCOL", "SNAKEPIT_RUN_ID", "SNAKEPIT_WORKER_INDEX", "SNAKEPIT_CONN_FD", "SNAKEPIT_CONTROL_FD", "SNAKEPIT_LIFELINE_FD",
-	"SNAKEPIT_DIR", "SNAKEPIT_MAX_FRAME", "SNAKEPIT_HOST_TOKEN", "SNAKEPIT_WORKER_TOKEN", "SNAKEPIT_CACHE",
+	"SNAKEPIT_PROTOCOL", "SNAKEPIT_RUN_ID", "SNAKEPIT_WORKER_INDEX", "SNAKEPIT_CONN_FD", "SNAKEPIT_CONTROL_FD",
+	"SNAKEPIT_LIFELINE_FD", "SNAKEPIT_DIR", "SNAKEPIT_MAX_FRAME", "SNAKEPIT_HOST_TOKEN", "SNAKEPIT_WORKER_TOKEN",
+	"SNAKEPIT_CACHE",
 }
 
-// mergeEnv joins lists of "KEY=value"; of two with one key the later counts.
+// mergeEnv joins lists of "KEY=value". A later entry replaces an earlier one with the same key.
 func mergeEnv(lists ...[]string) []string {
 	var env []string
 	at := map[string]int{}
@@ -31,13 +32,15 @@ func mergeEnv(lists ...[]string) []string {
 	return env
 }
 
-// threadVars are what numeric libraries take the number of their threads from.
+// threadVars are the environment variables that set the thread count of numeric libraries.
 var threadVars = []string{
-	"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS",
+	"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+	"NUMEXPR_NUM_THREADS",
 }
 
-// threadEnv keeps N workers from starting N times as many threads as there are processors, unless the user said how many, by whichever
-// variable: a library that reads several of them would take ours before the user's.
+// threadEnv returns variables that share the processors among the workers: otherwise N workers would start N times as
+// many threads as there are processors. It returns nil if the user has set any of threadVars, because a library that
+// reads several of them could prefer ours.
 func threadEnv(env []string, size int) []string {
 	n := strconv.Itoa(max(1, runtime.GOMAXPROCS(0)/size))
 	var vars []string

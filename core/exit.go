@@ -14,7 +14,7 @@ type exitStatus struct {
 	killed bool   // the pool killed it
 }
 
-// String returns what the process did, such as "exited with code 1".
+// String returns a predicate, such as "exited with code 1".
 func (s exitStatus) String() string {
 	switch {
 	case s.killed && s.signal == killSignal:
@@ -28,18 +28,18 @@ func (s exitStatus) String() string {
 	}
 }
 
-// WorkerExit says how a worker ended. It is an error; errors.Is reports that it is ErrWorkerLost.
+// WorkerExit says how a worker was lost. It is an error that wraps ErrWorkerLost.
 type WorkerExit struct {
 	Worker   int           // the worker's index
-	Adapter  string        // the protocol it spoke
+	Adapter  string        // the protocol that it spoke
 	PID      int           // 0 if the pool did not start the process
 	ExitCode int           // -1 if a signal ended it
 	Signal   string        // such as "killed"; "" if it exited by itself
 	OOM      bool          // the kernel reports that the process was killed because memory ran out
 	Cause    error         // the first error on the connection, or nil
-	Stderr   []string      // the last lines it printed or logged; if it was busy, since its oldest call began
+	Stderr   []string      // the last lines that it printed or logged; if it was busy, since its oldest call began
 	Age      time.Duration // since it was started
-	Doing    []string      // the commands it was running
+	Doing    []string      // the commands that it was running
 }
 
 func (e *WorkerExit) Error() string {
@@ -71,7 +71,7 @@ func (e *WorkerExit) Unwrap() []error {
 	return []error{ErrWorkerLost, e.Cause}
 }
 
-// countNames returns each name once, in order of appearance, with its count if that is above one.
+// countNames returns each name once, in order of appearance. A name that occurs more than once gets its count.
 func countNames(names []string) []string {
 	times := map[string]int{}
 	var each []string

@@ -9,19 +9,19 @@ import (
 	"strings"
 )
 
-// Function answers calls that the other side opens: a worker's ctx.call and ctx.stream, and on a worker written in Go the host's calls.
-// Func and StreamFunc make one from a typed function.
+// Function answers calls that the peer opens. On the host they come from a worker's ctx.call and ctx.stream. On a
+// worker written in Go they are the host's calls. Func and StreamFunc make a Function from a typed function.
 type Function struct {
-	// Run answers one call. Its result, or else its error, is the call's answer; what it sends before are the items of
-	// a stream. ctx ends when the call is cancelled, its time is up, or the connection is lost. Run may be called from
-	// many goroutines at once. A panic or runtime.Goexit in it, or in a method of its result or error, becomes the
-	// call's error; the stack is logged.
+	// Run answers one call. Its result or its error is the call's answer. Values sent before it are the items of a
+	// stream. ctx ends when the call is cancelled, its deadline has passed, or the connection is lost. Run may be
+	// called from many goroutines at once. A panic or runtime.Goexit in Run, or in a method of its result or error,
+	// becomes the call's error, and the stack is logged.
 	Run func(ctx context.Context, call *Incoming) (any, error)
-	// Stream says that Run sends items. A worker's hello announces it.
+	// Stream says that Run sends items. A worker announces it in its hello.
 	Stream bool
 }
 
-// Func makes a Function of f, whose argument is decoded from the call's.
+// Func makes a Function from f. f's argument is decoded from the call's argument.
 func Func[In, Out any](f func(ctx context.Context, in In) (Out, error)) Function {
 	return Function{Run: func(ctx context.Context, call *Incoming) (any, error) {
 		var in In
@@ -32,8 +32,8 @@ func Func[In, Out any](f func(ctx context.Context, in In) (Out, error)) Function
 	}}
 }
 
-// StreamFunc makes a Function of f, each of whose values becomes an item. An *ItemError is one item's error; any other error ends the
-// stream.
+// StreamFunc makes a Function from f. Each value that f yields becomes an item. An *ItemError is the error of one item;
+// any other error ends the stream.
 func StreamFunc[In, Out any](f func(ctx context.Context, in In) iter.Seq2[Out, error]) Function {
 	return Function{Stream: true, Run: func(ctx context.Context, call *Incoming) (any, error) {
 		var in In
@@ -56,12 +56,12 @@ func StreamFunc[In, Out any](f func(ctx context.Context, in In) iter.Seq2[Out, e
 	}}
 }
 
-// Incoming is a call that the other side opened. It belongs to the Function that serves it, until that returns; its methods may be used
-// from one goroutine at a time, but Input and Send from two at once.
+// Incoming is a call that the peer opened. It belongs to the Function that serves it, until that Function returns. One
+// goroutine at a time may use its methods, except that one may read Input while another one calls Send.
 type Incoming struct {
-	Name     string            // what was called
-	Session  string            // the session that it belongs to, or ""
-	Metadata map[string]string // what the caller sent along, or nil
+	Name     string            // the command or function that is called
+	Session  string            // the session that the call belongs to, or ""
+	Metadata map[string]string // the caller's metadata, or nil
 	body     []byte
 	stream   *stream
 }
@@ -74,17 +74,17 @@ func (c *Incoming) Decode(v any) error {
 	return nil
 }
 
-// Send sends one item. It blocks while the receiver has granted no credit, and returns ctx's error when ctx is done.
+// Send sends one item. It blocks until the receiver grants credit. It returns ctx's error if ctx is done first.
 func (c *Incoming) Send(ctx context.Context, v any) error { return c.stream.send(ctx, v, 0) }
 
-// Fail sends an error in an item's place; the stream goes on.
+// Fail sends an error in place of an item. The stream continues.
 func (c *Incoming) Fail(ctx context.Context, err error) error {
 	return c.stream.send(ctx, toRemote(ctx, err), Failed)
 }
 
-// Input yields what the caller streams in, decoded into values of the codec's own choice. An *ItemError is one item's, any other
-// error is the last; when the call is cancelled that is ctx's, so that an input that was cut off is not taken for a whole one. It may be
-// ranged over once.
+// Input yields the values that the caller streams, decoded into types that the codec chooses. An *ItemError is the
+// error of one item; any other error is the last value. If the call is cancelled, the last value is ctx's error, so
+// that a cut input does not look complete. The sequence may be ranged over once.
 func (c *Incoming) Input(ctx context.Context) iter.Seq2[any, error] {
 	return func(yield func(any, error) bool) {
 		for body, err := range c.stream.items(ctx) {
@@ -108,7 +108,7 @@ func (c *Incoming) Input(ctx context.Context) iter.Seq2[any, error] {
 	}
 }
 
-// toRemote turns any error into the shape that travels. It calls methods of err, which may be the user's.
+// toRemote turns any error into the form that is sent. It calls methods of err, which may be user code.
 func toRemote(ctx context.Context, err error) *RemoteError {
 	kind := strings.TrimPrefix(fmt.Sprintf("%T", err), "*")
 	if v := reflect.ValueOf(err); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
@@ -124,7 +124,7 @@ func toRemote(ctx context.Context, err error) *RemoteError {
 	if errors.Is(err, ErrFrameTooLarge) {
 		kind = TypeTooLarge
 	} else if strings.HasPrefix(kind, "errors.") || strings.HasPrefix(kind, "fmt.") {
-		kind = "error" // a text and no type of its own
+		kind = "error" // these types say nothing about the error
 	}
 	return &RemoteError{Type: kind, Message: err.Error()}
 }

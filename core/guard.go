@@ -7,21 +7,21 @@ import (
 	"runtime/debug"
 )
 
-// User code is what the pool calls but did not write: methods of values while they are encoded or decoded, an input's
-// iterator, Options.Functions and the errors that they return, contexts, an adapter and its errors, and the logger. It
-// may panic, end its goroutine, hang, or call the pool.
+// User code is code that the pool calls but does not contain: methods of values while they are encoded or decoded, an
+// input's iterator, Options.Functions and the errors that they return, contexts, an adapter and its errors, and the
+// logger. User code may panic, end its goroutine, hang, or call the pool.
 //
-//   - None of it runs under a lock.
-//   - On a goroutine of the pool's it runs inside guard, apart or outside, which turn a panic and runtime.Goexit into an
-//     error. So does a codec, which is the adapter's, also where it encodes the pool's own values.
-//   - On the caller's goroutine a panic goes through to the caller, once the slot has been given back (Pool.open).
-//   - An error of an adapter's is asked for its text once, where it comes in (freeze).
-//   - The logger has a goroutine of its own (logQueue).
+//   - No user code runs under a lock.
+//   - On the pool's goroutines it runs inside guard, isolate or guardCall. They turn a panic and runtime.Goexit into an
+//     error. The adapter's codec runs there too, even when it encodes the pool's own values.
+//   - On the caller's goroutine a panic passes through to the caller, after the slot has been released (Pool.openCall).
+//   - captureError asks an adapter's error for its text once, where the error comes in.
+//   - The logger runs on a goroutine of its own (logQueue).
 
 // panicError is a panic of user code, or the end of its goroutine.
 type panicError struct {
-	what  string // what ran, such as "the function"
-	text  string // of the panic's value; "" if runtime.Goexit was called
+	what  string // the code that ran, such as "the function"
+	text  string // the text of the panic's value; "" if runtime.Goexit was called
 	stack string
 }
 
@@ -32,7 +32,7 @@ func (e *panicError) Error() string {
 	return e.what + " panicked: " + e.text
 }
 
-// remote returns the panic in the form in which it travels.
+// remote returns the panic in the form that is sent.
 func (e *panicError) remote() *RemoteError {
 	if e.text == "" {
 		return &RemoteError{Type: "runtime.Goexit", Message: e.Error()}
@@ -40,8 +40,8 @@ func (e *panicError) remote() *RemoteError {
 	return &RemoteError{Type: "panic", Message: e.text}
 }
 
-// guard calls f, which runs user code, and then hands its error to end, on the same goroutine and exactly once: also if
-// f panics, whose error is a *panicError, or calls runtime.Goexit, after which the goroutine ends. end runs no user
+// guard calls f, which runs user code, and then calls end with its error, on the same goroutine and exactly once. If f
+// panics or calls runtime.Goexit, the error is a *panicError. After runtime.Goexit the goroutine ends. end runs no user
 // code.
 func guard(what string, f func() error, end func(error)) {
 	var err error
@@ -58,15 +58,16 @@ func guard(what string, f func() error, end func(error)) {
 	returned = true
 }
 
-// isolate runs f, which is user code, on a goroutine of its own, and returns its error, its panic or the goroutine's end.
+// isolate runs f, which is user code, on a goroutine of its own. It returns f's error; a panic or runtime.Goexit
+// becomes a *panicError.
 func isolate(what string, f func() error) error {
 	done := make(chan error, 1)
 	go guard(what, f, func(err error) { done <- err })
 	return <-done
 }
 
-// guardCall runs f, which is an adapter's, on the calling goroutine, and returns its error or panic. If f ends the
-// goroutine, exited gets that as an error before it does.
+// guardCall runs f, which is an adapter's code, on the calling goroutine. It returns f's error; a panic becomes a
+// *panicError. If f calls runtime.Goexit, guardCall calls exited with a *panicError, and the goroutine ends.
 func guardCall(what string, f func() error, exited func(error)) (err error) {
 	returned := false
 	defer func() {
@@ -81,8 +82,8 @@ func guardCall(what string, f func() error, exited func(error)) (err error) {
 	return err
 }
 
-// panicText returns the text of a panic's value. What is no plain text may have methods of the user's, so it is asked
-// on a goroutine of its own, which it may end.
+// panicText returns the text of a panic's value. A value that is not a string may have methods that are user code. They
+// run on a goroutine of their own, because they may end it.
 func panicText(p any) string {
 	if text, ok := p.(string); ok {
 		return nonEmpty(text)
@@ -91,7 +92,7 @@ func panicText(p any) string {
 	go func() {
 		s := fmt.Sprintf("a %T", p)
 		defer func() { text <- nonEmpty(s) }()
-		s = fmt.Sprint(p) // which takes care of a panic
+		s = fmt.Sprint(p) // it recovers from a panic of p's methods
 	}()
 	return <-text
 }
@@ -103,19 +104,20 @@ func nonEmpty(s string) string {
 	return s
 }
 
-// capturedError is an error of user code that has been asked for its text, so that nobody has to ask it again under a lock.
+// capturedError is an error of user code together with its text. The text can be used under a lock, because no user
+// code runs for it.
 type capturedError struct {
 	text string
-	end  error // io.EOF or io.ErrUnexpectedEOF if it is one of them
+	end  error // io.EOF or io.ErrUnexpectedEOF, if err wraps one of them
 	err  error
 
-	reason string // as Explain says
+	reason string // from Explain
 }
 
 func (e *capturedError) Error() string { return e.text }
 func (e *capturedError) Unwrap() error { return e.err }
 
-// captureError asks an error of user code what it is. It is called where such code is guarded.
+// captureError captures an error of user code. It is called where user code is guarded.
 func captureError(err error) error {
 	switch err.(type) {
 	case nil, *capturedError, *panicError:
@@ -134,7 +136,7 @@ func captureError(err error) error {
 	return f
 }
 
-// captureIsolated is freeze where nothing is guarded.
+// captureIsolated is captureError for places where nothing is guarded.
 func captureIsolated(err error) error {
 	var cold error
 	if p := isolate("an error", func() error { cold = captureError(err); return nil }); p != nil {
@@ -143,7 +145,7 @@ func captureIsolated(err error) error {
 	return cold
 }
 
-// endOf returns io.EOF or io.ErrUnexpectedEOF if err, which has been frozen, says that the connection has ended so.
+// endOf returns io.EOF or io.ErrUnexpectedEOF if err wraps one of them, else nil. err has been captured.
 func endOf(err error) error {
 	if f, ok := err.(*capturedError); ok {
 		return f.end

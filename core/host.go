@@ -12,12 +12,12 @@ import (
 	"sync"
 )
 
-// hostOptions is what a host needs to know beyond the command.
+// hostOptions configure a host, in addition to the command.
 type hostOptions struct {
 	Name     string
-	Dir      string   // where the private directory goes; "" means os.TempDir()
-	MaxFrame int      // what SNAKEPIT_MAX_FRAME tells the worker
-	Env      []string // the pool's own variables, "KEY=value"; what the user set wins
+	Dir      string   // the parent of the private directory; "" means os.TempDir()
+	MaxFrame int      // the value of SNAKEPIT_MAX_FRAME
+	Env      []string // the pool's own variables, "KEY=value"; the user's variables override them
 	Log      *logQueue
 }
 
@@ -27,8 +27,8 @@ type host struct {
 	opts    hostOptions
 	runID   string
 	dir     string
-	claim   *os.File // says that dir is in use
-	env     []string // what all workers have in common
+	claim   *os.File // its lock shows that dir is in use
+	env     []string // the environment that all workers share
 	oom     *oomCounter
 	forks   chan func()
 	forkEnd chan struct{}
@@ -40,8 +40,10 @@ type host struct {
 
 // newHost makes the pool's private directory and starts the goroutine that forks.
 func newHost(cmd Command, o hostOptions) (*host, error) {
-	for what, list := range map[string][]string{"Command.Path": {cmd.Path}, "Command.Args": cmd.Args, "Command.Dir": {cmd.Dir},
-		"Command.Env": cmd.Env, "Options.Name": {o.Name}} {
+	for what, list := range map[string][]string{
+		"Command.Path": {cmd.Path}, "Command.Args": cmd.Args, "Command.Dir": {cmd.Dir}, "Command.Env": cmd.Env,
+		"Options.Name": {o.Name},
+	} {
 		if i := slices.IndexFunc(list, func(s string) bool { return strings.ContainsRune(s, 0) }); i >= 0 {
 			return nil, fmt.Errorf("%s has a NUL byte in %q", what, list[i])
 		}
@@ -55,8 +57,8 @@ func newHost(cmd Command, o hostOptions) (*host, error) {
 		return nil, err
 	}
 	h := &host{
-		cmd: cmd, opts: o, runID: o.Name + "-" + strings.ToLower(rand.Text()[:10]), dir: dir, claim: claim, oom: newOOMCounter(),
-		forks: make(chan func()), forkEnd: make(chan struct{}),
+		cmd: cmd, opts: o, runID: o.Name + "-" + strings.ToLower(rand.Text()[:10]), dir: dir, claim: claim,
+		oom: newOOMCounter(), forks: make(chan func()), forkEnd: make(chan struct{}),
 	}
 	own := slices.DeleteFunc(os.Environ(), func(e string) bool {
 		name, _, _ := strings.Cut(e, "=")
@@ -73,8 +75,8 @@ func newHost(cmd Command, o hostOptions) (*host, error) {
 	return h, nil
 }
 
-// fork runs what is sent to it on one thread that lives as long as the host: a process with Pdeathsig is killed when the thread that forked
-// it ends.
+// fork runs the functions sent to it on one thread that lives as long as the host. The kernel kills a process with
+// Pdeathsig when the thread that forked it ends.
 func (h *host) fork() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -96,8 +98,8 @@ func (h *host) command() string {
 	return strings.Join(words, " ")
 }
 
-// close waits until all processes have ended, which is their owners' to bring about, and removes the private directory. Nothing can be
-// launched after it.
+// close waits for all processes, which their owners stop, and then removes the private directory. Nothing can be
+// launched once close has begun.
 func (h *host) close() {
 	h.mu.Lock()
 	if h.closed {
@@ -119,7 +121,7 @@ func (h *host) close() {
 func closeFiles(files []*os.File) {
 	for _, f := range files {
 		if f != nil {
-			_ = f.Close() // what counts has been said already
+			_ = f.Close() // an earlier error matters more
 		}
 	}
 }

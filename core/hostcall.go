@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// Host is the host of a worker written in Go, as a Function that serves one of its calls sees it. It is valid until that
-// call ends. Its methods may be used from any number of goroutines.
+// Host lets a Function of a worker written in Go call the host that opened its call. It is valid until that call ends.
+// Any number of goroutines may use its methods.
 type Host struct{ call *Incoming }
 
-// Host returns the host that opened the call. On the host's own side, in Options.Functions, there is none: its methods
-// then return an error, because a function of the host calls workers by its pool.
+// Host returns the host that opened the call. A function in Options.Functions already runs on the host and calls
+// workers through its pool: there the methods of Host return an error.
 func (c *Incoming) Host() *Host { return &Host{c} }
 
 var errNoHost = errors.New("a function of the host calls workers by its pool")
@@ -33,9 +33,9 @@ func (h *Host) Call(ctx context.Context, name string, args, out any) error {
 	return h.result(s, out)
 }
 
-// Stream calls one of the host's functions and yields its items, decoded into values of the codec's own choice. An
-// *ItemError is the error of one item; any other error is the last. Breaking out cancels the call. The sequence may be
-// ranged over once.
+// Stream calls one of the host's functions and yields its items, decoded into types that the codec chooses. An
+// *ItemError is the error of one item; any other error is the last value. Breaking out of the loop cancels the call.
+// The sequence may be ranged over once.
 func (h *Host) Stream(ctx context.Context, name string, args any) iter.Seq2[any, error] {
 	return func(yield func(any, error) bool) {
 		s, err := h.open(ctx, name, args)
@@ -59,8 +59,8 @@ func (h *Host) Stream(ctx context.Context, name string, args any) iter.Seq2[any,
 	}
 }
 
-// Log sends one log record to the host, which logs it under the name of the call's command. level is trace, debug, info,
-// warn or error.
+// Log sends one log record to the host. The host logs it under the name of the call's command. level is trace, debug,
+// info, warn or error.
 func (h *Host) Log(level, message string, fields map[string]any) {
 	c := h.call
 	m := c.stream.mux
@@ -100,7 +100,7 @@ func (h *Host) open(ctx context.Context, name string, args any) (*stream, error)
 func (h *Host) result(s *stream, out any) error {
 	body, err := s.outcome()
 	if not, ok := err.(*notRunError); ok {
-		err = not.err // whether it may run elsewhere is a pool's question
+		err = not.err // only a pool retries on another worker
 	}
 	if err != nil || out == nil {
 		return err

@@ -16,20 +16,20 @@ import (
 	"time"
 )
 
-// attempt is one worker's start: it may launch several processes, one after another, of which one is kept.
+// attempt is the start of one worker. It may launch several processes, one after another. One of them is kept.
 type attempt struct {
 	host        *host
 	index       int
 	hostToken   string
 	workerToken string
-	adapter     string // its name; set when it is asked to start
+	adapter     string // the adapter's name; set before its Start is called
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	launched []*Process
-	returned *Process // the latest of them that an adapter got
+	returned *Process // the last process that Launch returned to an adapter
 }
 
-// isolate calls the adapter's code, as the function of that name does, and logs a panic with its stack.
+// isolate calls the adapter's code like the function isolate, and logs a panic with its stack.
 func (at *attempt) isolate(what string, f func() error) error {
 	err := isolate(what, f)
 	if p, ok := err.(*panicError); ok {
@@ -43,7 +43,7 @@ func (h *host) attempt(index int) *attempt {
 	return &attempt{host: h, index: index, hostToken: rand.Text(), workerToken: rand.Text()}
 }
 
-// launcher returns what the adapter gets.
+// launcher returns the Launcher for the adapter's Start.
 func (a *attempt) launcher() *Launcher {
 	return &Launcher{
 		Launch: a.launch, Dir: a.host.dir, Index: a.index, MaxFrame: a.host.opts.MaxFrame,
@@ -81,8 +81,8 @@ func (a *attempt) launch(ctx context.Context, s Spec) (*Process, error) {
 	return p, nil
 }
 
-// abandon ends everything that was launched but keep, and returns when that is done. A process that is about to end by itself may, so that
-// its own exit code is seen.
+// abandon ends all launched processes except keep, and waits until they are gone. It lets them exit by themselves for
+// up to outputGrace, so that errors show their own exit codes.
 func (a *attempt) abandon(keep *Process) {
 	a.mu.Lock()
 	launched := slices.Clone(a.launched)
@@ -103,8 +103,7 @@ func (a *attempt) abandon(keep *Process) {
 	}
 }
 
-// exitedEarly returns the process with which an adapter could not do anything because it had ended by itself, or nil. It is valid after
-// abandon.
+// exitedEarly returns the process that the adapter got, if it ended by itself, else nil. It is valid after abandon.
 func (a *attempt) exitedEarly() *Process {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -114,7 +113,7 @@ func (a *attempt) exitedEarly() *Process {
 	return nil
 }
 
-// output returns the last lines that the latest process printed.
+// output returns the last lines that the last process printed.
 func (a *attempt) output() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -124,7 +123,7 @@ func (a *attempt) output() []string {
 	return a.launched[len(a.launched)-1].lastOutput(time.Time{})
 }
 
-// start starts one process. control is where its report will come, or nil.
+// start starts one process. control is the pipe that its report comes from, or nil.
 func (h *host) start(a *attempt, s Spec) (p *Process, control *os.File, err error) {
 	h.mu.Lock()
 	if h.closed {
@@ -143,7 +142,8 @@ func (h *host) start(a *attempt, s Spec) (p *Process, control *os.File, err erro
 	if err != nil {
 		return nil, nil, err
 	}
-	// ours stays here, theirs is closed here once the child has it. All of it is closed on exec in other children.
+	// ours stay open here. theirs are closed here once the child has them. Other children inherit none of them: all are
+	// close-on-exec.
 	var ours, theirs []*os.File
 	defer func() {
 		closeFiles(theirs)
@@ -183,7 +183,8 @@ func (h *host) start(a *attempt, s Spec) (p *Process, control *os.File, err erro
 		files = []*os.File{null, printed, printed}
 	}
 	env := []string{
-		"SNAKEPIT_PROTOCOL=" + s.Protocol, "SNAKEPIT_RUN_ID=" + h.runID, "SNAKEPIT_WORKER_INDEX=" + strconv.Itoa(a.index), "SNAKEPIT_DIR=" + h.dir,
+		"SNAKEPIT_PROTOCOL=" + s.Protocol, "SNAKEPIT_RUN_ID=" + h.runID,
+		"SNAKEPIT_WORKER_INDEX=" + strconv.Itoa(a.index), "SNAKEPIT_DIR=" + h.dir,
 		"SNAKEPIT_MAX_FRAME=" + strconv.Itoa(h.opts.MaxFrame),
 	}
 	inherit := func(name string, f ...*os.File) {
@@ -193,7 +194,7 @@ func (h *host) start(a *attempt, s Spec) (p *Process, control *os.File, err erro
 	if len(s.Files) > 0 {
 		inherit("SNAKEPIT_CONN_FD", s.Files...)
 	}
-	if !s.Stdio && len(s.Files) == 0 { // the connection is not inherited, so each side has to prove itself
+	if !s.Stdio && len(s.Files) == 0 { // the connection is not inherited, so each side has to prove its identity
 		env = append(env, "SNAKEPIT_HOST_TOKEN="+a.hostToken, "SNAKEPIT_WORKER_TOKEN="+a.workerToken)
 	}
 	if inheritsFiles {
@@ -232,7 +233,7 @@ func (h *host) start(a *attempt, s Spec) (p *Process, control *os.File, err erro
 	}
 	p.pid = p.proc.Pid
 	if p.armed != nil {
-		if err := armLifeline(p.armed, p.pid); err != nil { // then there is still the end of file that the worker reads
+		if err := armLifeline(p.armed, p.pid); err != nil { // the worker still reads the end of file
 			h.opts.Log.events(a.index).Warn("worker would outlive a killed host for a while", "error", err)
 		}
 	}
@@ -253,11 +254,13 @@ func (h *host) executable() (string, error) {
 	if dir != "" {
 		switch info, err := os.Stat(dir); {
 		case err != nil:
-			return "", &RemedyError{fmt.Errorf("the working directory of %s: %w", path, err), "make it, or correct Command.Dir"}
+			err = fmt.Errorf("the working directory of %s: %w", path, err)
+			return "", &RemedyError{err, "make it, or correct Command.Dir"}
 		case !info.IsDir():
-			return "", &RemedyError{fmt.Errorf("the working directory of %s: %s is not a directory", path, dir), "correct Command.Dir"}
+			err = fmt.Errorf("the working directory of %s: %s is not a directory", path, dir)
+			return "", &RemedyError{err, "correct Command.Dir"}
 		}
-		if filepath.Base(path) != path && !filepath.IsAbs(path) { // a path with a separator is relative to where the command runs
+		if filepath.Base(path) != path && !filepath.IsAbs(path) { // a path with a separator is relative to Command.Dir
 			abs, err := filepath.Abs(filepath.Join(dir, path))
 			if err != nil {
 				return "", fmt.Errorf("the path of %s: %w", path, err)
@@ -272,7 +275,7 @@ func (h *host) executable() (string, error) {
 	return "", h.explain(path, err)
 }
 
-// explain adds to the error of a start what to do about it.
+// explain adds a remedy to the error of a start.
 func (h *host) explain(path string, err error) error {
 	var notFound *exec.Error
 	if errors.As(err, &notFound) {
@@ -295,7 +298,8 @@ func (h *host) explain(path string, err error) error {
 		remedy = "install the interpreter that its first line or its format names: the file itself is there"
 	case statErr == nil && errors.Is(err, syscall.ENOEXEC):
 		remedy = "use a program of this system; the first line of a script has to begin with #!"
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM):
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE),
+		errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM):
 		remedy = "raise the limit that is reached (ulimit -a shows it), or make the pool smaller"
 	}
 	return &RemedyError{fmt.Errorf("%s cannot be started: %w", path, err), remedy}

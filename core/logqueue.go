@@ -9,56 +9,57 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// logQueue stands between the pool and its logger, which is user code: it may be slow, hang, panic, end its goroutine,
-// or call the pool. Only the goroutine of run calls it, without a lock. Everybody else queues entries, which the logger
-// gets in the order in which they came.
+// logQueue is the queue between the pool and its logger. The logger is user code: it may be slow, hang, panic, end
+// its goroutine, or call the pool. Only run's goroutine calls it, and without a lock. All other goroutines add
+// entries to the queue. The logger gets them in order.
 type logQueue struct {
 	logger    hclog.Logger
-	byWorker  map[int]hclog.Logger // run's own: the logger with each worker's index
-	panicOnce sync.Once            // the logger has panicked
-	wake      chan struct{}        // capacity 1: there are entries, or the logs is closing
+	byWorker  map[int]hclog.Logger // only run uses it: the logger for each worker's index
+	panicOnce sync.Once            // reports the logger's first panic
+	wake      chan struct{}        // capacity 1: entries were added, or the queue is closing
 	done      chan struct{}        // closed when run has ended
 
-	mu      sync.Mutex // guards what follows, and the counters of every source
+	mu      sync.Mutex // guards the fields below, and the counters of every source
 	entries []logEntry // the oldest first
-	taken   uint64     // entries that the logger is done with
+	taken   uint64     // the number of entries that the logger has finished
 	changed chan struct{}
-	closing bool // no entry is added any more; run ends with the last one
+	closing bool // no more entries are added; run ends after the last one
 }
 
-// logEntry is one call of the logger.
+// logEntry is one call to the logger.
 type logEntry struct {
 	source *logSource
 	size   int
 	emit   func(hclog.Logger)
 }
 
-// logSource is where entries come from: the pool itself, the output of one process, or the log frames of one
-// connection. What each may have waiting is bounded, so a noisy source costs no other one its entries. What is dropped
-// is counted, and the count is logged. Its methods may be called from any goroutine, under any lock.
+// logSource is a source of entries: the pool itself, the output of one process, or the log frames of one connection.
+// Each source may queue only so much, so a noisy source does not cost another one its entries. Dropped entries are
+// counted, and the count is logged. Any goroutine may call its methods, even under a lock; only putPatiently needs a
+// goroutine without locks.
 type logSource struct {
-	queue   *logQueue
-	worker int    // the index that its entries carry, or noWorker
+	queue  *logQueue
+	worker int    // the index in its entries, or noWorker
 	lost   string // the message that reports dropped entries
 
-	// guarded by logs.mu
+	// guarded by queue.mu
 	waiting      int
 	bytes        int
 	dropped      int
 	droppedBytes int
-	stuck        bool // the queue has been full for logPatience: drop, do not wait, until the logger goes on
+	stuck        bool // full for logPatience: putPatiently drops without a wait, until the logger finishes an entry
 }
 
 const noWorker = -1
 
-// What one source may have waiting for a slow logger: so many entries, and no more once they take so many bytes.
+// The limits of one source. It is full once either is reached.
 const (
-	logBacklog = 1024
-	logBytes   = 4 << 20
+	logBacklog = 1024    // queued entries
+	logBytes   = 4 << 20 // bytes of queued entries
 )
 
-// logPatience is how long a full queue holds a worker's output up before some of it is dropped, and how long Close
-// waits for a logger that does not return.
+// logPatience is how long a full source blocks a worker's output before some of it is dropped, and how long Close waits
+// for a logger that does not return.
 const logPatience = 250 * time.Millisecond
 
 func newLogQueue(logger hclog.Logger) *logQueue {
@@ -69,12 +70,12 @@ func newLogQueue(logger hclog.Logger) *logQueue {
 	return b
 }
 
-// source returns a new source for the worker of an index, or for noWorker.
+// source returns a new source. worker is a worker's index, or noWorker.
 func (b *logQueue) source(worker int, lost string) *logSource {
 	return &logSource{queue: b, worker: worker, lost: lost}
 }
 
-// events returns a source for what the pool itself says about a worker, or for noWorker about itself.
+// events returns a source for the pool's own messages about a worker, or with noWorker about itself.
 func (b *logQueue) events(worker int) *logSource {
 	return b.source(worker, "events were not logged because the logger is slow")
 }
@@ -88,7 +89,7 @@ func (s *logSource) log(level hclog.Level, msg string, args []any) {
 	s.put(len(msg), func(l hclog.Logger) { l.Log(level, msg, args...) })
 }
 
-// put queues an entry, or drops it if too much waits already.
+// put queues an entry, or drops it if the source is full.
 func (s *logSource) put(size int, emit func(hclog.Logger)) {
 	b := s.queue
 	b.mu.Lock()
@@ -96,8 +97,8 @@ func (s *logSource) put(size int, emit func(hclog.Logger)) {
 	s.add(size, emit)
 }
 
-// putPatiently queues an entry. It waits a moment for the logger if too much waits already; after that it drops,
-// without waiting again until the logger goes on. It must not be called under a lock.
+// putPatiently queues an entry. If the source is full, it waits for the logger, at most for logPatience. After that it
+// drops entries without a wait, until the logger finishes one. Callers hold no lock.
 func (s *logSource) putPatiently(size int, emit func(hclog.Logger)) {
 	b := s.queue
 	b.mu.Lock()
@@ -110,7 +111,7 @@ func (s *logSource) putPatiently(size int, emit func(hclog.Logger)) {
 
 func (s *logSource) full() bool { return s.waiting >= logBacklog || s.bytes >= logBytes }
 
-// add queues an entry if there is room. logs.mu is held.
+// add queues an entry, or counts it as dropped if the source is full. Callers hold queue.mu.
 func (s *logSource) add(size int, emit func(hclog.Logger)) {
 	switch {
 	case s.queue.closing:
@@ -132,7 +133,7 @@ func (s *logSource) push(size int, emit func(hclog.Logger)) {
 	signal(s.queue.wake)
 }
 
-// report logs how much was dropped.
+// report logs how many entries and bytes were dropped.
 func (s *logSource) report(l hclog.Logger) {
 	s.queue.mu.Lock()
 	n, bytes := s.dropped, s.droppedBytes
@@ -141,7 +142,8 @@ func (s *logSource) report(l hclog.Logger) {
 	l.Warn(s.lost, "count", n, "bytes", bytes)
 }
 
-// await waits at most for d until ok holds, and reports whether it does. mu is held, but not while it waits.
+// await waits until ok returns true, at most for d, and returns ok's result. Callers hold mu; await unlocks it while it
+// waits.
 func (b *logQueue) await(d time.Duration, ok func() bool) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -165,7 +167,7 @@ func (b *logQueue) await(d time.Duration, ok func() bool) bool {
 	return true
 }
 
-// run hands the entries to the logger, until the logs is closed and none is left.
+// run passes the entries to the logger, until the queue is closing and none is left.
 func (b *logQueue) run() {
 	ended := false
 	defer func() {
@@ -195,7 +197,7 @@ func (b *logQueue) run() {
 	}
 }
 
-// emit makes one call of the logger.
+// emit calls the logger for one entry.
 func (b *logQueue) emit(e logEntry) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -222,8 +224,8 @@ func (b *logQueue) emit(e logEntry) {
 	e.emit(logger)
 }
 
-// close lets the logger take what waits, and ends run. It gives up on a logger that takes nothing for logPatience, and
-// in any case after limit. The error then says how much was lost.
+// close waits for the logger to finish the queued entries, and ends run. It gives up if the logger finishes none within
+// logPatience, and in any case after limit. The error then says how many entries were lost.
 func (b *logQueue) close(limit time.Duration) error {
 	deadline := time.Now().Add(limit)
 	b.mu.Lock()
@@ -241,7 +243,7 @@ func (b *logQueue) close(limit time.Duration) error {
 		case <-timer.C:
 		}
 		select {
-		case <-b.done: // at the same moment
+		case <-b.done: // it ended at the same moment
 			return nil
 		default:
 		}
@@ -256,12 +258,14 @@ func (b *logQueue) close(limit time.Duration) error {
 	return fmt.Errorf("the logger in Options.Logger hangs or is too slow; %d log records are lost", lost)
 }
 
-// defaultLogger is where a pool logs that was given no logger: standard error, at the level in SNAKEPIT_LOG.
+// defaultLogger returns the logger of a pool without Options.Logger: standard error, at the level in SNAKEPIT_LOG, else
+// info.
 func defaultLogger(name string) (hclog.Logger, error) {
 	level := hclog.Info
 	if text := os.Getenv("SNAKEPIT_LOG"); text != "" {
 		if level = hclog.LevelFromString(text); level == hclog.NoLevel {
-			return nil, fmt.Errorf("the environment's SNAKEPIT_LOG is %q: use trace, debug, info, warn, error or off", text)
+			return nil, fmt.Errorf(
+				"the environment's SNAKEPIT_LOG is %q: use trace, debug, info, warn, error or off", text)
 		}
 	}
 	return hclog.New(&hclog.LoggerOptions{Name: name, Level: level, Output: os.Stderr}), nil

@@ -14,14 +14,14 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Limits of a log record. It comes from a worker, so all of it is bounded and what a terminal would obey is escaped.
+// Limits of a log record. It comes from a worker, so all its parts are bounded, and control characters are escaped.
 const (
-	maxMessage   = 64 << 10
-	maxFieldName = 128
-	maxFieldText = 8 << 10 // of one text in the fields
-	maxFields    = 64      // in one map or list of the fields
-	maxFieldTree = 256     // values in all fields, nested ones counted
-	maxFieldDeep = 4       // levels of nesting in the fields
+	maxMessage   = 64 << 10 // bytes of the message
+	maxFieldName = 128      // bytes of one name
+	maxFieldText = 8 << 10  // bytes of one text in the fields
+	maxFields    = 64       // entries of one map or list in the fields
+	maxFieldTree = 256      // values in all fields, including nested ones
+	maxFieldDeep = 4        // levels of nesting in the fields
 )
 
 // logRecord is the body of a log frame.
@@ -34,7 +34,7 @@ type logRecord struct {
 	Time    float64        `json:"time,omitempty"` // Unix seconds
 }
 
-// records takes the log frames of one connection. The last ones are remembered for a WorkerExit, as they came.
+// records receives the log frames of one connection. It keeps the last ones, undecoded, for a WorkerExit.
 type records struct {
 	log   *logSource
 	codec Codec
@@ -43,24 +43,24 @@ type records struct {
 	last []body     // at most lastLines, the newest last
 }
 
-// body is the body of a log frame, and when it came.
+// body is the body of a log frame.
 type body struct {
 	bytes []byte
-	at    time.Time
+	at    time.Time // when it arrived
 }
 
 func newRecords(logs *logQueue, worker int, codec Codec) *records {
 	return &records{log: logs.source(worker, "log records were dropped because the logger is slow"), codec: codec}
 }
 
-// put takes one body, of which it keeps a copy. It does not block.
+// put adds one body. It keeps a copy. It does not block.
 func (r *records) put(b []byte) {
-	b = bytes.Clone(b) // which is a part of all that was read with it
+	b = bytes.Clone(b) // the original pins the read buffer that it came in
 	r.mu.Lock()
 	if len(r.last) == lastLines {
 		r.last = slices.Delete(r.last, 0, 1)
 	}
-	if len(b) <= maxMessage { // a larger one would be kept for long
+	if len(b) <= maxMessage { // a larger one would use too much memory for too long
 		r.last = append(r.last, body{b, time.Now()})
 	}
 	r.mu.Unlock()
@@ -76,7 +76,7 @@ func (r *records) put(b []byte) {
 	})
 }
 
-// tail returns the last records since then as lines, the newest last.
+// tail returns the last records that were logged at or after since, as lines, the newest last.
 func (r *records) tail(since time.Time) []logLine {
 	r.mu.Lock()
 	last := slices.Clone(r.last)
@@ -89,7 +89,8 @@ func (r *records) tail(since time.Time) []logLine {
 			continue
 		}
 		at := b.at
-		if late := at.Sub(rec.at()); late > 0 && late < time.Second { // it was held up; unless the worker has another clock
+		// The record may have arrived late. Its own time counts, unless the worker's clock seems to differ.
+		if late := at.Sub(rec.at()); late > 0 && late < time.Second {
 			at = rec.at()
 		}
 		if !at.Before(since) {
@@ -99,7 +100,8 @@ func (r *records) tail(since time.Time) []logLine {
 	return lines
 }
 
-// at returns when the worker says that it logged the record; zero if it says nothing that makes sense.
+// at returns the time at which the worker says that it logged the record. It returns the zero time if there is none
+// that makes sense.
 func (r *logRecord) at() time.Time {
 	if r.Time > 0 && r.Time < 1<<33 {
 		return time.UnixMicro(int64(r.Time * 1e6)).UTC()
@@ -111,14 +113,15 @@ func (r *logRecord) at() time.Time {
 func (r *logRecord) line() string {
 	level, name := strings.ToUpper(truncate(r.Level, maxFieldName)), truncate(r.Logger, maxFieldName)
 	text := fmt.Sprintf("%s %s: %s", level, name, truncate(r.Message, maxMessage))
-	if trace, ok := r.Fields["exception"].(string); ok { // its last line says what was raised
+	if trace, ok := r.Fields["exception"].(string); ok { // its last line names the exception
 		trace = strings.TrimRight(trace, "\n")
 		text += " (" + trace[strings.LastIndexByte(trace, '\n')+1:] + ")"
 	}
 	return escapeControl(text, false)
 }
 
-// emit logs the record. What it holds is the worker's: a level that is none becomes info, and what is too large is cut.
+// emit logs the record. The worker is not trusted: an unknown level becomes info, and parts that are too large are
+// truncated.
 func (r *logRecord) emit(logger hclog.Logger) {
 	level := hclog.LevelFromString(r.Level)
 	if level == hclog.NoLevel || level == hclog.Off {
@@ -134,7 +137,7 @@ func (r *logRecord) emit(logger hclog.Logger) {
 	if r.Call != 0 {
 		args = append(args, "call", r.Call)
 	}
-	// Records usually arrive within moments; only one that was held up needs its own time.
+	// Records usually arrive at once. Only a late one needs its own time.
 	if at := r.at(); !at.IsZero() && time.Since(at).Abs() > time.Second {
 		args = append(args, "logged_at", at)
 	}
@@ -143,7 +146,7 @@ func (r *logRecord) emit(logger hclog.Logger) {
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		key := name
 		switch name {
-		case "worker", "logger", "call", "logged_at": // ours
+		case "worker", "logger", "call", "logged_at": // the pool's own keys
 			key = "field." + name
 		}
 		args = append(args, key, fields[name])
@@ -151,8 +154,8 @@ func (r *logRecord) emit(logger hclog.Logger) {
 	logger.Log(level, escapeControl(truncate(r.Message, maxMessage), false), args...)
 }
 
-// pruner copies a log record's fields within bounds.
-type pruner struct{ left int }
+// pruner copies a log record's fields and applies the limits.
+type pruner struct{ left int } // values that may still be copied
 
 func (p *pruner) prune(v any, depth int) any {
 	p.left--
@@ -163,7 +166,7 @@ func (p *pruner) prune(v any, depth int) any {
 		return p.prune(float64(v), depth)
 	case float64:
 		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return strconv.FormatFloat(v, 'g', -1, 64) // JSON has no such numbers, and hclog would drop the record
+			return strconv.FormatFloat(v, 'g', -1, 64) // JSON has no such number, so hclog would drop the record
 		}
 		return v
 	case string:
@@ -201,7 +204,7 @@ func (p *pruner) prune(v any, depth int) any {
 	}
 }
 
-// enabled reports whether logger logs at level. hclog has no such method, and GetLevel need not tell.
+// enabled reports whether logger logs at level. hclog has no such method, and GetLevel may not know.
 func enabled(logger hclog.Logger, level hclog.Level) bool {
 	switch level {
 	case hclog.Trace:

@@ -13,94 +13,95 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// mux runs many calls over one Conn: ids, credit, cancellation. It is the same on both sides of the connection; only the parity of the
-// ids differs. Two goroutines serve it, one that reads and one that writes; neither ever waits for user code.
+// mux runs many calls over one Conn: ids, credit, cancellation. Both sides of the connection use it; only the parity of
+// their ids differs. One goroutine reads and one writes. Neither waits for user code.
 type mux struct {
 	conn      Conn
 	terms     terms
 	functions map[string]Function
-	worker    bool // which side we are: a worker's ids are even
+	worker    bool // this is the worker's side, whose ids are even
 	log       *logSource
 	trace     bool
-	onBye     func()             // the peer takes no more calls; called without mu
-	onLog     func(body []byte)  // a log record came; called without mu, must not block
-	base      context.Context    // what incoming calls' contexts descend from
-	cancel    context.CancelFunc // of base
+	onBye     func()             // called when the peer has said bye, without mu
+	onLog     func(body []byte)  // called with each log record, without mu; must not block
+	base      context.Context    // the parent of the contexts of incoming calls
+	cancel    context.CancelFunc // cancels base
 	running   sync.WaitGroup     // incoming calls
 	done      chan struct{}      // closed when both goroutines have ended
 	wake      chan struct{}      // capacity 1: the writer has something to do
 
-	mu           sync.Mutex // guards everything below, and the mutable fields of every stream
+	mu           sync.Mutex // guards all fields below, and the mutable fields of every stream
 	streams      map[uint64]*stream
-	nextID       uint64 // of the next call that we open
-	lastPeerID   uint64 // the highest id that the peer has opened
-	control      []Frame
-	queue        []outgoing
-	stale        int // frames in queue whose calls have been given up
+	nextID       uint64     // the id of the next call that we open
+	lastPeerID   uint64     // the highest id that the peer has opened
+	control      []Frame    // frames that the writer sends first
+	queue        []outgoing // all other frames
+	stale        int        // frames in queue that belong to abandoned calls
 	pings        map[uint64]chan []byte
-	openIncoming int       // incoming calls that are live
+	openIncoming int       // live incoming calls
 	byeSent      bool      // we open no more calls
-	byeSeen      bool      // the peer takes no more calls
-	closing      bool      // write what is queued, then close our side
+	byeSeen      bool      // the peer accepts no more calls
+	closing      bool      // the writer sends all queued frames, then closes our side
 	err          error     // why the connection has ended; set once
-	doing        []string  // the commands that were running then
-	busySince    time.Time // since when: the oldest of them; zero if there were none
+	doing        []string  // the commands that were running when it ended
+	busySince    time.Time // when the oldest of them began; zero if there were none
 }
 
-// terms is what the two hellos agreed on.
+// terms are the limits and the codec that the two hellos agreed on.
 type terms struct {
 	codec    Codec
 	maxFrame int
-	send     window // what the peer grants at the start of a direction
-	receive  window // what we grant
+	send     window // the credit that the peer grants at the start of a direction
+	receive  window // the credit that we grant
 	incoming int    // how many calls the peer may have open at once
-	outgoing int    // how many a worker may; a host's pool counts its own
+	outgoing int    // how many calls a worker may have open at once; on the host's side the pool counts
 }
 
-// fits returns an error if a frame is over the limit; what says what it carries.
+// fits returns an error if a frame exceeds the limit. what names its content in the error.
 func (t *terms) fits(f *Frame, what string) error {
 	size := f.Size()
 	if size <= t.maxFrame {
 		return nil
 	}
-	return fmt.Errorf("%w: a frame with %s has %d bytes, and the limit is %d; raise Options.MaxFrame, or send it in smaller items",
-		ErrFrameTooLarge, what, size, t.maxFrame)
+	return fmt.Errorf("%w: a frame with %s has %d bytes, and the limit is %d; "+
+		"raise Options.MaxFrame, or send it in smaller items", ErrFrameTooLarge, what, size, t.maxFrame)
 }
 
+// window is an amount of credit: items, and bytes of their bodies.
 type window struct {
 	Items int64 `json:"items"`
 	Bytes int64 `json:"bytes"`
 }
 
-// outgoing is a frame that waits to be written, and the call that it belongs to, or nil.
+// outgoing is a frame that waits to be written.
 type outgoing struct {
 	frame Frame
-	of    *stream
+	of    *stream // the call that the frame belongs to, or nil
 }
 
-// stale reports whether the frame belongs to a call that was given up, so that it need not be written.
+// stale reports whether the frame belongs to an abandoned call and need not be written.
 func (q *outgoing) stale() bool {
 	s := q.of
 	return s != nil && s.opener && (s.cancelSent || s.closed && !s.written)
 }
 
-// errLeaving: the connection takes no new calls.
+// errLeaving: the connection accepts no new calls.
 var errLeaving = errors.New("the worker takes no new calls")
 
-// maxBacklog bounds the frames that wait for a peer which sends but does not read. What calls may queue is bounded by their windows.
+// maxBacklog bounds the answers that wait for a peer that sends but does not read. Windows bound the frames of calls.
 const maxBacklog = 1 << 16
 
 func newMux(conn Conn, t terms, functions map[string]Function, firstID uint64, log *logSource) *mux {
 	base, cancel := context.WithCancel(context.Background())
 	return &mux{
-		conn: conn, terms: t, functions: functions, worker: firstID%2 == 0, log: log, base: base, cancel: cancel, nextID: firstID,
-		done: make(chan struct{}), wake: make(chan struct{}, 1),
+		conn: conn, terms: t, functions: functions, worker: firstID%2 == 0, log: log, base: base, cancel: cancel,
+		nextID: firstID, done: make(chan struct{}), wake: make(chan struct{}, 1),
 		streams: map[uint64]*stream{}, pings: map[uint64]chan []byte{},
 	}
 }
 
-// run serves the connection until it ends, first handling the frames that came with the hello. It returns when both goroutines and all
-// incoming calls have ended. What ended it is in m.err.
+// run serves the connection until it ends. It first handles the frames that came with the hello. It returns when both
+// goroutines and all incoming calls have ended. m.err then says why the connection ended.
 func (m *mux) run(first []Frame) {
 	reader, writer := make(chan struct{}), make(chan struct{})
 	var err error
@@ -113,20 +114,20 @@ func (m *mux) run(first []Frame) {
 		err = m.read(first)
 	}()
 	<-reader
-	if m.worker && endOf(err) == io.EOF { // the host has closed its side, but it still reads
+	if m.worker && endOf(err) == io.EOF { // the host has closed its side but still reads
 		m.mu.Lock()
 		m.closing = true
 		m.mu.Unlock()
 		m.wakeWriter()
 		<-writer
 	}
-	m.fail(err) // nil if the adapter has ended the reader's goroutine, which is then why the connection failed
+	m.fail(err) // err is nil if the adapter ended the reader's goroutine; m.err is then set already
 	<-writer
 	close(m.done)
 	m.running.Wait()
 }
 
-// read takes what comes to its calls until the connection ends, and returns why it did.
+// read passes the received frames to their calls until the connection ends. It returns why the connection ended.
 func (m *mux) read(frames []Frame) error {
 	for {
 		if err := m.handle(frames); err != nil {
@@ -142,7 +143,7 @@ func (m *mux) read(frames []Frame) error {
 	}
 }
 
-// receive, send, closeWrite and closeConn call the connection, which may be the user's.
+// receive, send, closeWrite and closeConn call the connection, which may be user code.
 func (m *mux) receive() (frames []Frame, err error) {
 	err = guardCall("the adapter's Read", func() (err error) {
 		if frames, err = m.conn.Read(); err == nil && len(frames) == 0 {
@@ -165,7 +166,7 @@ func (m *mux) closeConn() error { return isolate("the adapter's Close", m.conn.C
 
 var errNoFrames = errors.New("the adapter's Read returned neither frames nor an error")
 
-// show logs frames.
+// show logs frames for SNAKEPIT_TRACE.
 func (m *mux) show(msg string, frames []Frame) {
 	for i := range frames {
 		text := frames[i].String()
@@ -173,11 +174,12 @@ func (m *mux) show(msg string, frames []Frame) {
 	}
 }
 
+// write sends the queued frames until the connection ends or our side is closed.
 func (m *mux) write() {
 	var batch []Frame
 	for {
 		<-m.wake
-		runtime.Gosched() // callers who woke together get to queue their frames, so that one write takes them all
+		runtime.Gosched() // let callers that woke together queue their frames, so that one write sends them all
 		m.mu.Lock()
 		if m.err != nil {
 			m.mu.Unlock()
@@ -225,7 +227,7 @@ func (m *mux) write() {
 	}
 }
 
-// enqueue queues a frame of a call, or of none. mu is held.
+// enqueue queues a frame. of is the frame's call, or nil. Callers hold mu.
 func (m *mux) enqueue(f Frame, of *stream) {
 	if of != nil {
 		of.inQueue++
@@ -234,8 +236,8 @@ func (m *mux) enqueue(f Frame, of *stream) {
 	m.wakeWriter()
 }
 
-// dropQueued is called when a call of ours has been given up. The writer skips what is queued of it. When half of the queue
-// is stale, it is compacted, so memory stays bounded even if the worker does not read. mu is held.
+// dropQueued counts the queued frames of an abandoned call as stale. The writer skips them. Once half of the queue is
+// stale, dropQueued compacts it, so memory stays bounded even if the worker does not read. Callers hold mu.
 func (m *mux) dropQueued(s *stream) {
 	if m.stale += s.inQueue; m.stale < minStale || m.stale*2 < len(m.queue) {
 		return
@@ -250,9 +252,10 @@ func (m *mux) dropQueued(s *stream) {
 	m.stale = 0
 }
 
+// minStale is the number of stale frames below which the queue is not compacted.
 const minStale = 64
 
-// wakeWriter is called with or without mu.
+// wakeWriter may be called with or without mu.
 func (m *mux) wakeWriter() {
 	select {
 	case m.wake <- struct{}{}:
@@ -260,8 +263,10 @@ func (m *mux) wakeWriter() {
 	}
 }
 
-// open starts a call. The frame's ID is set here; its deadline becomes the TTL when it is written.
-func (m *mux) open(f Frame, deadline time.Time, sessions []sessionKey, ended func(answered bool)) (*stream, error) {
+// open starts a call. It sets the frame's ID. The deadline becomes the frame's TTL when the frame is written.
+func (m *mux) open(
+	f Frame, deadline time.Time, sessions []sessionKey, ended func(answered bool),
+) (*stream, error) {
 	if err := m.terms.fits(&f, "the arguments"); err != nil {
 		return nil, err
 	}
@@ -281,14 +286,16 @@ func (m *mux) open(f Frame, deadline time.Time, sessions []sessionKey, ended fun
 			}
 		}
 		if open >= m.terms.outgoing {
-			return nil, &notRunError{err: fmt.Errorf("%w: %d calls to the host are open, which is as many as it takes", ErrSaturated, open)}
+			err := fmt.Errorf("%w: %d calls to the host are open, which is as many as it takes", ErrSaturated, open)
+			return nil, &notRunError{err: err}
 		}
 	}
 	f.Kind, f.ID = KindCall, m.nextID
 	m.nextID += 2
 	s := &stream{
-		mux: m, id: f.ID, name: f.Name, opener: true, outEnded: f.Flags&NoInput != 0, deadline: deadline, sessions: sessions, ended: ended,
-		credit: m.terms.send, granted: m.terms.receive, arrived: make(chan struct{}, 1),
+		mux: m, id: f.ID, name: f.Name, opener: true, outEnded: f.Flags&NoInput != 0, deadline: deadline,
+		sessions: sessions, ended: ended, credit: m.terms.send, granted: m.terms.receive,
+		arrived: make(chan struct{}, 1),
 	}
 	if !s.outEnded {
 		s.sendable = make(chan struct{}, 1)
@@ -298,19 +305,19 @@ func (m *mux) open(f Frame, deadline time.Time, sessions []sessionKey, ended fun
 	return s, nil
 }
 
-// effects is what a batch of frames asks for beside the end of calls, to be done once mu is free.
+// effects are the answers to send and the functions to call after a batch of frames, once mu is free.
 type effects struct {
 	answers []answer
 	then    []func()
 }
 
-// answer is what the connection itself answers: a pong, or why a call was not started.
+// answer is an answer of the connection itself: a pong, or the error of a call that was not started.
 type answer struct {
 	frame Frame
-	body  any // of the frame
+	body  any // the frame's body, not yet encoded
 }
 
-// handle takes a batch of frames to their calls. An error is the peer's breach of the protocol.
+// handle passes a batch of frames to their calls. An error means that the peer broke the protocol.
 func (m *mux) handle(frames []Frame) error {
 	var ended []*stream
 	var e effects
@@ -327,7 +334,7 @@ func (m *mux) handle(frames []Frame) error {
 		}
 	}
 	m.mu.Unlock()
-	for _, s := range ended { // the slot is free before its caller wakes, so that the caller's next call finds it
+	for _, s := range ended { // finish frees the slot before it wakes the caller, so the caller's next call can use it
 		s.finish()
 	}
 	for _, f := range e.then {
@@ -339,7 +346,7 @@ func (m *mux) handle(frames []Frame) error {
 	return err
 }
 
-// handleOne takes one frame to its call, and returns the call that it ended, or nil. mu is held.
+// handleOne passes one frame to its call. It returns the call if the frame ended it, else nil. Callers hold mu.
 func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 	if n := f.Size(); n > m.terms.maxFrame {
 		return nil, fmt.Errorf("a frame of %d bytes, and the limit is %d", n, m.terms.maxFrame)
@@ -378,7 +385,7 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 		if f.ID == 0 || (f.ID%2 == m.nextID%2 && f.ID >= m.nextID) || (f.ID%2 != m.nextID%2 && f.ID > m.lastPeerID) {
 			return nil, errors.New("an id that never was")
 		}
-		return nil, nil // it crossed the call's end
+		return nil, nil // the call ended while the frame was on its way
 	}
 	switch f.Kind {
 	case KindItem:
@@ -388,7 +395,8 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 			return nil, errors.New("negative credit")
 		}
 		const most = 1 << 53
-		s.credit.Items, s.credit.Bytes = min(s.credit.Items+min(f.Items, most), most), min(s.credit.Bytes+min(f.Bytes, most), most)
+		s.credit.Items = min(s.credit.Items+min(f.Items, most), most)
+		s.credit.Bytes = min(s.credit.Bytes+min(f.Bytes, most), most)
 		signal(s.sendable)
 	case KindCancel:
 		if s.opener {
@@ -421,8 +429,8 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 	return nil, nil
 }
 
-// logLate logs what a call raised once it was cancelled or its time was over, such as an error in what cleans up. Its
-// caller gets the error of its context, and nobody else is told.
+// logLate logs the error of a call that was cancelled or whose deadline had passed, such as an error of its clean-up
+// code. The caller does not see this error: it gets the error of its context.
 func (m *mux) logLate(s *stream) {
 	m.mu.Lock()
 	again := s.logged
@@ -442,14 +450,14 @@ func (m *mux) logLate(s *stream) {
 	})
 }
 
-// close takes s off the table; the caller calls s.finish without mu. mu is held.
+// close ends a call and removes it from streams. Callers hold mu, and call s.finish once they have released mu.
 func (m *mux) close(s *stream, err error) *stream {
 	delete(m.streams, s.id)
 	s.closed, s.err, s.inEnded, s.outEnded = true, err, true, true
 	return s
 }
 
-// incoming starts a call that the peer opened, or refuses it. mu is held.
+// incoming starts a call that the peer opened, or refuses it. Callers hold mu.
 func (m *mux) incoming(f *Frame, e *effects) error {
 	if f.ID%2 == m.nextID%2 || f.ID <= m.lastPeerID || f.ID >= 1<<53 {
 		return errors.New("a call with an id that is not the peer's next")
@@ -465,13 +473,15 @@ func (m *mux) incoming(f *Frame, e *effects) error {
 	case m.byeSent && m.streams[f.Parent] == nil, m.closing:
 		return refuse(TypeDraining, "no more calls are taken")
 	case !known:
-		return refuse(TypeUnknownCommand, fmt.Sprintf("unknown function %q%s", truncate(f.Name, 200), suggest(f.Name, m.functions)))
+		text := fmt.Sprintf("unknown function %q%s", truncate(f.Name, 200), suggest(f.Name, m.functions))
+		return refuse(TypeUnknownCommand, text)
 	case m.openIncoming >= m.terms.incoming:
 		return refuse(TypeSaturated, fmt.Sprintf("more than %d calls at once", m.terms.incoming))
 	}
 	s := &stream{
 		mux: m, id: f.ID, name: f.Name, since: time.Now(), inEnded: f.Flags&NoInput != 0,
-		credit: m.terms.send, granted: m.terms.receive, arrived: make(chan struct{}, 1), sendable: make(chan struct{}, 1),
+		credit: m.terms.send, granted: m.terms.receive,
+		arrived: make(chan struct{}, 1), sendable: make(chan struct{}, 1),
 	}
 	ctx, stop := context.WithCancelCause(m.base)
 	s.cancel = stop
@@ -494,7 +504,7 @@ func (m *mux) incoming(f *Frame, e *effects) error {
 	return nil
 }
 
-// answer queues answers. An error is the peer's, which does not read them.
+// answer queues answers. An error means that the peer sends but does not read.
 func (m *mux) answer(answers []answer) error {
 	for i := range answers {
 		var err error
@@ -522,8 +532,8 @@ func (m *mux) answer(answers []answer) error {
 	return nil
 }
 
-// encode encodes a value of our own, which has no methods of the user's. The codec is the adapter's, so mu must be
-// free.
+// encode encodes a value of our own. The value runs no user code, but the codec is the adapter's, so callers must not
+// hold mu.
 func (m *mux) encode(v any) (body []byte, err error) {
 	err = guardCall("the adapter's codec", func() (err error) {
 		body, err = m.terms.codec.Append(nil, v)
@@ -532,8 +542,8 @@ func (m *mux) encode(v any) (body []byte, err error) {
 	return body, err
 }
 
-// serve answers an incoming call. The function, its result and its error are user code: whatever that does, the call is
-// answered once.
+// serve answers an incoming call. The function, its result and its error are user code. Whatever they do, the call gets
+// exactly one answer.
 func (m *mux) serve(ctx context.Context, fn Function, call *Incoming) {
 	s := call.stream
 	var answer Frame
@@ -556,7 +566,7 @@ func (m *mux) serve(ctx context.Context, fn Function, call *Incoming) {
 	})
 }
 
-// result makes the frame of a function's result.
+// result makes the frame for a function's result.
 func (m *mux) result(s *stream, v any) (Frame, error) {
 	f := Frame{Kind: KindEnd, ID: s.id}
 	if v == nil {
@@ -569,12 +579,14 @@ func (m *mux) result(s *stream, v any) (Frame, error) {
 	return f, m.terms.fits(&f, "the result")
 }
 
-// failure makes the frame of an error.
+// failure makes the frame for an error.
 func (m *mux) failure(s *stream, err *RemoteError) Frame {
 	body, bad := m.encode(err)
-	if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as a text that is no UTF-8
-		// What can be sent of it.
-		plain := &RemoteError{Type: escapeControl(truncate(err.Type, 200), true), Message: escapeControl(truncate(err.Message, 1000), true)}
+	if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as text that is not valid UTF-8
+		plain := &RemoteError{ // a shortened and escaped copy
+			Type:    escapeControl(truncate(err.Type, 200), true),
+			Message: escapeControl(truncate(err.Message, 1000), true),
+		}
 		if body, bad = m.encode(plain); bad != nil {
 			m.fail(bad)
 		}
@@ -594,7 +606,7 @@ func (m *mux) reply(s *stream, answer Frame) {
 	s.finish()
 }
 
-// fail ends the connection: each live call gets err, once.
+// fail ends the connection. Each live call gets err. Only the first call of fail has an effect.
 func (m *mux) fail(err error) {
 	m.mu.Lock()
 	if m.err != nil {
@@ -620,20 +632,21 @@ func (m *mux) fail(err error) {
 	}
 	m.mu.Unlock()
 	m.cancel()
-	_ = m.closeConn() // unblocks the other goroutine; the error that counts is err
+	_ = m.closeConn() // unblocks the other goroutine; m.err already says why the connection ended
 	m.wakeWriter()
 	for _, s := range ended {
 		s.finish()
 	}
 }
 
-// ended reports whether the connection has ended, so that done is about to be closed.
+// ended reports whether the connection has ended. done is closed soon after.
 func (m *mux) ended() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.err != nil
 }
 
+// closeAll closes all calls with err. Callers hold mu, and call finish on each once they have released mu.
 func (m *mux) closeAll(err error) []*stream {
 	ended := make([]*stream, 0, len(m.streams))
 	for _, s := range m.streams {
@@ -642,11 +655,11 @@ func (m *mux) closeAll(err error) []*stream {
 	return ended
 }
 
-// shutdown ends every call with err, says bye and closes our side; the peer is then expected to close its own.
+// shutdown ends every call with err, says bye and closes our side. The peer then closes its own side.
 func (m *mux) shutdown(err error) {
 	m.mu.Lock()
 	ended := m.closeAll(err)
-	clear(m.queue) // their callers have been told that they did not run
+	clear(m.queue) // their callers are told that the calls did not run
 	m.queue, m.stale = m.queue[:0], 0
 	m.bye("closing")
 	m.closing = true
@@ -658,7 +671,7 @@ func (m *mux) shutdown(err error) {
 	}
 }
 
-// bye says once that we open no more calls. mu is held.
+// bye tells the peer, once, that we open no more calls. Callers hold mu.
 func (m *mux) bye(reason string) {
 	if !m.byeSent && m.err == nil {
 		m.byeSent = true
@@ -667,7 +680,7 @@ func (m *mux) bye(reason string) {
 	}
 }
 
-// ping returns the body of the answer to a new ping.
+// ping sends a ping and returns the body of its pong.
 func (m *mux) ping(ctx context.Context, id uint64) ([]byte, error) {
 	ch := make(chan []byte, 1)
 	m.mu.Lock()
@@ -693,7 +706,7 @@ func (m *mux) ping(ctx context.Context, id uint64) ([]byte, error) {
 	}
 }
 
-// Pong is what a worker says of itself: the calls that it runs.
+// Pong is a worker's answer to a ping: the calls that it runs.
 type Pong struct {
 	Running []RunningCall `json:"running"`
 }
@@ -702,10 +715,10 @@ type Pong struct {
 type RunningCall struct {
 	ID   uint64 `json:"id"`
 	Name string `json:"name"`
-	MS   int64  `json:"ms"` // for how long, in milliseconds
+	MS   int64  `json:"ms"` // how long it has been running, in milliseconds
 }
 
-// pong says what we are doing, as far as that fits in a frame. mu is held.
+// pong returns the calls that we run, as many as fit in a frame. Callers hold mu.
 func (m *mux) pong() Pong {
 	running := []RunningCall{}
 	room := m.terms.maxFrame - 2*frameOverhead
@@ -713,7 +726,7 @@ func (m *mux) pong() Pong {
 		if s.opener {
 			continue
 		}
-		if room -= 64 + 6*len(s.name); room < 0 { // a byte of a name may take six
+		if room -= 64 + 6*len(s.name); room < 0 { // an escaped byte of a name takes up to six
 			break
 		}
 		running = append(running, RunningCall{ID: s.id, Name: s.name, MS: time.Since(s.since).Milliseconds()})
@@ -721,7 +734,7 @@ func (m *mux) pong() Pong {
 	return Pong{running}
 }
 
-// decode decodes a body; one that is absent is nil.
+// decode decodes a body. An empty body counts as nil.
 func (m *mux) decode(body []byte, v any) error {
 	if len(body) == 0 {
 		return m.terms.codec.Decode(m.null(), v)
@@ -729,12 +742,13 @@ func (m *mux) decode(body []byte, v any) error {
 	return m.terms.codec.Decode(body, v)
 }
 
+// null returns the encoding of nil.
 func (m *mux) null() []byte {
-	body, _ := m.terms.codec.Append(nil, nil) // nil always encodes
+	body, _ := m.terms.codec.Append(nil, nil) // nil can always be encoded
 	return body
 }
 
-// cancelledError is the cause of an incoming call's cancelledError context.
+// cancelledError is the cause of the context of an incoming call that the peer has cancelled.
 type cancelledError struct{ reason string }
 
 func (c *cancelledError) Error() string {
@@ -746,7 +760,7 @@ func (c *cancelledError) Error() string {
 
 func (c *cancelledError) Is(target error) bool { return target == context.Canceled }
 
-// signal makes a send on a channel of capacity 1 that nobody waits for.
+// signal sends on a channel of capacity 1. It does nothing if a signal is already pending.
 func signal(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	maxLine     = 64 << 10 // a longer line of output is logged in pieces
+	maxLine     = 64 << 10 // bytes; a longer line of output is logged in pieces
 	lastLines   = 20       // how many lines a WorkerExit shows
-	maxLastLine = 1 << 10  // bytes of each
+	maxLastLine = 1 << 10  // bytes of each of these lines
 )
 
-// output is what one process prints. Lines are remembered for a WorkerExit, and queued for the logger: a slow logger
-// holds the worker up for a moment, and then costs output, which is counted and reported, but not the worker.
+// output is the output of one process. It keeps the last lines for a WorkerExit, and queues all lines for the logger. A
+// slow logger blocks the worker for at most logPatience at a time. After that lines are dropped, counted and reported.
 type output struct {
 	log *logSource
 
@@ -28,17 +28,18 @@ type output struct {
 	last []logLine  // at most lastLines, the newest last
 }
 
-// logLine is a line of output or a log record, and when it came.
+// logLine is a line of output or a log record.
 type logLine struct {
 	text string
-	at   time.Time
+	at   time.Time // when it was printed or logged
 }
 
 func newOutput(logs *logQueue, worker int) *output {
 	return &output{log: logs.source(worker, "output was dropped because the logger is slow")}
 }
 
-// read takes what comes from r until its end, or its read deadline; then only what is there at once.
+// read reads r until its end or its read deadline. At the deadline it also reads the bytes that are already in the
+// pipe.
 func (o *output) read(r *os.File) {
 	s := splitter{emit: o.line}
 	buf := make([]byte, 16<<10)
@@ -56,7 +57,7 @@ func (o *output) read(r *os.File) {
 	}
 }
 
-// line remembers and queues one line.
+// line keeps and queues one line.
 func (o *output) line(b []byte) {
 	text := escapeControl(string(b), false)
 	if strings.TrimSpace(text) == "" {
@@ -71,18 +72,18 @@ func (o *output) line(b []byte) {
 	o.log.putPatiently(len(text), func(l hclog.Logger) { l.Info(text) })
 }
 
-// tail returns the last lines since then, the newest last.
+// tail returns the last lines that were printed at or after since, the newest last.
 func (o *output) tail(since time.Time) []logLine {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(o.last), func(line logLine) bool { return line.at.Before(since) })
 }
 
-// splitter cuts a stream of bytes into lines. A carriage return ends a line too, so that a progress bar is many lines, not one that
-// never ends.
+// splitter splits a stream of bytes into lines. A carriage return also ends a line. Otherwise a progress bar would be
+// one line that never ends.
 type splitter struct {
-	emit func(line []byte) // must not keep it
-	part []byte            // of a line that has not ended; at most maxLine
+	emit func(line []byte) // must not retain line
+	part []byte            // the start of a line that has not ended; at most maxLine
 }
 
 func (s *splitter) write(b []byte) {
@@ -115,7 +116,7 @@ func (s *splitter) flush() {
 	s.part = s.part[:0]
 }
 
-// partialRune returns how many bytes at the end of b are the beginning of a character.
+// partialRune returns how many bytes at the end of b are an incomplete character.
 func partialRune(b []byte) int {
 	for n := 1; n < utf8.UTFMax && n <= len(b); n++ {
 		if tail := b[len(b)-n:]; utf8.RuneStart(tail[0]) {

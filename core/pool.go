@@ -12,91 +12,93 @@ import (
 	"time"
 )
 
-// Pool runs workers and hands out their slots. It owns every process and goroutine that it starts and waits for each in Close. Its
-// methods may be used from any number of goroutines.
+// Pool runs workers and hands out their slots. It owns the processes and goroutines that it starts, and Close waits for
+// all of them. Any number of goroutines may use its methods.
 type Pool struct {
 	adapter    Adapter
 	opts       Options
 	logs       *logQueue
-	log        *logSource // what the pool says about itself
+	log        *logSource // the pool's messages about itself
 	trace      bool
 	host       *host
-	ctx        context.Context // ends when the pool closes; starts of workers hang on it
+	ctx        context.Context // ends when the pool closes; the parent of the contexts of worker starts
 	cancel     context.CancelFunc
-	goroutines sync.WaitGroup // every goroutine of the pool's
+	goroutines sync.WaitGroup // all goroutines of the pool
 	opened     chan struct{}  // closed when the first worker is ready
 	failed     chan struct{}  // closed when every worker has failed to start before any was ready
 	closed     chan struct{}  // closed when Close is done
 
-	// Nothing slow happens under mu, and no user code.
-	mu       sync.Mutex           // guards what follows and the guarded fields of workers and sessions
-	workers  []*Worker            // by index; the newest of each
-	changed  chan struct{}        // replaced when a worker becomes ready or dies, and while draining when a call ends
-	waiting  waiters              // callers whom any worker will do
+	// No slow operation and no user code runs under mu.
+	mu       sync.Mutex           // guards the fields below and the guarded fields of workers and sessions
+	workers  []*Worker            // the newest worker of each index
+	changed  chan struct{}        // closed and replaced by broadcast
+	waiting  waiters              // callers that any worker can serve
 	queued   int                  // callers in all queues
-	nested   map[*waiter]struct{} // those of them that are Functions which serve a call of this pool
-	seq      uint64
+	nested   map[*waiter]struct{} // the queued callers that are Functions serving a call of this pool
+	seq      uint64               // the number of the newest waiter
 	sessions map[string]*session
-	ending   map[string]*endingSession // ids of ended sessions whose worker has yet to drop the state; closed then
+	ending   map[string]*endingSession // by id: ended sessions whose worker has yet to drop their state
 	stats    Stats
 	failures []startFailures // by index
 	lastErr  error           // of the last failed start of any worker
-	verdict  string          // the chain's verdict as it was logged last
-	draining bool            // Shutdown: no new calls
+	verdict  string          // the chain's choice of adapter that was logged last
+	draining bool            // Shutdown has begun: no new calls
 	closing  bool
 }
 
-// startFailures is what a pool knows of an index whichever worker has it. What one worker does says nothing about another one's
-// program, so the wait before the next start is each startFailures's own.
+// startFailures counts the starts of one index that failed in a row. A worker that ends before its minimum uptime, and
+// has answered no call, counts as a failed start. An answered call or the minimum uptime resets the count. Each index
+// has its own count and its own wait before the next start: the failures of one index say nothing about another.
 type startFailures struct {
-	failures int   // starts that failed in a row, since a worker of this index was last of use
-	lastErr  error // of the last of them
+	count int
+	last  error // the error of the last failed start
 }
 
 // Stats is a snapshot of a pool. Its counters begin with Open.
 type Stats struct {
-	Ready      int   // workers that take calls
-	Running    int   // calls that hold a slot, also those whose callers have left
+	Ready      int   // workers that accept calls
+	Running    int   // calls that hold a slot, including those whose callers have left
 	Waiting    int   // callers in the queue
 	Sessions   int   // live sessions
 	Calls      int64 // calls that got a slot
-	Saturated  int64 // callers that were turned away because the queue was full
+	Saturated  int64 // callers that were rejected because the queue was full
 	Cancelled  int64 // calls that were cancelled while they ran
 	Lost       int64 // workers that ended unexpectedly
 	Restarts   int64 // workers that were started to replace another
 	StartFails int64 // starts that failed
-	Terminated int64 // workers that were stopped because a cancelled call went on
+	Terminated int64 // workers that were stopped because a cancelled call kept running
 	Workers    []WorkerStats
 }
 
-// WorkerStats is what Stats says of one worker.
+// WorkerStats is the part of Stats for one worker.
 type WorkerStats struct {
 	Index    int
 	State    WorkerState
 	PID      int
 	Adapter  string
-	Refused  []Refusal // adapters that were tried before, and why not
-	Running  int       // slots taken
-	Calls    int64     // slots ever taken
+	Refused  []Refusal // the adapters that were tried before, and why each was refused
+	Running  int       // slots in use
+	Calls    int64     // calls that got a slot of this worker
 	Sessions int
 	Age      time.Duration
 	Failures int   // starts of this index that failed in a row
-	LastErr  error // why the last of them did, or nil
+	LastErr  error // the error of the last of them, or nil
 }
 
-// crashLoop is how many starts may fail in a row, with no worker ready and none of the indexes spared, before callers
-// are told so instead of waiting.
+// crashLoop is how many starts in a row, over all indexes, have to fail before callers get ErrCrashLoop instead of
+// waiting. Every index must have failed, and no worker may serve.
 const crashLoop = 5
 
-// maxBackoff bounds the wait between two starts.
+// maxBackoff bounds the wait between two starts of an index, before a random part is added.
 const maxBackoff = 30 * time.Second
 
-// minUptime is how long a worker has to live for its loss not to count towards a crash loop, unless it has answered a call.
+// minUptime is a worker's minimum uptime. A worker that ends earlier counts as a failed start, unless it has answered a
+// call.
 const minUptime = 10 * time.Second
 
-// Open starts a pool of workers that run cmd and speak the adapter's protocol. It returns as soon as one worker has said hello; the
-// others follow. If none can be started, the error is a *StartError that says why. ctx bounds only the wait, not the pool's life.
-// The caller owns the pool and must Close it.
+// Open starts a pool of workers that run cmd and speak the adapter's protocol. It returns as soon as one worker has
+// said hello; the others follow. If none can be started, the error is a *StartError that says why. ctx bounds only
+// this wait, not the pool's life. The caller owns the pool and must Close it.
 func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Pool, error) {
 	if adapter == nil {
 		return nil, errors.New("no adapter: pass one, such as jsonstdio.Adapter{}")
@@ -118,14 +120,15 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Env: threadEnv(cmd.Env, o.Size), Log: logs,
 	})
 	if err != nil {
-		_ = logs.close(0) // nothing has been logged
+		_ = logs.close(0) // the log is still empty
 		return nil, err
 	}
 	p := &Pool{
 		adapter: adapter, opts: o, logs: logs, log: logs.events(noWorker), trace: trace, host: h,
 		nested: map[*waiter]struct{}{}, sessions: map[string]*session{}, ending: map[string]*endingSession{},
 		workers: make([]*Worker, o.Size), failures: make([]startFailures, o.Size),
-		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), changed: make(chan struct{}),
+		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}),
+		changed: make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.Lock()
@@ -140,7 +143,7 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	case <-ctx.Done():
 		err = fmt.Errorf("no worker was ready in time: %w", context.Cause(ctx))
 	}
-	closed := p.Close() // those that are still starting say then how far they came
+	closed := p.Close() // workers that are still starting set lastErr
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil && p.lastErr != nil {
@@ -163,7 +166,7 @@ func traceFrames() (bool, error) {
 	}
 }
 
-// startWorker starts the worker of an index. mu is held.
+// startWorker starts a new worker for an index. Callers hold mu.
 func (p *Pool) startWorker(index int) {
 	w := &Worker{
 		pool: p, index: index, state: StateStarting, started: time.Now(), log: p.logs.events(index),
@@ -174,11 +177,12 @@ func (p *Pool) startWorker(index int) {
 	go w.run()
 }
 
-// admit puts a worker that has said hello to work.
+// admit makes a worker that has said hello ready for calls.
 func (p *Pool) admit(w *Worker, c *connected, m *mux, r *records) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w.link, w.hello, w.mux, w.records, w.codec, w.slots = c.link, c.hello, m, r, c.codec, c.hello.Concurrency
+	w.link, w.hello, w.mux, w.records = c.link, c.hello, m, r
+	w.codec, w.slots = c.codec, c.hello.Concurrency
 	if c.hello.Commands != nil {
 		w.commands = make(map[string]CommandInfo, len(c.hello.Commands))
 		for _, info := range c.hello.Commands {
@@ -192,21 +196,23 @@ func (p *Pool) admit(w *Worker, c *connected, m *mux, r *records) {
 	case <-p.opened:
 	default:
 		close(p.opened)
-		for _, other := range p.workers { // those that failed before anybody had the pool
+		for _, other := range p.workers { // workers that failed before the pool was open have not been replaced
 			if other.state == StateDead {
-				p.replace(other, p.failures[other.index].lastErr)
+				p.replace(other, p.failures[other.index].last)
 			}
 		}
 	}
 	p.logVerdict(w)
-	w.log.Debug("worker is ready", "adapter", w.link.Adapter, "pid", w.hello.PID, "runtime", w.hello.Runtime, "after", time.Since(w.started))
+	w.log.Debug("worker is ready", "adapter", w.link.Adapter, "pid", w.hello.PID, "runtime", w.hello.Runtime,
+		"after", time.Since(w.started))
 	p.grant(w)
 	if p.closing {
 		signal(w.wake)
 	}
 }
 
-// logVerdict says which adapter is in use and why no earlier one, once per change: in short, and at debug in full. mu is held.
+// logVerdict logs which adapter is used and why earlier ones were refused, once for each change. The full reasons are
+// logged at debug. Callers hold mu.
 func (p *Pool) logVerdict(w *Worker) {
 	verdict := w.link.Adapter
 	args := []any{"adapter", w.link.Adapter}
@@ -232,7 +238,7 @@ func (p *Pool) logVerdict(w *Worker) {
 	}
 }
 
-// reason returns the first line of why the adapter was refused, without the remedy. Err has been captured.
+// reason returns the first line of the reason for the refusal, without the remedy. Err has been captured.
 func (r Refusal) reason() string {
 	text := r.Err.Error()
 	if captured, ok := r.Err.(*capturedError); ok {
@@ -242,7 +248,7 @@ func (r Refusal) reason() string {
 	return text
 }
 
-// startFailed replaces a worker that never came, after a wait that grows.
+// startFailed replaces a worker whose start failed. The wait before the next start grows.
 func (p *Pool) startFailed(w *Worker, err error) {
 	err = captureIsolated(err)
 	p.mu.Lock()
@@ -261,7 +267,7 @@ func (p *Pool) startFailed(w *Worker, err error) {
 	select {
 	case <-p.opened:
 	default:
-		// Nobody has the pool yet: when every worker has failed once, Open reports it and closes.
+		// Open has not returned yet. When every worker has failed once, Open closes the pool and returns the error.
 		if failed, _ := p.failureTotals(); failed == len(p.failures) {
 			close(p.failed)
 		}
@@ -270,41 +276,41 @@ func (p *Pool) startFailed(w *Worker, err error) {
 	p.replace(w, err)
 }
 
-// addFailure counts a start of w's index that came to nothing. mu is held.
+// addFailure counts a failed start of w's index. Callers hold mu.
 func (p *Pool) addFailure(w *Worker, err error) {
 	f := &p.failures[w.index]
-	f.failures++
-	f.lastErr, p.lastErr = err, err
+	f.count++
+	f.last, p.lastErr = err, err
 }
 
-// failureTotals returns how many indexes have failed since they were last of use, and how often in all. mu is held.
+// failureTotals returns how many indexes have failures in a row, and the number of these failures. Callers hold mu.
 func (p *Pool) failureTotals() (indexes, times int) {
 	for _, f := range p.failures {
-		times += f.failures
-		if f.failures > 0 {
+		times += f.count
+		if f.count > 0 {
 			indexes++
 		}
 	}
 	return indexes, times
 }
 
-// replace starts another worker in w's place, at once after the first loss, later and later when losses of the same
-// index follow each other. mu is held.
+// replace starts another worker in w's place. It starts it at once if the index has no failures, else after a wait that
+// doubles with each failure. Callers hold mu.
 func (p *Pool) replace(w *Worker, err error) {
 	if p.closing {
 		return
 	}
 	p.stats.Restarts++
 	wait := time.Duration(0)
-	failures := p.failures[w.index].failures
+	failures := p.failures[w.index].count
 	if failures > 0 {
 		wait = min(100*time.Millisecond<<min(failures-1, 20), maxBackoff)
-		wait += rand.N(wait/4 + 1) // so that workers that died together do not start together for ever
+		wait += rand.N(wait/4 + 1) // so that workers that died together do not keep starting together
 	}
 	if err != nil {
 		w.log.Error("worker could not be started", "error", err, "failures", failures, "again in", wait)
 	}
-	if err := p.crashLoopError(); err != nil { // nobody shall wait for a worker that does not come
+	if err := p.crashLoopError(); err != nil { // callers must not wait for a worker that may never be ready
 		p.waiting.failAll(p, err)
 	}
 	p.goroutines.Add(1)
@@ -325,7 +331,8 @@ func (p *Pool) replace(w *Worker, err error) {
 	}()
 }
 
-// crashLoopError returns the error for callers when no worker is there and starts keep failing. mu is held.
+// crashLoopError returns ErrCrashLoop with its details if no worker serves and starts keep failing, else nil. Callers
+// hold mu.
 func (p *Pool) crashLoopError() error {
 	indexes, times := p.failureTotals()
 	if indexes < len(p.failures) || times < crashLoop {
@@ -339,7 +346,7 @@ func (p *Pool) crashLoopError() error {
 	return fmt.Errorf("%w: %d starts failed, and no worker serves; the last one: %w", ErrCrashLoop, times, p.lastErr)
 }
 
-// remove takes leave of a worker. o is nil if it was told to go.
+// remove marks a worker as dead and replaces it. o is nil if the pool stopped the worker.
 func (p *Pool) remove(w *Worker, o *WorkerExit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -357,12 +364,12 @@ func (p *Pool) remove(w *Worker, o *WorkerExit) {
 	}
 	w.moveTo(StateDead)
 	p.broadcast()
-	close(w.ended) // which loses its sessions
+	close(w.ended)
 	w.waiting.failAll(p, fmt.Errorf("%w: its worker is gone", ErrSessionLost))
 	switch {
 	case w.completed || time.Since(w.started) >= minUptime:
 		p.failures[w.index] = startFailures{}
-	case o != nil: // it came up only to go
+	case o != nil: // a loss so early counts as a failed start
 		p.addFailure(w, o)
 	default:
 		p.addFailure(w, fmt.Errorf("it left: %s", w.drainReason()))
@@ -380,7 +387,7 @@ func (p *Pool) Workers() []*Worker {
 	return slices.Clone(p.workers)
 }
 
-// WaitReady waits until n workers are ready, or all if n is 0. More than the pool has are an error.
+// WaitReady waits until n workers are ready, or all if n is 0. An n above the pool's size is an error.
 func (p *Pool) WaitReady(ctx context.Context, n int) error {
 	if n == 0 {
 		n = len(p.workers)
@@ -414,7 +421,8 @@ func (p *Pool) WaitReady(ctx context.Context, n int) error {
 	}
 }
 
-// broadcast wakes everybody who waits for a change. mu is held.
+// broadcast wakes all goroutines that wait on changed: a worker became ready or died, the pool is closing, or a call
+// ended while the pool is draining. Callers hold mu.
 func (p *Pool) broadcast() {
 	close(p.changed)
 	p.changed = make(chan struct{})
@@ -428,8 +436,8 @@ func (p *Pool) Stats() Stats {
 	s.Waiting, s.Sessions = p.queued, len(p.sessions)
 	for _, w := range p.workers {
 		ws := WorkerStats{
-			Index: w.index, State: w.state, Running: w.running, Calls: w.calls, Sessions: w.sessions, Age: time.Since(w.started),
-			Failures: p.failures[w.index].failures, LastErr: p.failures[w.index].lastErr,
+			Index: w.index, State: w.state, Running: w.running, Calls: w.calls, Sessions: w.sessions,
+			Age: time.Since(w.started), Failures: p.failures[w.index].count, LastErr: p.failures[w.index].last,
 		}
 		if w.mux != nil {
 			ws.PID, ws.Adapter, ws.Refused = w.hello.PID, w.link.Adapter, w.link.Refused
@@ -443,8 +451,9 @@ func (p *Pool) Stats() Stats {
 	return s
 }
 
-// Shutdown takes no new calls, lets running ones end, and closes the pool. Callers in the queue get ErrClosed. What running calls ask of
-// the pool themselves, by Options.Functions, still goes through. When ctx is done first, it closes at once and returns ctx's error.
+// Shutdown accepts no new calls, waits for the running ones, and closes the pool. Callers in the queue get ErrClosed.
+// Functions in Options.Functions that serve a running call may still call the pool. If ctx is done first, Shutdown
+// closes the pool at once and returns ctx's error.
 func (p *Pool) Shutdown(ctx context.Context) error {
 	p.mu.Lock()
 	p.draining = true
@@ -469,11 +478,11 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Close ends every call with ErrClosed and every worker, by the ladder if need be, and returns when nothing of the pool
-// is left. That takes no longer than about Options.StopTimeout; the error then says what did not end: a function in
-// Options.Functions, the input of a call, the adapter, or the logger, which Close waits for while it takes records, and
-// for a quarter of a second when it takes none. Close may be called again, and from several goroutines, also by the
-// logger itself.
+// Close ends every call with ErrClosed, stops every worker, and returns when nothing of the pool is left. A worker
+// that does not end by itself gets SIGTERM, then SIGKILL. Close takes about Options.StopTimeout at most. The error
+// says if something has not ended: a function in Options.Functions, the input of a call, the adapter, or the logger.
+// Close waits for the logger while it accepts records, but only a quarter of a second if it accepts none. Close may
+// be called more than once, from several goroutines, and by the logger itself.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	if p.closing {
@@ -500,7 +509,7 @@ func (p *Pool) Close() error {
 		close(ended)
 	}()
 	begin := time.Now()
-	timer := time.NewTimer(p.opts.StopTimeout + time.Second) // the ladder's last step takes a moment of its own
+	timer := time.NewTimer(p.opts.StopTimeout + time.Second) // the end after SIGKILL needs a moment too
 	defer timer.Stop()
 	var err error
 	select {
@@ -514,7 +523,7 @@ func (p *Pool) Close() error {
 	return nil
 }
 
-// failWaiters turns some of the callers in all queues away. mu is held.
+// failWaiters fails some of the callers in all queues with err. Callers hold mu.
 func (p *Pool) failWaiters(err error, which func(*waiter) bool) {
 	p.waiting.fail(p, err, which)
 	for _, w := range p.workers {

@@ -9,52 +9,54 @@ import (
 	"time"
 )
 
-// Process is a worker process that core launched, owns and reaps. It leads a process group of its own, which ends with it. Its methods may
-// be called from any goroutine.
+// Process is a worker process that core launched, owns and reaps. It leads a process group of its own. The group is
+// killed when the process ends. Any goroutine may call its methods.
 type Process struct {
-	Stdin    *os.File // what the worker reads, with Spec.Stdio; the adapter closes it
-	Stdout   *os.File // what the worker writes, with Spec.Stdio; the adapter closes it
+	Stdin    *os.File // a pipe to the worker's stdin, with Spec.Stdio; the adapter closes it
+	Stdout   *os.File // a pipe from the worker's stdout, with Spec.Stdio; the adapter closes it
 	Endpoint string   // where the worker listens, from its report
 
-	name     string // what was started, for errors
+	name     string // the path of the executable, for errors
 	pid      int
 	proc     *os.Process
 	out      *output
-	capture  *os.File // the reading end of what it prints
-	lifeline *os.File // the worker's group is killed when this, the writing end, closes; nil where descriptors are not inherited
-	armed    *os.File // its reading end. Were it the worker's, Pdeathsig could end that first, and the group would live on
-	oom      *oomCounter
-	oomBase  uint64 // the counter when it was started
+	capture  *os.File // the read end of the pipe for its output
+	lifeline *os.File // a write end: the group is killed when it closes; nil where descriptors are not inherited
+	// armed is lifeline's read end, held here. If only the worker held it, Pdeathsig could kill the worker first, and
+	// its group would survive.
+	armed   *os.File
+	oom     *oomCounter
+	oomBase uint64 // the counter when it was started
 
-	exited chan struct{} // closed when it has exited, its group not yet killed
+	exited chan struct{} // closed when it has exited, before its group is killed
 	done   chan struct{}
 
-	mu         sync.Mutex // guards what follows, and that nothing is signalled that was reaped
+	mu         sync.Mutex // guards the fields below; held for each signal, so that no reaped process gets one
 	terminated bool       // we sent SIGTERM
 	killed     bool       // we sent SIGKILL
 	end        exitStatus // set when it has exited
 }
 
-// outputGrace is how long the end of an ended process's output may take to come. Only a process that left the group and
-// still holds the pipe makes anybody wait so long.
+// outputGrace is how long the last output of an ended process may take to arrive. The whole time passes only if another
+// process outside the group still holds the pipe.
 const outputGrace = 100 * time.Millisecond
 
-// PID is the process's id, which is also that of its group.
+// PID is the id of the process and of its group.
 func (p *Process) PID() int { return p.pid }
 
-// Done is closed when the process has exited, what was left of its group has been killed, it has been reaped, and its output has been
+// Done is closed when the process has exited, its group has been killed, it has been reaped, and its output has been
 // read.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Output is for adapters whose connection is the worker's standard output: it takes what came there before the first frame, which is
-// what start-up hooks print, and treats it as the worker's output. A line must not be split between two calls.
+// Output is for adapters whose connection is the worker's standard output. Start-up hooks may print there before the
+// first frame. Output adds these bytes to the worker's output. Each call needs whole lines.
 func (p *Process) Output(b []byte) {
 	s := splitter{emit: p.out.line}
 	s.write(b)
 	s.flush()
 }
 
-// supervise waits for the process to exit and clears up behind it.
+// supervise waits for the process to exit and cleans up after it.
 func (p *Process) supervise() {
 	read := make(chan struct{})
 	go func() {
@@ -70,18 +72,18 @@ func (p *Process) supervise() {
 		state, _ = p.proc.Wait()
 	}
 	p.end = exitStatus{code: -1, killed: p.killed}
-	if state != nil { // nil: somebody else in this program reaped it
+	if state != nil { // nil: other code in this program has reaped it
 		p.end.code, p.end.signal = state.ExitCode(), exitSignal(state)
 	}
 	p.end.oom = p.end.signal == killSignal && !p.killed && p.oom.claim(p.oomBase)
 	p.mu.Unlock()
 	if p.lifeline != nil {
-		_, _ = p.armed.Close(), p.lifeline.Close() // in this order nobody is signalled
+		_, _ = p.armed.Close(), p.lifeline.Close() // in this order the kernel sends no signal
 	}
 
 	timer := time.NewTimer(outputGrace)
 	if err := p.capture.SetReadDeadline(time.Now().Add(outputGrace)); err != nil {
-		// This system's pipes have no deadlines. Closing one ends a read.
+		// This system's pipes have no deadlines. Closing the pipe ends the read.
 		select {
 		case <-read:
 		case <-timer.C:
@@ -123,9 +125,9 @@ func (p *Process) hasExited() bool {
 	}
 }
 
-// stop ends the process after its connection was closed: it waits for half the timeout, terminates, waits for the other half, kills, and
-// waits until Done. It returns what ended the process: "exited", "terminated" or "killed". Several goroutines may call it; the fastest
-// one's steps count.
+// stop ends the process after its connection was closed. It waits for half the timeout, sends SIGTERM, waits for the
+// other half, sends SIGKILL, and waits for Done. It returns how the process ended: "exited", "terminated" or "killed".
+// Several goroutines may call it; the earliest signal counts.
 func (p *Process) stop(timeout time.Duration) string {
 	for _, signal := range []func(){p.terminate, p.kill} {
 		timer := time.NewTimer(timeout / 2)
@@ -149,22 +151,22 @@ func (p *Process) stop(timeout time.Duration) string {
 	}
 }
 
-// Exit says how the process ended: with a code, or -1 and the name of a signal. oom means that the kernel killed it because memory ran
-// out. It is valid after Done.
+// Exit returns the exit code, or -1 and the name of the signal that ended the process. oom means that the kernel killed
+// it because memory ran out. The values are valid after Done.
 func (p *Process) Exit() (code int, signal string, oom bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.end.code, p.end.signal, p.end.oom
 }
 
-// exitedByItself reports whether the process ended without being told to. It is valid after Done.
+// exitedByItself reports whether the process ended without a signal of ours. It is valid after Done.
 func (p *Process) exitedByItself() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.hasExited() && !p.terminated && !p.killed
 }
 
-// lastOutput returns the last lines that the process printed since then, the newest last.
+// lastOutput returns the last lines that the process printed at or after since, the newest last.
 func (p *Process) lastOutput(since time.Time) []string { return mergeOutput(p.out.tail(since)) }
 
 // exit returns how the process ended. It is valid after Done.
@@ -174,12 +176,13 @@ func (p *Process) exit() exitStatus {
 	return p.end
 }
 
-// oomCounter is the kernel's count of processes that it killed in this program's control group because memory ran out. Workers begin in
-// the same group. A count says that some process there was killed, not which; so each rise explains one SIGKILL that was not ours.
+// oomCounter is the kernel's count of the processes that it killed in this program's control group because memory ran
+// out. Workers start in the same group. The count does not say which process was killed, so each increase explains one
+// SIGKILL that was not ours.
 type oomCounter struct {
-	path    string // "": unknown, as on systems without control groups; then nothing is ever put down to memory
-	mu      sync.Mutex
-	claimed uint64 // rises up to here have been put down to a process
+	path    string     // "": unknown, as on systems without control groups; no exit is then explained by memory
+	mu      sync.Mutex // guards claimed
+	claimed uint64     // increases up to this count explain an earlier exit
 }
 
 func newOOMCounter() *oomCounter {
@@ -188,7 +191,8 @@ func newOOMCounter() *oomCounter {
 		return &oomCounter{}
 	}
 	for line := range strings.Lines(string(groups)) {
-		fields := strings.SplitN(strings.TrimSpace(line), ":", 3) // "0::/path" in version 2, "4:memory:/path" in version 1
+		// "0::/path" in version 2, "4:memory:/path" in version 1
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(fields) != 3 {
 			continue
 		}
@@ -235,7 +239,8 @@ func (c *oomCounter) base() uint64 {
 	return n
 }
 
-// claim reports whether the count rose since base, other than for processes that claimed it already.
+// claim reports whether the count has increased since base, by more than earlier claims explain. If so, it claims one
+// increase.
 func (c *oomCounter) claim(base uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,13 +9,13 @@ import (
 
 func sysProcAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
-// armLifeline has nothing to arm: these systems tell nobody but the worker itself, which reads end of file.
+// armLifeline does nothing: these systems cannot signal the group. Only the worker itself notices, by the end of file.
 func armLifeline(*os.File, int) error { return nil }
 
 func reopen(r *os.File) *os.File { return r }
 
-// waitExit returns when the process has exited. It has been reaped then; in the moment until its group is killed the group's id could in
-// theory become a stranger's.
+// waitExit waits until the process has exited, and reaps it. Its group is killed a moment later. In theory the
+// group's id could belong to other processes by then.
 func waitExit(proc *os.Process) *os.ProcessState {
 	state, err := proc.Wait()
 	if err != nil {

@@ -8,15 +8,16 @@ import (
 	"unsafe"
 )
 
-// sysProcAttr puts the child into a process group of its own, and has the kernel kill it when the thread that forks it ends.
+// sysProcAttr puts the child into a process group of its own. The kernel kills the child when the thread that forked it
+// ends.
 func sysProcAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// armLifeline makes the kernel kill the process group when the pipe's writing end closes, which is when this program has ended, however it
-// ended. The settings belong to the open file r, which must not be gone before the writing end is. This program alone should hold it
-// therefore: a process that ends lets go of its files from the highest descriptor down, and of a pipe that is the writing end. Unlike
-// Pdeathsig this reaches grandchildren.
+// armLifeline makes the kernel kill the process group when the pipe's write end closes. The write end closes when
+// this program ends, in whatever way. Unlike Pdeathsig this reaches grandchildren. The settings belong to the open
+// file r, so r must not close before the write end. Therefore only this program should hold r: an ending process
+// closes its files from the highest descriptor down, and of the two ends of a pipe the write end is the higher one.
 func armLifeline(r *os.File, pgid int) error {
 	raw, err := r.SyscallConn()
 	if err != nil {
@@ -39,12 +40,14 @@ func armLifeline(r *os.File, pgid int) error {
 	return err
 }
 
-// reopen returns a second open file of a pipe's reading end, for the worker. Without one, should there be no /proc, the worker shares r; and
-// if Pdeathsig ends it in the very moment between this program's letting go of r and of the writing end, its group lives on.
+// reopen returns a second open file of the pipe's read end, for the worker. Without /proc it returns r itself, and the
+// worker shares r. The group then survives if Pdeathsig ends the worker after this program has closed r and before it
+// has closed the write end.
 func reopen(r *os.File) *os.File {
 	path := ""
 	if raw, err := r.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { path = "/proc/self/fd/" + strconv.Itoa(int(fd)) }) // an error: there is no path then
+		// On an error path stays "".
+		_ = raw.Control(func(fd uintptr) { path = "/proc/self/fd/" + strconv.Itoa(int(fd)) })
 	}
 	if again, err := os.Open(path); err == nil {
 		return again
@@ -52,8 +55,8 @@ func reopen(r *os.File) *os.File {
 	return r
 }
 
-// waitExit returns when the process has exited, and nil, because it leaves it to be reaped: until then neither its id nor its group's can
-// be a stranger's.
+// waitExit waits until the process has exited. It returns nil because it does not reap the process. Until it is reaped,
+// no other process or group can get its id.
 func waitExit(proc *os.Process) *os.ProcessState {
 	const pPID = 1
 	var info [128]byte // siginfo_t

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// Where there are no process groups and no signals, the worker alone can be ended, and only by force. Its children have to notice that
-// their pipes are closed.
+// Without process groups and signals the pool can end only the worker itself, and only by force. The worker's children
+// have to notice that their pipes are closed.
 
 const inheritsFiles = false
 

@@ -8,13 +8,13 @@ import (
 	"syscall"
 )
 
-// inheritsFiles: a child can be given more descriptors than the standard three.
+// inheritsFiles: a child can inherit more descriptors than the standard three.
 const inheritsFiles = true
 
-// killSignal is how exitSignal calls SIGKILL.
+// killSignal is exitSignal's name for SIGKILL.
 var killSignal = syscall.SIGKILL.String()
 
-func killGroup(proc *os.Process)      { _ = syscall.Kill(-proc.Pid, syscall.SIGKILL) } // an error: nobody is left
+func killGroup(proc *os.Process)      { _ = syscall.Kill(-proc.Pid, syscall.SIGKILL) } // an error: no process is left
 func terminateGroup(proc *os.Process) { _ = syscall.Kill(-proc.Pid, syscall.SIGTERM) }
 
 // exitSignal returns the name of the signal that ended the process, or "".
@@ -25,7 +25,7 @@ func exitSignal(state *os.ProcessState) string {
 	return ""
 }
 
-// readAvailable returns what is in the pipe now, at most one pipe's fill, also after the read deadline.
+// readAvailable returns the bytes that are in the pipe now, at most 64 KiB. It works after the read deadline too.
 func readAvailable(r *os.File) []byte {
 	raw, err := r.SyscallConn()
 	if err != nil {

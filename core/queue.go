@@ -8,15 +8,15 @@ import (
 	"slices"
 )
 
-// waiter is a caller in a queue. Whoever takes it out of the queue fills in worker or err and closes ready.
+// waiter is a caller in a queue. resolve takes it out of the queue, sets worker or err, and closes ready.
 type waiter struct {
-	seq     uint64
+	seq     uint64   // orders the waiters by age
 	session *session // or nil
-	within  *served  // the call of this pool whose Function makes this one, or nil
+	within  *served  // the call of this pool whose Function waits here, or nil
 	ready   chan struct{}
 	worker  *Worker
 	err     error
-	queue   *waiters // where it waits
+	queue   *waiters // the queue that it is in
 	place   *list.Element
 }
 
@@ -30,7 +30,7 @@ func (q *waiters) head() *waiter {
 	return nil
 }
 
-// fail turns some of the callers away.
+// fail resolves some of the callers with err.
 func (q *waiters) fail(p *Pool, err error, which func(*waiter) bool) {
 	for e := q.Front(); e != nil; {
 		next := e.Next()
@@ -43,7 +43,7 @@ func (q *waiters) fail(p *Pool, err error, which func(*waiter) bool) {
 
 func (q *waiters) failAll(p *Pool, err error) { q.fail(p, err, func(*waiter) bool { return true }) }
 
-// insert puts a waiter in its place by age, which is usually the last.
+// insert adds a waiter at its place by age. That is usually the last place.
 func (q *waiters) insert(me *waiter) {
 	me.queue = q
 	for e := q.Back(); e != nil; e = e.Prev() {
@@ -55,7 +55,7 @@ func (q *waiters) insert(me *waiter) {
 	me.place = q.PushFront(me)
 }
 
-// enqueue puts a new waiter into a queue. mu is held.
+// enqueue adds a new waiter to a queue. Callers hold mu.
 func (p *Pool) enqueue(q *waiters, me *waiter) {
 	p.seq++
 	me.seq = p.seq
@@ -72,7 +72,7 @@ func (p *Pool) enqueue(q *waiters, me *waiter) {
 	}
 }
 
-// dequeue takes a waiter out of its queue. mu is held.
+// dequeue removes a waiter from its queue. Callers hold mu.
 func (p *Pool) dequeue(me *waiter) {
 	me.queue.Remove(me.place)
 	p.queued--
@@ -82,23 +82,23 @@ func (p *Pool) dequeue(me *waiter) {
 	}
 }
 
-// resolve takes a waiter out of its queue with what it waited for, or with an error. mu is held.
+// resolve removes a waiter from its queue and gives it a worker or an error. Callers hold mu.
 func (p *Pool) resolve(me *waiter, w *Worker, err error) {
 	p.dequeue(me)
 	me.worker, me.err = w, err
 	close(me.ready)
 }
 
-// acquire returns a worker, one of whose slots is now the caller's, to be given back by vacate. A session's caller gets
-// the session's worker. Waiting ends with ctx.
+// acquire takes a slot and returns its worker, and the session if id is not "". inflight.release gives the slot back. A
+// session's caller gets a slot of the session's worker. acquire waits for a slot until ctx is done.
 func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error) {
-	by := servedBy(ctx) // a context may be user code, so not under the lock
+	by := servedBy(ctx) // a context may be user code, so this is not done under the lock
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.owns(by) {
 		by = nil
 	}
-	for ending := p.ending[id]; ending != nil; ending = p.ending[id] { // an ended session of the same id
+	for ending := p.ending[id]; ending != nil; ending = p.ending[id] { // an ended session with the same id
 		if err := p.awaitEnd(ctx, ending, by); err != nil {
 			return nil, nil, err
 		}
@@ -115,7 +115,7 @@ func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error
 	}
 	taken := false
 	defer func() {
-		if !taken && s != nil { // also when ctx panics
+		if !taken && s != nil { // also if ctx panics
 			p.leaveSession(s)
 		}
 	}()
@@ -124,9 +124,10 @@ func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error
 	return w, s, err
 }
 
-// awaitEnd waits until the worker of an ended session has dropped its state. mu is held, and free while it waits.
+// awaitEnd waits until the worker of an ended session has dropped its state. Callers hold mu; awaitEnd unlocks it while
+// it waits.
 func (p *Pool) awaitEnd(ctx context.Context, ending *endingSession, by *served) error {
-	if by != nil { // the worker needs a slot for it
+	if by != nil { // dropping the state needs a slot of the session's worker, so this could be a deadlock
 		me := &waiter{session: ending.session, within: by}
 		p.nested[me] = struct{}{}
 		defer delete(p.nested, me)
@@ -145,19 +146,19 @@ func (p *Pool) awaitEnd(ctx context.Context, ending *endingSession, by *served) 
 	return err
 }
 
-// unlocked runs f without mu, which is held before and afterwards, also if f panics.
+// unlocked runs f without mu. Callers hold mu, and hold it again afterwards, even if f panics.
 func (p *Pool) unlocked(f func()) {
 	p.mu.Unlock()
 	defer p.mu.Lock()
 	f()
 }
 
-// errDeadlock is why a Function's call of its own pool is refused.
+// errDeadlock is the error of a Function's call to its own pool that would wait for ever.
 var errDeadlock = fmt.Errorf("%w: every slot is held by a call whose function waits for a slot of the same pool; "+
 	"raise Options.Size or the worker's concurrency above the number of such calls, or use a second pool", ErrSaturated)
 
-// slot takes a free slot, or waits for one: of the session's worker if s is set, else of any worker. by is the call
-// whose Function asks for it, or nil. mu is held, and free while it waits.
+// slot takes a free slot, or waits for one: of the session's worker if s is not nil, else of any worker. by is the call
+// whose Function asks for the slot, or nil. Callers hold mu; slot unlocks it while it waits.
 func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error) {
 	q, w := &p.waiting, p.leastBusy()
 	if s != nil {
@@ -175,7 +176,7 @@ func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error
 	if err := p.crashLoopError(); err != nil {
 		return nil, err
 	}
-	if p.queued >= p.opts.Queue && (s == nil || !s.ended) { // the end of a session is no caller's
+	if p.queued >= p.opts.Queue && (s == nil || !s.ended) { // the call that ends a session does not count
 		p.stats.Saturated++
 		return nil, fmt.Errorf("%w: %d callers are waiting for %d workers", ErrSaturated, p.queued, len(p.workers))
 	}
@@ -187,7 +188,7 @@ func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error
 	}
 	served := false
 	defer func() {
-		if !served { // also when ctx panics
+		if !served { // also if ctx panics
 			p.withdraw(me)
 		}
 	}()
@@ -206,10 +207,11 @@ func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error
 	return me.worker, me.err
 }
 
-// withdraw is called when a waiter waits no more: it leaves its queue, or gives back what it has just got. mu is held.
+// withdraw ends the wait of a waiter. It removes the waiter from its queue, or gives back the slot that the waiter has
+// just got. Callers hold mu.
 func (p *Pool) withdraw(me *waiter) {
 	select {
-	case <-me.ready: // at the same moment
+	case <-me.ready: // it got a slot at the same moment
 		if me.worker != nil {
 			p.releaseSlot(me.worker)
 		}
@@ -218,8 +220,8 @@ func (p *Pool) withdraw(me *waiter) {
 	}
 }
 
-// deadlocked reports whether me would wait for ever: each slot that it may get is held by a call that cannot end,
-// because its own Function waits for such a slot. mu is held.
+// deadlocked reports whether me would wait for ever. That is so if every slot that it may get is held by a call that
+// cannot end, because the call's own Function waits for such a slot. Callers hold mu.
 func (p *Pool) deadlocked(me *waiter) bool {
 	running := 0
 	for _, w := range p.workers {
@@ -227,13 +229,13 @@ func (p *Pool) deadlocked(me *waiter) bool {
 			running += w.running
 		}
 	}
-	if running > len(p.nested) { // some of them wait for nothing
+	if running > len(p.nested) { // at least one running call does not wait here, so it can end
 		return false
 	}
 	waiting := maps.Clone(p.nested)
-	for before := -1; before != len(waiting); { // until all that are left wait for each other alone
+	for before := -1; before != len(waiting); { // until the rest wait only for each other
 		before = len(waiting)
-		held := map[*mux]map[*stream]bool{} // the calls that cannot end while those wait
+		held := map[*mux]map[*stream]bool{} // the calls that cannot end while these waiters wait
 		for other := range waiting {
 			if call := other.within; call.parent != nil && !call.parent.isClosed() {
 				if held[call.mux] == nil {
@@ -243,7 +245,8 @@ func (p *Pool) deadlocked(me *waiter) bool {
 			}
 		}
 		free := func(w *Worker) bool {
-			return w.state != StateReady && w.state != StateDraining || w.running < w.slots || len(held[w.mux]) < w.running
+			return w.state != StateReady && w.state != StateDraining ||
+				w.running < w.slots || len(held[w.mux]) < w.running
 		}
 		for other := range waiting {
 			from := p.workers
@@ -259,32 +262,34 @@ func (p *Pool) deadlocked(me *waiter) bool {
 	return left
 }
 
-// owns reports whether by, which may be nil, is a live call by a worker of this pool. That call cannot end before what
-// its Function asks for. mu is held.
+// owns reports whether by is a live call from a worker of this pool. Such a call cannot end before the calls that its
+// Function makes. by may be nil. Callers hold mu.
 func (p *Pool) owns(by *served) bool {
 	return by != nil && !by.stream.isClosed() &&
 		slices.ContainsFunc(p.workers, func(w *Worker) bool { return w.mux == by.mux })
 }
 
-// takeSlot takes a slot. mu is held.
+// takeSlot takes a slot. Callers hold mu.
 func (p *Pool) takeSlot(w *Worker) {
 	w.running++
 	w.calls++
 	p.stats.Calls++
 }
 
-// fewestSessions returns the worker where a new session is to live: of those with the fewest sessions the least busy. mu is held.
+// fewestSessions returns the worker for a new session, or nil: the least busy of the ready workers with the fewest
+// sessions. Callers hold mu.
 func (p *Pool) fewestSessions() *Worker {
 	var best *Worker
 	for _, w := range p.workers {
-		if w.accepting() && (best == nil || w.sessions < best.sessions || w.sessions == best.sessions && w.running*best.slots < best.running*w.slots) {
+		if w.accepting() && (best == nil || w.sessions < best.sessions ||
+			w.sessions == best.sessions && w.running*best.slots < best.running*w.slots) {
 			best = w
 		}
 	}
 	return best
 }
 
-// releaseSlot gives a slot back and to whoever waits for it. mu is held.
+// releaseSlot gives a slot back, and gives it to the next waiter. Callers hold mu.
 func (p *Pool) releaseSlot(w *Worker) {
 	w.running--
 	if p.draining {
@@ -296,7 +301,7 @@ func (p *Pool) releaseSlot(w *Worker) {
 	}
 }
 
-// leastBusy returns the ready worker with the fewest calls for its slots, or nil. mu is held.
+// leastBusy returns the ready worker with the fewest calls per slot, or nil. Callers hold mu.
 func (p *Pool) leastBusy() *Worker {
 	var best *Worker
 	for _, w := range p.workers {
@@ -307,7 +312,8 @@ func (p *Pool) leastBusy() *Worker {
 	return best
 }
 
-// grant gives w's free slots to those who wait, the oldest first: sessions that live there, and while it is ready anybody. mu is held.
+// grant gives w's free slots to waiters, the oldest first: to w's own sessions, and also to all others while w accepts
+// calls from them. Callers hold mu.
 func (p *Pool) grant(w *Worker) {
 	for w.running < w.slots && w.servesSessions() {
 		next := w.waiting.head()
@@ -320,7 +326,7 @@ func (p *Pool) grant(w *Worker) {
 			return
 		}
 		if s := next.session; s != nil && s.worker == nil {
-			p.pinSession(s, w) // which takes it to w's own queue
+			p.pinSession(s, w) // it moves the session's waiters to w's own queue
 			continue
 		}
 		p.takeSlot(w)

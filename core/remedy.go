@@ -2,11 +2,11 @@ package core
 
 import "errors"
 
-// UnavailableError says why a protocol is unavailable and how to get it. errors.Is reports that it is ErrUnavailable. A
-// Launcher makes one of a worker's report, and an adapter may make its own.
+// UnavailableError says why a protocol is unavailable, and how to make it available. errors.Is reports that it is
+// ErrUnavailable. Launcher.Launch makes one from a worker's report, and an adapter may make its own.
 type UnavailableError struct {
 	Reason string // such as "grpcio cannot be imported"
-	Remedy string // what to do, such as "pip install grpcio"; "" if nothing is known to help
+	Remedy string // what to do, such as "pip install grpcio"; "" if no remedy is known
 }
 
 func (e *UnavailableError) Error() string {
@@ -20,7 +20,7 @@ func (e *UnavailableError) Error() string {
 // Is reports whether target is ErrUnavailable.
 func (e *UnavailableError) Is(target error) bool { return target == ErrUnavailable }
 
-// RemedyError is an error together with what to do about it.
+// RemedyError is an error with its remedy.
 type RemedyError struct {
 	Err    error
 	Remedy string // an imperative sentence, lower case, without a full stop
@@ -31,8 +31,9 @@ func (e *RemedyError) Error() string { return e.Err.Error() + "; " + e.Remedy }
 // Unwrap returns Err.
 func (e *RemedyError) Unwrap() error { return e.Err }
 
-// Explain returns why err happened and what to do about it, for programs that show the two in different places. Both
-// come from the first *UnavailableError, *RemedyError or *StartError in err's tree; else reason is the whole text.
+// Explain returns the reason for err and the remedy, for programs that show them in different places. Both come from
+// the *StartError in err's tree, else from the *UnavailableError, else from the *RemedyError. Without any of them,
+// reason is err's whole text and remedy is "".
 func Explain(err error) (reason, remedy string) {
 	var start *StartError
 	var unavailable *UnavailableError

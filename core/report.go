@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	maxReport   = 64 << 10
-	reportGrace = time.Second // how long a process that reported nonsense may take to exit, for its exit code
+	maxReport   = 64 << 10    // bytes
+	reportGrace = time.Second // how long a process without a usable report may take to exit, for its exit code
 )
 
-// report is the worker's one line on its control pipe.
+// report is the single line that the worker writes to its control pipe.
 type report struct {
 	Endpoint    string       `json:"endpoint"`
 	Unavailable string       `json:"unavailable"`
@@ -38,7 +38,7 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	var got result
 	select {
 	case got = <-read:
-	case <-p.exited: // the report may still be in the pipe, which a child may hold open
+	case <-p.exited: // the report may still be in the pipe, and a child may hold the pipe open
 		_ = control.SetReadDeadline(time.Now().Add(outputGrace))
 		got = <-read
 	case <-ctx.Done():
@@ -71,7 +71,7 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 
 var errNoReport = errors.New("it closed its control pipe without a report")
 
-// readReport reads one line, which the end of the pipe ends too.
+// readReport reads one line. The end of the pipe ends it too.
 func readReport(r *os.File) ([]byte, error) {
 	var line []byte
 	buf := make([]byte, 4<<10)
@@ -98,7 +98,8 @@ func readReport(r *os.File) ([]byte, error) {
 	}
 }
 
-// withExit adds to a missing or unusable report how the process ended, which it gets a moment for.
+// withExit adds the way the process ended to the error of a missing or unusable report. It waits up to reportGrace for
+// the exit, then kills the process.
 func (p *Process) withExit(ctx context.Context, err error) error {
 	timer := time.NewTimer(reportGrace)
 	defer timer.Stop()
@@ -118,7 +119,7 @@ func (p *Process) withExit(ctx context.Context, err error) error {
 	return &reportError{fmt.Errorf("%s cannot be used: %w; it %s", p.name, err, p.exit())}
 }
 
-// reportError: what was started is perhaps not the program that it should be.
+// reportError: the process sent no usable report. It may be the wrong program.
 type reportError struct{ err error }
 
 func (e *reportError) Error() string { return e.err.Error() }

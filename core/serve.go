@@ -15,19 +15,19 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// ServeOptions configure Serve. nil and zero fields mean the defaults.
+// ServeOptions configure Serve. A nil *ServeOptions, and each zero field, means the default.
 type ServeOptions struct {
-	Concurrency int          // how many calls it takes at once; 0 means 1
+	Concurrency int          // how many calls run at once; 0 means 1
 	MaxFrame    int          // SNAKEPIT_MAX_FRAME, if a host launched this program; 0 means DefaultMaxFrame
-	WindowItems int          // what one direction of a call may hold before it is consumed; 0 means 1,024 items
-	WindowBytes int          // 0 means 1 MiB
-	Token       string       // what the hello shows to the host
-	Logger      hclog.Logger // what goes wrong on this side; nil means nowhere
+	WindowItems int          // how many items the host may send ahead in one call; 0 means 1,024
+	WindowBytes int          // how many bytes of items it may send ahead; 0 means 1 MiB
+	Token       string       // the token that the hello shows to the host
+	Logger      hclog.Logger // receives this side's problems; nil means no log
 }
 
-// Serve is the worker's side in Go: it says hello over conn and answers the host's calls with functions until the host closes, which is
-// nil, or the connection breaks. When it returns, the functions that it started have returned too. When ctx ends it closes conn. codecs
-// are those that it offers, at least one.
+// Serve is the worker's side in Go. It says hello over conn and answers the host's calls with functions. It returns nil
+// once the host closes, or an error if the connection breaks. By then all functions that it started have returned. When
+// ctx ends, Serve closes conn. codecs are the codecs that it offers, at least one.
 func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]Function, o *ServeOptions) error {
 	if o == nil {
 		o = &ServeOptions{}
@@ -37,13 +37,16 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 		logger = hclog.NewNullLogger()
 	}
 	logs := newLogQueue(logger)
-	defer func() { _ = logs.close(time.Second) }() // a logger that does not return costs records, not the worker's end
+	defer func() { _ = logs.close(time.Second) }() // a logger that hangs must not keep Serve from returning
 	log := logs.events(noWorker)
 	stop := context.AfterFunc(ctx, func() { _ = isolate("the Conn's Close", conn.Close) })
 	defer stop()
 	h := workerHello{
 		Versions: []int{version}, Features: goFeatures, MaxFrame: cmp.Or(o.MaxFrame, DefaultMaxFrame),
-		Window:      window{int64(cmp.Or(o.WindowItems, int(defaultWindow.Items))), int64(cmp.Or(o.WindowBytes, int(defaultWindow.Bytes)))},
+		Window: window{
+			int64(cmp.Or(o.WindowItems, int(defaultWindow.Items))),
+			int64(cmp.Or(o.WindowBytes, int(defaultWindow.Bytes))),
+		},
 		Concurrency: cmp.Or(o.Concurrency, 1), Commands: []CommandInfo{},
 		PID: os.Getpid(), Runtime: runtime.Version(), Library: "snakepit core", Token: o.Token,
 	}

@@ -9,23 +9,23 @@ import (
 	"time"
 )
 
-// Session is a Target whose calls all go to one worker, which keeps state for it: the handler sees its id and a dict of its own. The worker
-// is chosen at the first call. Once that worker is lost, every call gets ErrSessionLost until Close, so that nobody goes on with fresh
-// state unawares. An unused session ends after Options.SessionIdle. Handles with the same id are the same session; they may be used
-// from any number of goroutines.
+// Session is a Target whose calls all go to one worker. The worker keeps state for it: the handler sees the session's
+// id and a dict of its own. The first call chooses the worker. Once that worker is lost, every call gets
+// ErrSessionLost until Close, so that no call silently continues with fresh state. An unused session ends after
+// Options.SessionIdle. Sessions with the same id are the same session. Any number of goroutines may use them.
 type Session struct {
 	pool *Pool
 	id   string
 }
 
-// Session returns the session with an id of the caller's choice, which must not be empty.
+// Session returns the session with an id that the caller chooses. The id must not be empty.
 func (p *Pool) Session(id string) *Session { return &Session{p, id} }
 
 // ID returns the session's id.
 func (s *Session) ID() string { return s.id }
 
-// Close ends the session and has its worker drop the state, after the calls that already wait there. It does not wait for that, but a
-// later call, which begins a new session of the same id, does.
+// Close ends the session. Its worker drops the state after the calls that already wait there. Close does not wait for
+// that. A later call with the same id does wait, and then begins a new session.
 func (s *Session) Close() {
 	p := s.pool
 	p.mu.Lock()
@@ -35,32 +35,33 @@ func (s *Session) Close() {
 	}
 }
 
-// session is what a pool knows of one. Guarded by pool.mu.
+// session is the pool's state of one session. Guarded by pool.mu.
 type session struct {
 	id      string
-	worker  *Worker              // nil until a worker was there for the first call; the session is lost with it
-	users   int                  // callers that wait or run
-	waiting map[*waiter]struct{} // those of them that wait in the pool's queue, because there is no worker yet
+	worker  *Worker              // nil until a worker is ready for the first call; the session is lost with its worker
+	users   int                  // calls that wait or run
+	waiting map[*waiter]struct{} // the calls in the pool's queue, which wait for the session's first worker
 	ended   bool
 	idle    *time.Timer
 }
 
-// lost reports whether the session's worker is gone, and its state with it.
+// lost reports whether the session's worker is gone, and the state with it.
 func (s *session) lost() bool { return s.worker != nil && s.worker.state == StateDead }
 
 // endingSession is an ended session whose worker has yet to drop its state.
 type endingSession struct {
 	session *session
-	done    chan struct{}
+	done    chan struct{} // closed when the worker has dropped the state
 }
 
-// sessionKey names a session among all pools.
+// sessionKey identifies a session among the sessions of all pools.
 type sessionKey struct {
 	pool *Pool
 	id   string
 }
 
-// joinSession returns the session of an id, making it if need be, with one more user. mu is held.
+// joinSession returns the session with an id and adds a user to it. It makes the session if there is none. Callers hold
+// mu.
 func (p *Pool) joinSession(id string) (*session, error) {
 	s := p.sessions[id]
 	if s == nil {
@@ -68,26 +69,27 @@ func (p *Pool) joinSession(id string) (*session, error) {
 		p.sessions[id] = s
 	}
 	if s.lost() {
-		return nil, fmt.Errorf("%w: the worker of session %q is gone, and its state; Session.Close lets a new one begin", ErrSessionLost, id)
+		return nil, fmt.Errorf("%w: the worker of session %q is gone, and its state; Session.Close lets a new one begin",
+			ErrSessionLost, id)
 	}
 	s.users++
 	s.stopTimer()
 	return s, nil
 }
 
-// leaveSession takes a user away; the last one starts the idle time. mu is held.
+// leaveSession removes a user. When the last one leaves, the idle time begins. Callers hold mu.
 func (p *Pool) leaveSession(s *session) {
 	if s.users--; s.users > 0 || s.ended || p.closing {
 		return
 	}
 	if s.worker == nil {
-		delete(p.sessions, s.id) // it never began
+		delete(p.sessions, s.id) // it never had a worker, so there is no state
 		return
 	}
 	p.startIdle(s)
 }
 
-// startIdle ends the session after the idle time, unless it is used before. mu is held.
+// startIdle ends the session after the idle time, unless it is used before that. Callers hold mu.
 func (p *Pool) startIdle(s *session) {
 	switch {
 	case p.opts.SessionIdle < 0 || p.closing:
@@ -110,13 +112,14 @@ func (s *session) stopTimer() {
 	}
 }
 
-// pinSession settles where a session lives. w may be nil: then nobody is ready yet. mu is held.
+// pinSession makes w the session's worker. If w is nil, no worker is ready yet, and the session stays without one.
+// Callers hold mu.
 func (p *Pool) pinSession(s *session, w *Worker) {
 	if s.worker = w; w == nil {
 		return
 	}
 	w.sessions++
-	// Its calls wait there from now on, and are lost with that worker.
+	// From now on the session's calls wait for this worker, and are lost with it.
 	older := func(a, b *waiter) int { return cmp.Compare(a.seq, b.seq) }
 	for _, me := range slices.SortedFunc(maps.Keys(s.waiting), older) {
 		p.waiting.Remove(me.place)
@@ -125,7 +128,7 @@ func (p *Pool) pinSession(s *session, w *Worker) {
 	s.waiting = nil
 }
 
-// endSession forgets a session. mu is held.
+// endSession ends a session and has its worker drop the state. Callers hold mu.
 func (p *Pool) endSession(s *session) {
 	delete(p.sessions, s.id)
 	s.ended = true
@@ -156,12 +159,14 @@ func (p *Pool) endSession(s *session) {
 	}()
 }
 
-// forget is the runner's own command that drops a session's state.
+// forget is the built-in command of workers that drops a session's state.
 const forget = "snakepit.forget"
 
-// forget has the worker drop a session's state, after the calls that wait there already.
+// forget has the worker drop a session's state, after the calls that already wait for the worker.
 func (p *Pool) forget(w *Worker, s *session) {
-	ctx := p.ctx // no time limit: until the state is dropped nobody may begin that session anew; the worker's loss ends the wait
+	// There is no time limit: the session's id cannot be used again until the state is dropped. The loss of the worker
+	// ends the wait.
+	ctx := p.ctx
 	r := &request{command: forget}
 	p.mu.Lock()
 	if w.state == StateDead {

@@ -17,8 +17,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// FromSlog makes an hclog.Logger that logs to l, for Options.Logger. Trace becomes a level below slog.LevelDebug by as much as debug is
-// below info. A name becomes the attribute "logger". SetLevel narrows what l's handler lets pass, for this logger and all made from it.
+// FromSlog makes an hclog.Logger that logs to l, for Options.Logger. Trace becomes slog.LevelDebug - 4, as far below
+// debug as debug is below info. A logger's name becomes the attribute "logger". SetLevel adds a minimum level to that
+// of l's handler, for this logger and all loggers made from it.
 func FromSlog(l *slog.Logger) hclog.Logger {
 	level := new(atomic.Int32)
 	level.Store(int32(hclog.Trace))
@@ -27,10 +28,10 @@ func FromSlog(l *slog.Logger) hclog.Logger {
 
 type slogLogger struct {
 	base    slog.Handler
-	handler slog.Handler // base with name and implied
+	handler slog.Handler // base with the attributes of name and implied
 	name    string
-	implied []any         // pairs of a string and a value; each string once
-	level   *atomic.Int32 // an hclog.Level; shared by all that come from one FromSlog
+	implied []any         // pairs of a string and a value; each string occurs once
+	level   *atomic.Int32 // an hclog.Level; shared by all loggers that come from one FromSlog
 }
 
 var _ hclog.Logger = (*slogLogger)(nil)
@@ -54,19 +55,20 @@ func (l *slogLogger) enabled(level hclog.Level) bool {
 	if level == hclog.NoLevel {
 		level = hclog.Info
 	}
-	return level != hclog.Off && level >= hclog.Level(l.level.Load()) && l.handler.Enabled(context.Background(), slogLevel(level))
+	return level != hclog.Off && level >= hclog.Level(l.level.Load()) &&
+		l.handler.Enabled(context.Background(), slogLevel(level))
 }
 
-// emit logs for the caller of its caller.
+// emit logs a record. The record's source is the caller of emit's caller.
 func (l *slogLogger) emit(level hclog.Level, msg string, args []any) {
 	if !l.enabled(level) {
 		return
 	}
 	var pc [1]uintptr
-	runtime.Callers(3, pc[:]) // runtime.Callers, emit and the exported method
+	runtime.Callers(3, pc[:]) // skips runtime.Callers, emit and the exported method
 	r := slog.NewRecord(time.Now(), slogLevel(level), msg, pc[0])
 	r.AddAttrs(slogAttrs(pairs(args))...)
-	_ = l.handler.Handle(context.Background(), r) // hclog has nobody to tell
+	_ = l.handler.Handle(context.Background(), r) // hclog's methods return no error
 }
 
 func (l *slogLogger) Log(level hclog.Level, msg string, args ...any) { l.emit(level, msg, args) }
@@ -137,8 +139,8 @@ func (l *slogLogger) StandardLogger(opts *hclog.StandardLoggerOptions) *log.Logg
 	return log.New(l.StandardWriter(opts), "", 0)
 }
 
-// StandardWriter returns a writer that logs each write, at the level that opts force or that a prefix such as "[WARN]" names if they say
-// to infer it.
+// StandardWriter returns a writer that logs each write. The level is opts.ForceLevel. If opts.InferLevels is set, a
+// prefix such as "[WARN]" sets the level instead.
 func (l *slogLogger) StandardWriter(opts *hclog.StandardLoggerOptions) io.Writer {
 	w := &slogWriter{logger: l}
 	if opts != nil {
@@ -177,7 +179,7 @@ func (w *slogWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// pairs makes args an even number of alternating strings and values, as hclog does.
+// pairs returns args as alternating strings and values, as hclog does.
 func pairs(args []any) []any {
 	args = slices.Clone(args)
 	if n := len(args); n%2 != 0 {
@@ -195,7 +197,7 @@ func pairs(args []any) []any {
 	return args
 }
 
-// slogAttrs makes attributes of pairs. hclog's own types of values say how they want to be shown.
+// slogAttrs makes attributes from pairs. Values of hclog's own types are formatted as these types define.
 func slogAttrs(pairs []any) []slog.Attr {
 	attrs := make([]slog.Attr, 0, len(pairs)/2)
 	for i := 0; i+1 < len(pairs); i += 2 {

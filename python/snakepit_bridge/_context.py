@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, AsyncIterator, Iterator, Mapping, Optional, TypeVar
 
+from ._calls import Call, Request
 from ._late import stdlib_first
 from ._sessions import Session
 
 if TYPE_CHECKING:
     import logging
 
-    from ._runner import Call, Request, Runner
+    from ._runner import Runner
 
 _S = TypeVar("_S", bound="_BaseStream")
 
@@ -92,14 +93,14 @@ class Context(_BaseContext):
             BadValue: The argument can't travel.
         """
         runner, call = self._runner, self._call
-        request = runner.open(call, name, args, kwargs, streams=False)
-        runner.mode.wait(call, request.settled)
-        return runner.answer(request)
+        request = runner.requests.open(call, name, args, kwargs, streams=False)
+        runner.executor.wait(call, request.settled)
+        return runner.requests.answer(request)
 
     def stream(self, name: str, /, *args: Any, **kwargs: Any) -> Stream:
         """Calls a function of the host and returns the stream of its items. The arguments are those of `call`."""
-        request = self._runner.open(self._call, name, args, kwargs, streams=True)
-        self._runner.settle()
+        request = self._runner.requests.open(self._call, name, args, kwargs, streams=True)
+        self._runner.outbox.settle()
         return Stream(self._runner, request)
 
 
@@ -116,18 +117,18 @@ class AsyncContext(_BaseContext):
     async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Calls a function of the host and returns its result. See `Context.call`."""
         runner, call = self._runner, self._call
-        request = runner.open(call, name, args, kwargs, streams=False)
+        request = runner.requests.open(call, name, args, kwargs, streams=False)
         try:
-            await runner.mode.wait_async(call, request.settled)
+            await runner.executor.wait_async(call, request.settled)
         except BaseException:
-            runner.abandon(request)
+            runner.requests.abandon(request)
             raise
-        return runner.answer(request)
+        return runner.requests.answer(request)
 
     def stream(self, name: str, /, *args: Any, **kwargs: Any) -> AsyncStream:
         """Calls a function of the host and returns the stream of its items. The arguments are those of `call`."""
-        request = self._runner.open(self._call, name, args, kwargs, streams=True)
-        self._runner.settle()
+        request = self._runner.requests.open(self._call, name, args, kwargs, streams=True)
+        self._runner.outbox.settle()
         return AsyncStream(self._runner, request)
 
 
@@ -141,20 +142,20 @@ class _BaseInput:
         return bool(self._inbox.queue) or not self._inbox.open or self._call.cancelled
 
     def _take(self) -> Any:
-        return self._runner.consume(self._call.id, self._inbox, self._inbox.open)
+        return self._runner.requests.consume(self._call.id, self._inbox, self._inbox.open)
 
     def close(self) -> None:
         """Tells the caller to send no more, and drops what has come."""
-        self._runner.stop_input(self._call)
+        self._runner.requests.stop_input(self._call)
 
 
 class Input(_BaseInput, Iterator[Any]):
     """Iterates over what the caller streams in. An item that failed there is an `ItemError` in its place."""
 
     def __next__(self) -> Any:
-        self._runner.usable(self._call)
+        self._runner.requests.usable(self._call)
         if not self._inbox.queue:
-            self._runner.mode.wait(self._call, self._ready)
+            self._runner.executor.wait(self._call, self._ready)
             self._call.check()
             if not self._inbox.queue:
                 raise StopIteration
@@ -165,9 +166,9 @@ class AsyncInput(_BaseInput, AsyncIterator[Any]):
     """Iterates over what the caller streams in, with ``async for``. An item that failed there is an `ItemError` in its place."""
 
     async def __anext__(self) -> Any:
-        self._runner.usable(self._call)
+        self._runner.requests.usable(self._call)
         if not self._inbox.queue:
-            await self._runner.mode.wait_async(self._call, self._ready)
+            await self._runner.executor.wait_async(self._call, self._ready)
             self._call.check()
             if not self._inbox.queue:
                 raise StopAsyncIteration
@@ -190,7 +191,7 @@ class _BaseStream:
 
     def _waiting(self) -> bool:
         """Reports whether the next item has not come yet."""
-        self._runner.usable(self._request.call)
+        self._runner.requests.usable(self._request.call)
         return not self._done and not self._request.settled()
 
     def _take(self, end: type) -> Any:
@@ -198,16 +199,16 @@ class _BaseStream:
         if self._done or self._inbox is None:
             raise end
         if self._inbox.queue:
-            return self._runner.consume(self._request.id, self._inbox, self._request.answer is None)
+            return self._runner.requests.consume(self._request.id, self._inbox, self._request.answer is None)
         self._done = True
-        self.result = self._runner.answer(self._request)
+        self.result = self._runner.requests.answer(self._request)
         raise end
 
     def close(self) -> None:
         """Takes no more items; the function is cancelled if it still runs."""
         if not self._done:
             self._done = True
-            self._runner.abandon(self._request)
+            self._runner.requests.abandon(self._request)
 
 
 class Stream(_BaseStream, Iterator[Any]):
@@ -218,7 +219,7 @@ class Stream(_BaseStream, Iterator[Any]):
 
     def __next__(self) -> Any:
         if self._waiting():
-            self._runner.mode.wait(self._request.call, self._request.settled)
+            self._runner.executor.wait(self._request.call, self._request.settled)
         return self._take(StopIteration)
 
     def __enter__(self: _S) -> _S:
@@ -233,7 +234,7 @@ class AsyncStream(_BaseStream, AsyncIterator[Any]):
 
     async def __anext__(self) -> Any:
         if self._waiting():
-            await self._runner.mode.wait_async(self._request.call, self._request.settled)
+            await self._runner.executor.wait_async(self._request.call, self._request.settled)
         return self._take(StopAsyncIteration)
 
     async def __aenter__(self: _S) -> _S:

@@ -12,21 +12,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextvars import ContextVar
 from signal import signal as set_handler
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, Optional, Sequence, Set
 
+from ._calls import CURRENT, Call, Interrupter
 from ._errors import HERE, Cancelled
 from ._late import stdlib_first
 from ._native import MAIN_THREAD, get_ident, monotonic
 
 if TYPE_CHECKING:
     import asyncio
-
-    from ._runner import Call
-
-CURRENT: ContextVar[Optional[Call]] = ContextVar("snakepit_call", default=None)
-"""The call that the running code serves."""
 
 
 def enter(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -58,20 +53,7 @@ def interruptible(frame: Optional[Any]) -> bool:
     return False
 
 
-class Site:
-    """Where handlers run, and how they are interrupted there."""
-
-    def begin(self, call: Call) -> None:
-        """Called by the thread that is about to run the call's handler."""
-
-    def leave(self, call: Call) -> None:
-        """Called by the same thread afterwards. From then on no interrupt of this call arrives."""
-
-    def poke(self, call: Call) -> None:
-        """Called by another thread: interrupts the call if it can be done now. It sets ``call.interrupted`` to the time if it was."""
-
-
-class MainThread(Site):
+class MainThread(Interrupter):
     """Handlers on the main thread, one at a time."""
 
     def __init__(self) -> None:
@@ -90,7 +72,7 @@ class MainThread(Site):
     def leave(self, call: Call) -> None:
         self.current = None
 
-    def poke(self, call: Call) -> None:
+    def interrupt(self, call: Call) -> None:
         if self.current is call:
             signal.pthread_kill(self.ident, signal.SIGURG)
 
@@ -101,7 +83,7 @@ class MainThread(Site):
             raise Cancelled(call.reason)
 
 
-class Threads(Site):
+class Threads(Interrupter):
     """Handlers on any threads. ``call.lock`` makes sure that no exception is injected once the handler has returned."""
 
     def begin(self, call: Call) -> None:
@@ -118,7 +100,7 @@ class Threads(Site):
             except Cancelled:  # it was, and arrived here; there is at most one
                 continue
 
-    def poke(self, call: Call) -> None:
+    def interrupt(self, call: Call) -> None:
         with stdlib_first():
             import ctypes  # noqa: F401  now: between the look and the injection it would let the handler run on
         with call.lock:
@@ -136,9 +118,9 @@ class Tasks(MainThread):
         if self.signals:  # else a handler that blocks the loop can't be interrupted
             super().__init__()
 
-    def poke(self, call: Call) -> None:
+    def interrupt(self, call: Call) -> None:
         if call.task is None:
-            super().poke(call)
+            super().interrupt(call)
         elif not call.asked:
             call.asked = monotonic()
             self.loop.call_soon_threadsafe(self._cancel, call)

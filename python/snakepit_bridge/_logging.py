@@ -9,15 +9,15 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
+from ._calls import CURRENT
 from ._errors import clean, describe, render, text_of, type_name
-from ._interrupt import CURRENT
 from ._native import say
 from ._snapshot import snapshot
 
 if TYPE_CHECKING:
     import logging
 
-    from ._boot import Host
+    from ._host import Host
 
 _LEVELS = {"trace": 5, "debug": 10, "info": 20}
 

@@ -6,10 +6,10 @@ from typing import Any, Callable, Dict, Set
 
 from ._native import RLock, monotonic
 
-GUESTS = 1000
+CLIENT_SESSIONS = 1000
 """How many sessions are kept that only other clients of the transport have named."""
 
-GUEST_IDLE = 1800.0
+CLIENT_IDLE = 1800.0
 """How many seconds such a session is kept unused."""
 
 
@@ -46,34 +46,34 @@ class Sessions:
         self._in_use = in_use
         self._lock: Any = RLock()  # guards what follows; whoever interrupts its owner may take it, too
         self._sessions: Dict[str, Session] = {}
-        self._guests: Dict[str, float] = {}
+        self._client_named: Dict[str, float] = {}
         """When each session that the host has not named was last used, the oldest first."""
 
-    def get(self, name: str, guest: bool) -> Session:
-        """Returns the session of that name. A guest is a client other than the host."""
+    def get(self, name: str, by_client: bool) -> Session:
+        """Returns the session of that name. by_client says that a client named it, not the host."""
         with self._lock:
             known = name in self._sessions
             session = self._sessions.setdefault(name, Session(name))
-            used = self._guests.pop(name, None)
-            if guest and (used is not None or not known):
-                self._guests[name] = monotonic()  # behind all others
-                self._drop_guests()
+            used = self._client_named.pop(name, None)
+            if by_client and (used is not None or not known):
+                self._client_named[name] = monotonic()  # behind all others
+                self._drop_oldest()
             return session
 
     def forget(self, name: str) -> bool:
         """Drops a session. Returns whether there was one."""
         with self._lock:
-            self._guests.pop(name, None)
+            self._client_named.pop(name, None)
             return self._sessions.pop(name, None) is not None
 
-    def _drop_guests(self) -> None:
-        before = monotonic() - GUEST_IDLE
-        guests = self._guests
-        if len(guests) <= GUESTS and min(guests.values(), default=before) > before:
+    def _drop_oldest(self) -> None:
+        before = monotonic() - CLIENT_IDLE
+        named = self._client_named
+        if len(named) <= CLIENT_SESSIONS and min(named.values(), default=before) > before:
             return
         in_use = self._in_use()
-        for name in list(guests):
-            if len(guests) <= GUESTS and guests.get(name, before) > before:
+        for name in list(named):
+            if len(named) <= CLIENT_SESSIONS and named.get(name, before) > before:
                 return
-            if name not in in_use and guests.pop(name, None) is not None:
+            if name not in in_use and named.pop(name, None) is not None:
                 self._sessions.pop(name, None)

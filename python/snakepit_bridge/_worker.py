@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from types import FunctionType, MethodType
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union, overload
+from types import FunctionType
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union, overload
 
-from ._late import stdlib_first
+from ._plan import Plan, examine
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _C = TypeVar("_C", bound=Type[Any])
 
-_GENERATOR = 0x20  # the code flags of inspect, which takes 16 ms to import
-_COROUTINE = 0x80
-_ASYNC_GENERATOR = 0x200
 _MARK = "__snakepit_command__"
 _RESERVED = "snakepit."
 
@@ -34,78 +31,6 @@ def command(function: Optional[_F] = None, *, name: str = "") -> Union[_F, Calla
         return function
 
     return mark if function is None else mark(function)
-
-
-class Plan:
-    """How to run one command.
-
-    Attributes:
-        stream: Whether it yields items.
-        is_async: Whether it needs a loop.
-        ctx: How it takes its context: None for not at all, True as its first argument, False by keyword.
-    """
-
-    __slots__ = ("ctx", "function", "is_async", "name", "stream")
-
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        self.name = name
-        self.function = function
-        names, first, self.stream, self.is_async = _examine(function)
-        self.ctx: Optional[bool] = None
-        if "ctx" in names:
-            self.ctx = first == "ctx"
-
-    def arrange(self, value: Any, ctx: Any) -> Tuple[Sequence[Any], Mapping[str, Any]]:
-        """Returns the arguments: those of a map by keyword, none for None, anything else as the one positional argument."""
-        args: Tuple[Any, ...] = ()
-        kwargs: Dict[str, Any] = {}
-        if type(value) is dict:
-            kwargs = value
-        elif value is not None:
-            args = (value,)
-        if self.ctx is None:
-            return args, kwargs
-        if "ctx" in kwargs:
-            raise TypeError(f"{self.name}() takes its context as ctx, so that can't be an argument's name")
-        if self.ctx:
-            return (ctx, *args), kwargs
-        kwargs["ctx"] = ctx
-        return args, kwargs
-
-
-def _examine(function: Any) -> Tuple[Sequence[str], str, bool, bool]:
-    """Returns the parameters' names and the first one's, whether calling it gives items, and whether it needs a loop.
-
-    What is behind ``functools.wraps`` says what the parameters are and whether there are items; the outermost function runs.
-    """
-    bound = False
-    flags: List[int] = []
-    while True:
-        if isinstance(function, MethodType):
-            bound, function = True, function.__func__
-        elif not hasattr(function, "__code__") and hasattr(type(function).__call__, "__code__"):
-            bound, function = True, type(function).__call__
-        code = getattr(function, "__code__", None)
-        flags.append(code.co_flags if code is not None else 0)
-        if not hasattr(function, "__wrapped__"):
-            break
-        function = function.__wrapped__
-    if code is None:  # built in, or functools.partial
-        names, first = _parameters(function), ""
-    else:
-        names = code.co_varnames[bound : code.co_argcount + code.co_kwonlyargcount]
-        first = names[0] if code.co_argcount > bound else ""
-    streams = any(flag & (_GENERATOR | _ASYNC_GENERATOR) for flag in flags)
-    return names, first, streams, bool(flags[0] & (_COROUTINE | _ASYNC_GENERATOR))
-
-
-def _parameters(function: Callable[..., Any]) -> Sequence[str]:
-    with stdlib_first():
-        import inspect
-    try:
-        return list(inspect.signature(function).parameters)
-    except ValueError:  # some of those in C tell nothing
-        return ()
 
 
 class Worker:
@@ -206,14 +131,14 @@ class Worker:
 
         Without a host it prints the commands and how to use the file, and returns.
         """
-        from . import _boot
+        from . import _host
 
-        _boot.run(self)
+        _host.run(self)
 
     def _needs_loop(self) -> bool:
         hooks = [getattr(cls, name, None) for cls, _ in self._services for name in ("setup", "close")]
         methods = [getattr(cls, attribute) for cls, marked in self._services for attribute in marked.values()]
-        return any(_examine(function)[3] for function in [*self._functions.values(), *methods, *filter(callable, hooks)])
+        return any(examine(function)[3] for function in [*self._functions.values(), *methods, *filter(callable, hooks)])
 
     def _plans(self) -> Dict[str, Plan]:
         """Returns the plans of the plain functions and of the built-in commands."""

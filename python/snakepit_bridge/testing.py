@@ -23,10 +23,10 @@ from importlib.util import module_from_spec, spec_from_file_location
 from queue import Empty, SimpleQueue
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
-from ._boot import set_up, tear_down
 from ._codecs import get_codec
 from ._errors import UNKNOWN_COMMAND, ItemError, ProtocolError, RemoteError, describe, plain, shown
-from ._modes import choose
+from ._executors import choose
+from ._host import set_up, tear_down
 from ._runner import Runner
 from ._worker import Worker, only_worker
 from .transport import BYE, CALL, CANCEL, CREDIT, END, ERROR, FAILED, HELLO, ITEM, NO_INPUT, NOT_STARTED, Frame, Launch, Transport
@@ -301,10 +301,10 @@ class _Host:
         runner = self._runner
         closing: List[Callable[[], Any]] = []
         try:
-            runner.mode = choose(runner, worker._needs_loop())
+            runner.executor = choose(runner, worker._needs_loop())
             set_up(runner, worker, closing)
             runner.greet()
-            runner.mode.serve()
+            runner.executor.serve()
             tear_down(runner, closing)
         except BaseException as exc:  # `load` or `close` raises it in the test's thread
             self._failure = exc

@@ -3,7 +3,8 @@
 import pytest
 from host import Gone
 
-from snakepit_bridge._runner import Call, Inbox, Runner
+from snakepit_bridge._calls import Call, Inbox
+from snakepit_bridge._runner import Runner
 from snakepit_bridge._worker import Plan
 from snakepit_bridge.transport import END, ITEM, Launch, Transport
 
@@ -511,7 +512,7 @@ def test_an_input_may_be_closed_while_more_of_it_is_taken(kind):
             was = Inbox.open.__get__(self)
             if was and len(self.queue) == 1:
                 self.queue.clear()
-                runner.stop_input(call)
+                runner.requests.stop_input(call)
             return was
 
         @open.setter

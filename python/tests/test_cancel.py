@@ -109,7 +109,7 @@ def test_what_cleans_up_after_a_context_is_left_alone(each_mode):
                 print("started")
                 list(ctx.input) if how == "input" else ctx.call("never")
             finally:
-                for _ in range(50): time.sleep(0.001)  # some of the aide's ticks
+                for _ in range(50): time.sleep(0.001)  # some of the housekeeper's ticks
                 print("cleaned")
         """
     )

@@ -271,7 +271,7 @@ def test_a_request_that_the_runner_refuses_gives_its_place_back(client):
 
 SESSIONS = """
 import snakepit_bridge._sessions as module
-module.GUESTS = 3
+module.CLIENT_SESSIONS = 3
 @worker.command
 def count(ctx):
     ctx.session.state["n"] = ctx.session.state.get("n", 0) + 1
@@ -288,7 +288,7 @@ hold.go_on = threading.Event()
 @worker.command
 def go_on(): hold.go_on.set()
 @worker.command
-def age(): module.GUEST_IDLE = 0.0
+def age(): module.CLIENT_IDLE = 0.0
 @worker.command
 def kept(ctx): return len(ctx._runner.sessions._sessions)
 """
@@ -471,8 +471,8 @@ def test_a_connection_that_has_been_closed_holds_nothing():
 FINALIZERS = """
 import gc, logging
 import grpc._server as server
-import snakepit_bridge._runner as runner_module
-runner_module.SYNC = 600.0  # who waits at all hangs
+import snakepit_bridge._outbox as outbox_module
+outbox_module.SYNC = 600.0  # who waits at all hangs
 
 class Cycle:
     def __init__(self, name):

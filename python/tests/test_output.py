@@ -149,7 +149,7 @@ def test_dropped_records_are_counted(serve):
         @worker.command
         def flood(ctx):
             runner = ctx._runner
-            with runner._writing:
+            with runner.outbox._writing:
                 for n in range(5000): logging.getLogger().warning("n")
         """
     )
@@ -380,7 +380,7 @@ def test_what_is_queued_when_the_connection_ends_goes_to_standard_error(each_mod
         def wait(ctx):
             logging.info("begins")
             runner = ctx._runner
-            with runner._writing:  # nothing is written meanwhile
+            with runner.outbox._writing:  # nothing is written meanwhile
                 logging.info("queued")
                 while not runner.ended: time.sleep(0.001)
         """
@@ -414,11 +414,11 @@ def test_the_last_records_wait_for_a_thread_that_writes(tmp_path):
 
     transport = Slow()
     runner = Runner(transport, {}, 1, 0, Launch({}))
-    runner.codec = get_codec("json")
-    writer = threading.Thread(target=runner.log, args=({"level": "info", "logger": "a", "message": "first"},))
+    runner.terms.codec = get_codec("json")
+    writer = threading.Thread(target=runner.outbox.log, args=({"level": "info", "logger": "a", "message": "first"},))
     writer.start()
     assert transport.begun.wait(20)
-    runner.logs.append({"level": "info", "logger": "a", "message": "last"})
+    runner.outbox.logs.append({"level": "info", "logger": "a", "message": "last"})
     closer = threading.Thread(target=runner.close)
     closer.start()
     transport.go_on.set()
@@ -462,12 +462,12 @@ def test_a_logging_call_lets_the_end_of_the_process_pass(serve):
             runner = ctx._runner
             async def in_the_background():
                 while runner.calls: await asyncio.sleep(0)
-                runner.leaving = SystemExit(7)
+                runner.outbox.leaving = SystemExit(7)
                 def log(): logging.error("in a thread")
                 thread = threading.Thread(target=log)
                 thread.start()
                 thread.join()
-                assert runner.leaving is not None
+                assert runner.outbox.leaving is not None
                 logging.error("on the main thread")
             end.task = asyncio.ensure_future(in_the_background())
         """
@@ -492,15 +492,15 @@ def test_only_the_main_thread_takes_its_end():
             pass
 
     runner = Runner(Silent(), {}, 1, 0, Launch({}))
-    runner.codec = get_codec("json")
-    runner.leaving = leaving = SystemExit(3)
+    runner.terms.codec = get_codec("json")
+    runner.outbox.leaving = leaving = SystemExit(3)
     raised = []
 
     def write():
         try:
             runner.outbox.append({"kind": 10})
-            runner.aide._tick()
-            runner.sync()
+            runner.housekeeper._tick()
+            runner.outbox.sync()
         except BaseException as exc:
             raised.append(exc)
 
@@ -508,7 +508,7 @@ def test_only_the_main_thread_takes_its_end():
     thread.start()
     thread.join()
     assert raised == []
-    assert runner.leaving is leaving
+    assert runner.outbox.leaving is leaving
     with pytest.raises(SystemExit):
-        runner.sync()
-    assert runner.leaving is None
+        runner.outbox.sync()
+    assert runner.outbox.leaving is None

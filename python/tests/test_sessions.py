@@ -23,8 +23,8 @@ def test_a_lookup_inside_of_a_lookup_gets_the_same_session(monkeypatch):
 
 
 @pytest.mark.parametrize("does", ["get", "forget"])
-def test_guests_that_change_while_they_are_dropped(monkeypatch, does):
-    monkeypatch.setattr(module, "GUESTS", 3)
+def test_client_sessions_that_change_while_they_are_dropped(monkeypatch, does):
+    monkeypatch.setattr(module, "CLIENT_SESSIONS", 3)
     kept = set()
 
     def in_use():
@@ -39,8 +39,8 @@ def test_guests_that_change_while_they_are_dropped(monkeypatch, does):
     assert set(sessions._guests) <= set(sessions._sessions)
 
 
-def test_guests_are_dropped_the_oldest_first(monkeypatch):
-    monkeypatch.setattr(module, "GUESTS", 3)
+def test_client_sessions_are_dropped_the_oldest_first(monkeypatch):
+    monkeypatch.setattr(module, "CLIENT_SESSIONS", 3)
     sessions = Sessions(set)
     for name in "abcadea":
         sessions.get(name, True)

@@ -221,7 +221,7 @@ def test_a_file(tmp_path):
     sys.modules.pop("helper")
     assert sys.path == before
     assert "my_worker" not in sys.modules
-    assert not [thread.name for thread in set(threading.enumerate()) - threads if "aide" not in thread.name]
+    assert not [thread.name for thread in set(threading.enumerate()) - threads if "housekeeper" not in thread.name]
 
 
 def test_a_missing_file(tmp_path, monkeypatch):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, List, Optional
 
+from ._calls import Call
 from ._errors import describe, render
 from ._native import SimpleQueue, monotonic, say, sleep, spawn
 
 if TYPE_CHECKING:
-    from ._runner import Call, Runner
+    from ._runner import Runner
 
 TICK = 0.005
 GRACE = 3.0
@@ -18,7 +19,7 @@ GRACE = 3.0
 _IDLE_TICKS = 20
 
 
-class Aide:
+class Housekeeper:
     """Writes frames that wait for more to come, repeats interrupts that had to be put off, and ends a process that outlives its host."""
 
     def __init__(self, runner: Runner) -> None:
@@ -29,7 +30,7 @@ class Aide:
         self._bell: SimpleQueue[None] = SimpleQueue()
 
     def start(self) -> None:
-        spawn(self._work, "snakepit-aide")
+        spawn(self._work, "snakepit-housekeeper")
 
     def wake(self) -> None:
         """May be called from a signal handler or a finalizer: it takes no lock of Python code."""
@@ -39,7 +40,7 @@ class Aide:
 
     def pursue(self, call: Call) -> None:
         """Interrupts the call, now or as soon as that can be done, and again after a grace, until it has ended."""
-        self._poke(call)
+        self._interrupt(call)
         self.pursued.append(call)
         self.wake()
 
@@ -48,9 +49,9 @@ class Aide:
         self.doom = monotonic() + seconds
         self.wake()
 
-    def _poke(self, call: Call) -> None:
+    def _interrupt(self, call: Call) -> None:
         try:
-            call.site.poke(call)
+            call.interrupter.interrupt(call)
         except Exception as exc:  # such as a loop that the program has closed
             call.interrupted = monotonic()  # tries again after the grace
             say(f"snakepit_bridge: {call.name} can't be interrupted\n{render(describe(exc))}")
@@ -67,16 +68,16 @@ class Aide:
             sleep(TICK)
             try:
                 idle = 0 if self._tick() else idle + 1
-            except BaseException as exc:  # there is no other aide
+            except BaseException as exc:  # there is no other housekeeper
                 self.runner.broken(exc)
 
     def _work_waits(self) -> bool:
-        return bool(self.runner.outbox or self.runner.logs or self.pursued or self.doom is not None)
+        return bool(self.runner.outbox or self.pursued or self.doom is not None)
 
     def _tick(self) -> bool:
         busy = False
-        if self.runner.outbox or self.runner.logs:
-            self.runner.flush()
+        if self.runner.outbox:
+            self.runner.outbox.flush()
             busy = True
         now = monotonic()
         for call in self.pursued[:]:
@@ -87,7 +88,7 @@ class Aide:
             if call.interrupted and now - call.interrupted > GRACE:
                 call.interrupted = call.asked = 0.0
             if not call.interrupted:
-                self._poke(call)
+                self._interrupt(call)
         if self.doom is not None:
             busy = True
             if now > self.doom:

@@ -13,7 +13,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Deque, Dict, Optional, Set
 
-from ._interrupt import MainThread, Site, Tasks, Threads, enter, enter_async
+from ._calls import Call, Interrupter
+from ._interrupt import MainThread, Tasks, Threads, enter, enter_async
 from ._late import stdlib_first
 from ._native import Lock, SimpleQueue, get_ident, spawn
 from ._signals import may_raise
@@ -21,13 +22,13 @@ from ._signals import may_raise
 if TYPE_CHECKING:
     import asyncio
 
-    from ._runner import Call, Runner
+    from ._runner import Runner
 
 
 _GLANCE = 200  # milliseconds
 
 
-def choose(runner: Runner, is_async: bool) -> Mode:
+def choose(runner: Runner, is_async: bool) -> Executor:
     """Returns the mode that suits the worker and this system."""
     if is_async:
         return Loop(runner)
@@ -41,7 +42,7 @@ def choose(runner: Runner, is_async: bool) -> Mode:
     return ReaderAndMain(runner)
 
 
-class Mode:
+class Executor:
     """Lets a runner's calls run."""
 
     def __init__(self, runner: Runner) -> None:
@@ -49,7 +50,7 @@ class Mode:
 
     def hook(self, function: Callable[[], Any]) -> None:
         """Runs a set-up or tear-down. Calls begin with the context variables that it leaves."""
-        self.runner.base.run(enter, function, (), {})
+        self.runner.handlers.base.run(enter, function, (), {})
 
     def serve(self) -> None:
         """Serves until the connection has ended and nothing runs any more."""
@@ -70,14 +71,14 @@ class Mode:
 
     def wait(self, call: Call, ready: Callable[[], bool]) -> None:
         """Waits in a handler's thread until ready() holds. Whoever makes it hold wakes the call."""
-        self.runner.flush()
+        self.runner.outbox.flush()
         bell: SimpleQueue[None] = SimpleQueue()
-        call.bells.append(bell)
+        call.waiters.append(bell)
         try:
             while not ready() and call.raised is None:
                 bell.get()
         finally:
-            call.bells.remove(bell)
+            call.waiters.remove(bell)
 
     async def wait_async(self, call: Call, ready: Callable[[], bool]) -> None:
         """Waits in a handler's task until ready() holds."""
@@ -91,7 +92,7 @@ class Mode:
             self.runner.pump()
 
 
-class Leader(Mode):
+class Leader(Executor):
     """The main thread reads a batch and runs it.
 
     While it runs, the follower waits for more in an epoll registration that is armed before the batch and disarmed after it. It wakes only
@@ -111,7 +112,7 @@ class Leader(Mode):
 
     def serve(self) -> None:
         runner, ready, reading = self.runner, self.runner.ready, self.reading
-        site = MainThread()
+        interrupter = MainThread()
         arm = select.EPOLLIN | select.EPOLLONESHOT
         modify, fd = self.epoll.modify, self.fd
         spawn(runner.guarded(self._follow), "snakepit-follower")
@@ -124,16 +125,16 @@ class Leader(Mode):
             self.busy = True
             modify(fd, arm)
             if len(ready) > 1:  # the first item of a call that is alone must not wait for more
-                runner.gather()
+                runner.outbox.gather()
             while True:
                 try:
                     call = ready.popleft()
                 except IndexError:  # none is left, or the connection has ended
                     break
-                runner.run(call, site)
+                runner.handlers.run(call, interrupter)
                 if ready:
-                    runner.settle()
-            runner.flush()
+                    runner.outbox.settle()
+            runner.outbox.flush()
             self.busy = False
             modify(fd, 0)
 
@@ -143,7 +144,7 @@ class Leader(Mode):
             super().wait(call, ready)
             return
         runner = self.runner
-        runner.flush()
+        runner.outbox.flush()
         if ready():
             return
         self.epoll.modify(self.fd, 0)
@@ -174,7 +175,7 @@ class Leader(Mode):
                 self.epoll.modify(self.fd, select.EPOLLIN | select.EPOLLONESHOT)
 
 
-class ReaderAndMain(Mode):
+class ReaderAndMain(Executor):
     """A thread reads, and the thread that serves runs one handler at a time."""
 
     def __init__(self, runner: Runner) -> None:
@@ -183,21 +184,21 @@ class ReaderAndMain(Mode):
 
     def serve(self) -> None:
         runner, ready = self.runner, self.runner.ready
-        site: Site = MainThread() if MainThread.possible() else Threads()
+        interrupter: Interrupter = MainThread() if MainThread.possible() else Threads()
         self._read_in_thread()
         while not runner.ended:
             self.bell.get()
             if len(ready) > 1:  # the first item of a call that is alone must not wait for more
-                runner.gather()
+                runner.outbox.gather()
             while True:
                 try:
                     call = ready.popleft()
                 except IndexError:
                     break
-                runner.run(call, site)
+                runner.handlers.run(call, interrupter)
                 if ready:
-                    runner.settle()
-            runner.flush()
+                    runner.outbox.settle()
+            runner.outbox.flush()
 
     def submit(self, count: int) -> None:
         self.bell.put(None)
@@ -206,7 +207,7 @@ class ReaderAndMain(Mode):
         self.bell.put(None)
 
 
-class Pool(Mode):
+class Pool(Executor):
     """A thread reads, and as many threads as the worker's concurrency run handlers. The main thread is left to signal handlers."""
 
     def __init__(self, runner: Runner, ready: Optional[Deque[Call]] = None, done: Optional[Callable[[Call], None]] = None) -> None:
@@ -214,7 +215,7 @@ class Pool(Mode):
         self.ready = runner.ready if ready is None else ready
         self.done = done
         self.bell: SimpleQueue[None] = SimpleQueue()
-        self.site = Threads()
+        self.interrupter = Threads()
         self.left: SimpleQueue[None] = SimpleQueue()  # an entry for each thread that has ended
 
     def serve(self) -> None:
@@ -250,13 +251,13 @@ class Pool(Mode):
                 call = self.ready.popleft()
             except IndexError:  # the connection has ended
                 continue
-            runner.run(call, self.site)
-            runner.flush()
+            runner.handlers.run(call, self.interrupter)
+            runner.outbox.flush()
             if self.done is not None:
                 self.done(call)
 
 
-class Loop(Mode):
+class Loop(Executor):
     """A thread reads, and the main thread runs an asyncio loop.
 
     Plain handlers run on the main thread too, with the loop stopped meanwhile, so that they may run loops of their own; with a concurrency
@@ -269,8 +270,8 @@ class Loop(Mode):
             import asyncio
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
-        self.site = Tasks(self.loop)
-        self.plain_site: Site = self.site if self.site.signals else Threads()
+        self.interrupter = Tasks(self.loop)
+        self.plain_interrupter: Interrupter = self.interrupter if self.interrupter.signals else Threads()
         self.tasks: Set[asyncio.Task[None]] = set()
         self.plain: Optional[Call] = None  # what the main thread runs once the loop has stopped
         self.pool: Optional[Pool] = None
@@ -281,7 +282,7 @@ class Loop(Mode):
         self.served = False  # then a request to stop that came late must not end a tear-down
 
     def hook(self, function: Callable[[], Any]) -> None:
-        base = self.runner.base
+        base = self.runner.handlers.base
         result = base.run(enter, function, (), {})
         if hasattr(result, "__await__"):
             self.loop.run_until_complete(base.run(self.loop.create_task, self._hook(result)))
@@ -290,7 +291,7 @@ class Loop(Mode):
         try:
             await enter_async(awaitable)
         finally:
-            self.runner.base = copy_context()  # a task has a copy, so this is what it leaves
+            self.runner.handlers.base = copy_context()  # a task has a copy, so this is what it leaves
 
     def serve(self) -> None:
         runner = self.runner
@@ -303,8 +304,8 @@ class Loop(Mode):
                 self.loop.run_forever()
                 if self.plain is not None:
                     call, self.plain = self.plain, None
-                    runner.run(call, self.plain_site)
-                    runner.flush()
+                    runner.handlers.run(call, self.plain_interrupter)
+                    runner.outbox.flush()
                     self._dispatch()
         finally:
             self.served = True
@@ -338,21 +339,21 @@ class Loop(Mode):
         if not self.flushing:
             self.flushing = True
             self.loop.call_soon(self._flush)
-            self.runner.aide.wake()  # should the handler block the loop
+            self.runner.housekeeper.wake()  # should the handler block the loop
 
     async def wait_async(self, call: Call, ready: Callable[[], bool]) -> None:
         import asyncio
 
-        self.runner.flush()
+        self.runner.outbox.flush()
         event = asyncio.Event()
         bell: Any = _Bell(self.loop, event)
-        call.bells.append(bell)
+        call.waiters.append(bell)
         try:
             while not ready() and call.raised is None:
                 await event.wait()
                 event.clear()
         finally:
-            call.bells.remove(bell)
+            call.waiters.remove(bell)
 
     def _dispatch(self) -> None:
         self.scheduled = False
@@ -375,15 +376,15 @@ class Loop(Mode):
 
     def _start(self, call: Call) -> None:
         runner = self.runner
-        coroutine = runner.run_async(call, self.site)
+        coroutine = runner.handlers.run_async(call, self.interrupter)
         try:
             # A task copies the context that it is made in, and this one's is whoever dispatches'.
-            task = runner.base.copy().run(self.loop.create_task, coroutine)
+            task = runner.handlers.base.copy().run(self.loop.create_task, coroutine)
             self.tasks.add(task)
             task.add_done_callback(partial(self._task_done, call))
         except BaseException as exc:  # of a task factory of the program's
             coroutine.close()
-            runner.answered(call, exc)
+            runner.handlers.answered(call, exc)
 
     def _pooled_done(self, call: Call) -> None:
         """Called by the pool's threads."""
@@ -396,7 +397,7 @@ class Loop(Mode):
         if not call.ended:  # cancelled before it began, perhaps with all tasks that the program found
             import asyncio
 
-            self.runner.answered(call, (not task.cancelled() and task.exception()) or asyncio.CancelledError())
+            self.runner.handlers.answered(call, (not task.cancelled() and task.exception()) or asyncio.CancelledError())
         self.settle()
         if self.runner.ready:
             self._dispatch()
@@ -410,7 +411,7 @@ class Loop(Mode):
     def _flush(self) -> None:
         """Writes once in each turn of the loop."""
         self.flushing = False
-        self.runner.flush()
+        self.runner.outbox.flush()
 
 
 class _Bell:

@@ -1,0 +1,93 @@
+"""The frames that answer a call: its items, its result, or its error."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from ._calls import OVERHEAD, Call
+from ._errors import (
+    BAD_ARGUMENTS,
+    BAD_RESULT,
+    CANCELLED,
+    TOO_LARGE,
+    BadValue,
+    Cancelled,
+    ItemError,
+    describe,
+    plain,
+    type_name,
+)
+from ._frames import END, ERROR, FAILED, ITEM, NOT_STARTED, Frame
+from ._terms import Terms
+
+
+class Refused(Exception):
+    kind = ""
+    flags = 0
+
+
+class BadArguments(Refused):
+    kind = BAD_ARGUMENTS
+    flags = NOT_STARTED
+
+
+class BadResult(Refused):
+    kind = BAD_RESULT
+
+
+class TooLarge(Refused):
+    kind = TOO_LARGE
+
+
+def too_large(what: str, size: int, limit: int) -> str:
+    return f"a frame with {what} has {size} bytes, and the limit is {limit}; raise Options.MaxFrame, or send it in smaller items"
+
+
+class Answers:
+    """Makes the frames that answer calls. Any number of threads use it at once."""
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+
+    def item(self, call: Call, value: Any) -> Frame:
+        if isinstance(value, ItemError):
+            return {"kind": ITEM, "flags": FAILED, "id": call.id, "body": self._error_body(describe(value.error))}
+        return {"kind": ITEM, "id": call.id, "body": self._encode(value, "the item")}
+
+    def _encode(self, value: Any, what: str) -> bytes:
+        try:
+            body: bytes = self._terms.codec.encode(value)
+        except BadValue as exc:
+            raise BadResult(f"{what} can't be sent: {exc}") from None
+        if len(body) + OVERHEAD > self._terms.max_frame:
+            raise TooLarge(too_large(what, len(body) + OVERHEAD, self._terms.max_frame))
+        return body
+
+    def result(self, call: Call, value: Any) -> Frame:
+        if value is None:
+            return {"kind": END, "id": call.id}
+        return {"kind": END, "id": call.id, "body": self._encode(value, "the result")}
+
+    def failure(self, call: Call, exc: BaseException) -> Frame:
+        kind = type(exc)
+        if issubclass(kind, Refused):
+            refused: Any = exc
+            return self.error(call, plain(refused.kind, str(exc)), refused.flags)
+        if call.cancelled and (issubclass(kind, Cancelled) or type_name(kind).endswith(".CancelledError")):
+            return self.error(call, plain(CANCELLED, call.reason))
+        return self.error(call, describe(exc))
+
+    def error(self, call: Call, error: Mapping[str, Any], flags: int = 0) -> Frame:
+        frame = {"kind": ERROR, "id": call.id, "body": self._error_body(error)}
+        if flags:
+            frame["flags"] = flags
+        return frame
+
+    def _error_body(self, error: Mapping[str, Any]) -> bytes:
+        try:
+            body: bytes = self._terms.codec.encode(error)
+        except Exception:
+            body = b""
+        if not body or len(body) + OVERHEAD > self._terms.max_frame:
+            body = self._terms.codec.encode({"type": str(error["type"])[:200], "message": str(error["message"])[:1000]})
+        return body

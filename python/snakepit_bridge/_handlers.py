@@ -1,0 +1,206 @@
+"""Runs a call's handler and queues its answer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextvars import copy_context
+from time import monotonic
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, Mapping, NoReturn, Optional, Sequence, Tuple
+
+from ._answers import BadArguments
+from ._calls import CURRENT, Call, Interrupter
+from ._context import AsyncContext, Context
+from ._errors import BadValue, attempt, shown
+from ._frames import Frame
+from ._interrupt import enter, enter_async
+from ._native import get_ident
+
+if TYPE_CHECKING:
+    from ._runner import Runner
+
+_NONE: Mapping[str, Any] = {}
+
+
+class Handlers:
+    """Runs the handlers of one runner's calls.
+
+    Attributes:
+        base: What the program has set of context variables: each call begins with a copy.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self.base = copy_context()
+        self._runner = runner
+
+    def run(self, call: Call, interrupter: Interrupter) -> None:
+        """Runs a call's plain function or generator on the calling thread and queues its answer."""
+        if self._runner.unstarted.pop(call.id, None) is not None:
+            try:
+                self.base.copy().run(self._run, call, interrupter)
+            except BaseException as exc:
+                self.answered(call, exc)
+
+    def answered(self, call: Call, exc: BaseException) -> None:
+        """Sees to it that a call which has run has its answer, whatever came out of running it."""
+        if not call.ended:
+            self._runner.finish(call, self._runner.answers.failure(call, exc))
+
+    def _run(self, call: Call, interrupter: Interrupter) -> None:
+        self._begin(call, interrupter)
+        try:
+            interrupter.begin(call)
+            try:
+                args, kwargs = self._arguments(call)
+                value = enter(call.plan.function, args, kwargs)
+                kind = type(value)
+                if kind is GeneratorType:
+                    value = self._drive(call, value)
+                elif kind is CoroutineType or kind is AsyncGeneratorType:
+                    raise TypeError(f"the plain function {call.name} returned a {kind.__name__}; write it with async def")
+            finally:
+                interrupter.leave(call)
+            if self._runner.forked:
+                self._leave_child(None)
+            answer = self._runner.answers.result(call, value)
+            if call.raised is not None:
+                call.check()
+        except BaseException as exc:
+            if self._runner.forked:
+                self._leave_child(exc)
+            answer = self._runner.answers.failure(call, exc)
+        self._runner.finish(call, answer)
+
+    async def run_async(self, call: Call, interrupter: Interrupter) -> None:
+        """Runs a call's async function or async generator and queues its answer. The calling task is the call's own."""
+        import asyncio
+
+        call.task = asyncio.current_task()
+        self._begin(call, interrupter)
+        try:
+            try:
+                args, kwargs = self._arguments(call)
+                value = enter(call.plan.function, args, kwargs)
+                if isinstance(value, AsyncGeneratorType):
+                    value = await self._drive_async(call, value)
+                elif hasattr(value, "__await__"):
+                    value = await enter_async(value)
+            finally:
+                call.interrupted = call.interrupted or monotonic()  # from here on it is too late
+            if self._runner.forked:
+                self._leave_child(None)
+            answer = self._runner.answers.result(call, value)
+            if call.raised is not None:
+                call.check()
+        except BaseException as exc:
+            if self._runner.forked:
+                self._leave_child(exc)
+            answer = self._runner.answers.failure(call, exc)
+        self._runner.finish(call, answer)
+
+    def _begin(self, call: Call, interrupter: Interrupter) -> None:
+        CURRENT.set(call)
+        call.started = monotonic()
+        call.ident = get_ident()
+        call.interrupter = interrupter  # whoever cancelled it before this tries again
+        if "decimal" in sys.modules:
+            _own_decimal()
+
+    def _arguments(self, call: Call) -> Tuple[Sequence[Any], Mapping[str, Any]]:
+        call.check()
+        body = call.frame.get("body")
+        try:
+            value = self._runner.terms.codec.decode(body) if body else None
+        except BadValue as exc:
+            raise BadArguments(str(exc)) from None
+        return call.plan.arrange(value, self._context(call))
+
+    def _context(self, call: Call) -> Any:
+        if call.plan.ctx is None:
+            return None
+        call.context = (AsyncContext if call.plan.is_async else Context)(self._runner, call)
+        return call.context
+
+    def _drive(self, call: Call, generator: GeneratorType[Any, Any, Any]) -> Any:
+        step = generator.__next__
+        try:
+            while True:
+                try:
+                    value = enter(step, (), _NONE)
+                except StopIteration as stop:
+                    return stop.value
+                if self._runner.forked:
+                    self._leave_child(None)
+                call.check()
+                frame = self._runner.answers.item(call, value)
+                if not call.may_send():
+                    self._runner.executor.wait(call, call.may_send)
+                    call.check()
+                self._send_item(call, frame)
+                if call.used_items == 1:
+                    self._runner.outbox.flush()  # somebody may be waiting to see it begin
+                else:
+                    self._runner.outbox.settle()
+        finally:
+            if generator.gi_frame is not None:  # it is not at its end
+                call.interrupted = call.interrupted or monotonic()  # its close is the interrupt
+                enter(generator.close, (), _NONE)
+
+    async def _drive_async(self, call: Call, generator: AsyncGeneratorType[Any, Any]) -> Any:
+        try:
+            while True:
+                try:
+                    value = await enter_async(generator.__anext__())
+                except StopAsyncIteration:
+                    return None
+                call.check()
+                frame = self._runner.answers.item(call, value)
+                if not call.may_send():
+                    await self._runner.executor.wait_async(call, call.may_send)
+                    call.check()
+                self._send_item(call, frame)
+                self._runner.executor.settle()
+        finally:
+            call.interrupted = call.interrupted or monotonic()
+            await enter_async(generator.aclose())
+
+    def _send_item(self, call: Call, frame: Frame) -> None:
+        call.used_items += 1
+        call.used_bytes += len(frame["body"])
+        self._runner.outbox.append(frame)
+
+    def _leave_child(self, exc: Optional[BaseException]) -> NoReturn:
+        """Ends a process that a handler forked and that came back from the handler: only its parent may answer the call."""
+        code = 0
+        if isinstance(exc, SystemExit):
+            code, _ = exit_code(exc)
+        elif exc is not None:
+            sys.excepthook(type(exc), exc, exc.__traceback__)
+            code = 1
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                pass
+        os._exit(code)
+
+
+def _own_decimal() -> None:
+    """Gives the running call a decimal context of its own. The one that the program has set can be changed, and all copies of a
+    `contextvars.Context` share it."""
+    decimal: Any = sys.modules["decimal"]
+    try:
+        decimal.setcontext(decimal.getcontext().copy())
+    except AttributeError:  # another module of the name, or one that is just being imported
+        pass
+
+
+def exit_code(exc: BaseException) -> Tuple[int, str]:
+    """Returns the code with which Python ends by this exception, and what to call that."""
+    if issubclass(type(exc), KeyboardInterrupt):
+        return 130, "KeyboardInterrupt"
+    code: Any = attempt(1, getattr, exc, "code")
+    if code is None:
+        return 0, "sys.exit()"
+    return int.__index__(code) & 0xFF if issubclass(type(code), int) else 1, f"sys.exit({shown(code)})"

@@ -1,0 +1,297 @@
+"""The host of this process: connecting to it, serving it, and leaving it."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import json
+import os
+import sys
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence, Tuple
+
+from ._errors import Disconnected, ProtocolError, Unavailable, attempt, describe, render, text_of, type_name
+from ._frames import ERROR
+from ._logging import line_of
+from ._native import read, say, spawn
+from ._plan import Plan
+from .transport import Launch, Transport
+
+if TYPE_CHECKING:
+    from ._runner import Runner
+    from ._signals import Signals
+    from ._worker import Worker
+
+_TRANSPORTS = {
+    "jsonstdio": ("_jsonstdio", "JsonStdio"),
+    "msgpack": ("_msgpack", "MsgpackSocket"),
+    "grpc": ("grpc.transport", "GrpcTransport"),
+}
+_PACKAGES = {"msgpack": "'msgpack>=1.0.3'", "grpc": "'grpcio>=1.50' 'protobuf>=3.20.3'"}
+
+
+class Host:
+    """The host that started this process.
+
+    Attributes:
+        exit_code: What the process ends with, once it has served; None before.
+    """
+
+    def __init__(self, launch: Launch, transport: Transport) -> None:
+        self.launch = launch
+        self.transport = transport
+        self.forked = False
+        self.exit_code: Optional[int] = None
+        self.runner: Optional[Runner] = None
+        self.signals: Optional[Signals] = None
+        self._early_logs: Deque[Dict[str, Any]] = deque(maxlen=1000)
+        self._early_errors: Deque[Dict[str, Any]] = deque(maxlen=1000)  # which standard error has already
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._in_child)
+
+    def serve(self, worker: Worker) -> None:
+        """Serves until the host has gone."""
+        if self.exit_code is not None:
+            raise RuntimeError("this process has served already: call run() of one worker, once")
+        from . import _executors
+        from ._runner import Runner
+
+        launch = self.launch
+        runner = Runner(self.transport, worker._plans(), worker.concurrency, worker.queue, launch)
+        runner.outbox.logs.extend(self._early_logs)
+        self._early_logs.clear()
+        self.runner = runner
+        runner.executor = _executors.choose(runner, worker._needs_loop())
+        closing: List[Callable[[], Any]] = []
+        if launch.lifeline_fd is not None:
+            spawn(runner.guarded(partial(self._watch, launch.lifeline_fd, runner)), "snakepit-lifeline")
+        try:
+            set_up(runner, worker, closing)
+        except BaseException as exc:
+            self.refuse(describe(exc))
+        if self.signals is not None:
+            self.signals.serve()
+        try:
+            runner.greet()
+            for record in self._early_errors:
+                runner.outbox.log(record)
+            self._early_errors.clear()
+            runner.executor.serve()
+        except ProtocolError as exc:
+            runner.violated(str(exc))
+        except Disconnected:
+            runner.lost()
+        except BaseException as exc:
+            runner.leave(exc)
+            tear_down(runner, closing)
+            attempt(None, atexit._run_exitfuncs)
+            self._exit(runner.exit_code)
+        self.exit_code = runner.exit_code
+        tear_down(runner, closing)
+        runner.close()
+
+    def log(self, record: Dict[str, Any]) -> None:
+        """Sends a log record, or keeps it until the host has said hello.
+
+        A program that crashes before that takes what is kept with it, so a record of an error goes to standard error as well.
+        """
+        if self.forked:
+            say(line_of(record))
+        elif record["level"] == "error" and (self.runner is None or self.runner.terms.codec is None):
+            say(line_of(record))
+            self._early_errors.append(record)
+        elif self.runner is not None:
+            self.runner.outbox.log(record)
+        else:
+            self._early_logs.append(record)
+
+    def refuse(self, error: Dict[str, Any]) -> NoReturn:
+        """Tells the host, instead of hello, that this worker can't serve."""
+        if error["type"] == "ModuleNotFoundError":
+            from ._remedy import install
+
+            error["notes"] = [*error.get("notes", ()), f"install the package that has it for this interpreter: {install('...')}"]
+        try:
+            self.transport.write([{"kind": ERROR, "id": 0, "body": json.dumps(error).encode()}])
+            self.transport.close()
+        except Exception:  # the host is gone; standard error is all that is left
+            say(render(error))
+        for record in self._early_logs:
+            say(line_of(record))
+        self._exit(1)
+
+    def _exit(self, code: int) -> NoReturn:
+        """Ends the process at once: threads that the program has started must not keep it, and a host that sees the connection's end does
+        not wait long for the code."""
+        for stream in (sys.stdout, sys.stderr):
+            attempt(None, _flush, stream)
+        if self.runner is not None:
+            attempt(None, self.runner.close)
+        os._exit(code)
+
+    def _in_child(self) -> None:
+        self.forked = True
+        if self.launch.lifeline_fd is not None:
+            os.close(self.launch.lifeline_fd)
+            self.launch.lifeline_fd = None
+        self.transport.close_in_child()
+        if self.runner is not None:
+            self.runner.in_child()
+
+    def _watch(self, lifeline: int, runner: Runner) -> None:
+        """Waits for the lifeline's end of file. The connection's may never come, as long as the host has not even dialled."""
+        try:
+            read(lifeline, 1)
+        except OSError:
+            return
+        if not runner.forked:
+            runner.lost()
+            self.transport.close()
+
+
+def set_up(runner: Runner, worker: Worker, closing: List[Callable[[], Any]]) -> None:
+    """Makes the worker's services, and notes in closing what ends them."""
+    for cls, marked in worker._services:
+        instance: List[Any] = []
+        runner.executor.hook(lambda cls=cls, instance=instance: instance.append(cls()))  # type: ignore[misc]
+        service = instance[0]
+        hooks = {name: getattr(service, name) for name in ("setup", "close") if name not in marked.values() and hasattr(service, name)}
+        if "close" in hooks:
+            closing.append(hooks["close"])
+        if "setup" in hooks:
+            runner.executor.hook(hooks["setup"])
+        for name, attribute in marked.items():
+            runner.plans[name] = Plan(name, getattr(service, attribute))
+
+
+def tear_down(runner: Runner, closing: Sequence[Callable[[], Any]]) -> None:
+    """Ends the services, the newest first."""
+    if runner.housekeeper.doom is not None:
+        runner.housekeeper.doom_after(10.0)
+    ends: List[Callable[[], Any]] = [partial(runner.executor.hook, close) for close in reversed(closing)]
+    for end in (*ends, runner.executor.close):
+        try:
+            end()
+        except BaseException as exc:  # the others still have to be ended
+            say(render(describe(exc)))
+
+
+def _flush(stream: Any) -> None:
+    stream.flush()
+
+
+hosts: Tuple[Host, ...] = ()
+"""The host, if there is one. eventlet looks for locks to replace in lists, maps and attributes, but not in tuples."""
+shown_workers: List[Worker] = []
+
+
+def run(worker: Worker) -> None:
+    """Does what `Worker.run` says."""
+    if hosts:
+        hosts[0].serve(worker)
+    elif os.environ.get("SNAKEPIT_PROTOCOL"):  # the host started the script directly
+        from . import _logging
+        from ._signals import Signals
+
+        host = connect(Launch.take())
+        _logging.install(host)
+        host.signals = Signals(lambda: host.runner)
+        host.serve(worker)
+        sys.exit(host.exit_code)
+    else:
+        show(worker, sys.argv[0] or "worker.py")
+
+
+def connect(launch: Launch) -> Host:
+    """Builds the transport and reports. If that fails, the process ends here."""
+    global hosts
+    import signal
+
+    from ._capture import redirect
+    from ._remedy import install
+
+    os.environ.pop("SNAKEPIT_PROTOCOL", None)  # what this process starts is nobody's worker
+    for fd in (launch.control_fd, launch.lifeline_fd, launch.conn_fd):
+        if fd is not None:
+            os.set_inheritable(fd, False)
+    try:
+        transport = _transport_class(launch.protocol)(launch)
+        redirect()
+    except Unavailable as exc:
+        _report(launch, {"unavailable": text_of(exc), "remedy": exc.remedy})
+    except BaseException as exc:
+        # What ships with the bridge works wherever it can, so something of this system is in its way, and the next protocol may work.
+        if launch.protocol not in _TRANSPORTS and not isinstance(exc, (ImportError, OSError)):
+            _report(launch, {"failed": describe(exc)})
+        else:
+            packages = _PACKAGES.get(launch.protocol) if isinstance(exc, ImportError) else None
+            _report(launch, {"unavailable": _reason(exc), "remedy": install(packages) if packages else ""})
+    else:
+        _name_process(launch)
+        # Ctrl-C in a terminal reaches all of its processes, but when to end is the host's decision. What this process starts is not
+        # affected: a handler is not inherited, as SIG_IGN would be.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        _report(launch, {"endpoint": transport.endpoint} if transport.endpoint else {})
+        hosts = (Host(launch, transport),)
+        return hosts[0]
+    os._exit(1)  # a transport that was half made may have left threads
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, ImportError):
+        return text_of(exc)
+    if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
+        return f"too few file descriptors: {text_of(exc)}; raise the limit that ulimit -n shows"
+    return f"{type_name(type(exc))}: {text_of(exc)}"
+
+
+def _name_process(launch: Launch) -> None:
+    """Has `ps -e` and `top` show the pool's name and the worker's index, such as "snakepit/2", where the system lets a process do that."""
+    tail = f"/{launch.index}".encode()
+    try:
+        with open("/proc/self/comm", "wb") as comm:
+            comm.write(launch.run_id.rpartition("-")[0].encode()[: 15 - len(tail)] + tail)  # 15 bytes are kept
+    except OSError:
+        pass
+
+
+def _transport_class(protocol: str) -> Any:
+    from importlib import import_module
+
+    if protocol in _TRANSPORTS:
+        module, name = _TRANSPORTS[protocol]
+        return getattr(import_module(f"{__package__}.{module}"), name)
+    module, _, name = protocol.partition(":")
+    if not name:
+        raise Unavailable(f"no protocol is called {protocol!r}; there are {', '.join(_TRANSPORTS)}, and module:Class for one of your own")
+    saved = sys.path[:]
+    if len(sys.argv) > 1:  # it may lie beside the script
+        sys.path.append(os.path.dirname(os.path.abspath(sys.argv[1])))
+    try:
+        return getattr(import_module(module), name)
+    finally:
+        sys.path[:] = saved
+
+
+def _report(launch: Launch, report: Dict[str, Any]) -> None:
+    line = json.dumps(report).encode() + b"\n"
+    if launch.control_fd is None:
+        if "unavailable" in report or "failed" in report:
+            say(line.decode())
+        return
+    try:
+        with open(launch.control_fd, "wb") as control:
+            control.write(line)
+    except OSError:  # the host is gone, which the connection will tell too
+        pass
+
+
+def show(worker: Worker, script: str) -> None:
+    from ._builtins import usage
+
+    shown_workers.append(worker)
+    print(f"{os.path.basename(script)} is a Snakepit worker: a host starts it and calls its commands.\n\ncommands:")
+    for name, function in worker._listing().items():
+        print(f"  {usage(name, function)}")
+    print(f"\nfrom Go: pool, err := snakepit.Open(ctx, snakepit.Python({os.path.basename(script)!r}), nil)".replace("'", '"'))

@@ -1,0 +1,124 @@
+"""What a handler asks of the host: calls of its functions, and the input of its own call."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any, Dict, Mapping, Sequence
+
+from ._answers import too_large
+from ._calls import WINDOW_BYTES, WINDOW_ITEMS, Call, Inbox, Request
+from ._errors import SATURATED, BadValue, Disconnected, ItemError, RemoteError, plain, shown
+from ._frames import CALL, CANCEL, CREDIT, FAILED, NO_INPUT, Frame, weight
+from ._native import Lock
+from ._outbox import Outbox
+from ._terms import Terms
+
+
+class Requests:
+    """The calls to the host. Any number of threads use it at once.
+
+    Attributes:
+        live: Those that the host has not answered, by id.
+        next_id: The id of the next one.
+        forked: This is a forked child, which has no host.
+    """
+
+    def __init__(self, terms: Terms, outbox: Outbox) -> None:
+        self.live: Dict[int, Request] = {}
+        self.next_id = 2
+        self.forked = False
+        self._terms = terms
+        self._outbox = outbox
+        self._opening = Lock()  # makes taking an id and queueing its frame one step
+
+    def open(self, call: Call, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], streams: bool) -> Request:
+        """Calls the host's function for the call."""
+        self.usable(call)
+        try:
+            name = str.__str__(name)
+            name.encode()
+        except (TypeError, UnicodeEncodeError):
+            raise TypeError(f"{shown(name, 60)} is no function's name") from None
+        if len(args) > 1 or (args and kwargs):
+            raise TypeError(f"{name} takes either keyword arguments or one positional argument")
+        frame: Frame = {"kind": CALL, "flags": NO_INPUT, "parent": call.id, "name": name}
+        if args or kwargs:
+            frame["body"] = self._terms.codec.encode(args[0] if args else dict(kwargs))
+        if call.frame.get("session"):
+            frame["session"] = call.frame["session"]
+        size = weight(frame)
+        if size > self._terms.max_frame:
+            raise BadValue(too_large("the arguments", size, self._terms.max_frame))
+        if call.deadline is not None:
+            frame["ttl"] = max(1, int((call.deadline - monotonic()) * 1000))
+        request = Request(call, streams)
+        with self._opening:
+            if len(self.live) >= self._terms.requests:
+                raise RemoteError(plain(SATURATED, f"more than {self._terms.requests} calls to the host at once"))
+            request.id = frame["id"] = self.next_id
+            self.next_id += 2
+            self.live[request.id] = request
+            self._outbox.append(frame)
+        if call.requests is None:
+            call.requests = {}
+        call.requests[request.id] = request
+        return request
+
+    def abandon(self, request: Request) -> None:
+        """Takes no more of a request; the host is told if it still runs."""
+        if request.call.requests is not None:
+            request.call.requests.pop(request.id, None)
+        if request.answer is None and self.live.get(request.id) is request and not self.forked:
+            self._outbox.append({"kind": CANCEL, "id": request.id, "name": "abandoned"})
+            request.inbox = None  # what still comes is dropped, and credited
+            self._outbox.settle()
+
+    def answer(self, request: Request) -> Any:
+        """Returns the result of a request that has ended."""
+        self.usable(request.call)
+        if request.call.requests is not None:
+            request.call.requests.pop(request.id, None)
+        value = self._terms.codec.decode(request.answer) if request.answer else None
+        if request.failed:
+            raise RemoteError(value if isinstance(value, dict) else {"type": "Error", "message": str(value)})
+        return value
+
+    def consume(self, id_: int, inbox: Inbox, live: bool) -> Any:
+        """Takes the next item out of an inbox that has one, and grants the sender new credit now and then."""
+        frame = inbox.queue.popleft()
+        body = frame.get("body", b"")
+        inbox.owed_items += 1
+        inbox.owed_bytes += len(body)
+        if live and (inbox.owed_items * 2 >= WINDOW_ITEMS or inbox.owed_bytes * 2 >= WINDOW_BYTES):
+            items, bytes_ = inbox.owed_items, inbox.owed_bytes
+            inbox.owed_items = inbox.owed_bytes = 0
+            inbox.granted_items += items
+            inbox.granted_bytes += bytes_
+            self._outbox.append({"kind": CREDIT, "id": id_, "items": items, "bytes": bytes_})
+            self._outbox.settle()
+        value = self._terms.codec.decode(body)
+        if frame.get("flags", 0) & FAILED:
+            return ItemError(RemoteError(value if isinstance(value, dict) else {"type": "Error", "message": str(value)}))
+        return value
+
+    def stop_input(self, call: Call) -> None:
+        """Tells the caller to send no more input."""
+        if call.inbox.open and not call.ended:
+            call.inbox.unwanted = True
+            call.inbox.open = False
+            self._outbox.append({"kind": CANCEL, "id": call.id, "name": "no more input is wanted"})
+            self._outbox.settle()
+        call.inbox.queue.clear()
+
+    def usable(self, call: Call) -> None:
+        """Raises if the handler may not ask for anything any more."""
+        if self.forked:
+            raise Disconnected("a forked child has no host; hand what it found to its parent")
+        call.check()
+        if call.ended:
+            raise Disconnected(f"the call of {call.name} has ended")
+
+    def in_child(self) -> None:
+        """Called in a forked child."""
+        self.forked = True
+        self._opening = Lock()
