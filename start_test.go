@@ -311,7 +311,7 @@ func TestBadProgram(t *testing.T) {
 		{"version", []string{"speaks versions [7]", "this host version 1", "same release", "raw 1.2.3"}},
 		{"codecs", []string{"codecs [smoke-signals]"}},
 		{"limits", []string{"impossible limit", "concurrency 0"}},
-		{"no-hello", []string{"first frame is no hello", "ping"}},
+		{"no-hello", []string{"first frame is not a hello", "ping"}},
 		{"torn-hello", []string{"hello is unreadable"}},
 		{"exit", []string{"exited with code 5", "giving up", "run it by hand"}},
 		{"refuse", []string{"NoLicence: the licence has run out"}},

@@ -1,25 +1,28 @@
-// Package codec holds the rules for values, once for every encoding: what Go types travel as, what fits into which Go type, how deep
-// values may nest and how much memory a body may cost. The rules are those of the section "Values" of docs/protocol.md.
+// Package codec holds the rules for values, once for every encoding: what Go types travel as, what fits into which Go
+// type, how deep values may nest and how much memory a body may cost. The section "Values" of docs/protocol.md states
+// them.
 //
-// Packages codec/json and codec/msgpack supply the tokens, as a [Writer] and a [Reader], and are what an adapter offers in
-// core.Link.Codecs.
+// Packages codec/json and codec/msgpack supply the tokens, as a [Writer] and a [Reader]. An adapter lists their
+// codecs in core.Link.Codecs.
 //
 // # Go types
 //
-// Structs travel as maps, by the rules of encoding/json for names, "omitempty", "omitzero", "-" and embedded structs;
-// the option "string" has no effect because integers arrive whole anyhow. When a body is decoded, a name that stands in
-// a tag is matched exactly; a field without one takes its own name or, where the body lacks that, one that differs in
-// the case of ASCII letters, as epoch for Epoch. Unknown fields of a body are ignored and missing ones left as they
-// are. A type that implements encoding.TextMarshaler and TextUnmarshaler travels as text, also as a map's key; other
-// keys must be of a string kind. It is null if the methods are promoted from an embedded pointer that is nil. A
-// json.Number travels as the number that it is, and a json.RawMessage, or a type with MarshalJSON and no MarshalText,
-// as the value that its JSON holds. Slices and arrays of bytes travel as binary. Maps and slices are replaced by what
-// arrives, never merged with it. A nil pointer, interface, map or slice is null, and null sets any type to its zero
-// value.
+// Structs travel as maps. Names, "omitempty", "omitzero", "-" and embedded structs follow the rules of encoding/json.
+// The option "string" has no effect: integers arrive whole without it. When a body is decoded, a name in a tag
+// matches its key exactly. A field without one matches its own name. If the body lacks that key, the field also
+// matches a key that differs only in the case of ASCII letters, such as epoch for Epoch. Unknown keys of a body are
+// ignored. Fields without a key keep their values.
 //
-// Numbers are checked: an integer must fit, a float never goes into an integer type, an integer goes into a float type only if that is
-// exact, and a float64 into a float32 only if it is not too large. Into an empty interface a body is decoded as nil, bool, int64,
-// uint64 (only above the largest int64), float64, string, []byte, time.Time in UTC, core.Array, []any or map[string]any.
+// A type that implements encoding.TextMarshaler and TextUnmarshaler travels as text, also as a map's key. Other keys
+// must be of a string kind. The value is null if the methods are promoted from a nil embedded pointer. A json.Number
+// travels as its number. A json.RawMessage, or a type with MarshalJSON and no MarshalText, travels as the value of
+// its JSON. Slices and arrays of bytes travel as binary. A decoded map or slice replaces the old one; they are never
+// merged. A nil pointer, interface, map or slice is null. Null sets any type to its zero value.
+//
+// Numbers are checked. An integer must fit its target. A float never goes into an integer type. An integer goes into
+// a float type only if the result is exact. A float64 goes into a float32 only if it is not too large. In an empty
+// interface a body becomes nil, bool, int64, uint64 (only above the largest int64), float64, string, []byte,
+// time.Time in UTC, core.Array, []any or map[string]any.
 package codec
 
 import (
@@ -33,13 +36,13 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// MaxDepth is how many lists and maps may be nested in one value.
+// MaxDepth is the limit on nested lists and maps in one value.
 const MaxDepth = 500
 
-// MaxDims is how many dimensions an array may have, which is NumPy's own limit.
+// MaxDims is the limit on an array's dimensions. NumPy has the same limit.
 const MaxDims = 64
 
-// Writer takes the tokens of one value, in order. What it is given is valid; it keeps none of it.
+// Writer takes the tokens of one value, in order. Its arguments are valid. It retains none of them.
 type Writer interface {
 	Null()
 	Bool(b bool)
@@ -55,7 +58,8 @@ type Writer interface {
 	List(n int)
 	EndList()
 
-	// Map is followed by n times Key and a value, and EndMap. Both get the key if it is the only one, because it may need an escape.
+	// Map is followed by n pairs of Key and a value, and EndMap. If n is 1, only is the key, in both calls: it may need
+	// an escape. Otherwise only is "".
 	Map(n int, only string)
 	Key(name string)
 	EndMap(n int, only string)
@@ -75,12 +79,14 @@ const (
 	Bytes      // Raw: a new slice
 	Time       // Num: Unix seconds, as int64; N: nanoseconds
 	Array      // Array: new, at most MaxDims dimensions, otherwise not yet checked
-	List       // N: to be handed to Elem
-	Map        // N: to be handed to Key
+	List       // N: to be passed to Elem
+	Map        // N: to be passed to Key
 )
 
-var kindNames = [...]string{"nothing", "null", "a bool", "an integer", "an integer", "a float", "text", "binary", "a timestamp", "an array",
-	"a list", "a map"}
+var kindNames = [...]string{
+	"nothing", "null", "a bool", "an integer", "an integer", "a float", "text", "binary", "a timestamp", "an array",
+	"a list", "a map",
+}
 
 func (k Kind) String() string { return kindNames[k] }
 
@@ -93,31 +99,35 @@ type Token struct {
 	Array *core.Array
 }
 
-// Reader yields the tokens of one body. Its errors are about syntax; it allocates no more than a multiple of the bytes that are there.
+// Reader yields the tokens of one body. Its errors are about syntax. It allocates no more than a multiple of the
+// bytes that are present, whatever lengths they claim.
 type Reader interface {
 	// Read reads a whole value, or a list's or map's beginning.
 	Read() (Token, error)
 
-	// Elem reports whether the list whose token had this n has an element i; if not, the list has been left.
+	// Elem reports whether a list has an element i. n is the N of the list's token. If there is no element i, the list
+	// has been left.
 	Elem(i, n int) (bool, error)
 
-	// Key reads the i-th key of the map whose token had this n; the bytes are a view like Text. If there is none, the map has been left.
+	// Key reads the i-th key of a map. n is the N of the map's token. The key is a view, as in a Text token. If there
+	// is no i-th key, more is false and the map has been left.
 	Key(i, n int) (key []byte, more bool, err error)
 
-	// Left returns how many bytes have not been read yet.
+	// Left returns the number of unread bytes.
 	Left() int
 
 	// End reports an error if anything but white space is left.
 	End() error
 }
 
-// Error says where inside a value something did not fit, and what.
+// Error says what did not fit, and where in the value.
 type Error struct {
 	Err  error
 	path []string // such as "[3]" or "when", the innermost first
 }
 
-// Path returns the way from the value to what did not fit, such as `args.items[3].when`; "" is the value itself.
+// Path returns the path from the value to the part that did not fit, such as `args.items[3].when`. "" is the value
+// itself.
 func (e *Error) Path() string {
 	var b strings.Builder
 	for i := len(e.path) - 1; i >= 0; i-- {
@@ -141,7 +151,7 @@ func (e *Error) Error() string {
 	return path + ": " + e.Err.Error()
 }
 
-// Unwrap returns what did not fit.
+// Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
 var errDepth = fmt.Errorf("nested deeper than %d levels, or a cycle", MaxDepth)
@@ -165,7 +175,7 @@ func in(err error, segment string) error {
 	return e
 }
 
-// asError gives an error the type that has a path.
+// asError returns err as an *Error, which has a path.
 func asError(err error) *Error {
 	if e, ok := err.(*Error); ok {
 		return e
@@ -185,7 +195,7 @@ func isName(name string) bool {
 
 const cutAt = 40
 
-// cut shortens text that came from outside for an error message.
+// cut truncates text from outside for an error message.
 func cut(s string) string {
 	if len(s) <= cutAt {
 		return s
@@ -201,7 +211,7 @@ func checkText(s string) error {
 	return checkLen(len(s))
 }
 
-// checkLen is the rule for text and binary, the largest that MessagePack can say.
+// checkLen is the rule for the length of text and binary: the largest that MessagePack can express.
 func checkLen(n int) error {
 	if uint64(n) > 1<<32-1 {
 		return fmt.Errorf("%d bytes are more than one value may have; send them in parts", n)
@@ -209,7 +219,7 @@ func checkLen(n int) error {
 	return nil
 }
 
-// checkTime is the rule for timestamps: the years that RFC 3339 and Python have.
+// checkTime is the rule for timestamps: the years that RFC 3339 and Python support.
 func checkTime(t time.Time) error {
 	if y := t.Year(); y < 1 || y > 9999 {
 		return fmt.Errorf("timestamp in year %d; years are 1 to 9999", y)
@@ -217,7 +227,8 @@ func checkTime(t time.Time) error {
 	return nil
 }
 
-// elementSize returns how many bytes an element of a dtype such as "<f8" or "<U3" has, or 0 if the dtype does not say.
+// elementSize returns the size in bytes of one element of a dtype such as "<f8" or "<U3". It is 0 if the dtype does not
+// say.
 func elementSize(dtype string) int {
 	if len(dtype) < 3 || dtype[0] != '<' && dtype[0] != '|' {
 		return 0
@@ -227,14 +238,14 @@ func elementSize(dtype string) int {
 	if err != nil {
 		return 0
 	}
-	if dtype[1] == 'U' { // of characters, which have four bytes each
+	if dtype[1] == 'U' { // n counts characters of four bytes
 		n *= 4
 	}
 	return int(n)
 }
 
-// checkArray is the rule for arrays: the data must have one element for each place of the shape. Of a dtype whose
-// elements' size is unknown it must be a whole number of bytes for each place.
+// checkArray is the rule for arrays: the data must have one element for each place of the shape. If the size of an
+// element is unknown, the data must have a whole number of bytes for each place.
 func checkArray(a *core.Array) error {
 	if a.DType == "" || !utf8.ValidString(a.DType) {
 		return fmt.Errorf("array with dtype %q; it must be NumPy's, such as \"<f8\"", cut(a.DType))
@@ -249,7 +260,7 @@ func checkArray(a *core.Array) error {
 			return fmt.Errorf("array with negative dimension %d", dim)
 		case dim == 0:
 			empty = true
-		case n > len(a.Data)/dim: // also keeps the product from overflowing; an empty array's is not used
+		case n > len(a.Data)/dim: // also prevents an overflow of the product; an empty array does not use it
 			n = len(a.Data) + 1
 		default:
 			n *= dim
@@ -260,7 +271,8 @@ func checkArray(a *core.Array) error {
 		fits = len(a.Data)/n == size
 	}
 	if empty && len(a.Data) != 0 || !empty && !fits {
-		return fmt.Errorf("array of dtype %q and shape %v has %d bytes of data, which do not fit", cut(a.DType), a.Shape, len(a.Data))
+		return fmt.Errorf("array of dtype %q and shape %v has %d bytes of data, which do not fit",
+			cut(a.DType), a.Shape, len(a.Data))
 	}
-	return checkLen(len(a.Data) + len(a.DType) + 1024) // with the room that shape and headers take
+	return checkLen(len(a.Data) + len(a.DType) + 1024) // with room for the shape and the headers
 }

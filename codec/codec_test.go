@@ -89,13 +89,17 @@ type everything struct {
 func TestEverything(t *testing.T) {
 	seven := 7
 	in := everything{
-		inner: inner{Deep: "d", Name: "lost"}, Other: &Other{Twice: 1, Tagged: 2}, Named: another{3, 4}, Name: "n", Bool: true, Int8: -128,
-		Int: -5, Uint16: 65535, Float32: 0.1, Float64: math.Pi, Level: "high", Bytes: []byte{1, 2}, Fixed: [4]byte{1, 2, 3, 4},
-		Time: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Array: core.Array{DType: "|u1", Shape: []int{2}, Data: []byte{8, 9}},
+		inner: inner{Deep: "d", Name: "lost"}, Other: &Other{Twice: 1, Tagged: 2}, Named: another{3,
+			4}, Name: "n", Bool: true, Int8: -128,
+		Int: -5, Uint16: 65535, Float32: 0.1, Float64: math.Pi, Level: "high", Bytes: []byte{1, 2}, Fixed: [4]byte{1, 2,
+			3, 4},
+		Time: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Array: core.Array{DType: "|u1", Shape: []int{2},
+			Data: []byte{8, 9}},
 		List: []inner{{Deep: "x"}, {Deep: "y"}}, Pair: [2]int{5, 6}, Map: map[level]*int{"a": &seven, "b": nil},
 		ByAddr: map[netip.Addr]string{netip.MustParseAddr("::1"): "home"},
 		ByTime: map[time.Time]int{time.Unix(5, 0).UTC(): 5}, Big: big.NewInt(1 << 40), BigValue: *big.NewInt(77),
-		Addr: netip.MustParseAddr("10.0.0.1"), Any: []any{int64(1), 2.0, "3"}, Self: &everything{Name: "self", Addr: netip.MustParseAddr("1.1.1.1")},
+		Addr: netip.MustParseAddr("10.0.0.1"), Any: []any{int64(1), 2.0, "3"}, Self: &everything{Name: "self",
+			Addr: netip.MustParseAddr("1.1.1.1")},
 		Skipped: make(chan int), hidden: 3,
 	}
 	want := in
@@ -123,7 +127,8 @@ func TestEverything(t *testing.T) {
 				t.Errorf("%s was sent", absent)
 			}
 		}
-		for key, v := range map[string]any{"deep": "d", "Name": "n", "twice": int64(1), "Big": "1099511627776", "BigValue": "77",
+		for key, v := range map[string]any{"deep": "d", "Name": "n", "twice": int64(1), "Big": "1099511627776",
+			"BigValue": "77",
 			"Fixed": []byte{1, 2, 3, 4}, "int": int64(-5), "nilMap": nil, "Level": "high", "Addr": "10.0.0.1"} {
 			if !equal(keys[key], v) {
 				t.Errorf("%s was sent as %#v, want %#v", key, keys[key], v)
@@ -203,13 +208,17 @@ func TestRefusedToSend(t *testing.T) {
 		{"number as key", "x", "keys of type int", map[string]any{"x": map[int]int{1: 2}}},
 		{"keys alike", "", `the text "same"`, map[sameText]int{1: 1, 2: 2}},
 		{"unexported fields", "[0]", "unexported", []any{opaque{1}}},
-		{"error value", "err", "a value of type errors.errorString can't be sent: all its fields are unexported", map[string]any{"err": errors.New("x")}},
+		{"error value", "err", "a value of type errors.errorString can't be sent: all its fields are unexported",
+			map[string]any{"err": errors.New("x")}},
 		{"text method fails", "[0]", "out of ink", []any{broken{}}},
 		{"year 10000", "[0]", "year 10000", []any{time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}},
-		{"array that does not fit", "[0]", "do not fit", []core.Array{{DType: "<f8", Shape: []int{2}, Data: []byte{1, 2, 3}}}},
-		{"array with elements too short", "", "do not fit", core.Array{DType: "<i4", Shape: []int{2}, Data: make([]byte, 6)}},
+		{"array that does not fit", "[0]", "do not fit",
+			[]core.Array{{DType: "<f8", Shape: []int{2}, Data: []byte{1, 2, 3}}}},
+		{"array with elements too short", "", "do not fit",
+			core.Array{DType: "<i4", Shape: []int{2}, Data: make([]byte, 6)}},
 		{"array of text too long", "", "do not fit", core.Array{DType: "<U3", Shape: []int{}, Data: make([]byte, 16)}},
-		{"array of times too long", "", "do not fit", core.Array{DType: "<M8[ns]", Shape: []int{1}, Data: make([]byte, 16)}},
+		{"array of times too long", "", "do not fit",
+			core.Array{DType: "<M8[ns]", Shape: []int{1}, Data: make([]byte, 16)}},
 		{"array without type", "", "dtype", core.Array{}},
 		{"cycle of pointers and structs", "next.next", "a cycle", cycle},
 		{"cycle of lists", "[0][0]", "a cycle", list},
@@ -288,7 +297,8 @@ func TestFit(t *testing.T) {
 		{"I8", 5.0, nil, "the float 5.0 can't go into int8; use float64, or have an integer sent"},
 		{"I8", -2.5e300, nil, "the float -2.5e+300 can't go into int8"},
 		{"I8", math.Inf(1), nil, "the float +Inf can't go into int8"},
-		{"Ints", core.Array{DType: "|u1", Shape: []int{1}, Data: []byte{1}}, nil, "an array can't go into []int; it goes into core.Array"},
+		{"Ints", core.Array{DType: "|u1", Shape: []int{1}, Data: []byte{1}}, nil,
+			"an array can't go into []int; it goes into core.Array"},
 		{"I8", true, nil, "a bool can't go into int8"},
 		{"I8", "5", nil, "text can't go into int8"},
 		{"I64", uint64(1 << 63), nil, "9223372036854775808 doesn't fit into int64"},
@@ -329,7 +339,8 @@ func TestFit(t *testing.T) {
 		{"Time", "yesterday", nil, `"yesterday" can't go into time.Time`},
 		{"Time", 5, nil, "an integer can't go into time.Time"},
 		{"Text", year, nil, "a timestamp can't go into string"},
-		{"Array", map[string]any{"dtype": "|u1", "shape": []int{1}, "data": []byte{1}}, core.Array{DType: "|u1", Shape: []int{1}, Data: []byte{1}}, ""},
+		{"Array", map[string]any{"dtype": "|u1", "shape": []int{1}, "data": []byte{1}},
+			core.Array{DType: "|u1", Shape: []int{1}, Data: []byte{1}}, ""},
 		{"Array", map[string]any{"dtype": "|u1", "shape": []int{2}, "data": []byte{1}}, nil, "do not fit"},
 		{"Array", []int{1}, nil, "a list can't go into core.Array"},
 		{"Big", "123456789012345678901234567890", bigInt("123456789012345678901234567890"), ""},
@@ -390,7 +401,8 @@ func TestNullSetsZero(t *testing.T) {
 	}
 	each(t, func(t *testing.T, c core.Codec) {
 		one := 1
-		got := target{1, "x", []int{1}, &one, map[string]int{"a": 1}, 5, netip.MustParseAddr("::1"), [2]int{1, 2}, time.Now(), errors.New("x")}
+		got := target{1, "x", []int{1}, &one, map[string]int{"a": 1}, 5, netip.MustParseAddr("::1"), [2]int{1, 2},
+			time.Now(), errors.New("x")}
 		nulls := map[string]any{}
 		for _, k := range strings.Split("ABCDEFGHIJ", "") {
 			nulls[k] = nil
@@ -473,7 +485,8 @@ func TestNamesInAnyCase(t *testing.T) {
 			t.Errorf("%s: got %+v, %v", body, got, err)
 		}
 	}
-	if err := (json.Codec{}).Decode([]byte(`{"epoch":1,"epoch":2}`), new(target)); err == nil || !strings.Contains(err.Error(), "epoch: the key is there twice") {
+	if err := (json.Codec{}).Decode([]byte(`{"epoch":1,"epoch":2}`), new(target)); err == nil ||
+		!strings.Contains(err.Error(), "epoch: the key is there twice") {
 		t.Error(err)
 	}
 }
@@ -517,7 +530,8 @@ func TestReplaces(t *testing.T) {
 			Map  map[string]int
 		}{[]int{1, 2, 3}, map[string]int{"old": 1}}
 		list, dict := got.List, got.Map
-		if err := c.Decode(appended(t, c, map[string]any{"List": []int{9}, "Map": map[string]int{"new": 2}}), &got); err != nil {
+		if err := c.Decode(appended(t, c, map[string]any{"List": []int{9}, "Map": map[string]int{"new": 2}}),
+			&got); err != nil {
 			t.Fatal(err)
 		}
 		if list[0] != 1 || len(dict) != 1 || dict["old"] != 1 {
@@ -642,7 +656,8 @@ func TestHostileBodies(t *testing.T) {
 			check(name, body, new(any))
 		}
 		for name, body := range hostile(c.Name(), 256<<10) {
-			for _, v := range []any{new([]huge), new(map[string]huge), new(huge), new(struct{}), new([][][]huge), new(core.Array)} {
+			for _, v := range []any{new([]huge), new(map[string]huge), new(huge), new(struct{}), new([][][]huge),
+				new(core.Array)} {
 				check(name, body, v)
 			}
 		}

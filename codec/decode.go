@@ -18,14 +18,14 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// Decode reads the whole body of r into v, a non-nil pointer. An error is an *Error that names the path inside the
-// body; v may then have been set in part. A panic of v's own methods is such an error.
+// Decode reads the whole body of r into v, a non-nil pointer. Its error is an *Error that names the path inside the
+// body. v may then have been set in part. A panic of v's own methods becomes such an error.
 func Decode(r Reader, v any) (err error) {
 	rv := reflect.ValueOf(v)
 	if rv.Kind() != reflect.Pointer || rv.IsNil() {
 		return &Error{Err: fmt.Errorf("can't decode into a %T; pass a non-nil pointer", v)}
 	}
-	defer func() { // a last resort: what a target of the user's does is caught where it is called
+	defer func() { // a last resort: panics of the target's methods are caught where these are called
 		if p := recover(); p != nil {
 			err = &Error{Err: fmt.Errorf("decoding into a %T panicked: %v", v, p)}
 		}
@@ -44,7 +44,7 @@ func Decode(r Reader, v any) (err error) {
 type decoder struct {
 	r      Reader
 	depth  int
-	budget int // bytes that may still be allocated on the word of a header
+	budget int // bytes that may still be allocated for lengths that headers claim
 }
 
 func (d *decoder) enter() error {
@@ -56,8 +56,9 @@ func (d *decoder) enter() error {
 
 func (d *decoder) leave() { d.depth-- }
 
-// room returns for how many of the n elements of a size that a header claims memory may be taken before they have been read. A list
-// whose claim is false ends in an error, so this matters for lists in lists; they share one budget.
+// room returns for how many of the n elements that a header claims memory may be allocated before they are read. size
+// is the size of an element in bytes. A list with a false claim ends in an error, so the limit matters for lists in
+// lists: they share one budget.
 func (d *decoder) room(n int, size uintptr) int {
 	n = min(n, d.r.Left())
 	if n <= 0 || size > 0 && n > d.budget/int(size) {
@@ -213,7 +214,7 @@ func mismatch(p *plan, tok Token) error {
 	return fmt.Errorf("%s can't go into %s", tok.Kind, p.typ)
 }
 
-// floatText shows a float as one, 5 as 5.0.
+// floatText formats a float so that it reads as a float: 5 as 5.0.
 func floatText(tok Token) string {
 	text := strconv.FormatFloat(math.Float64frombits(tok.Num), 'g', -1, 64)
 	if strings.Trim(text, "-0123456789") == "" {
@@ -222,7 +223,7 @@ func floatText(tok Token) string {
 	return text
 }
 
-// misfit is the error for a number that a type's other values may take.
+// misfit is the error for a number of the right kind that the type can't hold.
 func misfit(p *plan, tok Token) error {
 	switch tok.Kind {
 	case Int:
@@ -282,7 +283,7 @@ func unmarshalText(v reflect.Value, text []byte) error {
 	})
 }
 
-// json stores a value in a type that reads JSON.
+// json stores a value in a type with UnmarshalJSON.
 func (d *decoder) json(v reflect.Value, tok Token) error {
 	value, err := d.any(tok)
 	if err != nil {
@@ -297,7 +298,7 @@ func (d *decoder) json(v reflect.Value, tok Token) error {
 	})
 }
 
-// withPoints returns the value with its floats as JSON shows them, 5 as 5.0.
+// withPoints returns v with its finite floats in the form of floatText, so that JSON keeps them floats.
 func withPoints(v any) any {
 	switch v := v.(type) {
 	case float64:
@@ -316,11 +317,11 @@ func withPoints(v any) any {
 	return v
 }
 
-// unmarshal calls a method of the user's that reads text into v.
+// unmarshal calls a method of the target that reads text into v.
 func unmarshal(v reflect.Value, text []byte, method reflect.Type, call func() error) error {
 	err := caught(method, call)
 	if p, ok := err.(*methodPanic); ok && p.runtime() && fillEmbedded(v, method, maxEmbedded) {
-		err = caught(method, call) // it was promoted from an embedded pointer that was nil
+		err = caught(method, call) // the method was promoted from a nil embedded pointer
 	}
 	if err != nil {
 		return fmt.Errorf("%q can't go into %s: %w", cut(string(text)), v.Type(), err)
@@ -328,7 +329,7 @@ func unmarshal(v reflect.Value, text []byte, method reflect.Type, call func() er
 	return nil
 }
 
-// caught calls a method of the user's and returns its error, or its panic as a *methodPanic.
+// caught calls a method of the target and returns its error, or its panic as a *methodPanic.
 func caught(method reflect.Type, call func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -350,7 +351,8 @@ func (e *methodPanic) runtime() bool {
 
 func (e *methodPanic) Error() string { return fmt.Sprintf("%s panicked: %v", e.method, e.value) }
 
-// fillEmbedded allocates the nil pointers with the methods that a struct embeds, and reports whether there were any.
+// fillEmbedded allocates the nil embedded pointers of a struct whose types have the methods. It reports whether there
+// were any.
 func fillEmbedded(v reflect.Value, methods reflect.Type, levels int) bool {
 	if v.Kind() == reflect.Pointer {
 		v = v.Elem()
@@ -377,7 +379,7 @@ func fillEmbedded(v reflect.Value, methods reflect.Type, levels int) bool {
 	return filled
 }
 
-// arrayFields is core.Array as a worker without NumPy gives it.
+// arrayFields is the map that a worker without NumPy sends for a core.Array.
 type arrayFields struct {
 	DType string `json:"dtype"`
 	Shape []int  `json:"shape"`
@@ -417,7 +419,8 @@ func (d *decoder) pointer(p *plan, v reflect.Value, tok Token) error {
 	return d.set(p.elem, v.Elem(), tok)
 }
 
-// iface stores into what a pointer inside the interface points to, else it chooses the type.
+// iface stores a value in an interface. If the interface holds a non-nil pointer, the value goes where that points.
+// Otherwise the value's kind decides the type.
 func (d *decoder) iface(p *plan, v reflect.Value, tok Token) error {
 	if inner := v.Elem(); inner.Kind() == reflect.Pointer && !inner.IsNil() {
 		if err := d.enter(); err != nil { // the interface may hold a pointer to itself
@@ -436,7 +439,7 @@ func (d *decoder) iface(p *plan, v reflect.Value, tok Token) error {
 	return err
 }
 
-// any reads a value as the type that stands for its kind.
+// any reads a value as the Go type of its kind.
 func (d *decoder) any(tok Token) (any, error) {
 	switch tok.Kind {
 	case Null:
@@ -522,7 +525,7 @@ func (d *decoder) anyMap(n int) (map[string]any, error) {
 	}
 }
 
-// mapCost is about what an entry of a map with text keys takes besides its value.
+// mapCost is the approximate size in bytes of an entry of a map with text keys, without its value.
 const mapCost = 24
 
 // key reads a key and checks it.
@@ -548,7 +551,7 @@ func (d *decoder) list(p *plan, v reflect.Value, tok Token) error {
 		return err
 	}
 	n := d.room(tok.N, p.elem.typ.Size())
-	v.Set(reflect.MakeSlice(p.typ, n, n)) // a new one, as the old one's elements may be in use elsewhere
+	v.Set(reflect.MakeSlice(p.typ, n, n)) // a new slice: the elements of the old one may be in use elsewhere
 	for i := 0; ; i++ {
 		more, err := d.r.Elem(i, tok.N)
 		if err != nil {
@@ -651,7 +654,7 @@ func (d *decoder) record(p *plan, v reflect.Value, tok Token) error {
 			return nil
 		}
 		at, known := i, i < len(p.fields) && p.fields[i].name == string(k)
-		if !known { // not in the struct's order, as most bodies are
+		if !known { // most bodies have the struct's order; this key breaks it
 			at, known = p.byName[string(k)]
 		}
 		if known && at < 64 {
@@ -662,7 +665,7 @@ func (d *decoder) record(p *plan, v reflect.Value, tok Token) error {
 		} else if !others.add(string(k)) {
 			return twice(string(k))
 		}
-		if !known { // a field's exact name counts for more, whichever comes first
+		if !known { // the exact name takes precedence, whichever comes first
 			at, known = p.folded(k)
 			known = known && seen&(1<<at) == 0 && !others.has(p.fields[at].name)
 		}
@@ -687,14 +690,15 @@ func (d *decoder) record(p *plan, v reflect.Value, tok Token) error {
 	}
 }
 
-// target returns the field's place in a struct; it makes what embedded pointers on the way lack.
+// target returns the field's place in a struct. It allocates the nil embedded pointers on the way.
 func (f *field) target(v reflect.Value) (reflect.Value, error) {
 	v = v.Field(f.index[0])
 	for _, i := range f.index[1:] {
 		if v.Kind() == reflect.Pointer {
 			if v.IsNil() {
 				if !v.CanSet() {
-					return v, fmt.Errorf("the embedded pointer to %s is nil and unexported; set it before decoding", v.Type().Elem())
+					return v, fmt.Errorf("the embedded pointer to %s is nil and unexported; set it before decoding",
+						v.Type().Elem())
 				}
 				v.Set(reflect.New(v.Type().Elem()))
 			}
@@ -705,7 +709,7 @@ func (f *field) target(v reflect.Value) (reflect.Value, error) {
 	return v, nil
 }
 
-// nameSet is a set of keys, to find the ones that are there twice.
+// nameSet is a set of keys, to find duplicates.
 type nameSet map[string]struct{}
 
 // add reports whether the name is new.
@@ -723,7 +727,8 @@ func (s nameSet) has(name string) bool {
 	return there
 }
 
-// skip reads a value that nobody wants, by the same rules: whether a body is valid does not depend on the caller's type.
+// skip reads a value and drops it. It applies the same rules: whether a body is valid does not depend on the target's
+// type.
 func (d *decoder) skip() error {
 	tok, err := d.r.Read()
 	if err != nil {

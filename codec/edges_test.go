@@ -17,7 +17,8 @@ func TestIntegersIntoFloats(t *testing.T) {
 		n            int64
 		into64, in32 bool
 	}{
-		{0, true, true}, {1 << 24, true, true}, {-1 << 24, true, true}, {1<<24 + 1, true, false}, {-1<<24 - 1, true, false},
+		{0, true, true}, {1 << 24, true, true}, {-1 << 24, true, true}, {1<<24 + 1, true, false}, {-1<<24 - 1, true,
+			false},
 		{1 << 53, true, true}, {-1 << 53, true, true}, {1<<53 + 1, false, false}, {-1<<53 - 1, false, false},
 		{-1 << 63, true, true}, {-1<<63 + 1, false, false}, {1<<53 + 2, true, false}, {-1<<53 - 2, true, false},
 	} {

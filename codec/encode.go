@@ -16,7 +16,8 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// Encode writes v to w. An error is an *Error that names the path inside v; what was written by then is of no use.
+// Encode writes v to w. Its error is an *Error that names the path inside v. After an error the output is incomplete
+// and of no use.
 func Encode(w Writer, v any) error {
 	e := encoder{w: w}
 	if err := e.any(v); err != nil {
@@ -30,7 +31,7 @@ type encoder struct {
 	depth int
 }
 
-// any writes a value of any type. Those that bodies are made of when their types are not known are written without reflection.
+// any writes a value of any type. The common types of untyped bodies are written without reflection.
 func (e *encoder) any(v any) error {
 	switch v := v.(type) {
 	case nil:
@@ -163,9 +164,9 @@ func (e *encoder) text(s string) error {
 	return nil
 }
 
-// number writes a number as it is written: an integer unless it has a point or an exponent.
+// number writes the number in text: a float if it has a point or an exponent, else an integer.
 func (e *encoder) number(text string) error {
-	if text == "" { // as encoding/json has it
+	if text == "" { // as in encoding/json
 		text = "0"
 	}
 	if !json.Valid([]byte(text)) || text[0] != '-' && (text[0] < '0' || text[0] > '9') {
@@ -404,7 +405,7 @@ func (e *encoder) record(p *plan, v reflect.Value) error {
 	return nil
 }
 
-// of returns the field's value in a struct, or an invalid one if an embedded pointer on the way is nil.
+// of returns the field's value in a struct. The value is invalid if an embedded pointer on the way is nil.
 func (f *field) of(v reflect.Value) reflect.Value {
 	v = v.Field(f.index[0])
 	for _, i := range f.index[1:] {
@@ -444,7 +445,8 @@ func (f *field) isZero(v reflect.Value) (zero bool) {
 	return v.Interface().(zeroer).IsZero()
 }
 
-// isEmpty is encoding/json's notion of empty: false, 0, nil and whatever has no elements, but no struct.
+// isEmpty reports whether v is empty in the sense of encoding/json: false, 0, nil, or without elements. A struct never
+// is.
 func isEmpty(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Array, reflect.Map, reflect.Slice, reflect.String:
@@ -455,8 +457,8 @@ func isEmpty(v reflect.Value) bool {
 	return v.IsZero()
 }
 
-// marshal calls MarshalText, or MarshalJSON, on a value whose plan says that it has one. It is not there if it is
-// promoted from an embedded pointer or interface that is nil. Any other panic is the method's own and goes on.
+// marshal calls MarshalText or MarshalJSON on a value whose plan says that it has the method. there is false if the
+// method is promoted from a nil embedded pointer or interface. Any other panic is the method's own and goes on.
 func marshal(p *plan, v reflect.Value) (text string, there bool, err error) {
 	if p.marshals == byPointer {
 		v = addressable(v).Addr()
@@ -478,8 +480,8 @@ func marshal(p *plan, v reflect.Value) (text string, there bool, err error) {
 	return string(b), true, nil
 }
 
-// promotedFromNil reports whether p is the panic of a method that is promoted from an embedded pointer or interface
-// which is nil. Any other panic goes on. p is nil if there was none.
+// promotedFromNil reports whether p is the panic of a method that is promoted from a nil embedded pointer or interface.
+// p is nil if there was no panic. Any other panic goes on.
 func promotedFromNil(p any, v reflect.Value, method reflect.Type) bool {
 	if p == nil {
 		return false
@@ -490,7 +492,8 @@ func promotedFromNil(p any, v reflect.Value, method reflect.Type) bool {
 	return true
 }
 
-// maxEmbedded is how many levels of embedded structs embedsNil looks into: types may embed pointers to themselves.
+// maxEmbedded limits the levels of embedded structs that embedsNil and fillEmbedded search: types may embed pointers to
+// themselves.
 const maxEmbedded = 8
 
 // embedsNil reports whether v is, or points to, a struct that embeds a nil pointer or interface with the methods.
@@ -519,7 +522,7 @@ func embedsNil(v reflect.Value, methods reflect.Type, levels int) bool {
 	return false
 }
 
-// addressable returns v, or a copy of it that can be pointed to.
+// addressable returns v, or an addressable copy of it.
 func addressable(v reflect.Value) reflect.Value {
 	if v.CanAddr() {
 		return v

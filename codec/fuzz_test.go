@@ -12,8 +12,8 @@ import (
 func FuzzDecodeJSON(f *testing.F)    { fuzz(f, json.Codec{}, msgpack.Codec{}) }
 func FuzzDecodeMsgpack(f *testing.F) { fuzz(f, msgpack.Codec{}, json.Codec{}) }
 
-// fuzz holds that any bytes are a value or an error, in memory that they are worth; and that a value is the same after another way through
-// either codec.
+// fuzz holds that any bytes are a value or an error, in memory that they are worth; and that a value is the same
+// after another way through either codec.
 func fuzz(f *testing.F, c, other core.Codec) {
 	for _, file := range parse(f, "testdata/"+c.Name()+".txtar").Files {
 		body, _ := bodyOf(f, c, file)

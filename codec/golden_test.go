@@ -91,7 +91,8 @@ var golden = []struct {
 	{name: "time at first", value: time.Time{}.UTC()},
 	{name: "time at last", value: time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC)},
 	{name: "list empty", value: []any{}},
-	{name: "list of all sorts", value: []any{nil, true, false, int64(1), 1.5, "a", []byte{1}, []any{}, map[string]any{}}},
+	{name: "list of all sorts",
+		value: []any{nil, true, false, int64(1), 1.5, "a", []byte{1}, []any{}, map[string]any{}}},
 	{name: "list of 16", value: bytesAsList(16)},
 	{name: "list nested 500 deep", value: nest(500)},
 	{name: "map empty", value: map[string]any{}},
@@ -102,7 +103,8 @@ var golden = []struct {
 	{name: "map like no tag", value: map[string]any{"$x": int64(1)}},
 	{name: "map like an escape", value: map[string]any{"$map": map[string]any{"$map": map[string]any{"a": int64(1)}}}},
 	{name: "map of a tag and a key", value: map[string]any{"$bytes": "x", "b": int64(1)}, send: tagPair{"x", 1}},
-	{name: "map of a tag with tags inside", value: map[string]any{"$bytes": []any{map[string]any{"$float": "nan"}, []byte{1}},
+	{name: "map of a tag with tags inside",
+		value: map[string]any{"$bytes": []any{map[string]any{"$float": "nan"}, []byte{1}},
 		"b": map[string]any{"$map": map[string]any{}}},
 		send: tagPair{[]any{map[string]any{"$float": "nan"}, []byte{1}}, map[string]any{"$map": map[string]any{}}}},
 	{name: "array of floats", value: core.Array{DType: "<f8", Shape: []int{2, 3}, Data: floats(1, 2, 3, 4, 5, 6)}},
@@ -224,7 +226,8 @@ func TestGolden(t *testing.T) {
 	}
 	for _, f := range parse(t, "testdata/values.txtar").Files {
 		var got any
-		if err := (json.Codec{}).Decode(bytes.TrimSuffix(f.Data, []byte("\n")), &got); err != nil || !equal(got, values[f.Name]) {
+		if err := (json.Codec{}).Decode(bytes.TrimSuffix(f.Data, []byte("\n")), &got); err != nil ||
+			!equal(got, values[f.Name]) {
 			t.Errorf("values.txtar, %s: got %#v, %v", f.Name, got, err)
 		}
 	}
@@ -272,7 +275,8 @@ func writeValues(t *testing.T) {
 	old := parse(t, "testdata/values.txtar")
 	archive := &txtar.Archive{Comment: old.Comment}
 	for _, g := range golden {
-		archive.Files = append(archive.Files, txtar.File{Name: g.name, Data: encoded(t, json.Codec{}, sent(g.value, g.send), "%s\n")})
+		archive.Files = append(archive.Files,
+			txtar.File{Name: g.name, Data: encoded(t, json.Codec{}, sent(g.value, g.send), "%s\n")})
 	}
 	write(t, "testdata/values.txtar", archive)
 }
@@ -287,7 +291,8 @@ func writeBodies(t *testing.T, c core.Codec) {
 	old := parse(t, path)
 	archive := &txtar.Archive{Comment: old.Comment}
 	for _, g := range golden {
-		archive.Files = append(archive.Files, txtar.File{Name: g.name, Data: encoded(t, c, sent(g.value, g.send), format)})
+		archive.Files = append(archive.Files,
+			txtar.File{Name: g.name, Data: encoded(t, c, sent(g.value, g.send), format)})
 	}
 	for _, f := range old.Files {
 		if strings.Contains(f.Name, " ~ ") {

@@ -27,7 +27,8 @@ func TestEqualKeys(t *testing.T) {
 			if typ.Kind() == reflect.Slice || typ.Kind() == reflect.Array {
 				text = list
 			}
-			if err := decode([]byte(text), reflect.New(typ).Interface()); err == nil || !strings.Contains(err.Error(), "twice") {
+			if err := decode([]byte(text), reflect.New(typ).Interface()); err == nil ||
+				!strings.Contains(err.Error(), "twice") {
 				t.Errorf("%q into %v: %v", text, typ, err)
 			}
 		}

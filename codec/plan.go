@@ -28,7 +28,7 @@ const (
 	formTime
 	formArray  // core.Array
 	formNumber // json.Number
-	formJSON   // what its JSON says: json.RawMessage, and types with MarshalJSON or UnmarshalJSON but no text methods
+	formJSON   // as the value of its JSON: json.RawMessage, and other types with MarshalJSON but no MarshalText
 	formList   // slice
 	formFixed  // Go array
 	formMap
@@ -37,21 +37,22 @@ const (
 	formInterface
 )
 
-// plan is what the walker has to know of a type. It is made once and never changed; plans of recursive types point to each other.
+// plan is what the encoder and the decoder need to know of a type. It is made once and never changed. Plans of
+// recursive types point to each other.
 type plan struct {
 	typ        reflect.Type
 	form       form
-	marshals   marshaling // travels as text or, if it is formJSON, as JSON by its own methods
+	marshals   marshaling // its own method encodes it: MarshalJSON with formJSON, else MarshalText
 	unmarshals bool       // a pointer to it is an encoding.TextUnmarshaler
 	unJSON     bool       // a pointer to it is a json.Unmarshaler and no encoding.TextUnmarshaler
-	loops      bool       // a pointer to a pointer or interface: those can be cycles that contain no list or map
+	loops      bool       // a pointer to a pointer or interface: these can form a cycle without a list or map
 	elem       *plan      // of pointer, list and map
 	key        *plan      // of map
 	fields     []field    // of struct, in order
 	byName     map[string]int
 	byFolded   map[string]int // of fields without a name in a tag, by their name in lower case
 	optional   bool           // some field may be absent from a value
-	opaque     bool           // a struct all of whose fields are unexported
+	opaque     bool           // a struct with unexported fields only
 }
 
 type marshaling uint8
@@ -89,7 +90,7 @@ type zeroer interface{ IsZero() bool }
 
 var plans sync.Map // reflect.Type to *plan, whole ones only
 
-// planOf returns the plan for a type, making it at first.
+// planOf returns the plan for a type. It makes the plan on first use.
 func planOf(t reflect.Type) *plan {
 	if p, ok := plans.Load(t); ok {
 		return p.(*plan)
@@ -102,7 +103,8 @@ func planOf(t reflect.Type) *plan {
 	return p
 }
 
-// planner makes the plans for a type and all that it contains. It holds those that are not finished yet, for types that contain themselves.
+// planner makes the plans for a type and all types that it contains. It holds the plans made so far, finished or not,
+// for types that contain themselves.
 type planner map[reflect.Type]*plan
 
 func (m planner) plan(t reflect.Type) *plan {
@@ -149,7 +151,7 @@ func (m planner) plan(t reflect.Type) *plan {
 		switch t {
 		case timeType:
 			p.form = formTime
-			p.unmarshals = true // an ISO text is welcome too
+			p.unmarshals = true // ISO text is accepted too
 			return p
 		case arrayType:
 			p.form = formArray
@@ -161,10 +163,10 @@ func (m planner) plan(t reflect.Type) *plan {
 		p.elem = m.plan(t.Elem())
 		p.form = formPointer
 		p.loops = t.Elem().Kind() == reflect.Pointer || t.Elem().Kind() == reflect.Interface
-		return p // text or not is the element's business
+		return p // the element's plan decides whether it is text
 	case reflect.Interface:
 		p.form = formInterface
-		return p // and here the dynamic type's
+		return p // the plan of the dynamic type decides
 	}
 	switch {
 	case t.Implements(textMarshalerType):
@@ -190,8 +192,8 @@ func isText(t reflect.Type) bool {
 	return reflect.PointerTo(t).Implements(textMarshalerType) || reflect.PointerTo(t).Implements(textUnmarshalerType)
 }
 
-// fields finds the fields of a struct as encoding/json does: level by level through the embedded structs; of equal names the least
-// nested wins, then the one with a tag, and if several are left, none.
+// fields finds the fields of a struct as encoding/json does, level by level through the embedded structs. Of equal
+// names the least nested wins, then the one with a tag. If several are left, none wins.
 func (m planner) fields(p *plan) {
 	type level struct {
 		typ   reflect.Type
@@ -261,7 +263,8 @@ func fold(dst, name []byte) []byte {
 	return dst
 }
 
-// folded returns the field without a tag's name that a key means in another case.
+// folded returns the index of the field that a key matches in another case. Fields with a name in a tag are not
+// considered.
 func (p *plan) folded(key []byte) (at int, known bool) {
 	if len(p.byFolded) == 0 {
 		return 0, false
@@ -284,7 +287,7 @@ func (m planner) field(f reflect.StructField, name, options string, index []int)
 	return made
 }
 
-// wins reports whether no other field takes the name from f, or spoils it for both.
+// wins reports whether f keeps its name: no other field of that name takes precedence or is equal in rank.
 func wins(f field, all []field) bool {
 	for _, other := range all {
 		if other.name != f.name || slices.Equal(other.index, f.index) {

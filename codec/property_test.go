@@ -103,15 +103,18 @@ func texts() *rapid.Generator[string] {
 	return rapid.OneOf(
 		rapid.String(),
 		rapid.StringN(250, 300, -1),
-		rapid.SampledFrom([]string{"$", "$bytes", "$float", "$time", "$array", "$map", "", "\u2028\x7f\x00\ufffd\U0010ffff"}),
-		rapid.Map(rapid.SliceOfN(rapid.Rune(), 0, 40), func(r []rune) string { return strings.ToValidUTF8(string(r), "?") }),
+		rapid.SampledFrom([]string{"$", "$bytes", "$float", "$time", "$array", "$map", "",
+			"\u2028\x7f\x00\ufffd\U0010ffff"}),
+		rapid.Map(rapid.SliceOfN(rapid.Rune(), 0, 40),
+			func(r []rune) string { return strings.ToValidUTF8(string(r), "?") }),
 	)
 }
 
 func times() *rapid.Generator[time.Time] {
 	first, last := time.Time{}.Unix(), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
 	return rapid.Custom(func(t *rapid.T) time.Time {
-		seconds := rapid.OneOf(rapid.Int64Range(first, last), rapid.Int64Range(-10, 10), rapid.Int64Range(1<<32-2, 1<<34+2)).Draw(t, "seconds")
+		seconds := rapid.OneOf(rapid.Int64Range(first, last), rapid.Int64Range(-10, 10),
+			rapid.Int64Range(1<<32-2, 1<<34+2)).Draw(t, "seconds")
 		return time.Unix(seconds, rapid.Int64Range(0, 999_999_999).Draw(t, "nanoseconds")).UTC()
 	})
 }

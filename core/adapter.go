@@ -87,11 +87,12 @@ type Codec interface {
 // changed copy.
 type Launcher struct {
 	// Launch starts one worker process. Core owns the process, reads its output and reaps it. If the program writes a
-	// report (Command.Reports), Launch waits for it: it says whether the worker has the protocol, and where it listens.
-	// If the worker lacks the protocol, the error is an *UnavailableError. Launch closes s.Files in every case.
+	// report (Command.Reports), Launch waits for it. The report says whether the worker has the protocol, and where
+	// it listens. If the worker lacks the protocol, the error is an *UnavailableError. Launch closes s.Files in every
+	// case.
 	Launch func(ctx context.Context, s Spec) (*Process, error)
 
-	// Dir is the pool's private directory, mode 0700. Its path is short enough for a socket's path inside it. Core
+	// Dir is the pool's private directory, mode 0700. Its path is short enough for sockets inside it. Core
 	// removes it.
 	Dir string
 

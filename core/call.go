@@ -295,7 +295,7 @@ func (p *Pool) openCall(ctx context.Context, r *request, w *Worker, s *session) 
 			p.goroutines.Done()
 		}
 		if errors.Is(err, errLeaving) {
-			w.retire("its connection takes no new calls") // so that a retry goes to another worker
+			w.retire("its connection accepts no new calls") // so that a retry goes to another worker
 		}
 		return f, err
 	}

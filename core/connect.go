@@ -177,7 +177,7 @@ func (c *connected) chooseCodec(at *attempt) error {
 				return nil
 			}
 		}
-		return fmt.Errorf("%w: the worker has the codecs %v, none of which is this adapter's",
+		return fmt.Errorf("%w: the worker has the codecs %v, and this adapter has none of them",
 			ErrProtocol, c.hello.Codecs)
 	})
 }
@@ -232,7 +232,7 @@ func readHello(ctx context.Context, at *attempt, link *Link) ([]Frame, error) {
 		}
 		return nil, remote
 	case r.frames[0].Kind != KindHello:
-		return nil, fmt.Errorf("%w: the worker's first frame is no hello but %s", ErrProtocol, r.frames[0].String())
+		return nil, fmt.Errorf("%w: the worker's first frame is not a hello: %s", ErrProtocol, r.frames[0].String())
 	}
 	return r.frames, nil
 }

@@ -99,8 +99,8 @@ func (f *Frame) Size() int {
 	return n
 }
 
-// String returns the frame as one line of a trace. Bodies are truncated, and a hello's body is only counted, because it
-// may carry a token.
+// String returns the frame as one line of a trace. Bodies are truncated, and only the size of a hello's body
+// is shown, because it may carry a token.
 func (f *Frame) String() string {
 	s := fmt.Sprintf("%s %d", f.Kind, f.ID)
 	if f.Parent != 0 {

@@ -112,7 +112,7 @@ func (c *Incoming) Input(ctx context.Context) iter.Seq2[any, error] {
 func toRemote(ctx context.Context, err error) *RemoteError {
 	kind := strings.TrimPrefix(fmt.Sprintf("%T", err), "*")
 	if v := reflect.ValueOf(err); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
-		text := fmt.Sprintf("the error is a nil pointer of type %T; where nothing failed, return nil itself", err)
+		text := fmt.Sprintf("the error is a nil pointer of type %T; return a plain nil if nothing failed", err)
 		return &RemoteError{Type: kind, Message: text}
 	}
 	if why := context.Cause(ctx); why != nil && errors.Is(err, ctx.Err()) {

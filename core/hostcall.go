@@ -15,7 +15,7 @@ type Host struct{ call *Incoming }
 // workers through its pool: there the methods of Host return an error.
 func (c *Incoming) Host() *Host { return &Host{c} }
 
-var errNoHost = errors.New("a function of the host calls workers by its pool")
+var errNoHost = errors.New("a function of the host calls workers through its pool")
 
 // Call calls one of the host's functions and decodes its result into out, a non-nil pointer or nil.
 func (h *Host) Call(ctx context.Context, name string, args, out any) error {

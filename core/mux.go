@@ -86,7 +86,7 @@ func (q *outgoing) stale() bool {
 }
 
 // errLeaving: the connection accepts no new calls.
-var errLeaving = errors.New("the worker takes no new calls")
+var errLeaving = errors.New("the worker accepts no new calls")
 
 // maxBacklog bounds the answers that wait for a peer that sends but does not read. Windows bound the frames of calls.
 const maxBacklog = 1 << 16
@@ -286,7 +286,7 @@ func (m *mux) open(
 			}
 		}
 		if open >= m.terms.outgoing {
-			err := fmt.Errorf("%w: %d calls to the host are open, which is as many as it takes", ErrSaturated, open)
+			err := fmt.Errorf("%w: %d calls to the host are open, which is the limit", ErrSaturated, open)
 			return nil, &notRunError{err: err}
 		}
 	}
@@ -383,7 +383,7 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 	s := m.streams[f.ID]
 	if s == nil {
 		if f.ID == 0 || (f.ID%2 == m.nextID%2 && f.ID >= m.nextID) || (f.ID%2 != m.nextID%2 && f.ID > m.lastPeerID) {
-			return nil, errors.New("an id that never was")
+			return nil, errors.New("an id that was never used")
 		}
 		return nil, nil // the call ended while the frame was on its way
 	}
@@ -471,7 +471,7 @@ func (m *mux) incoming(f *Frame, e *effects) error {
 	fn, known := m.functions[f.Name]
 	switch {
 	case m.byeSent && m.streams[f.Parent] == nil, m.closing:
-		return refuse(TypeDraining, "no more calls are taken")
+		return refuse(TypeDraining, "no more calls are accepted")
 	case !known:
 		text := fmt.Sprintf("unknown function %q%s", truncate(f.Name, 200), suggest(f.Name, m.functions))
 		return refuse(TypeUnknownCommand, text)

@@ -141,7 +141,7 @@ func TestStuckCallIsNamed(t *testing.T) {
 		synctest.Wait()
 		lines := log.lines()
 		for _, c := range [][2]string{
-			{"worker takes no new calls", "first goes on"}, {"worker takes no new calls", "second goes on"},
+			{"worker accepts no new calls", "first goes on"}, {"worker accepts no new calls", "second goes on"},
 			{"worker is terminated", "second"}, {"worker lost", "because second went on"},
 		} {
 			named := func(line string) bool { return strings.HasPrefix(line, c[0]) && strings.Contains(line, c[1]) }

@@ -162,7 +162,7 @@ func traceFrames() (bool, error) {
 	case "frames":
 		return true, nil
 	default:
-		return false, fmt.Errorf("SNAKEPIT_TRACE is %q; it may be frames, or unset", v)
+		return false, fmt.Errorf("SNAKEPIT_TRACE is %q; set it to frames, or unset it", v)
 	}
 }
 
@@ -372,7 +372,7 @@ func (p *Pool) remove(w *Worker, o *WorkerExit) {
 	case o != nil: // a loss so early counts as a failed start
 		p.addFailure(w, o)
 	default:
-		p.addFailure(w, fmt.Errorf("it left: %s", w.drainReason()))
+		p.addFailure(w, fmt.Errorf("it ended early: %s", w.drainReason()))
 	}
 	p.replace(w, nil)
 }

@@ -322,7 +322,7 @@ func TestHostOfTheHost(t *testing.T) {
 	o := core.Options{Size: 1, Logger: log, Functions: map[string]core.Function{"host": host}}
 	bubble(t, &coretest.Adapter{}, o, func(t *testing.T, p *core.Pool) {
 		_, err := core.Execute[any](t.Context(), p, "callback", nil)
-		if err == nil || !strings.Contains(err.Error(), "a function of the host calls workers by its pool") {
+		if err == nil || !strings.Contains(err.Error(), "a function of the host calls workers through its pool") {
 			t.Errorf("the call's error is %v", err)
 		}
 		synctest.Wait()

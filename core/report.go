@@ -52,7 +52,7 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	case got.err != nil:
 		return p.withExit(ctx, got.err)
 	case !bytes.HasPrefix(bytes.TrimSpace(got.line), []byte("{")):
-		return p.withExit(ctx, fmt.Errorf("its report is no JSON object but %q", truncate(string(got.line), 200)))
+		return p.withExit(ctx, fmt.Errorf("its report is not a JSON object: %q", truncate(string(got.line), 200)))
 	}
 	if err := json.Unmarshal(got.line, &r); err != nil {
 		return p.withExit(ctx, fmt.Errorf("its report is unreadable (%w): %q", err, truncate(string(got.line), 200)))

@@ -33,9 +33,9 @@ func TestReport(t *testing.T) {
 		"signal":     {"kill -KILL $$", `it was ended by signal "killed"`},
 		"garbage":    {"echo '{garbage' >&3; exit 6", `unreadable`},
 		"and status": {"echo '{garbage' >&3; exit 6", `exited with code 6`},
-		"list":       {"echo '[]' >&3; exit 6", `no JSON object but "[]"`},
+		"list":       {"echo '[]' >&3; exit 6", `not a JSON object: "[]"`},
 		"wrong type": {`echo '{"endpoint": 5}' >&3; exit 6`, `unreadable`},
-		"empty line": {"echo >&3; exit 6", `no JSON object but ""`},
+		"empty line": {"echo >&3; exit 6", `not a JSON object: ""`},
 		"too long":   {"head -c 70000 /dev/zero | tr '\\0' x >&3; exit 6", "longer than 65536 bytes; it exited with code 6"},
 		"silence":    {"exec 3>&-; exec sleep 1000", "ended before it reported that it can start: it did not end and was killed"},
 	} {

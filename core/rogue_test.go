@@ -127,13 +127,13 @@ func TestBreaches(t *testing.T) {
 		}, "an item without credit"},
 		"an end of a call that never was": {func(id uint64) []core.Frame {
 			return []core.Frame{{Kind: core.KindEnd, ID: id + 2}}
-		}, "an id that never was"},
+		}, "an id that was never used"},
 		"an item of the call 0": {func(uint64) []core.Frame {
 			return []core.Frame{item(0, "1")}
-		}, "an id that never was"},
+		}, "an id that was never used"},
 		"an item of its own, never made": {func(uint64) []core.Frame {
 			return []core.Frame{item(4, "1")}
-		}, "an id that never was"},
+		}, "an id that was never used"},
 		"a frame above the limit that it said itself": {sized(scriptedLimit + 1), "the limit is 1048576"},
 		"a frame as large as the limit":               {sized(scriptedLimit), ""},
 		"negative credit": {func(id uint64) []core.Frame {

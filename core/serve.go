@@ -73,7 +73,7 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 		return errNoFrames
 	}
 	if frames[0].Kind != KindHello || json.Unmarshal(frames[0].Body, &host) != nil {
-		return fmt.Errorf("%w: the host's first frame is no hello but %s", ErrProtocol, frames[0].String())
+		return fmt.Errorf("%w: the host's first frame is not a hello: %s", ErrProtocol, frames[0].String())
 	}
 	at := slices.IndexFunc(codecs, func(c Codec) bool { return c.Name() == host.Codec })
 	if host.Version != version || at < 0 {

@@ -69,8 +69,8 @@ func (p *Pool) joinSession(id string) (*session, error) {
 		p.sessions[id] = s
 	}
 	if s.lost() {
-		return nil, fmt.Errorf("%w: the worker of session %q is gone, and its state; Session.Close lets a new one begin",
-			ErrSessionLost, id)
+		return nil, fmt.Errorf("%w: the worker of session %q is gone, and its state; "+
+			"Session.Close lets a new one begin", ErrSessionLost, id)
 	}
 	s.users++
 	s.stopTimer()

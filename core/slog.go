@@ -18,8 +18,8 @@ import (
 )
 
 // FromSlog makes an hclog.Logger that logs to l, for Options.Logger. Trace becomes slog.LevelDebug - 4, as far below
-// debug as debug is below info. A logger's name becomes the attribute "logger". SetLevel adds a minimum level to that
-// of l's handler, for this logger and all loggers made from it.
+// debug as debug is below info. A logger's name becomes the attribute "logger". SetLevel sets a minimum level on top of
+// the level of l's handler, for this logger and all loggers made from it.
 func FromSlog(l *slog.Logger) hclog.Logger {
 	level := new(atomic.Int32)
 	level.Store(int32(hclog.Trace))
@@ -139,8 +139,8 @@ func (l *slogLogger) StandardLogger(opts *hclog.StandardLoggerOptions) *log.Logg
 	return log.New(l.StandardWriter(opts), "", 0)
 }
 
-// StandardWriter returns a writer that logs each write. The level is opts.ForceLevel. If opts.InferLevels is set, a
-// prefix such as "[WARN]" sets the level instead.
+// StandardWriter returns a writer that logs each write, at opts.ForceLevel if that is set. Otherwise, with
+// opts.InferLevels, a prefix such as "[WARN]" sets the level.
 func (l *slogLogger) StandardWriter(opts *hclog.StandardLoggerOptions) io.Writer {
 	w := &slogWriter{logger: l}
 	if opts != nil {

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// RawWorker is a worker outside of any pool, over whose link no frame has gone yet. Its methods may be called from any goroutine.
+// RawWorker is a worker outside any pool. StartRaw has sent and received no frame on its link. Any goroutine may call
+// its methods.
 type RawWorker struct {
 	*Link
 	host    *host
@@ -18,10 +19,10 @@ type RawWorker struct {
 	logTime time.Duration // how long Close waits for a slow logger
 }
 
-// StartRaw starts one worker with the adapter, outside of any pool, and leaves the connection as the adapter made it: no hello is read or
-// written. It is for those who test an adapter or a worker frame by frame, as package conformance does; everybody else uses Open. Of
-// the options Name, Dir, MaxFrame, StopTimeout and Logger count. ctx bounds only the start. The error is a *StartError; after it nothing is left
-// of the worker.
+// StartRaw starts one worker with the adapter, outside any pool. It reads and writes no frame, not even a hello. It
+// is for tests of an adapter or a worker frame by frame, such as package conformance. All other programs use Open.
+// StartRaw uses the options Name, Dir, MaxFrame, StopTimeout and Logger. ctx bounds only the start. If the start
+// fails, the error is a *StartError, and nothing of the worker is left.
 func StartRaw(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*RawWorker, error) {
 	o, err := opts.resolve()
 	if err != nil {
@@ -40,22 +41,23 @@ func StartRaw(ctx context.Context, adapter Adapter, cmd Command, opts *Options) 
 	if err != nil {
 		at.abandon(nil)
 		h.close()
-		_ = h.opts.Log.close(o.StopTimeout) // the error that counts is err
+		_ = h.opts.Log.close(o.StopTimeout) // err is what the caller needs to know
 		return nil, startError(ctx, at, err)
 	}
 	at.abandon(link.Process)
 	return &RawWorker{Link: link, host: h, at: at, logTime: o.StopTimeout}, nil
 }
 
-// Dir is the worker's private directory, as its adapter had it from Launcher.Dir.
+// Dir returns the worker's private directory, which its adapter got as Launcher.Dir.
 func (s *RawWorker) Dir() string { return s.host.dir }
 
 // Output returns the last lines that the worker printed, the newest last.
 func (s *RawWorker) Output() []string { return s.at.output() }
 
-// Close cuts the connection, kills what is left of the worker, and returns when all of it is gone. It may be called again.
+// Close closes the connection, kills the worker's process if it still runs, and returns when nothing of the worker is
+// left. It may be called again.
 func (s *RawWorker) Close() {
-	defer func() { // whatever an adapter under test does
+	defer func() { // also if the adapter's Close panics
 		s.host.close()
 		_ = s.host.opts.Log.close(s.logTime)
 	}()
@@ -65,7 +67,7 @@ func (s *RawWorker) Close() {
 			<-s.Process.Done()
 		}()
 	}
-	_ = s.Conn.Close() // nothing is lost that anybody waits for
+	_ = s.Conn.Close() // the worker is killed in any case
 }
 
 // startError says why a worker could not be started. The attempt has been abandoned.
@@ -77,9 +79,11 @@ func startError(ctx context.Context, at *attempt, err error) *StartError {
 	return e
 }
 
-// explain finds out what Err is about.
+// explain fills in the other fields from Err, and makes Err more precise. It calls methods of Err, which may be user
+// code.
 func (e *StartError) explain(ctx context.Context, at *attempt) {
 	err := e.Err
+	// silent explains a process that ended before it said hello.
 	silent := func(proc *Process, why error) {
 		e.Err = fmt.Errorf("%w: it %s before it said hello", ErrWorkerLost, proc.exit())
 		if errors.Is(why, ErrProtocol) || !isClosed(why) {
@@ -99,7 +103,7 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 			silent(proc, no.err)
 		}
 	} else if proc := at.exitedEarly(); proc != nil && !errors.Is(err, ErrUnavailable) {
-		silent(proc, err) // the adapter saw that nobody was there
+		silent(proc, err) // the adapter failed because the process had ended
 	}
 	if errors.As(err, new(*reportError)) {
 		e.Remedy = at.host.cmd.Remedy
@@ -114,10 +118,12 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 	}
 	var raised *RemoteError
 	if errors.As(e.Err, &raised) && len(raised.Notes) == 0 && len(raised.Frames) > 0 {
-		e.Remedy = "correct the program, whose own error this is; the command line above, run by hand, shows the same"
+		e.Remedy = "correct the program: the error is its own; run the command line above by hand to see it again"
 	}
 }
 
+// isClosed reports whether err only says that the connection was closed.
 func isClosed(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrClosed) ||
+		errors.Is(err, net.ErrClosed)
 }

@@ -10,45 +10,45 @@ import (
 	"time"
 )
 
-// stream is one call as one side sees it: a direction that it receives and one that it sends. The consumer of the one and the producer
-// of the other may be two goroutines.
+// stream is one side's view of one call: one direction that it receives and one that it sends. The consumer of the one
+// and the producer of the other may be two goroutines.
 type stream struct {
 	mux      *mux
 	id       uint64
 	name     string
-	opener   bool                    // we opened it
-	since    time.Time               // when it came or, if we opened it, was written; the latter guarded by mux.mu
+	opener   bool                    // we opened the call
+	since    time.Time               // when it was received; if we opened it, when it was written (guarded by mux.mu)
 	deadline time.Time               // of an outgoing call: becomes the call frame's TTL
-	ended    func(answered bool)     // called once, without mu, when the terminal frame has come or the connection is lost; or nil
+	ended    func(answered bool)     // called by finish, once, without mu; or nil
 	cancel   context.CancelCauseFunc // of an incoming call's context
 	sessions []sessionKey            // of an outgoing call: the sessions that wait for its end
-	arrived  chan struct{}           // capacity 1: something was received
-	sendable chan struct{}           // capacity 1: credit came, or nothing more is wanted; nil if we never send
-	owed     window                  // consumed, credit not yet granted; the consumer's own
-	taken    int64                   // items consumed; the consumer's own
+	arrived  chan struct{}           // capacity 1: a frame was received, or the call has ended
+	sendable chan struct{}           // capacity 1: credit came, or the peer wants no more; nil if we never send
+	owed     window                  // consumed, but credit not yet granted; only the consumer uses it
+	taken    int64                   // items consumed; only the consumer uses it
 
 	// guarded by mux.mu
-	written    bool    // of an outgoing call: handed to Conn.Write
-	inQueue    int     // frames of it in mux.queue
-	in         []Frame // items received and not consumed
-	granted    window  // what the peer may still send
-	gotItem    bool    // an item has come
-	inEnded    bool    // the peer sends nothing more
-	discarding bool    // what is received is of no use: we cancelled, or want no more input
-	credit     window  // what we may still send
-	outEnded   bool    // we send nothing more
+	written    bool    // of an outgoing call: its frame is passed to Conn.Write
+	inQueue    int     // its frames in mux.queue
+	in         []Frame // items received and not yet consumed
+	granted    window  // credit that the peer still has
+	gotItem    bool    // an item has been received
+	inEnded    bool    // the peer sends no more
+	discarding bool    // received items are dropped: we cancelled the call, or want no more input
+	credit     window  // credit that we still have
+	outEnded   bool    // we send no more
 	cancelSent bool
 	closed     bool   // the call has ended
-	answer     []byte // the terminal frame's body
+	answer     []byte // the body of the End or Error frame that ended the call
 	failed     bool   // answer is an error
-	notStarted bool
-	heard      bool  // the caller has been given the answer
-	logged     bool  // by logLate
-	err        error // the connection's, if that ended the call
-	localErr   error // what went wrong with our own direction
+	notStarted bool   // the error says that the call did not run
+	heard      bool   // the caller has got the answer
+	logged     bool   // logLate has seen the call
+	err        error  // why the call ended without an answer
+	localErr   error  // an error of our own direction
 }
 
-// finish tells everybody who waits for s. It is called once s is closed, without mu.
+// finish wakes all goroutines that wait for s. It is called once, after s was closed, without mu.
 func (s *stream) finish() {
 	if s.ended != nil {
 		s.ended(s.err == nil)
@@ -62,14 +62,14 @@ func (s *stream) finish() {
 	}
 }
 
-// A waiting item keeps alive whatever its connection read together with it, some 64 KiB. A few may; of more, those that are smaller than that
-// by far are copied, so that a stream's window is what it costs.
+// A queued item pins the read buffer that it came in, about 64 KiB. From the 17th on, small bodies are copied, so a
+// stream costs about its window.
 const (
 	maxPinned = 16
-	smallBody = 16 << 10
+	smallBody = 16 << 10 // bytes; much less than a read buffer
 )
 
-// received takes an item in. mux.mu is held.
+// received queues a received item. Callers hold mux.mu.
 func (s *stream) received(f *Frame) error {
 	s.gotItem = true
 	if s.discarding {
@@ -83,7 +83,7 @@ func (s *stream) received(f *Frame) error {
 	}
 	s.granted.Items--
 	s.granted.Bytes -= int64(len(f.Body))
-	if len(s.in) >= maxPinned && len(f.Body) < smallBody { // it may wait for long, and is often a part of all that was read with it
+	if len(s.in) >= maxPinned && len(f.Body) < smallBody {
 		f.Body = bytes.Clone(f.Body)
 	}
 	s.in = append(s.in, *f)
@@ -97,18 +97,19 @@ type item struct {
 	bytes []byte
 }
 
-// items yields what is received until the direction ends; what ended the call itself is in s afterwards. A failed item is an *ItemError;
-// ctx's error is the last. Credit goes back as the consumer asks for more.
+// items yields the received items until the direction ends. Afterwards outcome says how the call itself ended. A
+// failed item is an *ItemError. ctx's error and a local error are the last value. Each consumed item counts towards
+// new credit.
 func (s *stream) items(ctx context.Context) iter.Seq2[item, error] {
 	return func(yield func(item, error) bool) {
 		var batch, spare []Frame
 		for {
 			s.mux.mu.Lock()
 			batch, s.in = s.in, spare
-			ended, spoiled := s.inEnded, s.localErr
+			ended, localErr := s.inEnded, s.localErr
 			s.mux.mu.Unlock()
-			if spoiled != nil {
-				yield(item{}, spoiled)
+			if localErr != nil {
+				yield(item{}, localErr)
 				return
 			}
 			for i := range batch {
@@ -145,7 +146,7 @@ func (s *stream) items(ctx context.Context) iter.Seq2[item, error] {
 	}
 }
 
-// consumed grants credit once half of the window has been used.
+// consumed counts a consumed item. Once half of the window is consumed, it grants that much credit again.
 func (s *stream) consumed(size int64) {
 	s.owed.Items++
 	s.owed.Bytes += size
@@ -165,7 +166,7 @@ func (s *stream) consumed(size int64) {
 	s.owed = window{}
 }
 
-// remote decodes a structured error; one that can't be decoded is an error all the same.
+// remote decodes the body of an error. It returns another error if the body cannot be decoded.
 func (s *stream) remote(body []byte) error {
 	var r RemoteError
 	if err := s.mux.decode(body, &r); err != nil {
@@ -174,7 +175,8 @@ func (s *stream) remote(body []byte) error {
 	return &r
 }
 
-// send encodes v and sends it as an item, waiting for credit.
+// send encodes v and queues it as an item, once there is credit. It returns io.EOF if the peer wants no more items or
+// the call has ended.
 func (s *stream) send(ctx context.Context, v any, flags Flags) error {
 	m := s.mux
 	body, err := m.terms.codec.Append(nil, v)
@@ -218,7 +220,7 @@ func (s *stream) endInput() {
 	}
 }
 
-// stopInput tells the opener of an incoming call to send no more.
+// stopInput tells the opener of an incoming call to send no more input.
 func (s *stream) stopInput() {
 	m := s.mux
 	m.mu.Lock()
@@ -231,9 +233,9 @@ func (s *stream) stopInput() {
 	}
 }
 
-// abandon gives a call that we opened and that has not ended up: what still comes is dropped, and what is queued is not
-// sent. It returns true if the peer has been asked to stop it and has yet to answer. A call that was never written ends
-// here.
+// abandon gives up a call that we opened. Frames that still arrive are dropped, and queued frames are not sent. If
+// the call was written, abandon asks the peer to stop it and returns true; the peer has yet to answer. If not, the
+// call ends here. abandon does nothing if the call has ended or was abandoned before.
 func (s *stream) abandon(reason string) bool {
 	m := s.mux
 	m.mu.Lock()
@@ -257,7 +259,7 @@ func (s *stream) abandon(reason string) bool {
 	return false
 }
 
-// failLocally ends a call that we opened because of something on our side.
+// failLocally ends a call that we opened because of an error on our side.
 func (s *stream) failLocally(err error) {
 	s.mux.mu.Lock()
 	if s.localErr == nil {
@@ -273,7 +275,7 @@ func (s *stream) isClosed() bool {
 	return s.closed
 }
 
-// unheard reports whether the call has ended with an answer that its caller did not wait for.
+// unheard reports whether the call has ended with an answer that its caller has not got.
 func (s *stream) unheard() bool {
 	s.mux.mu.Lock()
 	defer s.mux.mu.Unlock()
@@ -292,7 +294,7 @@ func (s *stream) wasWritten() bool {
 	return s.written
 }
 
-// outcome returns the answer of a call that we opened and that has ended, or what ended it.
+// outcome returns the answer of an ended call that we opened, or the error that ended it.
 func (s *stream) outcome() ([]byte, error) {
 	s.mux.mu.Lock()
 	s.heard = true
@@ -325,16 +327,16 @@ func (s *stream) outcome() ([]byte, error) {
 	return nil, &notRunError{err: err}
 }
 
-// notRunError wraps what kept a call from running at all.
+// notRunError wraps the reason why a call did not run.
 type notRunError struct {
 	err       error
-	elsewhere bool // another worker may take it
+	elsewhere bool // the call may be retried on another worker
 }
 
 func (e *notRunError) Error() string { return e.err.Error() }
 func (e *notRunError) Unwrap() error { return e.err }
 
-// lostError wraps what ended the connection under a call that may have run.
+// lostError wraps the error that ended the connection of a call that may have run.
 type lostError struct{ err error }
 
 func (e *lostError) Error() string { return e.err.Error() }

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// suggest returns ": did you mean x, or y?" with the names in known that are close to name, or else what there is.
+// suggest returns "; did you mean x or y?" with the names in known that are close to name. If none is close, it lists
+// the known names. The built-in commands, which begin with "snakepit.", do not count.
 func suggest[V any](name string, known map[string]V) string {
 	type match struct {
 		name string
@@ -24,7 +25,9 @@ func suggest[V any](name string, known map[string]V) string {
 			near = append(near, match{k, d})
 		}
 	}
-	slices.SortFunc(near, func(a, b match) int { return cmp.Or(cmp.Compare(a.far, b.far), strings.Compare(a.name, b.name)) })
+	slices.SortFunc(near, func(a, b match) int {
+		return cmp.Or(cmp.Compare(a.far, b.far), strings.Compare(a.name, b.name))
+	})
 	slices.Sort(all)
 	switch {
 	case len(near) > 0:
@@ -41,7 +44,7 @@ func suggest[V any](name string, known map[string]V) string {
 	return "; there are " + strings.Join(all, ", ")
 }
 
-// distance is the edit distance of Levenshtein: how many letters to insert, remove or replace.
+// distance is the Levenshtein distance: how many bytes to insert, remove or replace.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	dirPrefix = "snakepit-pool-" // of the names of private directories
-	maxDir    = 80               // of a private directory's path; a socket's has about 104 bytes in all
+	dirPrefix = "snakepit-pool-" // begins the names of private directories
+	maxDir    = 80               // bytes of a private directory's path; a socket's path may have about 104
 )
 
-// makeTempDir makes a directory that only this user can enter, in parent, or under /tmp if parent's name is too long for sockets in it. The
-// directory is in use as long as claim is open; claim is nil on systems without such locks. What hosts that were killed have left there is
-// removed.
+// makeTempDir makes a directory that only this user can enter, in parent, or in /tmp if parent's path is too long for
+// sockets. The directory is in use as long as claim is open. claim is nil on systems without locks. Directories left
+// behind by killed hosts are removed.
 func makeTempDir(parent string) (dir string, claim *os.File, err error) {
 	remedy := "set Options.Dir to a directory that can be written to"
 	if parent == "" {
@@ -35,11 +35,13 @@ func makeTempDir(parent string) (dir string, claim *os.File, err error) {
 	_ = os.Remove(dir)
 	closeFiles([]*os.File{claim})
 	if dir, claim, err = claimTempDir("/tmp"); err != nil {
-		return "", nil, fmt.Errorf("%s is too long for the names of sockets in it, and no other directory can be made: %w", parent, err)
+		return "", nil, fmt.Errorf(
+			"%s is too long for the names of sockets in it, and no other directory can be made: %w", parent, err)
 	}
 	return dir, claim, nil
 }
 
+// claimTempDir makes a private directory in parent and locks it, after a sweep.
 func claimTempDir(parent string) (string, *os.File, error) {
 	sweep(parent)
 	for {
@@ -50,20 +52,20 @@ func claimTempDir(parent string) (string, *os.File, error) {
 		claim, _ := lockDir(dir, true)
 		if claim == nil {
 			if _, err := os.Lstat(dir); err == nil {
-				return dir, nil, nil // this file system has no locks, so nobody will take the directory for one that was left
+				return dir, nil, nil // this file system has no locks, so no sweep removes the directory
 			}
-			continue // another host's sweep came between
+			continue // another host's sweep has removed it
 		}
 		if isSameDir(dir, claim) {
 			return dir, claim, nil
 		}
-		_ = claim.Close() // likewise
+		_ = claim.Close() // another host's sweep has removed it
 	}
 }
 
-// sweep removes the directories that hosts could not remove because they were killed. They are those that nobody claims.
+// sweep removes this user's directories that killed hosts left behind. No process holds their locks.
 func sweep(parent string) {
-	entries, _ := os.ReadDir(parent) // an error shows when the directory is made
+	entries, _ := os.ReadDir(parent) // MkdirTemp reports an error of parent
 	for _, e := range entries {
 		dir := filepath.Join(parent, e.Name())
 		if !strings.HasPrefix(e.Name(), dirPrefix) || !e.IsDir() {
@@ -74,13 +76,13 @@ func sweep(parent string) {
 			continue
 		}
 		if ours && isSameDir(dir, claim) {
-			_ = os.RemoveAll(dir) // the next sweep tries again
+			_ = os.RemoveAll(dir) // on an error the next sweep tries again
 		}
 		_ = claim.Close()
 	}
 }
 
-// isSameDir reports whether the path is that of the open directory, and not of none or another one.
+// isSameDir reports whether path still names the open directory dir.
 func isSameDir(path string, dir *os.File) bool {
 	at, err := os.Lstat(path)
 	if err != nil {

@@ -4,5 +4,5 @@ package core
 
 import "os"
 
-// lockDir: there are no such locks here, so nothing that was left can be told from what is in use.
+// lockDir returns nil: these systems have no such locks, so sweep cannot tell which directories are in use.
 func lockDir(string, bool) (*os.File, bool) { return nil, false }

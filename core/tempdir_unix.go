@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// lockDir opens a directory and locks it until the file is closed, which the end of this process does too. It returns nil if that is not
-// possible, or if somebody else has the lock and it shall not wait. ours: the directory belongs to this user.
+// lockDir opens a directory and locks it until f is closed or this process ends. It returns nil on failure, or if the
+// lock is taken and wait is false. ours says that the directory belongs to this user.
 func lockDir(dir string, wait bool) (f *os.File, ours bool) {
 	f, err := os.Open(dir)
 	if err != nil {

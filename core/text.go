@@ -8,14 +8,16 @@ import (
 	"unicode/utf8"
 )
 
-// escapeControl escapes what a terminal or a reader of logs would take for something else: control characters, bad UTF-8, line separators and
-// characters that turn the direction of writing. Tabs stay, and line feeds if they may.
+// escapeControl escapes the characters that could mislead a terminal or a reader of logs: control characters, invalid
+// UTF-8, line separators, and characters that change the direction of writing. Tabs stay; line feeds stay if lineFeeds
+// is true.
 func escapeControl(s string, lineFeeds bool) string {
 	safe := func(r rune) bool {
 		switch {
 		case r == '\t', r == '\n' && lineFeeds:
 			return true
-		case unicode.IsControl(r), r == '\u2028', r == '\u2029', r >= '\u202a' && r <= '\u202e', r >= '\u2066' && r <= '\u2069':
+		case unicode.IsControl(r), r == '\u2028', r == '\u2029',
+			r >= '\u202a' && r <= '\u202e', r >= '\u2066' && r <= '\u2069':
 			return false
 		}
 		return true
@@ -39,7 +41,7 @@ func escapeControl(s string, lineFeeds bool) string {
 	return b.String()
 }
 
-// truncate shortens s to about n bytes, at a character's boundary, and says so.
+// truncate shortens s to at most n bytes, at a character boundary, and appends how many bytes are missing.
 func truncate(s string, n int) string {
 	if len(s) <= n {
 		return s

@@ -13,14 +13,14 @@ type WorkerState string
 
 // The states of a worker.
 const (
-	StateStarting WorkerState = "starting" // its process is being started, or its hello is awaited
-	StateReady    WorkerState = "ready"    // it takes calls
-	StateDraining WorkerState = "draining" // it takes calls of its own sessions only; it recovers or is replaced
-	StateStopping WorkerState = "stopping" // it takes no calls and has been told to end
+	StateStarting WorkerState = "starting" // its process is being started, or has not said hello
+	StateReady    WorkerState = "ready"    // it accepts calls
+	StateDraining WorkerState = "draining" // it accepts at most calls of its own sessions; it recovers or is replaced
+	StateStopping WorkerState = "stopping" // it accepts no calls and was told to end
 	StateDead     WorkerState = "dead"     // it has ended, or could not be started
 )
 
-// transitions lists which states may follow a state. Only the worker's own goroutine changes its state.
+// transitions lists the states that may follow each state. Only the worker's own goroutine changes its state.
 var transitions = map[WorkerState][]WorkerState{
 	StateStarting: {StateReady, StateDead},
 	StateReady:    {StateDraining, StateStopping, StateDead},
@@ -28,58 +28,58 @@ var transitions = map[WorkerState][]WorkerState{
 	StateStopping: {StateDead},
 }
 
-// Worker is one worker of a pool: one process and its connection, from its start to its end. A replacement is a new Worker with the
-// same index. Its methods may be used from any goroutine.
+// Worker is one worker of a pool: one process and its connection, from start to end. A replacement is a new Worker with
+// the same index. Any goroutine may call its methods.
 type Worker struct {
 	pool    *Pool
 	index   int
 	started time.Time
 	log     *logSource
-	wake    chan struct{} // capacity 1: something in the guarded fields changed that its goroutine should look at
+	wake    chan struct{} // capacity 1: a guarded field changed, and its goroutine should look at it
 	ended   chan struct{} // closed when it is dead
 
-	// set before it is ready, and not changed
+	// set before it is ready, and not changed after that
 	link     *Link
 	hello    workerHello
-	commands map[string]CommandInfo // nil if the worker does not list them
+	commands map[string]CommandInfo // nil if the worker does not list its commands
 	mux      *mux
 	records  *records
-	codec    string // its name
+	codec    string // the codec's name
 	slots    int
 	forgets  bool // the worker can drop a session's state
 
 	// guarded by pool.mu
 	state     WorkerState
-	running   int         // slots that are taken
-	calls     int64       // slots ever taken
-	overdue   int         // of the running ones: cancelled, and not ended within the grace
+	running   int         // slots in use
+	calls     int64       // calls that got a slot
+	overdue   int         // running calls that were cancelled and did not end within Options.CancelGrace
 	stuck     string      // the command that became overdue first
 	retired   string      // why it accepts no calls, not even of its sessions, such as its bye; or ""
-	sessions  int         // sessions that live here
+	sessions  int         // sessions pinned to this worker
 	waiting   waiters     // calls of those sessions
 	completed bool        // it has answered a call
 	lastPing  uint64      // number of the last ping
-	exit      *WorkerExit // how it ended, once dead unexpectedly
-	kill      *time.Timer // the next step of the ladder, if it is on it
+	exit      *WorkerExit // how it was lost; nil unless it ended unexpectedly
+	kill      *time.Timer // kills the process after escalate has sent SIGTERM; else nil
 }
 
-// Info says what a worker is. It does not change after its hello.
+// Info describes a worker. It does not change after the worker's hello.
 type Info struct {
 	Index    int
-	PID      int       // as the worker says; 0 while it is starting
-	Adapter  string    // what it speaks, such as "grpc"
-	Refused  []Refusal // adapters that were tried before, and why not
-	Endpoint string    // where other clients may reach it, or ""
-	Codec    string    // how values are encoded
+	PID      int       // from the worker's hello; 0 while it is starting
+	Adapter  string    // the protocol that it speaks, such as "grpc"
+	Refused  []Refusal // the adapters that were tried before, and why each was refused
+	Endpoint string    // where other clients can reach it, or ""
+	Codec    string    // the name of the codec for values
 	Slots    int       // how many calls it runs at once
-	Features []string  // what it announces beyond the base protocol, such as "exact-numbers"; see docs/protocol.md
+	Features []string  // what it supports beyond the base protocol, such as "exact-numbers"; see docs/protocol.md
 	Commands []CommandInfo
 	Runtime  string // such as "cpython 3.11.7"
 	Library  string // such as "snakepit_bridge 0.1.0"
 	Started  time.Time
 }
 
-// Info returns the worker's facts. Of one that is still starting only Index and Started are set.
+// Info returns the worker's description. Only Index and Started are set while it is starting.
 func (w *Worker) Info() Info {
 	w.pool.mu.Lock()
 	defer w.pool.mu.Unlock()
@@ -93,14 +93,15 @@ func (w *Worker) Info() Info {
 	return i
 }
 
-// Health is what a worker says of itself when asked.
+// Health is a worker's answer to a ping.
 type Health struct {
 	Pong
 	RoundTrip time.Duration
 }
 
-// Health asks the worker. A worker whose interpreter is busy in C code may not answer while that lasts, so no answer before ctx is done
-// is no proof that it is lost. The error is then ctx's; of a worker that is not there it is ErrWorkerLost.
+// Health pings the worker and returns its answer. It returns ctx's error if there is no answer before ctx is done. That
+// does not prove a loss: the interpreter cannot answer while it is busy in C code. The error is ErrWorkerLost if the
+// worker has not said hello or its connection has ended.
 func (w *Worker) Health(ctx context.Context) (Health, error) {
 	w.pool.mu.Lock()
 	m := w.mux
@@ -122,7 +123,7 @@ func (w *Worker) Health(ctx context.Context) (Health, error) {
 // String returns "worker 2".
 func (w *Worker) String() string { return fmt.Sprintf("worker %d", w.index) }
 
-// run is the worker's whole life. It is the worker's own goroutine, and the only one that moves its state.
+// run is the worker's own goroutine, from its start to its end. No other goroutine changes the worker's state.
 func (w *Worker) run() {
 	p := w.pool
 	defer p.goroutines.Done()
@@ -172,7 +173,8 @@ func (w *Worker) start() (*connected, error) {
 	return nil, startError(ctx, at, err)
 }
 
-// watch lives through ready and draining. It returns what was lost, or nil if the worker is to be stopped.
+// watch runs while the worker is ready or draining. It returns the cause of a loss, or nil if the worker should be
+// stopped.
 func (w *Worker) watch(exited <-chan struct{}) error {
 	p := w.pool
 	for {
@@ -180,11 +182,11 @@ func (w *Worker) watch(exited <-chan struct{}) error {
 		case <-w.mux.done:
 			return w.mux.err
 		case <-exited:
-			// The answers that it gave before it ended may still be on the way.
+			// The last answers of the process may still arrive.
 			select {
 			case <-w.mux.done:
 			case <-time.After(drainTime):
-				w.mux.fail(io.ErrUnexpectedEOF) // a child of its own holds the connection open
+				w.mux.fail(io.ErrUnexpectedEOF) // a child of the process holds the connection open
 			}
 			return io.EOF
 		case <-w.wake:
@@ -200,10 +202,10 @@ func (w *Worker) watch(exited <-chan struct{}) error {
 			switch reason := w.drainReason(); {
 			case reason != "" && w.state == StateReady:
 				w.moveTo(StateDraining)
-				w.log.Info("worker takes no new calls", "reason", reason)
+				w.log.Info("worker accepts no new calls", "reason", reason)
 			case reason == "" && w.state == StateDraining:
 				w.moveTo(StateReady)
-				w.log.Info("worker takes new calls again")
+				w.log.Info("worker accepts new calls again")
 				p.broadcast()
 				p.grant(w)
 			}
@@ -219,6 +221,7 @@ func (w *Worker) watch(exited <-chan struct{}) error {
 	}
 }
 
+// step is an action that watch takes on a worker.
 type step uint8
 
 const (
@@ -227,7 +230,7 @@ const (
 	stepTerminate
 )
 
-// step decides what a draining worker needs. pool.mu is held.
+// step returns the next action on a draining worker. Callers hold pool.mu.
 func (w *Worker) step() step {
 	switch {
 	case w.state != StateDraining:
@@ -235,17 +238,17 @@ func (w *Worker) step() step {
 	case w.kill == nil && w.running == 0:
 		return stepStop
 	case w.overdue > 0 && w.overdue == w.running:
-		// Whatever runs here was given up long ago, and nobody else can be served.
+		// All running calls are overdue, and no other call can run here.
 		return stepTerminate
 	}
 	return stepNone
 }
 
-// escalate ends a worker whose cancelled calls do not: SIGTERM, then SIGKILL of its group. watch sees the exit.
+// escalate ends a worker whose cancelled calls do not end: SIGTERM to its group, then SIGKILL. watch sees the exit.
 func (w *Worker) escalate() {
 	p := w.pool
 	p.mu.Lock()
-	if w.kill != nil || w.step() != stepTerminate { // it has recovered meanwhile
+	if w.kill != nil || w.step() != stepTerminate { // it has recovered in the meantime
 		p.mu.Unlock()
 		return
 	}
@@ -258,7 +261,8 @@ func (w *Worker) escalate() {
 	})
 	p.stats.Terminated++
 	p.mu.Unlock()
-	w.log.Warn("worker is terminated", "reason", "a cancelled call goes on", "command", stuck, "grace", p.opts.CancelGrace)
+	w.log.Warn("worker is terminated", "reason", "a cancelled call goes on", "command", stuck,
+		"grace", p.opts.CancelGrace)
 	if proc := w.link.Process; proc != nil {
 		proc.terminate()
 		return
@@ -266,7 +270,7 @@ func (w *Worker) escalate() {
 	w.mux.fail(fmt.Errorf("%s did not end within %s of its cancellation", stuck, p.opts.CancelGrace))
 }
 
-// stop ends the worker: bye, the connection closed, then the process's ladder.
+// stop ends the worker. It says bye, closes our side of the connection, and then stops the process.
 func (w *Worker) stop() {
 	p := w.pool
 	p.mu.Lock()
@@ -289,7 +293,7 @@ func (w *Worker) stop() {
 	<-w.mux.done
 }
 
-// exitFor makes sure that the worker is gone, and says how it went.
+// exitFor makes sure that a lost worker is gone, and returns how it ended. cause is the error that watch returned.
 func (w *Worker) exitFor(cause error) *WorkerExit {
 	w.pool.mu.Lock()
 	o := &WorkerExit{Worker: w.index, Adapter: w.link.Adapter}
@@ -297,7 +301,8 @@ func (w *Worker) exitFor(cause error) *WorkerExit {
 		o.Cause = cause
 	}
 	if w.kill != nil {
-		o.Cause = fmt.Errorf("it was stopped because %s went on %s after it was cancelled", w.stuck, w.pool.opts.CancelGrace)
+		o.Cause = fmt.Errorf("it was stopped because %s went on %s after it was cancelled",
+			w.stuck, w.pool.opts.CancelGrace)
 	}
 	w.pool.mu.Unlock()
 	w.mux.mu.Lock()
@@ -323,7 +328,7 @@ func (w *Worker) exitFor(cause error) *WorkerExit {
 	return o
 }
 
-// mergeOutput merges what a worker printed and logged, by time, and returns the last lines of it.
+// mergeOutput merges a worker's output and log records by time, and returns the last lines.
 func mergeOutput(lists ...[]logLine) []string {
 	all := slices.Concat(lists...)
 	slices.SortStableFunc(all, func(a, b logLine) int { return a.at.Compare(b.at) })
@@ -334,7 +339,8 @@ func mergeOutput(lists ...[]logLine) []string {
 	return lines
 }
 
-// retire retires the worker: its connection accepts no more calls, so it is replaced once its running calls end.
+// retire marks the worker for replacement: its connection accepts no more calls. It is replaced once its running calls
+// end.
 func (w *Worker) retire(reason string) {
 	w.pool.mu.Lock()
 	if w.retired == "" {
@@ -344,9 +350,9 @@ func (w *Worker) retire(reason string) {
 	signal(w.wake)
 }
 
-// drainReason returns why the worker takes no calls but those of its sessions, or "". A call that goes on after its
-// cancellation closes the worker until that call has ended. It does not if sessions live there, which may last: then
-// the other slots go on serving everybody. pool.mu is held.
+// drainReason returns why the worker accepts no calls except those of its sessions, or "". An overdue call is a
+// reason, until it ends. It is no reason if the worker has sessions, which may last long, and other slots, which
+// still serve all callers. Callers hold pool.mu.
 func (w *Worker) drainReason() string {
 	switch {
 	case w.retired != "":
@@ -357,15 +363,15 @@ func (w *Worker) drainReason() string {
 	return ""
 }
 
-// accepting reports whether the worker takes calls of anybody. pool.mu is held.
+// accepting reports whether the worker accepts calls of all callers. Callers hold pool.mu.
 func (w *Worker) accepting() bool { return w.state == StateReady && w.drainReason() == "" }
 
-// servesSessions reports whether the worker takes calls of its own sessions. pool.mu is held.
+// servesSessions reports whether the worker accepts calls of its own sessions. Callers hold pool.mu.
 func (w *Worker) servesSessions() bool {
 	return w.retired == "" && (w.state == StateReady || w.state == StateDraining)
 }
 
-// moveTo changes the worker's state. pool.mu is held.
+// moveTo changes the worker's state. Callers hold pool.mu.
 func (w *Worker) moveTo(next WorkerState) {
 	if !slices.Contains(transitions[w.state], next) {
 		w.log.Error("impossible change of a worker's state", "from", w.state, "to", next)

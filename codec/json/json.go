@@ -1,8 +1,9 @@
-// Package json is the codec of JSON bodies: plain JSON, in which a map with one key that begins with "$" stands for what JSON lacks. The
-// rules of values are those of package codec, the notation that of docs/protocol.md.
+// Package json is the codec of JSON bodies. They are plain JSON. A map whose only key begins with "$" stands for a
+// value that JSON lacks. Package codec has the rules for values, docs/protocol.md the notation.
 //
-// It has a scanner and a writer of its own. The bodies of calls are small; encoding/json takes about three times as long to decode one,
-// a library of tokens takes as long for the tokens alone, and what they do in silence, such as replacing bad UTF-8, is an error here.
+// The package has its own scanner and writer. The bodies of calls are small: encoding/json takes about three times as
+// long to decode one, and a token library takes as long for the tokens alone. Such libraries also repair silently
+// what is an error here, such as bad UTF-8.
 package json
 
 import (
@@ -46,7 +47,7 @@ var (
 	readers = sync.Pool{New: func() any { return new(reader) }}
 )
 
-// The keys that stand for what JSON lacks.
+// The keys of the maps that stand for values that JSON lacks.
 const (
 	tagBytes = "$bytes"
 	tagFloat = "$float"

@@ -19,15 +19,15 @@ import (
 // reader is a codec.Reader of b.
 type reader struct {
 	b       []byte
-	i       int    // what is before has been read
+	i       int    // b[:i] has been read
 	scratch []byte // the last string that had escapes
 
-	scanned int          // maps that begin before have been looked into
-	single  map[int]bool // those of them that have one key, with a "$" in front
+	scanned int          // alone has looked into the maps that begin before this index
+	single  map[int]bool // where those maps begin that have one key, which may begin with "$"
 	open    []opening
 }
 
-// The N of map tokens: says how the map ends.
+// The N of map tokens. It says how the map ends.
 const (
 	plain   = -1
 	wrapped = -2 // inside {"$map": ...}
@@ -49,7 +49,7 @@ func (r *reader) End() error {
 	return nil
 }
 
-// peek skips white space and returns the byte after it, 0 at the end.
+// peek skips white space and returns the byte after it, or 0 at the end.
 func (r *reader) peek() byte {
 	for ; r.i < len(r.b); r.i++ {
 		switch c := r.b[r.i]; c {
@@ -148,7 +148,7 @@ func (r *reader) key() ([]byte, error) {
 	return key, r.expect(':', "after a key")
 }
 
-// number reads a number by JSON's grammar, in which an integer is one without point and exponent.
+// number reads a number by JSON's grammar. A number without a point and an exponent is an integer.
 func (r *reader) number() (codec.Token, error) {
 	from, i := r.i, r.i
 	negative := i < len(r.b) && r.b[i] == '-'
@@ -158,7 +158,7 @@ func (r *reader) number() (codec.Token, error) {
 	digits := i
 	var n uint64
 	for ; i < len(r.b) && isDigit(r.b[i]); i++ {
-		n = n*10 + uint64(r.b[i]-'0') // is right up to 19 digits
+		n = n*10 + uint64(r.b[i]-'0') // exact up to 19 digits
 	}
 	if i == digits {
 		r.i = i
@@ -200,7 +200,7 @@ func (r *reader) number() (codec.Token, error) {
 	return codec.Token{Kind: codec.Float, Num: math.Float64bits(f)}, nil
 }
 
-// integer reads one that may not fit into 64 bits.
+// integer reads an integer that may not fit into 64 bits.
 func integer(b []byte) (codec.Token, error) {
 	if n, err := strconv.ParseInt(string(b), 10, 64); err == nil {
 		return codec.Token{Kind: codec.Int, Num: uint64(n)}, nil
@@ -220,7 +220,7 @@ func digitsFrom(b []byte, i int) int {
 	return i
 }
 
-// short shows text that came from outside.
+// short truncates text from outside for an error message.
 func short(b []byte) string {
 	if len(b) > 40 {
 		return string(b[:40]) + "..."
@@ -247,7 +247,7 @@ func (r *reader) str() ([]byte, error) {
 	return nil, errCut
 }
 
-// escaped reads on at i, the first escape of the string that begins at from.
+// escaped reads the string that begins at from. i is the place of its first escape.
 func (r *reader) escaped(from, i int) ([]byte, error) {
 	out := append(r.scratch[:0], r.b[from:i]...)
 	for i < len(r.b) {
@@ -318,7 +318,7 @@ func unit(b []byte, i int) rune {
 	return u
 }
 
-// object reads a map's beginning, or the whole of one that stands for something else.
+// object reads the beginning of a map, or the whole of a map that stands for another value.
 func (r *reader) object() (codec.Token, error) {
 	start := r.i
 	r.i++
@@ -372,16 +372,16 @@ func tagOf(key []byte) string {
 	return ""
 }
 
-// opening is a list or map that alone has not seen the end of.
+// opening is a list or map whose end alone has not seen.
 type opening struct {
 	at     int
 	dollar bool // it is a map whose first key may begin with "$"
 	more   bool // it has a comma
 }
 
-// alone reports whether the map at start, whose first key begins with "$", has no other one. It looks ahead to the map's end, but at
-// each byte only once however tags are nested: what it learns of inner maps it keeps. Of a body with wrong syntax it may report
-// anything, because the walk will come to the same place.
+// alone reports whether the map at start has one key only. The first key begins with "$". alone looks ahead to the
+// map's end. It keeps what it learns about inner maps, so it looks at each byte once, however tags are nested. For a
+// body with wrong syntax the result does not matter: the decoder will reach the same fault.
 func (r *reader) alone(start int) bool {
 	if start < r.scanned {
 		return r.single[start]
@@ -424,7 +424,7 @@ func mayBeTag(b []byte, i int) bool {
 	return len(rest) < 2 || rest[0] == '"' && (rest[1] == '$' || rest[1] == '\\')
 }
 
-// stringEnd returns where the closing quote of the string at i is, or the end of b.
+// stringEnd returns the index of the closing quote of the string at i, or the end of b.
 func stringEnd(b []byte, i int) int {
 	for i++; ; i++ {
 		n := bytes.IndexByte(b[i:], '"')
@@ -441,7 +441,7 @@ func stringEnd(b []byte, i int) int {
 	}
 }
 
-// base64 reads a string of it into a new slice.
+// base64 reads a string of base64 into a new slice.
 func (r *reader) base64() ([]byte, error) {
 	if r.peek() != '"' {
 		return nil, fmt.Errorf("%s where base64 text should be", r.found())
@@ -498,14 +498,15 @@ func (r *reader) time() (codec.Token, error) {
 		return tok, err
 	}
 	var t time.Time
-	if err = t.UnmarshalText([]byte(s)); err != nil || !strings.HasSuffix(s, "Z") || len(s) > len("2006-01-02T15:04:05.123456789Z") {
+	err = t.UnmarshalText([]byte(s))
+	if err != nil || !strings.HasSuffix(s, "Z") || len(s) > len("2006-01-02T15:04:05.123456789Z") {
 		return tok, fmt.Errorf("%q instead of an RFC 3339 time in UTC", short([]byte(s)))
 	}
 	tok.Num, tok.N = uint64(t.Unix()), t.Nanosecond()
 	return tok, nil
 }
 
-// array reads the map that describes one.
+// array reads the map that describes an array.
 func (r *reader) array() (*core.Array, error) {
 	a := &core.Array{Shape: []int{}}
 	if err := r.expect('{', "for the array"); err != nil {

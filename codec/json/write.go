@@ -15,8 +15,8 @@ type writer struct {
 	start int // where the value begins in b
 }
 
-// sep puts a comma in front of a value or key that follows another one. What came before shows in the last byte, since a string ends
-// with a quote.
+// sep puts a comma in front of a value or key that follows another one. The last byte shows which: a string ends with
+// a quote.
 func (w *writer) sep() {
 	if len(w.b) == w.start {
 		return
@@ -138,7 +138,7 @@ func (w *writer) Key(name string) {
 
 const hex = "0123456789abcdef"
 
-// quote appends a string, escaping no more than JSON demands.
+// quote appends a string. It escapes no more than JSON demands.
 func (w *writer) quote(s string) {
 	b := append(w.b, '"')
 	from := 0

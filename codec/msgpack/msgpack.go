@@ -1,8 +1,8 @@
-// Package msgpack is the codec of MessagePack bodies: the plain types, timestamps as extension -1 and arrays as extension 1. The rules of
-// values are those of package codec, the notation that of docs/protocol.md.
+// Package msgpack is the codec of MessagePack bodies. They have the plain types, timestamps as extension -1 and
+// arrays as extension 1. Package codec has the rules for values, docs/protocol.md the notation.
 //
-// github.com/vmihailenco/msgpack supplies the tokens. Its way of filling Go values is not used: it believes what headers claim, recurses
-// without a limit and turns large integers into negative ones.
+// github.com/vmihailenco/msgpack supplies the tokens. Its decoding into Go values is not used: it believes the
+// lengths that headers claim, recurses without a limit and turns large integers into negative ones.
 package msgpack
 
 import (
@@ -46,7 +46,7 @@ var (
 	readers = sync.Pool{New: func() any { return newReader() }}
 )
 
-// extArray is the extension of arrays, extTime the standard's own of timestamps.
+// extArray is the extension for arrays. extTime is MessagePack's own extension for timestamps.
 const (
 	extArray = 1
 	extTime  = -1

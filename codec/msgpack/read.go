@@ -14,10 +14,11 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// source is where the library's decoder reads from: heads and numbers, never what a length in a head claims.
+// source is the input of the library's decoder. The decoder reads heads and numbers from it, never the bytes whose
+// length a head claims.
 type source struct {
 	b []byte
-	i int // what is before has been read
+	i int // b[:i] has been read
 }
 
 func (s *source) Read(p []byte) (int, error) {
@@ -42,7 +43,7 @@ func (s *source) UnreadByte() error {
 	return nil
 }
 
-// reader is a codec.Reader of its source.
+// reader is a codec.Reader that reads its source.
 type reader struct {
 	source
 	dec *msgpack.Decoder
@@ -76,7 +77,7 @@ func (r *reader) Key(i, n int) ([]byte, bool, error) {
 	return key, true, err
 }
 
-// Read looks at the first byte, which says what comes, and has the library read what it promises.
+// Read chooses by the first byte. The library reads the head or the number.
 func (r *reader) Read() (tok codec.Token, err error) {
 	if r.i == len(r.b) {
 		return tok, errCut
@@ -126,7 +127,7 @@ func (r *reader) Read() (tok codec.Token, err error) {
 
 var errCut = errors.New("the body ends inside a value")
 
-// cut says what the library's end of file means here.
+// cut turns the library's end of file into errCut.
 func cut(err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return errCut
@@ -134,7 +135,7 @@ func cut(err error) error {
 	return err
 }
 
-// count checks a number of elements, of which each has a byte at least.
+// count checks a number of elements. Each element takes at least one byte.
 func (r *reader) count(n int, err error) (int, error) {
 	if err == nil && (n < 0 || n > r.Left()) {
 		err = errCut
@@ -142,7 +143,7 @@ func (r *reader) count(n int, err error) (int, error) {
 	return n, cut(err)
 }
 
-// view returns the n bytes that are next.
+// view returns the next n bytes, without a copy.
 func (r *reader) view(n int, err error) ([]byte, error) {
 	if n, err = r.count(n, err); err != nil {
 		return nil, err
@@ -177,7 +178,7 @@ func (r *reader) extension() (tok codec.Token, err error) {
 	return tok, fmt.Errorf("unknown extension %d", id)
 }
 
-// timestamp reads the standard's three forms.
+// timestamp reads the three forms of the MessagePack specification.
 func timestamp(b []byte) (codec.Token, error) {
 	tok := codec.Token{Kind: codec.Time}
 	switch len(b) {
@@ -197,7 +198,7 @@ func timestamp(b []byte) (codec.Token, error) {
 	return tok, nil
 }
 
-// array reads the list that describes one, and which must end where its extension does.
+// array reads the list that describes an array. The list must end at end, where its extension ends.
 func (r *reader) array(end int) (*core.Array, error) {
 	whole := r.b
 	r.b = whole[:end]
@@ -238,7 +239,7 @@ func (r *reader) array(end int) (*core.Array, error) {
 	return a, r.End()
 }
 
-// only reads a value whose first byte must be of one sort, so that no extension nests in another.
+// only reads a value. is must report true for its first byte. So no extension nests in another.
 func (r *reader) only(is func(byte) bool, what string) (codec.Token, error) {
 	if r.i < len(r.b) && !is(r.b[r.i]) {
 		return codec.Token{}, fmt.Errorf("0x%02x at byte %d where %s should be", r.b[r.i], r.i, what)

@@ -8,7 +8,8 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// sink is where the library's encoder writes to. It takes everything, so the encoder's errors, which are all its writer's, don't occur.
+// sink is the output of the library's encoder. Its methods never fail. The encoder has no errors but those of its
+// output, so it never fails either.
 type sink struct{ b []byte }
 
 func (s *sink) Write(p []byte) (int, error) {
@@ -47,7 +48,7 @@ func (w *writer) Key(name string)     { _ = w.enc.EncodeString(name) }
 func (w *writer) EndList()            {}
 func (w *writer) EndMap(int, string)  {}
 
-// Array writes all but the data first, because the extension's header says how long that is.
+// Array first writes everything but the data: the extension's header has its length.
 func (w *writer) Array(a core.Array) {
 	from := len(w.b)
 	w.List(3)

@@ -8,8 +8,8 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// Conformance returns an adapter whose workers offer the commands that docs/protocol.md lists under "Conformance", and take so many calls
-// at once.
+// Conformance returns an adapter whose workers offer the commands that docs/protocol.md lists under "Conformance". Each
+// worker runs up to concurrency calls at once.
 func Conformance(concurrency int) *Adapter {
 	a := &Adapter{Concurrency: concurrency}
 	a.bind = func(worker *Conn) map[string]core.Function {
@@ -29,8 +29,12 @@ func Conformance(concurrency int) *Adapter {
 			"conformance.callback":  {Run: callback},
 			"conformance.callbacks": {Run: callbacks},
 			"conformance.log":       {Run: log},
-			"conformance.print":     {Run: func(context.Context, *core.Incoming) (any, error) { return nil, nil }},        // it has no output of its own
-			"conformance.child":     {Run: func(context.Context, *core.Incoming) (any, error) { return []string{}, nil }}, // it has no environment of its own
+			"conformance.print": {Run: func(context.Context, *core.Incoming) (any, error) {
+				return nil, nil // the worker has no output of its own
+			}},
+			"conformance.child": {Run: func(context.Context, *core.Incoming) (any, error) {
+				return []string{}, nil // the worker has no environment of its own
+			}},
 			"conformance.unsendable": {Run: func(context.Context, *core.Incoming) (any, error) {
 				return map[string]any{"culprit": make(chan int)}, nil
 			}},
@@ -44,7 +48,7 @@ func Conformance(concurrency int) *Adapter {
 	return a
 }
 
-// argument returns the one argument of a command: by name if it is a map that has it.
+// argument returns the single argument of a command. It may be passed by name, as a map with one entry.
 func argument(c *core.Incoming, name string) (any, error) {
 	var v any
 	if err := c.Decode(&v); err != nil {
@@ -108,7 +112,8 @@ func fail(_ context.Context, c *core.Incoming) (any, error) {
 	if !ok || len(in) != 1 {
 		return nil, &core.RemoteError{Type: core.TypeBadArguments, Message: "fail takes message, and nothing else"}
 	}
-	return nil, &core.RemoteError{Type: "Failure", Message: message, Cause: &core.RemoteError{Type: "Reason", Message: "the cause"}}
+	cause := &core.RemoteError{Type: "Reason", Message: "the cause"}
+	return nil, &core.RemoteError{Type: "Failure", Message: message, Cause: cause}
 }
 
 func wait(ctx context.Context, _ *core.Incoming) (any, error) {
@@ -116,7 +121,7 @@ func wait(ctx context.Context, _ *core.Incoming) (any, error) {
 	return nil, ctx.Err()
 }
 
-// inputs calls f with each item of the input that did not fail. One that can't be decoded is an error.
+// inputs calls f with each item of the input, and skips failed items. An item that cannot be decoded is an error.
 func inputs(ctx context.Context, c *core.Incoming, f func(v any) error) error {
 	for v, err := range c.Input(ctx) {
 		if errors.As(err, new(*core.ItemError)) && errors.As(err, new(*core.RemoteError)) {

@@ -1,5 +1,6 @@
-// Package coretest has an adapter whose workers are Go functions in this process: for tests of core, and for tests of programs that use
-// a pool, which so need neither Python nor a process. It works inside testing/synctest bubbles.
+// Package coretest has an adapter whose workers are Go functions in this process. It is for tests of core, and for
+// tests of programs that use a pool: they then need neither Python nor a process. It works inside testing/synctest
+// bubbles.
 package coretest
 
 import (
@@ -11,17 +12,17 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// Adapter makes workers that answer with Functions. Its fields are not to change after Open.
+// Adapter makes workers that answer calls with Functions. Its fields must not change after Open.
 type Adapter struct {
 	Functions   map[string]core.Function
-	Concurrency int // how many calls a worker takes at once; 0 means 1
-	// Before, if not nil, is called at each start with the worker's index; its error is the start's.
+	Concurrency int // how many calls a worker runs at once; 0 means 1
+	// Before, if not nil, is called at each start with the worker's index. The start returns its error.
 	Before func(ctx context.Context, index int) error
 
-	bind func(worker *Conn) map[string]core.Function // makes the functions of one worker, in place of Functions; or nil
+	bind func(worker *Conn) map[string]core.Function // returns one worker's functions, instead of Functions; or nil
 
-	mu   sync.Mutex
-	ends map[int]*Conn // the host's ends, of the newest worker of each index
+	mu   sync.Mutex    // guards ends
+	ends map[int]*Conn // by index: the host's end of the newest worker's pipe
 }
 
 // Name returns "coretest".
@@ -55,7 +56,7 @@ func (a *Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, erro
 	return &core.Link{Conn: host, Codecs: codecs, Token: l.WorkerToken}, nil
 }
 
-// Crash cuts the connection of the worker at index, as if its process had died.
+// Crash closes the connection of the worker at index, as if its process had died.
 func (a *Adapter) Crash(index int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -67,7 +68,7 @@ func (a *Adapter) Crash(index int) {
 // Conn is one end of a Pipe.
 type Conn struct {
 	out, in chan []core.Frame
-	eof     chan struct{} // closed by CloseWrite; the peer's peerEOF
+	eof     chan struct{} // closed by CloseWrite; it is the peer's peerEOF
 	peerEOF chan struct{}
 	closed  chan struct{}
 	peer    *Conn
@@ -103,7 +104,7 @@ func (c *Conn) Read() ([]core.Frame, error) {
 	case <-c.peerEOF:
 	case <-c.peer.closed:
 	}
-	select { // what was written before
+	select { // frames that the peer wrote before that
 	case frames := <-c.in:
 		return frames, nil
 	default:
@@ -139,13 +140,13 @@ func (c *Conn) Write(frames []core.Frame) error {
 	return io.ErrClosedPipe
 }
 
-// CloseWrite lets the peer read the end.
+// CloseWrite ends this side: after all written frames the peer's Read returns io.EOF.
 func (c *Conn) CloseWrite() error {
 	c.write.Do(func() { close(c.eof) })
 	return nil
 }
 
-// Close cuts the connection.
+// Close closes the connection.
 func (c *Conn) Close() error {
 	c.once.Do(func() { close(c.closed) })
 	return nil

@@ -8,7 +8,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// memory is what the sessions of one worker remember.
+// memory holds the session state of one worker.
 type memory struct {
 	mu       sync.Mutex // guards sessions
 	sessions map[string]any
@@ -36,7 +36,7 @@ func (m *memory) forget(_ context.Context, c *core.Incoming) (any, error) {
 	return nil, nil
 }
 
-// remaining returns how many seconds are left of ctx.
+// remaining returns the seconds until ctx's deadline, and whether there is one.
 func remaining(ctx context.Context) (float64, bool) {
 	deadline, ok := ctx.Deadline()
 	return time.Until(deadline).Seconds(), ok
