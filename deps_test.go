@@ -36,6 +36,8 @@ adapters/grpc/snakepitpb: google.golang.org/grpc google.golang.org/protobuf
 conformance:              core github.com/hashicorp/go-hclog
 fallback:                 core
 internal/adaptertest:     core golang.org/x/tools pgregory.net/rapid
+internal/e2e:             . core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python github.com/hashicorp/go-hclog
+docs:                     internal/e2e
 python:                   core
 
 .:                        core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python github.com/hashicorp/go-hclog

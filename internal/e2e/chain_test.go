@@ -1,12 +1,9 @@
 //go:build unix
 
-package snakepit_test
+package e2e
 
 import (
-	"encoding/json"
 	"errors"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -14,7 +11,6 @@ import (
 
 	"github.com/snakepit-go/snakepit"
 	"github.com/snakepit-go/snakepit/adapters/grpc"
-	"github.com/snakepit-go/snakepit/adapters/jsonstdio"
 	"github.com/snakepit-go/snakepit/adapters/msgpack"
 	"github.com/snakepit-go/snakepit/core"
 	"github.com/snakepit-go/snakepit/fallback"
@@ -23,95 +19,18 @@ import (
 
 // The chain, with Python packages that are really there and really missing.
 
-// environment is a virtual environment of the test's own, into which packages can be put and from which they can be taken.
-type environment struct {
-	*testing.T
-	python string
-	site   string              // its site-packages
-	from   map[string][]string // a package's files and directories, where they are installed
-	starts string              // gets a line for each start of its interpreter
-}
-
-func newEnvironment(t *testing.T, packages ...string) *environment {
-	t.Helper()
-	env := filepath.Join(t.TempDir(), "env")
-	out, err := exec.CommandContext(t.Context(), interpreter(t), "-c", `
-import glob, importlib.util, json, os, subprocess, sys, venv
-env = sys.argv[1]
-subprocess.run([getattr(sys, "_base_executable", sys.executable), "-m", "venv", "--without-pip", env], check=True)
-def places(*names):
-    specs = [importlib.util.find_spec(name) for name in names]
-    return [s.submodule_search_locations[0] if s.submodule_search_locations else s.origin for s in specs if s]
-json.dump({
-    "site": glob.glob(os.path.join(env, "lib", "python*", "site-packages"))[0],
-    "from": {"grpcio": places("grpc", "typing_extensions"), "protobuf": places("google"), "msgpack": places("msgpack")},
-}, sys.stdout)
-`, env).Output()
-	var found struct {
-		Site string
-		From map[string][]string
-	}
-	if err == nil {
-		err = json.Unmarshal(out, &found)
-	}
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	e := &environment{t, filepath.Join(env, "bin", "python3"), found.Site, found.From, filepath.Join(env, "starts")}
-	file(t, filepath.Join(e.site, "sitecustomize.py"), "with open("+string(must(json.Marshal(e.starts)))+", 'a') as f: f.write('started\\n')")
-	for _, name := range packages {
-		e.install(name)
-	}
-	return e
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
-func (e *environment) install(name string) {
-	e.Helper()
-	for _, from := range e.from[name] {
-		if err := os.Symlink(from, filepath.Join(e.site, filepath.Base(from))); err != nil {
-			e.Fatal(err)
-		}
-	}
-}
-
-func (e *environment) uninstall(name string) {
-	e.Helper()
-	for _, from := range e.from[name] {
-		if err := os.Remove(filepath.Join(e.site, filepath.Base(from))); err != nil {
-			e.Fatal(err)
-		}
-	}
-}
-
-// count returns how often the environment's interpreter was started.
-func (e *environment) count() int {
-	text, _ := os.ReadFile(e.starts)
-	return strings.Count(string(text), "started")
-}
-
-func (e *environment) program() python.Program {
-	p := snakepit.Python(file(e.T, "worker.py", echoes))
-	p.Interpreter, p.Cache = e.python, e.TempDir()
+func (e *Environment) program() python.Program {
+	p := snakepit.Python(File(e.T, "worker.py", echoes))
+	p.Interpreter, p.Cache = e.Python, e.TempDir()
 	return p
 }
 
-func (e *environment) pip(packages string) string { return e.python + " -m pip install " + packages }
+func (e *Environment) pip(packages string) string { return e.Python + " -m pip install " + packages }
 
 const (
 	grpcPackages    = "'grpcio>=1.50' 'protobuf>=3.20.3'"
 	msgpackPackages = "'msgpack>=1.0.3'"
 )
-
-func newChain() *fallback.Chain {
-	return fallback.New(grpc.Adapter{}, msgpack.Adapter{}, jsonstdio.Adapter{})
-}
 
 // refused checks what Stats says of the only worker: its adapter, and the reasons against those before it.
 func refused(t *testing.T, pool *snakepit.Pool, adapter string, reasons ...[2]string) {
@@ -143,8 +62,8 @@ func TestChainDegrades(t *testing.T) {
 		{nil, "jsonstdio", 2},
 	} {
 		t.Run("with_"+strings.Join(c.installed, "+"), func(t *testing.T) {
-			e := newEnvironment(t, c.installed...)
-			f, err := beginWith(t, newChain(), e.program(), snakepit.Options{Size: 4})
+			e := NewEnvironment(t, c.installed...)
+			f, err := BeginWith(t, NewChain(), e.program(), snakepit.Options{Size: 4})
 			works(t, f, err)
 			// A refusal costs the pool one start of an interpreter, not one for each worker.
 			if n := e.count(); n != 4+c.refused {
@@ -157,7 +76,7 @@ func TestChainDegrades(t *testing.T) {
 					t.Errorf("%+v", i)
 				}
 			}
-			degraded, log := 0, f.logged()
+			degraded, log := 0, f.Logged()
 			for line := range strings.Lines(log) {
 				if !strings.Contains(line, "protocol degraded") {
 					continue
@@ -187,10 +106,10 @@ func TestChainDegrades(t *testing.T) {
 // A package that is there and does not work is as good as none.
 func TestChainBrokenPackage(t *testing.T) {
 	t.Parallel()
-	e := newEnvironment(t, "protobuf")
-	file(t, filepath.Join(e.site, "grpc", "__init__.py"), "raise OSError('built for another system')")
-	file(t, filepath.Join(e.site, "msgpack.py"), "version = (0, 5, 6)\ndef unpackb(): pass")
-	f, err := beginWith(t, newChain(), e.program(), snakepit.Options{})
+	e := NewEnvironment(t, "protobuf")
+	File(t, filepath.Join(e.Site, "grpc", "__init__.py"), "raise OSError('built for another system')")
+	File(t, filepath.Join(e.Site, "msgpack.py"), "version = (0, 5, 6)\ndef unpackb(): pass")
+	f, err := BeginWith(t, NewChain(), e.program(), snakepit.Options{})
 	works(t, f, err)
 	refused(t, f.Pool, "jsonstdio", [2]string{"grpc", "OSError: built for another system"}, [2]string{"msgpack", "msgpack 0.5.6 is too old"})
 }
@@ -198,10 +117,10 @@ func TestChainBrokenPackage(t *testing.T) {
 // A worker that is replaced runs on what is available then.
 func TestChainBetweenRestarts(t *testing.T) {
 	t.Parallel()
-	e := newEnvironment(t, "protobuf", "msgpack")
-	chain := newChain()
+	e := NewEnvironment(t, "protobuf", "msgpack")
+	chain := NewChain()
 	chain.CoolDown = 1 // nanosecond: every start tries again
-	f, err := beginWith(t, chain, e.program(), snakepit.Options{})
+	f, err := BeginWith(t, chain, e.program(), snakepit.Options{})
 	works(t, f, err)
 	refused(t, f.Pool, "msgpack", [2]string{"grpc", e.pip(grpcPackages)})
 
@@ -211,7 +130,7 @@ func TestChainBetweenRestarts(t *testing.T) {
 		if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the worker is replaced", func() bool {
+		Eventually(t, "the worker is replaced", func() bool {
 			pid := f.Workers()[0].Info().PID
 			return pid != 0 && pid != old
 		})
@@ -227,7 +146,7 @@ func TestChainBetweenRestarts(t *testing.T) {
 	e.install("msgpack")
 	replaced()
 	refused(t, f.Pool, "msgpack", [2]string{"grpc", e.pip(grpcPackages)})
-	log := f.logged()
+	log := f.Logged()
 	if n := strings.Count(log, "protocol restored: worker=0 adapter=grpc"); n != 1 {
 		t.Errorf("restored %d times in the log", n)
 	}
@@ -239,10 +158,10 @@ func TestChainBetweenRestarts(t *testing.T) {
 // A call that certainly did not run moves to the worker that follows, on whatever that runs.
 func TestCallMoves(t *testing.T) {
 	t.Parallel()
-	e := newEnvironment(t, "grpcio", "protobuf", "msgpack")
+	e := NewEnvironment(t, "grpcio", "protobuf", "msgpack")
 	program := e.program()
-	program.Script, _ = filepath.Abs(filepath.Join("testdata", "behaviour.py"))
-	f, err := beginWith(t, newChain(), program, snakepit.Options{})
+	program.Script, _ = filepath.Abs(filepath.Join("internal", "e2e", "testdata", "behaviour.py"))
+	f, err := BeginWith(t, NewChain(), program, snakepit.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,12 +171,12 @@ func TestCallMoves(t *testing.T) {
 		_, err := snakepit.Execute[any](t.Context(), f.Pool, "hang", "sleep")
 		running <- err
 	}()
-	eventually(t, "a call runs", func() bool { return f.Stats().Running == 1 })
+	Eventually(t, "a call runs", func() bool { return f.Stats().Running == 1 })
 	go func() {
-		_, err := snakepit.Execute[any](t.Context(), f.Pool, "echo", args{"value": 1})
+		_, err := snakepit.Execute[any](t.Context(), f.Pool, "echo", Args{"value": 1})
 		waiting <- err
 	}()
-	eventually(t, "a call waits", func() bool { return f.Stats().Waiting == 1 })
+	Eventually(t, "a call waits", func() bool { return f.Stats().Waiting == 1 })
 	e.uninstall("grpcio")
 	if err := syscall.Kill(f.Workers()[0].Info().PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -273,7 +192,7 @@ func TestCallMoves(t *testing.T) {
 
 func TestChainFails(t *testing.T) {
 	t.Parallel()
-	strict := newChain()
+	strict := NewChain()
 	strict.Strict = true
 	for name, c := range map[string]struct {
 		adapter core.Adapter
@@ -285,9 +204,9 @@ func TestChainFails(t *testing.T) {
 		"all refused": {fallback.New(grpc.Adapter{}, msgpack.Adapter{}), []string{"grpcio cannot be", grpcPackages, "No module named 'msgpack'", msgpackPackages}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := newEnvironment(t, "protobuf")
-			_, err := beginWith(t, c.adapter, e.program(), snakepit.Options{Size: 4})
-			says(t, err, append(c.words, e.python+" -m pip install ")...)
+			e := NewEnvironment(t, "protobuf")
+			_, err := BeginWith(t, c.adapter, e.program(), snakepit.Options{Size: 4})
+			says(t, err, append(c.words, e.Python+" -m pip install ")...)
 			var start *snakepit.StartError
 			if !errors.Is(err, snakepit.ErrUnavailable) || !errors.Is(err, grpc.ErrUnavailable) || !errors.As(err, &start) {
 				t.Errorf("%#v", err)

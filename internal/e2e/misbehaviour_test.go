@@ -1,6 +1,6 @@
 //go:build unix
 
-package snakepit_test
+package e2e
 
 import (
 	"context"
@@ -96,9 +96,9 @@ func TestMisbehaviour(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		program := snakepit.Python(filepath.Join("testdata", "misbehaving.py"))
-		program.Interpreter, program.Cache = interpreter(t), t.TempDir()
-		l := &log{}
+		program := snakepit.Python(filepath.Join("internal", "e2e", "testdata", "misbehaving.py"))
+		program.Interpreter, program.Cache = Interpreter(t), t.TempDir()
+		l := &Log{}
 		pool, err := snakepit.OpenWith(t.Context(), a, program, &snakepit.Options{
 			Size: 1, CallTimeout: 20 * time.Second, StreamTimeout: 20 * time.Second, CancelGrace: 200 * time.Millisecond, StopTimeout: time.Second,
 			WindowItems: 16, Logger: hclog.New(&hclog.LoggerOptions{Output: l, Level: hclog.Error}),
@@ -144,7 +144,7 @@ func TestMisbehaviour(t *testing.T) {
 					t.Errorf("it took %s, and ended with %v", time.Since(begin), failure)
 				}
 				if m.command == "hangs_in_c" {
-					eventually(t, "the worker is replaced", func() bool { return pool.Stats().Lost > workers })
+					Eventually(t, "the worker is replaced", func() bool { return pool.Stats().Lost > workers })
 				}
 				got, err := snakepit.Execute[int](t.Context(), pool, "echo", 7)
 				if errors.Is(err, snakepit.ErrWorkerLost) { // the misbehaviour came to light only now

@@ -1,6 +1,6 @@
 //go:build unix
 
-package snakepit_test
+package docs_test
 
 import (
 	"debug/elf"
@@ -16,6 +16,7 @@ import (
 	"github.com/snakepit-go/snakepit"
 	"github.com/snakepit-go/snakepit/adapters/grpc"
 	"github.com/snakepit-go/snakepit/fallback"
+	"github.com/snakepit-go/snakepit/internal/e2e"
 	"github.com/snakepit-go/snakepit/python"
 )
 
@@ -50,7 +51,7 @@ func checkDockerfile(t *testing.T, s *section) {
 	}
 	cmd := exec.CommandContext(t.Context(), out)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + t.TempDir(), "VIRTUAL_ENV=" + filepath.Dir(filepath.Dir(interpreter(t)))}
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + t.TempDir(), "VIRTUAL_ENV=" + filepath.Dir(filepath.Dir(e2e.Interpreter(t)))}
 	if got, err := cmd.CombinedOutput(); err != nil || string(got) != "tea costs 4\n" {
 		t.Errorf("%v: %s", err, got)
 	}
@@ -73,8 +74,8 @@ func checkUnit(t *testing.T, s *section) {
 		t.Log("no systemd-analyze here, so systemd has not read the unit")
 		return
 	}
-	executable := must(os.Executable()) // there has to be one, whichever
-	path := file(t, "shop.service", strings.ReplaceAll(unit, "/usr/local/bin/shop", executable))
+	executable := e2e.Must(os.Executable()) // there has to be one, whichever
+	path := e2e.File(t, "shop.service", strings.ReplaceAll(unit, "/usr/local/bin/shop", executable))
 	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--man=no", path).CombinedOutput()
 	if err != nil || strings.Contains(string(out), "shop.service") {
 		t.Errorf("%v: %s", err, out)
@@ -154,7 +155,7 @@ func TestFiguresAreMeasured(t *testing.T) {
 func TestMakeTargets(t *testing.T) {
 	target, targetInFence := regexp.MustCompile("(?m)(?:^    |`)make ([a-z][a-z-]*)"), regexp.MustCompile("(?m)^make ([a-z][a-z-]*)")
 	makefile := readPage(t, "Makefile")
-	for _, template := range must(filepath.Glob(filepath.Join("cmd", "snakepit", "template", "Makefile*"))) { // of a project that snakepit init makes
+	for _, template := range e2e.Must(filepath.Glob(filepath.Join("cmd", "snakepit", "template", "Makefile*"))) { // of a project that snakepit init makes
 		makefile += readPage(t, template)
 	}
 	for _, name := range markdown(t) {

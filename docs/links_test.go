@@ -1,6 +1,6 @@
 //go:build unix
 
-package snakepit_test
+package docs_test
 
 import (
 	"fmt"

@@ -1,6 +1,6 @@
 //go:build unix
 
-package snakepit_test
+package docs_test
 
 import (
 	"archive/zip"
@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/snakepit-go/snakepit/internal/e2e"
 )
 
 // The pages of docs, run. A section of a page is a directory: its ```python, ```go, ```dockerfile and ```ini blocks are files there, and
@@ -150,7 +152,7 @@ func (s *section) write(t *testing.T, root string) {
 		if _, err := os.Stat(filepath.Join(s.dir, name)); err == nil {
 			t.Errorf("%s: two blocks for %s", s.name(), name)
 		}
-		file(t, filepath.Join(s.dir, name), text)
+		e2e.File(t, filepath.Join(s.dir, name), text)
 	}
 }
 
@@ -202,8 +204,8 @@ func TestDocs(t *testing.T) {
 			case s.program() && !s.runsItself():
 				s.runProgram(t, filepath.Join(bin, filepath.Base(s.dir)))
 			case s.pytest():
-				bridge := must(filepath.Abs("python"))
-				run(t, s.dir, []string{"PYTHONPATH=" + bridge}, interpreter(t), "-m", "pytest", "-p", "no:cacheprovider", ".")
+				bridge := e2e.Must(filepath.Abs("python"))
+				run(t, s.dir, []string{"PYTHONPATH=" + bridge}, e2e.Interpreter(t), "-m", "pytest", "-p", "no:cacheprovider", ".")
 			}
 			if check := checks[s.name()]; check != nil {
 				check(t, s)
@@ -230,8 +232,8 @@ func (s *section) runProgram(t *testing.T, binary string) {
 	}
 	for _, adapters := range []string{"", "jsonstdio"} {
 		env := []string{
-			"SNAKEPIT_ADAPTERS=" + adapters, "SNAKEPIT_PYTHON=" + interpreter(t),
-			"PATH=" + filepath.Dir(interpreter(t)) + ":" + os.Getenv("PATH"),
+			"SNAKEPIT_ADAPTERS=" + adapters, "SNAKEPIT_PYTHON=" + e2e.Interpreter(t),
+			"PATH=" + filepath.Dir(e2e.Interpreter(t)) + ":" + os.Getenv("PATH"),
 		}
 		if got := run(t, s.dir, env, binary); got != want {
 			t.Errorf("with adapters %q printed:\n%s\nwant:\n%s", adapters, got, want)
@@ -249,7 +251,7 @@ const modulePath = "github.com/snakepit-go/snakepit"
 
 func newShell(t *testing.T) *shell {
 	t.Helper()
-	here := must(os.Getwd())
+	here := e2e.Must(os.Getwd())
 	tools := t.TempDir()
 	run(t, here, build, "go", "build", "-o", filepath.Join(tools, "snakepit"), "./cmd/snakepit")
 	home := t.TempDir()
@@ -259,9 +261,9 @@ func newShell(t *testing.T) *shell {
 	return &shell{append(slices.Clone(build),
 		"HOME="+home, "XDG_CACHE_HOME="+t.TempDir(), "GOPATH="+gopath, "GOMODCACHE="+filepath.Join(gopath, "pkg", "mod"), "GOBIN="+filepath.Join(gopath, "bin"),
 		"GOCACHE="+strings.TrimSpace(run(t, here, nil, "go", "env", "GOCACHE")),
-		"GOSUMDB=off", "SNAKEPIT_PYTHON="+interpreter(t), "PIP_NO_COMPILE=1", "PIP_CACHE_DIR="+filepath.Join(must(os.UserCacheDir()), "pip"),
+		"GOSUMDB=off", "SNAKEPIT_PYTHON="+e2e.Interpreter(t), "PIP_NO_COMPILE=1", "PIP_CACHE_DIR="+filepath.Join(e2e.Must(os.UserCacheDir()), "pip"),
 		"GOPROXY=file://"+publish(t, here)+",file://"+filepath.Join(cached, "cache", "download")+","+proxies,
-		"PATH="+strings.Join([]string{filepath.Dir(interpreter(t)), tools, filepath.Join(gopath, "bin"), os.Getenv("PATH")}, ":"),
+		"PATH="+strings.Join([]string{filepath.Dir(e2e.Interpreter(t)), tools, filepath.Join(gopath, "bin"), os.Getenv("PATH")}, ":"),
 		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=url."+here+".insteadOf", "GIT_CONFIG_VALUE_0=https://"+modulePath,
 	)}
 }
@@ -280,16 +282,16 @@ func publish(t *testing.T, here string) string {
 		if err != nil || inNestedModule(name) {
 			continue // the end, deleted, or of another module
 		}
-		f := must(w.Create(modulePath + "@" + version + "/" + name))
-		must(f.Write(text))
+		f := e2e.Must(w.Create(modulePath + "@" + version + "/" + name))
+		e2e.Must(f.Write(text))
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	file(t, filepath.Join(at, "list"), version+"\n")
-	file(t, filepath.Join(at, version+".info"), `{"Version":"`+version+`","Time":"2026-01-02T03:04:05Z"}`)
-	file(t, filepath.Join(at, version+".mod"), readPage(t, "go.mod"))
-	file(t, filepath.Join(at, version+".zip"), b.String())
+	e2e.File(t, filepath.Join(at, "list"), version+"\n")
+	e2e.File(t, filepath.Join(at, version+".info"), `{"Version":"`+version+`","Time":"2026-01-02T03:04:05Z"}`)
+	e2e.File(t, filepath.Join(at, version+".mod"), readPage(t, "go.mod"))
+	e2e.File(t, filepath.Join(at, version+".zip"), b.String())
 	return proxy
 }
 
@@ -351,7 +353,7 @@ func masked(text string) string {
 
 // Every page of docs is run here or says who holds it, and every exception is one that is needed.
 func TestDocsComplete(t *testing.T) {
-	for _, file := range must(filepath.Glob("docs/*.md")) {
+	for _, file := range e2e.Must(filepath.Glob("docs/*.md")) {
 		page := strings.TrimSuffix(filepath.Base(file), ".md")
 		if slices.Contains(pages, page) == (heldBy[page] != "") {
 			t.Errorf("docs/%s.md has to stand in pages or in heldBy of docs_test.go", page)

@@ -1,4 +1,4 @@
-package snakepit_test
+package docs_test
 
 import (
 	"os"

@@ -1,6 +1,6 @@
 //go:build unix
 
-package snakepit_test
+package e2e
 
 import (
 	"bytes"
@@ -143,17 +143,17 @@ func (g *gate) functions() map[string]snakepit.Function {
 }
 
 // confined opens a pool, not closed by the test's end, whose name and only directory are the test's own.
-func confined(t *testing.T, adapter string, o snakepit.Options) (f *fixture, name, dir string) {
+func confined(t *testing.T, adapter string, o snakepit.Options) (f *Fixture, name, dir string) {
 	t.Helper()
 	a, err := snakepit.Adapters(adapter)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &log{}
+	l := &Log{}
 	dir = t.TempDir()
 	name = fmt.Sprintf("leak-%d-%s", os.Getpid(), strings.ToLower(strings.NewReplacer("/", "-", "+", "x").Replace(t.Name())))
 	o.Name, o.Dir, o.Logger = name, dir, hclog.New(&hclog.LoggerOptions{Output: l, Level: hclog.Debug})
-	pool, err := snakepit.OpenWith(t.Context(), a, script(t, file(t, "worker.py", busy)), &o)
+	pool, err := snakepit.OpenWith(t.Context(), a, script(t, File(t, "worker.py", busy)), &o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func confined(t *testing.T, adapter string, o snakepit.Options) (f *fixture, nam
 			t.Logf("the pool's log:\n%s", l)
 		}
 	})
-	return &fixture{t, pool, l}, name, dir
+	return &Fixture{t, pool, l}, name, dir
 }
 
 func TestNothingIsLeft(t *testing.T) {
@@ -196,7 +196,7 @@ func TestNothingIsLeft(t *testing.T) {
 			if err := syscall.Kill(f.Workers()[0].Info().PID, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the worker is replaced", func() bool { s := f.Stats(); return s.Lost == 1 && s.Ready == 2 })
+			Eventually(t, "the worker is replaced", func() bool { s := f.Stats(); return s.Lost == 1 && s.Ready == 2 })
 			breed()
 			if err := f.Close(); err != nil {
 				t.Error(err)
@@ -224,9 +224,9 @@ func TestNothingIsLeftOfAFailure(t *testing.T) {
 			_ = exec.CommandContext(t.Context(), "true").Run()
 			files, goroutines := openFiles(t), goleak.IgnoreCurrent()
 			dir := t.TempDir()
-			program := script(t, file(t, "worker.py", "import subprocess\nsubprocess.Popen(['sleep', '1000'], close_fds=False)\n1 / 0"))
+			program := script(t, File(t, "worker.py", "import subprocess\nsubprocess.Popen(['sleep', '1000'], close_fds=False)\n1 / 0"))
 			name := fmt.Sprintf("failure-%d-%s", os.Getpid(), adapter)
-			_, err := begin(t, adapter, program, snakepit.Options{Name: name, Dir: dir, Size: 2})
+			_, err := Begin(t, adapter, program, snakepit.Options{Name: name, Dir: dir, Size: 2})
 			says(t, err, "ZeroDivisionError")
 			if pids := family(t, name); len(pids) > 0 {
 				t.Errorf("processes %d are left", pids)
@@ -247,6 +247,9 @@ func TestMain(m *testing.M) {
 		fmt.Println(host(strings.Split(mode, "|")))
 		os.Exit(1)
 	}
+	if err := os.Chdir(filepath.Join("..", "..")); err != nil {
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 
@@ -259,7 +262,7 @@ func host(args []string) error {
 	program := snakepit.Python(args[1])
 	program.Interpreter, program.Cache = args[4], filepath.Dir(args[1])
 	ctx := context.Background()
-	pool, err := core.Open(ctx, adapter, must(program.Command()), &snakepit.Options{Size: 2, Name: args[2], Dir: args[3]})
+	pool, err := core.Open(ctx, adapter, Must(program.Command()), &snakepit.Options{Size: 2, Name: args[2], Dir: args[3]})
 	if err != nil {
 		return err
 	}
@@ -283,11 +286,11 @@ func TestHostKilled(t *testing.T) {
 	for i, adapter := range adapters {
 		t.Run(strings.ReplaceAll(adapter, ",", "+"), func(t *testing.T) {
 			name, dir := fmt.Sprintf("killed-%d-%d", os.Getpid(), i), t.TempDir()
-			self := must(os.Executable())
+			self := Must(os.Executable())
 			cmd := exec.CommandContext(t.Context(), self)
-			cmd.Env = append(os.Environ(), hostMode+"="+strings.Join([]string{adapter, file(t, "worker.py", busy), name, dir, interpreter(t)}, "|"))
+			cmd.Env = append(os.Environ(), hostMode+"="+strings.Join([]string{adapter, File(t, "worker.py", busy), name, dir, Interpreter(t)}, "|"))
 			cmd.Stderr = os.Stderr
-			out := must(cmd.StdoutPipe())
+			out := Must(cmd.StdoutPipe())
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -295,16 +298,16 @@ func TestHostKilled(t *testing.T) {
 			_, err := fmt.Fscanf(out, "escaped %d\n", &escaped)
 			if err == nil {
 				defer func() { _ = syscall.Kill(escaped, syscall.SIGKILL) }()
-				eventually(t, "the family is complete", func() bool { return len(family(t, name)) == 4 })
+				Eventually(t, "the family is complete", func() bool { return len(family(t, name)) == 4 })
 			}
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 			if err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "all are gone but the one that nobody could know", func() bool { return slices.Equal(family(t, name), []int{escaped}) })
+			Eventually(t, "all are gone but the one that nobody could know", func() bool { return slices.Equal(family(t, name), []int{escaped}) })
 
-			pool, err := snakepit.OpenWith(t.Context(), must(snakepit.Adapters("jsonstdio")), script(t, file(t, "worker.py", busy)), &snakepit.Options{
+			pool, err := snakepit.OpenWith(t.Context(), Must(snakepit.Adapters("jsonstdio")), script(t, File(t, "worker.py", busy)), &snakepit.Options{
 				Size: 1, Dir: dir, Logger: hclog.NewNullLogger(),
 			})
 			if err != nil {
@@ -351,7 +354,7 @@ func TestShutdown(t *testing.T) {
 		<-g.entered
 		<-g.entered
 		go func() { done <- f.Shutdown(t.Context()) }()
-		eventually(t, "no new calls are taken", func() bool {
+		Eventually(t, "no new calls are taken", func() bool {
 			_, err := snakepit.Execute[any](t.Context(), f.Pool, "no such command", nil)
 			return errors.Is(err, snakepit.ErrClosed) && !snakepit.MayHaveRun(err)
 		})
@@ -401,7 +404,7 @@ func TestCloseWhileBusy(t *testing.T) {
 		}
 		<-first
 		<-g.entered
-		eventually(t, "all three run", func() bool { return f.Stats().Running == 3 })
+		Eventually(t, "all three run", func() bool { return f.Stats().Running == 3 })
 		close(g.open)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

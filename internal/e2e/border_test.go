@@ -1,6 +1,6 @@
 //go:build unix
 
-package snakepit_test
+package e2e
 
 import (
 	"context"
@@ -28,7 +28,7 @@ import (
 // borderPool is a pool of workers of testdata/border.py.
 type borderPool struct {
 	*snakepit.Pool
-	log     *log
+	log     *Log
 	oneLoop bool                          // what hangs in a worker hangs all that runs there
 	lines   atomic.Int64                  // that told the logger to act
 	hung    atomic.Pointer[chan struct{}] // what hangs waits for it; each cell has its own
@@ -197,9 +197,9 @@ func openBorder(t *testing.T, adapter, mode string) *borderPool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := snakepit.Python(filepath.Join("testdata", "border.py"))
-	program.Interpreter, program.Env, program.Cache = interpreter(t), []string{"BORDER_MODE=" + mode}, t.TempDir()
-	p := &borderPool{log: &log{}, oneLoop: mode == "async"}
+	program := snakepit.Python(filepath.Join("internal", "e2e", "testdata", "border.py"))
+	program.Interpreter, program.Env, program.Cache = Interpreter(t), []string{"BORDER_MODE=" + mode}, t.TempDir()
+	p := &borderPool{log: &Log{}, oneLoop: mode == "async"}
 	logger := hclog.NewInterceptLogger(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Debug})
 	logger.RegisterSink(hclog.NewSinkAdapter(&hclog.LoggerOptions{Output: p.log, Level: hclog.Debug}))
 	logger.RegisterSink(&borderSink{p})
@@ -254,7 +254,7 @@ func (p *borderPool) check(t *testing.T, c borderCell) {
 		}
 	}()
 	if c.subject == "logger" {
-		eventually(t, "the logger has the line", func() bool { return p.lines.Load() > lines })
+		Eventually(t, "the logger has the line", func() bool { return p.lines.Load() > lines })
 	}
 	if c.how == "hangs" {
 		if !p.oneLoop || !c.inWorker() {
@@ -280,7 +280,7 @@ func (p *borderPool) check(t *testing.T, c borderCell) {
 	if !matches {
 		t.Errorf("the call's outcome is %q, not %q", got, c.want)
 	}
-	eventually(t, "every slot is free, and a worker that was ended is replaced", func() bool {
+	Eventually(t, "every slot is free, and a worker that was ended is replaced", func() bool {
 		s := p.Stats()
 		return s.Running == 0 && s.Ready == 2 && s.Lost == s.Terminated
 	})

@@ -1,6 +1,6 @@
 //go:build unix
 
-package snakepit_test
+package e2e
 
 import (
 	"bytes"
@@ -25,14 +25,14 @@ import (
 // TestValuesAlike holds that every value is the same after a way through Python, whatever the adapter. (Python's datetime has
 // microseconds, and so do the times here.)
 func TestValuesAlike(t *testing.T) {
-	var pools []*fixture
+	var pools []*Fixture
 	for _, adapter := range []string{"jsonstdio", "msgpack", "grpc"} {
 		pools = append(pools, open(t, adapter, snakepit.Options{}))
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		v := values(4).Draw(t, "value")
 		for _, f := range pools {
-			got, err := snakepit.Execute[any](f.Context(), f.Pool, "echo", args{"value": v})
+			got, err := snakepit.Execute[any](f.Context(), f.Pool, "echo", Args{"value": v})
 			if err != nil {
 				t.Fatalf("%s: %v", f.Workers()[0].Info().Adapter, err)
 			}
@@ -206,9 +206,9 @@ func TestHostileBodies(t *testing.T) {
 		for _, h := range hostile {
 			bodies = append(bodies, [2][]byte{h.json, h.msgpack})
 		}
-		encoded := file(t, "bodies.json", string(must(json.Marshal(bodies))))
+		encoded := File(t, "bodies.json", string(Must(json.Marshal(bodies))))
 		taken := 0
-		f, err := begin(t, adapter, script(t, file(t, "worker.py", tampered), "BODIES="+encoded), snakepit.Options{Functions: map[string]snakepit.Function{
+		f, err := Begin(t, adapter, script(t, File(t, "worker.py", tampered), "BODIES="+encoded), snakepit.Options{Functions: map[string]snakepit.Function{
 			"take": {Run: func(_ context.Context, c *core.Incoming) (any, error) {
 				taken++
 				var v any
@@ -220,12 +220,12 @@ func TestHostileBodies(t *testing.T) {
 		}
 		pid := f.Workers()[0].Info().PID
 		good := func(after string) {
-			if got := call[int](f, "echo", args{"value": 7}); got != 7 || f.Workers()[0].Info().PID != pid {
+			if got := call[int](f, "echo", Args{"value": 7}); got != 7 || f.Workers()[0].Info().PID != pid {
 				t.Fatalf("after %s: %v, and the worker is another", after, got)
 			}
 		}
 		for i, h := range hostile {
-			value := args{"value": fmt.Sprintf("hostile:%d:", i)}
+			value := Args{"value": fmt.Sprintf("hostile:%d:", i)}
 			for _, command := range []string{"echo", "fail", "ask"} {
 				got, err := snakepit.Execute[any](t.Context(), f.Pool, command, value)
 				if err == nil {
@@ -258,7 +258,7 @@ func TestHostileBodies(t *testing.T) {
 // The same of a worker that knows nothing of this project, whose calls are answered with the bytes that they carry.
 func TestHostileProgram(t *testing.T) {
 	onEach(t, []string{"jsonstdio", "msgpack"}, func(t *testing.T, adapter string) {
-		f, err := begin(t, adapter, raw(t, "hostile"), snakepit.Options{})
+		f, err := Begin(t, adapter, raw(t, "hostile"), snakepit.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +282,7 @@ func TestHostileProgram(t *testing.T) {
 func TestHostileFrames(t *testing.T) {
 	lengths := binary.BigEndian.AppendUint32(nil, math.MaxUint32)
 	for adapter, b := range map[string][]byte{"msgpack": lengths, "jsonstdio": []byte("{\"kind\":\"end\",\"id\":1}\textra\ttabs\n{\n")} {
-		f, err := begin(t, adapter, raw(t, "hostile"), snakepit.Options{})
+		f, err := Begin(t, adapter, raw(t, "hostile"), snakepit.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -290,7 +290,7 @@ func TestHostileFrames(t *testing.T) {
 		if err == nil {
 			t.Error(adapter, "took it")
 		}
-		eventually(t, "the worker is lost", func() bool { return f.Stats().Lost == 1 }) // a call before that would be lost with it
+		Eventually(t, "the worker is lost", func() bool { return f.Stats().Lost == 1 }) // a call before that would be lost with it
 		if got := call[int](f, "echo", 7); got != 7 {
 			t.Error(got)
 		}

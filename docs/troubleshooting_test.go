@@ -1,6 +1,6 @@
 //go:build unix
 
-package snakepit_test
+package docs_test
 
 import (
 	"context"
@@ -21,6 +21,7 @@ import (
 	"github.com/snakepit-go/snakepit"
 	"github.com/snakepit-go/snakepit/adapters/grpc"
 	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/internal/e2e"
 	"github.com/snakepit-go/snakepit/python"
 )
 
@@ -85,26 +86,26 @@ worker.run()
 // symptoms provoke what a section of the page shows, by the section's anchor.
 var symptoms = map[string]func(s *shopper) string{
 	"protocol-degraded": func(s *shopper) string {
-		s.python = newEnvironment(s.T, "protobuf", "msgpack").python
-		f, err := beginWith(s.T, newChain(), s.program(shop), snakepit.Options{})
+		s.python = e2e.NewEnvironment(s.T, "protobuf", "msgpack").Python
+		f, err := e2e.BeginWith(s.T, e2e.NewChain(), s.program(shop), snakepit.Options{})
 		if err != nil || f.WaitReady(s.Context(), 0) != nil {
-			return fmt.Sprint(err, f.log)
+			return fmt.Sprint(err, f.Log)
 		}
-		for line := range strings.Lines(f.logged()) {
+		for line := range strings.Lines(f.Logged()) {
 			if strings.Contains(line, "[WARN]") {
 				return line
 			}
 		}
-		return fmt.Sprint(err, f.log)
+		return fmt.Sprint(err, f.Log)
 	},
 	"grpcio-is-missing": func(s *shopper) string {
-		s.python = newEnvironment(s.T, "protobuf", "msgpack").python
+		s.python = e2e.NewEnvironment(s.T, "protobuf", "msgpack").Python
 		return s.startWith(grpc.Adapter{}, shop)
 	},
 	"a-package-is-there-and-does-not-work": func(s *shopper) string {
-		e := newEnvironment(s.T, "protobuf", "msgpack")
-		s.python = e.python
-		file(s.T, filepath.Join(e.site, "grpc", "__init__.py"), "raise ImportError('libstdc++.so.6: cannot open shared object file')")
+		e := e2e.NewEnvironment(s.T, "protobuf", "msgpack")
+		s.python = e.Python
+		e2e.File(s.T, filepath.Join(e.Site, "grpc", "__init__.py"), "raise ImportError('libstdc++.so.6: cannot open shared object file')")
 		pool := s.open(shop, snakepit.Options{})
 		return fmt.Sprint(pool.Stats().Workers[0].Refused[0].Err)
 	},
@@ -119,7 +120,7 @@ var symptoms = map[string]func(s *shopper) string{
 	},
 	"the-worker-is-not-ready-in-time": func(s *shopper) string {
 		for limit := 2 * time.Second; ; limit *= 2 { // until it has come so far as to print, however slow the machine
-			_, err := beginWith(s.T, newChain(), s.program("import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"),
+			_, err := e2e.BeginWith(s.T, e2e.NewChain(), s.program("import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"),
 				snakepit.Options{StartTimeout: limit})
 			if text := fmt.Sprint(err); strings.Contains(text, "loading") || limit > time.Minute {
 				return text
@@ -167,7 +168,7 @@ var symptoms = map[string]func(s *shopper) string{
 	},
 	"unknown-command":        func(s *shopper) string { return s.fails("prize", "tea") },
 	"execute-of-a-generator": func(s *shopper) string { return s.fails("prices", nil) },
-	"wrong-arguments":        func(s *shopper) string { return s.fails("price", args{"name": "tea"}) },
+	"wrong-arguments":        func(s *shopper) string { return s.fails("price", e2e.Args{"name": "tea"}) },
 	"the-handler-raised": func(s *shopper) string {
 		_, err := snakepit.Execute[int](s.Context(), s.open(shop, snakepit.Options{}), "price", "ink")
 		var remote *snakepit.RemoteError
@@ -188,7 +189,7 @@ var symptoms = map[string]func(s *shopper) string{
 		return ""
 	},
 	"one-item-of-a-stream-failed": func(s *shopper) string {
-		for _, err := range snakepit.ExecuteStream[int](s.Context(), s.open(shop, snakepit.Options{}), "parse", args{"lines": []string{"7", "seven"}}) {
+		for _, err := range snakepit.ExecuteStream[int](s.Context(), s.open(shop, snakepit.Options{}), "parse", e2e.Args{"lines": []string{"7", "seven"}}) {
 			if err != nil {
 				return err.Error()
 			}
@@ -207,7 +208,7 @@ var symptoms = map[string]func(s *shopper) string{
 			_, _ = snakepit.Execute[any](ctx, pool, "wait", 60)
 		}()
 		defer func() { cancel(); <-ended }()
-		eventually(s.T, "a call runs", func() bool { return pool.Stats().Running == 1 })
+		e2e.Eventually(s.T, "a call runs", func() bool { return pool.Stats().Running == 1 })
 		_, err := snakepit.Execute[any](s.Context(), pool, "price", "tea")
 		return fmt.Sprint(err)
 	},
@@ -229,11 +230,11 @@ var symptoms = map[string]func(s *shopper) string{
 	},
 	"workers-keep-failing-to-start": func(s *shopper) string {
 		program := s.program(shop)
-		f, err := begin(s.T, "jsonstdio", program, snakepit.Options{})
+		f, err := e2e.Begin(s.T, "jsonstdio", program, snakepit.Options{})
 		if err != nil {
 			s.Fatal(err)
 		}
-		file(s.T, program.Script, "import snakes_and_ladders\n")
+		e2e.File(s.T, program.Script, "import snakes_and_ladders\n")
 		_, err = snakepit.Execute[any](s.Context(), f.Pool, "crash", nil)
 		if !errors.Is(err, snakepit.ErrWorkerLost) {
 			s.Fatal(err)
@@ -260,7 +261,7 @@ type shopper struct {
 }
 
 func (s *shopper) program(text string) python.Program {
-	p := snakepit.Python(file(s.T, filepath.Join(s.dir, "worker.py"), text))
+	p := snakepit.Python(e2e.File(s.T, filepath.Join(s.dir, "worker.py"), text))
 	p.Cache = filepath.Join(s.dir, "cache")
 	if s.python != "" {
 		p.Env = []string{"SNAKEPIT_PYTHON=" + s.python}
@@ -270,14 +271,14 @@ func (s *shopper) program(text string) python.Program {
 
 // startWith opens a pool that is to fail, and returns why.
 func (s *shopper) startWith(a core.Adapter, text string) string {
-	_, err := beginWith(s.T, a, s.program(text), snakepit.Options{})
+	_, err := e2e.BeginWith(s.T, a, s.program(text), snakepit.Options{})
 	return fmt.Sprint(err)
 }
 
-func (s *shopper) start(text string) string { return s.startWith(newChain(), text) }
+func (s *shopper) start(text string) string { return s.startWith(e2e.NewChain(), text) }
 
 func (s *shopper) open(text string, o snakepit.Options) *snakepit.Pool {
-	f, err := beginWith(s.T, newChain(), s.program(text), o)
+	f, err := e2e.BeginWith(s.T, e2e.NewChain(), s.program(text), o)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -300,7 +301,7 @@ func (s *shopper) shown(text string) string {
 }
 
 func TestTroubleshooting(t *testing.T) {
-	page := must(filepath.Abs(filepath.Join("docs", "troubleshooting.md"))) // one of them changes the working directory
+	page := e2e.Must(filepath.Abs(filepath.Join("docs", "troubleshooting.md"))) // one of them changes the working directory
 	shows := map[string]*block{}
 	for _, s := range sections(t, "troubleshooting") {
 		if blocks := s.take("text"); len(blocks) > 0 {
@@ -313,7 +314,7 @@ func TestTroubleshooting(t *testing.T) {
 			continue
 		}
 		t.Run(slug, func(t *testing.T) {
-			usual := interpreter(t)
+			usual := e2e.Interpreter(t)
 			s := &shopper{t, t.TempDir(), usual, usual}
 			got := s.shown(provoke(s))
 			want := shows[slug].text

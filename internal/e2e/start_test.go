@@ -1,6 +1,6 @@
 //go:build unix
 
-package snakepit_test
+package e2e
 
 import (
 	"context"
@@ -44,60 +44,10 @@ def boom():
 worker.run()
 `
 
-// file writes a file into a directory of the test's own, which it makes, and returns its path.
-func file(t *testing.T, path, text string) string {
-	t.Helper()
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(t.TempDir(), path)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 func script(t *testing.T, path string, env ...string) python.Program {
 	p := snakepit.Python(path)
-	p.Interpreter, p.Env, p.Cache = interpreter(t), env, t.TempDir()
+	p.Interpreter, p.Env, p.Cache = Interpreter(t), env, t.TempDir()
 	return p
-}
-
-// begin opens a pool of one worker if o does not say otherwise, and closes it with the test.
-func begin(t *testing.T, adapter string, program snakepit.Program, o snakepit.Options) (*fixture, error) {
-	t.Helper()
-	a, err := snakepit.Adapters(adapter)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return beginWith(t, a, program, o)
-}
-
-func beginWith(t *testing.T, a core.Adapter, program snakepit.Program, o snakepit.Options) (*fixture, error) {
-	t.Helper()
-	l := &log{}
-	o.Logger = hclog.New(&hclog.LoggerOptions{Output: l, Level: hclog.Debug})
-	if o.Size == 0 {
-		o.Size = 1
-	}
-	pool, err := snakepit.OpenWith(t.Context(), a, program, &o)
-	if err != nil {
-		if pool != nil {
-			t.Error("an error and a pool")
-		}
-		return &fixture{t, nil, l}, err
-	}
-	t.Cleanup(func() {
-		if err := pool.Close(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("the pool's log:\n%s", l)
-		}
-	})
-	return &fixture{t, pool, l}, nil
 }
 
 // says checks that an error is there and has each of the words.
@@ -132,7 +82,7 @@ func TestBrokenScript(t *testing.T) {
 		}},
 		{"syntax error", "print('never')\ndef f(:\n", []string{"SyntaxError", "worker.py", "line 2"}},
 		{"missing module", "import snakes_and_ladders", []string{
-			"ModuleNotFoundError: No module named 'snakes_and_ladders'", "line 1", "for this interpreter: " + interpreter(t) + " -m pip install",
+			"ModuleNotFoundError: No module named 'snakes_and_ladders'", "line 1", "for this interpreter: " + Interpreter(t) + " -m pip install",
 		}},
 		{"no worker", "x = 1", []string{"worker.py", "Worker"}},
 		{"ends by itself", "import sys\nprint('wrong key')\nsys.exit(3)", []string{"exit code 3", "wrong key"}},
@@ -141,8 +91,8 @@ func TestBrokenScript(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
 			onEach(t, adapters, func(t *testing.T, adapter string) {
-				_, err := begin(t, adapter, script(t, file(t, "worker.py", c.text)), snakepit.Options{})
-				says(t, err, append(c.words, interpreter(t))...)
+				_, err := Begin(t, adapter, script(t, File(t, "worker.py", c.text)), snakepit.Options{})
+				says(t, err, append(c.words, Interpreter(t))...)
 				var start *snakepit.StartError
 				if !errors.As(err, &start) {
 					t.Fatalf("%T", err)
@@ -159,7 +109,7 @@ func TestBrokenScript(t *testing.T) {
 }
 
 func TestMissing(t *testing.T) {
-	worker := file(t, "worker.py", echoes)
+	worker := File(t, "worker.py", echoes)
 	for name, c := range map[string]struct {
 		program snakepit.Program
 		words   []string
@@ -180,7 +130,7 @@ func TestMissing(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			for _, adapter := range adapters {
-				_, err := begin(t, adapter, c.program, snakepit.Options{})
+				_, err := Begin(t, adapter, c.program, snakepit.Options{})
 				says(t, err, c.words...)
 			}
 		})
@@ -189,13 +139,13 @@ func TestMissing(t *testing.T) {
 
 // What was chosen as an interpreter is none.
 func TestNoInterpreter(t *testing.T) {
-	worker := file(t, "worker.py", echoes)
+	worker := File(t, "worker.py", echoes)
 	onEach(t, adapters, func(t *testing.T, adapter string) {
 		program := python.Program{Script: worker, Env: []string{"SNAKEPIT_PYTHON=false"}, Cache: t.TempDir()}
-		_, err := begin(t, adapter, program, snakepit.Options{})
+		_, err := Begin(t, adapter, program, snakepit.Options{})
 		says(t, err, "exited with code 1", "SNAKEPIT_PYTHON chose the interpreter /", "bin/false; it has to be a Python 3.8 or later")
 		program = python.Program{Script: worker, Interpreter: "echo", Cache: t.TempDir()}
-		_, err = begin(t, adapter, program, snakepit.Options{})
+		_, err = Begin(t, adapter, program, snakepit.Options{})
 		says(t, err, "exited with code 0", "Program.Interpreter chose the interpreter /", "bin/echo;")
 	})
 }
@@ -203,9 +153,9 @@ func TestNoInterpreter(t *testing.T) {
 // The time limit is doubled until the worker has come so far as to print, however slow the machine.
 func TestNeverSaysHello(t *testing.T) {
 	onEach(t, adapters, func(t *testing.T, adapter string) {
-		program := script(t, file(t, "worker.py", "import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"))
+		program := script(t, File(t, "worker.py", "import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"))
 		for limit := 500 * time.Millisecond; ; limit *= 2 {
-			_, err := begin(t, adapter, program, snakepit.Options{StartTimeout: limit})
+			_, err := Begin(t, adapter, program, snakepit.Options{StartTimeout: limit})
 			says(t, err, "has not said hello", "start timeout of "+limit.String(), "larger Options.StartTimeout")
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatal(err)
@@ -222,7 +172,7 @@ func TestNeverSaysHello(t *testing.T) {
 
 // A caller whose own time is over first is told as much.
 func TestOpenEndsWithItsContext(t *testing.T) {
-	program := script(t, file(t, "worker.py", "import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"))
+	program := script(t, File(t, "worker.py", "import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"))
 	for limit := 500 * time.Millisecond; ; limit *= 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		_, err := snakepit.Open(ctx, program, &snakepit.Options{Size: 2, Logger: hclog.NewNullLogger()})
@@ -248,7 +198,7 @@ func TestPoolOutlivesOpensContext(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		pool, err := snakepit.OpenWith(ctx, a, script(t, filepath.Join("testdata", "behaviour.py")), &snakepit.Options{Size: 2, Logger: hclog.NewNullLogger()})
+		pool, err := snakepit.OpenWith(ctx, a, script(t, filepath.Join("internal", "e2e", "testdata", "behaviour.py")), &snakepit.Options{Size: 2, Logger: hclog.NewNullLogger()})
 		cancel()
 		if err != nil {
 			t.Fatal(err)
@@ -258,7 +208,7 @@ func TestPoolOutlivesOpensContext(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 4 {
-			if got, err := snakepit.Execute[int](t.Context(), pool, "echo", args{"value": 7}); got != 7 || err != nil {
+			if got, err := snakepit.Execute[int](t.Context(), pool, "echo", Args{"value": 7}); got != 7 || err != nil {
 				t.Error(got, err)
 			}
 		}
@@ -275,8 +225,8 @@ func TestCleanEndIsNotLoggedAsACrash(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := &log{}
-		pool, err := snakepit.OpenWith(t.Context(), a, script(t, filepath.Join("testdata", "behaviour.py")), &snakepit.Options{
+		l := &Log{}
+		pool, err := snakepit.OpenWith(t.Context(), a, script(t, filepath.Join("internal", "e2e", "testdata", "behaviour.py")), &snakepit.Options{
 			Size: 2, StopTimeout: time.Minute, Logger: hclog.New(&hclog.LoggerOptions{Output: l, Level: hclog.Warn}),
 		})
 		if err != nil {
@@ -286,7 +236,7 @@ func TestCleanEndIsNotLoggedAsACrash(t *testing.T) {
 		if err := pool.WaitReady(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := snakepit.Execute[int](t.Context(), pool, "echo", args{"value": 7}); err != nil {
+		if _, err := snakepit.Execute[int](t.Context(), pool, "echo", Args{"value": 7}); err != nil {
 			t.Error(err)
 		}
 		if err := pool.Close(); err != nil {
@@ -300,7 +250,7 @@ func TestCleanEndIsNotLoggedAsACrash(t *testing.T) {
 
 // raw is a worker that speaks the protocol by itself; what it does stands in its arguments.
 func raw(t *testing.T, args ...string) snakepit.Program {
-	return snakepit.Command(interpreter(t), append([]string{filepath.Join("testdata", "raw.py")}, args...)...)
+	return snakepit.Command(Interpreter(t), append([]string{filepath.Join("internal", "e2e", "testdata", "raw.py")}, args...)...)
 }
 
 func TestBadProgram(t *testing.T) {
@@ -319,7 +269,7 @@ func TestBadProgram(t *testing.T) {
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			onEach(t, []string{"jsonstdio", "msgpack", "grpc,msgpack"}, func(t *testing.T, adapter string) {
-				_, err := begin(t, adapter, raw(t, c.args), snakepit.Options{})
+				_, err := Begin(t, adapter, raw(t, c.args), snakepit.Options{})
 				says(t, err, append(c.words, "raw.py "+c.args)...)
 				if errors.Is(err, snakepit.ErrUnavailable) {
 					t.Error("a broken program is taken for a missing protocol")
@@ -338,7 +288,7 @@ func TestBadProgram(t *testing.T) {
 			})
 		})
 	}
-	_, err := begin(t, "grpc", raw(t, "serve"), snakepit.Options{})
+	_, err := Begin(t, "grpc", raw(t, "serve"), snakepit.Options{})
 	says(t, err, "where it listens", "Command.Reports")
 	if !errors.Is(err, grpc.ErrUnavailable) {
 		t.Error(err)
@@ -348,9 +298,9 @@ func TestBadProgram(t *testing.T) {
 // Nothing that is printed harms the connection, neither by the script nor by what runs before it.
 func TestPrintsBeforeHello(t *testing.T) {
 	onEach(t, adapters, func(t *testing.T, adapter string) {
-		hooks := filepath.Dir(file(t, "hooks/sitecustomize.py", "import os\nos.write(1, b'hook\\n{\"kind\":\"end\",')\nos.write(2, b'unfinished hook')"))
+		hooks := filepath.Dir(File(t, "hooks/sitecustomize.py", "import os\nos.write(1, b'hook\\n{\"kind\":\"end\",')\nos.write(2, b'unfinished hook')"))
 		text := "print('printed')\nimport os\nos.write(1, b'written\\n')\nos.system('echo by a child; echo by another >&2')" + echoes
-		f, err := begin(t, adapter, script(t, file(t, "worker.py", text), "PYTHONPATH="+hooks), snakepit.Options{})
+		f, err := Begin(t, adapter, script(t, File(t, "worker.py", text), "PYTHONPATH="+hooks), snakepit.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -358,17 +308,17 @@ func TestPrintsBeforeHello(t *testing.T) {
 			t.Error(got)
 		}
 		for _, line := range []string{"hook", `{"kind":"end",`, "unfinished hook", "printed", "written", "by a child", "by another"} {
-			eventually(t, line+" is in the log", func() bool { return strings.Contains(f.log.String(), line) })
+			Eventually(t, line+" is in the log", func() bool { return strings.Contains(f.Log.String(), line) })
 		}
 	})
-	f, err := begin(t, "jsonstdio", raw(t, "chatter"), snakepit.Options{})
+	f, err := Begin(t, "jsonstdio", raw(t, "chatter"), snakepit.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := call[string](f, "echo", "hello"); got != "hello" {
 		t.Error(got)
 	}
-	eventually(t, "chatter is in the log", func() bool { return strings.Contains(f.log.String(), "good morning") })
+	Eventually(t, "chatter is in the log", func() bool { return strings.Contains(f.Log.String(), "good morning") })
 }
 
 func TestUnknownCommand(t *testing.T) {
@@ -390,7 +340,7 @@ func TestUnknownCommand(t *testing.T) {
 }
 
 func TestNonsenseOptions(t *testing.T) {
-	worker := file(t, "worker.py", echoes)
+	worker := File(t, "worker.py", echoes)
 	for words, o := range map[string]snakepit.Options{
 		"Size -3":                  {Size: -3},
 		"Size 1000000 1024":        {Size: 1_000_000},
@@ -417,7 +367,7 @@ func TestNonsenseOptions(t *testing.T) {
 		"BasePort 65530 PortRange 10": grpc.Adapter{BasePort: 65530, PortRange: 10},
 		"ConnectTimeout -1s":          grpc.Adapter{ConnectTimeout: -time.Second},
 	} {
-		_, err := beginWith(t, a, script(t, worker), snakepit.Options{})
+		_, err := BeginWith(t, a, script(t, worker), snakepit.Options{})
 		says(t, err, strings.Fields(words)...)
 		if errors.Is(err, snakepit.ErrUnavailable) {
 			t.Error("a mistake in the program would be fallen back from:", err)
@@ -445,7 +395,7 @@ func TestImportedOnce(t *testing.T) {
 	}
 	t.Run("works", func(t *testing.T) {
 		count := filepath.Join(t.TempDir(), "count")
-		f, err := begin(t, snakepit.Default, script(t, file(t, "worker.py", counting+echoes), "COUNT="+count), snakepit.Options{Size: 3})
+		f, err := Begin(t, snakepit.Default, script(t, File(t, "worker.py", counting+echoes), "COUNT="+count), snakepit.Options{Size: 3})
 		works(t, f, err)
 		if n := imports(count); n != 3 {
 			t.Errorf("imported %d times by 3 workers", n)
@@ -453,13 +403,13 @@ func TestImportedOnce(t *testing.T) {
 	})
 	t.Run("broken", func(t *testing.T) {
 		count := filepath.Join(t.TempDir(), "count")
-		f, err := begin(t, snakepit.Default, script(t, file(t, "worker.py", counting+"1 / 0"), "COUNT="+count), snakepit.Options{Size: 3})
+		f, err := Begin(t, snakepit.Default, script(t, File(t, "worker.py", counting+"1 / 0"), "COUNT="+count), snakepit.Options{Size: 3})
 		says(t, err, "ZeroDivisionError", "over grpc")
 		if n := imports(count); n != 3 {
 			t.Errorf("imported %d times by 3 workers", n)
 		}
-		if n := strings.Count(err.Error()+f.log.String(), "Traceback (most recent call last)"); n != 1 {
-			t.Errorf("reported %d times:\n%v\n%s", n, err, f.log)
+		if n := strings.Count(err.Error()+f.Log.String(), "Traceback (most recent call last)"); n != 1 {
+			t.Errorf("reported %d times:\n%v\n%s", n, err, f.Log)
 		}
 		if strings.Contains(err.Error(), "was refused") {
 			t.Error(err)
@@ -468,7 +418,7 @@ func TestImportedOnce(t *testing.T) {
 }
 
 // works calls a worker of echoes in every way that makes the Python side import something late.
-func works(t *testing.T, f *fixture, err error) {
+func works(t *testing.T, f *Fixture, err error) {
 	t.Helper()
 	if err == nil {
 		err = f.WaitReady(t.Context(), 0)
@@ -478,7 +428,7 @@ func works(t *testing.T, f *fixture, err error) {
 	}
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, command := range []string{"echo", "slowly"} {
-		if got := call[time.Time](f, command, args{"value": now}); !got.Equal(now) {
+		if got := call[time.Time](f, command, Args{"value": now}); !got.Equal(now) {
 			t.Error(got)
 		}
 	}
@@ -494,21 +444,21 @@ func TestLongSocketPath(t *testing.T) {
 	if err := os.MkdirAll(long, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	worker := file(t, "worker.py", echoes)
+	worker := File(t, "worker.py", echoes)
 	for _, adapter := range adapters {
-		f, err := begin(t, adapter, script(t, worker), snakepit.Options{Dir: long})
+		f, err := Begin(t, adapter, script(t, worker), snakepit.Options{Dir: long})
 		works(t, f, err)
 	}
 	t.Setenv("TMPDIR", long)
 	for _, adapter := range adapters {
-		f, err := begin(t, adapter, script(t, worker), snakepit.Options{})
+		f, err := Begin(t, adapter, script(t, worker), snakepit.Options{})
 		works(t, f, err)
 	}
 }
 
 // Nothing but one directory can be written to. (/dev/null is a directory to nobody, not even to root.)
 func TestOneWritableFolder(t *testing.T) {
-	worker := file(t, "worker.py", echoes)
+	worker := File(t, "worker.py", echoes)
 	for name, env := range map[string]map[string]string{
 		"read-only": {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null/cache", "TMPDIR": "/dev/null/tmp"},
 		"unset":     {"HOME": "", "XDG_CACHE_HOME": "", "TMPDIR": "/dev/null/tmp"},
@@ -524,16 +474,16 @@ func TestOneWritableFolder(t *testing.T) {
 			}
 			for _, adapter := range adapters {
 				program := snakepit.Python(worker)
-				program.Interpreter, program.Cache = interpreter(t), writable
-				f, err := begin(t, adapter, program, snakepit.Options{Dir: writable})
+				program.Interpreter, program.Cache = Interpreter(t), writable
+				f, err := Begin(t, adapter, program, snakepit.Options{Dir: writable})
 				works(t, f, err)
 			}
 			program := snakepit.Python(worker)
-			program.Interpreter = interpreter(t)
-			_, err := begin(t, "jsonstdio", program, snakepit.Options{Dir: writable})
+			program.Interpreter = Interpreter(t)
+			_, err := Begin(t, "jsonstdio", program, snakepit.Options{Dir: writable})
 			says(t, err, "/dev/null", "Program.Cache")
 			program.Cache = caches
-			_, err = begin(t, "jsonstdio", program, snakepit.Options{})
+			_, err = Begin(t, "jsonstdio", program, snakepit.Options{})
 			says(t, err, "/dev/null", "Options.Dir")
 		})
 	}
@@ -542,26 +492,26 @@ func TestOneWritableFolder(t *testing.T) {
 func TestOddPlaces(t *testing.T) {
 	onEach(t, adapters, func(t *testing.T, adapter string) {
 		t.Run("path", func(t *testing.T) {
-			worker := file(t, "Bücher & 'Läden' $HOME/蛇 worker.py", echoes)
-			f, err := begin(t, adapter, script(t, worker), snakepit.Options{Dir: filepath.Dir(worker)})
+			worker := File(t, "Bücher & 'Läden' $HOME/蛇 worker.py", echoes)
+			f, err := Begin(t, adapter, script(t, worker), snakepit.Options{Dir: filepath.Dir(worker)})
 			works(t, f, err)
 		})
 		t.Run("namesakes", func(t *testing.T) {
-			worker := file(t, "worker.py", echoes)
+			worker := File(t, "worker.py", echoes)
 			for _, name := range []string{"json", "grpc", "msgpack", "google", "queue", "asyncio", "logging", "traceback", "datetime", "base64", "inspect"} {
-				file(t, filepath.Join(filepath.Dir(worker), name+".py"), "raise RuntimeError('this is mine')")
+				File(t, filepath.Join(filepath.Dir(worker), name+".py"), "raise RuntimeError('this is mine')")
 			}
-			f, err := begin(t, adapter, script(t, worker), snakepit.Options{})
+			f, err := Begin(t, adapter, script(t, worker), snakepit.Options{})
 			works(t, f, err)
 		})
 		t.Run("another bridge", func(t *testing.T) {
-			other := file(t, "elsewhere/snakepit_bridge/__init__.py", "__version__ = '9.9.9'\nraise RuntimeError('the wrong one')")
+			other := File(t, "elsewhere/snakepit_bridge/__init__.py", "__version__ = '9.9.9'\nraise RuntimeError('the wrong one')")
 			other = filepath.Dir(other)
-			program := script(t, file(t, "worker.py", echoes), "PYTHONPATH="+filepath.Dir(other))
-			f, err := begin(t, adapter, program, snakepit.Options{})
+			program := script(t, File(t, "worker.py", echoes), "PYTHONPATH="+filepath.Dir(other))
+			f, err := Begin(t, adapter, program, snakepit.Options{})
 			works(t, f, err)
-			eventually(t, "a warning names both copies", func() bool {
-				for line := range strings.Lines(f.log.String()) {
+			Eventually(t, "a warning names both copies", func() bool {
+				for line := range strings.Lines(f.Log.String()) {
 					if strings.Contains(line, "[WARN]") && strings.Contains(line, "serves this worker") {
 						return strings.Contains(line, "9.9.9 of "+other) && strings.Contains(line, program.Cache)
 					}

@@ -1,6 +1,6 @@
 //go:build unix
 
-package snakepit_test
+package e2e
 
 import (
 	"bytes"
@@ -28,56 +28,15 @@ import (
 
 var adapters = []string{"jsonstdio", "msgpack", "grpc", "grpc,msgpack,jsonstdio"}
 
-// interpreter returns the Python that has everything: SNAKEPIT_PYTHON, else the checkout's own.
-func interpreter(t testing.TB) string {
-	t.Helper()
-	if p := os.Getenv("SNAKEPIT_PYTHON"); p != "" {
-		return p
-	}
-	p, err := filepath.Abs(filepath.Join(".venv", "bin", "python"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(p); err != nil {
-		t.Fatalf("%v: run make dev-setup, or set SNAKEPIT_PYTHON to a Python with grpcio, protobuf, msgpack and numpy", err)
-	}
-	return p
-}
-
-// log collects what a pool logs.
-type log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// fixture is a pool of behaviour.py's workers.
-type fixture struct {
-	*testing.T
-	*snakepit.Pool
-	log *log
-}
-
-func open(t *testing.T, adapter string, o snakepit.Options, env ...string) *fixture {
+func open(t *testing.T, adapter string, o snakepit.Options, env ...string) *Fixture {
 	t.Helper()
 	a, err := snakepit.Adapters(adapter)
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := snakepit.Python(filepath.Join("testdata", "behaviour.py"))
-	program.Interpreter, program.Env, program.Cache = interpreter(t), env, t.TempDir()
-	l := &log{}
+	program := snakepit.Python(filepath.Join("internal", "e2e", "testdata", "behaviour.py"))
+	program.Interpreter, program.Env, program.Cache = Interpreter(t), env, t.TempDir()
+	l := &Log{}
 	o.Logger = hclog.New(&hclog.LoggerOptions{Output: l, Level: hclog.Debug})
 	if o.Size == 0 {
 		o.Size = 1
@@ -94,19 +53,10 @@ func open(t *testing.T, adapter string, o snakepit.Options, env ...string) *fixt
 			t.Logf("the pool's log:\n%s", l)
 		}
 	})
-	return &fixture{t, pool, l}
+	return &Fixture{t, pool, l}
 }
 
-// logged closes the pool and returns its whole log.
-func (f *fixture) logged() string {
-	f.Helper()
-	if err := f.Close(); err != nil {
-		f.Error(err)
-	}
-	return f.log.String()
-}
-
-func call[Out any](f *fixture, command string, args any, opts ...snakepit.CallOption) Out {
+func call[Out any](f *Fixture, command string, args any, opts ...snakepit.CallOption) Out {
 	f.Helper()
 	out, err := snakepit.Execute[Out](f.Context(), f.Pool, command, args, opts...)
 	if err != nil {
@@ -115,26 +65,13 @@ func call[Out any](f *fixture, command string, args any, opts ...snakepit.CallOp
 	return out
 }
 
-// eventually waits for what only the operating system can tell.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); {
-		if time.Now().After(end) {
-			t.Fatalf("never: %s", what)
-		}
-		<-time.After(5 * time.Millisecond)
-	}
-}
-
-type args = map[string]any
-
 var behaviours = []struct {
 	name  string
 	opts  snakepit.Options
 	env   []string
-	check func(f *fixture)
+	check func(f *Fixture)
 }{
-	{name: "unary", check: func(f *fixture) {
+	{name: "unary", check: func(f *Fixture) {
 		if got := call[float64](f, "add", struct {
 			A int     `json:"a"`
 			B float64 `json:"b"`
@@ -148,39 +85,39 @@ var behaviours = []struct {
 			f.Error("async:", got)
 		}
 	}},
-	{name: "values", check: func(f *fixture) {
+	{name: "values", check: func(f *Fixture) {
 		now := time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)
 		for _, v := range []any{
 			nil, true, int64(-5), int64(1<<53 + 1), uint64(math.MaxUint64), 5.0, 0.1, math.Inf(1), math.Copysign(0, -1), "üñ\u0000\t\n😀",
 			[]byte{0, 255, 10}, []any{int64(1), 1.0, "x", nil}, map[string]any{"$bytes": "no tag", "a": map[string]any{}}, now,
 			map[string]any{"$bytes": "x"},
 		} {
-			got := call[any](f, "echo", args{"value": v})
+			got := call[any](f, "echo", Args{"value": v})
 			if !reflect.DeepEqual(got, v) {
 				f.Errorf("%#v came back as %#v", v, got)
 			}
 		}
-		if got := call[any](f, "echo", args{"value": math.NaN()}); !math.IsNaN(got.(float64)) {
+		if got := call[any](f, "echo", Args{"value": math.NaN()}); !math.IsNaN(got.(float64)) {
 			f.Error(got)
 		}
 		a := core.Array{DType: "<f8", Shape: []int{2, 1}, Data: make([]byte, 16)}
-		if got := call[core.Array](f, "echo", args{"value": a}); !reflect.DeepEqual(got, a) {
+		if got := call[core.Array](f, "echo", Args{"value": a}); !reflect.DeepEqual(got, a) {
 			f.Errorf("%#v", got)
 		}
-		if _, err := snakepit.Execute[int8](f.Context(), f.Pool, "echo", args{"value": 300}); err == nil || !strings.Contains(err.Error(), "300") {
+		if _, err := snakepit.Execute[int8](f.Context(), f.Pool, "echo", Args{"value": 300}); err == nil || !strings.Contains(err.Error(), "300") {
 			f.Error(err)
 		}
 		big := bytes.Repeat([]byte{7}, 8<<20)
-		if got := call[[]byte](f, "echo", args{"value": big}); !bytes.Equal(got, big) {
+		if got := call[[]byte](f, "echo", Args{"value": big}); !bytes.Equal(got, big) {
 			f.Error("8 MiB came back changed")
 		}
 	}},
-	{name: "stream", check: func(f *fixture) {
+	{name: "stream", check: func(f *Fixture) {
 		var result struct {
 			Sent int `json:"sent"`
 		}
 		n := 0
-		for v, err := range snakepit.ExecuteStream[int](f.Context(), f.Pool, "count", args{"n": 5000}, snakepit.Result(&result)) {
+		for v, err := range snakepit.ExecuteStream[int](f.Context(), f.Pool, "count", Args{"n": 5000}, snakepit.Result(&result)) {
 			if err != nil || v != n {
 				f.Fatal(v, err)
 			}
@@ -199,13 +136,13 @@ var behaviours = []struct {
 		if _, err := snakepit.Execute[any](f.Context(), f.Pool, "count", 3); err == nil || snakepit.MayHaveRun(err) {
 			f.Error("Execute of a stream:", err)
 		}
-		for v, err := range snakepit.ExecuteStream[float64](f.Context(), f.Pool, "add", args{"a": 1, "b": 2}) {
+		for v, err := range snakepit.ExecuteStream[float64](f.Context(), f.Pool, "add", Args{"a": 1, "b": 2}) {
 			if v != 3 || err != nil {
 				f.Error(v, err)
 			}
 		}
 	}},
-	{name: "result", check: func(f *fixture) {
+	{name: "result", check: func(f *Fixture) {
 		var result map[string]int
 		for range snakepit.ExecuteStream[int](f.Context(), f.Pool, "count", 2, snakepit.Result(&result)) {
 		}
@@ -213,7 +150,7 @@ var behaviours = []struct {
 			f.Error(result)
 		}
 	}},
-	{name: "item error", check: func(f *fixture) {
+	{name: "item error", check: func(f *Fixture) {
 		var good []int
 		var bad []string
 		for v, err := range snakepit.ExecuteStream[int](f.Context(), f.Pool, "mixed", nil) {
@@ -231,7 +168,7 @@ var behaviours = []struct {
 			f.Error(good, bad)
 		}
 	}},
-	{name: "input stream", check: func(f *fixture) {
+	{name: "input stream", check: func(f *Fixture) {
 		numbers := make([]int, 5000)
 		want := 0
 		for i := range numbers {
@@ -262,7 +199,7 @@ var behaviours = []struct {
 			}
 			return nil, err
 		}},
-	}}, check: func(f *fixture) {
+	}}, check: func(f *Fixture) {
 		if got := call[int](f, "callback", 41); got != 42 {
 			f.Error(got)
 		}
@@ -270,7 +207,7 @@ var behaviours = []struct {
 			f.Error(len(got))
 		}
 	}},
-	{name: "session", opts: snakepit.Options{Size: 2}, check: func(f *fixture) {
+	{name: "session", opts: snakepit.Options{Size: 2}, check: func(f *Fixture) {
 		type state struct {
 			ID    string            `json:"id"`
 			Value *int              `json:"value"`
@@ -309,7 +246,7 @@ var behaviours = []struct {
 			}
 		}
 	}},
-	{name: "concurrency", env: []string{"TEST_CONCURRENCY=4"}, check: func(f *fixture) {
+	{name: "concurrency", env: []string{"TEST_CONCURRENCY=4"}, check: func(f *Fixture) {
 		for _, command := range []string{"meet", "ameet"} { // which return when four run at once
 			var wg sync.WaitGroup
 			for range 4 {
@@ -322,8 +259,8 @@ var behaviours = []struct {
 			wg.Wait()
 		}
 	}},
-	{name: "cancel", check: func(f *fixture) {
-		pid := call[args](f, "info", nil)["pid"]
+	{name: "cancel", check: func(f *Fixture) {
+		pid := call[Args](f, "info", nil)["pid"]
 		ways := []string{"python", "sleep", "socket", "lock", "process"}
 		for _, how := range append(ways, "async") {
 			ctx, cancel := context.WithCancel(f.Context())
@@ -337,18 +274,18 @@ var behaviours = []struct {
 				}
 				done <- err
 			}()
-			eventually(f.T, "the call runs", func() bool { return f.Stats().Running == 1 })
+			Eventually(f.T, "the call runs", func() bool { return f.Stats().Running == 1 })
 			cancel()
 			if err := <-done; !errors.Is(err, context.Canceled) {
 				f.Errorf("%s: %v", how, err)
 			}
 			// The next call is not hit, and runs in the same process.
-			if got := call[args](f, "info", nil)["pid"]; got != pid {
+			if got := call[Args](f, "info", nil)["pid"]; got != pid {
 				f.Errorf("%s: the worker was replaced", how)
 			}
 		}
 	}},
-	{name: "cancelled handlers clean up", check: func(f *fixture) {
+	{name: "cancelled handlers clean up", check: func(f *Fixture) {
 		for _, how := range []string{"sleep", "python"} {
 			ctx, cancel := context.WithTimeout(f.Context(), 300*time.Millisecond)
 			_, err := snakepit.Execute[any](ctx, f.Pool, "hang", how)
@@ -361,7 +298,7 @@ var behaviours = []struct {
 			f.Error(got)
 		}
 	}},
-	{name: "deadline", check: func(f *fixture) {
+	{name: "deadline", check: func(f *Fixture) {
 		left := call[*float64](f, "left", nil, snakepit.Timeout(20*time.Second))
 		if left == nil || *left <= 0 || *left > 20 {
 			f.Error(left)
@@ -373,17 +310,17 @@ var behaviours = []struct {
 			f.Error(err)
 		}
 	}},
-	{name: "a handler that swallows its cancellation", opts: snakepit.Options{CancelGrace: 200 * time.Millisecond, StopTimeout: 2 * time.Second}, check: func(f *fixture) {
-		pid := call[args](f, "info", nil)["pid"]
+	{name: "a handler that swallows its cancellation", opts: snakepit.Options{CancelGrace: 200 * time.Millisecond, StopTimeout: 2 * time.Second}, check: func(f *Fixture) {
+		pid := call[Args](f, "info", nil)["pid"]
 		_, err := snakepit.Execute[any](f.Context(), f.Pool, "swallow", 1000.0, snakepit.Timeout(100*time.Millisecond))
 		if !errors.Is(err, context.DeadlineExceeded) {
 			f.Error(err)
 		}
-		if got := call[args](f, "info", nil, snakepit.Timeout(time.Minute))["pid"]; got == pid {
+		if got := call[Args](f, "info", nil, snakepit.Timeout(time.Minute))["pid"]; got == pid {
 			f.Error("the worker was not replaced")
 		}
 	}},
-	{name: "error", check: func(f *fixture) {
+	{name: "error", check: func(f *Fixture) {
 		_, err := snakepit.Execute[any](f.Context(), f.Pool, "boom", nil)
 		var remote *snakepit.RemoteError
 		if !errors.As(err, &remote) || remote.Type != "ValueError" || remote.Message != "bad operand" || remote.Cause == nil || remote.Cause.Type != "KeyError" {
@@ -401,54 +338,54 @@ var behaviours = []struct {
 				f.Errorf("%s: %v", command, err)
 			}
 		}
-		if _, err = snakepit.Execute[any](f.Context(), f.Pool, "add", args{"a": 1}); !errors.As(err, &remote) || remote.Type != "TypeError" {
+		if _, err = snakepit.Execute[any](f.Context(), f.Pool, "add", Args{"a": 1}); !errors.As(err, &remote) || remote.Type != "TypeError" {
 			f.Error(err)
 		}
 	}},
-	{name: "a frame over the limit", opts: snakepit.Options{MaxFrame: 1 << 20}, check: func(f *fixture) {
+	{name: "a frame over the limit", opts: snakepit.Options{MaxFrame: 1 << 20}, check: func(f *Fixture) {
 		big := make([]byte, 2<<20)
-		if _, err := snakepit.Execute[any](f.Context(), f.Pool, "echo", args{"value": big}); !errors.Is(err, snakepit.ErrFrameTooLarge) || snakepit.MayHaveRun(err) {
+		if _, err := snakepit.Execute[any](f.Context(), f.Pool, "echo", Args{"value": big}); !errors.Is(err, snakepit.ErrFrameTooLarge) || snakepit.MayHaveRun(err) {
 			f.Error(err)
 		}
-		for _, err := range snakepit.ExecuteStream[any](f.Context(), f.Pool, "count", args{"n": 1, "size": 2 << 20}) {
+		for _, err := range snakepit.ExecuteStream[any](f.Context(), f.Pool, "count", Args{"n": 1, "size": 2 << 20}) {
 			if !errors.Is(err, snakepit.ErrFrameTooLarge) || !snakepit.MayHaveRun(err) {
 				f.Error(err)
 			}
 		}
-		_, err := snakepit.Execute[any](f.Context(), f.Pool, "blob", args{"size": 2 << 20})
+		_, err := snakepit.Execute[any](f.Context(), f.Pool, "blob", Args{"size": 2 << 20})
 		if !errors.Is(err, snakepit.ErrFrameTooLarge) || !snakepit.MayHaveRun(err) {
 			f.Error(err)
 		}
 		says(f.T, err, "a frame with the result has", "and the limit is 1048576; raise Options.MaxFrame, or send it in smaller items")
-		call[any](f, "echo", args{"value": 1})
+		call[any](f, "echo", Args{"value": 1})
 	}},
-	{name: "a frame over the default limit", opts: snakepit.Options{MaxFrame: 128 << 20, CallTimeout: -1}, check: func(f *fixture) {
+	{name: "a frame over the default limit", opts: snakepit.Options{MaxFrame: 128 << 20, CallTimeout: -1}, check: func(f *Fixture) {
 		big := bytes.Repeat([]byte{1, 2, 3}, core.DefaultMaxFrame/3+1)
-		if got := call[[]byte](f, "echo", args{"value": big}); !bytes.Equal(got, big) {
+		if got := call[[]byte](f, "echo", Args{"value": big}); !bytes.Equal(got, big) {
 			f.Errorf("%d bytes came back as %d, or changed", len(big), len(got))
 		}
 	}},
-	{name: "a printing handler", check: func(f *fixture) {
+	{name: "a printing handler", check: func(f *Fixture) {
 		if got := call[string](f, "noisy", nil); got != "quiet" {
 			f.Error(got)
 		}
 		for _, want := range []string{"printed", "written to 1", "written to 2", "from a child", "and its errors", "from C"} {
-			eventually(f.T, want+" is in the log", func() bool { return strings.Contains(f.log.String(), want) })
+			Eventually(f.T, want+" is in the log", func() bool { return strings.Contains(f.Log.String(), want) })
 		}
-		eventually(f.T, "the log record is in the log", func() bool {
-			return strings.Contains(f.log.String(), "[WARN]  snakepit.app.noise: logged") || strings.Contains(f.log.String(), "answer=42")
+		Eventually(f.T, "the log record is in the log", func() bool {
+			return strings.Contains(f.Log.String(), "[WARN]  snakepit.app.noise: logged") || strings.Contains(f.Log.String(), "answer=42")
 		})
 	}},
-	{name: "the last output of a killed worker", check: func(f *fixture) {
+	{name: "the last output of a killed worker", check: func(f *Fixture) {
 		call[any](f, "noisy", nil)
-		eventually(f.T, "an earlier call's output is in the log", func() bool { return strings.Contains(f.log.String(), "from C") })
+		Eventually(f.T, "an earlier call's output is in the log", func() bool { return strings.Contains(f.Log.String(), "from C") })
 		_, err := snakepit.Execute[any](f.Context(), f.Pool, "die", "words")
 		var o *snakepit.WorkerExit
 		if !errors.As(err, &o) || !slices.Equal(o.Stderr, []string{"last words"}) {
 			f.Errorf("%+v, %v", o, err)
 		}
 	}},
-	{name: "killed worker", check: func(f *fixture) {
+	{name: "killed worker", check: func(f *Fixture) {
 		for how, want := range map[string]string{"exit": "code 3", "signal": "killed", "orphan": "code 4"} {
 			_, err := snakepit.Execute[any](f.Context(), f.Pool, "die", how)
 			var o *snakepit.WorkerExit
@@ -456,16 +393,16 @@ var behaviours = []struct {
 				f.Errorf("%s: %v", how, err)
 				continue
 			}
-			eventually(f.T, "the process is gone", func() bool {
+			Eventually(f.T, "the process is gone", func() bool {
 				p, err := os.FindProcess(o.PID)
 				return err != nil || p.Signal(syscall.Signal(0)) != nil
 			})
-			call[any](f, "echo", args{"value": 1})
+			call[any](f, "echo", Args{"value": 1})
 		}
 	}},
-	{name: "slow consumer", opts: snakepit.Options{}, env: []string{"TEST_CONCURRENCY=2"}, check: func(f *fixture) {
+	{name: "slow consumer", opts: snakepit.Options{}, env: []string{"TEST_CONCURRENCY=2"}, check: func(f *Fixture) {
 		n := 0
-		for _, err := range snakepit.ExecuteStream[any](f.Context(), f.Pool, "count", args{"n": 400, "size": 100_000}) {
+		for _, err := range snakepit.ExecuteStream[any](f.Context(), f.Pool, "count", Args{"n": 400, "size": 100_000}) {
 			if err != nil {
 				f.Fatal(err)
 			}
@@ -474,7 +411,7 @@ var behaviours = []struct {
 					if _, err := f.Workers()[0].Health(f.Context()); err != nil {
 						f.Fatal(err)
 					}
-					call[any](f, "echo", args{"value": 1})
+					call[any](f, "echo", Args{"value": 1})
 				}
 			}
 		}
@@ -482,7 +419,7 @@ var behaviours = []struct {
 			f.Error(n)
 		}
 	}},
-	{name: "environment", opts: snakepit.Options{Size: 1}, check: func(f *fixture) {
+	{name: "environment", opts: snakepit.Options{Size: 1}, check: func(f *Fixture) {
 		got := call[struct {
 			Threads string   `json:"threads"`
 			Tokens  []string `json:"tokens"`
