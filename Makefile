@@ -14,15 +14,18 @@ FUZZTIME ?= 30s
 VENV := .venv
 TOOLS := .tools
 BIN := $(CURDIR)/$(VENV)/bin
+GOTESTSUM = $(CURDIR)/$(TOOLS)/gotestsum-$(gotestsum)
 PIP := "$(BIN)/python" -m pip --disable-pip-version-check --quiet install --constraint python/requirements-dev.txt
 OFFLINE := { echo "pip could not install the packages: it needs the package index, or PIP_INDEX_URL with a mirror of it" >&2; exit 1; }
 
 golangci := v2.15.0
 gremlins := v0.6.0
+gotestsum := v1.13.0
 mutmut := 2.5.1
 
-# The Pythons that the tests run on, where the machine has them.
-PYTHONS := 3.8 3.9 3.10 3.11 3.12 3.13
+# The Pythons that the tests run on, where the machine has them: the oldest and the newest always, the others in test-matrix.
+PYTHONS := 3.8 3.13
+ALL_PYTHONS := 3.8 3.9 3.10 3.11 3.12 3.13
 
 # Every directory with a go.mod is a module: the library and the command, and those with dependencies that users should not get.
 MODULES := $(patsubst %/go.mod,%,$(shell find . -name go.mod -not -path '*/.*/*' -not -path '*/testdata/*'))
@@ -76,25 +79,35 @@ bench: go-there $(VENV)/.dev ## Measure this library beside its floors and peers
 ##@ Checks
 test: lint test-go test-python ## Run the linters, every Go test with the race detector and every Python test
 
-test-go: go-there $(VENV)/.dev $(VENV)/.examples ## Run every Go test
+test-go: go-there $(VENV)/.dev $(VENV)/.examples $(TOOLS)/gotestsum-$(gotestsum) ## Run every Go test
 	@[ -n "$(RACE)" ] || echo "NOTE: no C compiler, so the tests run without the race detector; install gcc or clang" >&2
+	@rm -f $(TOOLS)/go-test.json
 	@for dir in $(MODULES); do \
 		echo "== go test $(RACE) in $$dir"; \
-		(cd $$dir && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) test $(RACE) -timeout 30m ./...) || exit 1; \
+		(cd $$dir && SNAKEPIT_PYTHON="$(BIN)/python" "$(GOTESTSUM)" --format pkgname --hide-summary skipped \
+			--jsonfile "$(CURDIR)/$(TOOLS)/go-test-one.json" -- $(RACE) -timeout 30m ./...) || exit 1; \
+		cat $(TOOLS)/go-test-one.json >>$(TOOLS)/go-test.json; \
 	done
+	@echo "== the ten slowest Go tests"
+	@"$(GOTESTSUM)" tool slowest --jsonfile $(TOOLS)/go-test.json --threshold 1s --num 10
 
-test-python: $(VENV)/.dev $(VENV)/.examples ## Run every Python test, on each supported Python of this machine
+test-python: $(VENV)/.dev $(VENV)/.examples ## Run every Python test, on the oldest and the newest supported Python of this machine, too
 	@echo "== pytest on the Python of .venv"
 	cd python && "$(BIN)/python" -m pytest tests
 	@for tests in $$(ls -d examples/*/test_*.py | xargs -n 1 dirname | uniq); do \
 		echo "== pytest in $$tests"; \
 		(cd python && "$(BIN)/python" -m pytest "../$$tests") || exit 1; \
 	done
-	@echo "== the generated code beside many versions of protobuf and grpcio"
-	cd python && "$(BIN)/python" -m pytest -m matrix
-	@echo "== pytest on the other Pythons"
+	@echo "== the generated code beside old versions of protobuf and grpcio"
+	cd python && "$(BIN)/python" -m pytest -m oldest
+	@echo "== pytest on other Pythons"
 	@mkdir -p $(TOOLS)
 	@$(MAKE) --no-print-directory -k -j 2 $(PYTHONS:%=pytest-%)
+
+test-matrix: $(VENV)/.dev ## Run the Python tests on each supported Python, and the generated code beside every version of its packages
+	cd python && "$(BIN)/python" -m pytest -m matrix
+	@mkdir -p $(TOOLS)
+	@SNAKEPIT_MATRIX=1 $(MAKE) --no-print-directory -k -j 2 $(ALL_PYTHONS:%=pytest-%)
 
 # Two run at once, so each prints when it has ended.
 pytest-%:
@@ -163,7 +176,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # A file for each stage of the virtual environment, made when the stage is complete.
@@ -203,6 +216,10 @@ $(TOOLS)/golangci-lint-$(golangci): | go-there
 $(TOOLS)/gremlins-$(gremlins): | go-there
 	GOBIN="$(CURDIR)/$(TOOLS)/bin" $(GO) install github.com/go-gremlins/gremlins/cmd/gremlins@$(gremlins)
 	@mv $(TOOLS)/bin/gremlins $@
+
+$(TOOLS)/gotestsum-$(gotestsum): | go-there
+	@GOBIN="$(CURDIR)/$(TOOLS)/bin" $(GO) install gotest.tools/gotestsum@$(gotestsum)
+	@mv $(TOOLS)/bin/gotestsum $@
 
 go-there:
 	@command -v $(GO) >/dev/null || { echo "$(GO) not found: install Go $(shell sed -n 's/^go //p' go.mod) or later, \

@@ -49,8 +49,9 @@ func bench[T any](b *testing.B, v T) {
 func BenchmarkStruct(b *testing.B) { bench(b, compute{"add", 5, 3}) }
 
 func BenchmarkAny(b *testing.B) {
-	bench[any](b,
-		map[string]any{"operation": "add", "a": int64(5), "b": int64(3), "rates": []any{0.5, 1.25, nil, true}})
+	bench[any](b, map[string]any{
+		"operation": "add", "a": int64(5), "b": int64(3), "rates": []any{0.5, 1.25, nil, true},
+	})
 }
 
 func BenchmarkNumbers(b *testing.B) {

@@ -9,9 +9,9 @@
 //
 // Structs travel as maps. Names, "omitempty", "omitzero", "-" and embedded structs follow the rules of encoding/json.
 // The option "string" has no effect: integers arrive whole without it. When a body is decoded, a name in a tag
-// matches its key exactly. A field without one matches its own name. If the body lacks that key, the field also
-// matches a key that differs only in the case of ASCII letters, such as epoch for Epoch. Unknown keys of a body are
-// ignored. Fields without a key keep their values.
+// matches its key exactly. A field without one matches its own name. If the body lacks that key, the field matches
+// one that differs only in the case of ASCII letters, such as epoch for Epoch. Unknown keys of a body are ignored.
+// Fields without a key keep their values.
 //
 // A type that implements encoding.TextMarshaler and TextUnmarshaler travels as text, also as a map's key. Other keys
 // must be of a string kind. The value is null if the methods are promoted from a nil embedded pointer. A json.Number

@@ -25,7 +25,7 @@ func each(t *testing.T, test func(t *testing.T, c core.Codec)) {
 	}
 }
 
-// appended encodes a value that can be.
+// appended encodes a value that can be encoded.
 func appended(t testing.TB, c core.Codec, v any) []byte {
 	t.Helper()
 	body, err := c.Append(nil, v)
@@ -89,17 +89,15 @@ type everything struct {
 func TestEverything(t *testing.T) {
 	seven := 7
 	in := everything{
-		inner: inner{Deep: "d", Name: "lost"}, Other: &Other{Twice: 1, Tagged: 2}, Named: another{3,
-			4}, Name: "n", Bool: true, Int8: -128,
-		Int: -5, Uint16: 65535, Float32: 0.1, Float64: math.Pi, Level: "high", Bytes: []byte{1, 2}, Fixed: [4]byte{1, 2,
-			3, 4},
-		Time: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Array: core.Array{DType: "|u1", Shape: []int{2},
-			Data: []byte{8, 9}},
-		List: []inner{{Deep: "x"}, {Deep: "y"}}, Pair: [2]int{5, 6}, Map: map[level]*int{"a": &seven, "b": nil},
+		inner: inner{Deep: "d", Name: "lost"}, Other: &Other{Twice: 1, Tagged: 2}, Named: another{3, 4}, Name: "n",
+		Bool: true, Int8: -128, Int: -5, Uint16: 65535, Float32: 0.1, Float64: math.Pi, Level: "high",
+		Bytes: []byte{1, 2}, Fixed: [4]byte{1, 2, 3, 4}, Time: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC),
+		Array: core.Array{DType: "|u1", Shape: []int{2}, Data: []byte{8, 9}},
+		List:  []inner{{Deep: "x"}, {Deep: "y"}}, Pair: [2]int{5, 6}, Map: map[level]*int{"a": &seven, "b": nil},
 		ByAddr: map[netip.Addr]string{netip.MustParseAddr("::1"): "home"},
 		ByTime: map[time.Time]int{time.Unix(5, 0).UTC(): 5}, Big: big.NewInt(1 << 40), BigValue: *big.NewInt(77),
-		Addr: netip.MustParseAddr("10.0.0.1"), Any: []any{int64(1), 2.0, "3"}, Self: &everything{Name: "self",
-			Addr: netip.MustParseAddr("1.1.1.1")},
+		Addr: netip.MustParseAddr("10.0.0.1"), Any: []any{int64(1), 2.0, "3"},
+		Self:    &everything{Name: "self", Addr: netip.MustParseAddr("1.1.1.1")},
 		Skipped: make(chan int), hidden: 3,
 	}
 	want := in
@@ -127,9 +125,10 @@ func TestEverything(t *testing.T) {
 				t.Errorf("%s was sent", absent)
 			}
 		}
-		for key, v := range map[string]any{"deep": "d", "Name": "n", "twice": int64(1), "Big": "1099511627776",
-			"BigValue": "77",
-			"Fixed": []byte{1, 2, 3, 4}, "int": int64(-5), "nilMap": nil, "Level": "high", "Addr": "10.0.0.1"} {
+		for key, v := range map[string]any{
+			"deep": "d", "Name": "n", "twice": int64(1), "Big": "1099511627776", "BigValue": "77",
+			"Fixed": []byte{1, 2, 3, 4}, "int": int64(-5), "nilMap": nil, "Level": "high", "Addr": "10.0.0.1",
+		} {
 			if !equal(keys[key], v) {
 				t.Errorf("%s was sent as %#v, want %#v", key, keys[key], v)
 			}
@@ -137,7 +136,7 @@ func TestEverything(t *testing.T) {
 	})
 }
 
-// Of one name on one level a tagged field wins, and of two alike none, as in encoding/json.
+// As in encoding/json: among fields of one name on one level the tagged one wins. If there are two of a kind, none wins.
 func TestEmbeddedNames(t *testing.T) {
 	type X struct {
 		A int `json:"name"`
@@ -401,8 +400,10 @@ func TestNullSetsZero(t *testing.T) {
 	}
 	each(t, func(t *testing.T, c core.Codec) {
 		one := 1
-		got := target{1, "x", []int{1}, &one, map[string]int{"a": 1}, 5, netip.MustParseAddr("::1"), [2]int{1, 2},
-			time.Now(), errors.New("x")}
+		got := target{
+			1, "x", []int{1}, &one, map[string]int{"a": 1}, 5, netip.MustParseAddr("::1"), [2]int{1, 2}, time.Now(),
+			errors.New("x"),
+		}
 		nulls := map[string]any{}
 		for _, k := range strings.Split("ABCDEFGHIJ", "") {
 			nulls[k] = nil
@@ -445,7 +446,7 @@ func TestStructKeys(t *testing.T) {
 	}
 }
 
-// A name in a tag is matched exactly; a field without one takes its name in any case, and its exact name in preference.
+// A name in a tag matches exactly. A field without one matches its name in any case, and prefers the exact name.
 func TestNamesInAnyCase(t *testing.T) {
 	type Deep struct{ LearningRate float64 }
 	type target struct {
@@ -491,7 +492,7 @@ func TestNamesInAnyCase(t *testing.T) {
 	}
 }
 
-// Past 64 fields a struct's keys are counted in another way.
+// The keys of a struct's fields beyond the 64th are noted in another way.
 func TestManyFields(t *testing.T) {
 	fields := make([]reflect.StructField, 70)
 	for i := range fields {
@@ -522,7 +523,7 @@ func TestManyFields(t *testing.T) {
 	}
 }
 
-// A list or map that is decoded into is never one that someone else may hold.
+// Decoding into a list or map leaves the old one unchanged: others may hold it.
 func TestReplaces(t *testing.T) {
 	each(t, func(t *testing.T, c core.Codec) {
 		got := struct {
@@ -530,8 +531,8 @@ func TestReplaces(t *testing.T) {
 			Map  map[string]int
 		}{[]int{1, 2, 3}, map[string]int{"old": 1}}
 		list, dict := got.List, got.Map
-		if err := c.Decode(appended(t, c, map[string]any{"List": []int{9}, "Map": map[string]int{"new": 2}}),
-			&got); err != nil {
+		body := appended(t, c, map[string]any{"List": []int{9}, "Map": map[string]int{"new": 2}})
+		if err := c.Decode(body, &got); err != nil {
 			t.Fatal(err)
 		}
 		if list[0] != 1 || len(dict) != 1 || dict["old"] != 1 {
@@ -572,7 +573,7 @@ func TestIntoNothing(t *testing.T) {
 	})
 }
 
-// What was decoded must not change when the body's memory is used again.
+// A decoded value must not change when the body's memory is used again.
 func TestKeepsNothing(t *testing.T) {
 	each(t, func(t *testing.T, c core.Codec) {
 		for _, g := range golden {
@@ -591,7 +592,7 @@ func TestKeepsNothing(t *testing.T) {
 	})
 }
 
-// A JSON body is one line between tabs, whatever is in it.
+// A JSON body has no raw tab and no raw line break, whatever it holds.
 func TestNoRawBreaks(t *testing.T) {
 	for _, g := range golden {
 		if body := appended(t, json.Codec{}, sent(g.value, g.send)); bytes.ContainsAny(body, "\t\n\r") {
@@ -600,7 +601,7 @@ func TestNoRawBreaks(t *testing.T) {
 	}
 }
 
-// hostile returns bodies of about a size that cost their sender little.
+// hostile returns bodies of about the given size. They cost their sender little.
 func hostile(codec string, size int) map[string][]byte {
 	fill := func(s string) []byte { return bytes.Repeat([]byte(s), size/len(s)) }
 	if codec == "json" {
@@ -656,15 +657,16 @@ func TestHostileBodies(t *testing.T) {
 			check(name, body, new(any))
 		}
 		for name, body := range hostile(c.Name(), 256<<10) {
-			for _, v := range []any{new([]huge), new(map[string]huge), new(huge), new(struct{}), new([][][]huge),
-				new(core.Array)} {
+			for _, v := range []any{
+				new([]huge), new(map[string]huge), new(huge), new(struct{}), new([][][]huge), new(core.Array),
+			} {
 				check(name, body, v)
 			}
 		}
 	})
 }
 
-// allocations returns how many bytes f allocates, while nothing else runs.
+// allocations returns how many bytes f allocates. Nothing else may run meanwhile.
 func allocations(f func()) int {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

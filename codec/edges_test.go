@@ -11,14 +11,14 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// Integers go into floats where that is exact, up to the last one on both sides of zero.
+// An integer goes into a float if the result is exact. The test has the limits on both sides of zero.
 func TestIntegersIntoFloats(t *testing.T) {
 	for _, c := range []struct {
 		n            int64
 		into64, in32 bool
 	}{
-		{0, true, true}, {1 << 24, true, true}, {-1 << 24, true, true}, {1<<24 + 1, true, false}, {-1<<24 - 1, true,
-			false},
+		{0, true, true}, {1 << 24, true, true}, {-1 << 24, true, true}, {1<<24 + 1, true, false},
+		{-1<<24 - 1, true, false},
 		{1 << 53, true, true}, {-1 << 53, true, true}, {1<<53 + 1, false, false}, {-1<<53 - 1, false, false},
 		{-1 << 63, true, true}, {-1<<63 + 1, false, false}, {1<<53 + 2, true, false}, {-1<<53 - 2, true, false},
 	} {
@@ -36,7 +36,7 @@ func TestIntegersIntoFloats(t *testing.T) {
 	}
 }
 
-// Depth counts levels and not values: many values side by side are no deeper than one.
+// Depth counts levels, not values: many values side by side are no deeper than one.
 func TestSiblingsAreNotDeeper(t *testing.T) {
 	type node struct {
 		Next *node `json:"next,omitempty"`
@@ -87,13 +87,14 @@ func TestMostDimensions(t *testing.T) {
 	}
 }
 
-// A path shows names as they are, if they are made of letters, digits and underscores and not long; it shows the
-// beginning and end of what is longer than a line.
+// A path shows a short name of letters, digits and underscores without quotes. It shows only the beginning and the end
+// if it is longer than a line.
 func TestPaths(t *testing.T) {
 	bad := make(chan int)
 	for key, want := range map[string]string{
 		"azAZ09_": "value.azAZ09_", strings.Repeat("k", 40): "value." + strings.Repeat("k", 40),
-		strings.Repeat("k", 41): `value["` + strings.Repeat("k", 40), "a`": "value[", "a{": "value[", "A@": "value[", "A[": "value[",
+		strings.Repeat("k", 41): `value["` + strings.Repeat("k", 40), "a`": "value[", "a{": "value[", "A@": "value[",
+		"A[": "value[",
 		"0/": "value[", "0:": "value[", "": "value[",
 	} {
 		for _, c := range both {
@@ -122,8 +123,8 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// Every body that ends too early is refused, wherever the cut is, and by a check: not by the recovery of a panic. What
-// is left of a JSON number may be one, too.
+// A truncated body is refused, wherever the cut is. A check refuses it, not the recovery of a panic. The rest of a JSON
+// number may be a number too.
 func TestCutBodies(t *testing.T) {
 	for _, c := range codecs {
 		for _, f := range parse(t, "testdata/"+c.Name()+".txtar").Files {
@@ -153,7 +154,7 @@ func isNumber(v any) bool {
 	return false
 }
 
-// What is wrong with a JSON body is said in its own words, at the edges too.
+// The error says what is wrong with a JSON body, at the edges too.
 func TestRefusedJSON(t *testing.T) {
 	long := strings.Repeat("9", 40)
 	for body, words := range map[string]string{
@@ -202,7 +203,7 @@ func TestRefusedJSON(t *testing.T) {
 	}
 }
 
-// What JSON says in an unusual way is taken all the same.
+// Unusual but valid JSON is accepted.
 func TestUnusualJSON(t *testing.T) {
 	spaces := strings.Repeat(" ", 100)
 	for body, want := range map[string]any{
@@ -229,8 +230,7 @@ func TestUnusualJSON(t *testing.T) {
 	}
 }
 
-// A struct with no fields is an empty map. One whose fields are all hidden is refused, because nothing of it would
-// arrive.
+// A struct without fields is an empty map. One with unexported fields only is refused: nothing of it would arrive.
 func TestStructsWithoutFields(t *testing.T) {
 	each(t, func(t *testing.T, c core.Codec) {
 		var got any
@@ -247,7 +247,7 @@ func TestStructsWithoutFields(t *testing.T) {
 	})
 }
 
-// Names match in any case from the first letter of the alphabet to the last, and no other character changes.
+// Names match in any case for every letter from a to z. No other character matches another.
 func TestCaseOfEveryLetter(t *testing.T) {
 	type target struct {
 		ABCDEFGHIJKLMNOPQRSTUVWXYZ int

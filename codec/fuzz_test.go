@@ -12,8 +12,8 @@ import (
 func FuzzDecodeJSON(f *testing.F)    { fuzz(f, json.Codec{}, msgpack.Codec{}) }
 func FuzzDecodeMsgpack(f *testing.F) { fuzz(f, msgpack.Codec{}, json.Codec{}) }
 
-// fuzz holds that any bytes are a value or an error, in memory that they are worth; and that a value is the same
-// after another way through either codec.
+// fuzz checks that any bytes are a value or an error, in memory proportional to their number. It also checks that a
+// value survives another round trip through either codec.
 func fuzz(f *testing.F, c, other core.Codec) {
 	for _, file := range parse(f, "testdata/"+c.Name()+".txtar").Files {
 		body, _ := bodyOf(f, c, file)
@@ -29,7 +29,7 @@ func fuzz(f *testing.F, c, other core.Codec) {
 			t.Errorf("allocated %d bytes", allocated)
 		}
 		ignored := c.Decode(body, new(struct{}))
-		_ = c.Decode(body, new(everything)) // no more than that it returns
+		_ = c.Decode(body, new(everything)) // it need only return
 		if err != nil {
 			if len(err.Error()) > 1000 {
 				t.Errorf("an error of %d bytes", len(err.Error()))

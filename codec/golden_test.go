@@ -20,7 +20,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the bodies in testdata that this codec sends")
 
-// pair encodes its fields in order, as no Go map does.
+// pair encodes its fields in order. A Go map does not.
 type pair struct {
 	A any `json:"a"`
 	B any `json:"b"`
@@ -31,7 +31,7 @@ type tagPair struct {
 	B     any `json:"b"`
 }
 
-// golden values by name. What is sent, if that differs, decodes into the value.
+// golden has values by name. If send is set, it is encoded in place of value, and decodes into value.
 var golden = []struct {
 	name        string
 	value, send any
@@ -91,8 +91,10 @@ var golden = []struct {
 	{name: "time at first", value: time.Time{}.UTC()},
 	{name: "time at last", value: time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC)},
 	{name: "list empty", value: []any{}},
-	{name: "list of all sorts",
-		value: []any{nil, true, false, int64(1), 1.5, "a", []byte{1}, []any{}, map[string]any{}}},
+	{
+		name:  "list of all sorts",
+		value: []any{nil, true, false, int64(1), 1.5, "a", []byte{1}, []any{}, map[string]any{}},
+	},
 	{name: "list of 16", value: bytesAsList(16)},
 	{name: "list nested 500 deep", value: nest(500)},
 	{name: "map empty", value: map[string]any{}},
@@ -103,10 +105,14 @@ var golden = []struct {
 	{name: "map like no tag", value: map[string]any{"$x": int64(1)}},
 	{name: "map like an escape", value: map[string]any{"$map": map[string]any{"$map": map[string]any{"a": int64(1)}}}},
 	{name: "map of a tag and a key", value: map[string]any{"$bytes": "x", "b": int64(1)}, send: tagPair{"x", 1}},
-	{name: "map of a tag with tags inside",
-		value: map[string]any{"$bytes": []any{map[string]any{"$float": "nan"}, []byte{1}},
-		"b": map[string]any{"$map": map[string]any{}}},
-		send: tagPair{[]any{map[string]any{"$float": "nan"}, []byte{1}}, map[string]any{"$map": map[string]any{}}}},
+	{
+		name: "map of a tag with tags inside",
+		value: map[string]any{
+			"$bytes": []any{map[string]any{"$float": "nan"}, []byte{1}},
+			"b":      map[string]any{"$map": map[string]any{}},
+		},
+		send: tagPair{[]any{map[string]any{"$float": "nan"}, []byte{1}}, map[string]any{"$map": map[string]any{}}},
+	},
 	{name: "array of floats", value: core.Array{DType: "<f8", Shape: []int{2, 3}, Data: floats(1, 2, 3, 4, 5, 6)}},
 	{name: "array of bytes", value: core.Array{DType: "|u1", Shape: []int{300}, Data: bytes.Repeat([]byte{9}, 300)}},
 	{name: "array without elements", value: core.Array{DType: "<i4", Shape: []int{0, 7}, Data: []byte{}}},
@@ -138,7 +144,7 @@ func floats(fs ...float64) (b []byte) {
 	return b
 }
 
-// equal is reflect.DeepEqual that tells -0.0 from 0.0 and takes NaN for NaN.
+// equal is reflect.DeepEqual, but -0.0 differs from 0.0, and NaN equals NaN.
 func equal(a, b any) bool {
 	switch a := a.(type) {
 	case float64:
@@ -275,13 +281,13 @@ func writeValues(t *testing.T) {
 	old := parse(t, "testdata/values.txtar")
 	archive := &txtar.Archive{Comment: old.Comment}
 	for _, g := range golden {
-		archive.Files = append(archive.Files,
-			txtar.File{Name: g.name, Data: encoded(t, json.Codec{}, sent(g.value, g.send), "%s\n")})
+		data := encoded(t, json.Codec{}, sent(g.value, g.send), "%s\n")
+		archive.Files = append(archive.Files, txtar.File{Name: g.name, Data: data})
 	}
 	write(t, "testdata/values.txtar", archive)
 }
 
-// writeBodies replaces the bodies that are sent and keeps the other ones.
+// writeBodies replaces the bodies that this codec sends and keeps the other ones.
 func writeBodies(t *testing.T, c core.Codec) {
 	path := "testdata/" + c.Name() + ".txtar"
 	format := "%s\n"
@@ -291,8 +297,8 @@ func writeBodies(t *testing.T, c core.Codec) {
 	old := parse(t, path)
 	archive := &txtar.Archive{Comment: old.Comment}
 	for _, g := range golden {
-		archive.Files = append(archive.Files,
-			txtar.File{Name: g.name, Data: encoded(t, c, sent(g.value, g.send), format)})
+		data := encoded(t, c, sent(g.value, g.send), format)
+		archive.Files = append(archive.Files, txtar.File{Name: g.name, Data: data})
 	}
 	for _, f := range old.Files {
 		if strings.Contains(f.Name, " ~ ") {

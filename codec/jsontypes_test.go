@@ -11,7 +11,7 @@ import (
 type (
 	status  int                  // its JSON is a text
 	Point   struct{ x, y int }   // its JSON is a list
-	wrapped struct{ *Point }     // and so is this one's, where there is a point
+	wrapped struct{ *Point }     // its JSON is that of its point, if there is one
 	custom  struct{ Raw string } // takes any JSON
 )
 
@@ -30,24 +30,24 @@ func (p *Point) UnmarshalJSON(b []byte) error {
 
 func (c *custom) UnmarshalJSON(b []byte) error { c.Raw = string(b); return nil }
 
-// Types that stand for JSON go as the value that they hold.
+// Types that hold JSON travel as its value.
 func TestJSONGoesAsItsValue(t *testing.T) {
 	for _, c := range both {
 		for _, v := range []struct{ sent, want any }{
-			{json.Number("12"), int64(12)}, {json.Number("-7"), int64(-7)}, {json.Number("5.0"),
-				5.0}, {json.Number("1e2"), 100.0},
+			{json.Number("12"), int64(12)}, {json.Number("-7"), int64(-7)}, {json.Number("5.0"), 5.0},
+			{json.Number("1e2"), 100.0},
 			{json.Number("18446744073709551615"), uint64(math.MaxUint64)}, {json.Number(""), int64(0)},
 			{json.Number("0"), int64(0)}, {json.Number("0.5"), 0.5}, {json.Number("-0.5"), -0.5},
 			{json.Number("9"), int64(9)},
 			{json.RawMessage(`{"a": [1, 2.5, "x", null], "$bytes": "AA=="}`), map[string]any{
 				"a": []any{int64(1), 2.5, "x", nil}, "$bytes": "AA==",
 			}},
-			{json.RawMessage(nil), nil}, {json.RawMessage(` 5 `), int64(5)}, {status(1), "active"}, {&Point{1, 2},
-				[]any{int64(1), int64(2)}},
-			{Point{1, 2}, []any{int64(1), int64(2)}}, {wrapped{}, nil}, {wrapped{&Point{3, 4}},
-				[]any{int64(3), int64(4)}},
-			{map[string]json.Number{"n": "3"}, map[string]any{"n": int64(3)}}, {[]any{json.Number("3")},
-				[]any{int64(3)}},
+			{json.RawMessage(nil), nil}, {json.RawMessage(` 5 `), int64(5)}, {status(1), "active"},
+			{&Point{1, 2}, []any{int64(1), int64(2)}},
+			{Point{1, 2}, []any{int64(1), int64(2)}}, {wrapped{}, nil},
+			{wrapped{&Point{3, 4}}, []any{int64(3), int64(4)}},
+			{map[string]json.Number{"n": "3"}, map[string]any{"n": int64(3)}},
+			{[]any{json.Number("3")}, []any{int64(3)}},
 		} {
 			var got any
 			if err := c.Decode(appended(t, c, v.sent), &got); err != nil || !reflect.DeepEqual(got, v.want) {
@@ -55,9 +55,10 @@ func TestJSONGoesAsItsValue(t *testing.T) {
 			}
 		}
 		for _, bad := range []any{
-			json.Number("x"), json.Number("0x10"), json.Number(`"1"`), json.Number("true"), json.Number("18446744073709551616"), json.Number("1e999"),
-			json.RawMessage(`{"a":`), json.RawMessage(`1 2`), json.RawMessage(strings.Repeat("[", 600) +
-				strings.Repeat("]", 600)),
+			json.Number("x"), json.Number("0x10"), json.Number(`"1"`), json.Number("true"),
+			json.Number("18446744073709551616"), json.Number("1e999"),
+			json.RawMessage(`{"a":`), json.RawMessage(`1 2`),
+			json.RawMessage(strings.Repeat("[", 600) + strings.Repeat("]", 600)),
 			map[status]int{1: 1},
 		} {
 			if _, err := c.Append(nil, map[string]any{"v": bad}); err == nil || !strings.Contains(err.Error(), "v") {
@@ -67,7 +68,7 @@ func TestJSONGoesAsItsValue(t *testing.T) {
 	}
 }
 
-// They are targets, too.
+// The same types are targets, too.
 func TestIntoJSON(t *testing.T) {
 	for _, c := range both {
 		into := func(v, target any) any {
@@ -78,7 +79,8 @@ func TestIntoJSON(t *testing.T) {
 			return reflect.ValueOf(target).Elem().Interface()
 		}
 		for v, want := range map[any]json.Number{
-			5: "5", int64(math.MinInt64): "-9223372036854775808", uint64(math.MaxUint64): "18446744073709551615", 5.0: "5.0", 0.5: "0.5", nil: "",
+			5: "5", int64(math.MinInt64): "-9223372036854775808", uint64(math.MaxUint64): "18446744073709551615",
+			5.0: "5.0", 0.5: "0.5", nil: "",
 		} {
 			if got := into(v, new(json.Number)); got != want {
 				t.Errorf("%s: %v becomes %v", c.Name(), v, got)
@@ -98,8 +100,8 @@ func TestIntoJSON(t *testing.T) {
 			t.Errorf("%s: %v", c.Name(), got)
 		}
 		for _, bad := range []struct{ v, target any }{
-			{"5", new(json.Number)}, {math.NaN(), new(json.Number)}, {true, new(json.Number)}, {math.Inf(1),
-				new(json.RawMessage)},
+			{"5", new(json.Number)}, {math.NaN(), new(json.Number)}, {true, new(json.Number)},
+			{math.Inf(1), new(json.RawMessage)},
 			{"text", new(Point)}, {[]any{math.NaN()}, new(json.RawMessage)},
 		} {
 			if err := c.Decode(appended(t, c, bad.v), bad.target); err == nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/snakepit-go/snakepit/codec/msgpack"
 )
 
-// Two equal keys are an error whatever they are decoded into, also where nothing takes them.
+// Two equal keys are an error, whatever the target is, also if it has no place for them.
 func TestEqualKeys(t *testing.T) {
 	type name string
 	type fields struct {
@@ -19,9 +19,10 @@ func TestEqualKeys(t *testing.T) {
 	}
 	check := func(decode func(b []byte, v any) error, body, list string) {
 		for _, typ := range []reflect.Type{
-			reflect.TypeFor[any](), reflect.TypeFor[map[string]any](), reflect.TypeFor[map[string]int](), reflect.TypeFor[map[name]int8](),
-			reflect.TypeFor[map[name]*int](), reflect.TypeFor[fields](), reflect.TypeFor[*fields](), reflect.TypeFor[struct{}](),
-			reflect.TypeFor[struct{ fields }](), reflect.TypeFor[[]fields](), reflect.TypeFor[[]map[string]int](), reflect.TypeFor[[1]map[name]uint](),
+			reflect.TypeFor[any](), reflect.TypeFor[map[string]any](), reflect.TypeFor[map[string]int](),
+			reflect.TypeFor[map[name]int8](), reflect.TypeFor[map[name]*int](), reflect.TypeFor[fields](),
+			reflect.TypeFor[*fields](), reflect.TypeFor[struct{}](), reflect.TypeFor[struct{ fields }](),
+			reflect.TypeFor[[]fields](), reflect.TypeFor[[]map[string]int](), reflect.TypeFor[[1]map[name]uint](),
 		} {
 			text := body
 			if typ.Kind() == reflect.Slice || typ.Kind() == reflect.Array {

@@ -12,7 +12,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// TestAlike holds that every value is the same after a way through any codec, or through one after the other.
+// TestAlike checks that every value survives a round trip through any codec, and through one after the other.
 func TestAlike(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := values(4).Draw(t, "value")
@@ -44,7 +44,7 @@ type record struct {
 	} `json:"nested"`
 }
 
-// TestTypedAlike holds the same for values of Go types, and that a value's type does not matter to what is sent.
+// TestTypedAlike checks the same for values of Go types. It also checks that a value's type does not change its body.
 func TestTypedAlike(t *testing.T) {
 	records := rapid.Make[record]()
 	rapid.Check(t, func(t *rapid.T) {
@@ -77,7 +77,7 @@ func roundTrip[T any](t *rapid.T, c core.Codec, v any) (got T) {
 	return got
 }
 
-// values are all that decoding into an empty interface gives, nested so deep at most.
+// values generates every value that decoding into an empty interface gives, nested at most so deep.
 func values(depth int) *rapid.Generator[any] {
 	kinds := []*rapid.Generator[any]{
 		rapid.Just[any](nil),
@@ -103,8 +103,9 @@ func texts() *rapid.Generator[string] {
 	return rapid.OneOf(
 		rapid.String(),
 		rapid.StringN(250, 300, -1),
-		rapid.SampledFrom([]string{"$", "$bytes", "$float", "$time", "$array", "$map", "",
-			"\u2028\x7f\x00\ufffd\U0010ffff"}),
+		rapid.SampledFrom([]string{
+			"$", "$bytes", "$float", "$time", "$array", "$map", "", "\u2028\x7f\x00\ufffd\U0010ffff",
+		}),
 		rapid.Map(rapid.SliceOfN(rapid.Rune(), 0, 40),
 			func(r []rune) string { return strings.ToValidUTF8(string(r), "?") }),
 	)
@@ -113,8 +114,9 @@ func texts() *rapid.Generator[string] {
 func times() *rapid.Generator[time.Time] {
 	first, last := time.Time{}.Unix(), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
 	return rapid.Custom(func(t *rapid.T) time.Time {
-		seconds := rapid.OneOf(rapid.Int64Range(first, last), rapid.Int64Range(-10, 10),
-			rapid.Int64Range(1<<32-2, 1<<34+2)).Draw(t, "seconds")
+		seconds := rapid.OneOf(
+			rapid.Int64Range(first, last), rapid.Int64Range(-10, 10), rapid.Int64Range(1<<32-2, 1<<34+2),
+		).Draw(t, "seconds")
 		return time.Unix(seconds, rapid.Int64Range(0, 999_999_999).Draw(t, "nanoseconds")).UTC()
 	})
 }

@@ -34,8 +34,7 @@ type (
 func (h *hidden) MarshalText() ([]byte, error)    { return []byte(strings.Repeat("x", h.n)), nil }
 func (h *hidden) UnmarshalText(text []byte) error { h.n = len(text); return nil }
 
-// A method that is promoted from an embedded pointer or interface which is nil is not called: the value is null, or
-// absent.
+// If the method is promoted from a nil embedded pointer or interface, the value is null, or absent.
 func TestPromotedMethodsOverNil(t *testing.T) {
 	for _, c := range both {
 		for _, v := range []any{stamped{}, &stamped{}, nested{}, named{}, &named{}, looped{}, address{}, veiled{}} {
@@ -63,7 +62,7 @@ func TestPromotedMethodsOverNil(t *testing.T) {
 	}
 }
 
-// What embeds a pointer with text methods makes the round trip, also into a value whose pointer is nil.
+// A struct that embeds a pointer with text methods survives a round trip, also into a value whose pointer is nil.
 func TestPromotedMethodsRoundTrip(t *testing.T) {
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	ip := netip.MustParseAddr("10.0.0.1")
@@ -90,7 +89,7 @@ func (bomb) MarshalText() ([]byte, error)      { panic("boom") }
 func (*bomb) UnmarshalText([]byte) error       { panic(errors.New("boom")) }
 func (n *nobody) UnmarshalText(b []byte) error { n.text = (*nobody)(nil).text; return nil }
 
-// Decode never panics, whatever the target's methods do; the error has the path and what happened.
+// Decode never panics, whatever the target's methods do. The error has the path and the cause.
 func TestDecodeNeverPanics(t *testing.T) {
 	for _, c := range both {
 		body, err := c.Append(nil, map[string]any{"list": []any{"x"}})
@@ -122,8 +121,8 @@ func TestDecodeNeverPanics(t *testing.T) {
 	}
 }
 
-// A value's own panic is not taken for that of a method which is promoted from nil: the embedded pointer may be about
-// something else.
+// A panic of a value's own method is not taken for the panic of a promoted method: the nil embedded pointer may be
+// unrelated.
 type (
 	tagged   struct{ n int }
 	ownPanic struct{ *time.Time }
@@ -157,7 +156,7 @@ func TestOwnPanicBesideAnEmbeddedNil(t *testing.T) {
 	}
 }
 
-// A panic of the value's own is the caller's.
+// Append does not recover a panic of a value's own method.
 func TestAppendLetsPanicsThrough(t *testing.T) {
 	for _, c := range both {
 		for _, v := range []any{bomb{}, map[bomb]int{{}: 1}, []any{&bomb{}}, struct{ bomb }{}} {

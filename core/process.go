@@ -44,8 +44,8 @@ const outputGrace = 100 * time.Millisecond
 // PID is the id of the process and of its group.
 func (p *Process) PID() int { return p.pid }
 
-// Done is closed when the process has exited, its group has been killed, it has been reaped, and its output has been
-// read.
+// Done returns a channel that is closed when the process has exited, its group has been killed, it has been reaped, and
+// its output has been read.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Output is for adapters whose connection is the worker's standard output. Start-up hooks may print there before the

@@ -350,8 +350,8 @@ func (w *Worker) retire(reason string) {
 	signal(w.wake)
 }
 
-// drainReason returns why the worker accepts no calls except those of its sessions, or "". An overdue call is a
-// reason, until it ends. It is no reason if the worker has sessions, which may last long, and other slots, which
+// drainReason returns why the worker accepts no calls, except perhaps those of its sessions, or "". An overdue call is
+// a reason, until it ends. It is no reason if the worker has sessions, which may last long, and other slots, which
 // still serve all callers. Callers hold pool.mu.
 func (w *Worker) drainReason() string {
 	switch {

@@ -1,4 +1,4 @@
-// Package fallback makes one adapter of several: a chain that starts each worker with the first protocol that is available there.
+// Package fallback makes one adapter of several. It is a chain that starts each worker with the first available protocol.
 package fallback
 
 import (
@@ -13,18 +13,15 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// Chain is a core.Adapter that tries its adapters in order. An adapter that says that its protocol cannot be had here, by an error that
-// wraps core.ErrUnavailable, is refused: the next one is tried, and for the cool-down no worker is launched for it again. Any other error
-// is about the worker, which would fail with each of them, and is final.
+// Chain is a core.Adapter that tries its adapters in order. If an adapter's error wraps core.ErrUnavailable, its protocol is unavailable here. The chain refuses that adapter: it tries the next one, and launches no worker with the refused one for the cool-down. Any other error is about the worker and is final: the worker would fail with every adapter.
 //
-// As long as it is not known whether an adapter is available, one Start finds out and the others wait for its verdict; when it is known, any
-// number of them start workers at once. After the cool-down one Start tries again what was refused, while others go on with what works.
+// While it is unknown whether an adapter is available, one Start finds out, and the others wait for its verdict. When it is known, any number of Starts run at once. After the cool-down one Start tries a refused adapter again, and the others go on with the one that works.
 //
-// What a chain remembers, it remembers for all pools that share it.
+// All pools that share a chain share what it remembers.
 type Chain struct {
-	// CoolDown is how long a refusal is remembered. 0 means 1 min, negative means not at all. It is not to change once the chain is in use.
+	// CoolDown is how long the chain remembers a refusal. 0 means 1 min, negative means not at all. It must not change once the chain is in use.
 	CoolDown time.Duration
-	// Strict means to fail rather than to degrade: only the first adapter is used. It is not to change once the chain is in use.
+	// Strict restricts the chain to its first adapter: it fails rather than degrades. It must not change once the chain is in use.
 	Strict bool
 
 	adapters []core.Adapter
@@ -33,12 +30,12 @@ type Chain struct {
 	verdicts []verdict  // one for each adapter
 }
 
-// verdict is what a chain knows of an adapter. Its zero value is nothing.
+// verdict is what a chain knows of an adapter. The zero value means that nothing is known.
 type verdict struct {
-	works   bool          // the last Start that showed anything succeeded
-	refused error         // or was refused, with this error
-	until   time.Time     // when to try again what was refused
-	probing chan struct{} // closed when the Start that is finding out has done so; nil if there is none
+	works   bool          // the last conclusive Start succeeded
+	refused error         // the last conclusive Start was refused with this error; else nil
+	until   time.Time     // when a refused adapter is tried again
+	probing chan struct{} // closed when the Start that is finding out has ended; nil if there is none
 }
 
 // New returns a chain of the adapters, the preferred one first. It panics if there are none.
@@ -49,8 +46,7 @@ func New(adapters ...core.Adapter) *Chain {
 	return &Chain{adapters: slices.Clone(adapters), verdicts: make([]verdict, len(adapters))}
 }
 
-// Parse returns what a list of names such as "grpc,jsonstdio" stands for: a chain of those adapters or, for a single name, that adapter
-// itself. known are the adapters that can be named. A name that is unknown, empty or there twice is an error that lists them.
+// Parse returns the adapter for a list of names such as "grpc,jsonstdio": a chain of those adapters or, for a single name, that adapter itself. known are the adapters that can be named. If a name is unknown, empty or there twice, the error lists them.
 func Parse(names string, known ...core.Adapter) (core.Adapter, error) {
 	list := strings.Split(names, ",")
 	adapters := make([]core.Adapter, len(list))
@@ -88,9 +84,7 @@ func join(adapters []core.Adapter) string {
 	return strings.Join(names, ",")
 }
 
-// Start starts one worker with the first available adapter. Link.Adapter is that adapter's name, and Link.Refused says why each one
-// before it was not used. If there is none, the error says why for each, and wraps those errors and so core.ErrUnavailable. Any other
-// error is a *core.StartError that has the same facts.
+// Start starts one worker with the first available adapter. Link.Adapter is that adapter's name. Link.Refused says why each adapter before it was not used. If no adapter is available, the error gives the reason of each. It wraps their errors and so core.ErrUnavailable. Any other error is a *core.StartError with the same facts: the adapter, and the refusals before it.
 func (c *Chain) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	n := len(c.adapters)
 	if c.Strict {
@@ -107,7 +101,7 @@ func (c *Chain) Start(ctx context.Context, l *core.Launcher) (*core.Link, error)
 			link.Refused = append(refused, link.Refused...)
 			return link, nil
 		case !isRefusal(ctx, err):
-			e, ok := err.(*core.StartError) // of a chain in this one
+			e, ok := err.(*core.StartError) // of a chain inside this one
 			if !ok {
 				e = &core.StartError{Adapter: a.Name(), Err: err}
 			}
@@ -119,13 +113,12 @@ func (c *Chain) Start(ctx context.Context, l *core.Launcher) (*core.Link, error)
 	return nil, &unavailable{c.Strict, refused}
 }
 
-// isRefusal reports whether the adapter said that its protocol cannot be had. When the caller has gone, or its time is over, nothing that
-// was seen says so.
+// isRefusal reports whether the error says that the adapter's protocol is unavailable. After the end of ctx no error says so.
 func isRefusal(ctx context.Context, err error) bool {
 	return errors.Is(err, core.ErrUnavailable) && ctx.Err() == nil
 }
 
-// start starts a worker with the adapter at i of the n that may be used, unless that is known to be in vain.
+// start starts a worker with the adapter at i, unless that is known to be refused. n is the number of adapters that may be used.
 func (c *Chain) start(ctx context.Context, l *core.Launcher, i, n int) (*core.Link, error) {
 	for {
 		probe, wait, err := c.enter(i, n)
@@ -143,13 +136,13 @@ func (c *Chain) start(ctx context.Context, l *core.Launcher, i, n int) (*core.Li
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting to hear whether %s is available: %w", c.adapters[i].Name(), context.Cause(ctx))
+			return nil, fmt.Errorf("waiting to hear whether %s is available: %w",
+				c.adapters[i].Name(), context.Cause(ctx))
 		}
 	}
 }
 
-// enter decides what a Start may do with the adapter at i: nothing, for the reason in err; wait for another Start's verdict, and ask again;
-// else start a worker, and call leave then if probe is not nil, because others wait for the verdict.
+// enter decides what a Start does with the adapter at i. If err is set, the adapter is refused for that reason. If wait is set, another Start is finding out: call enter again when wait is closed. Otherwise start a worker. If probe is set, call leave afterwards: others wait for the verdict.
 func (c *Chain) enter(i, n int) (probe, wait chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -163,12 +156,12 @@ func (c *Chain) enter(i, n int) (probe, wait chan struct{}, err error) {
 		v.probing = make(chan struct{})
 		return v.probing, nil, nil
 	case v.refused != nil && slices.ContainsFunc(c.verdicts[i+1:n], func(later verdict) bool { return later.works }):
-		return nil, nil, v.refused // until it is known to be better again, the later one will do
+		return nil, nil, v.refused // a later one works: use that until the verdict is known
 	}
 	return nil, v.probing, nil
 }
 
-// learn remembers what a Start has shown. One that failed for another reason than a refusal has shown nothing.
+// learn remembers the verdict of a Start. A failure that is not a refusal gives no verdict.
 func (c *Chain) learn(ctx context.Context, i int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// adapter is under the test's control: its fields may be set when no Start is running.
+// adapter is an adapter that a test controls. Its fields may be set when no Start is running.
 type adapter struct {
 	name string
 	err  error
@@ -56,7 +56,8 @@ func (a *adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, erro
 func (a *adapter) expect(t *testing.T, started, inside int32) {
 	t.Helper()
 	if a.started.Load() != started || a.inside.Load() != inside {
-		t.Fatalf("%s has been started %d times, %d not yet done; want %d and %d", a.name, a.started.Load(), a.inside.Load(), started, inside)
+		t.Fatalf("%s has been started %d times, %d not yet done; want %d and %d",
+			a.name, a.started.Load(), a.inside.Load(), started, inside)
 	}
 }
 
@@ -70,7 +71,7 @@ type outcome struct {
 	err  error
 }
 
-// start starts n workers at once and returns where their outcomes will come.
+// start starts n workers at once. It returns the channel of their outcomes.
 func start(ctx context.Context, c core.Adapter, n int) chan outcome {
 	done := make(chan outcome, n)
 	for range n {
@@ -82,7 +83,7 @@ func start(ctx context.Context, c core.Adapter, n int) chan outcome {
 	return done
 }
 
-// expect takes an outcome, which is there already or comes when the bubble gets on, and says which adapter it names.
+// expect takes the next outcome. It checks which adapter the link names, and which were refused.
 func expect(t *testing.T, done chan outcome, name string, refused ...string) {
 	t.Helper()
 	o := <-done
@@ -99,7 +100,9 @@ func expect(t *testing.T, done chan outcome, name string, refused ...string) {
 }
 
 func TestStartTakesTheFirstThatCanBeHad(t *testing.T) {
-	own := &core.Link{Conn: &conn{}, Adapter: "leaf", Refused: []core.Refusal{{Adapter: "inner", Err: lacking("inner")}}, MaxFrame: 7}
+	own := &core.Link{
+		Conn: &conn{}, Adapter: "leaf", MaxFrame: 7, Refused: []core.Refusal{{Adapter: "inner", Err: lacking("inner")}},
+	}
 	a, b, c := &adapter{name: "a", err: lacking("a")}, &adapter{name: "b", link: own}, &adapter{name: "c"}
 	l := &core.Launcher{}
 	link, err := New(a, b, c).Start(t.Context(), l)
@@ -109,7 +112,8 @@ func TestStartTakesTheFirstThatCanBeHad(t *testing.T) {
 	if link != own || link.Adapter != "leaf" || b.saw.Load() != any(l) {
 		t.Errorf("the adapter's own link became %+v", link)
 	}
-	if len(link.Refused) != 2 || link.Refused[0].Adapter != "a" || link.Refused[0].Err != a.err || link.Refused[1].Adapter != "inner" {
+	if len(link.Refused) != 2 || link.Refused[0].Adapter != "a" || link.Refused[0].Err != a.err ||
+		link.Refused[1].Adapter != "inner" {
 		t.Errorf("refused were %v", link.Refused)
 	}
 	c.expect(t, 0, 0)
@@ -129,7 +133,8 @@ func TestNames(t *testing.T) {
 		t.Errorf("a single name became %v, %v", got, err)
 	}
 	for names, want := range map[string]string{
-		"": "empty", "a,": "empty", "a,,b": "empty", "a,b,a": `"a" is there twice`, "a,x": `no adapter "x"`, "A": `no adapter "A"`, "a b": `no adapter "a b"`,
+		"": "empty", "a,": "empty", "a,,b": "empty", "a,b,a": `"a" is there twice`,
+		"a,x": `no adapter "x"`, "A": `no adapter "A"`, "a b": `no adapter "a b"`,
 	} {
 		got, err := Parse(names, a, b, c)
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "a,b,c") {
@@ -138,7 +143,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// The first verdict is found out by one Start; when an adapter is known to work, starts run side by side.
+// One Start finds out the first verdict. Once an adapter is known to work, Starts run side by side.
 func TestOneStartFindsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &adapter{name: "a", err: lacking("a"), gate: make(chan struct{})}
@@ -225,7 +230,7 @@ func TestCoolDownDefault(t *testing.T) {
 	})
 }
 
-// Where nothing else is known to work, a Start waits for the one that tries again.
+// If no other adapter is known to work, a Start waits for the one that tries again.
 func TestNothingWorksButMight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := &adapter{name: "a", err: lacking("a")}, &adapter{name: "b", err: lacking("b")}
@@ -273,7 +278,8 @@ func TestContext(t *testing.T) {
 		a.expect(t, 1, 1)
 
 		leaveSecond(gone)
-		if o := <-waiter; !errors.Is(o.err, gone) || errors.Is(o.err, core.ErrUnavailable) || !strings.Contains(o.err.Error(), "whether a is available") {
+		if o := <-waiter; !errors.Is(o.err, gone) || errors.Is(o.err, core.ErrUnavailable) ||
+			!strings.Contains(o.err.Error(), "whether a is available") {
 			t.Errorf("the waiter ended with %v", o.err)
 		}
 		leaveFirst(gone)
@@ -289,7 +295,7 @@ func TestContext(t *testing.T) {
 	})
 }
 
-// A worker that is broken is broken on every adapter: the chain does not go on, and remembers nothing.
+// A broken worker is broken on every adapter: the chain tries no other one and remembers nothing.
 func TestOtherErrorsAreFinal(t *testing.T) {
 	broken := errors.New("no such file: worker.py")
 	a, b, c := &adapter{name: "a", err: lacking("a")}, &adapter{name: "b", err: broken}, &adapter{name: "c"}
@@ -297,14 +303,15 @@ func TestOtherErrorsAreFinal(t *testing.T) {
 	for range 2 {
 		_, err := chain.Start(t.Context(), nil)
 		var start *core.StartError
-		if !errors.Is(err, broken) || errors.Is(err, core.ErrUnavailable) || !errors.As(err, &start) || start.Adapter != "b" ||
-			!reflect.DeepEqual(start.Refused, []core.Refusal{{Adapter: "a", Err: a.err}}) {
+		if !errors.Is(err, broken) || errors.Is(err, core.ErrUnavailable) || !errors.As(err, &start) ||
+			start.Adapter != "b" || !reflect.DeepEqual(start.Refused, []core.Refusal{{Adapter: "a", Err: a.err}}) {
 			t.Errorf("got %v", err)
 		}
 	}
 	var start *core.StartError
-	if _, err := New(&adapter{name: "z", err: lacking("z")}, chain).Start(t.Context(), nil); !errors.As(err, &start) || start.Adapter != "b" ||
-		len(start.Refused) != 2 || start.Refused[0].Adapter != "z" || start.Refused[1].Adapter != "a" || start.Err != broken {
+	_, err := New(&adapter{name: "z", err: lacking("z")}, chain).Start(t.Context(), nil)
+	if !errors.As(err, &start) || start.Adapter != "b" || start.Err != broken || len(start.Refused) != 2 ||
+		start.Refused[0].Adapter != "z" || start.Refused[1].Adapter != "a" {
 		t.Errorf("a chain in a chain: %+v", start)
 	}
 	a.expect(t, 1, 0)
@@ -314,7 +321,7 @@ func TestOtherErrorsAreFinal(t *testing.T) {
 	if link, err := chain.Start(t.Context(), nil); err != nil || link.Adapter != "b" {
 		t.Errorf("got %v, %v", link, err)
 	}
-	b.err = broken // which is nothing against the adapter
+	b.err = broken // says nothing about the adapter
 	if _, err := chain.Start(t.Context(), nil); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
@@ -327,7 +334,8 @@ func TestStrict(t *testing.T) {
 	c.Strict = true
 	for range 2 {
 		_, err := c.Start(t.Context(), nil)
-		if !errors.Is(err, a.err) || !strings.Contains(err.Error(), "strict") || !strings.Contains(err.Error(), "a was refused: "+a.err.Error()) {
+		if !errors.Is(err, a.err) || !strings.Contains(err.Error(), "strict") ||
+			!strings.Contains(err.Error(), "a was refused: "+a.err.Error()) {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -335,7 +343,7 @@ func TestStrict(t *testing.T) {
 	b.expect(t, 0, 0)
 }
 
-// An adapter that panics leaves nobody waiting.
+// After a panic of an adapter no other Start is left waiting.
 func TestPanic(t *testing.T) {
 	a := &adapter{name: "a"}
 	c := New(panics{}, a)

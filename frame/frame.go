@@ -1,8 +1,8 @@
 // Package frame writes and reads frames as JSON and as MessagePack, for adapters. docs/protocol.md describes both
 // encodings. The functions have no state and may be called from any number of goroutines.
 //
-// The functions that parse take any bytes: the result is a frame or an error. They allocate no more than the frame that
-// is there, whatever lengths the bytes claim. They have no limit of their own: an adapter bounds what it reads before it
+// The parse functions take any bytes and return a frame or an error. They allocate no more than the frame that is
+// present, whatever lengths the bytes claim. They have no limit of their own: an adapter bounds what it reads before it
 // parses, and compares Frame.Size with Launcher.MaxFrame.
 package frame
 
@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	maxNumber = 1<<53 - 1               // of ids and counts: every reader of JSON keeps such a number exact
+	maxNumber = 1<<53 - 1               // of ids and counts: every JSON reader keeps such a number exact
 	maxTTL    = math.MaxInt64 / 1000000 // in milliseconds: what a time.Duration holds
 )
 

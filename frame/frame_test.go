@@ -23,7 +23,7 @@ var encodings = map[string]struct {
 	"msgpack": {func(b []byte, f *core.Frame) []byte { return append(AppendMsgpack(b, f), f.Body...) }, ParseMsgpack},
 }
 
-// frames are all that a frame may be on every encoding.
+// frames generates the frames that every encoding carries.
 var frames = rapid.Custom(func(t *rapid.T) core.Frame {
 	number := rapid.Uint64Range(0, maxNumber)
 	f := core.Frame{
@@ -68,7 +68,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// A frame that was cut off is an error, wherever it was cut.
+// A truncated frame is an error, wherever the cut is.
 func TestCutOff(t *testing.T) {
 	f := core.Frame{
 		Kind: core.KindCall, ID: 1 << 40, Parent: 300, Name: strings.Repeat("n", 40), TTL: time.Hour, Session: "s",
@@ -116,14 +116,15 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// What is unknown is skipped, however deep it nests.
+// An unknown field is skipped, however deep its value nests.
 func TestUnknownFields(t *testing.T) {
 	deep := strings.Repeat("\x91", 1<<20) + "\xc0"
 	for _, value := range []string{
-		deep, strings.Repeat("\x81\xa0", 1000) + "\xc3", "\x7f", "\xe0", "\xc2", "\xa3abc", "\x82\x01\x02\x03\x04", "\xc4\x02ab", "\xc5\x00\x02ab",
-		"\xc6\x00\x00\x00\x02ab", "\xc7\x02\x05ab", "\xc8\x00\x02\x05ab", "\xc9\x00\x00\x00\x02\x05ab", "\xca1234", "\xcb12345678", "\xcc1",
-		"\xcd12", "\xce1234", "\xcf12345678", "\xd01", "\xd112", "\xd21234", "\xd312345678", "\xd4t1", "\xd5t12", "\xd6t1234", "\xd7t12345678",
-		"\xd8t1234567812345678", "\xd9\x01a", "\xda\x00\x01a", "\xdb\x00\x00\x00\x01a", "\xdc\x00\x01\x01", "\xdd\x00\x00\x00\x01\x01",
+		deep, strings.Repeat("\x81\xa0", 1000) + "\xc3", "\x7f", "\xe0", "\xc2", "\xa3abc", "\x82\x01\x02\x03\x04",
+		"\xc4\x02ab", "\xc5\x00\x02ab", "\xc6\x00\x00\x00\x02ab", "\xc7\x02\x05ab", "\xc8\x00\x02\x05ab",
+		"\xc9\x00\x00\x00\x02\x05ab", "\xca1234", "\xcb12345678", "\xcc1", "\xcd12", "\xce1234", "\xcf12345678", "\xd01",
+		"\xd112", "\xd21234", "\xd312345678", "\xd4t1", "\xd5t12", "\xd6t1234", "\xd7t12345678", "\xd8t1234567812345678",
+		"\xd9\x01a", "\xda\x00\x01a", "\xdb\x00\x00\x00\x01a", "\xdc\x00\x01\x01", "\xdd\x00\x00\x00\x01\x01",
 		"\xde\x00\x01\x01\x02", "\xdf\x00\x00\x00\x01\x01\x02",
 	} {
 		f, err := ParseMsgpack([]byte("\x83\xa4kind\x04\xa6future" + value + "\xa2id\x07"))

@@ -13,7 +13,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// AppendJSON appends the frame without its body, as one JSON object without white space. Fields that are zero are left out.
+// AppendJSON appends the frame without its body, as one JSON object without white space. Zero fields are left out.
 func AppendJSON(b []byte, f *core.Frame) []byte {
 	b = append(append(b, `{"kind":"`...), f.Kind.String()...)
 	b = append(b, '"')
@@ -53,8 +53,8 @@ func appendString(b []byte, key, s string) []byte {
 	return append(append(append(b, '"'), s...), '"')
 }
 
-// AppendLine appends the frame as one line: the object of AppendJSON, then a tab and the body if there is one, then a line
-// feed. The body must have no line feed, as the bodies of codec json have none.
+// AppendLine appends the frame as one line: the object of AppendJSON, then a tab and the body if there is one, then a
+// line feed. The body must not have a line feed. The bodies of package codec/json have none.
 func AppendLine(b []byte, f *core.Frame) []byte {
 	b = AppendJSON(b, f)
 	if len(f.Body) > 0 {
@@ -63,8 +63,8 @@ func AppendLine(b []byte, f *core.Frame) []byte {
 	return append(b, '\n')
 }
 
-// ParseLine reads a line of AppendLine, with its line feed. The frame's body is a part of the line. A line without a line
-// feed is io.ErrUnexpectedEOF.
+// ParseLine reads a line that AppendLine wrote, with its line feed. The frame's body is a part of the line. The error of a
+// line without a line feed is io.ErrUnexpectedEOF.
 func ParseLine(line []byte) (core.Frame, error) {
 	line, ended := bytes.CutSuffix(line, []byte("\n"))
 	if !ended {
@@ -73,13 +73,13 @@ func ParseLine(line []byte) (core.Frame, error) {
 	header, body, _ := bytes.Cut(line, []byte("\t"))
 	f, err := ParseJSON(header)
 	if len(body) > 0 {
-		f.Body = body[:len(body):len(body)] // appending to it does not reach the next line
+		f.Body = body[:len(body):len(body)] // an append to it must not reach the next line
 	}
 	return f, err
 }
 
-// ParseJSON reads an object of AppendJSON. Members may come in any order, with white space between them; unknown ones are
-// ignored.
+// ParseJSON reads an object that AppendJSON wrote. Members may come in any order, with white space between them. Unknown
+// members are ignored.
 func ParseJSON(header []byte) (f core.Frame, err error) {
 	header = bytes.TrimSpace(header)
 	if !json.Valid(header) || !utf8.Valid(header) || header[0] != '{' {
@@ -125,7 +125,7 @@ func ParseJSON(header []byte) (f core.Frame, err error) {
 	return f, nil
 }
 
-// nextToken cuts the first key or value off b, which is the inside of an object known to be valid.
+// nextToken cuts the first key or value off b. b is the inside of a valid object.
 func nextToken(b []byte) (first, rest []byte) {
 	for len(b) > 0 && (b[0] <= ' ' || b[0] == ',' || b[0] == ':') {
 		b = b[1:]
@@ -166,7 +166,7 @@ func parseString(value []byte, ok *bool) (s string) {
 	return s
 }
 
-// parseMeta reads an object of strings; one without members is nil.
+// parseMeta reads an object of strings. An object without members is nil.
 func parseMeta(value []byte, ok *bool) map[string]string {
 	var meta map[string]string
 	*ok = json.Unmarshal(value, &meta) == nil

@@ -14,14 +14,14 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// The library's encoder and decoder copy bodies, believe the lengths that headers claim, and recurse without a limit. So
-// only its codes are used here.
+// This file uses only the codes of the msgpack library. The library's encoder and decoder copy bodies, believe the lengths
+// that headers claim, and recurse without a limit.
 
 // AppendMsgpack appends the frame as a MessagePack map, up to the bytes of its body: the caller appends or sends f.Body
-// behind it. Fields that are zero are left out.
+// after it. Zero fields are left out.
 func AppendMsgpack(b []byte, f *core.Frame) []byte {
 	fields := len(b)
-	b = append(b, msgpcode.FixedMapLow) // counts the fields, of which there are fewer than 16
+	b = append(b, msgpcode.FixedMapLow) // counts the fields: there are fewer than 16
 	number := func(key string, n uint64) {
 		if n != 0 {
 			b[fields]++
@@ -79,7 +79,7 @@ func appendText(b []byte, s string) []byte {
 	return append(appendLength(b, msgpcode.Str8, len(s)), s...)
 }
 
-// appendLength appends the header of n bytes; code is that of its format with one byte of length, which the longer ones follow.
+// appendLength appends the header of n bytes. code is the code of the format with one byte of length. The codes for longer lengths follow it.
 func appendLength(b []byte, code byte, n int) []byte {
 	switch {
 	case n <= math.MaxUint8:
@@ -90,8 +90,7 @@ func appendLength(b []byte, code byte, n int) []byte {
 	return binary.BigEndian.AppendUint32(append(b, code+2), uint32(n))
 }
 
-// ParseMsgpack reads the map of one frame, which is the whole of b. The frame's body is a part of b. Fields may come in any
-// order; unknown ones are skipped.
+// ParseMsgpack reads the map of one frame. The map is the whole of b, and the frame's body is a part of b. Fields may come in any order. Unknown fields are skipped, whatever they hold.
 func ParseMsgpack(b []byte) (f core.Frame, err error) {
 	r := reader{b: b}
 	for n := r.mapLen(); n > 0 && r.err == nil; n-- {
@@ -137,13 +136,13 @@ func ParseMsgpack(b []byte) (f core.Frame, err error) {
 	return f, nil
 }
 
-// reader reads the formats that a frame is made of. After an error it returns nothing but zeros.
+// reader reads the formats of a frame's fields. After an error it returns only zeros.
 type reader struct {
-	b   []byte // what has not been read
+	b   []byte // the unread bytes
 	err error
 }
 
-// take returns the next n bytes. Here claimed lengths are checked against what is there; nothing is allocated for them.
+// take returns the next n bytes, without a copy. It checks the claimed length n against the bytes that are present.
 func (r *reader) take(n uint64) []byte {
 	if n > uint64(len(r.b)) {
 		r.fail(io.ErrUnexpectedEOF)
@@ -167,7 +166,7 @@ func (r *reader) code() byte {
 	return msgpcode.Nil
 }
 
-// big returns the next number of n bytes, the highest first.
+// big returns the next number, of n bytes in big-endian order.
 func (r *reader) big(n uint64) (v uint64) {
 	for _, c := range r.take(n) {
 		v = v<<8 | uint64(c)
@@ -182,7 +181,7 @@ func (r *reader) number() uint64 {
 		n = uint64(c)
 	case c >= msgpcode.Uint8 && c <= msgpcode.Uint64:
 		n = r.big(1 << (c - msgpcode.Uint8))
-	case c >= msgpcode.Int8 && c <= msgpcode.Int64: // an encoder may choose it for numbers that are not negative
+	case c >= msgpcode.Int8 && c <= msgpcode.Int64: // an encoder may use it for numbers that are not negative
 		size := uint64(1) << (c - msgpcode.Int8)
 		if n = r.big(size); n>>(8*size-1) != 0 {
 			r.fail(errors.New("a number below 0"))
@@ -196,7 +195,7 @@ func (r *reader) number() uint64 {
 	return n
 }
 
-// bytes reads text, if first is msgpcode.Str8, or binary, if it is msgpcode.Bin8.
+// bytes reads text if first is msgpcode.Str8, or binary if first is msgpcode.Bin8.
 func (r *reader) bytes(first byte) []byte {
 	switch c := r.code(); {
 	case first == msgpcode.Str8 && msgpcode.IsFixedString(c):
@@ -241,11 +240,12 @@ func (r *reader) mapLen() uint64 {
 	}
 }
 
-// skip passes over one value. It does not recurse, so that it does not matter how deep the value nests.
+// skip skips one value. It does not recurse: the value may nest at any depth.
 func (r *reader) skip() {
 	for left := uint64(1); left > 0 && r.err == nil; left-- {
 		switch c := r.code(); {
-		case c <= msgpcode.PosFixedNumHigh, c >= msgpcode.NegFixedNumLow, c == msgpcode.Nil, c == msgpcode.False, c == msgpcode.True:
+		case c <= msgpcode.PosFixedNumHigh, c >= msgpcode.NegFixedNumLow,
+			c == msgpcode.Nil, c == msgpcode.False, c == msgpcode.True:
 		case msgpcode.IsFixedMap(c):
 			left += 2 * uint64(c&msgpcode.FixedMapMask)
 		case msgpcode.IsFixedArray(c):

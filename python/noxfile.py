@@ -11,7 +11,9 @@ from pathlib import Path
 import nox
 
 SUPPORTED = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
-MATRIX = ("3.8", "3.13")  # where the generated code is tried too, beside many versions of protobuf and grpcio
+MATRIX = ("3.8", "3.13") if os.environ.get("SNAKEPIT_MATRIX") else ()
+"""Where the generated code is tried too, beside many versions of protobuf and grpcio."""
+
 REQUIREMENTS = ("eventlet", "gevent", "grpcio", "hypothesis", "msgpack", "numpy", "protobuf", "pytest", "pytest-timeout")
 
 nox.options.reuse_venv = "yes"

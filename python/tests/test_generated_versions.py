@@ -63,10 +63,15 @@ pytestmark = pytest.mark.matrix
 
 
 def pairs():
-    """Each protobuf beside the newest grpcio of this Python, and each grpcio beside a protobuf in the middle."""
+    """Each protobuf beside the newest grpcio of this Python, and each grpcio beside a protobuf in the middle.
+
+    The oldest of each are marked.
+    """
     grpcio = [version for version, (first, last) in GRPCIO.items() if first <= PY <= last]
     protobuf = [version for version, first in PROTOBUF.items() if first <= PY]
-    return list(dict.fromkeys([(p, grpcio[-1]) for p in protobuf] + [("4.25.8", g) for g in grpcio]))
+    oldest = [(protobuf[0], grpcio[-1]), ("4.25.8", grpcio[0])]
+    every = dict.fromkeys(oldest + [(p, grpcio[-1]) for p in protobuf] + [("4.25.8", g) for g in grpcio])
+    return [pytest.param(*pair, marks=[pytest.mark.oldest] if pair in oldest else []) for pair in every]
 
 
 @pytest.fixture(scope="module")

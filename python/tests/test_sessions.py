@@ -36,7 +36,7 @@ def test_client_sessions_that_change_while_they_are_dropped(monkeypatch, does):
     for n in range(10):
         kept.add(sessions.get(f"s{n}", True).id)
     assert sessions.get("s9", False) is sessions.get("s9", True)
-    assert set(sessions._guests) <= set(sessions._sessions)
+    assert set(sessions._client_named) <= set(sessions._sessions)
 
 
 def test_client_sessions_are_dropped_the_oldest_first(monkeypatch):
@@ -44,7 +44,7 @@ def test_client_sessions_are_dropped_the_oldest_first(monkeypatch):
     sessions = Sessions(set)
     for name in "abcadea":
         sessions.get(name, True)
-    assert list(sessions._guests) == ["d", "e", "a"]
+    assert list(sessions._client_named) == ["d", "e", "a"]
     assert list(sessions._sessions) == ["a", "d", "e"]
 
 
