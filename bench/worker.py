@@ -65,7 +65,10 @@ def produce_at_once(n, size):
 
 @contextmanager
 def noted(note):
-    """Makes the file, if there is to be one, when the work begins, and writes into it, however the work ends, when that was."""
+    """Makes the file when the work begins. Writes the time of the work's end into it, however it ends.
+
+    Without a note there is no file.
+    """
     if note is None:
         yield
         return

@@ -227,7 +227,7 @@ func checkTime(t time.Time) error {
 	return nil
 }
 
-// elementSize returns the size in bytes of one element of a dtype such as "<f8" or "<U3". It is 0 if the dtype does not
+// elementSize returns the size in bytes of one element of a dtype such as "<f8" or "<U3", or 0 if the dtype does not
 // say.
 func elementSize(dtype string) int {
 	if len(dtype) < 3 || dtype[0] != '<' && dtype[0] != '|' {

@@ -136,7 +136,7 @@ func TestEverything(t *testing.T) {
 	})
 }
 
-// As in encoding/json: among fields of one name on one level the tagged one wins. If there are two of a kind, none wins.
+// Among fields of one name on one level the tagged one wins. Of two alike none wins. Both are as in encoding/json.
 func TestEmbeddedNames(t *testing.T) {
 	type X struct {
 		A int `json:"name"`

@@ -77,7 +77,7 @@ func roundTrip[T any](t *rapid.T, c core.Codec, v any) (got T) {
 	return got
 }
 
-// values generates every value that decoding into an empty interface gives, nested at most so deep.
+// values generates every value that decoding into an empty interface gives, nested at most depth levels deep.
 func values(depth int) *rapid.Generator[any] {
 	kinds := []*rapid.Generator[any]{
 		rapid.Just[any](nil),

@@ -24,21 +24,26 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// first is the clause without which no other makes sense.
-var first = rule("start/hello", "Start connects to one new worker, whose first frame is its hello.", func(t *trial) { t.start().receiveHello() })
+// first is the clause on which all others rest.
+var first = rule("start/hello", "Start connects to one new worker. "+
+	"The worker's first frame is its hello.", func(t *trial) {
+	t.start().receiveHello()
+})
 
-// quiet are options that log nothing.
+// quiet returns options of a pool that logs nothing.
 func quiet() *core.Options { return &core.Options{Size: 1, Logger: hclog.NewNullLogger()} }
 
-// adapterClauses is what an adapter does, as the comments in core/adapter.go say.
+// adapterClauses is about what an adapter does, as the comments in core/adapter.go say.
 var adapterClauses = []clause{
 	first,
-	rule("start/name", "Name is lower case letters and digits. A chain's is a comma list of such.", func(t *trial) {
+	rule("start/name", "Name is lower case letters and digits. "+
+		"A chain's name is a comma-separated list of such names.", func(t *trial) {
 		if name := t.h.Adapter.Name(); !regexp.MustCompile(`^[a-z0-9]+(,[a-z0-9]+)*$`).MatchString(name) {
 			t.Errorf("the name is %q", name)
 		}
 	}),
-	rule("start/link", "A Link has a connection and at least one codec, of different names; MaxFrame is at least 4096, or 0.", func(t *trial) {
+	rule("start/link", "A Link has a connection and at least one codec. "+
+		"The codecs have different names. MaxFrame is at least 4096, or 0.", func(t *trial) {
 		l := t.launch().Link
 		if l.Conn == nil || len(l.Codecs) == 0 {
 			t.Fatalf("the link has the connection %v and %d codecs", l.Conn, len(l.Codecs))
@@ -54,7 +59,8 @@ var adapterClauses = []clause{
 			t.Errorf("MaxFrame is %d", l.MaxFrame)
 		}
 	}),
-	rule("start/process", "Link.Process is the process that was launched for it, or nil if the worker is not ours.", func(t *trial) {
+	rule("start/process", "Link.Process is the process that was launched for the link, "+
+		"or nil if core launched none.", func(t *trial) {
 		spy := &spy{Adapter: t.h.Adapter}
 		w := t.launchWith(spy)
 		if len(spy.launched) == 0 && w.Process != nil {
@@ -64,7 +70,7 @@ var adapterClauses = []clause{
 			t.Errorf("of %d processes that were launched, the link has none", len(spy.launched))
 		}
 	}),
-	rule("start/outlives-ctx", "ctx bounds Start, and does not end what Start returned.", func(t *trial) {
+	rule("start/outlives-ctx", "ctx bounds only Start: the returned Link outlives it.", func(t *trial) {
 		ctx, cancel := context.WithCancel(t.Context())
 		w, err := core.StartRaw(ctx, t.h.Adapter, t.command(), quiet())
 		if err != nil {
@@ -87,7 +93,8 @@ var adapterClauses = []clause{
 			}
 		})
 	}),
-	rule("start/parallel", "Start may be called from several goroutines at once; each call has a worker of its own.", func(t *trial) {
+	rule("start/parallel", "Start may be called from several goroutines at once. "+
+		"Each call starts a worker of its own.", func(t *trial) {
 		const n = 3
 		workers, errs := make([]*core.RawWorker, n), make([]error, n)
 		cmd := t.command()
@@ -111,7 +118,8 @@ var adapterClauses = []clause{
 			p.echo(fmt.Sprintf("worker %d", i))
 		}
 	}),
-	ruleAlone("start/launch-error", "An error about the worker itself, such as a program that is not there, names it and does not wrap ErrUnavailable. After it nothing is left.", func(t *trial) {
+	ruleAlone("start/launch-error", "An error about the worker itself, such as a missing program, "+
+		"names the program and does not wrap ErrUnavailable. After the error nothing is left.", func(t *trial) {
 		if t.h.Worker == nil {
 			t.Skipf("the adapter launches no program")
 		}
@@ -123,12 +131,14 @@ var adapterClauses = []clause{
 			}
 		})
 	}),
-	rule("start/unavailable", "An error that wraps ErrUnavailable means that this protocol is unavailable here, and any other does not, as Launch says.", func(t *trial) {
+	rule("start/unavailable", "An error that wraps ErrUnavailable means that this protocol is unavailable here. "+
+		"No other error means that. Start's error agrees with that of Launch.", func(t *trial) {
 		if strings.Contains(t.h.Adapter.Name(), ",") {
-			t.Skipf("a chain remembers what could not be had")
+			t.Skipf("a chain remembers what was unavailable")
 		}
 		for refusal, unavailable := range map[error]bool{
-			fmt.Errorf("%w: a package is missing", core.ErrUnavailable): true, errors.New("the worker is broken"): false,
+			fmt.Errorf("%w: a package is missing", core.ErrUnavailable): true,
+			errors.New("the worker is broken"):                          false,
 		} {
 			spy := &spy{Adapter: t.h.Adapter, refusal: refusal}
 			w, err := core.StartRaw(t.Context(), spy, t.command(), quiet())
@@ -143,7 +153,8 @@ var adapterClauses = []clause{
 			}
 		}
 	}),
-	rule("start/endpoint", "Link.Endpoint is where other clients may reach the worker, such as \"unix:/tmp/x.sock\".", func(t *trial) {
+	rule("start/endpoint", "Link.Endpoint is where other clients may reach the worker, "+
+		"such as \"unix:/tmp/x.sock\".", func(t *trial) {
 		p := t.connect()
 		network, address := "tcp", p.worker.Endpoint
 		if address == "" {
@@ -161,9 +172,10 @@ var adapterClauses = []clause{
 		_ = c.Close()
 		p.echo("undisturbed")
 	}),
-	ruleAlone("start/leaves-nothing", "When a worker has ended, nothing of it is left: no goroutine, no descriptor, no file in Launcher.Dir.", func(t *trial) {
+	ruleAlone("start/leaves-nothing", "When a worker has ended, nothing of it is left: "+
+		"no goroutine, no descriptor, no file in Launcher.Dir.", func(t *trial) {
 		t.leavesNothing(func() {
-			for _, killed := range []bool{false, true} { // such a worker removes nothing itself
+			for _, killed := range []bool{false, true} { // a killed worker removes nothing itself
 				w := t.launch()
 				p := t.reading(w)
 				p.receiveHello()
@@ -184,7 +196,8 @@ var adapterClauses = []clause{
 			}
 		})
 	}),
-	rule("start/token", "A worker's hello shows Link.Token; an adapter that dials shows HostToken, without which the worker lets nobody in.", func(t *trial) {
+	rule("start/token", "A worker's hello shows Link.Token. "+
+		"An adapter that dials shows HostToken, and the worker refuses a host without it.", func(t *trial) {
 		p := t.start()
 		p.receiveHello()
 		if want := p.worker.Token; want != "" && p.hello.Token != want {
@@ -245,7 +258,7 @@ var adapterClauses = []clause{
 		}
 		p.ping(1)
 	}),
-	rule("frames/prompt", "Read returns as soon as any frame has come, and Write holds none back.", func(t *trial) {
+	rule("frames/prompt", "Read returns as soon as any frame has arrived. Write holds none back.", func(t *trial) {
 		p := t.connect()
 		t.within("one ping after the other", func() {
 			for i := range uint64(20) {
@@ -253,12 +266,13 @@ var adapterClauses = []clause{
 			}
 		})
 	}),
-	rule("frames/read-result", "Read returns frames, at least one, or an error, never both; after an error only errors.", func(t *trial) {
+	rule("frames/read-result", "Read returns at least one frame or an error, never both. "+
+		"After an error it returns only errors.", func(t *trial) {
 		p := t.connect()
-		for i := range uint64(100) { // the last answers and the end come together
+		for i := range uint64(100) { // the last answers and the end arrive together
 			p.send(core.Frame{Kind: core.KindPing, ID: 1 + i})
 		}
-		p.bye() // peer.read sees to it that each Read returns one of the two
+		p.bye() // peer.read checks that each Read returns one of the two
 		w := t.launch()
 		for {
 			frames, err := w.Conn.Read()
@@ -276,7 +290,8 @@ var adapterClauses = []clause{
 			}
 		}
 	}),
-	rule("frames/fields", "Every field of a frame arrives as it was: name, session, metadata, time left, flags and body.", func(t *trial) {
+	rule("frames/fields", "Every field of a frame arrives unchanged: "+
+		"name, session, metadata, time left, flags and body.", func(t *trial) {
 		p := t.connect()
 		got, ok := p.call("conformance.context", nil, func(f *core.Frame) {
 			f.Session, f.TTL, f.Meta = "chat 7", time.Hour, map[string]string{"tenant": "a", "": "empty", "b": ""}
@@ -308,7 +323,8 @@ var adapterClauses = []clause{
 			t.Errorf("a command with an odd name should be unknown")
 		}
 	}),
-	rule("frames/text-back", "The names and sessions that a worker sends may have any Unicode text too.", func(t *trial) {
+	rule("frames/text-back", "The names and sessions that a worker "+
+		"sends may have any Unicode text too.", func(t *trial) {
 		p := t.connect()
 		const odd = "näme\t\n\"\\\u2028 漢 😀"
 		id := p.open("conformance.callback", args{"name": odd, "value": nil}, inSession(odd))
@@ -319,8 +335,9 @@ var adapterClauses = []clause{
 			p.finish(id)
 		}
 	}),
-	rule("frames/limit", "A frame that is larger than the adapter's limit is an error of Read, and no frame.", func(t *trial) {
-		spy := &spy{Adapter: t.h.Adapter, maxFrame: 2 << 20} // a message of the protocol may hold several frames of less
+	rule("frames/limit", "If a frame is larger than the adapter's limit, "+
+		"Read returns an error and not the frame.", func(t *trial) {
+		spy := &spy{Adapter: t.h.Adapter, maxFrame: 2 << 20} // large: a message may hold several smaller frames
 		p := t.reading(t.launchWith(spy))
 		p.receiveHello()
 		if p.largest() < 8<<20 {
@@ -341,7 +358,7 @@ var adapterClauses = []clause{
 		p.nextID = 1<<53 - 3
 		p.echo("a large id")
 	}),
-	rule("frames/body", "A body is any bytes, and arrives as it was.", func(t *trial) {
+	rule("frames/body", "A body may have any bytes. It arrives unchanged.", func(t *trial) {
 		p := t.connect()
 		all := make([]byte, 256)
 		for i := range all {
@@ -359,11 +376,12 @@ var adapterClauses = []clause{
 	rule("frames/largest", "A frame as large as the limit passes, in both directions.", func(t *trial) {
 		p := t.connect()
 		f := p.prepare("conformance.echo", nil)
-		size := (p.largest() - f.Size() - 1024) / 4 * 3 // so that it fits also where binary travels as text
+		size := (p.largest() - f.Size() - 1024) / 4 * 3 // it must fit even if binary travels as text
 		v := bytes.Repeat([]byte{0xfe}, size)
 		p.echo(v)
 	}),
-	rule("frames/owned-by-reader", "The frames that Read returned are the caller's: later ones do not change them, and to append to a body changes no other.", func(t *trial) {
+	rule("frames/owned-by-reader", "The caller owns the frames that Read returned: "+
+		"later frames do not change them, and an append to one body changes no other.", func(t *trial) {
 		p := t.connect()
 		const n = 50
 		var want [][]byte
@@ -376,7 +394,7 @@ var adapterClauses = []clause{
 			for i := range n {
 				batch = append(batch, p.prepare("conformance.echo", args{"value": want[i]}))
 			}
-			for at := range batch { // one at a time is what every worker takes
+			for at := range batch { // one at a time: every worker accepts that
 				p.send(batch[at])
 				f := p.answer(batch[at].ID)
 				if round == 0 {
@@ -391,7 +409,8 @@ var adapterClauses = []clause{
 			}
 		}
 	}),
-	rule("frames/retains-nothing", "Write retains nothing: what it was given may be changed when it has returned.", func(t *trial) {
+	rule("frames/retains-nothing", "Write retains nothing: "+
+		"its caller may change the frames when it has returned.", func(t *trial) {
 		p := t.connect()
 		for _, size := range []int{10, 1000, 100_000} {
 			if !p.passes(size) {
@@ -410,7 +429,8 @@ var adapterClauses = []clause{
 			}
 		}
 	}),
-	rule("frames/both-ways", "One goroutine may write while another one reads: neither waits for the other.", func(t *trial) {
+	rule("frames/both-ways", "One goroutine may write while another one reads: "+
+		"neither waits for the other.", func(t *trial) {
 		p := t.connect()
 		value := strings.Repeat("x", min(64<<10, p.largest()/2))
 		const n = 60
@@ -429,7 +449,8 @@ var adapterClauses = []clause{
 		}
 	}),
 
-	rule("close/write-side", "CloseWrite delivers what Write took; after that the peer reads its end, and Read goes on.", func(t *trial) {
+	rule("close/write-side", "CloseWrite delivers all written frames. "+
+		"After them the peer reads end of file. Read still works.", func(t *trial) {
 		p := t.connect()
 		const n = 500
 		for i := range uint64(n) {
@@ -444,7 +465,8 @@ var adapterClauses = []clause{
 			t.Errorf("when the worker has ended in peace Read should return io.EOF, not %v", err)
 		}
 	}),
-	rule("close/eof", "Read returns io.EOF when the peer closed its side between two frames, and goes on doing so.", func(t *trial) {
+	rule("close/eof", "Read returns io.EOF if the peer closed its side between two frames, "+
+		"and so does every later Read.", func(t *trial) {
 		p := t.connect()
 		p.echo(1.5)
 		p.bye()
@@ -471,7 +493,8 @@ var adapterClauses = []clause{
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			f := core.Frame{Kind: core.KindItem, ID: 1 << 40, Body: p.encode(strings.Repeat("x", min(1<<20, p.largest()/2)))}
+			body := p.encode(strings.Repeat("x", min(1<<20, p.largest()/2)))
+			f := core.Frame{Kind: core.KindItem, ID: 1 << 40, Body: body}
 			for failure == nil {
 				failure = p.conn.Write([]core.Frame{f})
 			}
@@ -517,7 +540,7 @@ var adapterClauses = []clause{
 			}
 		}
 	}),
-	rule("close/ends-worker", "Close releases everything: the worker notices that its host has gone.", func(t *trial) {
+	rule("close/ends-worker", "Close releases everything: the worker notices that its host is gone.", func(t *trial) {
 		p := t.connect()
 		_ = p.conn.Close()
 		p.exits()
@@ -531,7 +554,8 @@ var adapterClauses = []clause{
 		p.open("conformance.exit", args{"code": 3})
 		t.within("noticing the loss", func() { _ = p.waitEnd("the worker has ended") })
 	}),
-	rule("close/lost-write", "When the peer has gone Write returns an error, and so does every later one.", func(t *trial) {
+	rule("close/lost-write", "If the peer is gone, Write returns an error, "+
+		"and so does every later Write.", func(t *trial) {
 		p := t.connect()
 		p.need("conformance.exit")
 		if p.worker.Process == nil && !t.h.DetectsLoss {
@@ -540,7 +564,7 @@ var adapterClauses = []clause{
 		p.open("conformance.exit", args{"code": 3})
 		_ = p.waitEnd("the worker has ended")
 		ping := []core.Frame{{Kind: core.KindPing, ID: 1}}
-		for end := time.Now().Add(atOnce); p.conn.Write(ping) == nil; { // what was written first may still have been taken
+		for end := time.Now().Add(atOnce); p.conn.Write(ping) == nil; { // the first writes may still succeed
 			if time.Now().After(end) {
 				t.Fatalf("Write to a worker that has gone returns no error")
 			}
@@ -552,8 +576,9 @@ var adapterClauses = []clause{
 			}
 		}
 	}),
-	rule("close/inside-frame", "io.EOF is an end between two frames: an end inside of one is another error.", func(t *trial) {
-		for try := time.Duration(1); try <= 8; try++ { // it has to die while it writes, which can't be seen without reading
+	rule("close/inside-frame", "io.EOF means an end between two frames. "+
+		"An end inside a frame is another error.", func(t *trial) {
+		for try := time.Duration(1); try <= 8; try++ { // it has to die while it writes: only reading would show when
 			p := t.peer(t.launch())
 			if p.worker.Process == nil {
 				t.Skipf("the worker is no process of this host")
@@ -565,7 +590,7 @@ var adapterClauses = []clause{
 			p.got(frames, nil)
 			p.receiveHello()
 			p.answerHello()
-			size := (p.largest() - 1024) / 4 * 3 // so that it fits also where binary travels as text
+			size := (p.largest() - 1024) / 4 * 3 // it must fit even if binary travels as text
 			p.open("conformance.count", args{"n": int64(1), "size": int64(size)})
 			<-time.After(try * pause / 2)
 			p.kill()
@@ -576,7 +601,8 @@ var adapterClauses = []clause{
 		}
 		t.Errorf("a frame of a worker that was killed ends with io.EOF, as if it were whole")
 	}),
-	rule("close/corrupt", "What is not a frame ends the connection and is never taken for one: no call is answered wrongly.", func(t *trial) {
+	rule("close/corrupt", "Bytes that are not a frame end the connection and are never taken for a frame: "+
+		"no call is answered wrongly.", func(t *trial) {
 		if t.h.Corrupt == nil {
 			t.Skipf("the harness has no way to damage what is sent")
 		}
@@ -586,7 +612,7 @@ var adapterClauses = []clause{
 			t.Fatalf("Harness.Corrupt: %v", err)
 		}
 		f := p.prepare("conformance.echo", args{"value": "damaged on its way"})
-		_ = p.conn.Write([]core.Frame{f}) // an error: the connection has ended already
+		_ = p.conn.Write([]core.Frame{f}) // an error means that the connection has ended already
 		_ = p.conn.CloseWrite()
 		_ = p.waitEnd("the worker got damaged bytes")
 		p.silent("a damaged call is answered", func(f *core.Frame) bool {
@@ -595,20 +621,20 @@ var adapterClauses = []clause{
 	}),
 }
 
-// spy watches what an adapter asks of its launcher, and may lie to it.
+// spy records what an adapter asks of its launcher. It may give the adapter false facts.
 type spy struct {
 	core.Adapter
-	hostToken func(token string) string // what is shown in the place of it; nil: itself
-	refusal   error                     // of every Launch, if not nil
-	maxFrame  int                       // what the adapter is told, and the worker is not; 0: the true one
-	printed   string                    // what the worker seems to have printed first, where the connection is its standard output
+	hostToken func(token string) string // changes the token that the adapter shows; nil: unchanged
+	refusal   error                     // returned by every Launch if not nil
+	maxFrame  int                       // the limit for the adapter, but not for the worker; 0: the true one
+	printed   string                    // text in front of what the worker writes to standard output
 
 	mu        sync.Mutex // guards what follows
 	launchers []*core.Launcher
-	asked     int  // how often something was to be launched
+	asked     int  // the number of calls of Launch
 	stdio     bool // the connection is the worker's standard input and output
 	launched  []*core.Process
-	files     []*os.File // that were handed over
+	files     []*os.File // all Spec.Files
 }
 
 func (s *spy) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
@@ -648,20 +674,20 @@ func (s *spy) launch(ctx context.Context, l *core.Launcher, spec core.Spec) (*co
 	return p, err
 }
 
-// behind returns a pipe that has the text first, and then what from has.
+// behind returns a pipe with the text and then the content of from.
 func behind(text string, from *os.File) (*os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	go func() {
-		_, _ = io.Copy(w, io.MultiReader(strings.NewReader(text), from)) // an error: the reader has gone
+		_, _ = io.Copy(w, io.MultiReader(strings.NewReader(text), from)) // an error means that the reader is gone
 		_, _ = w.Close(), from.Close()
 	}()
 	return r, nil
 }
 
-// launchWith is launch with another adapter around the one under test.
+// launchWith is launch with an adapter that wraps the one under test.
 func (t *trial) launchWith(a core.Adapter) *core.RawWorker {
 	t.restsOn("close/unblocks-read")
 	w, err := core.StartRaw(t.Context(), a, t.command(), quiet())
@@ -684,7 +710,7 @@ func (p *peer) kill() {
 	p.exits()
 }
 
-// pongs takes n answers to pings, which have to come in order.
+// pongs takes n answers to pings. They have to come in order.
 func (p *peer) pongs(from uint64, n int) {
 	p.t.restsOn("ping/answered")
 	for i := range uint64(n) {
@@ -694,7 +720,7 @@ func (p *peer) pongs(from uint64, n int) {
 	}
 }
 
-// openNamed opens a call of a command that the worker need not have.
+// openNamed opens a call of a command. The worker need not have the command.
 func (p *peer) openNamed(name string) uint64 {
 	f := core.Frame{Kind: core.KindCall, ID: p.nextID, Name: name, Flags: core.NoInput}
 	p.nextID += 2
@@ -711,7 +737,7 @@ func (t *trial) tempDir() string {
 	return dir
 }
 
-// settles waits until a count is back to what it was.
+// settles waits until a count is back at its former value.
 func (t *trial) settles(what string, before int, count func() int) {
 	for end := time.Now().Add(atOnce); count() > before; {
 		if time.Now().After(end) {
@@ -721,8 +747,8 @@ func (t *trial) settles(what string, before int, count func() int) {
 	}
 }
 
-// leavesNothing does something twice. Of the second time no goroutine and no descriptor may be left. What is made once
-// for all may stay.
+// leavesNothing calls f twice. The second call must leave no goroutine and no descriptor behind. The first call may
+// leave some that are made once for all.
 func (t *trial) leavesNothing(f func()) {
 	f()
 	files := descriptors()
@@ -732,7 +758,7 @@ func (t *trial) leavesNothing(f func()) {
 	mine := regexp.MustCompile(`(?m)^(\d+) @.*\n# labels: .*` + regexp.QuoteMeta(fmt.Sprintf("%q:%q", label, mark)))
 	t.settles("goroutines", 0, func() (n int) { // a goroutine inherits its labels
 		var profile strings.Builder
-		_ = pprof.Lookup("goroutine").WriteTo(&profile, 1) // a Builder takes all
+		_ = pprof.Lookup("goroutine").WriteTo(&profile, 1) // a Builder never fails
 		for _, found := range mine.FindAllStringSubmatch(profile.String(), -1) {
 			some, _ := strconv.Atoi(found[1]) // digits
 			n += some
@@ -742,7 +768,7 @@ func (t *trial) leavesNothing(f func()) {
 	t.settles("descriptors", files, descriptors)
 }
 
-// descriptors returns how many this process has open, or 0 where the system does not tell.
+// descriptors returns how many descriptors this process has open, or 0 if the system does not tell.
 func descriptors() int {
 	entries, _ := os.ReadDir("/proc/self/fd")
 	return len(entries)
@@ -757,7 +783,7 @@ func leftIn(dir string) []string {
 	return names
 }
 
-// number returns v as a float64 if it is any number.
+// number returns v as a float64 if it is a number of any type.
 func number(v any) (float64, bool) {
 	switch n := v.(type) {
 	case int64:

@@ -13,8 +13,8 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// RunBenchmarks measures what the adapter and the worker cost together, with one worker: a call, calls at once, items of a stream, and a
-// megabyte there and back. Only figures of one run, side by side, can be compared.
+// RunBenchmarks measures the cost of the adapter and one worker together: a call, calls at once, items of a stream,
+// and a megabyte there and back. Compare only figures of one run.
 func RunBenchmarks(b *testing.B, h Harness) {
 	b.Helper()
 	if err := h.check(); err != nil {
@@ -27,7 +27,9 @@ func RunBenchmarks(b *testing.B, h Harness) {
 			b.Fatal(err)
 		}
 	}
-	pool, err := core.Open(b.Context(), h.Adapter, cmd, &core.Options{Size: 1, Queue: 10_000, Logger: hclog.NewNullLogger()})
+	pool, err := core.Open(b.Context(), h.Adapter, cmd, &core.Options{
+		Size: 1, Queue: 10_000, Logger: hclog.NewNullLogger(),
+	})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -36,9 +38,10 @@ func RunBenchmarks(b *testing.B, h Harness) {
 			b.Error(err)
 		}
 	}()
-	ctx := context.WithoutCancel(b.Context()) // without a deadline, as most callers
+	ctx := context.WithoutCancel(b.Context()) // without a deadline, like that of most callers
 	echo := func(b *testing.B, v []byte) {
-		if got, err := core.Execute[[]byte](ctx, pool, "conformance.echo", args{"value": v}); err != nil || len(got) != len(v) {
+		got, err := core.Execute[[]byte](ctx, pool, "conformance.echo", args{"value": v})
+		if err != nil || len(got) != len(v) {
 			b.Errorf("an echo of %d bytes: %d bytes, %v", len(v), len(got), err)
 		}
 	}
@@ -88,7 +91,8 @@ func RunBenchmarks(b *testing.B, h Harness) {
 	})
 	b.Run("megabyte", func(b *testing.B) {
 		v := make([]byte, 1<<20)
-		if _, err := core.Execute[[]byte](ctx, pool, "conformance.echo", args{"value": v}); errors.Is(err, core.ErrFrameTooLarge) {
+		_, err := core.Execute[[]byte](ctx, pool, "conformance.echo", args{"value": v})
+		if errors.Is(err, core.ErrFrameTooLarge) {
 			b.Skip("frames are smaller here")
 		}
 		b.SetBytes(2 << 20)

@@ -1,12 +1,13 @@
-// Package conformance is the proof that an adapter carries frames, that a worker speaks the protocol, and that a pool on top of both
-// keeps its promises. Who writes an adapter runs it from a test of three lines:
+// Package conformance checks that an adapter carries frames, that a worker speaks the protocol, and that a pool on
+// top of both keeps its promises. Adapter authors run it from a three-line test:
 //
 //	func TestConformance(t *testing.T) {
-//		conformance.Run(t, conformance.Harness{Adapter: mine.Adapter{}, Worker: python.Conformance()})
+//		conformance.Run(t, conformance.Harness{Adapter: mine.Adapter{}, Worker: python.Conformance(1)})
 //	}
 //
-// Who writes a worker in another language runs the command snakepit conformance. What is checked is a table of clauses, each a sentence
-// of the contract in core/adapter.go, core/frame.go or docs/protocol.md.
+// Authors of a worker in another language run the command snakepit conformance. The suite is a table of clauses. The
+// clauses are the contract in docs/protocol.md and in the comments of package core, above all in adapter.go and
+// frame.go.
 package conformance
 
 import (
@@ -22,35 +23,39 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// Harness says what is tested, and what it is able to do. Only Adapter is required.
+// Harness has the adapter and the worker under test, and says what they are able to do. Only Adapter is required.
 type Harness struct {
-	// Adapter is the adapter under test. A chain will do.
+	// Adapter is the adapter under test. It may be a chain.
 	Adapter core.Adapter
-	// Worker is the program that the adapter launches. It offers the commands that docs/protocol.md lists under "Conformance", such as
-	// python.Conformance does. nil: the adapter has workers without being given a program.
+	// Worker is the program that the adapter launches. It offers the commands that docs/protocol.md lists under
+	// "Conformance". python.Conformance is one. nil means that the adapter needs no program.
 	Worker Program
 	// Parts are the tables to check. nil means all.
 	Parts []Part
 
-	// MaxFrame bounds, in bytes, the frames that are sent to see how large they may be. 0 means what both sides allow, 8 MiB at most.
+	// MaxFrame limits the largest frames that the suite tries, in bytes. 0 means the largest that both sides allow,
+	// at most 8 MiB.
 	MaxFrame int
-	// MaxConcurrency caps the calls that are made at once. 0 means what the worker announces.
+	// MaxConcurrency limits the calls that are made at once. 0 means the concurrency that the worker announces.
 	MaxConcurrency int
-	// DetectsLoss says that the adapter notices when a worker ends which core did not launch. Of those that core launched it knows anyway.
+	// DetectsLoss says that the adapter notices the end of a worker that core did not launch. Core itself notices the
+	// end of a worker that it launched.
 	DetectsLoss bool
-	// Corrupt damages what conn, the adapter's own, sends from now on. nil: it can't be damaged.
+	// Corrupt damages what conn sends from now on. conn is a connection of the adapter. nil means that the harness
+	// can't damage it.
 	Corrupt func(conn core.Conn) error
 
-	// Known are clauses that fail, by name, and why. They still run, and it is a failure if they pass.
+	// Known maps the names of clauses that fail to the reasons. These clauses still run. It is a failure if one passes.
 	Known map[string]string
-	// TimeLimit bounds each clause. 0 means 30 s.
+	// TimeLimit is the time limit for each clause. 0 means 30 s.
 	TimeLimit time.Duration
-	// Parallel is how many clauses Check checks at once. 0 means the number of processors. In a test the flag -parallel bounds it. 1 checks
-	// one clause after the other in both: for workers that cannot be started side by side.
+	// Parallel is the number of clauses that Check checks at once. 0 means the number of processors. In Run the flag
+	// -parallel of go test sets the number. 1 checks one clause after the other, in Check and in Run: for workers
+	// that cannot run side by side.
 	Parallel int
 }
 
-// Program is what a worker runs; python.Program is one.
+// Program returns the command that starts a worker. python.Program is one.
 type Program interface {
 	Command() (core.Command, error)
 }
@@ -60,9 +65,9 @@ type Part string
 
 // The tables.
 const (
-	Adapter Part = "adapter" // what an adapter and its codecs do with frames and values
-	Worker  Part = "worker"  // what a worker does with the protocol
-	Pool    Part = "pool"    // what a pool on top of both gives its callers
+	Adapter Part = "adapter" // about an adapter and its codecs: frames and values
+	Worker  Part = "worker"  // about a worker: the protocol
+	Pool    Part = "pool"    // about a pool on top of both: the promises to its callers
 )
 
 // Clause is one rule of the contract.
@@ -88,24 +93,24 @@ type Outcome string
 const (
 	Passed  Outcome = "passed"
 	Failed  Outcome = "failed"
-	Skipped Outcome = "skipped" // what it needs is not there, or a clause that it rests on has failed
+	Skipped Outcome = "skipped" // something that it needs is missing, or a clause that it rests on has failed
 	Known   Outcome = "known"   // it failed, as Harness.Known says
 )
 
-// Result is what became of one clause.
+// Result is the result of one clause.
 type Result struct {
 	Clause
 	Outcome Outcome
-	Reasons []string // what was seen, or why it was skipped
-	RestsOn string   // the failed clause, as part/theme/rule, for which this one was skipped; or ""
-	Dump    string   // all goroutines, if its time was up
+	Reasons []string // what was seen, or why the clause was skipped
+	RestsOn string   // the failed clause for which this one was skipped, as part/theme/rule; or ""
+	Dump    string   // the stacks of all goroutines, if the time was up
 	Took    time.Duration
 
 	unclosed bool // it failed only because closing took too long
 	broken   bool // something failed, known or not
 }
 
-// String returns what was seen, and then the sentence.
+// String returns the reasons, and then the sentence.
 func (r Result) String() string {
 	text := strings.Join(append(slices.Clone(r.Reasons), fmt.Sprintf("%s %s: %s", r.Part, r.Name, r.Sentence)), "\n")
 	if r.Dump != "" {
@@ -114,7 +119,7 @@ func (r Result) String() string {
 	return text
 }
 
-// Run checks every clause, each as a subtest. If no worker says hello, that is one failure and nothing else is tried.
+// Run checks every clause, each as a subtest. If no worker says hello, that is the only failure: no clause is checked.
 func Run(t *testing.T, h Harness) {
 	t.Helper()
 	if err := h.check(); err != nil {
@@ -133,7 +138,7 @@ func Run(t *testing.T, h Harness) {
 		})
 	}
 	for _, part := range []Part{Adapter, Worker, Pool} {
-		t.Run(string(part), func(t *testing.T) { // returns when all that it holds have ended
+		t.Run(string(part), func(t *testing.T) { // returns when all its subtests have ended
 			for _, c := range parallel {
 				if c.Part == part {
 					t.Run(c.Name, func(t *testing.T) {
@@ -146,7 +151,7 @@ func Run(t *testing.T, h Harness) {
 	}
 }
 
-// tell makes the result that of a test.
+// tell reports the result as that of a test.
 func (r Result) tell(t *testing.T, h *Harness) {
 	t.Helper()
 	switch r.Outcome {
@@ -159,7 +164,7 @@ func (r Result) tell(t *testing.T, h *Harness) {
 	}
 }
 
-// NothingError is the error if no worker says hello, so that nothing can be checked.
+// NothingError is the error if no worker says hello. Then nothing can be checked.
 type NothingError struct {
 	Reasons []string // what was seen
 }
@@ -168,9 +173,10 @@ func (e *NothingError) Error() string {
 	return "nothing can be checked: " + strings.Join(e.Reasons, "\n")
 }
 
-// Check is Run outside of a test. It hands the results to report, one at a time, in the order of Clauses but the ground
-// first, until all are there or ctx ends, whose error it then returns. If no worker says hello, the error is a *NothingError
-// and nothing is reported.
+// Check checks every clause, outside of a test. It passes the results to report, one at a time. They come in the
+// order of Clauses, but the clauses that are not checked in parallel come first. Check returns when all results are
+// reported, or when ctx ends, with the error of ctx. If no worker says hello, the error is a *NothingError and
+// nothing is reported.
 func Check(ctx context.Context, h Harness, report func(Result)) error {
 	if err := h.check(); err != nil {
 		return err
@@ -215,8 +221,7 @@ func Check(ctx context.Context, h Harness, report func(Result)) error {
 	return nil
 }
 
-// clauses returns the clauses to check: first those that are checked one after the other, then those that may be checked
-// at once.
+// clauses returns the clauses to check: serial one after the other, then parallel at once.
 func (h *Harness) clauses() (serial, parallel []clause) {
 	for _, c := range clauses() {
 		switch {
@@ -234,7 +239,7 @@ func (c clause) fullName() string { return string(c.Part) + "/" + c.Name }
 
 func (h *Harness) wants(p Part) bool { return h.Parts == nil || slices.Contains(h.Parts, p) }
 
-// check refuses a harness that makes no sense.
+// check returns an error if the harness is invalid.
 func (h *Harness) check() error {
 	if h.Adapter == nil {
 		return fmt.Errorf("conformance: Harness.Adapter is not set: it is what is tested")
@@ -245,7 +250,9 @@ func (h *Harness) check() error {
 		}
 	}
 	if h.Parallel < 0 {
-		return fmt.Errorf("conformance: Harness.Parallel is %d; it has to be positive, and 0 means the number of processors", h.Parallel)
+		return fmt.Errorf(
+			"conformance: Harness.Parallel is %d; it has to be positive, and 0 means the number of processors",
+			h.Parallel)
 	}
 	for name := range h.Known {
 		if !slices.ContainsFunc(clauses(), func(c clause) bool { return c.Name == name }) {
@@ -255,14 +262,14 @@ func (h *Harness) check() error {
 	return nil
 }
 
-// ground is what most clauses rest on. These are checked first. If one fails, trial.restsOn skips the clauses that rest
-// on it, so that a fundamental fault is reported once.
+// ground has the names of the clauses that most others rest on. They are checked first. If one fails, trial.restsOn
+// skips the clauses that rest on it, so a fundamental fault is reported once.
 var ground = []string{
-	first.Name, "close/unblocks-read", "call/result", "ping/answered", "call/unknown", "stream/items", "input/read", "credit/given",
-	"cancel/answered", "callback/call",
+	first.Name, "close/unblocks-read", "call/result", "ping/answered", "call/unknown", "stream/items", "input/read",
+	"credit/given", "cancel/answered", "callback/call",
 }
 
-// clauses returns the tables, one after the other, the ground before them.
+// clauses returns the clauses of all tables: first the ground, then the others in the order of the tables.
 func clauses() []clause {
 	var all []clause
 	for _, part := range []struct {
@@ -270,7 +277,9 @@ func clauses() []clause {
 		tables [][]clause
 	}{
 		{Adapter, [][]clause{adapterClauses, codecClauses}},
-		{Worker, [][]clause{helloClauses, callClauses, valueClauses, streamClauses, creditClauses, cancelClauses, lifeClauses}},
+		{Worker, [][]clause{
+			helloClauses, callClauses, valueClauses, streamClauses, creditClauses, cancelClauses, lifeClauses,
+		}},
 		{Pool, [][]clause{poolClauses}},
 	} {
 		for _, c := range slices.Concat(part.tables...) {

@@ -15,35 +15,37 @@ import (
 	"unicode"
 )
 
-// The contract is what the comments of two files of core and docs/protocol.md promise. testdata/contract.txt lists its sentences and says
-// of each which clauses check it, or why none can.
+// The contract is the promises in docs/protocol.md and in the comments of two files of core. testdata/contract.txt
+// lists its sentences. For each it names the clauses that check it, or says why none can.
 
 const (
 	contractFile = "testdata/contract.txt"
-	contractHead = `# What the contract promises, sentence by sentence, and which clauses of the suite check it. TestContract holds this list to its sources:
-# every sentence, table row, list item and code block of docs/protocol.md, every sentence in the comments of core/adapter.go and
-# core/frame.go, and of some other comments those sentences that a clause checks.
+	contractHead = `# The promises of the contract, sentence by sentence, and the clauses that check them.
+#
+# TestContract compares this list with its sources: every sentence, table row, list item and code block of
+# docs/protocol.md, and every sentence in the comments of core/adapter.go and core/frame.go. Of some other comments
+# the list has only the sentences that a clause checks.
 #
 #	= part/theme/rule, ...    these clauses check it
 #	- why                     it, or the rest of it, can't be checked from outside; "explains": it demands nothing
-#	? what                    still to be done, which fails the test
+#	? what                    still to be done; the test fails
 #
-# When a source has changed, write this file anew by
+# When a source has changed, rewrite this file with
 #
 #	go test ./conformance -run TestContract -update
 #
-# and give the new sentences, which it marks with "?", their clauses or their reasons; to those that have changed a little it leaves what
-# they had.
+# The command marks new sentences with "?": give them their clauses or their reasons. A sentence that has changed a
+# little keeps its marks, with a "?" in front.
 `
 )
 
-// whole are the sources whose every sentence is listed.
+// whole has the sources whose sentences are all listed.
 var whole = []string{"core/adapter.go", "core/frame.go", "docs/protocol.md"}
 
 // promise is one sentence, table row, list item or code block.
 type promise struct {
 	source string   // "core/adapter.go"
-	place  string   // "Conn.Read", or the heading that it stands under
+	place  string   // "Conn.Read", or the heading above it
 	text   string   // with single spaces
 	marks  []string // lines that begin with =, - or ?
 }
@@ -71,7 +73,7 @@ func TestContract(t *testing.T) {
 	}
 	const run = "run go test ./conformance -run TestContract -update"
 
-	// The list has what the sources have.
+	// The list has all sentences of the sources, and no others.
 	order := map[string][]string{}
 	for _, p := range listed {
 		order[p.source] = append(order[p.source], p.key())
@@ -84,7 +86,8 @@ func TestContract(t *testing.T) {
 		for _, p := range there[source] {
 			if !slices.Contains(order[source], p.key()) {
 				complete = false
-				t.Errorf("%s lacks what is new or has changed: %s; %s, and name its clauses there", contractFile, p, run)
+				t.Errorf("%s lacks what is new or has changed: %s; %s, and name its clauses there",
+					contractFile, p, run)
 			}
 		}
 		var want []string
@@ -104,7 +107,8 @@ func TestContract(t *testing.T) {
 	exists := func(name string) bool { _, ok := clauseless[name]; return ok }
 	for _, p := range listed {
 		if len(p.marks) == 0 {
-			t.Errorf("%s has no mark under %s: name its clauses (= part/theme/rule, ...) or say why there can be none (- why)", contractFile, p)
+			t.Errorf("%s has no mark under %s: "+
+				"name its clauses (= part/theme/rule, ...) or say why there can be none (- why)", contractFile, p)
 		}
 		for _, mark := range p.marks {
 			rest := strings.TrimSpace(mark[1:])
@@ -112,7 +116,8 @@ func TestContract(t *testing.T) {
 			case rest == "":
 				t.Errorf("%s has an empty mark under %s", contractFile, p)
 			case mark[0] == '?':
-				t.Errorf("%s: write a clause for it and name it in %s (= part/theme/rule, ...), or say why there can be none (- why): %s", rest, contractFile, p)
+				t.Errorf("%s: write a clause for it and name it in %s (= part/theme/rule, ...), "+
+					"or say why there can be none (- why): %s", rest, contractFile, p)
 			case mark[0] == '=':
 				for _, name := range strings.Split(rest, ", ") {
 					if !exists(name) {
@@ -125,12 +130,13 @@ func TestContract(t *testing.T) {
 	}
 	for _, c := range Clauses() {
 		if name := string(c.Part) + "/" + c.Name; clauseless[name] {
-			t.Errorf("the clause %s checks no sentence of the contract: name it in %s under one, or drop it (%q)", name, contractFile, c.Sentence)
+			t.Errorf("the clause %s checks no sentence of the contract: name it in %s under one, or drop it (%q)",
+				name, contractFile, c.Sentence)
 		}
 	}
 }
 
-// renew returns the list as the sources have it, each sentence with the marks that it had. One that has moved keeps them too.
+// renew returns the list in the order of the sources. Each sentence keeps its marks, also if it has moved.
 func renew(listed []promise, there map[string][]promise) []promise {
 	var all []promise
 	take := func(p *promise, same func(q promise) bool) bool {
@@ -163,7 +169,7 @@ func renew(listed []promise, there map[string][]promise) []promise {
 	return all
 }
 
-// proposals returns the marks of a new sentence: those of the one that it seems to have replaced, to be looked at.
+// proposals returns marks for a new sentence: those of the sentence that it seems to replace, each with a "?" in front.
 func proposals(gone []promise, p promise) []string {
 	best, most := -1, 0.6
 	words := strings.Fields(p.text)
@@ -193,7 +199,7 @@ func proposals(gone []promise, p promise) []string {
 	return marks
 }
 
-// changed is what stands before the marks of a sentence that has changed.
+// changed goes in front of the marks of a sentence that has changed.
 const changed = "? it has changed; do these still hold? "
 
 func writeContract(listed []promise) string {
@@ -216,7 +222,7 @@ func writeContract(listed []promise) string {
 	return b.String()
 }
 
-// readContract reads the list. A file that is not there is an empty one.
+// readContract reads the list. A missing file is an empty list.
 func readContract(t *testing.T) []promise {
 	text, err := os.ReadFile(contractFile)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -245,7 +251,7 @@ func readContract(t *testing.T) []promise {
 	return listed
 }
 
-// promises reads a source.
+// promises returns the promises of a source.
 func promises(t *testing.T, source string) []promise {
 	text, err := os.ReadFile("../" + source)
 	if err != nil {
@@ -261,7 +267,8 @@ func promises(t *testing.T, source string) []promise {
 	return all
 }
 
-// fromGo returns the sentences in the comments of what a Go file exports, and in those that stand between its declarations.
+// fromGo returns the sentences in the comments of a Go file's exported declarations, and in the comments between the
+// declarations.
 func fromGo(source, text string) ([]promise, error) {
 	file, err := parser.ParseFile(token.NewFileSet(), source, text, parser.ParseComments)
 	if err != nil {
@@ -286,7 +293,7 @@ func fromGo(source, text string) ([]promise, error) {
 			}
 		}
 	}
-	free := file.Comments // those that no declaration has as its own
+	free := file.Comments // the comments that belong to no declaration
 	upTo := func(pos, end token.Pos) {
 		for len(free) > 0 && free[0].Pos() < pos {
 			if free[0] != file.Doc && free[0].Pos() > file.Name.End() {
@@ -354,7 +361,7 @@ func startOf(d ast.Decl, doc *ast.CommentGroup) token.Pos {
 	return d.Pos()
 }
 
-// paragraphs returns the sentences of a comment; a line that is set off, as in a table, is one.
+// paragraphs returns the sentences of a comment. An indented line, as in a table, is one sentence.
 func paragraphs(comment string) []string {
 	var all, prose []string
 	flush := func() {
@@ -376,7 +383,8 @@ func paragraphs(comment string) []string {
 	return all
 }
 
-// fromMarkdown returns the sentences, table rows, list items and code blocks of a page, each under the heading that it stands under.
+// fromMarkdown returns the sentences, table rows, list items and code blocks of a page. The place of each is the
+// heading above it.
 func fromMarkdown(source, text string) []promise {
 	var all []promise
 	place := "the top"
@@ -396,7 +404,7 @@ func fromMarkdown(source, text string) []promise {
 			found = sentences(whole)
 		case list, code:
 			found = []string{whole}
-		case table: // without its head
+		case table: // without its heading rows
 			for _, row := range lines[min(2, len(lines)):] {
 				found = append(found, single(row))
 			}
@@ -446,9 +454,10 @@ func fromMarkdown(source, text string) []promise {
 
 var (
 	numbered = regexp.MustCompile(`^[0-9]+\. `)
-	// A sentence ends with its point and what closes with it, unless that is a bold word in front of its paragraph.
+	// A sentence ends with its full stop and the closing quotes and brackets. A bold word in front of a paragraph is no
+	// sentence.
 	ends = regexp.MustCompile("[.?!][\"'`)\\]]*\\s+")
-	// abbreviations end none.
+	// abbreviations end no sentence.
 	abbreviations = []string{"e.g.", "i.e.", ".."}
 )
 
@@ -458,7 +467,8 @@ func sentences(text string) []string {
 	from := 0
 	for _, at := range ends.FindAllStringIndex(text, -1) {
 		s := strings.TrimSpace(text[from:at[1]])
-		isName := strings.HasSuffix(s, "`") && at[1] < len(text) && unicode.IsLower(rune(text[at[1]])) // such as `snakepit.`
+		// A name such as `snakepit.` ends no sentence.
+		isName := strings.HasSuffix(s, "`") && at[1] < len(text) && unicode.IsLower(rune(text[at[1]]))
 		if isName || slices.ContainsFunc(abbreviations, func(a string) bool { return strings.HasSuffix(s, a) }) {
 			continue
 		}
@@ -471,10 +481,10 @@ func sentences(text string) []string {
 	return all
 }
 
-// single has one space wherever there is white space.
+// single returns s with a single space for each run of white space.
 func single(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// TestSentences sees that nothing of a source is passed over.
+// TestSentences checks that no part of a source is skipped.
 func TestSentences(t *testing.T) {
 	texts := func(all []promise) string {
 		var lines []string
@@ -483,8 +493,10 @@ func TestSentences(t *testing.T) {
 		}
 		return strings.Join(lines, "\n")
 	}
-	page := fromMarkdown("page.md", "# Title\n\nOne, e.g. this. Two\ngoes on. `call` is `a.b.` too.\n\n## Part\n\n- an item\n  of two lines. Whole\n- another\n\n1. first\n\n"+
-		"| head | of |\n| --- | --- |\n| a row. | of  a table |\n\nThree:\n\n    code {\n      more}\n\n```go\nfenced\n\ncode\n```\n**Four.** Five? \"Six.\" Seven")
+	page := fromMarkdown("page.md", "# Title\n\nOne, e.g. this. Two\ngoes on. `call` is `a.b.` too.\n\n"+
+		"## Part\n\n- an item\n  of two lines. Whole\n- another\n\n1. first\n\n"+
+		"| head | of |\n| --- | --- |\n| a row. | of  a table |\n\nThree:\n\n    code {\n      more}\n\n"+
+		"```go\nfenced\n\ncode\n```\n**Four.** Five? \"Six.\" Seven")
 	if got, want := texts(page), `Title: One, e.g. this.
 Title: Two goes on.
 Title: `+"`call` is `a.b.`"+` too.
@@ -565,18 +577,31 @@ the file: Free at the end.`; got != want {
 	}
 }
 
-// TestRenew sees that a sentence keeps its marks as long as it is the same, wherever it goes.
+// TestRenew checks that an unchanged sentence keeps its marks, wherever it moves.
 func TestRenew(t *testing.T) {
-	listed := []promise{{"docs/protocol.md", "A", "same", []string{"= x"}}, {"docs/protocol.md", "A", "old", []string{"= y"}}, {"docs/protocol.md", "A", "moved", []string{"- z"}},
-		{"docs/protocol.md", "A", "one two three", []string{"= v", "- rest"}}, {"core/pool.go", "Open", "picked", []string{"= w"}}}
+	listed := []promise{
+		{"docs/protocol.md", "A", "same", []string{"= x"}},
+		{"docs/protocol.md", "A", "old", []string{"= y"}},
+		{"docs/protocol.md", "A", "moved", []string{"- z"}},
+		{"docs/protocol.md", "A", "one two three", []string{"= v", "- rest"}},
+		{"core/pool.go", "Open", "picked", []string{"= w"}},
+	}
 	there := map[string][]promise{
-		"docs/protocol.md": {{"docs/protocol.md", "B", "moved", nil}, {"docs/protocol.md", "A", "same", nil}, {"docs/protocol.md", "A", "same", nil},
-			{"docs/protocol.md", "A", "one two four", nil}},
+		"docs/protocol.md": {
+			{"docs/protocol.md", "B", "moved", nil},
+			{"docs/protocol.md", "A", "same", nil},
+			{"docs/protocol.md", "A", "same", nil},
+			{"docs/protocol.md", "A", "one two four", nil},
+		},
 		"core/pool.go": {{"core/pool.go", "Open", "not picked", nil}, {"core/pool.go", "Open", "picked", nil}},
 	}
-	want := []promise{{"docs/protocol.md", "B", "moved", []string{"- z"}}, {"docs/protocol.md", "A", "same", []string{"= x"}},
-		{"docs/protocol.md", "A", "same", []string{"? no clause yet"}}, {"docs/protocol.md", "A", "one two four", []string{changed + "= v", changed + "- rest"}},
-		{"core/pool.go", "Open", "picked", []string{"= w"}}}
+	want := []promise{
+		{"docs/protocol.md", "B", "moved", []string{"- z"}},
+		{"docs/protocol.md", "A", "same", []string{"= x"}},
+		{"docs/protocol.md", "A", "same", []string{"? no clause yet"}},
+		{"docs/protocol.md", "A", "one two four", []string{changed + "= v", changed + "- rest"}},
+		{"core/pool.go", "Open", "picked", []string{"= w"}},
+	}
 	if got := renew(listed, there); !reflect.DeepEqual(got, want) {
 		t.Errorf("the list becomes %v", got)
 	}

@@ -11,9 +11,10 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// streamClauses is calls with many results, and with many arguments.
+// streamClauses is about calls with many results, and with many inputs.
 var streamClauses = []clause{
-	rule("stream/items", "A stream's items come in order, then one end, whose body is the generator's return value.", func(t *trial) {
+	rule("stream/items", "A stream's items come in order, then one end. "+
+		"The body of the end is the generator's return value.", func(t *trial) {
 		p := t.connect()
 		got, result := p.integers(p.open("conformance.count", args{"n": int64(7)}))
 		if !reflect.DeepEqual(got, []int64{0, 1, 2, 3, 4, 5, 6}) || !reflect.DeepEqual(result, args{"sent": int64(7)}) {
@@ -22,11 +23,13 @@ var streamClauses = []clause{
 	}),
 	rule("stream/empty", "A stream may have no items.", func(t *trial) {
 		p := t.connect()
-		if got, result := p.integers(p.open("conformance.count", args{"n": int64(0)})); len(got) > 0 || !reflect.DeepEqual(result, args{"sent": int64(0)}) {
+		got, result := p.integers(p.open("conformance.count", args{"n": int64(0)}))
+		if len(got) > 0 || !reflect.DeepEqual(result, args{"sent": int64(0)}) {
 			t.Errorf("the items are %s, the result is %s", show(got), show(result))
 		}
 	}),
-	rule("stream/many", "However many items a stream has, none is lost, comes twice or overtakes another.", func(t *trial) {
+	rule("stream/many", "However many items a stream has, none is lost, "+
+		"comes twice or overtakes another.", func(t *trial) {
 		p := t.connect()
 		const n = 5000
 		got, _ := p.integers(p.open("conformance.count", args{"n": int64(n)}))
@@ -39,7 +42,7 @@ var streamClauses = []clause{
 			t.Errorf("of %d items %d come", n, len(got))
 		}
 	}),
-	rule("stream/prompt", "An item is sent when it is there, and does not wait for the next.", func(t *trial) {
+	rule("stream/prompt", "An item is sent as soon as it is there. It does not wait for the next.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.double", nil, withInput)
 		for i := range int64(5) {
@@ -67,7 +70,8 @@ var streamClauses = []clause{
 			}
 		}
 	}),
-	rule("stream/error", "A stream that fails sends the items before, and then the error in place of the end.", func(t *trial) {
+	rule("stream/error", "A stream that fails sends the items before the failure, "+
+		"then an error in place of the end.", func(t *trial) {
 		p := t.connect()
 		items, end := p.collect(p.open("conformance.count", args{"n": int64(3), "fail": true}))
 		if len(items) != 3 || end.Kind != core.KindError || p.remote(end).Type == "" {
@@ -105,7 +109,8 @@ var streamClauses = []clause{
 			t.Errorf("after an end the sum is %s", show(got))
 		}
 	}),
-	rule("input/unread", "A handler need not read its input: its answer ends both directions, and items that cross it are dropped.", func(t *trial) {
+	rule("input/unread", "A handler need not read its input: "+
+		"its answer ends both directions, and items that cross it are dropped.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.first", nil, withInput)
 		for _, v := range []any{"the first", "the second", "the third"} {
@@ -122,7 +127,8 @@ var streamClauses = []clause{
 		p := t.connect()
 		id := p.open("conformance.sum", nil, withInput)
 		p.item(id, int64(1))
-		p.send(core.Frame{Kind: core.KindItem, Flags: core.Failed, ID: id, Body: p.encode(&core.RemoteError{Type: "Sorry", Message: "no number"})})
+		failed := p.encode(&core.RemoteError{Type: "Sorry", Message: "no number"})
+		p.send(core.Frame{Kind: core.KindItem, Flags: core.Failed, ID: id, Body: failed})
 		p.item(id, int64(2))
 		p.end(id)
 		if got := p.finish(id); got != int64(3) {
@@ -146,7 +152,8 @@ var streamClauses = []clause{
 		}
 		p.echo("it goes on")
 	}),
-	rule("input/second-end", "Each direction ends once: a second end is a protocol error and ends the connection.", func(t *trial) {
+	rule("input/second-end", "Each direction ends once: "+
+		"a second end is a protocol error and ends the connection.", func(t *trial) {
 		for _, flags := range []core.Flags{0, core.NoInput} {
 			p := t.connect()
 			id := p.open("conformance.wait", nil, func(f *core.Frame) { f.Flags = flags })
@@ -157,7 +164,8 @@ var streamClauses = []clause{
 			_ = p.waitEnd("a second end has come")
 		}
 	}),
-	rule("input/after-end", "An item after the end of its direction is a protocol error and ends the connection.", func(t *trial) {
+	rule("input/after-end", "An item after the end of its direction "+
+		"is a protocol error and ends the connection.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.wait", nil, withInput)
 		p.end(id)
@@ -177,14 +185,15 @@ func (p *peer) feed(id uint64, n int) (sum int64) {
 	return sum
 }
 
-// supply sends all the items of a direction, as credit allows; a *core.RemoteError is a failed one.
+// supply sends all the items of a direction, as credit allows. A *core.RemoteError is sent as a failed item.
 func (p *peer) supply(id uint64, items ...any) {
 	p.t.restsOn("input/read")
 	credit := p.hello.Window
 	for _, v := range items {
 		for credit.Items <= 0 || credit.Bytes <= 0 {
 			p.t.restsOn("credit/given")
-			c := p.take("credit for more items", func(f *core.Frame) bool { return f.Kind == core.KindCredit && f.ID == id }, id, p.parents[id])
+			isCredit := func(f *core.Frame) bool { return f.Kind == core.KindCredit && f.ID == id }
+			c := p.take("credit for more items", isCredit, id, p.parents[id])
 			credit.Items, credit.Bytes = credit.Items+c.Items, credit.Bytes+c.Bytes
 		}
 		f := core.Frame{Kind: core.KindItem, ID: id, Body: p.encode(v)}
@@ -196,7 +205,7 @@ func (p *peer) supply(id uint64, items ...any) {
 	}
 }
 
-// granted looks a moment what credit comes for a direction, and adds it up.
+// granted waits a moment for credit of a direction, and adds it up.
 func (p *peer) granted(id uint64) (sum window) {
 	for end := time.After(pause); ; {
 		if f, _, _ := p.pick(func(f *core.Frame) bool { return f.Kind == core.KindCredit && f.ID == id }); f != nil {
@@ -211,9 +220,10 @@ func (p *peer) granted(id uint64) (sum window) {
 	}
 }
 
-// creditClauses is how much may be on its way.
+// creditClauses is about how much may be on its way.
 var creditClauses = []clause{
-	rule("credit/items", "A sender starts with the receiver's window and sends no item without credit; each credit lets it send so many more.", func(t *trial) {
+	rule("credit/items", "A sender starts with the receiver's window and sends no item without credit. "+
+		"Each credit allows that many more.", func(t *trial) {
 		p := t.connect(granting(4, 1<<20))
 		id := p.open("conformance.count", args{"n": int64(100)})
 		sent := 0
@@ -227,12 +237,15 @@ var creditClauses = []clause{
 				}
 				sent++
 			}
-			p.silent("without credit comes", func(f *core.Frame) bool { return f.ID == id && f.Kind != core.KindCredit })
+			p.silent("without credit comes", func(f *core.Frame) bool {
+				return f.ID == id && f.Kind != core.KindCredit
+			})
 		}
 		p.cancel(id)
 		p.answer(id)
 	}),
-	rule("credit/bytes", "Bytes are counted too: an item may be sent while both are above zero, and the bytes may go below zero once.", func(t *trial) {
+	rule("credit/bytes", "Bytes are counted too. An item may be sent while items and bytes are both above zero, "+
+		"and the bytes may go below zero once.", func(t *trial) {
 		p := t.connect(granting(1000, 1000))
 		id := p.open("conformance.count", args{"n": int64(50), "size": int64(600)})
 		size := int64(len(p.answer(id).Body))
@@ -252,7 +265,8 @@ var creditClauses = []clause{
 	rule("credit/large-item", "An item that is larger than the whole window passes.", func(t *trial) {
 		p := t.connect(granting(10, 100))
 		items, end := p.collect(p.open("conformance.count", args{"n": int64(3), "size": int64(2000)}))
-		if len(items) != 3 || end.Kind != core.KindEnd || !reflect.DeepEqual(p.decode(items[2].Body), bytes.Repeat([]byte("x"), 2000)) {
+		if len(items) != 3 || end.Kind != core.KindEnd ||
+			!reflect.DeepEqual(p.decode(items[2].Body), bytes.Repeat([]byte("x"), 2000)) {
 			t.Errorf("%d items come, and then %s", len(items), end.String())
 		}
 	}),
@@ -274,7 +288,8 @@ var creditClauses = []clause{
 		}
 		p.finish(id)
 	}),
-	rule("credit/per-call", "Credit is per call: a stream that waits for it delays no ping and no other call.", func(t *trial) {
+	rule("credit/per-call", "Credit is per call: "+
+		"a stream that waits for it delays no ping and no other call.", func(t *trial) {
 		p := t.connect(granting(1, 1<<20))
 		id := p.open("conformance.count", args{"n": int64(5)})
 		p.answer(id)
@@ -290,7 +305,8 @@ var creditClauses = []clause{
 	rule("credit/given", "The worker grants credit for input as it consumes it, items and bytes.", func(t *trial) {
 		p := t.connect()
 		if p.hello.Window.Items > 1<<14 || p.hello.Window.Bytes > 16<<20 {
-			t.Skipf("the worker's window of %d items and %d bytes is too large to fill", p.hello.Window.Items, p.hello.Window.Bytes)
+			t.Skipf("the worker's window of %d items and %d bytes is too large to fill",
+				p.hello.Window.Items, p.hello.Window.Bytes)
 		}
 		id := p.open("conformance.sum", nil, withInput)
 		want := p.feed(id, int(p.hello.Window.Items)*3)
@@ -299,7 +315,8 @@ var creditClauses = []clause{
 			t.Errorf("the sum is %s, not %d", show(got), want)
 		}
 		size := min(64<<10, p.largest()/2)
-		large := &core.RemoteError{Type: "Sorry", Message: strings.Repeat("x", size)} // costs like others and does not change the sum
+		// A failed item costs credit like others and does not change the sum.
+		large := &core.RemoteError{Type: "Sorry", Message: strings.Repeat("x", size)}
 		id = p.open("conformance.sum", nil, withInput)
 		p.supply(id, slices.Repeat([]any{large}, int(p.hello.Window.Bytes)*3/size+1)...)
 		p.end(id)
@@ -307,7 +324,8 @@ var creditClauses = []clause{
 			t.Errorf("the sum of failed items is %s", show(got))
 		}
 	}),
-	rule("credit/consumed", "The worker grants no more credit than its handler has consumed, items and bytes.", func(t *trial) {
+	rule("credit/consumed", "The worker grants no more credit than its handler has consumed, "+
+		"items and bytes.", func(t *trial) {
 		p := t.connect(granting(4, 1<<20))
 		grant := p.hello.Window
 		if grant.Items > 1<<14 {
@@ -317,7 +335,7 @@ var creditClauses = []clause{
 			id := p.open(command, nil, withInput)
 			consumed := int64(0) // wait takes nothing
 			if command == "conformance.double" {
-				consumed = 4 + 2 // four are answered, one waits for credit, and one may have been taken in advance
+				consumed = 4 + 2 // four are answered, one waits for credit, one may have been taken in advance
 			}
 			size, sent := int64(len(p.encode(int64(1)))), int64(0)
 			for ; sent < grant.Items && sent*size < grant.Bytes; sent++ {
@@ -328,14 +346,15 @@ var creditClauses = []clause{
 			}
 			granted := p.granted(id)
 			if granted.Items > consumed || granted.Bytes > consumed*size {
-				t.Errorf("%s has taken %d items of %d bytes at most, and credit is granted for %d items and %d bytes", command, consumed, size,
-					granted.Items, granted.Bytes)
+				t.Errorf("%s has taken %d items of %d bytes at most, and credit is granted for %d items and %d bytes",
+					command, consumed, size, granted.Items, granted.Bytes)
 			}
 			p.cancel(id)
 			p.answer(id)
 		}
 	}),
-	rule("credit/after-end", "No credit is granted for a direction that has ended, and one that comes all the same does nothing.", func(t *trial) {
+	rule("credit/after-end", "No credit is granted for a direction that has ended. "+
+		"Credit that comes for one is ignored.", func(t *trial) {
 		p := t.connect(granting(1, 1<<20))
 		grant := p.hello.Window
 		if grant.Items > 1<<14 {
@@ -348,7 +367,7 @@ var creditClauses = []clause{
 			p.item(id, int64(1))
 			sent++
 		}
-		p.answer(id) // and now the handler waits for credit
+		p.answer(id) // now the handler waits for credit
 		p.end(id)
 		p.ping(1) // the worker has read the end
 		_ = p.granted(id)
@@ -364,7 +383,7 @@ var creditClauses = []clause{
 		if p.offers("conformance.callback") {
 			id = p.open("conformance.callback", args{"name": "host.f", "value": nil})
 			f := p.callback(id)
-			p.grant(f.ID, 1, 1) // its opener's direction has ended with the call frame
+			p.grant(f.ID, 1, 1) // the opener's direction has ended with the call frame
 			p.end(f.ID)
 			p.finish(id)
 		}
@@ -380,7 +399,8 @@ var creditClauses = []clause{
 			t.Errorf("%d items come, and then %s", len(items), end.String())
 		}
 	}),
-	rule("credit/overrun", "A receiver may treat more items than it granted as a protocol error; if it does not, the call goes on.", func(t *trial) {
+	rule("credit/overrun", "A receiver may treat more items than it granted as a protocol error. "+
+		"If it does not, the call goes on.", func(t *trial) {
 		p := t.connect()
 		if p.hello.Window.Items > 1<<14 {
 			t.Skipf("the worker's window of %d items is too large to fill", p.hello.Window.Items)
@@ -391,7 +411,7 @@ var creditClauses = []clause{
 			batch = append(batch, core.Frame{Kind: core.KindItem, ID: f.ID, Body: p.encode(int64(1))})
 		}
 		batch = append(batch, core.Frame{Kind: core.KindCancel, ID: f.ID})
-		_ = p.conn.Write(batch) // an error: the connection has ended already
+		_ = p.conn.Write(batch) // an error means that the connection has ended already
 		for {
 			p.mu.Lock()
 			over := p.err != nil
@@ -399,7 +419,7 @@ var creditClauses = []clause{
 			if over {
 				return
 			}
-			if p.has(func(g *core.Frame) bool { return g.ID == f.ID && (g.Kind == core.KindEnd || g.Kind == core.KindError) }) {
+			if p.has(func(g *core.Frame) bool { return g.ID == f.ID && terminal(g) }) {
 				return
 			}
 			select {
@@ -409,7 +429,7 @@ var creditClauses = []clause{
 			}
 		}
 	}),
-	rule("credit/end-after-items", "End, error and everything else never overtake items of their own call.", func(t *trial) {
+	rule("credit/end-after-items", "No frame overtakes the items of its own call.", func(t *trial) {
 		p := t.connect()
 		for range 20 {
 			id := p.open("conformance.count", args{"n": int64(20)})
@@ -423,7 +443,7 @@ var creditClauses = []clause{
 	}),
 }
 
-// cancelClauses is how calls are stopped.
+// cancelClauses is about how calls are stopped.
 var cancelClauses = []clause{
 	rule("cancel/answered", "A cancelled call ends at once, with an error of the type Cancelled.", func(t *trial) {
 		p := t.connect()
@@ -448,7 +468,7 @@ var cancelClauses = []clause{
 			}
 		}
 	}),
-	rule("cancel/at-once", "A cancel may come right behind its call, and even then the call is answered.", func(t *trial) {
+	rule("cancel/at-once", "A cancel may come right after its call. Even then the call is answered.", func(t *trial) {
 		p := t.connect()
 		for range 20 {
 			f := p.prepare("conformance.wait", nil)
@@ -459,7 +479,7 @@ var cancelClauses = []clause{
 	rule("cancel/waiting", "A call that waits behind others is answered too when it is cancelled.", func(t *trial) {
 		p := t.connect()
 		var ids []uint64
-		for range p.limit + 1 { // one more than runs at once, which the worker may refuse as Saturated
+		for range p.limit + 1 { // one more than run at once: the worker may refuse it as Saturated
 			ids = append(ids, p.open("conformance.wait", nil))
 		}
 		last := ids[len(ids)-1]
@@ -519,7 +539,7 @@ var cancelClauses = []clause{
 	}),
 }
 
-// lifeClauses is what a worker shows beside its calls, and how it ends.
+// lifeClauses is about what a worker does beside its calls, and how it ends.
 var lifeClauses = []clause{
 	rule("ping/answered", "A ping is answered by a pong of the same id.", func(t *trial) {
 		p := t.connect()
@@ -540,7 +560,9 @@ var lifeClauses = []clause{
 				return false
 			}
 			r := running[0]
-			if ms, ok := r["ms"].(int64); len(running) > 1 || r["id"] != int64(id) || r["name"] != "conformance.wait" || !ok || ms < 0 || ms > 60_000 {
+			ms, ok := r["ms"].(int64)
+			if len(running) > 1 || r["id"] != int64(id) || r["name"] != "conformance.wait" ||
+				!ok || ms < 0 || ms > 60_000 {
 				t.Errorf("the pong says %s", show(running))
 			}
 			return true
@@ -549,7 +571,7 @@ var lifeClauses = []clause{
 		p.expectError(id)
 		p.pongWith("that nothing runs", func(running []map[string]any) bool { return len(running) == 0 })
 	}),
-	rule("ping/busy", "A busy handler does not delay it.", func(t *trial) {
+	rule("ping/busy", "A busy handler does not delay the answer to a ping.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.wait", nil)
 		p.running(id)
@@ -561,7 +583,8 @@ var lifeClauses = []clause{
 		p.cancel(id)
 		p.expectError(id)
 	}),
-	rule("log/record", "A log record has level, logger and message, and the fields, the call and the time, in Unix seconds, that belong to it.", func(t *trial) {
+	rule("log/record", "A log record has level, logger and message. "+
+		"If there are any, it has its fields, its call and its time in Unix seconds.", func(t *trial) {
 		p := t.connect()
 		for _, level := range []string{"info", "warn", "error"} {
 			id := p.open("conformance.log", args{"level": level, "message": "näme\t\n😀"})
@@ -578,25 +601,28 @@ var lifeClauses = []clause{
 					t.Errorf("the record's time is %s, in Unix seconds it is about %d", show(at), time.Now().Unix())
 				}
 			}
-			if logger, _ := r["logger"].(string); r["level"] != level || logger == "" || fields["answer"] != int64(42) || r["call"] != int64(id) {
+			logger, _ := r["logger"].(string)
+			if r["level"] != level || logger == "" || fields["answer"] != int64(42) || r["call"] != int64(id) {
 				t.Errorf("the record is %s, of call %d", show(r), id)
 			}
 			p.finish(id)
 		}
 	}),
-	rule("output/print", "What a handler prints disturbs nothing.", func(t *trial) {
+	rule("output/print", "Printing in a handler disturbs nothing.", func(t *trial) {
 		p := t.connect()
-		for _, text := range []string{"hello\n", "{\"kind\":\"end\",\"id\":1}\n", "no line feed", "\x00\x1b[31m\n", "\n\n\n"} {
+		for _, text := range []string{
+			"hello\n", "{\"kind\":\"end\",\"id\":1}\n", "no line feed", "\x00\x1b[31m\n", "\n\n\n",
+		} {
 			p.call("conformance.print", args{"text": text, "times": int64(3)})
 			p.echo("undisturbed")
 		}
 	}),
-	rule("output/much", "Nor does a megabyte without a line feed.", func(t *trial) {
+	rule("output/much", "Printing a megabyte without a line feed disturbs nothing.", func(t *trial) {
 		p := t.connect()
 		p.call("conformance.print", args{"text": strings.Repeat("=", 1024), "times": int64(1024)})
 		p.echo("undisturbed")
 	}),
-	rule("bye/idle", "After the host's bye and the end of its side an idle worker ends, with code 0.", func(t *trial) {
+	rule("bye/idle", "After the host's bye and the end of its side an idle worker exits with code 0.", func(t *trial) {
 		p := t.connect()
 		p.echo("before")
 		p.bye()
@@ -604,7 +630,7 @@ var lifeClauses = []clause{
 			t.Errorf("the worker exits with code %d %s", code, signal)
 		}
 	}),
-	rule("bye/running", "After bye what runs goes on to its end.", func(t *trial) {
+	rule("bye/running", "After bye, running calls go on to their end.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.double", nil, withInput)
 		p.item(id, int64(1))
@@ -617,7 +643,8 @@ var lifeClauses = []clause{
 		p.end(id)
 		p.finish(id)
 	}),
-	rule("bye/open-calls", "The worker reads end of file, ends what runs and exits with code 0.", func(t *trial) {
+	rule("bye/open-calls", "After bye the worker reads end of file, "+
+		"ends its running calls and exits with code 0.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.wait", nil)
 		p.running(id)
@@ -626,7 +653,8 @@ var lifeClauses = []clause{
 			t.Errorf("the worker exits with code %d %s", code, signal)
 		}
 	}),
-	rule("bye/none", "When the host's side closes without a bye, the worker cancels what runs and exits after a short grace.", func(t *trial) {
+	rule("bye/none", "When the host's side closes without a bye, "+
+		"the worker cancels its running calls and exits after a short grace.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.wait", nil)
 		p.running(id)
@@ -636,21 +664,27 @@ var lifeClauses = []clause{
 		_ = p.waitEnd("the host's side has closed")
 		p.exits()
 	}),
-	rule("frame/unexpected", "A frame that its sender may not send, such as a second hello, a host's log record or an opener's error, ends the connection: a worker says why on standard error and exits with a code other than 0.", func(t *trial) {
-		for _, f := range []core.Frame{{Kind: core.KindHello, Body: []byte("{}")}, {Kind: core.KindLog}, {Kind: core.KindError}} {
+	rule("frame/unexpected", "A frame that its sender may not send ends the connection, such as a second hello, "+
+		"a host's log record or an opener's error. "+
+		"A worker then says why on standard error and exits with a code other than 0.", func(t *trial) {
+		for _, f := range []core.Frame{
+			{Kind: core.KindHello, Body: []byte("{}")}, {Kind: core.KindLog}, {Kind: core.KindError},
+		} {
 			p := t.connect()
 			p.echo("before")
 			switch f.Kind {
 			case core.KindLog:
 				f.Body = p.encode(args{"level": "info", "logger": "host", "message": "a host does not log"})
 			case core.KindError:
-				f.ID, f.Body = p.open("conformance.wait", nil), p.encode(&core.RemoteError{Type: "Sorry", Message: "an opener cancels"})
+				f.ID = p.open("conformance.wait", nil)
+				f.Body = p.encode(&core.RemoteError{Type: "Sorry", Message: "an opener cancels"})
 			}
 			p.send(f)
 			p.breach("the worker got a frame that a host may not send: " + f.Kind.String())
 		}
 	}),
-	rule("limits/received", "A receiver that gets a frame above the agreed max_frame ends the connection.", func(t *trial) {
+	rule("limits/received", "A receiver that gets a frame above "+
+		"the agreed max_frame ends the connection.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
 		p.echo("before")
 		p.open("conformance.echo", args{"value": strings.Repeat("x", 9000)})
@@ -669,7 +703,7 @@ var lifeClauses = []clause{
 		}
 		p.echo("it goes on")
 	}),
-	rule("limits/exact", "A frame that weighs as much as the agreed max_frame passes, in both directions.", func(t *trial) {
+	rule("limits/exact", "A frame of exactly the agreed max_frame passes, in both directions.", func(t *trial) {
 		p := t.start()
 		p.receiveHello()
 		limit := min(8192, p.maxFrame())
@@ -685,7 +719,8 @@ var lifeClauses = []clause{
 			t.Errorf("the first input, which with its result weighs %d bytes, is %.60s", limit, show(got))
 		}
 	}),
-	rule("launch/hidden", "A worker removes descriptors and tokens from the environment that its own children see.", func(t *trial) {
+	rule("launch/hidden", "A worker removes descriptors and tokens from "+
+		"the environment that its own children see.", func(t *trial) {
 		p := t.connect()
 		names, ok := p.call("conformance.child", nil).([]any)
 		if !ok {
@@ -697,7 +732,8 @@ var lifeClauses = []clause{
 			}
 		}
 	}),
-	rule("launch/orphan", "A child that a worker has forked does not hold the connection: when the worker ends, so does the connection, at once.", func(t *trial) {
+	rule("launch/orphan", "A worker's forked child does not hold the connection: "+
+		"when the worker ends, the connection ends at once.", func(t *trial) {
 		p := t.connect()
 		p.need("conformance.exit")
 		if p.worker.Process == nil && !t.h.DetectsLoss {
@@ -707,7 +743,7 @@ var lifeClauses = []clause{
 		p.open("conformance.exit", args{"code": 3})
 		t.within("noticing the loss", func() { _ = p.waitEnd("the worker has ended") })
 	}),
-	rule("end/grace", "A worker that is idle for a moment is still there.", func(t *trial) {
+	rule("end/grace", "A worker that is idle for a moment does not end.", func(t *trial) {
 		p := t.connect()
 		p.echo("before")
 		<-time.After(pause)

@@ -9,7 +9,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// freeze stops a worker's process, so that it reads nothing any more.
+// freeze stops a worker's process, so that it reads nothing more.
 func (t *trial) freeze(w *core.RawWorker) {
 	if w.Process == nil {
 		t.Skipf("the worker is no process that could be frozen")

@@ -15,7 +15,7 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// broken has a name that the contract does not allow, and never answers pings; or it never connects at all.
+// broken has a name that the contract does not allow, and never answers pings. If refuses is set, it never connects.
 type broken struct {
 	core.Adapter
 	refuses bool
@@ -61,17 +61,26 @@ func check(t *testing.T, h conformance.Harness) (results map[string]conformance.
 
 func TestCheck(t *testing.T) {
 	results, err := check(t, conformance.Harness{
-		Adapter: broken{Adapter: coretest.Conformance(2)}, Parts: []conformance.Part{conformance.Adapter, conformance.Worker}, TimeLimit: 15 * time.Second,
-		Known: map[string]string{"start/name": "it shouts", "stream/items": "it does not, in fact"},
+		Adapter:   broken{Adapter: coretest.Conformance(2)},
+		Parts:     []conformance.Part{conformance.Adapter, conformance.Worker},
+		Known:     map[string]string{"start/name": "it shouts", "stream/items": "it does not, in fact"},
+		TimeLimit: 15 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]conformance.Outcome{
-		"start/name": conformance.Known, "stream/items": conformance.Failed, "ping/answered": conformance.Failed, "stream/empty": conformance.Passed,
-		"close/corrupt": conformance.Skipped, "close/loss": conformance.Skipped, "ping/busy": conformance.Skipped, "frames/order": conformance.Skipped,
+		"start/name":    conformance.Known,
+		"stream/items":  conformance.Failed,
+		"ping/answered": conformance.Failed,
+		"stream/empty":  conformance.Passed,
+		"close/corrupt": conformance.Skipped,
+		"close/loss":    conformance.Skipped,
+		"ping/busy":     conformance.Skipped,
+		"frames/order":  conformance.Skipped,
 	} {
-		if r := results[name]; r.Outcome != want || r.Sentence == "" || want != conformance.Passed && len(r.Reasons) == 0 {
+		r := results[name]
+		if r.Outcome != want || r.Sentence == "" || want != conformance.Passed && len(r.Reasons) == 0 {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
@@ -79,11 +88,13 @@ func TestCheck(t *testing.T) {
 		t.Errorf("what rests on a clause that failed says %q and rests on %q", r.Reasons, r.RestsOn)
 	}
 	hang := results["ping/answered"]
-	if !strings.Contains(hang.Dump, "goroutine") || !strings.Contains(hang.String(), "15s") || !strings.Contains(hang.String(), hang.Sentence) ||
+	if !strings.Contains(hang.Dump, "goroutine") || !strings.Contains(hang.String(), "15s") ||
+		!strings.Contains(hang.String(), hang.Sentence) ||
 		!strings.Contains(hang.String(), "the answer to ping 1 does not come") {
 		t.Errorf("a hang says: %.2000s", hang)
 	}
-	if said := results["stream/items"].String(); !strings.Contains(said, "it does not, in fact") || !strings.Contains(said, "take it off the list") {
+	if said := results["stream/items"].String(); !strings.Contains(said, "it does not, in fact") ||
+		!strings.Contains(said, "take it off the list") {
 		t.Errorf("a known failure that passes says: %s", said)
 	}
 	if _, ok := results["pool/execute"]; ok {
@@ -91,7 +102,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// stuck has connections whose Close does not return before done is closed.
+// stuck has connections whose Close waits until done is closed.
 type stuck struct {
 	core.Adapter
 	done chan struct{}
@@ -115,19 +126,21 @@ func (c stuckConn) Close() error {
 	return c.Conn.Close()
 }
 
-// A Close that does not return is a failure of its clause. The suite goes on, and skips what would only wait for it
-// again.
+// A Close that does not return is a failure of its clause. The suite goes on. It skips the clauses that would only wait
+// for Close again.
 func TestCloseThatBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		done := make(chan struct{})
 		n := map[conformance.Outcome]int{}
 		var closing conformance.Result
-		err := conformance.Check(t.Context(), conformance.Harness{Adapter: stuck{coretest.Conformance(2), done}}, func(r conformance.Result) {
+		h := conformance.Harness{Adapter: stuck{coretest.Conformance(2), done}}
+		err := conformance.Check(t.Context(), h, func(r conformance.Result) {
 			if n[r.Outcome]++; r.Name == "close/unblocks-read" {
 				closing = r
 			}
 		})
-		if err != nil || closing.Outcome != conformance.Failed || closing.Dump == "" || !strings.Contains(closing.String(), "does Close return?") {
+		if err != nil || closing.Outcome != conformance.Failed || closing.Dump == "" ||
+			!strings.Contains(closing.String(), "does Close return?") {
 			t.Errorf("%v, %.500s", err, closing)
 		}
 		if n[conformance.Failed] > 10 || n[conformance.Skipped] < 100 {
@@ -138,7 +151,7 @@ func TestCloseThatBlocks(t *testing.T) {
 	})
 }
 
-// A worker that does not come is one failure, not a hundred.
+// A worker that does not start is one failure, not a hundred.
 func TestNothing(t *testing.T) {
 	results, err := check(t, conformance.Harness{Adapter: broken{refuses: true}})
 	var nothing *conformance.NothingError
@@ -149,9 +162,11 @@ func TestNothing(t *testing.T) {
 
 func TestBadHarness(t *testing.T) {
 	for words, h := range map[string]conformance.Harness{
-		"Harness.Adapter":          {},
-		`Parts has "everything"`:   {Adapter: coretest.Conformance(1), Parts: []conformance.Part{"everything"}},
-		`Known has "no/such-rule"`: {Adapter: coretest.Conformance(1), Known: map[string]string{"no/such-rule": "because"}},
+		"Harness.Adapter":        {},
+		`Parts has "everything"`: {Adapter: coretest.Conformance(1), Parts: []conformance.Part{"everything"}},
+		`Known has "no/such-rule"`: {
+			Adapter: coretest.Conformance(1), Known: map[string]string{"no/such-rule": "because"},
+		},
 	} {
 		if results, err := check(t, h); err == nil || !strings.Contains(err.Error(), words) || len(results) > 0 {
 			t.Errorf("%d results and %v, which should say %s", len(results), err, words)
@@ -208,7 +223,7 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
-// Clauses are checked at once, as many as Harness.Parallel says, and their results come in one order.
+// As many clauses are checked at once as Harness.Parallel says. The results are the same.
 func TestParallel(t *testing.T) {
 	most := map[int]int{}
 	var order []string
@@ -241,7 +256,8 @@ func TestParallel(t *testing.T) {
 	if most[6] <= most[1] {
 		t.Errorf("one at a time has %d workers at once, six have %d", most[1], most[6])
 	}
-	err := conformance.Check(t.Context(), conformance.Harness{Adapter: coretest.Conformance(1), Parallel: -1}, func(conformance.Result) {})
+	h := conformance.Harness{Adapter: coretest.Conformance(1), Parallel: -1}
+	err := conformance.Check(t.Context(), h, func(conformance.Result) {})
 	if err == nil || !strings.Contains(err.Error(), "Parallel is -1") {
 		t.Errorf("-1 at once: %v", err)
 	}

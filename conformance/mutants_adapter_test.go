@@ -14,25 +14,34 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// adapterMutants are broken adapters, by the wire.
+// adapterMutants are broken adapters.
 var adapterMutants = []mutant{
-	{"has a name in capitals", "start/name", func(m *mutation) core.Adapter { return named{coretest.Conformance(4), "CoreTest"} }},
-	{"has two codecs of one name", "start/link", linked(func(_ *mutation, _ context.Context, l *core.Link) { l.Codecs = append(l.Codecs, l.Codecs[0]) })},
-	{"has a limit below the least", "start/link", linked(func(_ *mutation, _ context.Context, l *core.Link) { l.MaxFrame = 100 })},
+	{"has a name in capitals", "start/name",
+		func(m *mutation) core.Adapter { return named{coretest.Conformance(4), "CoreTest"} }},
+	{"has two codecs of one name", "start/link",
+		linked(func(_ *mutation, _ context.Context, l *core.Link) { l.Codecs = append(l.Codecs, l.Codecs[0]) })},
+	{"has a limit below the least", "start/link",
+		linked(func(_ *mutation, _ context.Context, l *core.Link) { l.MaxFrame = 100 })},
 	{"never lets a frame through", "start/hello", reading(drop)},
-	{"ends with the context of Start", "start/outlives-ctx", linked(func(_ *mutation, ctx context.Context, l *core.Link) {
-		c := l.Conn
-		context.AfterFunc(ctx, func() { _ = c.Close() })
-	})},
-	{"does not look at the context of Start", "start/ctx-done", func(m *mutation) core.Adapter { return &slow{coretest.Conformance(4), m} }},
-	{"has one worker for all", "start/parallel", func(m *mutation) core.Adapter { return &shared{Adapter: coretest.Conformance(4), m: m} }},
+	{"ends with the context of Start", "start/outlives-ctx",
+		linked(func(_ *mutation, ctx context.Context, l *core.Link) {
+			c := l.Conn
+			context.AfterFunc(ctx, func() { _ = c.Close() })
+		})},
+	{"does not look at the context of Start", "start/ctx-done",
+		func(m *mutation) core.Adapter { return &slow{coretest.Conformance(4), m} }},
+	{"has one worker for all", "start/parallel",
+		func(m *mutation) core.Adapter { return &shared{Adapter: coretest.Conformance(4), m: m} }},
 	{"leaves a goroutine behind", "start/leaves-nothing", onConn(func(m *mutation, c core.Conn) core.Conn {
 		go func() { <-m.done }()
 		return c
 	})},
-	{"ignores the token", "start/token", reading(func(f *core.Frame) { helloOf(f, func(h map[string]any) { delete(h, "token") }) })},
-	{"takes every failure of a launch for a broken worker", "start/unavailable", func(m *mutation) core.Adapter { return &hushed{coretest.Conformance(4)} }},
-	{"says where nobody listens", "start/endpoint", linked(func(_ *mutation, _ context.Context, l *core.Link) { l.Endpoint = "unix:/no/such/socket" })},
+	{"ignores the token", "start/token",
+		reading(func(f *core.Frame) { helloOf(f, func(h map[string]any) { delete(h, "token") }) })},
+	{"takes every failure of a launch for a broken worker", "start/unavailable",
+		func(m *mutation) core.Adapter { return &hushed{coretest.Conformance(4)} }},
+	{"says where nobody listens", "start/endpoint",
+		linked(func(_ *mutation, _ context.Context, l *core.Link) { l.Endpoint = "unix:/no/such/socket" })},
 	{"shuffles frames", "frames/order", frames(func(core.Conn) (frameFunc, frameFunc) {
 		var kept []core.Frame
 		return nil, func(f core.Frame) []core.Frame {
@@ -45,8 +54,10 @@ var adapterMutants = []mutant{
 			return out
 		}
 	})},
-	{"loses the end of a large batch", "frames/batch", onConn(func(_ *mutation, c core.Conn) core.Conn { return &cutBatch{c} })},
-	{"turns an empty batch into an error", "frames/empty-batch", onConn(func(_ *mutation, c core.Conn) core.Conn { return &noEmpty{c} })},
+	{"loses the end of a large batch", "frames/batch",
+		onConn(func(_ *mutation, c core.Conn) core.Conn { return &cutBatch{c} })},
+	{"turns an empty batch into an error", "frames/empty-batch",
+		onConn(func(_ *mutation, c core.Conn) core.Conn { return &noEmpty{c} })},
 	{"waits for company before it writes", "frames/prompt", frames(func(core.Conn) (frameFunc, frameFunc) {
 		var kept []core.Frame
 		return nil, func(f core.Frame) []core.Frame {
@@ -59,11 +70,14 @@ var adapterMutants = []mutant{
 			return out
 		}
 	})},
-	{"returns frames and an error together", "frames/read-result", onConn(func(_ *mutation, c core.Conn) core.Conn { return &together{Conn: c} })},
-	{"returns nothing and no error", "frames/read-result", onConn(func(_ *mutation, c core.Conn) core.Conn { return &nothing{Conn: c} })},
+	{"returns frames and an error together", "frames/read-result",
+		onConn(func(_ *mutation, c core.Conn) core.Conn { return &together{Conn: c} })},
+	{"returns nothing and no error", "frames/read-result",
+		onConn(func(_ *mutation, c core.Conn) core.Conn { return &nothing{Conn: c} })},
 	{"loses metadata", "frames/fields", writing(func(f *core.Frame) { f.Meta = nil })},
 	{"drops bytes above 0x7f", "frames/text", writing(func(f *core.Frame) { f.Session = ascii(f.Session) })},
-	{"drops bytes above 0x7f of what the worker calls", "frames/text-back", reading(func(f *core.Frame) { f.Name = ascii(f.Name) })},
+	{"drops bytes above 0x7f of what the worker calls", "frames/text-back",
+		reading(func(f *core.Frame) { f.Name = ascii(f.Name) })},
 	{"rounds large numbers", "frames/numbers", writing(func(f *core.Frame) { f.ID = uint64(float32(f.ID)) })},
 	{"takes a line feed for the end of a body", "frames/body", writing(func(f *core.Frame) {
 		if i := bytes.Index(f.Body, []byte(`\n`)); i >= 0 && f.Kind == core.KindCall {
@@ -80,17 +94,28 @@ var adapterMutants = []mutant{
 			f.Body = f.Body[:4<<20]
 		}
 	})},
-	{"hands out one buffer again and again", "frames/owned-by-reader", onConn(func(_ *mutation, c core.Conn) core.Conn { return &oneBuffer{Conn: c} })},
-	{"keeps the batch that it was given", "frames/retains-nothing", onConn(func(m *mutation, c core.Conn) core.Conn { return newLate(m, c) })},
-	{"writes of several calls the first alone", "frames/both-ways", onConn(func(_ *mutation, c core.Conn) core.Conn { return &halfDuplex{c} })},
-	{"loses at CloseWrite what it was about to send", "close/write-side", onConn(func(m *mutation, c core.Conn) core.Conn { return newLate(m, c) })},
-	{"reports the peer's end as a failure", "close/eof", onConn(func(_ *mutation, c core.Conn) core.Conn { return &noEOF{c} })},
-	{"does not unblock Read", "close/unblocks-read", onConn(func(_ *mutation, c core.Conn) core.Conn { return &deaf{c} })},
-	{"waits in Close for what does not come", "close/unblocks-read", onConn(func(m *mutation, c core.Conn) core.Conn { return &waiting{c, m} })},
-	{"fails when closed twice", "close/again", onConn(func(_ *mutation, c core.Conn) core.Conn { return &closeOnce{Conn: c} })},
-	{"writes into the void after Close", "close/then-errors", onConn(func(_ *mutation, c core.Conn) core.Conn { return &closeOnce{Conn: c, silent: true} })},
-	{"writes into the void when the peer has gone", "close/lost-write", onConn(func(_ *mutation, c core.Conn) core.Conn { return &closeOnce{Conn: c, silent: true} })},
-	{"does not notice the loss of a worker", "close/loss", onConn(func(m *mutation, c core.Conn) core.Conn { return &lossless{c, m} })},
+	{"hands out one buffer again and again", "frames/owned-by-reader",
+		onConn(func(_ *mutation, c core.Conn) core.Conn { return &oneBuffer{Conn: c} })},
+	{"keeps the batch that it was given", "frames/retains-nothing",
+		onConn(func(m *mutation, c core.Conn) core.Conn { return newLate(m, c) })},
+	{"writes of several calls the first alone", "frames/both-ways",
+		onConn(func(_ *mutation, c core.Conn) core.Conn { return &halfDuplex{c} })},
+	{"loses at CloseWrite what it was about to send", "close/write-side",
+		onConn(func(m *mutation, c core.Conn) core.Conn { return newLate(m, c) })},
+	{"reports the peer's end as a failure", "close/eof",
+		onConn(func(_ *mutation, c core.Conn) core.Conn { return &noEOF{c} })},
+	{"does not unblock Read", "close/unblocks-read",
+		onConn(func(_ *mutation, c core.Conn) core.Conn { return &deaf{c} })},
+	{"waits in Close for what does not come", "close/unblocks-read",
+		onConn(func(m *mutation, c core.Conn) core.Conn { return &waiting{c, m} })},
+	{"fails when closed twice", "close/again",
+		onConn(func(_ *mutation, c core.Conn) core.Conn { return &closeOnce{Conn: c} })},
+	{"writes into the void after Close", "close/then-errors",
+		onConn(func(_ *mutation, c core.Conn) core.Conn { return &closeOnce{Conn: c, silent: true} })},
+	{"writes into the void when the peer has gone", "close/lost-write",
+		onConn(func(_ *mutation, c core.Conn) core.Conn { return &closeOnce{Conn: c, silent: true} })},
+	{"does not notice the loss of a worker", "close/loss",
+		onConn(func(m *mutation, c core.Conn) core.Conn { return &lossless{c, m} })},
 }
 
 func ascii(s string) string {
@@ -109,7 +134,7 @@ type named struct {
 
 func (n named) Name() string { return n.name }
 
-// slow starts when it likes.
+// slow ignores the end of Start's context.
 type slow struct {
 	core.Adapter
 	m *mutation
@@ -125,17 +150,17 @@ func (s *slow) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) 
 	return s.Adapter.Start(ctx, l)
 }
 
-// hushed launches its workers, and hides why it can't.
+// hushed hides the reason if a launch fails.
 type hushed struct{ core.Adapter }
 
 func (h *hushed) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	if _, err := l.Launch(ctx, core.Spec{Protocol: "hushed"}); err != nil {
-		return nil, fmt.Errorf("starting: %v", err) //nolint:errorlint // that is what is wrong with it
+		return nil, fmt.Errorf("starting: %v", err) //nolint:errorlint // this is the mutant's fault
 	}
 	return h.Adapter.Start(ctx, l)
 }
 
-// shared has one connection.
+// shared returns one connection from every Start.
 type shared struct {
 	core.Adapter
 	m *mutation
@@ -215,7 +240,7 @@ func (c *oneBuffer) Read() ([]core.Frame, error) {
 	return frames, err
 }
 
-// late sends what it was given a little later.
+// late writes frames a little later than it is told to.
 type late struct {
 	core.Conn
 	stop chan struct{}
@@ -274,7 +299,7 @@ func (l *late) Close() error {
 	return l.Conn.Close()
 }
 
-// halfDuplex writes of a batch of calls the first alone.
+// halfDuplex writes only the first frame of a batch of calls.
 type halfDuplex struct{ core.Conn }
 
 func (c *halfDuplex) Write(frames []core.Frame) error {
@@ -312,7 +337,7 @@ func (c *waiting) Close() error {
 
 type closeOnce struct {
 	core.Conn
-	silent bool // instead of failing, it takes what is written after Close
+	silent bool // writes and a second Close never fail
 	mu     sync.Mutex
 	closed bool
 }
@@ -335,7 +360,7 @@ func (c *closeOnce) Write(frames []core.Frame) error {
 	return err
 }
 
-// lossless waits for more after the worker has gone.
+// lossless waits for more frames after the worker's end.
 type lossless struct {
 	core.Conn
 	m *mutation

@@ -12,14 +12,19 @@ var callMutants = []mutant{
 	{"speaks before the host has", "hello/first", frames(func(core.Conn) (frameFunc, frameFunc) {
 		return func(f core.Frame) []core.Frame {
 			if f.Kind == core.KindHello {
-				return []core.Frame{f, {Kind: core.KindLog, Body: []byte(`{"level":"info","logger":"x","message":"eager"}`)}}
+				return []core.Frame{
+					f, {Kind: core.KindLog, Body: []byte(`{"level":"info","logger":"x","message":"eager"}`)},
+				}
 			}
 			return []core.Frame{f}
 		}, nil
 	})},
-	{"speaks another version", "hello/version", reading(func(f *core.Frame) { helloOf(f, func(h map[string]any) { h["versions"] = []int{7} }) })},
-	{"takes no calls", "hello/limits", reading(func(f *core.Frame) { helloOf(f, func(h map[string]any) { h["concurrency"] = 0 }) })},
-	{"says nothing of itself", "hello/identity", reading(func(f *core.Frame) { helloOf(f, func(h map[string]any) { h["runtime"] = "" }) })},
+	{"speaks another version", "hello/version",
+		reading(func(f *core.Frame) { helloOf(f, func(h map[string]any) { h["versions"] = []int{7} }) })},
+	{"takes no calls", "hello/limits",
+		reading(func(f *core.Frame) { helloOf(f, func(h map[string]any) { h["concurrency"] = 0 }) })},
+	{"says nothing of itself", "hello/identity",
+		reading(func(f *core.Frame) { helloOf(f, func(h map[string]any) { h["runtime"] = "" }) })},
 	{"does not say which commands stream", "hello/commands", reading(func(f *core.Frame) {
 		if f.Kind == core.KindHello {
 			f.Body = bytes.ReplaceAll(f.Body, []byte(`,"stream":true`), nil)
@@ -55,7 +60,8 @@ var callMutants = []mutant{
 			drop(f)
 		}
 	})},
-	{"does not say that a call did not start", "call/unknown", reading(func(f *core.Frame) { f.Flags &^= core.NotStarted })},
+	{"does not say that a call did not start", "call/unknown",
+		reading(func(f *core.Frame) { f.Flags &^= core.NotStarted })},
 	{"takes a body that can't be decoded for nil", "call/undecodable", writing(func(f *core.Frame) {
 		if f.Kind == core.KindCall && !json.Valid(f.Body) && f.Body != nil {
 			f.Body = nil

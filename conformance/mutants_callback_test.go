@@ -53,11 +53,12 @@ var callbackMutants = []mutant{
 			f.Body = bytes.Replace(f.Body, []byte("Sorry"), []byte("Error"), 1)
 		}
 	})},
-	{"takes an answer of the host's that can't be decoded for nil", "callback/undecodable", writing(func(f *core.Frame) {
-		if f.Kind == core.KindEnd && bytes.IndexByte(f.Body, 0xff) >= 0 {
-			f.Body = nil
-		}
-	})},
+	{"takes an answer of the host's that can't be decoded for nil", "callback/undecodable",
+		writing(func(f *core.Frame) {
+			if f.Kind == core.KindEnd && bytes.IndexByte(f.Body, 0xff) >= 0 {
+				f.Body = nil
+			}
+		})},
 	{"takes one item of a callback for all", "callback/stream", frames(func(core.Conn) (frameFunc, frameFunc) {
 		n := 0
 		return nil, one(func(f *core.Frame) {
@@ -79,18 +80,19 @@ var callbackMutants = []mutant{
 			}
 		}), nil
 	})},
-	{"cancels a callback when it has answered its own call", "callback/cancelled", frames(func(core.Conn) (frameFunc, frameFunc) {
-		var held []core.Frame
-		return func(f core.Frame) []core.Frame {
-			if f.Kind == core.KindCancel && f.ID%2 == 0 {
-				held = append(held, f)
-				return nil
-			}
-			out := append([]core.Frame{f}, held...)
-			held = nil
-			return out
-		}, nil
-	})},
+	{"cancels a callback when it has answered its own call", "callback/cancelled",
+		frames(func(core.Conn) (frameFunc, frameFunc) {
+			var held []core.Frame
+			return func(f core.Frame) []core.Frame {
+				if f.Kind == core.KindCancel && f.ID%2 == 0 {
+					held = append(held, f)
+					return nil
+				}
+				out := append([]core.Frame{f}, held...)
+				held = nil
+				return out
+			}, nil
+		})},
 	{"lets a cancel overtake its call", "callback/cancel-order", frames(func(core.Conn) (frameFunc, frameFunc) {
 		var held []core.Frame
 		return func(f core.Frame) []core.Frame {

@@ -46,7 +46,8 @@ var codecMutants = []mutant{
 		}
 		return v
 	})},
-	{"takes what it can and ignores the rest", "codec/whole", lenient(func(b []byte) bool { return bytes.HasSuffix(b, []byte("}{")) || bytes.Contains(b, []byte("}{")) })},
+	{"takes what it can and ignores the rest", "codec/whole",
+		lenient(func(b []byte) bool { return bytes.HasSuffix(b, []byte("}{")) || bytes.Contains(b, []byte("}{")) })},
 	{"decodes into anything", "codec/target", lenient(func(b []byte) bool { return string(b) == "1" })},
 	{"narrows in silence", "codec/narrowing", lenient(func(b []byte) bool { return bytes.Contains(b, []byte("300")) })},
 	{"nests without limit", "codec/nesting", lenient(func(b []byte) bool { return bytes.Count(b, []byte("[")) > 500 })},
@@ -58,7 +59,8 @@ var codecMutants = []mutant{
 			return c.Decode(b, v)
 		}}
 	})},
-	{"takes the last of two equal keys", "codec/hostile", lenient(func(b []byte) bool { return string(b) == `{"a":1,"a":2}` })},
+	{"takes the last of two equal keys", "codec/hostile",
+		lenient(func(b []byte) bool { return string(b) == `{"a":1,"a":2}` })},
 	{"panics on nonsense", "codec/hostile", onCodec(func(c core.Codec) core.Codec {
 		return &codec{Codec: c, decode: func(b []byte, v any) error {
 			if len(b) == 9 && b[0] == 0xc1 {
@@ -99,7 +101,7 @@ func (c *codec) Decode(b []byte, v any) error {
 	return c.decode(b, v)
 }
 
-// decoding changes what is decoded into an any.
+// decoding changes values that are decoded into an any.
 func decoding(change func(b []byte, v any) any) func(*mutation) core.Adapter {
 	return onCodec(func(c core.Codec) core.Codec {
 		return &codec{Codec: c, decode: func(b []byte, v any) error {
@@ -112,7 +114,7 @@ func decoding(change func(b []byte, v any) any) func(*mutation) core.Adapter {
 	})
 }
 
-// lenient takes some bodies that it should refuse.
+// lenient accepts some bodies that it should refuse.
 func lenient(takes func(b []byte) bool) func(*mutation) core.Adapter {
 	return onCodec(func(c core.Codec) core.Codec {
 		return &codec{Codec: c, decode: func(b []byte, v any) error {
@@ -125,7 +127,7 @@ func lenient(takes func(b []byte) bool) func(*mutation) core.Adapter {
 	})
 }
 
-// newForgetful encodes what it was given last, by whomever.
+// newForgetful returns a codec that encodes the latest value that any goroutine gave it.
 func newForgetful(c core.Codec) core.Codec {
 	var mu sync.Mutex
 	var last any

@@ -8,7 +8,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// endMutants are broken workers: beside the calls, and the end.
+// endMutants are broken workers. Their faults are beside the calls, or at the end.
 var endMutants = []mutant{
 	{"never answers a ping", "ping/answered", reading(func(f *core.Frame) {
 		if f.Kind == core.KindPong {
@@ -79,8 +79,10 @@ var endMutants = []mutant{
 			}
 		})
 	})},
-	{"stays when its host has gone", "bye/open-calls", onConn(func(m *mutation, c core.Conn) core.Conn { return &lossless{c, m} })},
-	{"stays when its host has gone without a word", "bye/none", onConn(func(m *mutation, c core.Conn) core.Conn { return &lossless{c, m} })},
+	{"stays when its host has gone", "bye/open-calls",
+		onConn(func(m *mutation, c core.Conn) core.Conn { return &lossless{c, m} })},
+	{"stays when its host has gone without a word", "bye/none",
+		onConn(func(m *mutation, c core.Conn) core.Conn { return &lossless{c, m} })},
 	{"stays at the end", "bye/idle", onConn(func(m *mutation, c core.Conn) core.Conn { return &lossless{c, m} })},
 	{"ignores frames that it does not expect", "frame/unexpected", frames(func(core.Conn) (frameFunc, frameFunc) {
 		greeted := false
@@ -103,7 +105,8 @@ var endMutants = []mutant{
 	})},
 	{"loses items above the limit in silence", "limits/items", frames(func(core.Conn) (frameFunc, frameFunc) {
 		return one(func(f *core.Frame) {
-			if f.Kind == core.KindError && (bytes.Contains(f.Body, []byte("limit")) || bytes.Contains(f.Body, []byte("bytes"))) {
+			if f.Kind == core.KindError &&
+				(bytes.Contains(f.Body, []byte("limit")) || bytes.Contains(f.Body, []byte("bytes"))) {
 				f.Kind, f.Body = core.KindEnd, nil
 			}
 		}), nil

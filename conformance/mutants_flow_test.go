@@ -13,7 +13,9 @@ var flowMutants = []mutant{
 		return heldItems(func(kept []core.Frame, end core.Frame) []core.Frame { return []core.Frame{end} }), nil
 	})},
 	{"lets the end overtake the last item", "credit/end-after-items", frames(func(core.Conn) (frameFunc, frameFunc) {
-		return heldItems(func(kept []core.Frame, end core.Frame) []core.Frame { return append([]core.Frame{end}, kept...) }), nil
+		return heldItems(func(kept []core.Frame, end core.Frame) []core.Frame {
+			return append([]core.Frame{end}, kept...)
+		}), nil
 	})},
 	{"makes an item of an empty stream's end", "stream/empty", frames(func(core.Conn) (frameFunc, frameFunc) {
 		any := map[uint64]bool{}
@@ -47,7 +49,8 @@ var flowMutants = []mutant{
 			return out
 		}, nil
 	})},
-	{"takes a failed item for a good one", "stream/failed-items", reading(func(f *core.Frame) { f.Flags &^= core.Failed })},
+	{"takes a failed item for a good one", "stream/failed-items",
+		reading(func(f *core.Frame) { f.Flags &^= core.Failed })},
 	{"ends a stream that fails as if it were whole", "stream/error", reading(func(f *core.Frame) {
 		if f.Kind == core.KindError && bytes.Contains(f.Body, []byte("as asked")) {
 			f.Kind, f.Body = core.KindEnd, nil
@@ -107,17 +110,18 @@ var flowMutants = []mutant{
 			over[f.ID] = over[f.ID] || f.Kind == core.KindEnd || f.Kind == core.KindCall && f.Flags&core.NoInput != 0
 		})
 	})},
-	{"falls silent when there are more items than it granted", "credit/overrun", frames(func(core.Conn) (frameFunc, frameFunc) {
-		items := 0
-		return nil, one(func(f *core.Frame) {
-			if f.Kind == core.KindItem {
-				items++
-			}
-			if items > 1024 {
-				drop(f)
-			}
-		})
-	})},
+	{"falls silent when there are more items than it granted", "credit/overrun",
+		frames(func(core.Conn) (frameFunc, frameFunc) {
+			items := 0
+			return nil, one(func(f *core.Frame) {
+				if f.Kind == core.KindItem {
+					items++
+				}
+				if items > 1024 {
+					drop(f)
+				}
+			})
+		})},
 	{"ignores credit", "credit/items", writing(func(f *core.Frame) {
 		helloOf(f, func(h map[string]any) { h["window"] = window{1 << 30, 1 << 40} })
 	})},
@@ -183,7 +187,8 @@ var flowMutants = []mutant{
 		}, nil
 	})},
 	{"grants credit after the end", "credit/after-end", frames(func(c core.Conn) (frameFunc, frameFunc) {
-		left, held := map[uint64]int{}, map[uint64]core.Frame{} // inputs that have not come back, ends that wait for them
+		left := map[uint64]int{}        // inputs that have not come back
+		held := map[uint64]core.Frame{} // ends that wait for them
 		return one(func(f *core.Frame) {
 				if f.Kind != core.KindItem {
 					return
@@ -202,13 +207,14 @@ var flowMutants = []mutant{
 				}
 			})
 	})},
-	{"ends the connection for credit that nobody needs", "credit/after-end", frames(func(c core.Conn) (frameFunc, frameFunc) {
-		return nil, one(func(f *core.Frame) {
-			if f.Kind == core.KindCredit && f.ID%2 == 0 {
-				_ = c.Close()
-			}
-		})
-	})},
+	{"ends the connection for credit that nobody needs", "credit/after-end",
+		frames(func(c core.Conn) (frameFunc, frameFunc) {
+			return nil, one(func(f *core.Frame) {
+				if f.Kind == core.KindCredit && f.ID%2 == 0 {
+					_ = c.Close()
+				}
+			})
+		})},
 	{"takes a credit of zero for one", "credit/zero", writing(func(f *core.Frame) {
 		if f.Kind == core.KindCredit && f.Items == 0 {
 			f.Items = 1
@@ -236,25 +242,29 @@ var flowMutants = []mutant{
 			}
 			if f.Kind == core.KindCall && f.Name == "conformance.echo" && due {
 				due = false
-				return []core.Frame{{Kind: core.KindCall, ID: f.ID, Name: "conformance.wait", Flags: core.NoInput}, {Kind: core.KindCancel, ID: f.ID}}
+				return []core.Frame{
+					{Kind: core.KindCall, ID: f.ID, Name: "conformance.wait", Flags: core.NoInput},
+					{Kind: core.KindCancel, ID: f.ID},
+				}
 			}
 			return []core.Frame{f}
 		}
 	})},
-	{"loses a cancel that comes right behind its call", "cancel/at-once", frames(func(core.Conn) (frameFunc, frameFunc) {
-		last := uint64(0)
-		return nil, func(f core.Frame) []core.Frame {
-			behind := f.Kind == core.KindCancel && f.ID == last
-			last = 0
-			if f.Kind == core.KindCall {
-				last = f.ID
+	{"loses a cancel that comes right behind its call", "cancel/at-once",
+		frames(func(core.Conn) (frameFunc, frameFunc) {
+			last := uint64(0)
+			return nil, func(f core.Frame) []core.Frame {
+				behind := f.Kind == core.KindCancel && f.ID == last
+				last = 0
+				if f.Kind == core.KindCall {
+					last = f.ID
+				}
+				if behind {
+					return nil
+				}
+				return []core.Frame{f}
 			}
-			if behind {
-				return nil
-			}
-			return []core.Frame{f}
-		}
-	})},
+		})},
 	{"never answers a call that waited", "cancel/waiting", reading(func(f *core.Frame) {
 		if f.Kind == core.KindError && bytes.Contains(f.Body, []byte("Saturated")) {
 			drop(f)
@@ -262,7 +272,8 @@ var flowMutants = []mutant{
 	})},
 	{"can't cancel what waits for credit", "cancel/stream", frames(func(core.Conn) (frameFunc, frameFunc) {
 		items := map[uint64]bool{}
-		return one(func(f *core.Frame) { items[f.ID] = items[f.ID] || f.Kind == core.KindItem }), one(func(f *core.Frame) {
+		read := one(func(f *core.Frame) { items[f.ID] = items[f.ID] || f.Kind == core.KindItem })
+		return read, one(func(f *core.Frame) {
 			if f.Kind == core.KindCancel && items[f.ID] {
 				drop(f)
 			}

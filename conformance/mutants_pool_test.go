@@ -7,9 +7,10 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// poolMutants are broken what only a pool shows.
+// poolMutants are broken adapters and workers. Only a pool shows their faults.
 var poolMutants = []mutant{
-	{"has another's name in its link", "stats/adapter", linked(func(_ *mutation, _ context.Context, l *core.Link) { l.Adapter = "grpc" })},
+	{"has another's name in its link", "stats/adapter",
+		linked(func(_ *mutation, _ context.Context, l *core.Link) { l.Adapter = "grpc" })},
 	{"loses a slot for each stream that is left", "cancel/abandoned", writing(func(f *core.Frame) {
 		if f.Kind == core.KindCancel {
 			drop(f)

@@ -13,10 +13,10 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// The suite is worth what it finds. Each mutant below is an adapter, a worker or a codec with one thing wrong, and names the clause that
-// has to catch it. They run in bubbles on a false clock, where a clause's time limit costs nothing.
+// The mutants test the suite itself. Each is an adapter, a worker or a codec with one fault, and names the clause
+// that has to catch it. They run in bubbles with a fake clock: there a clause's time limit costs no time.
 
-// mutant is something broken.
+// mutant is an adapter, a worker or a codec with one fault.
 type mutant struct {
 	name   string
 	clause string
@@ -34,7 +34,7 @@ func (mu mutant) catches(t *testing.T, c clause) (caught bool, r Result) {
 		h := &Harness{Adapter: mu.make(m), DetectsLoss: true, TimeLimit: 20 * time.Second}
 		r = c.run(t.Context(), h, failures{})
 		m.release()
-		time.Sleep(time.Hour) // on the bubble's clock: whatever sleeps wakes up and ends
+		time.Sleep(time.Hour) // on the bubble's clock: all that sleeps wakes up and ends
 	})
 	return r.Outcome == Failed, r
 }
@@ -62,20 +62,22 @@ func TestMutants(t *testing.T) {
 	}
 }
 
-// TestPanic sees that the panic of an adapter is its clause's failure. It is no mutant, because in a pool it would end the process.
+// TestPanic checks that a panic of an adapter fails the clause. The adapter is not a mutant: in a pool its panic would
+// end the process.
 func TestPanic(t *testing.T) {
 	m := mutant{make: onConn(func(_ *mutation, c core.Conn) core.Conn { return &fragile{c, make(chan struct{})} })}
 	for _, c := range adapterClauses {
 		if c.Name == "close/again" {
 			caught, r := m.catches(t, c)
-			if !caught || !strings.Contains(r.String(), "panic: close of closed channel") || !strings.HasSuffix(r.String(), c.Sentence) {
+			if !caught || !strings.Contains(r.String(), "panic: close of closed channel") ||
+				!strings.HasSuffix(r.String(), c.Sentence) {
 				t.Errorf("%s: %s", r.Outcome, r)
 			}
 		}
 	}
 }
 
-// fragile panics at its second Close.
+// fragile panics in its second Close.
 type fragile struct {
 	core.Conn
 	closed chan struct{}
@@ -86,7 +88,7 @@ func (c *fragile) Close() error {
 	return c.Conn.Close()
 }
 
-// TestSound sees that what the mutants are made of passes.
+// TestSound checks that an unchanged worker under the wrapping of the mutants passes.
 func TestSound(t *testing.T) {
 	for _, c := range clauses() {
 		if caught, r := (mutant{"", "", writing(func(*core.Frame) {})}).catches(t, c); caught {
@@ -97,8 +99,8 @@ func TestSound(t *testing.T) {
 
 var update = flag.Bool("update", false, "write mutants.md anew, from a run of every clause on every mutant")
 
-// TestTable holds mutants.md to the clauses and the mutants that there are. What else a clause kills than the mutants that name it, the
-// table says as of its writing.
+// TestTable checks that mutants.md has a row for each clause, and in it all mutants that name the clause. The other
+// mutants of a row are as of the last -update.
 func TestTable(t *testing.T) {
 	const file = "mutants.md"
 	if *update {
@@ -112,14 +114,16 @@ func TestTable(t *testing.T) {
 	}
 	for _, c := range clauses() {
 		at := slices.Collect(strings.Lines(string(text)))
-		i := slices.IndexFunc(at, func(line string) bool { return strings.HasPrefix(line, fmt.Sprintf("| %s | %s |", c.Part, c.Name)) })
+		row := fmt.Sprintf("| %s | %s |", c.Part, c.Name)
+		i := slices.IndexFunc(at, func(line string) bool { return strings.HasPrefix(line, row) })
 		if i < 0 {
 			t.Errorf("%s has no row for %s: run go test ./conformance -run TestTable -update", file, c.Name)
 			continue
 		}
 		for _, m := range mutants {
 			if m.clause == c.Name && !strings.Contains(at[i], m.name) {
-				t.Errorf("the row of %s in %s lacks the mutant that %s: run go test ./conformance -run TestTable -update", c.Name, file, m.name)
+				t.Errorf("the row of %s in %s lacks the mutant that %s: "+
+					"run go test ./conformance -run TestTable -update", c.Name, file, m.name)
 			}
 		}
 	}
@@ -130,8 +134,8 @@ func table(t *testing.T) string {
 	fmt.Fprintf(&b, `# What the suite catches
 
 Written by `+"`go test ./conformance -run TestTable -update`"+` from a run of every clause on every mutant of
-[mutants_test.go](mutants_test.go). In bold stand the mutants that name the clause as theirs, which a test holds; the others as they fell in that run.
-A clause without any is not known to catch anything.
+[mutants_test.go](mutants_test.go). The mutants in bold name the clause as theirs: a test checks these. The others are
+as of that run. A clause without any mutant is not known to catch anything.
 
 | part | clause | kills |
 | --- | --- | --- |
@@ -151,7 +155,9 @@ A clause without any is not known to catch anything.
 				}
 			}
 		}
-		slices.SortStableFunc(kills, func(a, b string) int { return strings.Compare(b[:1], a[:1]) * boolToInt(a[:1] == "*" || b[:1] == "*") })
+		slices.SortStableFunc(kills, func(a, b string) int {
+			return strings.Compare(b[:1], a[:1]) * boolToInt(a[:1] == "*" || b[:1] == "*")
+		})
 		if others > 5 {
 			kills = append(kills, fmt.Sprintf("and %d more", others-5))
 		}

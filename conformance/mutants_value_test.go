@@ -35,13 +35,19 @@ var valueMutants = []mutant{
 			f.Kind, f.Body = core.KindError, []byte(`{"type":"TooDeep","message":"too deep"}`)
 		}
 	})},
-	{"takes the last of two equal keys deep inside", "value/equal-keys", forgiving(func(a attack) [][]byte { return a.equalKeys[2:3] })},
-	{"takes a key with an escape for another key", "value/equal-keys", forgiving(func(a attack) [][]byte { return a.equalKeys[3:4] })},
-	{"takes an unknown tag in a list for a map", "value/tags", forgiving(func(a attack) [][]byte { return a.tags[1:2] })},
+	{"takes the last of two equal keys deep inside", "value/equal-keys",
+		forgiving(func(a attack) [][]byte { return a.equalKeys[2:3] })},
+	{"takes a key with an escape for another key", "value/equal-keys",
+		forgiving(func(a attack) [][]byte { return a.equalKeys[3:4] })},
+	{"takes an unknown tag in a list for a map", "value/tags",
+		forgiving(func(a attack) [][]byte { return a.tags[1:2] })},
 	{"takes base64 of another alphabet", "value/tags", forgiving(func(a attack) [][]byte { return a.tags[7:8] })},
-	{"takes an array with a byte too many", "value/array-length", forgiving(func(a attack) [][]byte { return a.arrays[1:2] })},
-	{"takes an array with negative lengths", "value/array-length", forgiving(func(a attack) [][]byte { return a.arrays[5:6] })},
-	{"takes half a surrogate pair in a long text", "value/surrogates", forgiving(func(a attack) [][]byte { return a.halves[len(a.halves)-1:] })},
+	{"takes an array with a byte too many", "value/array-length",
+		forgiving(func(a attack) [][]byte { return a.arrays[1:2] })},
+	{"takes an array with negative lengths", "value/array-length",
+		forgiving(func(a attack) [][]byte { return a.arrays[5:6] })},
+	{"takes half a surrogate pair in a long text", "value/surrogates",
+		forgiving(func(a attack) [][]byte { return a.halves[len(a.halves)-1:] })},
 	{"takes a surrogate pair for two errors", "value/surrogates", writing(func(f *core.Frame) {
 		if string(f.Body) == `"\ud83d\ude00"` {
 			f.Body = []byte(`"\ufffd\ufffd"`)

@@ -11,14 +11,14 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// mutation is one mutant at work.
+// mutation is one run of a mutant.
 type mutation struct {
 	mu    sync.Mutex
-	conns []core.Conn   // the sound ones underneath
+	conns []core.Conn   // the sound connections underneath
 	done  chan struct{} // closed when the mutant is no longer needed
 }
 
-// release ends whatever a mutant keeps from ending.
+// release ends everything that the mutant keeps running.
 func (m *mutation) release() {
 	close(m.done)
 	m.mu.Lock()
@@ -63,8 +63,8 @@ func onCodec(change func(c core.Codec) core.Codec) func(*mutation) core.Adapter 
 	return linked(func(_ *mutation, _ context.Context, l *core.Link) { l.Codecs = []core.Codec{change(l.Codecs[0])} })
 }
 
-// filter changes frames on their way. Either function may be nil. They return the frames that go on in the place of one, and may keep
-// state; they are called under one lock.
+// filter changes frames on their way. Either function may be nil. A function returns the frames that replace one
+// frame. Both may keep state: they are called under one lock.
 type filter struct {
 	core.Conn
 	mu      *sync.Mutex
@@ -108,7 +108,8 @@ func (c *filter) Write(frames []core.Frame) error {
 
 type frameFunc = func(f core.Frame) []core.Frame
 
-// frames makes a mutant of functions that change what is read and what is written. make is called for each connection.
+// frames makes a mutant of functions that change the frames that are read and written. makeFilters is called for each
+// connection.
 func frames(makeFilters func(c core.Conn) (read, written frameFunc)) func(*mutation) core.Adapter {
 	return onConn(func(_ *mutation, c core.Conn) core.Conn {
 		read, written := makeFilters(c)
@@ -116,7 +117,7 @@ func frames(makeFilters func(c core.Conn) (read, written frameFunc)) func(*mutat
 	})
 }
 
-// reading changes each frame that comes from the worker; writing each that goes there. A frame of kind 0 is dropped.
+// reading changes each frame from the worker, writing each frame to the worker. A frame of kind 0 is dropped.
 func reading(change func(f *core.Frame)) func(*mutation) core.Adapter {
 	return frames(func(core.Conn) (frameFunc, frameFunc) { return one(change), nil })
 }
@@ -149,11 +150,12 @@ func helloOf(f *core.Frame, change func(hello map[string]any)) {
 	f.Body, _ = json.Marshal(hello)
 }
 
-// forgiving is a worker that takes some bodies, which it should refuse, for nil.
+// forgiving is a worker that takes some bodies for nil. It should refuse them.
 func forgiving(some func(a attack) [][]byte) func(*mutation) core.Adapter {
 	bodies := some(hostile("json", 1))
 	return writing(func(f *core.Frame) {
-		if f.Kind == core.KindCall && slices.ContainsFunc(bodies, func(b []byte) bool { return bytes.Equal(b, f.Body) }) {
+		same := func(b []byte) bool { return bytes.Equal(b, f.Body) }
+		if f.Kind == core.KindCall && slices.ContainsFunc(bodies, same) {
 			f.Body = nil
 		}
 	})
@@ -161,7 +163,7 @@ func forgiving(some func(a attack) [][]byte) func(*mutation) core.Adapter {
 
 var ballast []byte // so that the compiler keeps what a mutant allocates
 
-// heldItems keeps the last item of each call until the next one comes, or the end.
+// heldItems keeps the latest item of each call until the next item or the end comes.
 func heldItems(atEnd func(kept []core.Frame, end core.Frame) []core.Frame) frameFunc {
 	kept := map[uint64][]core.Frame{}
 	return func(f core.Frame) []core.Frame {
@@ -179,7 +181,7 @@ func heldItems(atEnd func(kept []core.Frame, end core.Frame) []core.Frame) frame
 	}
 }
 
-// swapped gives the answer of one of two calls that are open to the other one.
+// swapped swaps the answers of two open calls.
 func swapped(core.Conn) (read, written frameFunc) {
 	open, renamed := []uint64{}, map[uint64]uint64{}
 	return one(func(f *core.Frame) {

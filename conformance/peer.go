@@ -15,24 +15,24 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// peer is a host that speaks with one worker frame by frame.
+// peer is a host that exchanges single frames with one worker.
 type peer struct {
 	t       *trial
 	worker  *core.RawWorker
 	conn    core.Conn
 	codec   core.Codec
 	hello   hello
-	limit   int               // how many calls at once
-	nextID  uint64            // of our next call
-	parents map[uint64]uint64 // the calls of ours that the worker's calls serve
+	limit   int               // how many calls may be open at once
+	nextID  uint64            // of the host's next call
+	parents map[uint64]uint64 // the host's call that each of the worker's calls serves
 	arrived chan struct{}
 
 	mu     sync.Mutex // guards what follows
 	frames []core.Frame
-	err    error // why nothing more comes
+	err    error // why no more frames come
 }
 
-// hello is the worker's.
+// hello is the worker's hello.
 type hello struct {
 	Versions    []int    `json:"versions"`
 	Features    []string `json:"features"`
@@ -67,7 +67,7 @@ func (t *trial) command() core.Command {
 	return cmd
 }
 
-// launch starts a worker whose connection nothing has read yet.
+// launch starts a worker. Nothing reads its connection yet.
 func (t *trial) launch() *core.RawWorker { return t.launchWith(t.h.Adapter) }
 
 // start starts a worker and begins to read.
@@ -81,10 +81,12 @@ func (t *trial) reading(w *core.RawWorker) *peer {
 }
 
 func (t *trial) peer(w *core.RawWorker) *peer {
-	return &peer{t: t, worker: w, conn: w.Conn, nextID: 1, parents: map[uint64]uint64{}, arrived: make(chan struct{}, 1)}
+	return &peer{
+		t: t, worker: w, conn: w.Conn, nextID: 1, parents: map[uint64]uint64{}, arrived: make(chan struct{}, 1),
+	}
 }
 
-// connect starts a worker and exchanges hellos. change may change ours.
+// connect starts a worker and exchanges hellos. change may change the host's hello.
 func (t *trial) connect(change ...func(ours map[string]any)) *peer {
 	p := t.start()
 	p.receiveHello()
@@ -92,7 +94,7 @@ func (t *trial) connect(change ...func(ours map[string]any)) *peer {
 	return p
 }
 
-// granting has our hello grant so much of each direction.
+// granting changes the window in the host's hello.
 func granting(items, bytes int64) func(map[string]any) {
 	return func(ours map[string]any) { ours["window"] = window{items, bytes} }
 }
@@ -128,15 +130,15 @@ func (p *peer) got(frames []core.Frame, err error) {
 	}
 }
 
-// take waits for the next frame that is wanted, and keeps the others for later. It gives up once one of the calls has
-// ended that are needed for such a frame.
+// take waits for the next wanted frame. It keeps the others for later. It ends the clause once one of calls has ended:
+// after that no wanted frame can come.
 func (p *peer) take(what string, wanted func(f *core.Frame) bool, calls ...uint64) core.Frame {
 	for {
 		f, kept, err := p.pick(wanted)
 		if f != nil {
 			return *f
 		}
-		if end, _, _ := p.pick(func(f *core.Frame) bool { return terminal(f) && slices.Contains(calls, f.ID) }); end != nil {
+		if end, _, _ := p.pick(endOf(calls)); end != nil {
 			p.t.Fatalf("%s does not come: call %d has ended before, with %s", what, end.ID, p.described(end))
 		}
 		if err != nil {
@@ -153,8 +155,8 @@ func (p *peer) take(what string, wanted func(f *core.Frame) bool, calls ...uint6
 	}
 }
 
-// pick takes the first frame that is wanted. If there is none, it says how many others there are, and whether more may come. wanted may end
-// the clause.
+// pick takes the first wanted frame that has come. If there is none, it returns the number of other frames, and an
+// error if no more frames can come. wanted may end the clause.
 func (p *peer) pick(wanted func(f *core.Frame) bool) (*core.Frame, int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -168,14 +170,14 @@ func (p *peer) pick(wanted func(f *core.Frame) bool) (*core.Frame, int, error) {
 	return nil, len(p.frames), p.err
 }
 
-// fate says what became of the worker's process, and what it printed last.
+// fate says whether and how the worker's process has exited, and what it printed last.
 func (p *peer) fate() string {
 	text := ""
 	if proc := p.worker.Process; proc != nil {
 		select {
 		case <-proc.Done():
 			text = fmt.Sprintf("; the worker has exited with code %d", exitCode(proc))
-		case <-time.After(pause): // an end of the connection comes a little before that of the process
+		case <-time.After(pause): // the connection ends a little before the process
 		}
 	}
 	if printed := p.worker.Output(); len(printed) > 0 {
@@ -202,10 +204,12 @@ func (p *peer) rest() string {
 
 // of returns the next frame of a call.
 func (p *peer) of(id uint64) core.Frame {
-	return p.take(fmt.Sprintf("the answer to call %d", id), func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
+	return p.take(fmt.Sprintf("the answer to call %d", id), func(f *core.Frame) bool {
+		return f.ID == id && isCalls(f.Kind)
+	})
 }
 
-// described says what a call's last frame has.
+// described describes the last frame of a call.
 func (p *peer) described(end *core.Frame) string {
 	if end.Kind == core.KindError {
 		return "the error " + show(p.remote(*end).Error())
@@ -215,8 +219,14 @@ func (p *peer) described(end *core.Frame) string {
 
 func terminal(f *core.Frame) bool { return f.Kind == core.KindEnd || f.Kind == core.KindError }
 
+// endOf returns a function that reports whether a frame ends one of the calls.
+func endOf(calls []uint64) func(f *core.Frame) bool {
+	return func(f *core.Frame) bool { return terminal(f) && slices.Contains(calls, f.ID) }
+}
+
 func isCalls(k core.Kind) bool {
-	return k == core.KindItem || k == core.KindEnd || k == core.KindError || k == core.KindCancel || k == core.KindCredit
+	return k == core.KindItem || k == core.KindEnd || k == core.KindError ||
+		k == core.KindCancel || k == core.KindCredit
 }
 
 // next returns the next frame of a kind.
@@ -224,7 +234,8 @@ func (p *peer) next(k core.Kind) core.Frame {
 	return p.take("a frame "+k.String(), func(f *core.Frame) bool { return f.Kind == k })
 }
 
-// answer returns the next frame that answers a call. In between the worker may grant credit for the input, or want no more of it.
+// answer returns the next frame that answers a call. It skips credit for the input, and the answerer's cancel of the
+// input.
 func (p *peer) answer(id uint64) core.Frame {
 	p.t.restsOn("call/result")
 	return p.take(fmt.Sprintf("the answer to call %d", id), func(f *core.Frame) bool {
@@ -232,7 +243,7 @@ func (p *peer) answer(id uint64) core.Frame {
 	})
 }
 
-// silent looks a moment whether a frame comes that must not.
+// silent waits a moment and fails the clause if an unwanted frame comes.
 func (p *peer) silent(what string, unwanted func(f *core.Frame) bool) {
 	for end := time.After(pause); ; {
 		if f, _, _ := p.pick(unwanted); f != nil {
@@ -247,14 +258,15 @@ func (p *peer) silent(what string, unwanted func(f *core.Frame) bool) {
 	}
 }
 
-// has reports whether such a frame has come and was not taken.
+// has reports whether a wanted frame has come and was not taken.
 func (p *peer) has(wanted func(f *core.Frame) bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.ContainsFunc(p.frames, func(f core.Frame) bool { return wanted(&f) })
 }
 
-// breach waits for what a breach of the protocol leads to.
+// breach waits for the consequences of a breach of the protocol: the connection ends, and a worker that core launched
+// prints something and exits with a code other than 0.
 func (p *peer) breach(what string) {
 	_ = p.waitEnd(what)
 	if p.worker.Process == nil {
@@ -303,14 +315,14 @@ func (p *peer) receiveHello() core.Frame {
 	if p.codec == nil {
 		p.t.Fatalf("the worker has the codecs %s, none of which is the adapter's", show(p.hello.Codecs))
 	}
-	p.limit = max(p.hello.Concurrency, 1) // what is less than one hello/limits tells of
+	p.limit = max(p.hello.Concurrency, 1) // hello/limits reports a lower concurrency
 	if p.t.h.MaxConcurrency > 0 {
 		p.limit = min(p.limit, p.t.h.MaxConcurrency)
 	}
 	return f
 }
 
-// maxFrame is what both sides allow.
+// maxFrame returns the largest frame that both sides allow.
 func (p *peer) maxFrame() int {
 	n := min(p.hello.MaxFrame, core.DefaultMaxFrame)
 	if p.worker.MaxFrame > 0 {
@@ -319,7 +331,7 @@ func (p *peer) maxFrame() int {
 	return n
 }
 
-// largest is the largest frame that a clause tries.
+// largest returns the largest frame that a clause tries.
 func (p *peer) largest() int {
 	n := min(p.maxFrame(), 8<<20)
 	if p.t.h.MaxFrame > 0 {
@@ -350,7 +362,7 @@ func (p *peer) send(frames ...core.Frame) {
 	}
 }
 
-// encode encodes a value with the codec that was agreed on.
+// encode encodes a value with the agreed codec.
 func (p *peer) encode(v any) []byte {
 	body, err := p.codec.Append(nil, v)
 	if err != nil {
@@ -359,7 +371,7 @@ func (p *peer) encode(v any) []byte {
 	return body
 }
 
-// decode decodes a body; one that is absent is nil.
+// decode decodes a body. An absent body is nil.
 func (p *peer) decode(body []byte) any {
 	if len(body) == 0 {
 		return nil
@@ -413,7 +425,8 @@ func (p *peer) streams(name string) bool {
 	return false
 }
 
-// passes reports whether a frame with so much binary or text does not exceed what both sides allow. Binary may travel as text.
+// passes reports whether a frame with size bytes of binary or text is within the limits of both sides. Binary may
+// travel as text.
 func (p *peer) passes(size int) bool { return size/3*4+1024 <= p.largest() }
 
 // exact skips the clause if the worker does not announce exact-numbers.
@@ -455,7 +468,7 @@ func withInput(f *core.Frame) { f.Flags = 0 }
 
 func inSession(id string) func(*core.Frame) { return func(f *core.Frame) { f.Session = id } }
 
-// finish returns what a call without items ends with.
+// finish returns the result of a call without items.
 func (p *peer) finish(id uint64) any {
 	f := p.answer(id)
 	if f.Kind == core.KindError {
@@ -472,7 +485,7 @@ func (p *peer) call(command string, a any, change ...func(f *core.Frame)) any {
 	return p.finish(p.open(command, a, change...))
 }
 
-// echo sees whether the connection still works.
+// echo checks that the connection still works.
 func (p *peer) echo(v any) {
 	if got := p.call("conformance.echo", args{"value": v}); !reflect.DeepEqual(got, v) {
 		p.t.Fatalf("an echo of %s is %s", show(v), show(got))
@@ -489,7 +502,7 @@ func (p *peer) fails(id uint64) (*core.RemoteError, core.Flags) {
 	return p.remote(f), f.Flags
 }
 
-// expectError waits for the error that a call has to end with.
+// expectError waits for the end of a call. The end must be an error.
 func (p *peer) expectError(id uint64) { _, _ = p.fails(id) }
 
 // collect takes a stream to its end, granting credit for each item.
@@ -539,7 +552,8 @@ func (p *peer) end(id uint64) { p.send(core.Frame{Kind: core.KindEnd, ID: id}) }
 // callback returns the next call that the handler of a call makes.
 func (p *peer) callback(id uint64) core.Frame {
 	p.t.restsOn("callback/call")
-	f := p.take("the handler's call of a function of the host", func(f *core.Frame) bool { return f.Kind == core.KindCall }, id)
+	isCall := func(f *core.Frame) bool { return f.Kind == core.KindCall }
+	f := p.take("the handler's call of a function of the host", isCall, id)
 	p.parents[f.ID] = id
 	return f
 }
@@ -552,7 +566,9 @@ func (p *peer) ping(id uint64) core.Frame {
 
 func (p *peer) pong(id uint64) core.Frame {
 	p.t.restsOn("ping/answered")
-	return p.take(fmt.Sprintf("the answer to ping %d", id), func(f *core.Frame) bool { return f.Kind == core.KindPong && f.ID == id })
+	return p.take(fmt.Sprintf("the answer to ping %d", id), func(f *core.Frame) bool {
+		return f.Kind == core.KindPong && f.ID == id
+	})
 }
 
 // running waits until the worker says that it runs the calls.
@@ -566,8 +582,8 @@ func (p *peer) running(ids ...uint64) {
 	}, ids...)
 }
 
-// pongWith pings until the answer is the wanted one: what a pong says may lag behind the frames of a call a little. It
-// gives up once one of the calls has ended.
+// pongWith pings until the answer is the wanted one: a pong may lag a little behind the frames of a call. It ends the
+// clause once one of calls has ended.
 func (p *peer) pongWith(what string, wanted func(running []map[string]any) bool, calls ...uint64) {
 	for n := uint64(1 << 40); ; n++ {
 		pong := p.ping(n)
@@ -580,7 +596,7 @@ func (p *peer) pongWith(what string, wanted func(running []map[string]any) bool,
 		if wanted(body.Running) {
 			return
 		}
-		if end, _, _ := p.pick(func(f *core.Frame) bool { return terminal(f) && slices.Contains(calls, f.ID) }); end != nil {
+		if end, _, _ := p.pick(endOf(calls)); end != nil {
 			p.t.Fatalf("no pong says %s, and call %d has ended with %s", what, end.ID, p.described(end))
 		}
 		select {
@@ -591,7 +607,7 @@ func (p *peer) pongWith(what string, wanted func(running []map[string]any) bool,
 	}
 }
 
-// within fails if f takes longer than what has to happen at once may take.
+// within fails the clause if f takes longer than atOnce.
 func (t *trial) within(what string, f func()) {
 	begin := time.Now()
 	f()
@@ -600,7 +616,7 @@ func (t *trial) within(what string, f func()) {
 	}
 }
 
-// bye ends the worker in peace.
+// bye ends the worker in an orderly way.
 func (p *peer) bye() {
 	p.send(core.Frame{Kind: core.KindBye, Name: "closing"})
 	if err := p.conn.CloseWrite(); err != nil {

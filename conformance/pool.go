@@ -18,30 +18,35 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// poolClauses is what callers get of a pool on the adapter and the worker.
+// poolClauses is about what a pool on the adapter and the worker gives its callers.
 var poolClauses = []clause{
-	rule("pool/execute", "Execute returns the result, decoded; its error is a *CallError that says what happened where.", func(t *trial) {
+	rule("pool/execute", "Execute returns the decoded result. "+
+		"Its error is a *CallError that says what happened, and where.", func(t *trial) {
 		p := t.open(core.Options{})
-		if got, err := core.Execute[string](t.Context(), p, "conformance.echo", args{"value": "v"}); got != "v" || err != nil {
+		got, err := core.Execute[string](t.Context(), p, "conformance.echo", args{"value": "v"})
+		if got != "v" || err != nil {
 			t.Errorf("%q, %v", got, err)
 		}
-		_, err := core.Execute[any](t.Context(), p, "conformance.fail", args{"message": "as asked"})
+		_, err = core.Execute[any](t.Context(), p, "conformance.fail", args{"message": "as asked"})
 		var call *core.CallError
 		var remote *core.RemoteError
-		if !errors.As(err, &call) || call.Command != "conformance.fail" || call.Worker < 0 || call.Adapter == "" || !call.MayHaveRun {
+		if !errors.As(err, &call) || call.Command != "conformance.fail" || call.Worker < 0 || call.Adapter == "" ||
+			!call.MayHaveRun {
 			t.Errorf("the error is %#v", err)
 		}
 		if !errors.As(err, &remote) || remote.Message != "as asked" {
 			t.Errorf("the handler's error is not in it: %v", err)
 		}
 	}),
-	rule("pool/stream", "ExecuteStream yields every item in order, failed ones as *ItemError, and Result has the generator's return value.", func(t *trial) {
+	rule("pool/stream", "ExecuteStream yields every item in order, and failed items as *ItemError. "+
+		"Result has the generator's return value.", func(t *trial) {
 		p := t.open(core.Options{WindowItems: 5})
 		var result struct {
 			Sent int `json:"sent"`
 		}
 		n := 0
-		for v, err := range core.ExecuteStream[int](t.Context(), p, "conformance.count", args{"n": 100}, core.Result(&result)) {
+		numbers := core.ExecuteStream[int](t.Context(), p, "conformance.count", args{"n": 100}, core.Result(&result))
+		for v, err := range numbers {
 			if err != nil || v != n {
 				t.Fatalf("item %d is %d, %v", n, v, err)
 			}
@@ -70,11 +75,13 @@ var poolClauses = []clause{
 		for i := range numbers {
 			numbers[i], want = i, want+i
 		}
-		if got, err := core.Execute[int](t.Context(), p, "conformance.sum", nil, core.Input(slices.Values(numbers))); got != want || err != nil {
+		got, err := core.Execute[int](t.Context(), p, "conformance.sum", nil, core.Input(slices.Values(numbers)))
+		if got != want || err != nil {
 			t.Errorf("the sum is %d, not %d; %v", got, want, err)
 		}
 	}),
-	rule("pool/functions", "Workers call Options.Functions, one result or a stream.", func(t *trial) {
+	rule("pool/functions", "Workers call Options.Functions. "+
+		"A function returns one result or a stream.", func(t *trial) {
 		p := t.open(core.Options{Functions: map[string]core.Function{
 			"host.twice": core.Func(func(_ context.Context, n int) (int, error) { return 2 * n, nil }),
 			"host.three": core.StreamFunc(func(context.Context, any) iter.Seq2[string, error] {
@@ -84,14 +91,18 @@ var poolClauses = []clause{
 			}),
 		}})
 		t.offered(p, "conformance.callback", "conformance.callbacks")
-		if got, err := core.Execute[int](t.Context(), p, "conformance.callback", args{"name": "host.twice", "value": 21}); got != 42 || err != nil {
-			t.Errorf("%d, %v", got, err)
+		n, err := core.Execute[int](t.Context(), p, "conformance.callback", args{"name": "host.twice", "value": 21})
+		if n != 42 || err != nil {
+			t.Errorf("%d, %v", n, err)
 		}
-		if got, err := core.Execute[[]string](t.Context(), p, "conformance.callbacks", args{"name": "host.three", "value": nil}); !slices.Equal(got, []string{"a", "b", "c"}) || err != nil {
+		three := args{"name": "host.three", "value": nil}
+		got, err := core.Execute[[]string](t.Context(), p, "conformance.callbacks", three)
+		if !slices.Equal(got, []string{"a", "b", "c"}) || err != nil {
 			t.Errorf("%v, %v", got, err)
 		}
 	}),
-	rule("pool/session", "The calls of a session go to one worker, which keeps its state.", func(t *trial) {
+	rule("pool/session", "The calls of a session go to one worker. "+
+		"That worker keeps the session's state.", func(t *trial) {
 		p := t.open(core.Options{Size: 2})
 		if err := p.WaitReady(t.Context(), 0); err != nil {
 			t.Fatalf("%v", err)
@@ -106,7 +117,8 @@ var poolClauses = []clause{
 			}
 		}
 	}),
-	rule("cancel/caller", "A call whose context ends returns at once, with the context's error, and its slot comes back.", func(t *trial) {
+	rule("cancel/caller", "A call whose context ends returns at once, with the context's error. "+
+		"Its slot becomes free again.", func(t *trial) {
 		p := t.open(core.Options{})
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(50*time.Millisecond, cancel)
@@ -119,18 +131,20 @@ var poolClauses = []clause{
 	}),
 	rule("cancel/deadline", "A call whose time is up returns context.DeadlineExceeded.", func(t *trial) {
 		p := t.open(core.Options{CallTimeout: 60 * time.Millisecond})
-		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // the trial's own has a deadline, which would count instead
+		// The deadline of the trial's own context would count instead.
+		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 		defer context.AfterFunc(t.Context(), cancel)()
 		defer cancel()
 		if _, err := core.Execute[any](ctx, p, "conformance.wait", nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the error is %v", err)
 		}
-		if got, err := core.Execute[any](ctx, p, "conformance.echo", "no limit", core.Timeout(-1)); got != "no limit" || err != nil {
+		got, err := core.Execute[any](ctx, p, "conformance.echo", "no limit", core.Timeout(-1))
+		if got != "no limit" || err != nil {
 			t.Errorf("%v, %v", got, err)
 		}
 	}),
-	rule("cancel/abandoned", "Breaking out of a stream cancels it, and its slot comes back.", func(t *trial) {
-		p := t.open(core.Options{WindowItems: 2, CancelGrace: time.Hour}) // so that it comes back by itself, or not at all
+	rule("cancel/abandoned", "Breaking out of a stream cancels it. Its slot becomes free again.", func(t *trial) {
+		p := t.open(core.Options{WindowItems: 2, CancelGrace: time.Hour}) // only the cancel frees a slot, no grace
 		for range 5 {
 			for _, err := range core.ExecuteStream[int](t.Context(), p, "conformance.count", args{"n": 1_000_000}) {
 				if err != nil {
@@ -141,19 +155,21 @@ var poolClauses = []clause{
 			t.poolEcho(p)
 		}
 	}),
-	rule("queue/waits", "Callers beyond the slots wait their turn.", func(t *trial) {
+	rule("queue/waits", "If all slots are taken, callers wait their turn.", func(t *trial) {
 		p := t.open(core.Options{})
 		var callers sync.WaitGroup
 		for i := range 50 {
 			callers.Go(func() {
-				if got, err := core.Execute[int](t.Context(), p, "conformance.echo", args{"value": i}); got != i || err != nil {
+				got, err := core.Execute[int](t.Context(), p, "conformance.echo", args{"value": i})
+				if got != i || err != nil {
 					t.Errorf("caller %d gets %d, %v", i, got, err)
 				}
 			})
 		}
 		callers.Wait()
 	}),
-	rule("queue/saturated", "When the queue is full a caller gets ErrSaturated at once, and its call did not run.", func(t *trial) {
+	rule("queue/saturated", "If the queue is full, a caller gets ErrSaturated at once, "+
+		"and its call does not run.", func(t *trial) {
 		p := t.open(core.Options{Queue: -1, Concurrency: 1})
 		free := t.occupy(p)
 		_, err := core.Execute[any](t.Context(), p, "conformance.echo", args{"value": 1})
@@ -162,7 +178,8 @@ var poolClauses = []clause{
 		}
 		free()
 	}),
-	rule("queue/deadline", "Waiting counts: a caller whose time is up in the queue gets context.DeadlineExceeded, and its call does not run.", func(t *trial) {
+	rule("queue/deadline", "Waiting counts: if a caller's time is up in the queue, "+
+		"it gets context.DeadlineExceeded, and its call does not run.", func(t *trial) {
 		p := t.open(core.Options{Concurrency: 1})
 		free := t.occupy(p)
 		_, err := core.Execute[any](t.Context(), p, "conformance.echo", nil, core.Timeout(50*time.Millisecond))
@@ -171,7 +188,8 @@ var poolClauses = []clause{
 		}
 		free()
 	}),
-	rule("loss/once", "When a worker ends, each call that was with it gets ErrWorkerLost once, at once, with a WorkerExit, and may have run.", func(t *trial) {
+	rule("loss/once", "When a worker ends, each of its calls gets ErrWorkerLost once, at once, with a WorkerExit. "+
+		"The call may have run.", func(t *trial) {
 		p := t.open(core.Options{CallTimeout: -1})
 		t.noticed(p)
 		slots := p.Workers()[0].Info().Slots
@@ -199,7 +217,8 @@ var poolClauses = []clause{
 			callers.Wait()
 		})
 	}),
-	rule("loss/orphan", "A worker is lost when its process has ended, also while a child of its holds the connection.", func(t *trial) {
+	rule("loss/orphan", "A worker is lost when its process has ended, "+
+		"even if a child of it still holds the connection.", func(t *trial) {
 		spy := &spy{Adapter: t.h.Adapter}
 		p := t.openWith(spy, core.Options{CallTimeout: -1})
 		t.noticed(p)
@@ -211,7 +230,8 @@ var poolClauses = []clause{
 			t.Fatalf("%v", err)
 		}
 		t.within("the loss", func() {
-			if _, err := core.Execute[any](t.Context(), p, "conformance.exit", args{"code": 7}); !errors.Is(err, core.ErrWorkerLost) {
+			_, err := core.Execute[any](t.Context(), p, "conformance.exit", args{"code": 7})
+			if !errors.Is(err, core.ErrWorkerLost) {
 				t.Errorf("the error is %v", err)
 			}
 		})
@@ -227,14 +247,16 @@ var poolClauses = []clause{
 			t.Errorf("Stats says that %d workers were lost and %d replaced", s.Lost, s.Restarts)
 		}
 	}),
-	rule("loss/session", "After the loss of its worker a session's next call gets ErrSessionLost, never fresh state, until Close.", func(t *trial) {
+	rule("loss/session", "After the loss of its worker a session's next call gets ErrSessionLost, never fresh state. "+
+		"This lasts until Close.", func(t *trial) {
 		p := t.open(core.Options{})
 		t.noticed(p)
 		s := p.Session("mine")
 		_, _ = core.Execute[any](t.Context(), s, "conformance.remember", args{"value": "gone"})
 		_, _ = core.Execute[any](t.Context(), s, "conformance.exit", args{"code": 1}) // is lost
 		t.until("the loss is known", func() bool { return p.Stats().Lost == 1 })
-		if _, err := core.Execute[any](t.Context(), s, "conformance.remember", nil); !errors.Is(err, core.ErrSessionLost) || core.MayHaveRun(err) {
+		_, err := core.Execute[any](t.Context(), s, "conformance.remember", nil)
+		if !errors.Is(err, core.ErrSessionLost) || core.MayHaveRun(err) {
 			t.Errorf("the error is %v", err)
 		}
 		s.Close()
@@ -242,7 +264,8 @@ var poolClauses = []clause{
 			t.Errorf("a new session gets %v, %v", got, err)
 		}
 	}),
-	rule("start/reason", "Open returns an error that names the program and what happened if no worker can be started.", func(t *trial) {
+	rule("start/reason", "If no worker can be started, "+
+		"Open returns an error that names the program and what happened.", func(t *trial) {
 		if t.h.Worker == nil {
 			t.Skipf("the adapter launches no program")
 		}
@@ -257,7 +280,8 @@ var poolClauses = []clause{
 			t.Errorf("the error is %v", err)
 		}
 	}),
-	rule("start/launcher", "A Launcher has the pool's own directory, mode 0700, the worker's index or its predecessor's, new tokens and the pool's limit. Launch closes s.Files.", func(t *trial) {
+	rule("start/launcher", "A Launcher has the pool's private directory, mode 0700, the worker's index (a "+
+		"replacement has its predecessor's), new tokens and the pool's limit. Launch closes s.Files.", func(t *trial) {
 		spy := &spy{Adapter: t.h.Adapter}
 		p := t.openWith(spy, core.Options{Size: 2})
 		t.noticed(p)
@@ -275,7 +299,8 @@ var poolClauses = []clause{
 		indices, tokens := map[int]int{}, map[string]bool{}
 		for _, l := range spy.launchers {
 			indices[l.Index]++
-			if l.Dir != spy.launchers[0].Dir || tokens[l.HostToken] || tokens[l.WorkerToken] || l.HostToken == l.WorkerToken || l.MaxFrame != core.DefaultMaxFrame {
+			if l.Dir != spy.launchers[0].Dir || tokens[l.HostToken] || tokens[l.WorkerToken] ||
+				l.HostToken == l.WorkerToken || l.MaxFrame != core.DefaultMaxFrame {
 				t.Errorf("a start of worker %d has another's directory, token or limit", l.Index)
 			}
 			tokens[l.HostToken], tokens[l.WorkerToken] = true, true
@@ -289,7 +314,8 @@ var poolClauses = []clause{
 			}
 		}
 	}),
-	rule("host/hello", "The host answers with its own hello: the newest common version, the first codec of its list that the worker has, the smaller max_frame.", func(t *trial) {
+	rule("host/hello", "The host answers with its own hello. It has the newest common version, "+
+		"the first codec of the host's list that the worker has, and the smaller max_frame.", func(t *trial) {
 		tap := &tapped{Adapter: t.h.Adapter}
 		p := t.openWith(tap, core.Options{})
 		t.poolEcho(p)
@@ -313,21 +339,26 @@ var poolClauses = []clause{
 		if tap.link.MaxFrame > 0 {
 			limit = min(limit, tap.link.MaxFrame)
 		}
-		codec := tap.link.Codecs[slices.IndexFunc(tap.link.Codecs, func(c core.Codec) bool { return slices.Contains(theirs.Codecs, c.Name()) })].Name()
-		if ours.Version != 1 || ours.Codec != codec || ours.MaxFrame != limit || ours.Window.Items < 1 || ours.Window.Bytes < 1 ||
+		common := func(c core.Codec) bool { return slices.Contains(theirs.Codecs, c.Name()) }
+		codec := tap.link.Codecs[slices.IndexFunc(tap.link.Codecs, common)].Name()
+		if ours.Version != 1 || ours.Codec != codec || ours.MaxFrame != limit ||
+			ours.Window.Items < 1 || ours.Window.Bytes < 1 ||
 			ours.Concurrency < 1 || ours.Concurrency > theirs.Concurrency || ours.Calls < 1 {
 			t.Errorf("the worker says %s, and the host %s", worker.Body, host.Body)
 		}
 	}),
-	rule("host/frames", "The host's ids are odd and strictly increase, its items have credit and a direction that is open, and after its bye it opens no call.", func(t *trial) {
+	rule("host/frames", "The host's ids are odd and strictly increase. It sends items only with "+
+		"credit and in a direction that is open. After its bye it opens no call.", func(t *trial) {
 		tap := &tapped{Adapter: t.h.Adapter}
 		p := t.openWith(tap, core.Options{WindowItems: 3})
 		t.poolEcho(p)
 		numbers := make([]int, 3000)
-		if _, err := core.Execute[int](t.Context(), p, "conformance.sum", nil, core.Input(slices.Values(numbers))); err != nil {
+		_, err := core.Execute[int](t.Context(), p, "conformance.sum", nil, core.Input(slices.Values(numbers)))
+		if err != nil {
 			t.Errorf("%v", err)
 		}
-		if _, err := core.Execute[any](t.Context(), p, "conformance.first", nil, core.Input(slices.Values(numbers))); err != nil {
+		_, err = core.Execute[any](t.Context(), p, "conformance.first", nil, core.Input(slices.Values(numbers)))
+		if err != nil {
 			t.Errorf("%v", err)
 		}
 		for _, err := range core.ExecuteStream[int](t.Context(), p, "conformance.count", args{"n": 100_000}) {
@@ -336,14 +367,14 @@ var poolClauses = []clause{
 			}
 			break
 		}
-		_, _ = core.Execute[any](t.Context(), p, "conformance.wait", nil, core.Timeout(50*time.Millisecond)) // has no time
+		_, _ = core.Execute[any](t.Context(), p, "conformance.wait", nil, core.Timeout(50*time.Millisecond)) // no time
 		t.poolEcho(p)
 		if err := p.Close(); err != nil {
 			t.Errorf("Close: %v", err)
 		}
 		tap.judge(t)
 	}),
-	rule("close/calls", "Close ends every call with ErrClosed, and later ones get it too.", func(t *trial) {
+	rule("close/calls", "Close ends every call with ErrClosed. Later calls get it too.", func(t *trial) {
 		p := t.open(core.Options{CallTimeout: -1})
 		result := make(chan error, 1)
 		go func() {
@@ -359,11 +390,13 @@ var poolClauses = []clause{
 				t.Errorf("the call gets %v", err)
 			}
 		})
-		if _, err := core.Execute[any](t.Context(), p, "conformance.echo", nil); !errors.Is(err, core.ErrClosed) || core.MayHaveRun(err) {
+		_, err := core.Execute[any](t.Context(), p, "conformance.echo", nil)
+		if !errors.Is(err, core.ErrClosed) || core.MayHaveRun(err) {
 			t.Errorf("a later call gets %v", err)
 		}
 	}),
-	ruleAlone("close/nothing-left", "After Close nothing of the pool is left: no goroutine and no descriptor.", func(t *trial) {
+	ruleAlone("close/nothing-left", "After Close nothing of the pool is left: "+
+		"no goroutine and no descriptor.", func(t *trial) {
 		t.leavesNothing(func() {
 			p := t.open(core.Options{Size: 2})
 			t.poolEcho(p)
@@ -419,13 +452,15 @@ var poolClauses = []clause{
 			t.Errorf("Shutdown: %v", err)
 		}
 	}),
-	rule("stats/adapter", "Stats and Info say which adapter each worker runs on, and why an earlier one was refused.", func(t *trial) {
+	rule("stats/adapter", "Stats and Info say which adapter each worker runs on, "+
+		"and why an earlier one was refused.", func(t *trial) {
 		p := t.open(core.Options{})
 		names := strings.Split(t.h.Adapter.Name(), ",")
 		w := p.Stats().Workers[0]
 		at := slices.Index(names, w.Adapter)
 		if at < 0 || len(w.Refused) != at || w.State != "ready" {
-			t.Errorf("of %v worker 0 runs on %q, and %d were refused; it is %s", names, w.Adapter, len(w.Refused), w.State)
+			t.Errorf("of %v worker 0 runs on %q, and %d were refused; it is %s",
+				names, w.Adapter, len(w.Refused), w.State)
 		}
 		for _, r := range w.Refused {
 			if r.Err == nil {
@@ -445,26 +480,30 @@ var poolClauses = []clause{
 		})
 		free()
 	}),
-	rule("log/arrives", "A worker's log records reach the pool's logger, with level, logger, message and fields.", func(t *trial) {
+	rule("log/arrives", "A worker's log records reach the pool's logger, "+
+		"with level, logger, message and fields.", func(t *trial) {
 		logged := &sink{}
 		p := t.open(core.Options{Logger: hclog.New(&hclog.LoggerOptions{Output: logged, Level: hclog.Debug})})
 		t.offered(p, "conformance.log")
-		if _, err := core.Execute[any](t.Context(), p, "conformance.log", args{"level": "warn", "message": "look here"}); err != nil {
+		record := args{"level": "warn", "message": "look here"}
+		if _, err := core.Execute[any](t.Context(), p, "conformance.log", record); err != nil {
 			t.Fatalf("%v", err)
 		}
 		t.until("the record is logged", func() bool {
 			line := logged.line("look here")
-			return strings.Contains(line, "[WARN]") && strings.Contains(line, "answer=42") && strings.Contains(line, "worker=0")
+			return strings.Contains(line, "[WARN]") && strings.Contains(line, "answer=42") &&
+				strings.Contains(line, "worker=0")
 		})
 	}),
-	rule("log/output", "What a worker prints reaches the pool's logger.", func(t *trial) {
+	rule("log/output", "A worker's printed output reaches the pool's logger.", func(t *trial) {
 		logged := &sink{}
 		p := t.open(core.Options{Logger: hclog.New(&hclog.LoggerOptions{Output: logged, Level: hclog.Debug})})
 		t.offered(p, "conformance.print")
 		if p.Stats().Workers[0].PID == 0 || t.h.Worker == nil {
 			t.Skipf("the worker is no process of this host, so nobody captures what it prints")
 		}
-		if _, err := core.Execute[any](t.Context(), p, "conformance.print", args{"text": "plain words\n", "times": 1}); err != nil {
+		text := args{"text": "plain words\n", "times": 1}
+		if _, err := core.Execute[any](t.Context(), p, "conformance.print", text); err != nil {
 			t.Fatalf("%v", err)
 		}
 		t.until("it is logged", func() bool { return logged.line("plain words") != "" })
@@ -474,7 +513,7 @@ var poolClauses = []clause{
 // open opens a pool of one worker if o does not say otherwise.
 func (t *trial) open(o core.Options) *core.Pool { return t.openWith(t.h.Adapter, o) }
 
-// openWith is open with another adapter around the one under test.
+// openWith is open with an adapter that wraps the one under test.
 func (t *trial) openWith(a core.Adapter, o core.Options) *core.Pool {
 	t.restsOn(ground...)
 	if o.Logger == nil {
@@ -496,12 +535,13 @@ func (t *trial) openWith(a core.Adapter, o core.Options) *core.Pool {
 }
 
 func (t *trial) poolEcho(p *core.Pool) {
-	if got, err := core.Execute[string](t.Context(), p, "conformance.echo", args{"value": "still there"}); got != "still there" || err != nil {
+	got, err := core.Execute[string](t.Context(), p, "conformance.echo", args{"value": "still there"})
+	if got != "still there" || err != nil {
 		t.Fatalf("an echo is %q, %v", got, err)
 	}
 }
 
-// occupy makes a call that goes on until it is set free, which waits for its end.
+// occupy makes a call that goes on until free is called. free waits for its end.
 func (t *trial) occupy(p *core.Pool) (free func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
@@ -536,7 +576,7 @@ func (t *trial) offered(p *core.Pool, names ...string) {
 	}
 }
 
-// noticed skips the clause if a worker can't be made to end, or nobody would notice.
+// noticed skips the clause if a worker can't be made to end, or if its end would not be noticed.
 func (t *trial) noticed(p *core.Pool) {
 	t.offered(p, "conformance.exit")
 	if p.Stats().Workers[0].PID == 0 && !t.h.DetectsLoss {
@@ -544,7 +584,7 @@ func (t *trial) noticed(p *core.Pool) {
 	}
 }
 
-// until waits for what only another goroutine or process can bring about.
+// until waits until ok reports true. Another goroutine or process must bring that about.
 func (t *trial) until(what string, ok func() bool) {
 	for !ok() {
 		select {
@@ -555,7 +595,7 @@ func (t *trial) until(what string, ok func() bool) {
 	}
 }
 
-// tapped notes the frames of its one worker on their way.
+// tapped is an adapter that notes the frames of its one worker.
 type tapped struct {
 	core.Adapter
 
@@ -564,11 +604,11 @@ type tapped struct {
 	noted []noted
 }
 
-// noted is a frame that was sent or has come. Of its body there is only the size, unless it is a hello's.
+// noted is a frame that was sent or received.
 type noted struct {
-	core.Frame
-	sent bool
-	size int64
+	core.Frame       // without the body, unless it is a hello
+	sent       bool  // by the host
+	size       int64 // of the body
 }
 
 func (a *tapped) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
@@ -602,14 +642,14 @@ func (a *tapped) frames() []noted {
 	return slices.Clone(a.noted)
 }
 
-// judge holds what the host sent to the protocol.
+// judge checks what the host sent against the protocol.
 func (a *tapped) judge(t *trial) {
 	type direction struct {
 		open   bool
 		credit window
 	}
-	calls := map[uint64]*direction{} // our direction of the calls that we opened
-	var grants window                // the worker's, of each direction
+	calls := map[uint64]*direction{} // the host's direction of the calls that the host opened
+	var grants window                // the worker's window for each direction
 	last, byes := uint64(0), 0
 	for i, f := range a.frames() {
 		d := calls[f.ID]
@@ -670,7 +710,7 @@ func (c *tap) Write(frames []core.Frame) error {
 	return c.Conn.Write(frames)
 }
 
-// sink keeps what is logged.
+// sink keeps the text that is logged.
 type sink struct {
 	mu sync.Mutex
 	b  strings.Builder

@@ -14,7 +14,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// show returns a value as a json body has it, so that authors in any language can read a failure.
+// show returns a value in the notation of json bodies: authors in any language can read it in a failure.
 func show(v any) string {
 	tagged := func(tag string, v any) string { return fmt.Sprintf(`{%s:%s}`, show("$"+tag), show(v)) }
 	switch v := v.(type) {
@@ -32,7 +32,8 @@ func show(v any) string {
 	case time.Time:
 		return tagged("time", v.UTC().Format(time.RFC3339Nano))
 	case core.Array:
-		return tagged("array", args{"dtype": v.DType, "shape": v.Shape, "data": base64.StdEncoding.EncodeToString(v.Data)})
+		data := base64.StdEncoding.EncodeToString(v.Data)
+		return tagged("array", args{"dtype": v.DType, "shape": v.Shape, "data": data})
 	case []any:
 		var items []string
 		for _, item := range v {

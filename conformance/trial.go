@@ -12,27 +12,27 @@ import (
 	"time"
 )
 
-// clause is a rule and what checks it.
+// clause is a rule and its check.
 type clause struct {
 	Clause
 	check func(t *trial)
-	alone bool // it counts what the whole process has, so no other clause is checked meanwhile
+	alone bool // it counts resources of the whole process: no other clause is checked meanwhile
 }
 
-// rule makes a clause of the table that it stands in.
+// rule makes a clause for a table.
 func rule(name, sentence string, check func(t *trial)) clause {
 	return clause{Clause: Clause{Name: name, Sentence: sentence}, check: check}
 }
 
-// ruleAlone makes a clause that is checked while no other one is.
+// ruleAlone makes a clause for a table. It is checked while no other clause is.
 func ruleAlone(name, sentence string, check func(t *trial)) clause {
 	c := rule(name, sentence, check)
 	c.alone = true
 	return c
 }
 
-// tb is what a clause needs of whoever runs it. *testing.T has it too. Fatalf and Skipf end the goroutine that calls them, which is the
-// clause's own; Errorf may be called from any.
+// tb has the methods that a clause needs. *testing.T has them too. Fatalf and Skipf end the goroutine that calls
+// them: only the clause's own goroutine may call them. Any goroutine may call Errorf.
 type tb interface {
 	Context() context.Context // ends when the clause's time is up
 	Errorf(format string, args ...any)
@@ -46,20 +46,20 @@ type trial struct {
 	tb
 	h      *Harness
 	name   string   // the clause's
-	failed failures // before it
+	failed failures // of clauses before it
 }
 
-// failures are the clauses that have failed, by name, each as part/theme/rule.
+// failures has the clauses that have failed. It maps a clause's name to part/theme/rule.
 type failures map[string]string
 
-// add takes note of a failure, also of a known one.
+// add notes a failure, also a known one.
 func (f failures) add(r Result) {
 	if r.broken {
 		f[r.Name] = string(r.Part) + "/" + r.Name
 	}
 }
 
-// restsOn skips the clause if one of those has failed: it would only report the same fault again.
+// restsOn skips the clause if a clause of these names has failed: it would only report the same fault again.
 func (t *trial) restsOn(names ...string) {
 	for _, name := range names {
 		if full, failed := t.failed[name]; failed && name != t.name {
@@ -70,10 +70,10 @@ func (t *trial) restsOn(names ...string) {
 
 const restsOn = "it rests on a clause that failed: "
 
-// atOnce is how long what has to happen at once may take on a machine that has other things to do.
+// atOnce is the time limit for what has to happen at once. It allows for a busy machine.
 const atOnce = 10 * time.Second
 
-// pause is how long to look whether something happens that must not. That it did not is no proof; that it did is one.
+// pause is how long a clause waits for what must not happen. If it happens, the fault is proved. If not, nothing is.
 const pause = 150 * time.Millisecond
 
 // recorder is the tb of a run.
@@ -99,7 +99,7 @@ func (r *recorder) say(failed, skipped bool, format string, args ...any) {
 	r.failed, r.skipped = r.failed || failed, r.skipped || skipped
 }
 
-// shorten cuts out the middle of what nobody reads, such as a large value.
+// shorten cuts out the middle of a long text, such as a large value.
 func shorten(s string) string {
 	const most = 2000
 	if len(s) <= most {
@@ -127,12 +127,12 @@ func (r *recorder) Cleanup(f func()) {
 		r.cleanups = append(r.cleanups, f)
 	}
 	r.mu.Unlock()
-	if late { // the clause was left behind
+	if late { // the clause was left running
 		r.protect(f)
 	}
 }
 
-// cleanUp does what was put off, the latest first, whatever becomes of it.
+// cleanUp calls the cleanups, the latest first. A panic does not stop it.
 func (r *recorder) cleanUp() {
 	r.mu.Lock()
 	todo := r.cleanups
@@ -143,23 +143,23 @@ func (r *recorder) cleanUp() {
 	}
 }
 
-// protect calls f and takes a panic for a failure.
+// protect calls f and reports a panic as a failure.
 func (r *recorder) protect(f func()) {
 	defer caught(r)
 	f()
 }
 
-// caught, which is deferred, takes a panic for a failure.
+// caught, which is deferred, reports a panic as a failure.
 func caught(t tb) {
 	if p := recover(); p != nil {
 		t.Errorf("panic: %v\n%s", p, debug.Stack())
 	}
 }
 
-// closing is how long it may take to close what a clause has opened.
+// closing is the time limit for closing what a clause has opened.
 const closing = 20 * time.Second
 
-// within reports whether done is closed in that time.
+// within reports whether done is closed within the limit.
 func within(limit time.Duration, done <-chan struct{}) bool {
 	select {
 	case <-done:
@@ -169,14 +169,14 @@ func within(limit time.Duration, done <-chan struct{}) bool {
 	}
 }
 
-// stacks returns what every goroutine does.
+// stacks returns the stack of every goroutine.
 func stacks() string {
 	buf := make([]byte, 1<<20)
 	return string(buf[:runtime.Stack(buf, true)])
 }
 
-// run checks the clause once. What does not end is left behind, and the other clauses are checked all the same. failed is
-// only read.
+// run checks the clause once. If the check does not end, run leaves it running and returns: the other clauses are
+// checked all the same. run only reads failed.
 func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 	limit := h.TimeLimit
 	if limit == 0 {
@@ -185,7 +185,7 @@ func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the clause has not ended within %s", limit))
 	defer cancel()
 	rec := &recorder{ctx: ctx}
-	before := maps.Clone(failed) // the clause's own: it may be left behind
+	before := maps.Clone(failed) // the clause's own copy: it may be left running
 	begin := time.Now()
 	checked, closed := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -196,7 +196,7 @@ func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 	select {
 	case <-checked:
 	case <-ctx.Done():
-		// What waits for ctx ends now and says what it waited for; what does not is shown by the dump.
+		// A wait for ctx ends now and says what it waited for. The dump shows any other wait.
 		dump = stacks()
 		if !within(closing, checked) {
 			rec.Errorf("and it does not even end when it is told to")
@@ -205,7 +205,7 @@ func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 	}
 	go func() {
 		defer close(closed)
-		rec.cleanUp() // perhaps that ends what goes on
+		rec.cleanUp() // it may also end a check that goes on
 	}()
 	unclosed := !within(closing, closed)
 	if unclosed {
@@ -214,7 +214,9 @@ func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 	}
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
-	r := Result{Clause: c.Clause, Outcome: Passed, Reasons: slices.Clone(rec.reasons), Dump: dump, Took: time.Since(begin)}
+	r := Result{
+		Clause: c.Clause, Outcome: Passed, Reasons: slices.Clone(rec.reasons), Dump: dump, Took: time.Since(begin),
+	}
 	r.unclosed = unclosed && len(r.Reasons) == 1
 	why, known := h.Known[c.Name]
 	r.broken = rec.failed
@@ -227,7 +229,9 @@ func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 		r.Outcome = Skipped
 		_, r.RestsOn, _ = strings.Cut(r.Reasons[len(r.Reasons)-1], restsOn)
 	case known:
-		r.Outcome, r.Reasons = Failed, []string{fmt.Sprintf("it is listed as a known failure (%s), but it passes: take it off the list", why)}
+		r.Outcome, r.Reasons = Failed, []string{
+			fmt.Sprintf("it is listed as a known failure (%s), but it passes: take it off the list", why),
+		}
 	}
 	return r
 }

@@ -12,51 +12,59 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// commands are what docs/protocol.md wants of a worker that is tested, under "Conformance".
+// commands are the commands that docs/protocol.md requires of a worker under test, in its section "Conformance".
 var commands = []string{
-	"conformance.echo", "conformance.count", "conformance.mixed", "conformance.fail", "conformance.wait", "conformance.sum", "conformance.double",
-	"conformance.first", "conformance.context", "conformance.remember", "conformance.callback", "conformance.callbacks", "conformance.log",
-	"conformance.print", "conformance.child", "conformance.orphan", "conformance.exit", "conformance.unsendable",
+	"conformance.echo", "conformance.count", "conformance.mixed", "conformance.fail", "conformance.wait",
+	"conformance.sum", "conformance.double", "conformance.first", "conformance.context", "conformance.remember",
+	"conformance.callback", "conformance.callbacks", "conformance.log", "conformance.print", "conformance.child",
+	"conformance.orphan", "conformance.exit", "conformance.unsendable",
 }
 
-// helloClauses is what a worker says first.
+// helloClauses is about a worker's hello.
 var helloClauses = []clause{
-	rule("hello/first", "The worker sends hello first; until the host's own has come it sends nothing else.", func(t *trial) {
+	rule("hello/first", "The worker sends hello first. "+
+		"It sends nothing else until the host's hello has come.", func(t *trial) {
 		p := t.start()
 		p.receiveHello()
 		p.silent("before the host's hello comes", func(*core.Frame) bool { return true })
 		p.answerHello()
 		p.echo("and then it serves")
 	}),
-	rule("hello/version", "A worker's hello lists every protocol version that it speaks, 1 among them.", func(t *trial) {
+	rule("hello/version", "A worker's hello lists every protocol version that it speaks, "+
+		"1 among them.", func(t *trial) {
 		p := t.start()
 		p.receiveHello()
 		if !slices.Contains(p.hello.Versions, 1) {
 			t.Errorf("the versions are %s", show(p.hello.Versions))
 		}
 	}),
-	rule("hello/limits", "The least that a window may have is one item and one byte, the least concurrency 1, the least max_frame 4096.", func(t *trial) {
+	rule("hello/limits", "A window has at least one item and one byte. "+
+		"The concurrency is at least 1, and max_frame at least 4096.", func(t *trial) {
 		p := t.start()
 		p.receiveHello()
 		if h := p.hello; h.Window.Items < 1 || h.Window.Bytes < 1 || h.MaxFrame < 4096 || h.Concurrency < 1 {
 			t.Errorf("window %s, max_frame %d, concurrency %d", show(h.Window), h.MaxFrame, h.Concurrency)
 		}
 	}),
-	rule("hello/codecs", "A hello names the worker's codecs, one of which is the adapter's.", func(t *trial) { t.start().receiveHello() }),
-	rule("hello/identity", "A hello says pid, runtime and library.", func(t *trial) {
+	rule("hello/codecs", "A hello names the worker's codecs. At least one of them is the adapter's.", func(t *trial) {
+		t.start().receiveHello()
+	}),
+	rule("hello/identity", "A hello has pid, runtime and library.", func(t *trial) {
 		p := t.start()
 		p.receiveHello()
 		if p.hello.PID < 1 || p.hello.Runtime == "" || p.hello.Library == "" {
 			t.Errorf("pid %d, runtime %q, library %q", p.hello.PID, p.hello.Runtime, p.hello.Library)
 		}
 	}),
-	rule("hello/commands", "A hello lists the worker's commands, and which of them stream, or says null if it can't list them. Names beginning with snakepit. are reserved.", func(t *trial) {
+	rule("hello/commands", "A hello lists the worker's commands and which of them stream, "+
+		"or has null if the worker can't list them. Names that begin with snakepit. are reserved.", func(t *trial) {
 		p := t.connect()
 		if p.hello.Commands == nil {
 			return
 		}
 		if !p.offers("conformance.echo") {
-			t.Errorf("the worker does not offer conformance.echo; a worker to be tested has the commands that docs/protocol.md lists under Conformance")
+			t.Errorf("the worker does not offer conformance.echo; a worker to be tested has the commands " +
+				"that docs/protocol.md lists under Conformance")
 		}
 		streams := []string{"conformance.count", "conformance.mixed", "conformance.double"}
 		seen := map[string]bool{}
@@ -78,7 +86,8 @@ var helloClauses = []clause{
 			}
 		}
 	}),
-	rule("hello/line-feed", "A worker on standard output begins with a line feed, so that the unfinished line of a start-up hook does not spoil its hello.", func(t *trial) {
+	rule("hello/line-feed", "A worker on standard output begins with a line feed: "+
+		"the unfinished line of a start-up hook must not spoil its hello.", func(t *trial) {
 		spy := &spy{Adapter: t.h.Adapter, printed: "a hook says: "}
 		w := t.launchWith(spy)
 		if !spy.stdio {
@@ -89,7 +98,7 @@ var helloClauses = []clause{
 		p.answerHello()
 		p.echo("hello")
 	}),
-	rule("hello/unknown", "What a hello has beyond its known fields is ignored.", func(t *trial) {
+	rule("hello/unknown", "Unknown fields of a hello are ignored.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) {
 			ours["features"], ours["weather"] = []string{"exact-numbers", "telepathy"}, args{"sun": true}
 		})
@@ -97,7 +106,7 @@ var helloClauses = []clause{
 	}),
 }
 
-// callClauses is calls with one result, what they ask of the host, and their errors.
+// callClauses is about calls with one result, their calls to the host, and their errors.
 var callClauses = []clause{
 	rule("call/result", "A unary call is answered by one end, whose body is the result.", func(t *trial) {
 		p := t.connect()
@@ -107,33 +116,38 @@ var callClauses = []clause{
 		}
 		p.silent("after its end comes", func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
 	}),
-	rule("call/arguments", "The argument is one value: a map becomes the handler's keyword arguments, nil none, anything else its one positional argument.", func(t *trial) {
+	rule("call/arguments", "The argument is one value: a map becomes the handler's keyword arguments, "+
+		"nil none, anything else its one positional argument.", func(t *trial) {
 		p := t.connect()
 		for _, c := range []struct{ argument, want any }{
-			{args{"value": "by name"}, "by name"}, {"by place", "by place"}, {[]any{"a", "list"}, []any{"a", "list"}}, {nil, nil},
-			{args{"value": args{"value": "a map"}}, args{"value": "a map"}},
+			{args{"value": "by name"}, "by name"}, {"by place", "by place"}, {nil, nil},
+			{[]any{"a", "list"}, []any{"a", "list"}}, {args{"value": args{"value": "a map"}}, args{"value": "a map"}},
 		} {
 			if got := p.call("conformance.echo", c.argument); !reflect.DeepEqual(got, c.want) {
 				t.Errorf("an echo of the argument %s is %s", show(c.argument), show(got))
 			}
 		}
 	}),
-	rule("call/wrong-arguments", "Arguments that the handler does not take are an error of that call, not a hang.", func(t *trial) {
+	rule("call/wrong-arguments", "Arguments that the handler does not take are an error of that call, "+
+		"not a hang.", func(t *trial) {
 		p := t.connect()
 		if e, _ := p.fails(p.open("conformance.fail", args{"no_such_argument": "x"})); e.Type == "" {
 			t.Errorf("the error has no type: %s", show(e))
 		}
 		p.echo("it goes on")
 	}),
-	rule("call/unknown", "A call of an unknown command is answered by an error of the type UnknownCommand with not-started.", func(t *trial) {
+	rule("call/unknown", "A call of an unknown command is answered by an "+
+		"error of the type UnknownCommand with not-started.", func(t *trial) {
 		p := t.connect()
 		e, flags := p.fails(p.openNamed("conformance.no-such-command"))
-		if e.Type != core.TypeUnknownCommand || flags&core.NotStarted == 0 || !strings.Contains(e.Message, "no-such-command") {
+		if e.Type != core.TypeUnknownCommand || flags&core.NotStarted == 0 ||
+			!strings.Contains(e.Message, "no-such-command") {
 			t.Errorf("the error is %q, its flags %d", e, flags)
 		}
 		p.echo("it goes on")
 	}),
-	rule("call/undecodable", "A body that can't be decoded is an error of its call alone, of the type BadArguments.", func(t *trial) {
+	rule("call/undecodable", "A body that can't be decoded is an error of its call alone, "+
+		"of the type BadArguments.", func(t *trial) {
 		p := t.connect()
 		bad := hostile(p.codec.Name(), 5000)
 		bodies := append(append(bad.wrong, bad.claims...), bad.deep)
@@ -149,7 +163,7 @@ var callClauses = []clause{
 		for range p.limit {
 			ids = append(ids, p.open("conformance.double", nil, withInput))
 		}
-		for i, id := range slices.Backward(ids) { // each answers while all the others still want input
+		for i, id := range slices.Backward(ids) { // each answers while all others still wait for input
 			p.item(id, int64(i))
 			if f := p.answer(id); f.Kind != core.KindItem || p.decode(f.Body) != int64(2*i) {
 				t.Fatalf("of %d calls call %d is answered by %s", len(ids), id, f.String())
@@ -160,7 +174,8 @@ var callClauses = []clause{
 			p.finish(id)
 		}
 	}),
-	rule("call/saturated", "More calls than agreed: what is one too many is refused as Saturated with not-started, or waits. It does not run beside the others.", func(t *trial) {
+	rule("call/saturated", "A call above the agreed number is refused as Saturated with not-started, or waits. "+
+		"It does not run beside the others.", func(t *trial) {
 		for _, agreed := range []int{0, 1} { // as many as the worker takes, and fewer
 			p := t.connect(func(ours map[string]any) {
 				if agreed > 0 {
@@ -174,7 +189,9 @@ var callClauses = []clause{
 			}
 			p.running(ids...)
 			more := p.open("conformance.echo", args{"value": "one too many"})
-			p.silent("one call too many runs", func(f *core.Frame) bool { return f.ID == more && f.Kind != core.KindError })
+			p.silent("one call too many runs", func(f *core.Frame) bool {
+				return f.ID == more && f.Kind != core.KindError
+			})
 			for _, id := range ids {
 				p.cancel(id)
 				_, _ = p.fails(id)
@@ -188,7 +205,7 @@ var callClauses = []clause{
 			}
 		}
 	}),
-	rule("call/ids", "Each call is answered under its own id, whichever order the answers come in.", func(t *trial) {
+	rule("call/ids", "Each call is answered under its own id, in whatever order the answers come.", func(t *trial) {
 		p := t.connect()
 		var ids []uint64
 		const n = 40
@@ -204,7 +221,7 @@ var callClauses = []clause{
 			}
 		}
 	}),
-	rule("call/ended", "A frame for a call that has ended is dropped in silence.", func(t *trial) {
+	rule("call/ended", "A frame for a call that has ended is dropped silently.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.echo", args{"value": "done"})
 		p.finish(id)
@@ -215,7 +232,8 @@ var callClauses = []clause{
 		p.echo("it goes on")
 		p.silent("an ended call is answered", func(f *core.Frame) bool { return f.ID == id })
 	}),
-	rule("call/never-was", "A frame for an id that never was is a protocol error and ends the connection.", func(t *trial) {
+	rule("call/never-was", "A frame for an id that was never used is "+
+		"a protocol error and ends the connection.", func(t *trial) {
 		for _, id := range []uint64{1001, 1002} {
 			p := t.connect()
 			p.echo("before")
@@ -223,7 +241,8 @@ var callClauses = []clause{
 			_ = p.waitEnd("a frame for a call that never was has come")
 		}
 	}),
-	rule("call/id-order", "The ids of one side strictly increase: a call with a lower id, or one of the other side's, ends the connection.", func(t *trial) {
+	rule("call/id-order", "The ids of one side strictly increase. "+
+		"A call with a lower id, or with an id of the other side, ends the connection.", func(t *trial) {
 		for _, id := range []uint64{1, 8} {
 			p := t.connect()
 			p.nextID = 5
@@ -232,10 +251,12 @@ var callClauses = []clause{
 			f.ID = id
 			p.send(f)
 			_ = p.waitEnd("a call with a wrong id has come")
-			p.silent("a call with a wrong id is answered", func(f *core.Frame) bool { return f.ID == id && f.Kind == core.KindEnd })
+			p.silent("a call with a wrong id is answered", func(f *core.Frame) bool {
+				return f.ID == id && f.Kind == core.KindEnd
+			})
 		}
 	}),
-	rule("call/metadata", "Metadata reaches the handler, and a call without any has none.", func(t *trial) {
+	rule("call/metadata", "Metadata reaches the handler. A call without metadata has none.", func(t *trial) {
 		p := t.connect()
 		withMeta := func(f *core.Frame) { f.Meta = map[string]string{"trace": "abc"} }
 		for _, c := range []struct {
@@ -248,7 +269,8 @@ var callClauses = []clause{
 			}
 		}
 	}),
-	rule("call/describe", "A worker that lists snakepit.describe returns a list of {name, doc, stream, params: [{name, type, default, required}], returns}, less what it does not know.", func(t *trial) {
+	rule("call/describe", "A worker that lists snakepit.describe returns a list of {name, doc, stream, params: "+
+		"[{name, type, default, required}], returns}. It leaves out what it does not know.", func(t *trial) {
 		p := t.connect()
 		if !p.offers("snakepit.describe") {
 			t.Skipf("the worker does not list snakepit.describe")
@@ -273,12 +295,13 @@ var callClauses = []clause{
 			t.Errorf("of %d descriptions none is of conformance.fail", len(list))
 		}
 	}),
-	rule("call/result-too-large", "A sender never sends a frame above the agreed max_frame; that is an error of its call alone, of the type TooLarge.", func(t *trial) {
+	rule("call/result-too-large", "A sender never sends a frame above the agreed max_frame. "+
+		"Such a frame is an error of its call alone, of the type TooLarge.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
 		if p.largest() < 8192 {
 			t.Skipf("frames are at most %d bytes", p.largest())
 		}
-		// Each item that the handler asks for is small enough, the list of them is not.
+		// Each item is small enough. The handler's list of them is not.
 		id := p.open("conformance.callbacks", args{"name": "host.halves", "value": nil})
 		f := p.callback(id)
 		p.supply(f.ID, strings.Repeat("x", 5000), strings.Repeat("x", 5000))
@@ -289,7 +312,8 @@ var callClauses = []clause{
 		p.echo("it goes on")
 	}),
 
-	rule("error/shape", "An error has type and message; frames, the innermost last, have file, line and function.", func(t *trial) {
+	rule("error/shape", "An error has type and message. "+
+		"Its frames, the innermost last, have file, line and function.", func(t *trial) {
 		p := t.connect()
 		e, flags := p.fails(p.open("conformance.fail", args{"message": "bad öperand 😀"}))
 		if e.Type == "" || e.Message != "bad öperand 😀" || flags&core.NotStarted != 0 {
@@ -301,14 +325,15 @@ var callClauses = []clause{
 			}
 		}
 	}),
-	rule("error/cause", "cause is what the error was raised from, in the same shape.", func(t *trial) {
+	rule("error/cause", "cause is the error from which this one was raised, in the same shape.", func(t *trial) {
 		p := t.connect()
 		e, _ := p.fails(p.open("conformance.fail", args{"message": "the effect"}))
 		if e.Cause == nil || e.Cause.Type == "" || e.Cause.Message != "the cause" {
 			t.Errorf("the cause is %s", show(e.Cause))
 		}
 	}),
-	rule("error/unsendable", "A value that can't be encoded is an error at the sender, of the type BadResult, that names the path.", func(t *trial) {
+	rule("error/unsendable", "A value that can't be encoded is an error at the sender, of the type BadResult. "+
+		"The error names the path.", func(t *trial) {
 		p := t.connect()
 		e, _ := p.fails(p.open("conformance.unsendable", nil))
 		if e.Type != core.TypeBadResult || !strings.Contains(e.Message, "culprit") {
@@ -317,11 +342,13 @@ var callClauses = []clause{
 		p.echo("it goes on")
 	}),
 
-	rule("callback/call", "A handler's call to the host has an even id and the handler's call as parent, and gets the host's answer.", func(t *trial) {
+	rule("callback/call", "A handler's call to the host has an even id and the handler's call as parent, "+
+		"and gets the host's answer.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.callback", args{"name": "host.twice", "value": int64(21)})
 		f := p.callback(id)
-		if f.ID%2 != 0 || f.ID == 0 || f.Parent != id || f.Name != "host.twice" || f.Flags&core.NoInput == 0 || p.decode(f.Body) != int64(21) {
+		if f.ID%2 != 0 || f.ID == 0 || f.Parent != id || f.Name != "host.twice" || f.Flags&core.NoInput == 0 ||
+			p.decode(f.Body) != int64(21) {
 			t.Errorf("the call is %s", f.String())
 		}
 		p.send(core.Frame{Kind: core.KindEnd, ID: f.ID, Body: p.encode(int64(42))})
@@ -329,7 +356,8 @@ var callClauses = []clause{
 			t.Errorf("the result is %s", show(got))
 		}
 	}),
-	rule("callback/context", "A handler's call to the host passes on the session and the time left, but not the metadata.", func(t *trial) {
+	rule("callback/context", "A handler's call to the host passes on the session and the time left, "+
+		"but not the metadata.", func(t *trial) {
 		p := t.connect()
 		for _, limit := range []time.Duration{0, time.Hour} {
 			id := p.open("conformance.callback", args{"name": "host.f", "value": nil}, func(f *core.Frame) {
@@ -340,7 +368,8 @@ var callClauses = []clause{
 				t.Errorf("the handler's call has the caller's metadata")
 			}
 			if f.Session != "user 42" || f.TTL > limit || f.TTL < limit-time.Minute {
-				t.Errorf("of a call with the session \"user 42\" and a time limit of %s the handler's call is %s", limit, f.String())
+				t.Errorf("of a call with the session \"user 42\" and a time limit of %s the handler's call is %s",
+					limit, f.String())
 			}
 			p.end(f.ID)
 			p.finish(id)
@@ -363,14 +392,17 @@ var callClauses = []clause{
 	rule("callback/limit", "A worker has no more calls open at once than the host's hello says.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) { ours["calls"] = 1 })
 		p.several(2)
-		ids := []uint64{p.open("conformance.callback", args{"name": "host.f"}), p.open("conformance.callback", args{"name": "host.f"})}
+		ids := []uint64{
+			p.open("conformance.callback", args{"name": "host.f"}),
+			p.open("conformance.callback", args{"name": "host.f"}),
+		}
 		first := p.callback(0)
 		p.silent("a second call comes", func(f *core.Frame) bool { return f.Kind == core.KindCall })
 		p.end(first.ID)
 		t.restsOn("call/result")
 		for left := len(ids); left > 0; { // the other one may have been refused, or its call comes now
 			f := p.take("the end of both callbacks", func(f *core.Frame) bool {
-				return f.Kind == core.KindCall || slices.Contains(ids, f.ID) && (f.Kind == core.KindEnd || f.Kind == core.KindError)
+				return f.Kind == core.KindCall || slices.Contains(ids, f.ID) && terminal(f)
 			})
 			if f.Kind == core.KindCall {
 				p.end(f.ID)
@@ -379,12 +411,14 @@ var callClauses = []clause{
 			}
 		}
 	}),
-	rule("callback/error", "The host's error is the handler's: its type and message are those of the call's error, or of one of its causes.", func(t *trial) {
+	rule("callback/error", "The host's error becomes the handler's: "+
+		"its type and message are those of the call's error, or of one of its causes.", func(t *trial) {
 		p := t.connect()
 		for _, flags := range []core.Flags{0, core.NotStarted} {
 			id := p.open("conformance.callback", args{"name": "host.fails", "value": nil})
 			f := p.callback(id)
-			p.send(core.Frame{Kind: core.KindError, Flags: flags, ID: f.ID, Body: p.encode(&core.RemoteError{Type: "Sorry", Message: "no such luck"})})
+			body := p.encode(&core.RemoteError{Type: "Sorry", Message: "no such luck"})
+			p.send(core.Frame{Kind: core.KindError, Flags: flags, ID: f.ID, Body: body})
 			e, flags := p.fails(id)
 			cause := e
 			for cause != nil && (cause.Type != "Sorry" || cause.Message != "no such luck") {
@@ -395,7 +429,8 @@ var callClauses = []clause{
 			}
 		}
 	}),
-	rule("callback/stream", "A handler takes a stream of the host's to its end, granting credit as it consumes.", func(t *trial) {
+	rule("callback/stream", "A handler reads a stream of the host to its end, "+
+		"and grants credit as it consumes.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.callbacks", args{"name": "host.count", "value": nil})
 		f := p.callback(id)
@@ -421,7 +456,8 @@ var callClauses = []clause{
 			t.Errorf("of %d items of 64 KiB the handler saw %.200s", n, show(got))
 		}
 	}),
-	rule("callback/cancelled", "When a call is cancelled, what its handler had asked of the host is cancelled before the call is answered.", func(t *trial) {
+	rule("callback/cancelled", "When a call is cancelled, "+
+		"its handler's calls to the host are cancelled before the call is answered.", func(t *trial) {
 		p := t.connect()
 		for _, command := range []string{"conformance.callback", "conformance.callbacks"} {
 			id := p.open(command, args{"name": "host.slow", "value": nil})
@@ -433,12 +469,14 @@ var callClauses = []clause{
 			if first.ID == id {
 				t.Fatalf("%s is answered, and its call of the host is still open", command)
 			}
-			p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: p.encode(&core.RemoteError{Type: core.TypeCancelled, Message: "as you wish"})})
+			body := p.encode(&core.RemoteError{Type: core.TypeCancelled, Message: "as you wish"})
+			p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: body})
 			p.expectError(id)
 		}
 		p.echo("it goes on")
 	}),
-	rule("callback/undecodable", "An answer of the host's that can't be decoded is an error of the handler's call alone.", func(t *trial) {
+	rule("callback/undecodable", "An answer of the host that can't be "+
+		"decoded is an error of the handler's call alone.", func(t *trial) {
 		p := t.connect()
 		bad := hostile(p.codec.Name(), 1).wrong
 		if len(bad) == 0 {
@@ -460,7 +498,7 @@ var callClauses = []clause{
 		p.echo("it goes on")
 	}),
 
-	rule("callback/cancel-order", "A cancel never goes ahead of its own call frame.", func(t *trial) {
+	rule("callback/cancel-order", "A cancel never overtakes its own call frame.", func(t *trial) {
 		p := t.connect()
 		opened := map[uint64]bool{}
 		for i := range 20 {
@@ -471,7 +509,7 @@ var callClauses = []clause{
 			p.cancel(id)
 			for ended := false; !ended; {
 				f := p.take("the end of a cancelled call", func(f *core.Frame) bool {
-					return f.ID == id && (f.Kind == core.KindEnd || f.Kind == core.KindError) || f.Kind == core.KindCall || f.Kind == core.KindCancel
+					return f.ID == id && terminal(f) || f.Kind == core.KindCall || f.Kind == core.KindCancel
 				})
 				switch f.Kind {
 				case core.KindCall:
@@ -480,7 +518,8 @@ var callClauses = []clause{
 					if !opened[f.ID] {
 						t.Fatalf("the cancel of call %d comes before the call", f.ID)
 					}
-					p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: p.encode(&core.RemoteError{Type: core.TypeCancelled, Message: "as you wish"})})
+					body := p.encode(&core.RemoteError{Type: core.TypeCancelled, Message: "as you wish"})
+					p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: body})
 				default:
 					ended = true
 				}
@@ -488,7 +527,8 @@ var callClauses = []clause{
 		}
 	}),
 
-	rule("session/state", "Calls of one session share a state, those of another or none do not see it.", func(t *trial) {
+	rule("session/state", "Calls of one session share a state. "+
+		"Calls of another session, or of none, do not see it.", func(t *trial) {
 		p := t.connect()
 		p.call("conformance.remember", args{"value": "a's"}, inSession("a"))
 		p.call("conformance.remember", args{"value": "b's"}, inSession("b"))
@@ -511,7 +551,8 @@ var callClauses = []clause{
 			}
 		}
 	}),
-	rule("session/forget", "snakepit.forget with a session drops that session's state, and no other's.", func(t *trial) {
+	rule("session/forget", "snakepit.forget with a session drops that session's state, "+
+		"and no other's.", func(t *trial) {
 		p := t.connect()
 		if !p.offers("snakepit.forget") {
 			t.Skipf("the worker does not list snakepit.forget")
@@ -543,18 +584,23 @@ var callClauses = []clause{
 	}),
 }
 
-// valueClauses is what becomes of values on their way through a worker.
+// valueClauses is about values on their way through a worker.
 var valueClauses = []clause{
-	rule("value/plain", "Nil, booleans, integers of 53 bits, fractions, text, binary, lists and maps survive a round trip.", func(t *trial) {
+	rule("value/plain", "Nil, booleans, integers of 53 bits, fractions, "+
+		"text, binary, lists and maps survive a round trip.", func(t *trial) {
 		t.echoes(plainValues())
 	}),
-	rule("value/exact", "With exact-numbers integers of 64 bits and the difference between 5 and 5.0 survive, and so do NaN, infinities and -0.", func(t *trial) {
+	rule("value/exact", "With exact-numbers integers of 64 bits and the difference between 5 and 5.0 survive, "+
+		"and so do NaN, infinities and -0.", func(t *trial) {
 		t.echoes(exactValues(), (*peer).exact)
 	}),
-	rule("value/time", "Timestamps have nanoseconds; a worker may keep microseconds and round towards the past.", func(t *trial) {
+	rule("value/time", "Timestamps have nanoseconds; "+
+		"a worker may keep microseconds and round towards the past.", func(t *trial) {
 		t.echoes(timestamps())
 		p := t.connect()
-		for _, v := range []time.Time{time.Date(2026, 1, 2, 3, 4, 5, 678901999, time.UTC), time.Date(1901, 1, 1, 0, 0, 0, 999, time.UTC)} {
+		for _, v := range []time.Time{
+			time.Date(2026, 1, 2, 3, 4, 5, 678901999, time.UTC), time.Date(1901, 1, 1, 0, 0, 0, 999, time.UTC),
+		} {
 			got, ok := p.call("conformance.echo", args{"value": v}).(time.Time)
 			if !ok || !got.Equal(v) && !got.Equal(v.Truncate(time.Microsecond)) {
 				t.Errorf("%s comes back as %s", show(v), show(got))
@@ -579,9 +625,10 @@ var valueClauses = []clause{
 			}
 		}
 	}),
-	rule("value/nesting", "Lists and maps nest 500 levels deep, the outermost one being the first; what nests deeper is an error of its call alone.", func(t *trial) {
+	rule("value/nesting", "Lists and maps nest 500 levels deep, and the outermost one is the first level. "+
+		"Deeper nesting is an error of its call alone.", func(t *trial) {
 		p := t.connect()
-		body := p.encode(nested(500)) // as the argument itself, which is level one
+		body := p.encode(nested(500)) // the argument itself is level one
 		f := p.answer(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = body }))
 		if f.Kind != core.KindEnd || !reflect.DeepEqual(p.decode(f.Body), nested(500)) {
 			t.Errorf("500 levels are answered by %.100s", f.String())
@@ -598,23 +645,29 @@ var valueClauses = []clause{
 		p.expectError(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = deep }))
 		p.echo("it goes on")
 	}),
-	rule("value/equal-keys", "Two equal keys of a map are an error of that call, wherever the map stands and however its keys are written.", func(t *trial) {
+	rule("value/equal-keys", "Two equal keys of a map are an error of that call, "+
+		"wherever the map stands and however its keys are written.", func(t *trial) {
 		p := t.connect()
 		p.exact()
 		p.refuses(hostile(p.codec.Name(), 1).equalKeys)
 	}),
-	rule("value/tags", "A map with one key that begins with $ and is no tag, or whose value does not fit the tag, is an error of that call.", func(t *trial) {
+	rule("value/tags", "A map whose only key begins with $ is an error of that call if the key is no tag, "+
+		"or if the value does not fit the tag.", func(t *trial) {
 		p := t.connect()
 		p.refuses(hostile(p.codec.Name(), 1).tags)
 	}),
-	rule("value/array-length", "An array's data is exactly as long as dtype and shape say, or it is an error of that call.", func(t *trial) {
+	rule("value/array-length", "An array's data is exactly as long as dtype and shape say. "+
+		"Any other length is an error of that call.", func(t *trial) {
 		p := t.connect()
 		p.refuses(hostile(p.codec.Name(), 1).arrays)
 	}),
-	rule("value/surrogates", "Text with half of a surrogate pair is an error of that call; a whole pair is one character.", func(t *trial) {
+	rule("value/surrogates", "Text with half of a surrogate pair is an error of that call; "+
+		"a whole pair is one character.", func(t *trial) {
 		p := t.connect()
 		if p.codec.Name() == "json" {
-			for body, want := range map[string]string{`"\ud83d\ude00"`: "😀", `"\\ud800"`: `\ud800`, `"\\\ud83d\ude00"`: `\😀`} {
+			for body, want := range map[string]string{
+				`"\ud83d\ude00"`: "😀", `"\\ud800"`: `\ud800`, `"\\\ud83d\ude00"`: `\😀`,
+			} {
 				if got := p.call("conformance.echo", nil, func(f *core.Frame) { f.Body = []byte(body) }); got != want {
 					t.Errorf("an echo of %s is %s", body, show(got))
 				}
@@ -622,11 +675,12 @@ var valueClauses = []clause{
 		}
 		p.refuses(hostile(p.codec.Name(), 1).halves)
 	}),
-	rule("value/whole", "A body is one value: bytes behind it are an error of that call.", func(t *trial) {
+	rule("value/whole", "A body is one value. Bytes after it are an error of that call.", func(t *trial) {
 		p := t.connect()
 		p.refuses(hostile(p.codec.Name(), 1).trailing)
 	}),
-	rule("value/msgpack-formats", "A worker reads every format of MessagePack that a value may have, not only the shortest.", func(t *trial) {
+	rule("value/msgpack-formats", "A worker reads every format of MessagePack that a value may have, "+
+		"not only the shortest.", func(t *trial) {
 		p := t.connect()
 		if p.codec.Name() != "msgpack" {
 			t.Skipf("the codec is %s", p.codec.Name())
@@ -636,7 +690,9 @@ var valueClauses = []clause{
 			if n, whole := number(c.want); whole && math.Abs(n) > 1<<53 && !exact {
 				continue
 			}
-			got := p.call("conformance.echo", nil, func(f *core.Frame) { f.Body = append([]byte("\x81\xa5value"), c.body...) })
+			got := p.call("conformance.echo", nil, func(f *core.Frame) {
+				f.Body = append([]byte("\x81\xa5value"), c.body...)
+			})
 			if !same(got, c.want) {
 				t.Errorf("an echo of %x is %s, not %s", c.body, show(got), show(c.want))
 			}
@@ -661,7 +717,7 @@ var valueClauses = []clause{
 	}),
 }
 
-// refuses sends bodies that can't be decoded, each of which has to be an error of its call alone.
+// refuses sends bodies that can't be decoded. Each has to be an error of its call alone.
 func (p *peer) refuses(bodies [][]byte) {
 	if len(bodies) < 2 {
 		p.t.Skipf("the suite knows no such bodies of the codec %s", p.codec.Name())

@@ -1,4 +1,7 @@
-"""Runs the demo's run with a killed worker in a pseudo-terminal and draws what is then on the screen: draw_demo.py COMMAND... FILE.svg"""
+"""Draws the demo's screen as a picture: draw_demo.py COMMAND... FILE.svg
+
+It runs the demo with a killed worker in a pseudo-terminal, and draws the screen at the end.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-// Package fallback makes one adapter of several. It is a chain that starts each worker with the first available protocol.
+// Package fallback makes one adapter of several. It is a chain that starts each worker with the first available
+// protocol.
 package fallback
 
 import (
@@ -13,15 +14,22 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// Chain is a core.Adapter that tries its adapters in order. If an adapter's error wraps core.ErrUnavailable, its protocol is unavailable here. The chain refuses that adapter: it tries the next one, and launches no worker with the refused one for the cool-down. Any other error is about the worker and is final: the worker would fail with every adapter.
+// Chain is a core.Adapter that tries its adapters in order. If an adapter's error wraps core.ErrUnavailable, its
+// protocol is unavailable here. The chain refuses that adapter: it tries the next one, and launches no worker with
+// the refused one until the cool-down is over. Any other error is about the worker and is final: the worker would
+// fail with every adapter.
 //
-// While it is unknown whether an adapter is available, one Start finds out, and the others wait for its verdict. When it is known, any number of Starts run at once. After the cool-down one Start tries a refused adapter again, and the others go on with the one that works.
+// While it is unknown whether an adapter is available, one Start finds out, and the others wait for its verdict. When
+// it is known, any number of Starts run at once. After the cool-down one Start tries a refused adapter again, and the
+// others go on with the one that works.
 //
 // All pools that share a chain share what it remembers.
 type Chain struct {
-	// CoolDown is how long the chain remembers a refusal. 0 means 1 min, negative means not at all. It must not change once the chain is in use.
+	// CoolDown is how long the chain remembers a refusal. 0 means 1 min, negative means not at all. It must not
+	// change once the chain is in use.
 	CoolDown time.Duration
-	// Strict restricts the chain to its first adapter: it fails rather than degrades. It must not change once the chain is in use.
+	// Strict restricts the chain to its first adapter: it fails rather than degrades. It must not change once the
+	// chain is in use.
 	Strict bool
 
 	adapters []core.Adapter
@@ -46,7 +54,9 @@ func New(adapters ...core.Adapter) *Chain {
 	return &Chain{adapters: slices.Clone(adapters), verdicts: make([]verdict, len(adapters))}
 }
 
-// Parse returns the adapter for a list of names such as "grpc,jsonstdio": a chain of those adapters or, for a single name, that adapter itself. known are the adapters that can be named. If a name is unknown, empty or there twice, the error lists them.
+// Parse returns the adapter for a list of names such as "grpc,jsonstdio": a chain of those adapters or, for a single
+// name, that adapter itself. known are the adapters that can be named. If a name is unknown, empty or there twice,
+// the error lists them.
 func Parse(names string, known ...core.Adapter) (core.Adapter, error) {
 	list := strings.Split(names, ",")
 	adapters := make([]core.Adapter, len(list))
@@ -84,7 +94,10 @@ func join(adapters []core.Adapter) string {
 	return strings.Join(names, ",")
 }
 
-// Start starts one worker with the first available adapter. Link.Adapter is that adapter's name. Link.Refused says why each adapter before it was not used. If no adapter is available, the error gives the reason of each. It wraps their errors and so core.ErrUnavailable. Any other error is a *core.StartError with the same facts: the adapter, and the refusals before it.
+// Start starts one worker with the first available adapter. Link.Adapter is that adapter's name. Link.Refused says
+// why each adapter before it was not used. If no adapter is available, the error gives the reason of each. It wraps
+// their errors and so core.ErrUnavailable. Any other error is a *core.StartError with the same facts: the adapter,
+// and the refusals before it.
 func (c *Chain) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	n := len(c.adapters)
 	if c.Strict {
@@ -113,12 +126,14 @@ func (c *Chain) Start(ctx context.Context, l *core.Launcher) (*core.Link, error)
 	return nil, &unavailable{c.Strict, refused}
 }
 
-// isRefusal reports whether the error says that the adapter's protocol is unavailable. After the end of ctx no error says so.
+// isRefusal reports whether the error says that the adapter's protocol is unavailable. After the end of ctx no error
+// says so.
 func isRefusal(ctx context.Context, err error) bool {
 	return errors.Is(err, core.ErrUnavailable) && ctx.Err() == nil
 }
 
-// start starts a worker with the adapter at i, unless that is known to be refused. n is the number of adapters that may be used.
+// start starts a worker with the adapter at i, unless that adapter is known to be refused. n is the number of adapters
+// that may be used.
 func (c *Chain) start(ctx context.Context, l *core.Launcher, i, n int) (*core.Link, error) {
 	for {
 		probe, wait, err := c.enter(i, n)
@@ -142,7 +157,9 @@ func (c *Chain) start(ctx context.Context, l *core.Launcher, i, n int) (*core.Li
 	}
 }
 
-// enter decides what a Start does with the adapter at i. If err is set, the adapter is refused for that reason. If wait is set, another Start is finding out: call enter again when wait is closed. Otherwise start a worker. If probe is set, call leave afterwards: others wait for the verdict.
+// enter decides what a Start does with the adapter at i. If err is set, the adapter is refused for that reason. If
+// wait is set, another Start is finding out: call enter again when wait is closed. Otherwise start a worker. If probe
+// is set, call leave afterwards: others wait for the verdict.
 func (c *Chain) enter(i, n int) (probe, wait chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

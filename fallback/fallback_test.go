@@ -99,7 +99,7 @@ func expect(t *testing.T, done chan outcome, name string, refused ...string) {
 	}
 }
 
-func TestStartTakesTheFirstThatCanBeHad(t *testing.T) {
+func TestStartTakesTheFirstAvailable(t *testing.T) {
 	own := &core.Link{
 		Conn: &conn{}, Adapter: "leaf", MaxFrame: 7, Refused: []core.Refusal{{Adapter: "inner", Err: lacking("inner")}},
 	}
@@ -262,7 +262,7 @@ func TestNothingWorksButMight(t *testing.T) {
 	})
 }
 
-// A Start that ends because its caller has gone shows nothing; a Start that waits leaves when its own caller has gone.
+// A Start that ends with its caller's context gives no verdict. A Start that waits ends with its own caller's context.
 func TestContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := &adapter{name: "a", gate: make(chan struct{})}, &adapter{name: "b"}

@@ -63,8 +63,8 @@ func AppendLine(b []byte, f *core.Frame) []byte {
 	return append(b, '\n')
 }
 
-// ParseLine reads a line that AppendLine wrote, with its line feed. The frame's body is a part of the line. The error of a
-// line without a line feed is io.ErrUnexpectedEOF.
+// ParseLine reads a line in the form of AppendLine, with its line feed. The frame's body is a part of the line. The
+// error of a line without a line feed is io.ErrUnexpectedEOF.
 func ParseLine(line []byte) (core.Frame, error) {
 	line, ended := bytes.CutSuffix(line, []byte("\n"))
 	if !ended {
@@ -78,8 +78,8 @@ func ParseLine(line []byte) (core.Frame, error) {
 	return f, err
 }
 
-// ParseJSON reads an object that AppendJSON wrote. Members may come in any order, with white space between them. Unknown
-// members are ignored.
+// ParseJSON reads an object in the form of AppendJSON. Members may come in any order, with white space between them.
+// Unknown members are ignored.
 func ParseJSON(header []byte) (f core.Frame, err error) {
 	header = bytes.TrimSpace(header)
 	if !json.Valid(header) || !utf8.Valid(header) || header[0] != '{' {

@@ -14,8 +14,8 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// This file uses only the codes of the msgpack library. The library's encoder and decoder copy bodies, believe the lengths
-// that headers claim, and recurse without a limit.
+// This file uses only the codes of the msgpack library. The library's encoder and decoder copy bodies, believe the
+// lengths that headers claim, and recurse without a limit.
 
 // AppendMsgpack appends the frame as a MessagePack map, up to the bytes of its body: the caller appends or sends f.Body
 // after it. Zero fields are left out.
@@ -79,7 +79,8 @@ func appendText(b []byte, s string) []byte {
 	return append(appendLength(b, msgpcode.Str8, len(s)), s...)
 }
 
-// appendLength appends the header of n bytes. code is the code of the format with one byte of length. The codes for longer lengths follow it.
+// appendLength appends the header of n bytes. code is the code of the format with one byte of length. The codes for
+// longer lengths follow it.
 func appendLength(b []byte, code byte, n int) []byte {
 	switch {
 	case n <= math.MaxUint8:
@@ -90,7 +91,8 @@ func appendLength(b []byte, code byte, n int) []byte {
 	return binary.BigEndian.AppendUint32(append(b, code+2), uint32(n))
 }
 
-// ParseMsgpack reads the map of one frame. The map is the whole of b, and the frame's body is a part of b. Fields may come in any order. Unknown fields are skipped, whatever they hold.
+// ParseMsgpack reads the map of one frame. The map is the whole of b, and the frame's body is a part of b. Fields may
+// come in any order. Unknown fields are skipped, whatever they hold.
 func ParseMsgpack(b []byte) (f core.Frame, err error) {
 	r := reader{b: b}
 	for n := r.mapLen(); n > 0 && r.err == nil; n-- {

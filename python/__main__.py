@@ -1,13 +1,14 @@
-"""What the host starts: ``python <this file> worker.py args...``.
+"""The host starts this file: ``python <this file> worker.py args...``.
 
-This file's directory is in front of sys.path. Whatever PYTHONPATH names is moved behind the standard library and the installed packages
-until the bridge has booted, so that a stray ``json.py`` or ``grpc.py`` cannot take the place of what the bridge imports.
+This file's directory is first in sys.path. The directories of PYTHONPATH are behind the standard library and the
+installed packages until the bridge has booted. So a stray ``json.py`` or ``grpc.py`` there can't take the place of a
+module that the bridge imports.
 """
 
 import os
 import sys
 
-if sys.version_info < (3, 8):  # noqa: UP036 (every Python can parse this file, so that an old one says what is wrong)
+if sys.version_info < (3, 8):  # noqa: UP036 (every Python can parse this file, so an old one prints this message)
     message = "Python %d.%d is too old for a worker: it needs 3.8 or later" % sys.version_info[:2]  # noqa: UP031
     sys.stderr.write("%s (this is %s)\n" % (message, sys.executable))  # noqa: UP031
     if os.environ.get("SNAKEPIT_CONTROL_FD"):

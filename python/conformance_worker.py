@@ -1,6 +1,6 @@
-"""The worker that a host's conformance suite is run with: the commands that docs/protocol.md lists under "Conformance".
+"""The worker for a host's conformance suite. It has the commands that docs/protocol.md lists under "Conformance".
 
-Its argument is how many calls it takes at once.
+Its argument is the number of calls that it takes at once.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def fail(message: str) -> None:
 @worker.command(name="conformance.wait")
 def wait() -> None:
     """Goes on until it is cancelled."""
-    while True:  # in a thread of a pool only what runs can be interrupted
+    while True:  # in a thread of a pool, only running Python code can be interrupted
         time.sleep(0.01)
 
 
 @worker.command(name="conformance.sum")
 def sum_input(ctx: Context) -> int:
-    """Returns the sum of the input, of which failed items are no part."""
+    """Returns the sum of the input without its failed items."""
     return sum(value for value in ctx.input if not isinstance(value, ItemError))
 
 
@@ -77,13 +77,17 @@ def first(ctx: Context) -> Any:
 
 @worker.command(name="conformance.context")
 def context(ctx: Context) -> Dict[str, Any]:
-    """Returns what the call brought along."""
-    return {"session": ctx.session.id if ctx.session else None, "metadata": dict(ctx.metadata), "remaining": ctx.remaining()}
+    """Returns the call's session, metadata and remaining time."""
+    return {
+        "session": ctx.session.id if ctx.session else None,
+        "metadata": dict(ctx.metadata),
+        "remaining": ctx.remaining(),
+    }
 
 
 @worker.command(name="conformance.remember")
 def remember(ctx: Context, value: Any = None) -> Any:
-    """Keeps a value in the session's state, if one is given, and returns what is there."""
+    """Keeps a value in the session's state, if one is given, and returns the value there."""
     if ctx.session is None:
         return None
     if value is not None:
@@ -106,7 +110,9 @@ def callbacks(ctx: Context, name: str, value: Any = None) -> List[Any]:
 @worker.command(name="conformance.log")
 def log(level: str, message: str) -> None:
     """Logs one record, with a field answer=42."""
-    logging.getLogger("conformance").log(getattr(logging, {"warn": "WARNING"}.get(level, level.upper())), message, extra={"answer": 42})
+    logging.getLogger("conformance").log(
+        getattr(logging, {"warn": "WARNING"}.get(level, level.upper())), message, extra={"answer": 42}
+    )
 
 
 @worker.command(name="conformance.print")
@@ -121,22 +127,27 @@ def print_text(text: str, times: int = 1) -> None:
 
 @worker.command(name="conformance.child")
 def child() -> List[str]:
-    """Returns the names, of those that begin with SNAKEPIT_, of what a child of this process finds in its environment."""
+    """Returns the names of the variables that a child of this process sees and that begin with SNAKEPIT_."""
     code = "import os; print(*(name for name in os.environ if name.startswith('SNAKEPIT_')))"
     return subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout.decode().split()
 
 
 @worker.command(name="conformance.orphan")
 def orphan(holds: bool = False) -> None:
-    """Leaves a child behind, in a session of its own: a fork, or a program that has every descriptor of this process."""
+    """Leaves a child behind, in a session of its own.
+
+    The child is a fork, or a program that has every descriptor of this process.
+    """
     if holds:
         for descriptor in range(3, 256):
             try:
                 os.set_inheritable(descriptor, True)
-            except OSError:  # there is none
+            except OSError:  # there is no such descriptor
                 pass
         sleep = [sys.executable, "-c", "import time; time.sleep(20)"]
-        subprocess.Popen(sleep, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=False, start_new_session=True)
+        subprocess.Popen(
+            sleep, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=False, start_new_session=True
+        )
     elif os.fork() == 0:
         os.setsid()
         time.sleep(20)
@@ -151,7 +162,7 @@ def exit_process(code: int) -> None:
 
 @worker.command(name="conformance.unsendable")
 def unsendable() -> Dict[str, Optional[object]]:
-    """Returns what can't be sent."""
+    """Returns a value that can't be sent."""
     return {"culprit": object()}
 
 

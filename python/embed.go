@@ -1,5 +1,6 @@
-// Package python makes core.Commands of workers written in Python. It carries the worker's side, the Python package snakepit_bridge,
-// inside the Go binary: a program needs no pip install for JSON over stdio, and both sides always fit together.
+// Package python makes core.Commands for workers written in Python. It carries the worker's side, the Python package
+// snakepit_bridge, inside the Go binary. So a program needs no pip install for JSON over stdio, and both sides always
+// fit together.
 package python
 
 import (
@@ -16,41 +17,48 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// The patterns name files, not directories, so that compiled files and tests stay out and files that begin with an underscore come along.
+// The patterns name files, not directories: compiled files and tests stay out, and files that begin with an
+// underscore are included.
 //
 //go:embed __main__.py conformance_worker.py snakepit_bridge/*.py snakepit_bridge/*/*.py snakepit_bridge/py.typed
 var bridge embed.FS
 
 // Program is a worker written in Python. Only Script is required.
 type Program struct {
-	// Script is the worker's file. A relative path is relative to the host's working directory, or to the root of FS if that is set.
+	// Script is the worker's file. A relative path is relative to the host's working directory, or to the root of FS
+	// if that is set.
 	Script string
-	// FS holds a worker that is embedded in the Go binary. All of it is unpacked, so the script may import and read what lies beside it.
+	// FS holds a worker that is embedded in the Go binary. All of it is unpacked, so the script may import and read
+	// the files beside it.
 	FS fs.FS
 	// Args are the script's own arguments.
 	Args []string
-	// Env is added to the host's environment, "KEY=value".
+	// Env has variables, as "KEY=value", that are added to the host's environment.
 	Env []string
 	// Dir is the worker's working directory. "" means the host's.
 	Dir string
-	// Interpreter is the Python to run, a path or a name to look up in PATH. "" means the first of: SNAKEPIT_PYTHON; an active virtual
-	// environment (VIRTUAL_ENV, then CONDA_PREFIX unless it is conda's base); a directory .venv or venv that is a virtual environment,
-	// beside the script or in a directory above it, up to the outermost project (a directory with .git, go.mod or pyproject.toml, or the
-	// working directory), where an embedded script counts as lying in the working directory; python3 and python in PATH.
+	// Interpreter is the Python to run: a path, or a name to look up in PATH. "" means the first of these:
+	//
+	//  1. SNAKEPIT_PYTHON.
+	//  2. An active virtual environment: VIRTUAL_ENV, then CONDA_PREFIX unless it is conda's base.
+	//  3. A virtual environment .venv or venv in the script's directory or in one above it, up to the outermost
+	//     project. A project is a directory with .git, go.mod or pyproject.toml, or the working directory. For an
+	//     embedded script the search begins in the working directory.
+	//  4. python3 or python in PATH.
 	Interpreter string
-	// Cache is the one directory that is written to, with a directory "snakepit" in it for the unpacked files and what Python compiles of them.
-	// "" means the user's cache directory, or where that can't be written, os.TempDir().
+	// Cache is the only directory that is written to. A directory "snakepit" in it holds the unpacked files and their
+	// compiled form. "" means the user's cache directory or, if that can't be written, os.TempDir().
 	Cache string
 }
 
-// Conformance is the worker that package conformance is run with: it offers the commands that docs/protocol.md lists under "Conformance",
-// and takes so many calls at once.
+// Conformance returns a worker for package conformance. It offers the commands that docs/protocol.md lists under
+// "Conformance". It accepts concurrency calls at once.
 func Conformance(concurrency int) Program {
 	return Program{Script: "conformance_worker.py", FS: bridge, Args: []string{strconv.Itoa(concurrency)}}
 }
 
-// Command unpacks what is embedded, chooses the interpreter and returns the command that starts the worker. It may be called from
-// many goroutines and processes at once. Its errors name what was looked for and what to do.
+// Command unpacks the embedded files, chooses the interpreter and returns the command that starts the worker. It may
+// be called from many goroutines and processes at once. Its errors name what is missing and what to do.
 func (p Program) Command() (core.Command, error) {
 	cmd, err := p.command()
 	if err != nil {
@@ -79,7 +87,8 @@ func (p Program) command() (core.Command, error) {
 		}
 		script = filepath.Join(root, filepath.FromSlash(script))
 	}
-	// The file, not its directory: to run a directory Python imports runpy, and in 3.9 what that imports may be a stray re.py of PYTHONPATH's.
+	// The file, not its directory: to run a directory Python imports runpy. In 3.9 the imports of runpy may find a
+	// stray re.py in PYTHONPATH.
 	boot = filepath.Join(boot, "__main__.py")
 	return core.Command{
 		Path:    chosen.Interpreter,
@@ -92,10 +101,12 @@ func (p Program) command() (core.Command, error) {
 	}, nil
 }
 
-// find returns the script's absolute path, or its path inside FS, and makes sure that it is there.
+// find returns the script's absolute path, or its path inside FS. It is an error if there is no such file.
 func (p Program) find() (string, error) {
 	if p.Script == "" {
-		return "", &core.RemedyError{Err: errors.New("no script"), Remedy: "set Program.Script to the worker's .py file"}
+		return "", &core.RemedyError{
+			Err: errors.New("no script"), Remedy: "set Program.Script to the worker's .py file",
+		}
 	}
 	if p.FS != nil {
 		name := path.Clean(p.Script)
@@ -105,7 +116,8 @@ func (p Program) find() (string, error) {
 		}
 		if info.IsDir() {
 			return "", &core.RemedyError{
-				Err: fmt.Errorf("script %q in the embedded files is a directory", p.Script), Remedy: "name the .py file",
+				Err:    fmt.Errorf("script %q in the embedded files is a directory", p.Script),
+				Remedy: "name the .py file",
 			}
 		}
 		return name, nil
@@ -134,7 +146,7 @@ func (p Program) find() (string, error) {
 	return script, nil
 }
 
-// listing tells what is at the root of embedded files, because the usual mistake is a directory too many or too few.
+// listing lists the root of embedded files for an error. The usual mistake is a directory too many or too few.
 func listing(fsys fs.FS) string {
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {

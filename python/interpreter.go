@@ -15,21 +15,23 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// oldest is the oldest version of Python that runs a worker, major and minor.
+// oldest is the oldest supported version of Python, major and minor.
 var oldest = [2]int{3, 8}
 
-// Choice is the Python that a Program's workers run on, and why it is that one.
+// Choice is the Python that a Program's workers run on, and the reason for it.
 type Choice struct {
 	Interpreter string // the executable's path
-	By          string // what led to it: ByProgram, "SNAKEPIT_PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "the virtual environment" or "PATH"
+	// By is the reason: ByProgram, "SNAKEPIT_PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "the virtual environment" or
+	// "PATH".
+	By string
 }
 
 // ByProgram is Choice.By if Program.Interpreter named the interpreter.
 const ByProgram = "Program.Interpreter"
 
-// Choose returns the interpreter that Command takes, in the order that Program.Interpreter states, for those who want to show or to examine
-// it. Nothing is unpacked, and only the shim of a version manager is run. Without a Script the choice is that for an embedded one. Its
-// errors are those of Command.
+// Choose returns the interpreter that Command takes, in the order that Program.Interpreter states. It is for programs
+// that show or examine the interpreter. It unpacks nothing, and runs nothing but the shim of a version manager.
+// Without a Script it chooses as for an embedded one. Its errors are those of Command.
 func (p Program) Choose() (Choice, error) {
 	var script string
 	var err error
@@ -45,7 +47,7 @@ func (p Program) Choose() (Choice, error) {
 	return Choice{}, fmt.Errorf("python worker: %w", err)
 }
 
-// choose is Choose for a script that is there.
+// choose is Choose for a script that exists, or for none.
 func (p Program) choose(script string) (c Choice, err error) {
 	directory := filepath.Dir(script)
 	if p.FS != nil || script == "" {
@@ -57,8 +59,8 @@ func (p Program) choose(script string) (c Choice, err error) {
 	return c, err
 }
 
-// interpreter finds the Python to run, in the order that Program.Interpreter states. Local virtual environments are looked for in directory
-// and above it. chosenBy says, for errors, where it was found.
+// interpreter finds the Python to run, in the order that Program.Interpreter states. It looks for local virtual
+// environments in directory and above it. chosenBy says where the Python was found.
 func (p Program) interpreter(directory string) (path, chosenBy string, err error) {
 	named := func(what, name string) (string, string, error) {
 		path, err := p.named(what, name)
@@ -77,11 +79,11 @@ func (p Program) interpreter(directory string) (path, chosenBy string, err error
 	if env := p.getenv("VIRTUAL_ENV"); env != "" {
 		return inside("VIRTUAL_ENV", env)
 	}
-	// Conda activates its base in every shell; that one is no choice of this project's, and PATH leads there anyway.
+	// Conda activates its base in every shell. The project did not choose that one, and PATH leads there anyway.
 	if env := p.getenv("CONDA_PREFIX"); env != "" && p.getenv("CONDA_DEFAULT_ENV") != "base" {
 		return inside("CONDA_PREFIX", env)
 	}
-	directories := projectFolders(directory)
+	directories := projectDirectories(directory)
 	for _, dir := range directories {
 		for _, name := range []string{".venv", "venv"} {
 			env := filepath.Join(dir, name)
@@ -92,7 +94,7 @@ func (p Program) interpreter(directory string) (path, chosenBy string, err error
 	}
 	names := []string{"python3", "python"}
 	if runtime.GOOS == "windows" {
-		names = []string{"python", "python3"} // there python3 is often a stub that opens a shop
+		names = []string{"python", "python3"} // python3 is often a stub that opens the Microsoft Store
 	}
 	for _, name := range names {
 		if path, err := exec.LookPath(name); err == nil {
@@ -107,7 +109,7 @@ func (p Program) interpreter(directory string) (path, chosenBy string, err error
 	}
 }
 
-// named looks up an interpreter that the user chose. what says where.
+// named looks up an interpreter that the user chose. what says where the user did.
 func (p Program) named(what, name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -128,7 +130,8 @@ func (p Program) named(what, name string) (string, error) {
 	return p.unshim(path)
 }
 
-// inside returns the interpreter of a virtual environment. Its symbolic link is kept: Python finds the environment's packages by it.
+// inside returns the interpreter of a virtual environment. It does not resolve the symbolic link: Python finds the
+// environment's packages by it.
 func inside(what, env string) (string, error) {
 	env, err := filepath.Abs(env)
 	if err != nil {
@@ -158,7 +161,7 @@ func inside(what, env string) (string, error) {
 	}
 }
 
-// configured returns the version that a virtual environment was made for, from its pyvenv.cfg, which costs no process.
+// configured returns the version that a virtual environment was made for. It reads pyvenv.cfg and so starts no process.
 func configured(env string) (v [2]int, ok bool) {
 	text, err := os.ReadFile(filepath.Join(env, "pyvenv.cfg"))
 	if err != nil {
@@ -182,9 +185,9 @@ func configured(env string) (v [2]int, ok bool) {
 	return v, false
 }
 
-// projectFolders returns start and the directories above it, up to the outermost one that is a project, so that nothing is found in directories
-// such as / or /tmp.
-func projectFolders(start string) []string {
+// projectDirectories returns start and the directories above it, up to the outermost one that is a project. So
+// nothing is found in directories such as / or /tmp.
+func projectDirectories(start string) []string {
 	cwd, _ := os.Getwd()
 	var directories []string
 	last := 1
@@ -204,8 +207,8 @@ func projectFolders(start string) []string {
 	}
 }
 
-// unshim returns the interpreter that a version manager's shim stands for. The shims of pyenv and asdf are shell scripts that add
-// some 50 ms to each start. Other scripts that a user may have put before Python are left alone: they do something.
+// unshim returns the interpreter that a version manager's shim runs. The shims of pyenv and asdf are shell scripts
+// that add some 50 ms to each start. Other scripts are kept: a user who wraps Python wants the wrapper to run.
 func (p Program) unshim(path string) (string, error) {
 	if filepath.Base(filepath.Dir(path)) != "shims" || !isScript(path) {
 		return path, nil
@@ -242,7 +245,8 @@ func isScript(path string) bool {
 	return string(head[:n]) == "#!"
 }
 
-// getenv reads a variable as the worker will see it: Env goes before the host's environment, the last entry first.
+// getenv returns a variable as the worker will see it. Env takes precedence over the host's environment, and the last
+// entry in Env over earlier ones.
 func (p Program) getenv(key string) string {
 	for i := len(p.Env) - 1; i >= 0; i-- {
 		if k, v, _ := strings.Cut(p.Env[i], "="); k == key {

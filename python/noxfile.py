@@ -14,7 +14,17 @@ SUPPORTED = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 MATRIX = ("3.8", "3.13") if os.environ.get("SNAKEPIT_MATRIX") else ()
 """Where the generated code is tried too, beside many versions of protobuf and grpcio."""
 
-REQUIREMENTS = ("eventlet", "gevent", "grpcio", "hypothesis", "msgpack", "numpy", "protobuf", "pytest", "pytest-timeout")
+REQUIREMENTS = (
+    "eventlet",
+    "gevent",
+    "grpcio",
+    "hypothesis",
+    "msgpack",
+    "numpy",
+    "protobuf",
+    "pytest",
+    "pytest-timeout",
+)
 
 nox.options.reuse_venv = "yes"
 
@@ -24,7 +34,8 @@ def find(version: str) -> str | None:
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     candidates = [shutil.which(f"python{version}"), *map(str, pyenv.glob(f"versions/{version}.*/bin/python{version}"))]
     for candidate in filter(None, candidates):
-        # What is in PATH may be a version manager's shim that starts nothing, or a Python without the parts that Debian packages apart.
+        # The file in PATH may be a version manager's shim that starts nothing, or a Python without the modules that
+        # Debian packages separately.
         code = "import ensurepip, sys; print(sys.executable, end='')"
         found = subprocess.run([candidate, "-c", code], check=False, capture_output=True, text=True)
         if found.returncode == 0:

@@ -8,13 +8,14 @@ import (
 	"syscall"
 )
 
-// ours reports whether nobody but this user and root can change the file.
+// ours reports whether only this user and root can change the file.
 func ours(info fs.FileInfo) bool {
 	uid := owner(info)
 	return (uid == os.Geteuid() || uid == 0) && info.Mode().Perm()&0o022 == 0
 }
 
-// trusted reports whether a virtual environment belongs to this user, to root, or to whoever owns the directory that the search began in.
+// trusted reports whether a virtual environment belongs to this user, to root, or to the owner of start, the
+// directory where the search began.
 func trusted(env, start string) bool {
 	info, err := os.Stat(env)
 	if err != nil {

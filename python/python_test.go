@@ -18,8 +18,8 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// sandbox gives the test a home, a directory for temporary files, an empty PATH and a working directory of its own, which it returns, and no
-// variable that chooses a Python.
+// sandbox gives the test its own home, directory for temporary files, working directory and empty PATH. It clears the
+// variables that choose a Python. It returns the directory that holds all of these.
 func sandbox(t *testing.T) string {
 	t.Helper()
 	root, err := filepath.EvalSymlinks(t.TempDir())
@@ -66,7 +66,7 @@ func command(t *testing.T, p Program) core.Command {
 	return cmd
 }
 
-// fails checks that the command can't be made, and that the error says so in these words.
+// fails checks that Command fails, and that the error has these words.
 func fails(t *testing.T, p Program, words ...string) {
 	t.Helper()
 	_, err := p.Command()
@@ -80,7 +80,7 @@ func fails(t *testing.T, p Program, words ...string) {
 	}
 }
 
-// realPython returns a Python that is no shim, before the test hides PATH.
+// realPython returns a Python that is no shim. It must be called before sandbox, which empties PATH.
 func realPython(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable, end='')").Output()
@@ -125,7 +125,8 @@ func TestCommand(t *testing.T) {
 	python := write(t, filepath.Join(root, "bin", "python3"), "")
 	script := write(t, filepath.Join(root, "work", "mein Wörker", "arbeiter é.py"), "")
 	cmd := command(t, Program{
-		Script: filepath.Join("mein Wörker", "arbeiter é.py"), Args: []string{"-v", "x y"}, Env: []string{"A=1"}, Dir: "/",
+		Script: filepath.Join("mein Wörker", "arbeiter é.py"), Args: []string{"-v", "x y"}, Env: []string{"A=1"},
+		Dir: "/",
 	})
 	if cmd.Path != python || cmd.Dir != "/" || !cmd.Reports {
 		t.Errorf("got %+v", cmd)
@@ -145,7 +146,9 @@ func TestCommand(t *testing.T) {
 	if filepath.Dir(bridge) != cache {
 		t.Errorf("unpacked to %s, want a directory in %s", bridge, cache)
 	}
-	for _, name := range []string{"__main__.py", "snakepit_bridge/transport.py", "snakepit_bridge/grpc/snakepit_pb2.py"} {
+	for _, name := range []string{
+		"__main__.py", "snakepit_bridge/transport.py", "snakepit_bridge/grpc/snakepit_pb2.py",
+	} {
 		if _, err := os.Stat(filepath.Join(bridge, name)); err != nil {
 			t.Error(err)
 		}
@@ -207,14 +210,15 @@ func TestInterpreter(t *testing.T) {
 		}
 	}
 
-	fails(t, Program{Script: script}, "no Python found", "VIRTUAL_ENV", ".venv", in("work", "repo"), "python3 or python in PATH", "install")
+	fails(t, Program{Script: script},
+		"no Python found", "VIRTUAL_ENV", ".venv", in("work", "repo"), "python3 or python in PATH", "install")
 	choose(Program{Interpreter: write(t, in("own", "python"), "")}, in("own", "python"))
 	write(t, in("bin", "python"), "")
 	choose(Program{}, in("bin", "python"))
 	write(t, in("bin", "python3"), "")
 	choose(Program{}, in("bin", "python3"))
 
-	// Local environments: only inside a project, the nearest first, and never in directories above it.
+	// Local environments: the nearest first, only inside a project, never in directories above it.
 	write(t, in(".venv", "pyvenv.cfg"), "")
 	write(t, in(".venv", "bin", "python"), "")
 	choose(Program{}, in("bin", "python3"))
@@ -223,7 +227,7 @@ func TestInterpreter(t *testing.T) {
 	mkdir(t, in("work", "repo", ".git"))
 	choose(Program{}, in("work", "repo", "venv", "bin", "python"))
 	write(t, in("work", "repo", "workers", ".venv", "bin", "python"), "")
-	choose(Program{}, in("work", "repo", "venv", "bin", "python")) // a .venv without pyvenv.cfg is none
+	choose(Program{}, in("work", "repo", "venv", "bin", "python")) // a .venv without pyvenv.cfg does not count
 	write(t, in("work", "repo", "workers", ".venv", "pyvenv.cfg"), "version = 3.12.1\n")
 	choose(Program{}, in("work", "repo", "workers", ".venv", "bin", "python"))
 	t.Chdir(in("work", "repo"))
@@ -232,7 +236,7 @@ func TestInterpreter(t *testing.T) {
 		t.Errorf("an embedded worker got %s", got)
 	}
 
-	// Active ones go first, then variables and the option.
+	// An active environment goes before a local one, SNAKEPIT_PYTHON before that, and the option before all.
 	write(t, in("conda", "bin", "python3"), "")
 	t.Setenv("CONDA_PREFIX", in("conda"))
 	choose(Program{}, in("conda", "bin", "python3"))
@@ -246,7 +250,8 @@ func TestInterpreter(t *testing.T) {
 	choose(Program{Env: []string{"SNAKEPIT_PYTHON=x", "SNAKEPIT_PYTHON=" + in("bin", "python3")}}, in("bin", "python3"))
 	choose(Program{Interpreter: in("own", "python")}, in("own", "python"))
 
-	fails(t, Program{Script: script, Interpreter: in("nowhere", "python")}, "the given interpreter", in("nowhere", "python"), "name a Python")
+	fails(t, Program{Script: script, Interpreter: in("nowhere", "python")},
+		"the given interpreter", in("nowhere", "python"), "name a Python")
 	t.Setenv("SNAKEPIT_PYTHON", "python9")
 	fails(t, Program{Script: script}, "SNAKEPIT_PYTHON", `"python9"`)
 	t.Setenv("SNAKEPIT_PYTHON", "")
@@ -264,7 +269,8 @@ func TestChoose(t *testing.T) {
 	if got, err := (Program{}).Choose(); err != nil || got != (Choice{own, "SNAKEPIT_PYTHON"}) {
 		t.Errorf("without a script: %+v, %v", got, err)
 	}
-	if got, err := (Program{Script: filepath.Join(root, "gone.py")}).Choose(); err == nil || !strings.Contains(err.Error(), "gone.py") {
+	got, err := Program{Script: filepath.Join(root, "gone.py")}.Choose()
+	if err == nil || !strings.Contains(err.Error(), "gone.py") {
 		t.Errorf("with a script that is not there: %+v, %v", got, err)
 	}
 	t.Setenv("SNAKEPIT_PYTHON", filepath.Join(root, "no", "python"))
@@ -272,7 +278,8 @@ func TestChoose(t *testing.T) {
 		t.Errorf("with an interpreter that is not there: %+v, %v", got, err)
 	}
 	t.Chdir(root)
-	fails(t, Program{Script: write(t, filepath.Join(root, "worker.py"), ""), Interpreter: filepath.Join("no", "python")},
+	script := write(t, filepath.Join(root, "worker.py"), "")
+	fails(t, Program{Script: script, Interpreter: filepath.Join("no", "python")},
 		"(the working directory is "+root+"); name a Python executable")
 }
 
@@ -292,7 +299,7 @@ func TestForeignVirtualEnvironmentIsIgnored(t *testing.T) {
 	if got := command(t, Program{Script: script}).Path; got != python {
 		t.Errorf("chose %s", got)
 	}
-	if err := os.Chown(filepath.Dir(script), 65534, 65534); err != nil { // the same user's script may choose it
+	if err := os.Chown(filepath.Dir(script), 65534, 65534); err != nil { // a script of the same user may choose it
 		t.Fatal(err)
 	}
 	if got := command(t, Program{Script: script}).Path; got != filepath.Join(env, "bin", "python") {
@@ -318,7 +325,7 @@ func TestShimIsResolved(t *testing.T) {
 	fails(t, Program{Script: script}, "the shim "+shims, "127", "no version is set", "SNAKEPIT_PYTHON")
 }
 
-// TestOldPython starts the bridge on each Python of this machine that is too old, which has to say so.
+// TestOldPython starts the bridge on each Python of this machine that is too old. The bridge has to say so.
 func TestOldPython(t *testing.T) {
 	home, err := os.UserHomeDir()
 	if err != nil {
@@ -340,7 +347,7 @@ func TestOldPython(t *testing.T) {
 	script := write(t, filepath.Join(root, "work", "w.py"), "")
 	for _, python := range old {
 		if exec.Command(python, "-c", "").Run() != nil {
-			continue // a shim that stands for nothing
+			continue // a shim without a Python behind it
 		}
 		tested++
 		r, w, err := os.Pipe()
@@ -361,7 +368,8 @@ func TestOldPython(t *testing.T) {
 		var said struct {
 			Failed core.RemoteError `json:"failed"`
 		}
-		if err := json.Unmarshal(report, &said); err != nil || !strings.Contains(said.Failed.Message, "is too old for a worker: it needs 3.8") {
+		err = json.Unmarshal(report, &said)
+		if err != nil || !strings.Contains(said.Failed.Message, "is too old for a worker: it needs 3.8") {
 			t.Errorf("%s: reported %s, %v", python, report, err)
 		}
 		if !strings.Contains(string(printed), said.Failed.Message) || strings.Contains(string(printed), "Traceback") {
@@ -422,7 +430,7 @@ func TestUnpackRepairs(t *testing.T) {
 			}
 		})
 	}
-	t.Run("kept", func(t *testing.T) { // what Python compiled stays
+	t.Run("kept", func(t *testing.T) { // compiled files stay
 		compiled := write(t, filepath.Join(dir, "__pycache__", "a.pyc"), "")
 		if _, _, err := p.unpack("x", files); err != nil {
 			t.Fatal(err)
@@ -451,7 +459,7 @@ func gone(dir string) string {
 	return dir
 }
 
-// TestUnpackAtOnce has many goroutines in several processes unpack to a damaged directory at once.
+// TestUnpackAtOnce unpacks to a damaged directory from many goroutines in several processes at once.
 func TestUnpackAtOnce(t *testing.T) {
 	files := fstest.MapFS{}
 	for i := range 20 {
@@ -532,7 +540,7 @@ func TestUnpackPlaces(t *testing.T) {
 	unpacked(Program{}, shared)
 	t.Setenv("HOME", write(t, filepath.Join(root, "file"), "")) // a home that can't be written
 	unpacked(Program{}, shared)
-	if err := os.Chmod(shared, 0o777); err != nil { // a directory that others could fill
+	if err := os.Chmod(shared, 0o777); err != nil { // a directory that other users can write to
 		t.Fatal(err)
 	}
 	unpacked(Program{}, filepath.Join(tmp, "snakepit-"))
@@ -550,12 +558,13 @@ func TestUnpackPlaces(t *testing.T) {
 	t.Setenv("TMPDIR", filepath.Join(root, "file"))
 	script := write(t, filepath.Join(root, "work", "w.py"), "")
 	write(t, filepath.Join(root, "bin", "python3"), "")
-	fails(t, Program{Script: script}, "no directory to unpack", filepath.Join(root, "file"), "set TMPDIR to a directory that can be written to")
+	fails(t, Program{Script: script},
+		"no directory to unpack", filepath.Join(root, "file"), "set TMPDIR to a directory that can be written to")
 	fails(t, Program{Script: script, Cache: filepath.Join(root, "file")}, filepath.Join(root, "file"), "Program.Cache")
 	unpacked(Program{Cache: filepath.Join(root, "var")}, filepath.Join(root, "var", "snakepit"))
 }
 
-func TestOtherUsersFolderIsNotUsed(t *testing.T) {
+func TestOtherUsersDirectoryIsNotUsed(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to make another user's files")
 	}

@@ -12,9 +12,10 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// unpack writes fsys to a directory of this user's own and returns that directory and the one that holds such directories. The name has the
-// content's hash, so versions lie side by side and many processes share one copy. A copy that is there already is compared with fsys
-// and made anew if it differs: a process may have died in the middle, or the disk may have been full.
+// unpack writes fsys to dir, a directory that only this user can write to. cache is the directory that holds dir and
+// its like. dir's name has the content's hash: versions lie side by side, and many processes share one copy. An
+// existing copy is compared with fsys and replaced if it differs: a process may have died while it wrote, or the disk
+// may have been full.
 func (p Program) unpack(name string, fsys fs.FS) (cache, dir string, err error) {
 	hash := sha256.New()
 	err = walk(fsys, func(path string, info fs.FileInfo, content []byte) error {
@@ -43,25 +44,29 @@ func (p Program) unpack(name string, fsys fs.FS) (cache, dir string, err error) 
 	if p.Cache == "" {
 		remedy = "set TMPDIR to a directory that can be written to"
 	}
-	return "", "", &core.RemedyError{Err: fmt.Errorf("no directory to unpack the embedded files to: %w", tried), Remedy: remedy}
+	return "", "", &core.RemedyError{
+		Err: fmt.Errorf("no directory to unpack the embedded files to: %w", tried), Remedy: remedy,
+	}
 }
 
-// place is a directory to write to, and the name of our own directory in it.
+// place is a directory to write to, and the name of Snakepit's own directory in it.
 type place struct{ root, name string }
 
 func (p Program) places() []place {
 	if p.Cache != "" {
 		return []place{{p.Cache, "snakepit"}}
 	}
-	// The directory for temporary files is everyone's.
+	// All users share the directory for temporary files, so the name has the user's number.
 	places := []place{{os.TempDir(), "snakepit-" + strconv.Itoa(os.Geteuid())}}
-	if cache, err := os.UserCacheDir(); err == nil && filepath.IsAbs(cache) { // a relative HOME would put it into the working directory
+	cache, err := os.UserCacheDir()
+	if err == nil && filepath.IsAbs(cache) { // with a relative HOME it would be in the working directory
 		places = append([]place{{cache, "snakepit"}}, places...)
 	}
 	return places
 }
 
-// private returns a directory that nobody else can write to: the one of that name, or if somebody else has made that, a new one.
+// private returns a directory that no other user can write to: the one of that name or, if others can write to that, a
+// new one.
 func (p place) private() (string, error) {
 	root, err := filepath.Abs(p.root)
 	if err != nil {
@@ -77,7 +82,7 @@ func (p place) private() (string, error) {
 	return dir, nil
 }
 
-// unpackTo makes dir a copy of fsys, in one step for all who look, and returns it.
+// unpackTo makes dir a copy of fsys and returns dir. Other processes see the copy appear in one step.
 func unpackTo(dir string, fsys fs.FS) (string, error) {
 	if compare(dir, fsys) == nil {
 		return dir, nil
@@ -98,7 +103,8 @@ func unpackTo(dir string, fsys fs.FS) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// What is in the way is another process's good copy, or a damaged one, which is moved aside. Another process may do the same.
+	// If dir exists, it is a good copy of another process, or a damaged copy. A damaged copy is moved aside. Other
+	// processes may do the same at once.
 	for i := range 10 {
 		if err = os.Rename(fresh, dir); err == nil || compare(dir, fsys) == nil {
 			return dir, nil
@@ -108,8 +114,8 @@ func unpackTo(dir string, fsys fs.FS) (string, error) {
 	return "", err
 }
 
-// compare returns an error unless dir holds what fsys holds and nobody else can write to it. What else is in it, such as compiled files,
-// does not matter.
+// compare returns an error unless dir holds all of fsys and no other user can write to it. Further files in dir, such
+// as compiled ones, do not matter.
 func compare(dir string, fsys fs.FS) error {
 	return walk(fsys, func(path string, want fs.FileInfo, content []byte) error {
 		path = filepath.Join(dir, filepath.FromSlash(path))
@@ -131,7 +137,8 @@ func compare(dir string, fsys fs.FS) error {
 	})
 }
 
-// walk calls f for each directory and file of fsys, directories first, in the order of their names. Compiled files are left out.
+// walk calls f for each directory and file of fsys, a directory before its content, in the order of their names.
+// Compiled files are left out.
 func walk(fsys fs.FS, f func(path string, info fs.FileInfo, content []byte) error) error {
 	return fs.WalkDir(fsys, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

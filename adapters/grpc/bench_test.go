@@ -17,12 +17,16 @@ import (
 
 var loads = []struct{ inFlight, body int }{{1, 32}, {32, 32}, {256, 32}, {1, 1 << 20}, {1, 16 << 20}}
 
-// BenchmarkEcho measures frames that go to a Python worker and come back, with no runner in between, by how many are in flight.
+// BenchmarkEcho measures frames that go to a Python worker and come back, without a runner. The loads differ in the
+// number of frames in flight and in their size.
 func BenchmarkEcho(b *testing.B) {
 	for _, load := range loads {
 		b.Run(fmt.Sprintf("%d-in-flight/%dB", load.inFlight, load.body), func(b *testing.B) {
 			c := start(b, Adapter{}, python(b, "testdata/echo.py")).Conn
-			frame := core.Frame{Kind: core.KindCall, Flags: core.NoInput, Name: "compute", TTL: 30 * time.Second, Body: make([]byte, load.body)}
+			frame := core.Frame{
+				Kind: core.KindCall, Flags: core.NoInput, Name: "compute", TTL: 30 * time.Second,
+				Body: make([]byte, load.body),
+			}
 			free, begun := make(chan struct{}, load.inFlight), make(chan time.Time, load.inFlight)
 			times := make([]time.Duration, 0, b.N)
 			b.SetBytes(int64(load.body))
@@ -65,7 +69,7 @@ func BenchmarkEcho(b *testing.B) {
 	}
 }
 
-// BenchmarkPlain is the floor: unary RPCs of raw bytes to a bare grpcio server.
+// BenchmarkPlain is the baseline: unary RPCs of raw bytes to a bare grpcio server.
 func BenchmarkPlain(b *testing.B) {
 	for _, load := range loads {
 		b.Run(fmt.Sprintf("%d-in-flight/%dB", load.inFlight, load.body), func(b *testing.B) {
@@ -90,7 +94,8 @@ func BenchmarkPlain(b *testing.B) {
 					for i := range next {
 						begun := time.Now()
 						var out []byte
-						if err := cc.Invoke(b.Context(), "/plain/Echo", &body, &out); err != nil || len(out) != len(body) {
+						err := cc.Invoke(b.Context(), "/plain/Echo", &body, &out)
+						if err != nil || len(out) != len(body) {
 							b.Error(len(out), err)
 						}
 						times[i] = time.Since(begun)

@@ -17,7 +17,9 @@ import (
 func TestConformance(t *testing.T) {
 	for name, concurrency := range map[string]int{"one at a time": 1, "four at once": 4} {
 		t.Run(name, func(t *testing.T) {
-			conformance.Run(t, conformance.Harness{Adapter: damageable{}, Worker: worker.Conformance(concurrency), Corrupt: corrupt})
+			conformance.Run(t, conformance.Harness{
+				Adapter: damageable{}, Worker: worker.Conformance(concurrency), Corrupt: corrupt,
+			})
 		})
 	}
 }
@@ -34,7 +36,7 @@ func (a damageable) Start(ctx context.Context, l *core.Launcher) (*core.Link, er
 	return link, err
 }
 
-// corrupt damages what is sent from now on: each frame has a kind that there is not.
+// corrupt damages what is sent from now on: each frame gets a kind that does not exist.
 func corrupt(c core.Conn) error {
 	c.(*conn).stream.(*damaged).on.Store(true)
 	return nil

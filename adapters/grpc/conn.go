@@ -17,8 +17,8 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// batchBytes is where a batch is split. One message holds up everything behind it, and is held in memory as a whole; but each costs far
-// more than a frame.
+// batchBytes is the size above which a batch is split. A message delays all that follows it, and is held in memory as
+// a whole. But each message costs far more than a frame.
 const batchBytes = 1 << 20
 
 // conn is the host's side of an Attach stream.
@@ -29,9 +29,9 @@ type conn struct {
 	endpoint string
 	dir      string // the pool's own directory
 	closed   atomic.Bool
-	readErr  error        // the reader's
-	writeErr error        // the writer's
-	out      encodedBatch // the writer's
+	readErr  error        // used by the reader only
+	writeErr error        // used by the writer only
+	out      encodedBatch // used by the writer only
 }
 
 // Read returns the frames of one message.
@@ -65,7 +65,7 @@ func (c *conn) Write(frames []core.Frame) error {
 		}
 		err := c.stream.Send(c.out.fill(frames[:n]))
 		c.out.clear()
-		if err == io.EOF { // gRPC's for "ended"; only the reader learns why
+		if err == io.EOF { // gRPC says that the stream has ended; only the reader learns why
 			err = errEnded
 		}
 		if err != nil {
@@ -76,7 +76,7 @@ func (c *conn) Write(frames []core.Frame) error {
 	return c.writeErr
 }
 
-// CloseWrite ends our direction of the stream; what was written goes before.
+// CloseWrite ends the host's direction of the stream. Frames that were written before are sent first.
 func (c *conn) CloseWrite() error {
 	if c.writeErr != nil {
 		return c.writeErr
@@ -85,7 +85,7 @@ func (c *conn) CloseWrite() error {
 	return c.stream.CloseSend()
 }
 
-// Close cancels the stream and gives up the connection.
+// Close cancels the stream and closes the connection.
 func (c *conn) Close() error {
 	if c.closed.Swap(true) {
 		return nil
@@ -119,7 +119,7 @@ func (e *streamError) Error() string {
 }
 func (e *streamError) Unwrap() error { return e.err }
 
-// encodedBatch is a message whose parts are used again: gRPC has encoded it when Send returns.
+// encodedBatch is a message whose parts are reused: gRPC has encoded it when Send returns.
 type encodedBatch struct {
 	batch  snakepitpb.Batch
 	frames []*snakepitpb.Frame
@@ -142,7 +142,7 @@ func (e *encodedBatch) fill(frames []core.Frame) *snakepitpb.Batch {
 	return &e.batch
 }
 
-// clear lets go of what belongs to the writer's caller.
+// clear drops the references to the memory of Write's caller.
 func (e *encodedBatch) clear() {
 	for _, f := range e.batch.Frames {
 		f.Name, f.Session, f.Meta, f.Body = "", "", nil, nil
@@ -152,12 +152,14 @@ func (e *encodedBatch) clear() {
 func decode(batch *snakepitpb.Batch) ([]core.Frame, error) {
 	frames := make([]core.Frame, len(batch.Frames))
 	for i, f := range batch.Frames {
-		if f.Kind == 0 || f.Kind > uint32(core.KindBye) || f.Flags > math.MaxUint8 || f.Ttl > uint64(math.MaxInt64/time.Millisecond) {
+		if f.Kind == 0 || f.Kind > uint32(core.KindBye) || f.Flags > math.MaxUint8 ||
+			f.Ttl > uint64(math.MaxInt64/time.Millisecond) {
 			return nil, fmt.Errorf("grpc: not a frame: kind %d, flags %d, ttl %d", f.Kind, f.Flags, f.Ttl)
 		}
 		frames[i] = core.Frame{
 			Kind: core.Kind(f.Kind), Flags: core.Flags(f.Flags), ID: f.Id, Parent: f.Parent, Name: f.Name,
-			TTL: time.Duration(f.Ttl) * time.Millisecond, Session: f.Session, Meta: f.Meta, Items: f.Items, Bytes: f.Bytes, Body: f.Body,
+			TTL: time.Duration(f.Ttl) * time.Millisecond, Session: f.Session, Meta: f.Meta,
+			Items: f.Items, Bytes: f.Bytes, Body: f.Body,
 		}
 	}
 	return frames, nil

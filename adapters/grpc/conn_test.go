@@ -41,8 +41,11 @@ func everyKind() []core.Frame {
 	const most = 1<<53 - 1
 	return []core.Frame{
 		{Kind: core.KindHello, Body: []byte(`{"version": 1}`)},
-		{Kind: core.KindCall, Flags: core.NoInput, ID: most, Parent: most - 1, Name: "näme", TTL: math.MaxInt64 / time.Millisecond * time.Millisecond,
-			Session: "s", Meta: map[string]string{"": "empty", "k": ""}, Body: []byte{0, 255}},
+		{
+			Kind: core.KindCall, Flags: core.NoInput, ID: most, Parent: most - 1, Name: "näme",
+			TTL:     math.MaxInt64 / time.Millisecond * time.Millisecond,
+			Session: "s", Meta: map[string]string{"": "empty", "k": ""}, Body: []byte{0, 255},
+		},
 		{Kind: core.KindItem, Flags: core.Failed, ID: 1, Body: []byte("error")},
 		{Kind: core.KindEnd, ID: 1},
 		{Kind: core.KindError, Flags: core.NotStarted, ID: 3, Body: []byte("e")},
@@ -91,7 +94,8 @@ func TestStartShowsTheHostToken(t *testing.T) {
 	if shown := <-p.tokens; !reflect.DeepEqual(shown, []string{"host's"}) {
 		t.Errorf("the worker was shown %q", shown)
 	}
-	if link.Token != "worker's" || !strings.HasPrefix(link.Endpoint, "unix:") || link.Adapter != "grpc" || link.Process == nil {
+	if link.Token != "worker's" || !strings.HasPrefix(link.Endpoint, "unix:") || link.Adapter != "grpc" ||
+		link.Process == nil {
 		t.Errorf("the link is %+v", link)
 	}
 }
@@ -165,7 +169,7 @@ func TestWhatIsNoFrame(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l, _ := serve(t, func(s attachServer) error {
 				good := &snakepitpb.Frame{Kind: uint32(core.KindPing)}
-				if err := s.Send(&snakepitpb.Batch{}); err != nil { // an empty batch is none
+				if err := s.Send(&snakepitpb.Batch{}); err != nil { // Read skips an empty batch
 					return err
 				}
 				if err := s.Send(&snakepitpb.Batch{Frames: []*snakepitpb.Frame{good, frame}}); err != nil {
@@ -261,7 +265,7 @@ func TestEndOfContextLeavesTheLink(t *testing.T) {
 }
 
 func TestConnecting(t *testing.T) {
-	// It accepts, and never says a word of HTTP/2.
+	// The listener accepts but never speaks HTTP/2.
 	l := newLauncher(shortDir(t, "sp"))
 	path := l.Dir + "/0.sock"
 	listener, err := net.Listen("unix", path)
@@ -269,7 +273,7 @@ func TestConnecting(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	l.Launch = launches(func(core.Spec) (*core.Process, error) { return &core.Process{Endpoint: "unix:" + path}, nil })
+	l.Launch = launches(listensAt("unix:" + path))
 
 	_, err = Adapter{ConnectTimeout: time.Millisecond}.Start(t.Context(), l)
 	if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "1ms") {
@@ -283,7 +287,7 @@ func TestConnecting(t *testing.T) {
 	if _, err = (Adapter{}).Start(ctx, l); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("with a context that has ended: %v", err)
 	}
-	_, err = Adapter{}.Start(t.Context(), l) // nobody listens any more
+	_, err = Adapter{}.Start(t.Context(), l) // nobody listens now
 	if err == nil || errors.Is(err, core.ErrUnavailable) {
 		t.Errorf("with nobody there: %v", err)
 	}
@@ -291,7 +295,7 @@ func TestConnecting(t *testing.T) {
 	if err := os.WriteFile(theirs, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l.Launch = launches(func(core.Spec) (*core.Process, error) { return &core.Process{Endpoint: "unix:" + theirs}, nil })
+	l.Launch = launches(listensAt("unix:" + theirs))
 	if _, err = (Adapter{}).Start(t.Context(), l); err == nil {
 		t.Error("connected to a plain file")
 	}
@@ -308,11 +312,13 @@ func TestStartErrors(t *testing.T) {
 		t.Errorf("a worker without the protocol: %v", err)
 	}
 	l.Launch = launches(func(core.Spec) (*core.Process, error) { return nil, io.ErrUnexpectedEOF })
-	if _, err = (Adapter{}).Start(t.Context(), l); !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, ErrUnavailable) {
+	_, err = Adapter{}.Start(t.Context(), l)
+	if !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, ErrUnavailable) {
 		t.Errorf("a broken worker: %v", err)
 	}
 	l.Launch = launches(func(core.Spec) (*core.Process, error) { return &core.Process{}, nil })
-	if _, err = (Adapter{}).Start(t.Context(), l); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "Command.Reports") {
+	_, err = Adapter{}.Start(t.Context(), l)
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "Command.Reports") {
 		t.Errorf("a worker that does not say where it listens: %v", err)
 	}
 }
@@ -322,7 +328,8 @@ func TestOptions(t *testing.T) {
 	l := newLauncher("")
 	l.Launch = launches(func(s core.Spec) (*core.Process, error) { spec = s; return nil, io.EOF })
 	for _, a := range []Adapter{
-		{PortRange: 100}, {BasePort: -1}, {BasePort: 1, PortRange: -1}, {BasePort: 65000, PortRange: 1000}, {ConnectTimeout: -1},
+		{PortRange: 100}, {BasePort: -1}, {BasePort: 1, PortRange: -1}, {BasePort: 65000, PortRange: 1000},
+		{ConnectTimeout: -1},
 	} {
 		if _, err := a.Start(t.Context(), l); err == nil || err == io.EOF || errors.Is(err, core.ErrUnavailable) {
 			t.Errorf("%+v: %v", a, err)

@@ -14,7 +14,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden file anew")
 
-// The bytes are those of a batch with one frame.
+// The golden bytes are a batch with one frame.
 func TestGolden(t *testing.T) {
 	adaptertest.Golden{
 		Body: hex.DecodeString,

@@ -1,5 +1,6 @@
-// Package grpc is the adapter for workers that are gRPC servers. The pool uses one stream of the service in snakepit.proto, which carries
-// batches of frames in both directions; other gRPC clients may call the same worker by its plain RPCs.
+// Package grpc is the adapter for workers that are gRPC servers. The pool uses one stream of the service in
+// snakepit.proto. The stream carries batches of frames in both directions. Other gRPC clients may call the same
+// worker by its plain RPCs.
 package grpc
 
 import (
@@ -22,23 +23,24 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// ErrUnavailable is what Start's error wraps when the worker can't speak gRPC: its interpreter lacks grpcio or protobuf, or no port is
-// free. The error's text says which, and what to do.
+// ErrUnavailable is wrapped by Start's error if the worker can't speak gRPC: its interpreter lacks grpcio or
+// protobuf, or no port is free. The error's text says which, and what to do.
 var ErrUnavailable = fmt.Errorf("grpc: %w", core.ErrUnavailable)
 
-// Adapter starts workers that serve gRPC. The zero value is ready: each worker then listens on a private Unix socket in the pool's own
-// directory (on Windows, on a loopback port of the system's choice). Whatever it listens on, a worker refuses callers without a token.
+// Adapter starts workers that serve gRPC. The zero value is ready: each worker then listens on a private Unix socket
+// in the pool's own directory (on Windows, on a loopback port that the system chooses). Whatever it listens on, a
+// worker refuses callers without a token.
 type Adapter struct {
-	// BasePort and PortRange, where BasePort is set, make workers listen on loopback TCP instead: on the first free port from BasePort
-	// to BasePort + PortRange, both included.
+	// BasePort and PortRange make workers listen on loopback TCP if BasePort is set: on the first free port from
+	// BasePort to BasePort + PortRange, both included.
 	BasePort  int
 	PortRange int
 
-	// ConnectTimeout bounds connecting to a worker that has said where it listens. 0 means 10 s.
+	// ConnectTimeout limits the time to connect to a worker that has reported where it listens. 0 means 10 s.
 	ConnectTimeout time.Duration
 
-	// ClientToken lets other gRPC clients call the workers' Execute, ExecuteStream and health service at Link.Endpoint: those that show
-	// it as metadata "snakepit-token". "" means that nobody but the pool may.
+	// ClientToken lets other gRPC clients call the workers' Execute, ExecuteStream and health service at
+	// Link.Endpoint. They show the token as metadata "snakepit-token". "" means that only the pool may call.
 	ClientToken string
 }
 
@@ -75,14 +77,16 @@ func (a Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error
 	}, nil
 }
 
-// env checks the options and returns those that concern the worker.
+// env checks the options. It returns those for the worker as environment variables.
 func (a Adapter) env() ([]string, error) {
 	var env []string
 	switch {
 	case a.BasePort == 0 && a.PortRange != 0:
-		return nil, fmt.Errorf("grpc: PortRange %d without a BasePort: set both, or neither for a Unix socket", a.PortRange)
+		return nil, fmt.Errorf("grpc: PortRange %d without a BasePort: set both, or neither for a Unix socket",
+			a.PortRange)
 	case a.BasePort < 0 || a.PortRange < 0 || a.BasePort+a.PortRange > 65535:
-		return nil, fmt.Errorf("grpc: BasePort %d and PortRange %d do not lie within 1 to 65535", a.BasePort, a.PortRange)
+		return nil, fmt.Errorf("grpc: BasePort %d and PortRange %d do not lie within 1 to 65535",
+			a.BasePort, a.PortRange)
 	case a.ConnectTimeout < 0:
 		return nil, fmt.Errorf("grpc: ConnectTimeout %s is negative", a.ConnectTimeout)
 	case a.BasePort != 0:
@@ -94,15 +98,17 @@ func (a Adapter) env() ([]string, error) {
 	return env, nil
 }
 
-// dial opens the stream of frames, which are at most of the size maxFrame. dir is where the worker's socket is removed from at the end.
+// dial opens the stream of frames. maxFrame is the limit on Frame.Size. dir is the pool's own directory: the worker's
+// socket in it is removed at the end.
 func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame int) (*conn, error) {
 	timeout := a.ConnectTimeout
 	if timeout == 0 {
 		timeout = 10 * time.Second
 	}
-	// The most that a batch with one frame of the largest size takes: Frame.Size counts short lengths of metadata.
+	// The largest batch has one frame of the largest size. The margin is for long metadata: Frame.Size counts only 8
+	// bytes for the lengths of an entry.
 	maxMessage := maxFrame + maxFrame/64 + batchBytes
-	// A target of its own and a dialer, because the path of a socket may hold what a target gives a meaning to.
+	// A fixed target and a dialer: a target gives a meaning to some characters that a socket's path may hold.
 	cc, err := grpc.NewClient("passthrough:///worker",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			network, address := "tcp", endpoint
@@ -115,13 +121,13 @@ func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame
 		grpc.WithNoProxy(),
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // it never leaves the machine
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // the connection never leaves the machine
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 	)
 	if err != nil {
 		return nil, err
 	}
-	// The stream outlives ctx, so it has a context of its own, which ctx cancels only until the stream is there.
+	// The stream outlives ctx, so it has a context of its own. ctx cancels that only until the stream is open.
 	own, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), tokenKey, token))
 	connecting, stop := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no connection after %s", timeout))
 	defer stop()
@@ -137,11 +143,11 @@ func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame
 	return &conn{cc: cc, stream: stream, cancel: cancel, endpoint: endpoint, dir: dir}, nil
 }
 
-// tokenKey is the metadata in which a caller shows its token.
+// tokenKey is the metadata key of a caller's token.
 const tokenKey = "snakepit-token"
 
-// removeSocket removes what a worker that was killed leaves behind in dir, the pool's own directory. A file elsewhere is somebody else's, whatever
-// the worker reports.
+// removeSocket removes the socket that a killed worker leaves behind in dir, the pool's own directory. A file
+// elsewhere is never removed, whatever the worker reports.
 func removeSocket(endpoint, dir string) {
 	if path, isUnix := strings.CutPrefix(endpoint, "unix:"); isUnix && filepath.Dir(path) == filepath.Clean(dir) {
 		_ = os.Remove(path) // usually gone already

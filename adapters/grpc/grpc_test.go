@@ -19,7 +19,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// newLauncher starts what the test says. Core's own launcher is tested there.
+// newLauncher returns a launcher whose Launch the test sets. The tests of core test core's own.
 func newLauncher(dir string) *core.Launcher {
 	return &core.Launcher{Dir: dir, MaxFrame: core.DefaultMaxFrame, HostToken: "host's", WorkerToken: "worker's"}
 }
@@ -29,7 +29,12 @@ func launches(f func(core.Spec) (*core.Process, error)) func(context.Context, co
 	return func(_ context.Context, spec core.Spec) (*core.Process, error) { return f(spec) }
 }
 
-// shortDir is a directory whose path is short enough for a socket's.
+// listensAt returns a function for launches: its worker listens at the endpoint.
+func listensAt(endpoint string) func(core.Spec) (*core.Process, error) {
+	return func(core.Spec) (*core.Process, error) { return &core.Process{Endpoint: endpoint}, nil }
+}
+
+// shortDir returns a new directory. Its path is short enough for that of a socket.
 func shortDir(tb testing.TB, pattern string) string {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", pattern)
@@ -40,7 +45,7 @@ func shortDir(tb testing.TB, pattern string) string {
 	return dir
 }
 
-// interpreter is a Python with grpcio and protobuf.
+// interpreter returns the path of a Python with grpcio and protobuf.
 func interpreter(tb testing.TB) string {
 	tb.Helper()
 	if path := os.Getenv("SNAKEPIT_PYTHON"); path != "" {
@@ -59,11 +64,11 @@ func interpreter(tb testing.TB) string {
 	return path
 }
 
-// peer is a worker in this process that serves Attach with a function.
+// peer is a worker in this process. A function of the test serves its Attach.
 type peer struct {
 	snakepitpb.UnimplementedWorkerServer
 	attach func(attachServer) error
-	tokens chan []string // what Attach was shown
+	tokens chan []string // the tokens that Attach was shown
 }
 
 type attachServer = grpc.BidiStreamingServer[snakepitpb.Batch, snakepitpb.Batch]
@@ -74,7 +79,7 @@ func (p *peer) Attach(s attachServer) error {
 	return p.attach(s)
 }
 
-// serve returns the launcher of a peer that listens in a directory of its own.
+// serve returns a peer that listens in a directory of its own, and its launcher.
 func serve(tb testing.TB, attach func(attachServer) error) (*core.Launcher, *peer) {
 	tb.Helper()
 	p := &peer{attach: attach, tokens: make(chan []string, 1)}
@@ -94,11 +99,11 @@ func serve(tb testing.TB, attach func(attachServer) error) (*core.Launcher, *pee
 			tb.Error(err)
 		}
 	})
-	l.Launch = launches(func(core.Spec) (*core.Process, error) { return &core.Process{Endpoint: "unix:" + path}, nil })
+	l.Launch = launches(listensAt("unix:" + path))
 	return l, p
 }
 
-// python launches a script as a worker; it is killed when the test ends.
+// python returns a launcher whose workers run a script. They are killed when the test ends.
 func python(tb testing.TB, script string, env ...string) *core.Launcher {
 	tb.Helper()
 	l := newLauncher(shortDir(tb, "sp"))
@@ -109,8 +114,10 @@ func python(tb testing.TB, script string, env ...string) *core.Launcher {
 			return nil, err
 		}
 		cmd := exec.Command(path, script)
-		cmd.Env = append(os.Environ(), "SNAKEPIT_PROTOCOL="+spec.Protocol, "SNAKEPIT_CONTROL_FD=3", "SNAKEPIT_DIR="+l.Dir,
-			fmt.Sprintf("SNAKEPIT_MAX_FRAME=%d", l.MaxFrame), "SNAKEPIT_HOST_TOKEN="+l.HostToken, "SNAKEPIT_WORKER_TOKEN="+l.WorkerToken)
+		cmd.Env = append(os.Environ(),
+			"SNAKEPIT_PROTOCOL="+spec.Protocol, "SNAKEPIT_CONTROL_FD=3", "SNAKEPIT_DIR="+l.Dir,
+			fmt.Sprintf("SNAKEPIT_MAX_FRAME=%d", l.MaxFrame),
+			"SNAKEPIT_HOST_TOKEN="+l.HostToken, "SNAKEPIT_WORKER_TOKEN="+l.WorkerToken)
 		cmd.Env = append(append(cmd.Env, spec.Env...), env...)
 		cmd.ExtraFiles = []*os.File{control}
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr

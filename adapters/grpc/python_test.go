@@ -28,10 +28,10 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// freeRange returns the first of n ports in a row, of which nobody has any now.
+// freeRange returns the first of n consecutive ports that are all free now.
 func freeRange(tb testing.TB, n int) int {
 	tb.Helper()
-	for base := 20000; base < 32000; base += n { // below those that the system gives out by itself
+	for base := 20000; base < 32000; base += n { // below the ports that the system assigns itself
 		var held []net.Listener
 		for port := base; port < base+n; port++ {
 			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -71,22 +71,28 @@ func TestPorts(t *testing.T) {
 		readN(t, link.Conn, len(everyKind()))
 	}
 	_, err = a.Start(t.Context(), l)
-	if want := fmt.Sprintf("each port from %d to %d is in use", base, base+2); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), want) {
+	want := fmt.Sprintf("each port from %d to %d is in use", base, base+2)
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), want) {
 		t.Errorf("with all ports in use: %v", err)
 	}
 }
 
 func TestPythonWithoutGRPC(t *testing.T) {
-	for module, says := range map[string]string{"grpc": "grpcio cannot be imported", "google": "protobuf cannot be imported"} {
+	for module, says := range map[string]string{
+		"grpc": "grpcio cannot be imported", "google": "protobuf cannot be imported",
+	} {
 		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, module+".py"), []byte("raise ImportError('not here')"), 0o600); err != nil {
+		err := os.WriteFile(filepath.Join(dir, module+".py"), []byte("raise ImportError('not here')"), 0o600)
+		if err != nil {
 			t.Fatal(err)
 		}
-		_, err := Adapter{}.Start(t.Context(), python(t, "testdata/echo.py", "PYTHONPATH="+dir))
+		_, err = Adapter{}.Start(t.Context(), python(t, "testdata/echo.py", "PYTHONPATH="+dir))
 		if !errors.Is(err, ErrUnavailable) {
 			t.Fatal(err)
 		}
-		for _, want := range []string{says, "not here", interpreter(t) + " -m pip install 'grpcio>=1.50' 'protobuf>=3.20.3'"} {
+		for _, want := range []string{
+			says, "not here", interpreter(t) + " -m pip install 'grpcio>=1.50' 'protobuf>=3.20.3'",
+		} {
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("%q is not in the error: %v", want, err)
 			}
@@ -94,7 +100,7 @@ func TestPythonWithoutGRPC(t *testing.T) {
 	}
 }
 
-func TestOddFolderInPython(t *testing.T) {
+func TestOddDirectoryInPython(t *testing.T) {
 	l := python(t, "testdata/echo.py")
 	l.Dir = shortDir(t, "sp #?%20 ü ")
 	link := start(t, Adapter{}, l)
@@ -138,7 +144,9 @@ func TestSecondHostIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	readN(t, link.Conn, len(everyKind()))
-	for token, want := range map[string]codes.Code{"host's": codes.FailedPrecondition, "": codes.Unauthenticated, "worker's": codes.Unauthenticated} {
+	for token, want := range map[string]codes.Code{
+		"host's": codes.FailedPrecondition, "": codes.Unauthenticated, "worker's": codes.Unauthenticated,
+	} {
 		second, err := Adapter{}.dial(t.Context(), link.Endpoint, token, "", core.DefaultMaxFrame)
 		if err != nil {
 			t.Fatal(err)
@@ -146,7 +154,7 @@ func TestSecondHostIsRefused(t *testing.T) {
 		if _, err := second.Read(); status.Code(err) != want {
 			t.Errorf("with the token %q: %v", token, err)
 		}
-		_ = second.cc.Close() // not Close, which would remove the socket
+		_ = second.cc.Close() // not second.Close: it would remove the socket
 		second.cancel()
 	}
 	if err := link.Conn.Write(everyKind()); err != nil {
@@ -155,16 +163,17 @@ func TestSecondHostIsRefused(t *testing.T) {
 	readN(t, link.Conn, len(everyKind())) // the first one does not notice
 }
 
-// pool opens a pool of one worker, and dials the worker as a client.
+// pool opens a pool of one worker. It dials the worker as a client.
 func pool(t *testing.T, a Adapter) (*core.Pool, *grpc.ClientConn) {
 	t.Helper()
-	p, err := core.Open(t.Context(), a, core.Command{Path: interpreter(t), Args: []string{"../../python", "testdata/worker.py"}, Reports: true},
-		&core.Options{Size: 1, Logger: hclog.NewNullLogger()})
+	cmd := core.Command{Path: interpreter(t), Args: []string{"../../python", "testdata/worker.py"}, Reports: true}
+	p, err := core.Open(t.Context(), a, cmd, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.Close() })
-	cc, err := grpc.NewClient(p.Workers()[0].Info().Endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	endpoint := p.Workers()[0].Info().Endpoint
+	cc, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,20 +201,23 @@ func TestExecute(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = client.Execute(ctx, &snakepitpb.ExecuteRequest{Command: "compute", Args: args, Encoding: "msgpack"}); status.Code(err) != codes.InvalidArgument {
+	request := &snakepitpb.ExecuteRequest{Command: "compute", Args: args, Encoding: "msgpack"}
+	if _, err = client.Execute(ctx, request); status.Code(err) != codes.InvalidArgument {
 		t.Error(err)
 	}
-	if args, err = (msgpack.Codec{}).Append(nil, map[string]int{"a": 1, "b": 2}); err != nil {
+	if request.Args, err = (msgpack.Codec{}).Append(nil, map[string]int{"a": 1, "b": 2}); err != nil {
 		t.Fatal(err)
 	}
-	if r, err = client.Execute(ctx, &snakepitpb.ExecuteRequest{Command: "compute", Args: args, Encoding: "msgpack"}); err != nil {
+	if r, err = client.Execute(ctx, request); err != nil {
 		t.Fatal(err)
 	}
 	var got map[string]any
-	if err := (msgpack.Codec{}).Decode(r.Result, &got); err != nil || !reflect.DeepEqual(got, map[string]any{"sum": int64(3), "data": []byte{0, 255}}) {
+	err = msgpack.Codec{}.Decode(r.Result, &got)
+	if want := (map[string]any{"sum": int64(3), "data": []byte{0, 255}}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("msgpack: %v, %v", got, err)
 	}
-	if r, err = client.Execute(ctx, &snakepitpb.ExecuteRequest{Command: "nothing"}); err != nil || string(r.Result) != "null" {
+	r, err = client.Execute(ctx, &snakepitpb.ExecuteRequest{Command: "nothing"})
+	if err != nil || string(r.Result) != "null" {
 		t.Errorf("nothing: %v, %v", r, err)
 	}
 }
@@ -214,7 +226,8 @@ func TestClientsNeedAToken(t *testing.T) {
 	_, cc := pool(t, Adapter{})
 	client := snakepitpb.NewWorkerClient(cc)
 	for _, ctx := range []context.Context{t.Context(), withToken(t.Context(), "")} {
-		if _, err := client.Execute(ctx, &snakepitpb.ExecuteRequest{Command: "nothing"}); status.Code(err) != codes.Unauthenticated {
+		_, err := client.Execute(ctx, &snakepitpb.ExecuteRequest{Command: "nothing"})
+		if status.Code(err) != codes.Unauthenticated {
 			t.Error(err)
 		}
 	}
@@ -238,8 +251,8 @@ func TestExecuteStatuses(t *testing.T) {
 		{"count", "5", "", codes.FailedPrecondition, "ExecuteStream"},
 	} {
 		var trailer metadata.MD
-		_, err := client.Execute(ctx, &snakepitpb.ExecuteRequest{Command: test.command, Args: []byte(test.args), Encoding: test.encoding},
-			grpc.Trailer(&trailer))
+		request := &snakepitpb.ExecuteRequest{Command: test.command, Args: []byte(test.args), Encoding: test.encoding}
+		_, err := client.Execute(ctx, request, grpc.Trailer(&trailer))
 		if status.Code(err) != test.code || !strings.Contains(status.Convert(err).Message(), test.says) {
 			t.Errorf("%s(%.20s): %.300v", test.command, test.args, err)
 		}
@@ -251,7 +264,8 @@ func TestExecuteStatuses(t *testing.T) {
 			t.Errorf("the trailer is %v", trailer)
 		} else if err := json.Unmarshal([]byte(shown[0]), &remote); err != nil {
 			t.Error(err)
-		} else if remote.Type != "ValueError" || len(remote.Frames) != 1 || filepath.Base(remote.Frames[0].File) != "worker.py" {
+		} else if remote.Type != "ValueError" || len(remote.Frames) != 1 ||
+			filepath.Base(remote.Frames[0].File) != "worker.py" {
 			t.Errorf("the error in the trailer is %+v", remote)
 		}
 	}
@@ -264,7 +278,8 @@ func TestExecuteStream(t *testing.T) {
 	defer cancel()
 	const n = 5000 // several windows of items and of bytes
 	stream, err := client.ExecuteStream(ctx, &snakepitpb.ExecuteRequest{
-		Command: "count", Args: fmt.Appendf(nil, `{"n": %d, "pad": 1000}`, n), Session: "s", Metadata: map[string]string{"k": "v"},
+		Command: "count", Args: fmt.Appendf(nil, `{"n": %d, "pad": 1000}`, n), Session: "s",
+		Metadata: map[string]string{"k": "v"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -299,7 +314,8 @@ func TestExecuteStream(t *testing.T) {
 	if err := json.Unmarshal(last.GetResult(), &result); err != nil {
 		t.Fatal(err)
 	}
-	if result.Total != n || result.Session != "s" || result.Metadata["k"] != "v" || result.Left <= 0 || result.Left > 60 {
+	if result.Total != n || result.Session != "s" || result.Metadata["k"] != "v" ||
+		result.Left <= 0 || result.Left > 60 {
 		t.Errorf("the result is %+v", result)
 	}
 	if _, err := stream.Recv(); err != io.EOF {
@@ -307,7 +323,7 @@ func TestExecuteStream(t *testing.T) {
 	}
 }
 
-// waitFor waits until the file exists; the worker makes it.
+// waitFor waits until a file exists. The worker makes it.
 func waitFor(t *testing.T, path string) {
 	t.Helper()
 	for {
@@ -317,7 +333,7 @@ func waitFor(t *testing.T, path string) {
 		select {
 		case <-t.Context().Done():
 			t.Fatalf("%s did not appear", path)
-		case <-time.After(time.Millisecond): // to poll, not to be right
+		case <-time.After(time.Millisecond): // polls: the result does not depend on the time
 		}
 	}
 }
@@ -341,7 +357,8 @@ func TestClientThatLeavesCancels(t *testing.T) {
 	waitFor(t, running)
 	short, cancelShort := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancelShort()
-	if err := touch(short, waiting); status.Code(err) != codes.DeadlineExceeded { // the worker runs one call at a time
+	err := touch(short, waiting) // waits: the worker runs one call at a time
+	if status.Code(err) != codes.DeadlineExceeded {
 		t.Error(err)
 	}
 	cancel()
@@ -350,11 +367,12 @@ func TestClientThatLeavesCancels(t *testing.T) {
 	}
 	waitFor(t, running+".cancelled")
 
-	// The worker is free for its pool and for other clients, and the call that waited never ran.
+	// The worker is free for its pool and for other clients. The call that waited never ran.
 	if _, err := core.Execute[any](t.Context(), p, "compute", map[string]int{"a": 1, "b": 2}); err != nil {
 		t.Error(err)
 	}
-	if _, err := client.Execute(withToken(t.Context(), "client's"), &snakepitpb.ExecuteRequest{Command: "nothing"}); err != nil {
+	_, err = client.Execute(withToken(t.Context(), "client's"), &snakepitpb.ExecuteRequest{Command: "nothing"})
+	if err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(waiting); err == nil {
@@ -378,7 +396,8 @@ func TestPoolWaitsForAClientsCall(t *testing.T) {
 		ended <- err
 	}()
 	waitFor(t, running)
-	if health, err := p.Workers()[0].Health(t.Context()); err != nil || len(health.Running) != 1 || health.Running[0].Name != "touch" {
+	health, err := p.Workers()[0].Health(t.Context())
+	if err != nil || len(health.Running) != 1 || health.Running[0].Name != "touch" {
 		t.Errorf("while it runs: %+v, %v", health, err)
 	}
 	go func() {
@@ -399,7 +418,7 @@ func TestHealth(t *testing.T) {
 	p, cc := pool(t, Adapter{ClientToken: "client's"})
 	client := grpc_health_v1.NewHealthClient(cc)
 	ctx := withToken(t.Context(), "client's")
-	if _, err := core.Execute[any](t.Context(), p, "nothing", nil); err != nil { // from now on at the latest it serves
+	if _, err := core.Execute[any](t.Context(), p, "nothing", nil); err != nil { // afterwards it certainly serves
 		t.Fatal(err)
 	}
 	for _, service := range []string{"", "snakepit.v1.Worker"} {
@@ -408,10 +427,12 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%q: %v, %v", service, r, err)
 		}
 	}
-	if _, err := client.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: "other"}); status.Code(err) != codes.NotFound {
+	_, err := client.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: "other"})
+	if status.Code(err) != codes.NotFound {
 		t.Error(err)
 	}
-	if _, err := client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{}); status.Code(err) != codes.Unauthenticated {
+	_, err = client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+	if status.Code(err) != codes.Unauthenticated {
 		t.Error(err)
 	}
 	unknown, err := client.Watch(ctx, &grpc_health_v1.HealthCheckRequest{Service: "other"})
@@ -442,7 +463,7 @@ func TestHealth(t *testing.T) {
 func TestForkedChildHasNoConnection(t *testing.T) {
 	p, _ := pool(t, Adapter{})
 	got, err := core.Execute[map[string]int](t.Context(), p, "fork", nil)
-	if err != nil || got["child"] != 7 || got["own"] != 2 { // the listening and the connected one
+	if err != nil || got["child"] != 7 || got["own"] != 2 { // own: the listening socket and the connected one
 		t.Errorf("the worker has so many descriptors, and the child ended with: %v, %v", got, err)
 	}
 	if _, err := core.Execute[any](t.Context(), p, "nothing", nil); err != nil {
@@ -451,8 +472,8 @@ func TestForkedChildHasNoConnection(t *testing.T) {
 }
 
 func TestWorkerThatCannotServe(t *testing.T) {
-	_, err := core.Open(t.Context(), Adapter{}, core.Command{Path: interpreter(t), Args: []string{"../../python", "testdata/broken.py"}, Reports: true},
-		&core.Options{Size: 1, Logger: hclog.NewNullLogger()})
+	cmd := core.Command{Path: interpreter(t), Args: []string{"../../python", "testdata/broken.py"}, Reports: true}
+	_, err := core.Open(t.Context(), Adapter{}, cmd, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
 	var remote *core.RemoteError
 	if !errors.As(err, &remote) || remote.Type != "ZeroDivisionError" {
 		t.Errorf("the import's error is not told: %v", err)

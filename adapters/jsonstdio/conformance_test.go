@@ -12,7 +12,9 @@ import (
 func TestConformance(t *testing.T) {
 	for name, concurrency := range map[string]int{"one at a time": 1, "four at once": 4} {
 		t.Run(name, func(t *testing.T) {
-			conformance.Run(t, conformance.Harness{Adapter: Adapter{}, Worker: python.Conformance(concurrency), Corrupt: corrupt})
+			conformance.Run(t, conformance.Harness{
+				Adapter: Adapter{}, Worker: python.Conformance(concurrency), Corrupt: corrupt,
+			})
 		})
 	}
 }

@@ -1,5 +1,5 @@
-// Package jsonstdio connects to workers by lines of JSON on their standard input and output. It needs nothing of the worker but those
-// two and JSON, and it is the smallest adapter: to write your own, copy this directory.
+// Package jsonstdio connects to workers by lines of JSON on their standard input and output. The worker needs nothing
+// but these two and JSON. It is the smallest adapter: to write your own, copy this directory.
 package jsonstdio
 
 import (
@@ -30,25 +30,25 @@ func (Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) 
 }
 
 const (
-	chunk    = 64 << 10 // what a pipe holds: to read or write more at once saves nothing
-	maxPrint = 1 << 20  // what may be printed before the first frame, in bytes
+	chunk    = 64 << 10 // the size of a pipe: larger reads and writes save nothing
+	maxPrint = 1 << 20  // the most that may be printed before the first frame, in bytes
 )
 
-// conn is a core.Conn of lines. A line is a header and, if there is a body, a tab and the body, which has no raw line feed because the
-// codec's JSON has none.
+// conn is a core.Conn of lines. A line is a header and, if there is a body, a tab and the body. The body has no raw
+// line feed: the codec's JSON has none.
 type conn struct {
 	in    io.ReadCloser
 	out   io.WriteCloser
-	print func([]byte) // takes lines that came before the first frame
-	limit int          // of Frame.Size
+	print func([]byte) // takes lines before the first frame
+	limit int          // on Frame.Size
 
 	buf      []byte // buf[:n] is the beginning of a line
 	n        int
-	begun    bool  // the first frame has come
-	printed  int   // bytes before it
-	readErr  error // of every later Read
+	begun    bool  // the first frame has arrived
+	printed  int   // bytes of lines that were not frames
+	readErr  error // returned by every later Read
 	batch    []byte
-	writeErr error // of every later Write
+	writeErr error // returned by every later Write
 }
 
 func newConn(in io.ReadCloser, out io.WriteCloser, print func([]byte), limit int) *conn {
@@ -72,18 +72,21 @@ func (c *conn) Read() ([]core.Frame, error) {
 			}
 		}
 		c.readErr = err
-		if len(frames) > 0 { // what came before an error comes first
+		if len(frames) > 0 { // frames before an error are returned first
 			return frames, nil
 		}
 	}
 	return nil, c.readErr
 }
 
-// stray takes a line that is not a frame. Before the first frame start-up hooks may print; after it that is an error.
+// stray takes a line that is not a frame. Before the first frame start-up hooks may print. After it such a line is an
+// error.
 func (c *conn) stray(line []byte, why error) error {
 	c.printed += len(line)
 	if c.begun || c.printed > maxPrint {
-		return fmt.Errorf("%w: the worker's standard output, which is the connection, has what is not a frame (%w): %.64q", core.ErrProtocol, why, line)
+		return fmt.Errorf(
+			"%w: the worker's standard output, which is the connection, has what is not a frame (%w): %.64q",
+			core.ErrProtocol, why, line)
 	}
 	if len(bytes.TrimSpace(line)) > 0 {
 		c.print(line)
@@ -91,19 +94,20 @@ func (c *conn) stray(line []byte, why error) error {
 	return nil
 }
 
-// lines waits for the end of a line and returns all lines that have come. They are the caller's, so that bodies need not be copied. With
-// io.EOF comes what is left, perhaps without a line feed.
+// lines waits for the end of a line and returns all whole lines that have arrived. The caller owns them, so bodies
+// need not be copied. With io.EOF it returns all that is left, perhaps without a line feed at the end.
 func (c *conn) lines() ([]byte, error) {
 	for {
 		if c.n == len(c.buf) {
 			tab := bytes.IndexByte(c.buf, '\t')
-			if tab < 0 && c.n/6 > c.limit || tab >= 0 && c.n-tab > c.limit { // in a header's text one byte may take six
-				return nil, fmt.Errorf("%w: the worker sent more than %d bytes in one line: %.64q", core.ErrProtocol, c.limit, c.buf)
+			if tab < 0 && c.n/6 > c.limit || tab >= 0 && c.n-tab > c.limit { // a byte of a header's text may take six
+				return nil, fmt.Errorf("%w: the worker sent more than %d bytes in one line: %.64q",
+					core.ErrProtocol, c.limit, c.buf)
 			}
-			c.buf = append(c.buf, make([]byte, len(c.buf))...) // doubles, so that a long line is copied but a few times
+			c.buf = append(c.buf, make([]byte, len(c.buf))...) // doubling copies a long line only a few times
 		}
 		n, err := c.in.Read(c.buf[c.n:])
-		feed := bytes.LastIndexByte(c.buf[c.n:c.n+n], '\n') // what came before has none
+		feed := bytes.LastIndexByte(c.buf[c.n:c.n+n], '\n') // buf[:c.n] has none
 		end := c.n + feed + 1
 		c.n += n
 		switch {
@@ -117,7 +121,8 @@ func (c *conn) lines() ([]byte, error) {
 	}
 }
 
-// take returns the first end bytes of the buffer and keeps the rest. A long line takes the buffer along; shorter ones are copied together.
+// take returns the first end bytes of the buffer and keeps the rest. Short lines are copied. For long lines it hands
+// over the buffer and makes a new one.
 func (c *conn) take(end int) []byte {
 	taken, rest := c.buf[:end], c.buf[end:c.n]
 	c.n = len(rest)
@@ -136,7 +141,7 @@ func (c *conn) Write(frames []core.Frame) error {
 		f := &frames[i]
 		if len(f.Body) < chunk {
 			c.batch = frame.AppendLine(c.batch, f)
-		} else { // the body goes as it is, not through the batch
+		} else { // a large body is written by itself, not copied into the batch
 			c.batch = append(frame.AppendJSON(c.batch, f), '\t')
 			c.flush()
 			c.send(f.Body)
@@ -155,7 +160,7 @@ func (c *conn) flush() {
 	c.batch = c.batch[:0]
 }
 
-// send writes b, unless a write has failed: then the last line may be half there, and nothing can follow it.
+// send writes b, unless a write has failed: then the last line may be incomplete, and nothing can follow it.
 func (c *conn) send(b []byte) {
 	if c.writeErr == nil && len(b) > 0 {
 		_, c.writeErr = c.out.Write(b)
@@ -165,6 +170,6 @@ func (c *conn) send(b []byte) {
 func (c *conn) CloseWrite() error { return c.out.Close() }
 
 func (c *conn) Close() error {
-	_, _ = c.out.Close(), c.in.Close() // an error: it was closed before
+	_, _ = c.out.Close(), c.in.Close() // an error means that it was closed before
 	return nil
 }

@@ -24,7 +24,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the wire bytes in testdata")
 
-// launcher gives a process whose other end the test holds.
+// launcher returns a process whose other end the test holds.
 type launcher struct {
 	spec  core.Spec
 	stdin *os.File
@@ -65,7 +65,7 @@ type sink struct{ io.Writer }
 
 func (sink) Close() error { return nil }
 
-// reader reads what r has, as a host; what was printed is appended to printed.
+// reader returns a host's side that reads from r. It appends printed lines to printed.
 func reader(r io.Reader, limit int, printed *[]byte) *conn {
 	return newConn(io.NopCloser(r), sink{io.Discard}, func(b []byte) { *printed = append(*printed, b...) }, limit)
 }
@@ -105,7 +105,8 @@ func TestStart(t *testing.T) {
 	if want := (core.Spec{Protocol: "jsonstdio", Stdio: true}); !reflect.DeepEqual(l.spec, want) {
 		t.Errorf("launched %+v, not %+v", l.spec, want)
 	}
-	if link.Process == nil || link.MaxFrame != 0 || link.Conn.(*conn).limit != 1<<20 || len(link.Codecs) != 1 || link.Codecs[0].Name() != "json" {
+	if link.Process == nil || link.MaxFrame != 0 || link.Conn.(*conn).limit != 1<<20 ||
+		len(link.Codecs) != 1 || link.Codecs[0].Name() != "json" {
 		t.Errorf("got the link %+v", link)
 	}
 	l.err = core.ErrUnavailable
@@ -127,10 +128,12 @@ func TestGolden(t *testing.T) {
 
 func TestNotAFrame(t *testing.T) {
 	for _, line := range []string{
-		"", "hello", "{", "[]", "null", `"kind"`, "{}", `{"id":1}`, `{"kind":"call"`, `{"kind":"call",}`, `{"kind":"call"}}`, `{"kind":"nonsense"}`,
-		`{"kind":7}`, `{"Kind":"end"}`, `{"kind":null}`, `{"kind":"end","id":"1"}`, `{"kind":"end","id":-1}`, `{"kind":"end","id":1.0}`,
-		`{"kind":"end","id":9007199254740992}`, `{"kind":"end","id":99999999999999999999}`, `{"kind":"end","name":1}`, `{"kind":"end","name":{}}`,
-		`{"kind":"call","meta":{"a":1}}`, `{"kind":"call","meta":["a"]}`, `{"kind":"call","meta":"a"}`, "{\"kind\":\"call\",\"name\":\"\xff\"}",
+		"", "hello", "{", "[]", "null", `"kind"`, "{}", `{"id":1}`, `{"kind":"call"`, `{"kind":"call",}`,
+		`{"kind":"call"}}`, `{"kind":"nonsense"}`, `{"kind":7}`, `{"Kind":"end"}`, `{"kind":null}`,
+		`{"kind":"end","id":"1"}`, `{"kind":"end","id":-1}`, `{"kind":"end","id":1.0}`,
+		`{"kind":"end","id":9007199254740992}`, `{"kind":"end","id":99999999999999999999}`,
+		`{"kind":"end","name":1}`, `{"kind":"end","name":{}}`, `{"kind":"call","meta":{"a":1}}`,
+		`{"kind":"call","meta":["a"]}`, `{"kind":"call","meta":"a"}`, "{\"kind\":\"call\",\"name\":\"\xff\"}",
 		`{"kind":"end"} {"kind":"end"}`, `{"kind":"call","name":"` + strings.Repeat("x", 5000) + `"}`,
 	} {
 		var printed []byte
@@ -140,7 +143,8 @@ func TestNotAFrame(t *testing.T) {
 		}
 		c := reader(strings.NewReader(hello+line+"\n"+hello), 4096, &printed)
 		got, err := adaptertest.ReadAll(c)
-		if len(got) != 1 || !errors.Is(err, core.ErrProtocol) || !strings.Contains(err.Error(), fmt.Sprintf("%.30q", line)[:min(25, len(line))]) {
+		if len(got) != 1 || !errors.Is(err, core.ErrProtocol) ||
+			!strings.Contains(err.Error(), fmt.Sprintf("%.30q", line)[:min(25, len(line))]) {
 			t.Errorf("%q was read as %v, %v", line, got, err)
 		}
 		if _, again := c.Read(); again != err {
@@ -152,7 +156,7 @@ func TestNotAFrame(t *testing.T) {
 	}
 }
 
-// Start-up hooks may print anything before the first frame; from then on nothing may.
+// Start-up hooks may print anything before the first frame. After it nothing may be printed.
 func TestPrintedBeforeTheFirstFrame(t *testing.T) {
 	noise := "hook one\r\n\n" + `{"level":"info"}` + "\n\ttabs\xff\nhel\n"
 	var printed []byte
@@ -172,12 +176,13 @@ func TestPrintedBeforeTheFirstFrame(t *testing.T) {
 
 	endless := &adaptertest.Endless{Text: strings.Repeat("x", 99) + "\n"}
 	_, err = reader(endless, 4096, &printed).Read()
-	if !errors.Is(err, core.ErrProtocol) || !strings.Contains(err.Error(), `"xxxx`) || endless.Given > maxPrint+2*chunk {
+	if !errors.Is(err, core.ErrProtocol) || !strings.Contains(err.Error(), `"xxxx`) ||
+		endless.Given > maxPrint+2*chunk {
 		t.Errorf("a worker that prints for ever: %v after %d bytes", err, endless.Given)
 	}
 }
 
-// A line is bounded while it comes, not when it has come.
+// The length of a line is checked while it arrives, not only at its end.
 func TestLineLimit(t *testing.T) {
 	const limit = 256 << 10
 	for _, start := range []string{"", `{"kind":"item","id":1}` + "\t"} {
@@ -190,13 +195,16 @@ func TestLineLimit(t *testing.T) {
 	}
 	for over := range 2 {
 		f := core.Frame{Kind: core.KindItem, ID: 1, Body: bytes.Repeat([]byte("1"), limit-256+over)}
-		got, err := adaptertest.ReadAll(reader(bytes.NewReader(append([]byte(hello), stream.Encode(t, f)...)), limit, new([]byte)))
+		wire := append([]byte(hello), stream.Encode(t, f)...)
+		got, err := adaptertest.ReadAll(reader(bytes.NewReader(wire), limit, new([]byte)))
 		if ok := len(got) == 2 && err == io.EOF; ok != (over == 0) {
 			t.Errorf("a frame of %d bytes with a limit of %d: %d frames, %v", f.Size(), limit, len(got), err)
 		}
 	}
 	quotes := core.Frame{Kind: core.KindCall, ID: 1, Name: strings.Repeat("\x01", limit-256)} // six bytes each
-	if got, err := adaptertest.ReadAll(reader(bytes.NewReader(append([]byte(hello), stream.Encode(t, quotes)...)), limit, new([]byte))); len(got) != 2 || err != io.EOF {
+	wire := append([]byte(hello), stream.Encode(t, quotes)...)
+	got, err := adaptertest.ReadAll(reader(bytes.NewReader(wire), limit, new([]byte)))
+	if len(got) != 2 || err != io.EOF {
 		t.Errorf("a name of control characters: %d frames, %v", len(got), err)
 	}
 }
@@ -221,7 +229,7 @@ func TestEnd(t *testing.T) {
 	}
 }
 
-// Any bytes are frames or an error, in bounded memory; what was read can be written and read again.
+// Any bytes are frames or an error, in bounded memory. The frames can be written and read again.
 func FuzzRead(f *testing.F) {
 	archive, err := txtar.ParseFile(filepath.Join("testdata", "frames.txtar"))
 	if err != nil {
@@ -247,7 +255,8 @@ func FuzzRead(f *testing.F) {
 				t.Errorf("got the frame %v", &got[i])
 			}
 		}
-		if again, err := adaptertest.ReadAll(reader(bytes.NewReader(stream.Encode(t, got...)), limit, new([]byte))); err != io.EOF || !reflect.DeepEqual(again, got) {
+		c = reader(bytes.NewReader(stream.Encode(t, got...)), limit, new([]byte))
+		if again, err := adaptertest.ReadAll(c); err != io.EOF || !reflect.DeepEqual(again, got) {
 			t.Errorf("read again as %v, %v, not %v", again, err, got)
 		}
 	})

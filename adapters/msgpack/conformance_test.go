@@ -15,7 +15,9 @@ import (
 func TestConformance(t *testing.T) {
 	for name, concurrency := range map[string]int{"one at a time": 1, "four at once": 4} {
 		t.Run(name, func(t *testing.T) {
-			conformance.Run(t, conformance.Harness{Adapter: damageable{}, Worker: python.Conformance(concurrency), Corrupt: corrupt})
+			conformance.Run(t, conformance.Harness{
+				Adapter: damageable{}, Worker: python.Conformance(concurrency), Corrupt: corrupt,
+			})
 		})
 	}
 }
@@ -32,7 +34,7 @@ func (a damageable) Start(ctx context.Context, l *core.Launcher) (*core.Link, er
 	return link, err
 }
 
-// corrupt damages what is sent from now on: the length in front of a frame comes without its highest byte.
+// corrupt damages what is sent from now on: the length in front of a frame lacks its highest byte.
 func corrupt(c core.Conn) error {
 	c.(*conn).sock.(*damaged).on.Store(true)
 	return nil

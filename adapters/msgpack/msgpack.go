@@ -1,5 +1,5 @@
-// Package msgpack connects to workers by MessagePack over a socket that they inherit. Their standard output stays free for what they
-// print.
+// Package msgpack connects to workers by MessagePack over an inherited socket. Their standard output stays free for
+// printing.
 package msgpack
 
 import (
@@ -18,8 +18,8 @@ import (
 	"github.com/snakepit-go/snakepit/frame"
 )
 
-// Adapter starts workers that inherit one end of a socket pair. The zero value is ready. Where processes inherit no sockets, which is on
-// Windows, Start returns an error that wraps core.ErrUnavailable.
+// Adapter starts workers that inherit one end of a socket pair. The zero value is ready. On Windows processes inherit
+// no sockets: there Start returns an error that wraps core.ErrUnavailable.
 type Adapter struct{}
 
 // Name returns "msgpack".
@@ -33,7 +33,7 @@ func (Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) 
 	}
 	p, err := l.Launch(ctx, core.Spec{Protocol: "msgpack", Files: theirs}) // closes theirs
 	if err != nil {
-		_ = ours.Close() // the error that counts is err
+		_ = ours.Close() // its error does not matter: err is returned
 		return nil, err
 	}
 	return &core.Link{
@@ -42,9 +42,9 @@ func (Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) 
 }
 
 const (
-	slack = 64 << 10 // how much longer than its weight a frame may be on the wire; generous
-	chunk = 64 << 10 // what is read or written at once
-	large = 16 << 10 // from here on, handing over a body by itself is cheaper than copying it
+	slack = 64 << 10 // how many bytes a frame on the wire may have beyond Frame.Size; generous
+	chunk = 64 << 10 // how many bytes are read or written at once
+	large = 16 << 10 // from this size on, writing a body by itself is cheaper than copying it
 )
 
 // socket is what conn needs of a *net.UnixConn.
@@ -53,20 +53,20 @@ type socket interface {
 	CloseWrite() error
 }
 
-// conn is a core.Conn of frames, each with its length in front.
+// conn is a core.Conn of frames. The length of each frame goes in front of it.
 type conn struct {
 	sock  socket
-	limit int // of Frame.Size
+	limit int // on Frame.Size
 
 	buf     []byte // buf[:n] is the beginning of a frame
 	n       int
-	readErr error // of every later Read
+	readErr error // returned by every later Read
 
 	batch    []byte
-	parts    net.Buffers // what is to be written: parts of batch, and large bodies between them
+	parts    net.Buffers // the bytes to write: parts of batch, and large bodies between them
 	split    int         // batch[split:] is not in parts yet
 	sending  net.Buffers // the part of parts that is being written
-	writeErr error       // of every later Write
+	writeErr error       // returned by every later Write
 }
 
 func newConn(sock socket, limit int) *conn {
@@ -90,20 +90,21 @@ func (c *conn) Read() ([]core.Frame, error) {
 			bad = frame.Fits(&f, c.limit)
 		}
 		if bad != nil {
-			err = fmt.Errorf("%w: the worker sent what is not a frame (%w): %.64q", core.ErrProtocol, bad, whole[4:size])
+			err = fmt.Errorf("%w: the worker sent what is not a frame (%w): %.64q",
+				core.ErrProtocol, bad, whole[4:size])
 			break
 		}
 		frames, whole = append(frames, f), whole[size:]
 	}
 	c.readErr = err
-	if len(frames) > 0 { // what came before an error comes first
+	if len(frames) > 0 { // frames before an error are returned first
 		return frames, nil
 	}
 	return nil, err
 }
 
-// receive waits for the end of a frame and returns all whole frames that have come. They are the caller's, so that bodies need not be
-// copied.
+// receive waits for the end of a frame and returns all whole frames that have arrived. The caller owns them, so
+// bodies need not be copied.
 func (c *conn) receive() ([]byte, error) {
 	for {
 		end, next, err := c.measure()
@@ -114,7 +115,7 @@ func (c *conn) receive() ([]byte, error) {
 			return whole, nil
 		case err != nil:
 			return nil, err
-		case next > len(c.buf): // is read to where it will stay
+		case next > len(c.buf): // a large frame is read into its own memory
 			frame := make([]byte, next)
 			n := copy(frame, c.buf[:c.n])
 			c.n = 0
@@ -130,8 +131,8 @@ func (c *conn) receive() ([]byte, error) {
 	}
 }
 
-// measure returns the end of the whole frames in the buffer, and the size of the frame behind it, or 0 as long as that is not known. An
-// error is about the first frame.
+// measure returns the end of the whole frames in the buffer, and the size of the frame that follows, or 0 while that
+// is unknown. An error is about the frame at end.
 func (c *conn) measure() (end, next int, err error) {
 	for c.n-end >= 4 {
 		size := binary.BigEndian.Uint32(c.buf[end:])
@@ -149,7 +150,7 @@ func (c *conn) measure() (end, next int, err error) {
 
 // ended returns the error for the end of the connection, inside a frame or between two.
 func ended(err error, inside bool) error {
-	if errors.Is(err, syscall.ECONNRESET) { // the worker ended before it had read all; what it wrote has been read
+	if errors.Is(err, syscall.ECONNRESET) { // the worker ended with unread input; all that it wrote has been read
 		err = io.EOF
 	}
 	if err == io.EOF && inside {
@@ -178,7 +179,7 @@ func (c *conn) Write(frames []core.Frame) error {
 	return c.writeErr
 }
 
-// flush writes the batch, unless a write has failed: then the last frame may be half there, and nothing can follow it.
+// flush writes the batch, unless a write has failed: then the last frame may be incomplete, and nothing can follow it.
 func (c *conn) flush() {
 	if c.split < len(c.batch) {
 		c.parts = append(c.parts, c.batch[c.split:])
@@ -186,13 +187,13 @@ func (c *conn) flush() {
 	if c.sending = c.parts; c.writeErr == nil {
 		_, c.writeErr = c.sending.WriteTo(c.sock) // one system call
 	}
-	clear(c.parts) // bodies are not kept
+	clear(c.parts) // retains no body
 	c.batch, c.parts, c.split, c.sending = c.batch[:0], c.parts[:0], 0, nil
 }
 
 func (c *conn) CloseWrite() error { return c.sock.CloseWrite() }
 
 func (c *conn) Close() error {
-	_ = c.sock.Close() // an error: it was closed before
+	_ = c.sock.Close() // an error means that it was closed before
 	return nil
 }

@@ -63,7 +63,7 @@ func pair(t testing.TB) (host, worker core.Conn) {
 	return link.Conn, worker
 }
 
-// fake is a socket of the test's own.
+// fake is a socket made of a reader and a writer.
 type fake struct {
 	io.Reader
 	io.Writer
@@ -114,7 +114,8 @@ func TestStart(t *testing.T) {
 	if l.spec.Protocol != "msgpack" || l.spec.Stdio || len(l.spec.Files) != 1 || len(l.spec.Env) != 0 {
 		t.Errorf("launched %+v", l.spec)
 	}
-	if link.Process == nil || link.MaxFrame != 0 || link.Conn.(*conn).limit != 1<<20 || len(link.Codecs) != 2 || link.Codecs[0].Name() != "msgpack" {
+	if link.Process == nil || link.MaxFrame != 0 || link.Conn.(*conn).limit != 1<<20 ||
+		len(link.Codecs) != 2 || link.Codecs[0].Name() != "msgpack" {
 		t.Errorf("got the link %+v", link)
 	}
 	l.err = core.ErrUnavailable
@@ -194,12 +195,14 @@ func TestNotAFrame(t *testing.T) {
 // A length above the limit is refused before anything is allocated for it.
 func TestLengths(t *testing.T) {
 	for _, length := range []uint32{0, 4096 + slack + 1, 1 << 31, 1<<32 - 1} {
-		c := reading(io.MultiReader(strings.NewReader(hello+string(binary.BigEndian.AppendUint32(nil, length))), iotest.ErrReader(errors.New("read on"))), 4096)
+		begun := strings.NewReader(hello + string(binary.BigEndian.AppendUint32(nil, length)))
+		c := reading(io.MultiReader(begun, iotest.ErrReader(errors.New("read on"))), 4096)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		got, err := adaptertest.ReadAll(c)
 		runtime.ReadMemStats(&after)
-		if len(got) != 1 || !errors.Is(err, core.ErrProtocol) || !strings.Contains(err.Error(), fmt.Sprint(length, " bytes")) {
+		if len(got) != 1 || !errors.Is(err, core.ErrProtocol) ||
+			!strings.Contains(err.Error(), fmt.Sprint(length, " bytes")) {
 			t.Errorf("a length of %d: %d frames, %v", length, len(got), err)
 		}
 		if took := after.TotalAlloc - before.TotalAlloc; took > 1<<20 {
@@ -219,10 +222,12 @@ func TestLengths(t *testing.T) {
 func TestEnd(t *testing.T) {
 	big := string(stream.Encode(t, core.Frame{Kind: core.KindItem, Body: make([]byte, 3*chunk)}))
 	for in, want := range map[string]error{
-		"": io.EOF, hello[:2]: io.ErrUnexpectedEOF, hello[:4]: io.ErrUnexpectedEOF, hello[:9]: io.ErrUnexpectedEOF, big[:chunk]: io.ErrUnexpectedEOF,
-		big[:4]: io.ErrUnexpectedEOF, big[:2*chunk]: io.ErrUnexpectedEOF, big: io.EOF,
+		"": io.EOF, hello[:2]: io.ErrUnexpectedEOF, hello[:4]: io.ErrUnexpectedEOF, hello[:9]: io.ErrUnexpectedEOF,
+		big[:chunk]: io.ErrUnexpectedEOF, big[:4]: io.ErrUnexpectedEOF, big[:2*chunk]: io.ErrUnexpectedEOF, big: io.EOF,
 	} {
-		for _, r := range []io.Reader{strings.NewReader(hello + in), iotest.DataErrReader(strings.NewReader(hello + in))} {
+		for _, r := range []io.Reader{
+			strings.NewReader(hello + in), iotest.DataErrReader(strings.NewReader(hello + in)),
+		} {
 			c := reading(r, core.DefaultMaxFrame)
 			if got, err := adaptertest.ReadAll(c); len(got) == 0 || got[0].Kind != core.KindHello || err != want {
 				t.Errorf("%.20q: %d frames and %v, want %v", in, len(got), err, want)
@@ -234,10 +239,13 @@ func TestEnd(t *testing.T) {
 	}
 }
 
-// A worker that ends before it has read all that was sent resets the connection; for the reader that is its end.
+// A worker that ends with unread input resets the connection. For the reader that is the end of the connection.
 func TestReset(t *testing.T) {
 	host, worker := pair(t)
-	if err := errors.Join(host.Write([]core.Frame{{Kind: core.KindPing}}), worker.Write([]core.Frame{{Kind: core.KindBye}}), worker.Close()); err != nil {
+	if err := errors.Join(
+		host.Write([]core.Frame{{Kind: core.KindPing}}), worker.Write([]core.Frame{{Kind: core.KindBye}}),
+		worker.Close(),
+	); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := host.Read(); err != nil || len(got) != 1 {
@@ -248,7 +256,7 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// Any bytes are frames or an error; what was read can be written and read again.
+// Any bytes are frames or an error, in bounded memory. The frames can be written and read again.
 func FuzzRead(f *testing.F) {
 	archive, err := txtar.ParseFile(filepath.Join("testdata", "frames.txtar"))
 	if err != nil {
@@ -280,7 +288,8 @@ func FuzzRead(f *testing.F) {
 				t.Errorf("got the frame %v", &got[i])
 			}
 		}
-		if again, err := adaptertest.ReadAll(reading(bytes.NewReader(stream.Encode(t, got...)), limit)); err != io.EOF || !reflect.DeepEqual(again, got) {
+		again, err := adaptertest.ReadAll(reading(bytes.NewReader(stream.Encode(t, got...)), limit))
+		if err != io.EOF || !reflect.DeepEqual(again, got) {
 			t.Errorf("read again as %v, %v, not %v", again, err, got)
 		}
 	})

@@ -1,4 +1,7 @@
-"""A plain grpcio server as its tutorial makes one, on raw bytes: Echo returns its request, Count streams as many as it says."""
+"""A plain grpcio server as its tutorial makes one, on raw bytes.
+
+Echo returns its request. Count streams as many messages as the request says.
+"""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +19,8 @@ def count(request, context):
 
 
 handlers = grpc.method_handlers_generic_handler(
-    "bench.Peer", {"Echo": grpc.unary_unary_rpc_method_handler(echo), "Count": grpc.unary_stream_rpc_method_handler(count)}
+    "bench.Peer",
+    {"Echo": grpc.unary_unary_rpc_method_handler(echo), "Count": grpc.unary_stream_rpc_method_handler(count)},
 )
 server = grpc.server(ThreadPoolExecutor(max_workers=8))
 server.add_generic_rpc_handlers((handlers,))

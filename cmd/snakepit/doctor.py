@@ -1,4 +1,7 @@
-"""What ``snakepit doctor`` runs: with ``--probe`` it tells what this Python has; a host finds in it a worker with one command."""
+"""The program that ``snakepit doctor`` runs.
+
+With ``--probe`` it tells what this Python has. Started by a host, it is a worker with one command.
+"""
 
 import json
 import platform

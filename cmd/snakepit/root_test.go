@@ -57,7 +57,7 @@ func TestRun(t *testing.T) {
 		{"no program", []string{"call", "gone", "add"}, exitNoWorker, "", []string{"gone: no such file, nor a program in PATH; a worker is"}},
 		{"not executable", []string{"call", "root.go", "add"}, exitNoWorker, "", []string{"root.go is not executable; a worker is"}},
 		{"directory", []string{"call", "./testdata", "add"}, exitNoWorker, "", []string{"./testdata is a directory; a worker is"}},
-		{"no interpreter", []string{"call", worker, "add", "--python", "python9"}, exitNoWorker, "", []string{`--python is "python9"`}},
+		{"no interpreter", []string{"call", worker, "add", "--python", "python9"}, exitNoWorker, "", []string{`the given interpreter is "python9"`}},
 		{"start limit", []string{"call", worker, "add", "--start-timeout", "1ns"}, exitNoWorker, "", []string{"longer --start-timeout"}},
 		{"negative start limit", []string{"call", worker, "add", "--start-timeout", "-1s"}, exitUsage, "", []string{"--start-timeout is -1s"}},
 		{"timeout", []string{"call", worker, "sleep", "--timeout", "200ms"}, exitTimeout, "", []string{"deadline"}},

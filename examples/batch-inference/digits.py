@@ -1,4 +1,4 @@
-"""What the example works on unless the user names something else: scikit-learn's 1,797 images of handwritten digits, and a classifier."""
+"""The example's default data: scikit-learn's 1,797 images of handwritten digits, and a classifier for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ ENLARGED = 64  # pixels a side, so that one can look at them
 def split() -> Tuple[Any, List[int], List[int]]:
     """Returns the digits and the indices of those to train on, two thirds, and of those held out."""
     digits = load_digits()
-    train, held_out = train_test_split(np.arange(len(digits.target)), test_size=1 / 3, stratify=digits.target, random_state=0)
+    train, held_out = train_test_split(
+        np.arange(len(digits.target)), test_size=1 / 3, stratify=digits.target, random_state=0
+    )
     return digits, sorted(train), sorted(held_out)
 
 
@@ -30,7 +32,8 @@ def model(directory: str) -> str:
     path = os.path.join(directory, f"digits-scikit-learn-{sklearn.__version__}.joblib")
     if not os.path.exists(path):
         digits, train, _ = split()
-        classifier = CalibratedClassifierCV(SVC(gamma=0.001), ensemble=False)  # calibrated, so that it has probabilities
+        # Calibrated, so that it has probabilities.
+        classifier = CalibratedClassifierCV(SVC(gamma=0.001), ensemble=False)
         classifier.fit(digits.data[train], digits.target[train])
         os.makedirs(directory, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as temporary:
@@ -41,9 +44,10 @@ def model(directory: str) -> str:
 
 
 def images(directory: str) -> List[str]:
-    """Writes the held-out images as PNG files, unless they are there, and one that is cut off in the middle, and returns all files.
+    """Writes the held-out images as PNG files, unless they are there, and returns all files.
 
-    A name such as digit-0007-is-3.png says which image it is and which digit it shows.
+    One more file is cut off in the middle. A name such as digit-0007-is-3.png says which image it is and which digit it
+    shows.
     """
     path = os.path.join(directory, "held-out")
     if not os.path.isdir(path):
@@ -56,7 +60,9 @@ def images(directory: str) -> List[str]:
                 pixels = np.round(digits.images[i] * (255 / 16)).astype(np.uint8)
                 image = Image.fromarray(pixels).resize((ENLARGED, ENLARGED), Image.Resampling.NEAREST)
                 image.save(os.path.join(unfinished, f"digit-{i:04}-is-{digits.target[i]}.png"))
-            with open(os.path.join(unfinished, f"digit-{held_out[0]:04}-is-{digits.target[held_out[0]]}.png"), "rb") as whole:
+            with open(
+                os.path.join(unfinished, f"digit-{held_out[0]:04}-is-{digits.target[held_out[0]]}.png"), "rb"
+            ) as whole:
                 content = whole.read()
             with open(os.path.join(unfinished, "broken.png"), "wb") as broken:
                 broken.write(content[: len(content) // 2])

@@ -89,7 +89,9 @@ def test_models_that_are_of_no_use(tmp_path: Path) -> None:
         return str(tmp_path / "model")
 
     numbers = np.arange(20.0).reshape(4, 5)
-    with pytest.raises(ValueError, match="holds a LinearRegression; a trained scikit-learn classifier with predict_proba is needed"):
+    with pytest.raises(
+        ValueError, match="holds a LinearRegression; a trained scikit-learn classifier with predict_proba is needed"
+    ):
         worker.load(saved(LinearRegression().fit(numbers, [1, 2, 3, 4])))
     with pytest.raises(ValueError, match="holds a DecisionTreeClassifier; a trained"):
         worker.load(saved(DecisionTreeClassifier()))

@@ -23,16 +23,19 @@ class Classifiers:
         self.loaded: Dict[str, Any] = {}
 
     @command
-    def batch_inference(self, model_path: str, batch_items: List[str]) -> Generator[Union[Dict[str, Any], ItemError], None, Dict[str, Any]]:
+    def batch_inference(
+        self, model_path: str, batch_items: List[str]
+    ) -> Generator[Union[Dict[str, Any], ItemError], None, Dict[str, Any]]:
         """Says what images show.
 
         Args:
-            model_path: A scikit-learn classifier with probabilities, as joblib saves it. Its features are the grey values of a square
-                image, row by row, from 0 (black) to 16.
+            model_path: A scikit-learn classifier with probabilities, as joblib saves it. Its features are the grey
+                values of a square image, row by row, from 0 (black) to 16.
             batch_items: The image files.
 
         Yields:
-            item, prediction and confidence in percent, for each image as soon as it is done, or an ItemError for one that can't be read.
+            item, prediction and confidence in percent, for each image as soon as it is done. An image that can't be
+            read has an ItemError instead.
 
         Returns:
             is_final, how many images were processed and how many failed, and how often this call loaded a model.
@@ -53,13 +56,20 @@ class Classifiers:
                 continue
             probabilities = model.predict_proba([pixels])[0]
             best = np.argmax(probabilities)
-            yield {"item": item, "prediction": str(model.classes_[best]), "confidence": round(100 * float(probabilities[best]), 1)}
+            yield {
+                "item": item,
+                "prediction": str(model.classes_[best]),
+                "confidence": round(100 * float(probabilities[best]), 1),
+            }
         return {"is_final": True, "processed": len(batch_items) - failed, "failed": failed, "loads": loads}
 
 
 @worker.command
 def prepare(directory: str) -> Dict[str, Any]:
-    """Returns the arguments of batch_inference for the digits, having trained the model and written the images unless they are there."""
+    """Returns the arguments of batch_inference for the digits.
+
+    Trains the model and writes the images first, unless they are there.
+    """
     return {"model_path": digits.model(directory), "batch_items": digits.images(directory)}
 
 
@@ -72,9 +82,13 @@ def load(path: str) -> Any:
     except Exception as error:
         raise ValueError(f"{path} is no model that joblib can load ({error!r}); joblib.dump saves one") from None
     if not hasattr(model, "predict_proba") or not hasattr(model, "classes_"):
-        raise ValueError(f"{path} holds a {type(model).__name__}; a trained scikit-learn classifier with predict_proba is needed")
+        raise ValueError(
+            f"{path} holds a {type(model).__name__}; a trained scikit-learn classifier with predict_proba is needed"
+        )
     if math.isqrt(model.n_features_in_) ** 2 != model.n_features_in_:
-        raise ValueError(f"the model {path} takes {model.n_features_in_} features; a square image never has so many pixels")
+        raise ValueError(
+            f"the model {path} takes {model.n_features_in_} features; a square image never has so many pixels"
+        )
     return model
 
 

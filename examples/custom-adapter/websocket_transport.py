@@ -1,9 +1,10 @@
 """The worker's side of the adapter in websocket.go, which describes the encoding: a WebSocket server for one host.
 
-A launched worker listens on a Unix socket in SNAKEPIT_DIR. One that is started by hand, for a host that has its URL, listens where
-SNAKEPIT_WEBSOCKET_LISTEN says, and the host shows what is in SNAKEPIT_HOST_TOKEN:
+A launched worker listens on a Unix socket in SNAKEPIT_DIR. A worker may also be started by hand, for a host that has
+its URL. It listens at the address in SNAKEPIT_WEBSOCKET_LISTEN, and the host shows the token in SNAKEPIT_HOST_TOKEN:
 
-    SNAKEPIT_PROTOCOL=websocket_transport:WebSocket SNAKEPIT_HOST_TOKEN=secret SNAKEPIT_WEBSOCKET_LISTEN=127.0.0.1:8765 python worker.py
+    SNAKEPIT_PROTOCOL=websocket_transport:WebSocket SNAKEPIT_HOST_TOKEN=secret \\
+        SNAKEPIT_WEBSOCKET_LISTEN=127.0.0.1:8765 python worker.py
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class WebSocket(Transport):
 
     def __init__(self, launch: Launch) -> None:
         if not launch.host_token:
-            raise RuntimeError("SNAKEPIT_HOST_TOKEN is not set: without a token anybody could run this worker's commands")
+            raise RuntimeError(
+                "SNAKEPIT_HOST_TOKEN is not set: without a token anybody could run this worker's commands"
+            )
         self._frames = JsonFrames(launch.max_frame)
         self._credentials = f"Bearer {launch.host_token}".encode()
         self._arrived: Future[ServerConnection] = Future()
@@ -55,7 +58,7 @@ class WebSocket(Transport):
             "process_request": self._admit,
             "compression": None,
             "max_size": 6 * launch.max_frame + 2 * BATCH_BYTES,  # JSON writes a byte of text as six at most
-            "ping_interval": None,  # the host has a way of its own to see whether the worker lives, and knows that a handler may be busy
+            "ping_interval": None,  # the host has its own pings, and knows that a handler may be busy
             "close_timeout": 2,
             "logger": logger,
         }
@@ -79,7 +82,8 @@ class WebSocket(Transport):
     def _attach(self, connection: ServerConnection) -> None:
         """Runs in a thread of the connection's own, which lasts as long as this function."""
         try:
-            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # else a remote host may vanish unnoticed
+            # Otherwise a remote host could vanish unnoticed.
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self._arrived.set_result(connection)
         except InvalidStateError:
             connection.close(1013, "this worker has or had its host already")

@@ -1,4 +1,7 @@
-"""A worker like any other: it does not know what carries its calls. The transport lies beside it, where the host's adapter finds it."""
+"""A worker like any other: it does not know what carries its calls.
+
+The transport is in the same directory, where the host's adapter finds it.
+"""
 
 from __future__ import annotations
 

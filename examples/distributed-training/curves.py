@@ -18,7 +18,9 @@ def draw(history: List[Dict[str, Any]], best: int, path: str) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for ax, (kind, title) in zip(axes, (("loss", "Loss"), ("acc", "Accuracy"))):
         for part, label in (("train", "training"), ("val", "validation")):
-            ax.plot(epochs, [row[f"{part}_{kind}"] for row in history], marker="." if len(history) < 30 else "", label=label)
+            ax.plot(
+                epochs, [row[f"{part}_{kind}"] for row in history], marker="." if len(history) < 30 else "", label=label
+            )
         ax.axvline(best, color="grey", linestyle=":", label=f"best epoch: {best}")
         ax.set(title=title, xlabel="epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -45,13 +45,18 @@ def load(path: str, seed: int) -> Dataset:
     except OSError as error:
         raise OSError(f"the data set {path} cannot be read: {error.strerror or error}") from None
     except Exception:  # each kind of damage has an exception of its own
-        raise ValueError(f"{path} is no .npz file of plain arrays; numpy.savez(file, X=..., y=...) writes one") from None
+        raise ValueError(
+            f"{path} is no .npz file of plain arrays; numpy.savez(file, X=..., y=...) writes one"
+        ) from None
     if len(arrays) < 2:
-        raise ValueError(f"{path} has the arrays {', '.join(names) or '(none)'}, but X, the samples, and y, their labels, are needed")
+        raise ValueError(
+            f"{path} has the arrays {', '.join(names) or '(none)'}, but X, the samples, and y, their labels, are needed"
+        )
     x, y = arrays
     if x.dtype.kind not in "biuf" or x.ndim < 2 or 0 in x.shape[1:] or y.ndim != 1 or len(x) != len(y):
         raise ValueError(
-            f"{path} has X of {x.dtype} {x.shape} and y {y.shape}; X is to be numbers, a row for each sample, and y as many labels"
+            f"{path} has X of {x.dtype} {x.shape} and y {y.shape}; "
+            "X is to be numbers, a row for each sample, and y as many labels"
         )
     if len(x) < LEAST:
         raise ValueError(f"{path} has {len(x)} samples; at least {LEAST} are needed")

@@ -13,7 +13,10 @@ MOMENTUM = 0.9
 
 
 class MLP:
-    """The shape of a network: how many inputs, units of each hidden layer, and classes it has. The parameters are the caller's."""
+    """The shape of a network: how many inputs, units of each hidden layer, and classes it has.
+
+    The caller keeps the parameters.
+    """
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = [int(size) for size in sizes]
@@ -37,7 +40,7 @@ class MLP:
         return views
 
     def forward(self, parameters: Any, x: Any) -> List[Any]:
-        """Returns the outputs of all layers, the input first; the last are the logarithms of the classes' probabilities."""
+        """Returns the input and the outputs of all layers. The last are the logarithms of the class probabilities."""
         outputs = [x]
         layers = self.layers(parameters)
         for weights, biases in layers[:-1]:

@@ -64,11 +64,15 @@ def test_what_a_configuration_leaves_out_has_defaults(digits: str, tmp_path: Pat
 
 
 def test_a_resumed_training_comes_to_the_same(digits: str, tmp_path: Path) -> None:
-    whole, result = drain(worker.distributed_training(Host(digits, 2), MODEL, TRAINING, digits, str(tmp_path / "whole")))
+    whole, result = drain(
+        worker.distributed_training(Host(digits, 2), MODEL, TRAINING, digits, str(tmp_path / "whole"))
+    )
     cut = worker.distributed_training(Host(digits, 2), MODEL, TRAINING, digits, str(tmp_path / "cut"))
     assert [next(cut) for _ in range(3)] == whole[:3]
     cut.close()
-    resumed, again = drain(worker.distributed_training(Host(digits, 2), MODEL, TRAINING, digits, str(tmp_path / "cut"), resume=True))
+    resumed, again = drain(
+        worker.distributed_training(Host(digits, 2), MODEL, TRAINING, digits, str(tmp_path / "cut"), resume=True)
+    )
     assert resumed == whole
     assert Path(again["final_model_path"]).read_bytes() == Path(result["final_model_path"]).read_bytes()
     anew = worker.distributed_training(Host(digits, 2), MODEL, {**TRAINING, "seed": 2}, digits, str(tmp_path / "cut"))

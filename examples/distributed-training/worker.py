@@ -1,7 +1,7 @@
 """The worker of the distributed-training example.
 
-One worker coordinates by distributed_training: it has the host train each epoch on all shards, averages what comes back, and validates.
-The others train: each has one shard in a session.
+One worker coordinates in distributed_training. It has the host train each epoch on all shards, averages the results,
+and validates. The others train: each has one shard in a session.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ def distributed_training(
     Args:
         ctx: The call.
         model_config: architecture, which is "mlp"; layers, the number of hidden ones; hidden_size, the units of each.
-        training_config: epochs, batch_size and learning_rate. If the defaults are not to hold, also halve_every, the epochs after which the
-            learning rate is halved; patience, the epochs without a better one after which to stop; and seed.
+        training_config: epochs, batch_size and learning_rate. These have defaults: halve_every, the epochs after which
+            the learning rate is halved; patience, the epochs without a better one after which to stop; and seed.
         dataset_path: An .npz file; see dataset.py.
         output_folder: Where to write the best model, the checkpoint and the picture of the curves.
         resume: Whether to go on from the checkpoint in that directory, if there is one, in place of beginning anew.
 
     Yields:
-        epoch, train_loss, val_loss, train_acc, val_acc and learning_rate for each epoch. Those of a resumed training come again.
+        epoch, train_loss, val_loss, train_acc, val_acc and learning_rate for each epoch. A resumed training yields its
+        earlier epochs again.
 
     Returns:
         final_model_path and best_val_accuracy, with best_epoch, curves_path and is_final.
@@ -69,14 +70,23 @@ def distributed_training(
         parts = list(ctx.stream("train_shards", epoch=epoch, learning_rate=rate, parameters=parameters))
         samples = [part["samples"] for part in parts]
         parameters = np.average([part["parameters"] for part in parts], axis=0, weights=samples)
-        train_loss, train_acc = np.average([[part["train_loss"], part["train_acc"]] for part in parts], axis=0, weights=samples).tolist()
+        train_loss, train_acc = np.average(
+            [[part["train_loss"], part["train_acc"]] for part in parts], axis=0, weights=samples
+        ).tolist()
         val_loss, val_acc = model.score(parameters, *data.val)
         if not np.isfinite([train_loss, val_loss]).all():
-            raise ArithmeticError(f"the training diverged in epoch {epoch}: the loss is no number; try a lower learning rate than {rate}")
+            raise ArithmeticError(
+                f"the training diverged in epoch {epoch}: the loss is no number; try a lower learning rate than {rate}"
+            )
         history.append(dict(zip(FIELDS, (epoch, train_loss, val_loss, train_acc, val_acc, rate))))
         if best(history)["epoch"] == epoch:
             dataset.save(
-                model_path, parameters=parameters, sizes=model.sizes, classes=data.classes, scale=data.scale, seed=training_config["seed"]
+                model_path,
+                parameters=parameters,
+                sizes=model.sizes,
+                classes=data.classes,
+                scale=data.scale,
+                seed=training_config["seed"],
             )
         dataset.save(checkpoint, parameters=parameters, history=[[row[field] for field in FIELDS] for row in history])
         yield history[-1]
@@ -172,7 +182,10 @@ def train_shard(
 def open_dataset(
     model_config: Dict[str, Any], training_config: Dict[str, Any], dataset_path: Optional[str], cache: str, shards: int
 ) -> Dict[str, Any]:
-    """Checks what a training is to work on, and says how much it is. Without a dataset_path it is the digits, from the cache directory."""
+    """Checks the data of a training, and says how much it is.
+
+    Without a dataset_path, the data are the digits, from the cache directory.
+    """
     path = dataset_path or dataset.digits(cache)
     data = dataset.load(path, {**DEFAULTS, **training_config}["seed"])
     if len(data.train.y) < shards:

@@ -28,7 +28,9 @@ def test_small_limits(limit: int, worker: testing.Caller) -> None:
 
 
 # https://oeis.org/A006880
-@pytest.mark.parametrize(("limit", "count", "largest"), [(10**4, 1229, 9973), (10**6, 78498, 999983), (10**7, 664579, 9999991)])
+@pytest.mark.parametrize(
+    ("limit", "count", "largest"), [(10**4, 1229, 9973), (10**6, 78498, 999983), (10**7, 664579, 9999991)]
+)
 def test_known_counts(limit: int, count: int, largest: int, worker: testing.Caller) -> None:
     stream = worker.stream("primes", limit=limit)
     chunks = list(stream)
@@ -47,7 +49,9 @@ def test_every_cut_into_blocks(worker: testing.Caller) -> None:
         assert [low + i for i, flag in enumerate(flags) if flag] == [p for p in expected if p >= low]
 
 
-@pytest.mark.parametrize("factors", [[2], [3], [2, 2], [97], [2, 2, 2, 3, 3, 5], [7, 11, 13], [2, 999983], [997, 997], [2**31 - 1]])
+@pytest.mark.parametrize(
+    "factors", [[2], [3], [2, 2], [97], [2, 2, 2, 3, 3, 5], [7, 11, 13], [2, 999983], [997, 997], [2**31 - 1]]
+)
 def test_factor(factors: list[int], worker: testing.Caller) -> None:
     assert worker.call("factor", n=math.prod(factors)) == factors
 

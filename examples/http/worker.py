@@ -19,8 +19,8 @@ def primes(ctx, limit: int):
         limit: From 2 to MOST.
 
     Yields:
-        progress, in percent, and the count so far: at the beginning, which tells that the limit is taken, and after each of about
-        a hundred blocks, or more for a large limit.
+        progress, in percent, and the count so far. The first chunk comes at once and tells that the limit is accepted.
+        One more comes after each of about a hundred blocks, or more for a large limit.
 
     Returns:
         limit, the count, and the largest prime.

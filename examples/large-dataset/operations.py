@@ -4,8 +4,8 @@
     def large_orders(frame):
         return frame[frame["quantity"] >= 10]
 
-is all it takes for `-operations clean,large_orders,aggregate`. They run in the order of the list, and one may be listed more than once.
-A frame has some rows of the file: numbers as float64, text as str, and NaN for an empty field.
+is all it takes for `-operations clean,large_orders,aggregate`. They run in the order of the list, and one may be listed
+more than once. A frame has some rows of the file: numbers as float64, text as str, and NaN for an empty field.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def clean(frame: pd.DataFrame) -> pd.DataFrame:
 
 @operation
 def transform(frame: pd.DataFrame) -> pd.DataFrame:
-    """Normalises text to Unicode's NFC, in which equal texts are equal, and adds how many fields of the row are not empty."""
+    """Normalises text to Unicode's NFC, in which equal texts are equal. Adds how many fields of a row are not empty."""
     for name in texts(frame):
         frame = change(frame, name, partial(unicodedata.normalize, "NFC"))
     return frame.assign(filled_fields=frame.notna().sum(axis=1))
@@ -82,7 +82,10 @@ EXACT = Context(prec=1000, traps=[Inexact])
 
 @dataclass
 class Column:
-    """What one column of some rows holds. Those of a file are the same, whatever parts they were added from: nothing is rounded."""
+    """A summary of one column of some rows.
+
+    Nothing is rounded, so a file has the same summary whatever parts it was added from.
+    """
 
     name: str
     empty: int = 0
@@ -94,7 +97,8 @@ class Column:
     first: Optional[str] = None  # in the order of code points
     last: Optional[str] = None
     longest: int = 0  # in code points
-    tally: Optional[Dict[str, int]] = field(default_factory=dict)  # how often there is which text; None: too many, or too long ones
+    # How often each text occurs. None: there are too many texts, or too long ones.
+    tally: Optional[Dict[str, int]] = field(default_factory=dict)
 
     def add(self, other: Column) -> None:
         """Takes in what the column holds in other rows."""
@@ -138,9 +142,10 @@ def summary(values: pd.Series, tally: bool) -> Column:
 
 
 def exact_sum(values: np.ndarray) -> Decimal:
-    """Adds numbers without rounding. Each counts as the shortest decimal that reads as this double: 0.1 is one tenth."""
+    """Adds numbers without rounding. Each counts as the shortest decimal that reads as it: 0.1 is one tenth."""
     with localcontext(EXACT), np.errstate(over="ignore"):
-        for places in range(5):  # prices and the like are whole cents: up to 15 digits, a double and its shortest decimal are the same
+        # Prices and the like are whole cents. Up to 15 digits, a double and its shortest decimal are the same.
+        for places in range(5):
             whole = np.rint(values * 10**places)
             if (np.abs(whole) < 1e15).all() and (whole / 10**places == values).all():
                 return Decimal(sum(whole.astype(np.int64).tolist())).scaleb(-places)
@@ -153,7 +158,7 @@ def texts(frame: pd.DataFrame) -> List[str]:
 
 
 def change(frame: pd.DataFrame, name: str, function: Callable[[str], str]) -> pd.DataFrame:
-    """Returns a frame with a function applied to a column's texts. A list does it in half the time of what pandas has for it."""
+    """Returns a frame with a function applied to a column's texts. A list takes half the time of pandas' own way."""
     column = frame[name].dropna()
     before = column.tolist()
     after = list(map(function, before))
@@ -170,7 +175,9 @@ class Pipeline:
         """Makes the steps, and tries them on a frame without rows, so that a wrong column is found at once."""
         for name in names:
             if name not in OPERATIONS:
-                raise ValueError(f"there is no operation {name!r}; there are {', '.join(OPERATIONS)}; add yours to operations.py")
+                raise ValueError(
+                    f"there is no operation {name!r}; there are {', '.join(OPERATIONS)}; add yours to operations.py"
+                )
         steps = [OPERATIONS[name] for name in names]
         self.steps = [step() if isinstance(step, type) else step for step in steps]
         for name, step in zip(names, self.steps):

@@ -19,7 +19,10 @@ def chunk(processed: int, total: int) -> Dict[str, Any]:
 
 
 def memory_usage_mb() -> float:
-    """Returns this process's resident memory in MiB: now on Linux, its peak on other Unix systems, and 0 where the system does not say."""
+    """Returns this process's resident memory in MiB.
+
+    Other Unix systems than Linux tell only its peak. Where the system does not tell, it is 0.
+    """
     try:
         with open("/proc/self/statm", "rb") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -1,10 +1,11 @@
 """The records of a CSV file, exactly, in any range of its bytes.
 
-A record ends at a line feed outside a quoted field, or at the end of the file. A quoted field begins with a quote that is the first
-character of a field, and ends at the next quote that is not doubled. So whether a line feed ends a record depends on every byte before
-it. What depends on them is little, though: one of the five states below. `scan` finds out for a range where each state would lead, so
-ranges can be scanned at the same time; stepping through the results from the first range on gives each range its true state, and the
-number of lines and rows before it. A range owns the records that begin in it.
+A record ends at a line feed outside a quoted field, or at the end of the file. A quoted field begins with a quote that
+is the first character of a field, and ends at the next quote that is not doubled. So whether a line feed ends a record
+depends on every byte before it. But these bytes only decide which of the five states below holds. For a range, `scan`
+finds out where each state would lead, so ranges can be scanned at the same time. Stepping through the results from the
+first range on gives each range its true state, and the number of lines and rows before it. A range owns the records
+that begin in it.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ RECORD_LIMIT = 1 << 22
 """The longest record in bytes. A longer one is malformed, and is not held in memory."""
 
 RECORD, FIELD, TEXT, QUOTED, QUOTE = b"", b",", b"x", b'"', b'""'
-"""What the bytes up to an offset have led to, as the shortest bytes that lead there: the beginning of a record; the beginning of another
-field; inside a field without quotes, or after the quoted part of one; inside a quoted field; there too, behind a quote that either ends
-the field or is the first of a doubled one."""
+"""The states at an offset, as the shortest bytes that lead there: the beginning of a record; the beginning of another
+field; inside a field without quotes, or after the quoted part of one; inside a quoted field; there too, behind a quote
+that either ends the field or is the first of a doubled one."""
 
 STATES = {"record": RECORD, "field": FIELD, "text": TEXT, "quoted": QUOTED, "quote": QUOTE}
 """The states by the names that they have in arguments and results."""
 
 NAMES = {state: name for name, state in STATES.items()}
 
-# A quoted field up to its closing quote, which is the group, or to the end of the text. The look-behind, that it begins a field, comes
-# second: a pattern that begins with a plain character is searched for much faster. It never has to go back.
+# A quoted field up to its closing quote, which is the group, or to the end of the text. The look-behind, that it begins
+# a field, comes second: a pattern that begins with a plain character is searched for much faster. It never has to go
+# back.
 QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*("|\Z)')
 
 
@@ -72,7 +74,9 @@ def scan(file: BinaryIO, start: int, end: int) -> Tuple[int, Dict[bytes, Scan]]:
         steps = {state: step(state, text) for state in {state for state, _ in now.values()}}
         now = {first: (steps[state][0], ends + steps[state][1]) for first, (state, ends) in now.items()}
     # A record begins where one ends, but the one that begins behind the last byte is the next range's.
-    return lines, {first: Scan(ends + (first == RECORD) - (state == RECORD), state) for first, (state, ends) in now.items()}
+    return lines, {
+        first: Scan(ends + (first == RECORD) - (state == RECORD), state) for first, (state, ends) in now.items()
+    }
 
 
 class Block(NamedTuple):

@@ -1,7 +1,7 @@
-"""The built-in operations in the plainest way: one pass of csv.reader over the file, one row after the other, one field after the other.
+"""The built-in operations in the plainest way: one pass of csv.reader over the file, row by row and field by field.
 
-It shares neither ranges nor frames with the job whose results it is there to confirm; only what counts as a number or as malformed, and
-the limits.
+Its results confirm those of the job. It shares neither ranges nor frames with the job, but only the limits and the
+rules for numbers and malformed rows.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ def run(
             elif operation == "transform":
                 place = names.index(FILLED)
                 filled = len(row) - row.count(None)
-                row = [normalize("NFC", value) if isinstance(value, str) and not value.isascii() else value for value in row]
+                row = [
+                    normalize("NFC", value) if isinstance(value, str) and not value.isascii() else value
+                    for value in row
+                ]
                 row[place : place + 1] = [filled]
             else:
                 for column, value in zip(next(steps), row):
@@ -91,7 +94,7 @@ def _number(value: str) -> Optional[float]:
 
 
 class _Column:
-    """What one column holds. Equal values are counted before they are added, because most columns have few different ones."""
+    """A summary of one column. Equal values are counted before they are added: most columns have few different ones."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -132,7 +135,10 @@ class _Column:
 
     def result(self) -> Dict[str, Any]:
         self.add()
-        return {**{key: value for key, value in vars(self).items() if key != "counts"}, "sum": f"{self.sum.normalize(EXACT):f}"}
+        return {
+            **{key: value for key, value in vars(self).items() if key != "counts"},
+            "sum": f"{self.sum.normalize(EXACT):f}",
+        }
 
 
 RECORD = re.compile(
@@ -149,13 +155,16 @@ _CR, _NUL = "\udc0d", "\udc00"  # nothing that is decoded has these
 
 
 def _records(file: BinaryIO) -> Iterator[Tuple[int, List[str], str]]:
-    """Yields each record's first line, its fields, and its fault or "", but not the header. A blank line has no fields."""
+    """Yields each record's first line, fields, and fault or "", but not the header. A blank line has no fields."""
     file.seek(0)
     file.seek(len(BOM) if file.read(len(BOM)) == BOM else 0)
     lines: List[bytes] = []  # of the record at hand
 
     def read() -> Iterator[str]:
-        """Reads lines for csv.reader, which stops at carriage returns, and before Python 3.11 at NULs: it gets others in their place."""
+        """Reads lines for csv.reader, with carriage returns and NULs replaced.
+
+        csv.reader stops at carriage returns, and before Python 3.11 at NULs.
+        """
         for line in file:
             lines.append(line)
             text = line.decode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""CSV records as pandas frames: numbers as numbers, text as text, and each malformed row with its line and what is wrong with it."""
+"""CSV records as pandas frames: numbers as numbers, text as text, and malformed rows with their lines and faults."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def header(file: BinaryIO, text_columns: List[str]) -> Header:
             raise ValueError(f"{file.name} has no column {name!r}; it has {', '.join(columns)}")
     size = mark + len(block.data)
     numbers = _numbers(file, size, columns)
-    return Header(Schema(columns, [name for name in numbers if name not in text_columns]), size, block.data.count(b"\n"))
+    return Header(
+        Schema(columns, [name for name in numbers if name not in text_columns]), size, block.data.count(b"\n")
+    )
 
 
 def _numbers(file: BinaryIO, start: int, columns: List[str]) -> List[str]:
@@ -159,7 +161,7 @@ def check(block: Block) -> bytes:
     """Checks what can be checked without taking records apart, and returns them bare.
 
     Raises:
-        Malformed: One of the records is malformed, or may be; of a block with one record, this is what is wrong with it.
+        Malformed: One of the records is malformed, or may be. If the block has one record, this is the record's fault.
     """
     data = block.data
     if block.fault == TOO_LONG or len(data) > RECORD_LIMIT:

@@ -47,7 +47,7 @@ def drain(job: Any) -> Tuple[List[Dict[str, Any]], List[str], Any]:
 
 
 def in_ranges(path: str, cuts: Iterable[int], ops: Sequence[str]) -> Tuple[List[str], Dict[str, Any]]:
-    """Does what the Go program does: scans ranges, steps through them for their states, processes them and merges the results."""
+    """Works like the Go program: scans ranges, steps through them for their states, processes and merges them."""
     data = worker.open_dataset(path, 1, list(ops))
     offsets = [data["start"], *sorted(min(max(cut, data["start"]), data["end"]) for cut in cuts), data["end"]]
     state, line, total, faults = "record", data["line"], 0, []
@@ -101,7 +101,9 @@ bodies = st.one_of(st.lists(tokens, max_size=60).map(b"".join), st.binary(max_si
 
 @settings(deadline=None, max_examples=200)
 @given(
-    head=st.sampled_from([b"a\n", b"a,b\r\n", b'"a\n""",b,c\n', b"\xef\xbb\xbfa,b\n", b"a,b", b"a,b\n1,x\n2.5,y\n", b"a\n1e300\n"]),
+    head=st.sampled_from(
+        [b"a\n", b"a,b\r\n", b'"a\n""",b,c\n', b"\xef\xbb\xbfa,b\n", b"a,b", b"a,b\n1,x\n2.5,y\n", b"a\n1e300\n"]
+    ),
     body=bodies,
     cuts=st.lists(st.integers(0, 200), max_size=3),
     block=st.integers(1, 40),
@@ -139,12 +141,17 @@ def test_any_byte_may_be_the_last_of_a_range(body: bytes, block: int) -> None:
             assert in_ranges(path, [cut], ALL) == (faults, single)
 
 
-texts = st.text(st.one_of(st.sampled_from('",\n\r x'), st.characters(exclude_categories=["Cs"], exclude_characters="\0")), max_size=8)
+texts = st.text(
+    st.one_of(st.sampled_from('",\n\r x'), st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    max_size=8,
+)
 
 
 @settings(deadline=None)
 @given(
-    rows=st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(texts, min_size=width, max_size=width), min_size=1, max_size=12)),
+    rows=st.integers(1, 4).flatmap(
+        lambda width: st.lists(st.lists(texts, min_size=width, max_size=width), min_size=1, max_size=12)
+    ),
     end=st.sampled_from(["\n", "\r\n"]),
     cuts=st.lists(st.integers(0, 400), max_size=4),
     block=st.integers(1, 64),
@@ -170,7 +177,10 @@ def test_every_row_is_read_once_as_it_was_written(rows: List[List[str]], end: st
 @pytest.mark.parametrize(
     ("body", "faults"),
     [
-        (b"x,2\n3\n4,5,6\n7,8\n", ["line 3 has 1 field, but the header has 2", "line 4 has 3 fields, but the header has 2"]),
+        (
+            b"x,2\n3\n4,5,6\n7,8\n",
+            ["line 3 has 1 field, but the header has 2", "line 4 has 3 fields, but the header has 2"],
+        ),
         (b"x,y,z\nx\nx,y\n", ["line 2 has 3 fields, but the header has 2", "line 3 has 1 field, but the header has 2"]),
         (b'x,"a\nb"\n3\n', ["line 4 has 1 field, but the header has 2"]),
         (b"1,\xff\n2,2\n", ["line 2 " + table.NOT_UTF8]),
@@ -180,8 +190,14 @@ def test_every_row_is_read_once_as_it_was_written(rows: List[List[str]], end: st
         (b'1,a"\n2,"b\nc"\n3\n', ["line 2 " + table.STRAY_QUOTE, "line 5 has 1 field, but the header has 2"]),
         (b"1,a\rb\n", ["line 2 " + table.STRAY_QUOTE]),
         (b'1,1\n1,"a\n', ["line 3 " + ranges.OPEN_QUOTE]),
-        (b"1,1\n\n1," + b"a" * 4096 + b"\n2,2\n3\n", ["line 4 " + ranges.TOO_LONG, "line 6 has 1 field, but the header has 2"]),
-        (b'1,1\n1,"' + b"a\n" * 4096 + b'"\n3\n', ["line 3 " + ranges.TOO_LONG, "line 4100 has 1 field, but the header has 2"]),
+        (
+            b"1,1\n\n1," + b"a" * 4096 + b"\n2,2\n3\n",
+            ["line 4 " + ranges.TOO_LONG, "line 6 has 1 field, but the header has 2"],
+        ),
+        (
+            b'1,1\n1,"' + b"a\n" * 4096 + b'"\n3\n',
+            ["line 3 " + ranges.TOO_LONG, "line 4100 has 1 field, but the header has 2"],
+        ),
     ],
 )
 def test_malformed_rows_are_reported_and_skipped(body: bytes, faults: List[str]) -> None:
@@ -202,7 +218,8 @@ def test_what_is_no_number_in_a_column_of_numbers() -> None:
             f"line {line} has 'two' in 'n', a column of numbers",
             f"line {line + 1} has '1e999' in 'n', a column of numbers",
         ]
-        assert (stats["processed"], stats["skipped"], stats["errors"]) == (len(sample) // 2 + 2, 3, 2)  # a blank line is no row
+        # A blank line is no row.
+        assert (stats["processed"], stats["skipped"], stats["errors"]) == (len(sample) // 2 + 2, 3, 2)
         assert drain(worker.reference(path, 10_000, ["aggregate"]))[1:] == (faults, stats)
 
         _, faults, stats = drain(worker.process_large_dataset(path, 10_000, ["aggregate"], ["n"]))
@@ -224,7 +241,9 @@ def test_operations() -> None:
         assert b["tally"] == {"x": 1, "\u00e9": 2}
         assert (filled["name"], filled["numbers"], filled["sum"]) == ("filled_fields", 3, "6")
 
-        before, after = drain(worker.process_large_dataset(path, 10, ["aggregate", "clean", "aggregate"]))[2]["aggregates"]
+        before, after = drain(worker.process_large_dataset(path, 10, ["aggregate", "clean", "aggregate"]))[2][
+            "aggregates"
+        ]
         assert (before[0]["empty"], before[0]["first"]) == (2, " 1 ")
         assert (after[0]["empty"], after[0]["first"]) == (0, "1")
 
@@ -247,7 +266,12 @@ def test_an_operation_of_yours() -> None:
         del operations.OPERATIONS["dear"]
 
 
-@given(st.lists(st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.decimals(-(10**9), 10**9, places=2).map(float)), min_size=1))
+@given(
+    st.lists(
+        st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.decimals(-(10**9), 10**9, places=2).map(float)),
+        min_size=1,
+    )
+)
 def test_sums_are_exact(values: List[float]) -> None:
     with operations.localcontext(operations.EXACT):
         want = sum(map(Decimal, map(repr, values)), Decimal(0))
@@ -264,7 +288,11 @@ def test_sums_are_exact(values: List[float]) -> None:
         (b"a,b,a\n", (10, ALL), "has two columns 'a'; give each a name of its own"),
         (b"a,b\n", (10, ALL, ["c"]), "has no column 'c'; it has a, b"),
         (b"a,b\n", (-5, ALL), "chunk_size is -5, but it must be at least 1"),
-        (b"a,b\n", (10, ["cleen"]), "there is no operation 'cleen'; there are clean, transform, aggregate; add yours to operations.py"),
+        (
+            b"a,b\n",
+            (10, ["cleen"]),
+            "there is no operation 'cleen'; there are clean, transform, aggregate; add yours to operations.py",
+        ),
     ],
 )
 def test_bad_arguments(data: bytes, arguments: Any, message: str) -> None:

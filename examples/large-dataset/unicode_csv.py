@@ -1,4 +1,7 @@
-"""Writes the Unicode character database as CSV: real data that every Python has, with all that makes CSV difficult in its second column."""
+"""Writes the Unicode character database as CSV.
+
+It is real data that every Python has. Its second column has everything that makes CSV difficult.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,11 @@ def row(codepoint: int) -> str:
     """Returns the line of one code point. NUL and the surrogates cannot stand in a text file; their char is empty."""
     char = chr(codepoint)
     category = unicodedata.category(char)
-    label = "noncharacter" if codepoint & 0xFFFE == 0xFFFE or 0xFDD0 <= codepoint <= 0xFDEF else LABELS.get(category, "unnamed")
+    label = (
+        "noncharacter"
+        if codepoint & 0xFFFE == 0xFFFE or 0xFDD0 <= codepoint <= 0xFDEF
+        else LABELS.get(category, "unnamed")
+    )
     name = unicodedata.name(char, None) or f"<{label}-{codepoint:04X}>"
     text = "" if codepoint == 0 or category == "Cs" else char.replace('"', '""')
     number = unicodedata.numeric(char, None)

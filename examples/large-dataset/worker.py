@@ -30,17 +30,19 @@ def process_large_dataset(
 
     Args:
         file_path: The file, in UTF-8. Its first record names the columns.
-        chunk_size: How many rows an operation is given at once, and how many are read from one progress chunk to the next.
+        chunk_size: How many rows an operation gets at once, and how many are read from one progress chunk to the next.
         operations: The names of functions in operations.py, in the order in which they are to run.
         text_columns: Columns that hold text, even if they look like numbers.
-        part: The range of bytes whose records are to be read, as the Go program makes it of open_dataset and scan_range. None is all.
+        part: The range of bytes whose records are to be read. The Go program makes it of open_dataset and scan_range.
+            None is all.
 
     Yields:
         A chunk of progress whenever chunk_size more rows have been read, skipped ones included, and at the end.
         An ItemError for each malformed row, which is skipped.
 
     Returns:
-        final_stats: how many rows were processed, how many skipped, how many of those were errors, and what each aggregate found.
+        final_stats: how many rows were processed, how many skipped, how many of those were errors, and the results of
+        each aggregate.
     """
     with opened(file_path) as file:
         part = part or whole(file, text_columns)
@@ -90,8 +92,10 @@ def merge_stats(parts: List[Dict[str, Any]]) -> Dict[str, Any]:
 
 
 @worker.command
-def open_dataset(file_path: str, chunk_size: int, operations: List[str], text_columns: Sequence[str] = ()) -> Dict[str, Any]:
-    """Checks a job's arguments, and says where the rows begin and end, on which line, and what the columns are and hold."""
+def open_dataset(
+    file_path: str, chunk_size: int, operations: List[str], text_columns: Sequence[str] = ()
+) -> Dict[str, Any]:
+    """Checks a job's arguments. Returns where the rows begin and end, their first line, the columns and their types."""
     with opened(file_path) as file:
         header = table.header(file, text_columns)
         check(header.schema, chunk_size, operations)
@@ -106,15 +110,22 @@ def open_dataset(file_path: str, chunk_size: int, operations: List[str], text_co
 
 @worker.command
 def scan_range(file_path: str, start: int, end: int) -> Dict[str, Any]:
-    """Counts the lines of a range, and for each state that it may begin with its rows and the state where it ends. See ranges.py."""
+    """Counts the lines of a range. For each state that it may begin with, finds its rows and the state at its end.
+
+    See ranges.py.
+    """
     with opened(file_path) as file:
         lines, scans = ranges.scan(file, start, end)
-    states = {ranges.NAMES[state]: {"rows": scan.rows, "then": ranges.NAMES[scan.then]} for state, scan in scans.items()}
+    states = {
+        ranges.NAMES[state]: {"rows": scan.rows, "then": ranges.NAMES[scan.then]} for state, scan in scans.items()
+    }
     return {"lines": lines, "states": states}
 
 
 @worker.command
-def reference(file_path: str, chunk_size: int, operations: List[str], text_columns: Sequence[str] = (), total_rows: int = 0) -> Job:
+def reference(
+    file_path: str, chunk_size: int, operations: List[str], text_columns: Sequence[str] = (), total_rows: int = 0
+) -> Job:
     """Does the whole job in one plain pass, to compare with. See reference.py."""
     import reference as plain
 
@@ -133,7 +144,7 @@ def has_reference(operations: List[str]) -> bool:
 
 @worker.command
 def write_unicode(directory: str) -> Generator[Dict[str, Any], None, str]:
-    """Writes the Unicode character database into a directory as CSV, unless it is there, and returns the file's path."""
+    """Writes the Unicode character database into a directory as CSV, unless it is there. Returns the file's path."""
     import unicode_csv
 
     return (yield from unicode_csv.write(directory))
@@ -141,7 +152,7 @@ def write_unicode(directory: str) -> Generator[Dict[str, Any], None, str]:
 
 @worker.command
 def environment_without_grpc(directory: str) -> str:
-    """Makes a virtual environment that has pandas but neither grpcio nor msgpack, and returns its interpreter's path."""
+    """Makes a virtual environment that has pandas but neither grpcio nor msgpack. Returns its interpreter's path."""
     import sysconfig
     import venv
     from pathlib import Path
@@ -174,7 +185,14 @@ def whole(file: BinaryIO, text_columns: Sequence[str]) -> Dict[str, Any]:
     header = table.header(file, text_columns)
     end = os.fstat(file.fileno()).st_size
     rows = ranges.scan(file, header.size, end)[1][ranges.RECORD].rows
-    return {**header.schema._asdict(), "start": header.size, "end": end, "state": "record", "line": header.lines + 1, "rows": rows}
+    return {
+        **header.schema._asdict(),
+        "start": header.size,
+        "end": end,
+        "state": "record",
+        "line": header.lines + 1,
+        "rows": rows,
+    }
 
 
 def check(schema: table.Schema, chunk_size: int, operations: List[str]) -> Pipeline:

@@ -31,7 +31,9 @@ class SMA:
 
 
 class EMA:
-    """The exponential moving average. It begins with the mean of the first values, then each new one has the weight 2 / (period + 1).
+    """The exponential moving average.
+
+    It begins with the mean of the first values. Then each new value has the weight 2 / (period + 1).
 
     Args:
         period: How many values it begins with.
@@ -52,9 +54,10 @@ class EMA:
 
 
 class RSI:
-    """Wilder's relative strength index: 100 * gains / (gains + losses), both as averages of the changes, smoothed by his 1 / period.
+    """Wilder's relative strength index: 100 * gains / (gains + losses).
 
-    Where no price has changed it is 50; TA-Lib says 0, which would mean that the price has only fallen.
+    Both are averages of the changes, smoothed by his 1 / period. Where no price has changed it is 50. TA-Lib says 0,
+    which would mean that the price has only fallen.
 
     Args:
         period: How many changes the averages begin with.
@@ -85,7 +88,8 @@ class MACD:
     """Moving average convergence and divergence: a fast EMA less a slow one, and the signal, an EMA of that.
 
     Args:
-        fast: The period of the fast EMA. Its first value is the mean of the prices up to the slow one's first, as TA-Lib has it.
+        fast: The period of the fast EMA. Its first value is the mean of the prices up to the slow one's first, as in
+            TA-Lib.
         slow: The period of the slow one.
         signal: The period of the signal.
     """

@@ -37,12 +37,16 @@ def load(symbol: str, files: Dict[str, str]) -> List[Day]:
         return from_csv(symbol, files[symbol])
     if symbol not in BUNDLED:
         known = ", ".join(sorted({*BUNDLED, *files}))
-        raise ValueError(f"there are no prices of {symbol}; there are those of {known}, and -csv {symbol}=FILE brings others")
+        raise ValueError(
+            f"there are no prices of {symbol}; there are those of {known}, and -csv {symbol}=FILE brings others"
+        )
     try:
         import matplotlib
         import numpy
     except ImportError as error:
-        raise ImportError(f"{error}: the prices of {symbol} come with matplotlib; pip install matplotlib, or give others by -csv") from None
+        raise ImportError(
+            f"{error}: the prices of {symbol} come with matplotlib; pip install matplotlib, or give others by -csv"
+        ) from None
     path = Path(matplotlib.get_data_path(), "sample_data", BUNDLED[symbol])
     if path.suffix == ".csv":
         return from_csv(symbol, str(path))
@@ -52,7 +56,7 @@ def load(symbol: str, files: Dict[str, str]) -> List[Day]:
 
 
 def from_csv(symbol: str, path: str) -> List[Day]:
-    """Returns the days in a CSV file with the columns Date, Close and Volume. Others are not looked at, nor capitals."""
+    """Returns the days in a CSV file with the columns Date, Close and Volume. Case and other columns do not matter."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
@@ -80,7 +84,9 @@ def _day(symbol: str, row: Dict[str, str], where: str) -> Day:
         raise ValueError(f"{where}: Close is {row.get('close', '')!r}, but it must be a number above 0")
     volume = _number(row.get("volume", ""))
     if not 0 <= volume < 2**63:
-        raise ValueError(f"{where}: Volume is {row.get('volume', '')!r}, but it must be a number, not negative, and below 2^63")
+        raise ValueError(
+            f"{where}: Volume is {row.get('volume', '')!r}, but it must be a number, not negative, and below 2^63"
+        )
     text = row.get("date", "").strip()
     for form, part in (("%Y-%m-%d", text[:10]), ("%d-%b-%y", text)):  # the first may have a time behind it
         try:

@@ -48,7 +48,8 @@ def check(closes: List[float]) -> None:
     lines, signals, _ = talib.MACD(real, 12, 26, 9)
     same([signal for _, signal in pairs], signals, scale)
     same([line if signal is not None else None for line, signal in pairs], lines, scale)
-    assert [line is not None for line, _ in pairs] == [n >= 25 for n in range(len(closes))]  # TA-Lib keeps them until there is a signal
+    # TA-Lib keeps them until there is a signal.
+    assert [line is not None for line, _ in pairs] == [n >= 25 for n in range(len(closes))]
 
 
 @pytest.mark.parametrize(("symbol", "days"), [("GOOG", 1047), ("MSFT", 65)])
@@ -84,7 +85,10 @@ def test_bundled_prices() -> None:
 
 def test_a_csv_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
-    path.write_text('\ufeffvolume, CLOSE ,date\n"1,000",2.5,2024-01-03\n\n7,2,2024-01-02 00:00:00-05:00\n0,3,4-Jan-24\n', encoding="utf-8")
+    path.write_text(
+        '\ufeffvolume, CLOSE ,date\n"1,000",2.5,2024-01-03\n\n7,2,2024-01-02 00:00:00-05:00\n0,3,4-Jan-24\n',
+        encoding="utf-8",
+    )
     assert prices.load("OWN", {"OWN": str(path)}) == [
         prices.Day("2024-01-02", "OWN", 2.0, 7),
         prices.Day("2024-01-03", "OWN", 2.5, 1000),
@@ -101,12 +105,18 @@ def test_a_csv_file_of_ones_own(tmp_path: Path) -> None:
         (b"Date,Close,Volume\n2024-01-02,null,1\n", "FILE, line 2: Close is 'null', but it must be a number above 0"),
         (b"Date,Close,Volume\n2024-01-02,-1,1\n", "FILE, line 2: Close is '-1', but it must be a number above 0"),
         (b"Date,Close,Volume\n2024-01-02,inf,1\n", "FILE, line 2: Close is 'inf', but it must be a number above 0"),
-        (b"Date,Close,Volume\n2024-01-02,1\n", "FILE, line 2: Volume is '', but it must be a number, not negative, and below 2^63"),
+        (
+            b"Date,Close,Volume\n2024-01-02,1\n",
+            "FILE, line 2: Volume is '', but it must be a number, not negative, and below 2^63",
+        ),
         (
             b"Date,Close,Volume\n2024-01-02,1,1e30\n",
             "FILE, line 2: Volume is '1e30', but it must be a number, not negative, and below 2^63",
         ),
-        (b"Date,Close,Volume\n02.01.2024,1,1\n", "FILE, line 2: Date is '02.01.2024', but it must be like 2003-09-19 or 19-Sep-03"),
+        (
+            b"Date,Close,Volume\n02.01.2024,1,1\n",
+            "FILE, line 2: Date is '02.01.2024', but it must be like 2003-09-19 or 19-Sep-03",
+        ),
         (
             b"Date,Close,Volume\n\xff\n",
             "FILE is not a CSV file in UTF-8: 'utf-8' codec can't decode byte 0xff in position 18: invalid start byte",
@@ -132,7 +142,12 @@ def test_signals_and_alerts(tmp_path: Path) -> None:
     falling.write_text(rows([100.0 - n for n in range(22)], [10] * 20 + [20, 19]))
     rising.write_text(rows([100.0 + n for n in range(22)], [10] * 22))
     files = {"DOWN": str(falling), "UP": str(rising)}
-    arguments: Dict[str, Any] = {"symbols": ["DOWN", "UP"], "indicators": ["RSI"], "alert_thresholds": {"volume_spike": 2}, "files": files}
+    arguments: Dict[str, Any] = {
+        "symbols": ["DOWN", "UP"],
+        "indicators": ["RSI"],
+        "alert_thresholds": {"volume_spike": 2},
+        "files": files,
+    }
     with testing.load(HERE / "worker.py") as worker:
         assert worker.call("open_market", symbols=["UP"], files=files) == [
             {"symbol": "UP", "days": 22, "first": "2024-01-01", "last": "2024-01-22"}
@@ -147,12 +162,21 @@ def test_signals_and_alerts(tmp_path: Path) -> None:
     down, up = chunks[0::2], chunks[1::2]
     assert [chunk["trading_signal"] for chunk in down] == ["HOLD"] * 14 + ["BUY"] * 8
     assert [chunk["trading_signal"] for chunk in up] == ["HOLD"] * 14 + ["SELL"] * 8
-    assert (down[13]["rsi"], down[14]["rsi"], up[14]["rsi"], up[14]["sma_20"], up[21]["sma_20"]) == (None, 0, 100, None, None)
+    assert (down[13]["rsi"], down[14]["rsi"], up[14]["rsi"], up[14]["sma_20"], up[21]["sma_20"]) == (
+        None,
+        0,
+        100,
+        None,
+        None,
+    )
     assert down[20]["alerts"] == ["RSI 0.0 is below 30", "volume is 2.0 times the mean of 20 days"]
     assert down[21]["alerts"] == ["RSI 0.0 is below 30"]  # 19 is less than twice 10.5
     assert stream.result == {
         "is_final": True,
-        "symbols": {"DOWN": {"signals": {"HOLD": 14, "BUY": 8}, "alerts": 8}, "UP": {"signals": {"HOLD": 14, "SELL": 8}, "alerts": 8}},
+        "symbols": {
+            "DOWN": {"signals": {"HOLD": 14, "BUY": 8}, "alerts": 8},
+            "UP": {"signals": {"HOLD": 14, "SELL": 8}, "alerts": 8},
+        },
     }
 
 
@@ -167,13 +191,24 @@ def test_indicators_that_are_not_asked_for() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"symbols": ["TSLA"]}, "there are no prices of TSLA; there are those of GOOG, MSFT, and -csv TSLA=FILE brings others"),
+        (
+            {"symbols": ["TSLA"]},
+            "there are no prices of TSLA; there are those of GOOG, MSFT, and -csv TSLA=FILE brings others",
+        ),
         ({"symbols": ["X"], "files": {"X": "nowhere.csv"}}, r"nowhere\.csv cannot be read: No such file or directory"),
         ({"indicators": ["EMA"]}, "unknown indicator 'EMA'; there are RSI, MACD, SMA_20, SMA_50"),
-        ({"alert_thresholds": {"rsi": 1}}, "unknown threshold 'rsi'; there are rsi_oversold, rsi_overbought, volume_spike"),
+        (
+            {"alert_thresholds": {"rsi": 1}},
+            "unknown threshold 'rsi'; there are rsi_oversold, rsi_overbought, volume_spike",
+        ),
         ({"speed": -1}, "speed is -1.*, but it must be at least 0"),
     ],
 )
 def test_bad_arguments(arguments: Dict[str, Any], message: str) -> None:
     with testing.load(HERE / "worker.py") as worker, pytest.raises(RemoteError, match=rf"Error: {message}$"):
-        list(worker.stream("realtime_stock_analysis", **{"symbols": ["MSFT"], "indicators": [], "alert_thresholds": {}, **arguments}))
+        list(
+            worker.stream(
+                "realtime_stock_analysis",
+                **{"symbols": ["MSFT"], "indicators": [], "alert_thresholds": {}, **arguments},
+            )
+        )

@@ -29,7 +29,9 @@ def open_market(symbols: List[str], files: Optional[Dict[str, str]] = None) -> L
         Of each symbol, the number of days, the first and the last.
     """
     market = [prices.load(symbol, files or {}) for symbol in symbols]
-    return [{"symbol": days[0].symbol, "days": len(days), "first": days[0].date, "last": days[-1].date} for days in market]
+    return [
+        {"symbol": days[0].symbol, "days": len(days), "first": days[0].date, "last": days[-1].date} for days in market
+    ]
 
 
 @worker.command
@@ -44,14 +46,15 @@ def realtime_stock_analysis(
 
     Args:
         symbols: The shares.
-        indicators: Which of RSI, MACD, SMA_20 and SMA_50 to report. The trading signal needs the RSI, and has it in any case.
-        alert_thresholds: rsi_oversold (30), rsi_overbought (70) and volume_spike (2.0), the volume by the mean of the 20 days before.
+        indicators: Which of RSI, MACD, SMA_20 and SMA_50 to report. The trading signal uses the RSI in any case.
+        alert_thresholds: rsi_oversold (30), rsi_overbought (70) and volume_spike (2.0), the volume by the mean of the
+            20 days before.
         files: CSV files by symbol; see prices.py.
         speed: How many days pass in a second; 0 is as many as there can.
 
     Yields:
-        A chunk for each day of each share: its date, symbol, price, volume, rsi, macd, macd_signal, sma_20, sma_50, trading_signal and
-        alerts. An indicator is None as long as there are not enough prices for it.
+        A chunk for each day of each share: its date, symbol, price, volume, rsi, macd, macd_signal, sma_20, sma_50,
+        trading_signal and alerts. An indicator is None as long as there are not enough prices for it.
 
     Returns:
         is_final, and of each symbol how many days had which trading signal, and how many had alerts.

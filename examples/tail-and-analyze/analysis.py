@@ -91,8 +91,8 @@ def parse(text: str, now: Optional[datetime] = None) -> Tuple[Optional[str], Opt
         now: The time from which a year is guessed where a timestamp has none.
 
     Returns:
-        The severity (FATAL, ERROR, WARN, INFO, DEBUG) and the timestamp in ISO 8601, None where there is none, and the message: the line
-        without them, if they stand at its beginning.
+        The severity (FATAL, ERROR, WARN, INFO, DEBUG) and the timestamp in ISO 8601, None where there is none, and the
+        message: the line without them, if they are at its beginning.
     """
     head = text[:200]
     message = text
@@ -124,10 +124,12 @@ _SEVERITIES = {
     **dict.fromkeys(["DEBUG", "TRACE"], "DEBUG"),
 }
 
-# A word in capitals anywhere; in small letters only where it is not a word of a sentence: level=error, [error], [core:error], error:
+# A word in capitals anywhere. A word in small letters only where it is no word of a sentence: level=error, [error],
+# [core:error], error:
 _WORDS = "|".join(_SEVERITIES)
 _LEVEL = re.compile(
-    rf"\b({_WORDS})\b|\b(?i:level|lvl|severity)\"?\s*[=:]\s*\"?((?i:{_WORDS}))\b|[\[<(](?:[\w.-]+:)?((?i:{_WORDS}))[\]>)]|\b((?i:{_WORDS})):"
+    rf"\b({_WORDS})\b|\b(?i:level|lvl|severity)\"?\s*[=:]\s*\"?((?i:{_WORDS}))\b"
+    rf"|[\[<(](?:[\w.-]+:)?((?i:{_WORDS}))[\]>)]|\b((?i:{_WORDS})):"
 )
 
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
@@ -137,7 +139,8 @@ _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
 _TIMESTAMPS = [
     re.compile(pattern)
     for pattern in (
-        rf"(?<!\d)(?P<year>\d{{4}})([-/])(?P<month>\d\d)\2(?P<day>\d\d)[T _]{_TIME}(?: ?{_ZONE})?",  # ISO 8601; Go, nginx with slashes
+        # ISO 8601; Go and nginx with slashes
+        rf"(?<!\d)(?P<year>\d{{4}})([-/])(?P<month>\d\d)\2(?P<day>\d\d)[T _]{_TIME}(?: ?{_ZONE})?",
         rf"(?<!\d)(?P<day>\d\d)/{_MONTH}/(?P<year>\d{{4}}):{_TIME} {_ZONE}",  # access logs
         rf"\b(?P<day>\d\d) {_MONTH} (?P<year>\d{{4}}) {_TIME}(?: (?:GMT|{_ZONE}))?",  # mail, HTTP
         rf"\b{_MONTH} +(?P<day>\d\d?) {_TIME}(?: (?P<year>\d{{4}})\b)?",  # syslog; ctime with a year
@@ -173,4 +176,6 @@ def iso(match: Any, now: datetime) -> Optional[str]:
             time = time.replace(year=now.year - 1)
     except ValueError:
         return None
-    return time.isoformat(timespec="seconds" if not fraction else "milliseconds" if len(fraction) <= 3 else "microseconds")
+    return time.isoformat(
+        timespec="seconds" if not fraction else "milliseconds" if len(fraction) <= 3 else "microseconds"
+    )

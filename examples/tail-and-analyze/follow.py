@@ -17,7 +17,7 @@ MARK = 256
 """How many bytes are remembered, of the file's first and of the last ones read, to see that they are still there."""
 
 GRACE = 5.0
-"""How many seconds a file is read on that was rotated away, after its last line: a process may still be writing to it."""
+"""How many seconds a rotated file is still read after its last line. A process may still be writing to it."""
 
 
 class Line(NamedTuple):
@@ -43,9 +43,9 @@ class Note(NamedTuple):
 class Follower:
     """Reads a file that grows.
 
-    A file that was rotated (renamed, and made anew) is another file under the same name; the old one is read to its end, and on for a
-    while. One that was truncated no longer has the bytes that were read, whether it is shorter now or was filled anew. That is looked at
-    after each read, so what is new there is never taken for the rest of what was read.
+    After a rotation (the file was renamed, and made anew) there is another file under the same name. The old file is
+    read to its end, and on for a while. A truncated file no longer has the bytes that were read, whether it is shorter
+    now or was filled anew. This is checked after each read, so new text is never taken for the rest of old text.
 
     Args:
         path: The file.
@@ -59,7 +59,12 @@ class Follower:
     """
 
     def __init__(
-        self, path: str, from_start: bool = False, wait: bool = False, grace: float = GRACE, clock: Callable[[], float] = time.monotonic
+        self,
+        path: str,
+        from_start: bool = False,
+        wait: bool = False,
+        grace: float = GRACE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.rotations = 0
         self.truncations = 0
@@ -235,7 +240,8 @@ class _File:
 
     def _add(self, part: bytes) -> None:
         if not self._line:
-            part = part.lstrip(b"\0")  # the hole that a process leaves that goes on writing where a truncated file ended
+            # A process that goes on writing where a truncated file ended leaves a hole of NULs.
+            part = part.lstrip(b"\0")
         room = LONGEST - len(self._line)
         self._line += part[:room]
         self._dropped += max(0, len(part) - room)

@@ -53,7 +53,8 @@ def texts(data: bytes) -> List[str]:
 
 
 piece = st.lists(
-    st.sampled_from([b"a", "\u00e9".encode()[:1], "\u00e9".encode()[1:], b"\n", b"\r\n", b"\xff", b"b" * 300]), max_size=8
+    st.sampled_from([b"a", "\u00e9".encode()[:1], "\u00e9".encode()[1:], b"\n", b"\r\n", b"\xff", b"b" * 300]),
+    max_size=8,
 ).map(b"".join)
 steps = st.lists(
     st.one_of(
@@ -95,7 +96,8 @@ def test_each_line_once_whatever_happens(steps: List[Tuple[str, bytes]], block: 
                     path.rename(f"{path}.{n}")
                     path.write_bytes(content)
                     found += drain(follower)[0]  # a second rotation before this look could not be seen
-                    expected += [*texts(content), begin] if begin else texts(content)  # no line feed came until its grace was over
+                    # No line feed came until its grace was over.
+                    expected += [*texts(content), begin] if begin else texts(content)
                     content = content[content.rfind(b"\n") + 1 :]
                 else:
                     path.write_bytes(content)  # truncates
@@ -352,7 +354,9 @@ def test_the_command(tmp_path: Path) -> None:
     path.write_bytes(b"INFO a\nERROR b\nFATAL c")
     stopping: List[bool] = []
     with testing.load(HERE / "worker.py", functions={"stopping": lambda: bool(stopping)}) as worker:
-        stream = worker.stream("tail_and_analyze", log_path=str(path), patterns=["ERROR", "FATAL"], context_lines=1, once=True)
+        stream = worker.stream(
+            "tail_and_analyze", log_path=str(path), patterns=["ERROR", "FATAL"], context_lines=1, once=True
+        )
         note, error, fatal = stream
         assert note == {"file": str(path), "note": "is followed from its beginning"}
         assert (error["context_before"], error["context_after"]) == (["INFO a"], ["FATAL c"])
@@ -395,7 +399,10 @@ def test_what_was_written_before_the_end_is_read(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"patterns": []}, "patterns is empty; give at least one"),
-        ({"patterns": ["a(b"]}, r"the pattern 'a\(b' is not a regular expression: missing \), unterminated subpattern at position 1"),
+        (
+            {"patterns": ["a(b"]},
+            r"the pattern 'a\(b' is not a regular expression: missing \), unterminated subpattern at position 1",
+        ),
         ({"context_lines": -1}, "context_lines is -1, but it must be from 0 to 100"),
         ({"context_lines": 101}, "context_lines is 101, but it must be from 0 to 100"),
         ({"log_path": "nowhere.log"}, r"nowhere\.log does not exist; -wait waits for it"),

@@ -41,8 +41,9 @@ def tail_and_analyze(
         once: Whether to read what is there and then end.
 
     Yields:
-        A chunk for each line that matches: its severity, timestamp, log_line, pattern_matched, message, file, line_number, dropped_bytes,
-        context_before and context_after. A chunk with only a file and a note tells what happened to the file.
+        A chunk for each line that matches: its severity, timestamp, log_line, pattern_matched, message, file,
+        line_number, dropped_bytes, context_before and context_after. A chunk with only a file and a note tells what
+        happened to the file.
 
     Returns:
         is_final, and how many lines were read, matches counted by pattern and by severity, rotations and truncations.

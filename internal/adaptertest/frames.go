@@ -1,5 +1,5 @@
-// Package adaptertest has what the tests of the adapters share: frames to send, the golden files, and the rules that hold for every
-// connection over a byte stream. What holds for every adapter at all is in package conformance.
+// Package adaptertest has the shared parts of the adapters' tests: frames to send, the golden files, and the rules for
+// every connection over a byte stream. Package conformance has the rules for every adapter.
 package adaptertest
 
 import (
@@ -55,16 +55,16 @@ func ReadAll(c core.Conn) (all []core.Frame, err error) {
 	}
 }
 
-// Golden is the form of one adapter in a golden file: a line of text for each frame.
+// Golden is one adapter's form of frames in a golden file: a line of text for each frame.
 type Golden struct {
-	Body  func(text string) ([]byte, error) // the body as the file has it
+	Body  func(text string) ([]byte, error) // the body in the file's notation
 	Write func(f core.Frame) string
 	Read  func(line string) ([]core.Frame, error)
 }
 
-// Check holds the adapter to testdata/frames.txtar, which the tests of other languages read too. In each section the
-// first line is the frame, the second what is written for it, and the rest other lines that mean the same. With update
-// the second lines are written anew.
+// Check compares the adapter with testdata/frames.txtar. The tests of other languages read that file too. In each
+// section the first line is the frame, the second is what the adapter writes for it, and the rest are other lines with
+// the same meaning. With update Check rewrites the second lines.
 func (g Golden) Check(t *testing.T, update bool) {
 	t.Helper()
 	const path = "testdata/frames.txtar"
@@ -117,8 +117,8 @@ func (g Golden) frame(line string) (core.Frame, error) {
 		return core.Frame{}, err
 	}
 	f := core.Frame{
-		Kind: core.ParseKind(v.Kind), Flags: v.Flags, ID: v.ID, Parent: v.Parent, Name: v.Name, Session: v.Session, Meta: v.Meta,
-		TTL: time.Duration(v.TTL) * time.Millisecond, Items: v.Items, Bytes: v.Bytes,
+		Kind: core.ParseKind(v.Kind), Flags: v.Flags, ID: v.ID, Parent: v.Parent, Name: v.Name, Session: v.Session,
+		Meta: v.Meta, TTL: time.Duration(v.TTL) * time.Millisecond, Items: v.Items, Bytes: v.Bytes,
 	}
 	var err error
 	if v.Body != "" {

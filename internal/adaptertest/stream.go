@@ -16,14 +16,14 @@ import (
 
 // Stream says how to make the connections of an adapter whose frames go over a byte stream.
 type Stream struct {
-	Reading func(r io.Reader, limit int) core.Conn      // the host's, which reads from r
-	Writing func(w io.Writer) core.Conn                 // the host's, which writes to w
-	Pair    func(t testing.TB) (host, worker core.Conn) // both, over the real thing
-	Buffer  func(c core.Conn) int                       // the bytes that the writer keeps
+	Reading func(r io.Reader, limit int) core.Conn      // the host's side; it reads from r
+	Writing func(w io.Writer) core.Conn                 // the host's side; it writes to w
+	Pair    func(t testing.TB) (host, worker core.Conn) // both sides, over a real connection
+	Buffer  func(c core.Conn) int                       // the size of the writer's buffer in bytes
 	Bodies  *rapid.Generator[[]byte]                    // bodies that the adapter may be given
 	Copied  int                                         // a body of this size is copied into the batch
-	Chunk   int                                         // what is read or written at once
-	Closed  error                                       // what a Read that Close has ended returns
+	Chunk   int                                         // the bytes that are read or written at once
+	Closed  error                                       // returned by a Read or Write that Close has ended
 }
 
 // Run checks the rules.
@@ -35,7 +35,7 @@ func (s Stream) Run(t *testing.T) {
 	t.Run("WriteAfterError", s.writeAfterError)
 }
 
-// Encode returns the bytes that frames are on the wire.
+// Encode returns the bytes of the frames on the wire.
 func (s Stream) Encode(t interface{ Fatal(...any) }, frames ...core.Frame) []byte {
 	var out bytes.Buffer
 	if err := s.Writing(&out).Write(frames); err != nil {
@@ -44,7 +44,7 @@ func (s Stream) Encode(t interface{ Fatal(...any) }, frames ...core.Frame) []byt
 	return out.Bytes()
 }
 
-// What was written is read as it was, however the bytes come.
+// Frames are read as they were written, however the bytes arrive.
 func (s Stream) roundTrip(t *testing.T) {
 	frames := rapid.SliceOfN(Frames(s.Bodies), 1, 6)
 	rapid.Check(t, func(t *rapid.T) {
@@ -71,7 +71,7 @@ func (s Stream) roundTrip(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, f := range frames { // the caller owns them: to append to a body spoils no other
+			for _, f := range frames { // the caller owns them: an append to one body changes no other
 				_ = append(f.Body, "spoiled"...)
 			}
 			got = append(got, frames...)
@@ -82,7 +82,7 @@ func (s Stream) roundTrip(t *testing.T) {
 	})
 }
 
-// A batch is one write, and what has come is one read.
+// A batch is one write. One Read returns all frames that have arrived.
 func (s Stream) batches(t *testing.T) {
 	batch := make([]core.Frame, 100)
 	for i := range batch {
@@ -116,7 +116,7 @@ func (c *counter) Write(b []byte) (int, error) {
 	return c.Buffer.Write(b)
 }
 
-// What Write took is delivered before the end, and the other direction goes on.
+// CloseWrite delivers the written frames before the end. The other direction goes on.
 func (s Stream) closeWrite(t *testing.T) {
 	host, worker := s.Pair(t)
 	big := core.Frame{Kind: core.KindHello, Body: bytes.Repeat([]byte("1"), 8<<20)}
@@ -142,9 +142,9 @@ func (s Stream) closeWrite(t *testing.T) {
 	}
 }
 
-// Close ends a Read and a Write that wait, and may be called again.
+// Close ends a waiting Read and a waiting Write. It may be called again.
 func (s Stream) closeUnblocks(t *testing.T) {
-	host, _ := s.Pair(t) // whose worker neither reads nor writes
+	host, _ := s.Pair(t) // the worker neither reads nor writes
 	ended := make(chan error, 2)
 	go func() {
 		_, err := host.Read()
@@ -179,7 +179,7 @@ func (s Stream) closeUnblocks(t *testing.T) {
 	}
 }
 
-// After an error every Write fails, and nothing follows a frame of which a part was written.
+// After an error every Write fails. Nothing follows a frame that was written in part.
 func (s Stream) writeAfterError(t *testing.T) {
 	host, worker := s.Pair(t)
 	if err := worker.Close(); err != nil {
@@ -205,7 +205,7 @@ func (s Stream) writeAfterError(t *testing.T) {
 	}
 }
 
-// halfWriter fails once, after left bytes.
+// halfWriter takes left bytes and then fails once.
 type halfWriter struct{ left, wrote int }
 
 func (w *halfWriter) Write(b []byte) (int, error) {
@@ -220,7 +220,7 @@ func (w *halfWriter) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// Endless is a reader that gives a text again and again.
+// Endless is a reader that repeats a text without end.
 type Endless struct {
 	Text  string
 	Given int // bytes so far
@@ -274,6 +274,7 @@ func (s Stream) BenchmarkWrite(b *testing.B) {
 
 func call(id uint64) core.Frame {
 	return core.Frame{
-		Kind: core.KindCall, Flags: core.NoInput, ID: id, Name: "compute", TTL: 30 * time.Second, Session: "user-42", Body: []byte("{}"),
+		Kind: core.KindCall, Flags: core.NoInput, ID: id, Name: "compute", TTL: 30 * time.Second, Session: "user-42",
+		Body: []byte("{}"),
 	}
 }

@@ -143,10 +143,10 @@ func TestNoInterpreter(t *testing.T) {
 	onEach(t, adapters, func(t *testing.T, adapter string) {
 		program := python.Program{Script: worker, Env: []string{"SNAKEPIT_PYTHON=false"}, Cache: t.TempDir()}
 		_, err := Begin(t, adapter, program, snakepit.Options{})
-		says(t, err, "exited with code 1", "SNAKEPIT_PYTHON chose the interpreter /", "bin/false; it has to be a Python 3.8 or later")
+		says(t, err, "exited with code 1", "use a Python 3.8 or later: /", "bin/false, chosen by SNAKEPIT_PYTHON, may be none")
 		program = python.Program{Script: worker, Interpreter: "echo", Cache: t.TempDir()}
 		_, err = Begin(t, adapter, program, snakepit.Options{})
-		says(t, err, "exited with code 0", "Program.Interpreter chose the interpreter /", "bin/echo;")
+		says(t, err, "exited with code 0", "use a Python 3.8 or later: /", "bin/echo, chosen by Program.Interpreter, may be none")
 	})
 }
 
@@ -156,7 +156,7 @@ func TestNeverSaysHello(t *testing.T) {
 		program := script(t, File(t, "worker.py", "import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"))
 		for limit := 500 * time.Millisecond; ; limit *= 2 {
 			_, err := Begin(t, adapter, program, snakepit.Options{StartTimeout: limit})
-			says(t, err, "has not said hello", "start timeout of "+limit.String(), "larger Options.StartTimeout")
+			says(t, err, "has not said hello", "start timeout of "+limit.String(), "raise Options.StartTimeout")
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatal(err)
 			}
@@ -481,10 +481,10 @@ func TestOneWritableFolder(t *testing.T) {
 			program := snakepit.Python(worker)
 			program.Interpreter = Interpreter(t)
 			_, err := Begin(t, "jsonstdio", program, snakepit.Options{Dir: writable})
-			says(t, err, "/dev/null", "Program.Cache")
+			says(t, err, "/dev/null", "set TMPDIR")
 			program.Cache = caches
 			_, err = Begin(t, "jsonstdio", program, snakepit.Options{})
-			says(t, err, "/dev/null", "Options.Dir")
+			says(t, err, "/dev/null", "set TMPDIR")
 		})
 	}
 }

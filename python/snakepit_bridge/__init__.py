@@ -10,7 +10,7 @@
     if __name__ == "__main__":
         worker.run()
 
-See `Worker` for what a command may be, and `Context` for what it can ask of its call.
+`Worker` says which functions can be commands. `Context` gives a command access to its call.
 """
 
 from ._context import AsyncContext, AsyncInput, AsyncStream, Context, Input, Stream

@@ -1,4 +1,4 @@
-"""``python -m snakepit_bridge worker.py``: prints what a worker file offers, or serves it if a host started this."""
+"""``python -m snakepit_bridge worker.py`` prints the commands of a worker file. If a host starts it, it serves them."""
 
 import os
 import sys

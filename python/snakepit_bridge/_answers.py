@@ -22,34 +22,57 @@ from ._terms import Terms
 
 
 class Refused(Exception):
+    """A call fails with a type of error that the protocol defines.
+
+    Attributes:
+        kind: The type of the error.
+        flags: The flags of the error frame.
+    """
+
     kind = ""
     flags = 0
 
 
 class BadArguments(Refused):
+    """The arguments can't be decoded. The handler did not run."""
+
     kind = BAD_ARGUMENTS
     flags = NOT_STARTED
 
 
 class BadResult(Refused):
+    """A result or an item can't be encoded."""
+
     kind = BAD_RESULT
 
 
 class TooLarge(Refused):
+    """The frame of a result or an item exceeds the limit."""
+
     kind = TOO_LARGE
 
 
 def too_large(what: str, size: int, limit: int) -> str:
-    return f"a frame with {what} has {size} bytes, and the limit is {limit}; raise Options.MaxFrame, or send it in smaller items"
+    """Returns the message for a frame above the limit. Sizes are in bytes."""
+    return (
+        f"a frame with {what} has {size} bytes, and the limit is {limit}; "
+        "raise Options.MaxFrame, or send it in smaller items"
+    )
 
 
 class Answers:
-    """Makes the frames that answer calls. Any number of threads use it at once."""
+    """Makes the frames that answer calls. Any number of threads may use it at once."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
 
     def item(self, call: Call, value: Any) -> Frame:
+        """Returns the frame of one item. An `ItemError` becomes a failed item.
+
+        Raises:
+            BadResult: The value can't be sent.
+            TooLarge: The frame would exceed the limit.
+        """
         if isinstance(value, ItemError):
             return {"kind": ITEM, "flags": FAILED, "id": call.id, "body": self._error_body(describe(value.error))}
         return {"kind": ITEM, "id": call.id, "body": self._encode(value, "the item")}
@@ -64,11 +87,18 @@ class Answers:
         return body
 
     def result(self, call: Call, value: Any) -> Frame:
+        """Returns the end frame with the result.
+
+        Raises:
+            BadResult: The value can't be sent.
+            TooLarge: The frame would exceed the limit.
+        """
         if value is None:
             return {"kind": END, "id": call.id}
         return {"kind": END, "id": call.id, "body": self._encode(value, "the result")}
 
     def failure(self, call: Call, exc: BaseException) -> Frame:
+        """Returns the error frame for the exception that ended the call."""
         kind = type(exc)
         if issubclass(kind, Refused):
             refused: Any = exc
@@ -78,6 +108,7 @@ class Answers:
         return self.error(call, describe(exc))
 
     def error(self, call: Call, error: Mapping[str, Any], flags: int = 0) -> Frame:
+        """Returns the frame of a structured error. An error that is too large is cut to its type and message."""
         frame = {"kind": ERROR, "id": call.id, "body": self._error_body(error)}
         if flags:
             frame["flags"] = flags

@@ -21,13 +21,13 @@ Shows the commands of a worker file. A Snakepit host starts it the same way and 
 
 
 def main(here: str, original: Sequence[str], args: Sequence[str], other: Optional[str]) -> int:
-    """Serves a script to the host that started this process; without one, shows what the script offers.
+    """Serves a script to the host that started this process. Without a host, prints the script's commands.
 
     Args:
         here: The directory that holds this package.
         original: sys.path as Python made it, without that directory.
         args: The script and its arguments.
-        other: The file of another copy of the package that had been imported before this one, or None.
+        other: The file of another copy of the package that was imported before this one, or None.
 
     Returns:
         The process's exit code.
@@ -40,7 +40,9 @@ def main(here: str, original: Sequence[str], args: Sequence[str], other: Optiona
         _serve(host, script, here, original, args, other)
     except SystemExit as exc:
         if host.exit_code is None:
-            host.refuse(plain("SystemExit", f"{script} ended by itself with exit code {shown(exc.code)} before it served"))
+            host.refuse(
+                plain("SystemExit", f"{script} ended by itself with exit code {shown(exc.code)} before it served")
+            )
         raise
     except BaseException as exc:
         if host.exit_code is not None:
@@ -49,8 +51,11 @@ def main(here: str, original: Sequence[str], args: Sequence[str], other: Optiona
     return host.exit_code or 0
 
 
-def _serve(host: _host.Host, script: str, here: str, original: Sequence[str], args: Sequence[str], other: Optional[str]) -> None:
-    # What serving needs comes before the program's directory is in sys.path, and files there that have such names.
+def _serve(
+    host: _host.Host, script: str, here: str, original: Sequence[str], args: Sequence[str], other: Optional[str]
+) -> None:
+    # Import everything that serving needs before the program's directory is in sys.path: a file there may have the
+    # name of one of these modules.
     from . import _executors, _logging, _runner  # noqa: F401
     from ._codecs import get_codec
     from ._signals import Signals
@@ -73,7 +78,7 @@ def _serve(host: _host.Host, script: str, here: str, original: Sequence[str], ar
 
 
 def _other_copies(here: str, original: Sequence[str], imported: Optional[str]) -> List[str]:
-    """Returns warnings about other versions of this package that the program could mean."""
+    """Returns a warning, if the program may expect another version of this package. There is at most one."""
     own = os.path.join(here, "snakepit_bridge", "__init__.py")
     places = [os.path.join(entry, "snakepit_bridge", "__init__.py") for entry in original]
     if imported is not None:
@@ -104,6 +109,7 @@ def _version_at(directory: str) -> str:
 
 
 def _by_hand(here: str, original: Sequence[str], args: Sequence[str]) -> int:
+    """Prints the commands of a script that a person started."""
     if not args or args[0] in ("-h", "--help"):
         own = os.path.dirname(os.path.abspath(sys.argv[0])) == os.path.dirname(os.path.abspath(__file__))
         print(_USAGE.format(program=f"-m {__package__}" if own else sys.argv[0]), end="")

@@ -22,19 +22,28 @@ COMMANDS: Dict[str, Callable[..., Any]] = {"snakepit.describe": describe, "snake
 
 
 def describe_function(name: str, function: Callable[..., Any], stream: bool) -> Dict[str, Any]:
-    """Returns what docs/protocol.md says that snakepit.describe tells of one command."""
+    """Returns the description of one command for snakepit.describe. docs/protocol.md defines its form."""
     with stdlib_first():
         import inspect
-    described: Dict[str, Any] = {"name": name, "doc": inspect.getdoc(function) or "", "stream": stream, "params": [], "returns": ""}
+    described: Dict[str, Any] = {
+        "name": name,
+        "doc": inspect.getdoc(function) or "",
+        "stream": stream,
+        "params": [],
+        "returns": "",
+    }
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # written in C
+    except (TypeError, ValueError):  # the function is written in C
         return described
     empty = inspect.Parameter.empty
     for parameter in signature.parameters.values():
         if parameter.name == "ctx":
             continue
-        param: Dict[str, Any] = {"name": str(parameter).split(":")[0].split("=")[0], "type": _annotation(parameter.annotation)}
+        param: Dict[str, Any] = {
+            "name": str(parameter).split(":")[0].split("=")[0],
+            "type": _annotation(parameter.annotation),
+        }
         if parameter.default is not empty:
             scalar = parameter.default is None or type(parameter.default) in (bool, int, float, str)
             param["default"] = parameter.default if scalar else repr(parameter.default)
@@ -46,7 +55,7 @@ def describe_function(name: str, function: Callable[..., Any], stream: bool) -> 
 
 
 def usage(name: str, function: Callable[..., Any]) -> str:
-    """Returns a command's signature and the first line of what it says about itself."""
+    """Returns a command's signature and the first line of its docstring."""
     with stdlib_first():
         import inspect
     try:

@@ -1,4 +1,4 @@
-"""One call as the worker sees it, and what it asks of the host. Data that the other modules share."""
+"""The data of a call, and of the calls that it makes to the host. The other modules share them."""
 
 from __future__ import annotations
 
@@ -17,26 +17,39 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
 
 OVERHEAD = 256
-"""What a frame weighs beside its variable parts."""
+"""The weight of a frame without its variable parts, in bytes."""
 
 WINDOW_ITEMS = 1024
 WINDOW_BYTES = 1 << 20
 
 
 class Inbox:
-    """A direction that is received: items wait here until they are consumed."""
+    """The receiving end of a stream. Items wait here until the handler takes them."""
 
-    __slots__ = ("bytes", "granted_bytes", "granted_items", "items", "open", "owed_bytes", "owed_items", "queue", "unwanted")
+    __slots__ = (
+        "bytes",
+        "granted_bytes",
+        "granted_items",
+        "items",
+        "open",
+        "owed_bytes",
+        "owed_items",
+        "queue",
+        "unwanted",
+    )
 
     def __init__(self, is_open: bool) -> None:
         self.queue: Deque[Frame] = deque()
         self.open = is_open
-        self.unwanted = False  # what comes behind our end of it is dropped; set before open is cleared, and read after it
+        # This worker wants no more items: those that still arrive are dropped. It is set before open is cleared, and
+        # read after open.
+        self.unwanted = False
         self.items = self.bytes = 0  # received
         self.granted_items, self.granted_bytes = WINDOW_ITEMS, WINDOW_BYTES
         self.owed_items = self.owed_bytes = 0  # consumed since the last credit
 
     def put(self, frame: Frame) -> None:
+        """Queues an item. Raises `ProtocolError` if the sender had no credit for it."""
         if self.items >= self.granted_items or self.bytes >= self.granted_bytes:
             raise ProtocolError(f"more items for call {frame['id']} than granted")
         self.items += 1
@@ -87,14 +100,17 @@ class Call:
         self.used_items = self.used_bytes = 0
         self.cancelled = False
         self.reason = ""
-        self.raised: Optional[BaseException] = None  # by a signal handler of the program's, while code of the bridge ran for the call
-        self.interrupted = 0.0  # when an exception was last raised in it
-        self.asked = 0.0  # when its task's cancellation was last requested
+        # The exception of a signal handler of the program that ran while code of the bridge ran for this call.
+        self.raised: Optional[BaseException] = None
+        # The time of the last interrupt, or the time from which an interrupt is too late. While it is 0, the call may
+        # be interrupted.
+        self.interrupted = 0.0
+        self.asked = 0.0  # when the cancellation of its task was last requested
         self.ended = False
         self.started = 0.0
         self.interrupter = _NOWHERE
-        self.ident = 0  # of the thread that runs the handler
-        self.thread = 0  # the same, while an exception may be injected there
+        self.ident = 0  # the thread that runs the handler
+        self.thread = 0  # the same thread, while an exception may be injected there
         self.lock = Lock()
         self.task: Optional[asyncio.Task[Any]] = None
         self.context: Any = None
@@ -102,31 +118,34 @@ class Call:
         self.requests: Optional[Dict[int, Request]] = None
 
     def may_send(self) -> bool:
-        """Reports whether there is credit for an item, or no reason to wait for it."""
+        """Reports whether the call need not wait for credit: it has some, or it was cancelled."""
         return self.cancelled or (self.granted_items > self.used_items and self.granted_bytes > self.used_bytes)
 
     def wake(self) -> None:
-        for bell in tuple(self.waiters):
-            bell.put(None)
+        """Wakes the threads and tasks that wait for this call. Any thread and any signal handler may call it."""
+        for waiter in tuple(self.waiters):
+            waiter.put(None)
 
     def check(self) -> None:
+        """Raises the exception of a signal handler, if there is one, or `Cancelled` if the call was cancelled."""
         if self.raised is not None:
             raised, self.raised = self.raised, None
             raise raised
         if self.cancelled:
             if self._in_handler():
-                self.interrupted = self.interrupted or monotonic()  # no second exception in what cleans up after this one
+                # The code that cleans up after this exception gets no second one.
+                self.interrupted = self.interrupted or monotonic()
             raise Cancelled(self.reason)
 
     def _in_handler(self) -> bool:
-        """Reports whether this is the handler's own thread and task, and not one that it has started."""
+        """Reports whether the calling thread and task are the handler's own, and not ones that it started."""
         if get_ident() != self.ident:
             return False
         return self.task is None or sys.modules["asyncio"].current_task() is self.task
 
 
 class Request:
-    """One call of this worker to the host, for the call that it serves."""
+    """A call to the host, made for a call that this worker serves."""
 
     __slots__ = ("answer", "call", "failed", "id", "inbox")
 
@@ -134,29 +153,32 @@ class Request:
         self.id = 0
         self.call = call
         self.inbox = Inbox(True) if streams else None
-        self.answer: Optional[bytes] = None  # set when it has ended
+        self.answer: Optional[bytes] = None  # the body of its end or error; None while the host has not answered
         self.failed = False
 
     def settled(self) -> bool:
-        """Reports whether there is something to take, or no reason to wait for it."""
+        """Reports whether waiting is over: an item or the answer has arrived, or the call was cancelled."""
         return self.answer is not None or self.call.cancelled or bool(self.inbox and self.inbox.queue)
 
 
 class Interrupter:
-    """Where handlers run, and how they are interrupted there."""
+    """Interrupts handlers, in a way that suits the threads or tasks that run them."""
 
     def begin(self, call: Call) -> None:
         """Called by the thread that is about to run the call's handler."""
 
     def leave(self, call: Call) -> None:
-        """Called by the same thread afterwards. From then on no interrupt of this call arrives."""
+        """Called by the same thread afterwards. Once it has returned, no interrupt of this call arrives."""
 
     def interrupt(self, call: Call) -> None:
-        """Called by another thread: interrupts the call if it can be done now. It sets ``call.interrupted`` to the time if it was."""
+        """Interrupts the call if that is possible now. The interrupt sets ``call.interrupted`` to its time.
+
+        Any thread may call it.
+        """
 
 
 _NOWHERE = Interrupter()
-ENDED = Inbox(False)  # of all calls that have no input
+ENDED = Inbox(False)  # shared by all calls without input
 
 CURRENT: ContextVar[Optional[Call]] = ContextVar("snakepit_call", default=None)
-"""The call that the running code serves."""
+"""The call that the running code serves, or None."""

@@ -1,4 +1,4 @@
-"""Keeps what the program prints, and its children print, away from the connection."""
+"""Keeps the output of the program and of its children away from the connection."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 
 
 def redirect() -> None:
-    """Makes standard input empty and sends standard output, line by line, where standard error goes, which the host captures."""
-    _by_line(sys.stdout)  # while its descriptor is what it was: that of a file can seek, and the new one perhaps not
+    """Makes standard input empty, and sends standard output to standard error, line by line.
+
+    The host captures standard error.
+    """
+    # Before the descriptor is replaced: a stream to a file seeks, and its new descriptor may be unable to.
+    _by_line(sys.stdout)
     _by_line(sys.stderr)
     null = os.open(os.devnull, os.O_RDONLY)
     if null != 0:
@@ -22,6 +26,6 @@ def redirect() -> None:
 
 
 def _by_line(stream: Any) -> None:
-    # A start-up hook may have replaced it by something else, or by None.
+    # A start-up hook may have replaced the stream by another object or by None.
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")

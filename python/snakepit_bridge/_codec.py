@@ -1,4 +1,4 @@
-"""What a codec is. It turns values into the bodies of frames and back, by the rules of `_values`."""
+"""The base class of the codecs."""
 
 from __future__ import annotations
 
@@ -6,18 +6,28 @@ from typing import Any
 
 
 class Codec:
-    """Encodes and decodes bodies. Any number of threads use one at once, and so may a signal handler that interrupts it.
+    """Turns values into the bodies of frames and back, by the rules of `_values`.
+
+    Any number of threads may use one codec at once. A signal handler that interrupts a method may use the codec, too.
 
     Attributes:
-        name: How hello calls it.
+        name: The codec's name in hello.
     """
 
     name: str
 
     def encode(self, value: Any) -> bytes:
-        """Returns the body. Raises `BadValue`, whose message names the path to what can't travel."""
+        """Returns the body of a value.
+
+        Raises:
+            BadValue: The value can't travel. The message names the path to the part that can't.
+        """
         raise NotImplementedError
 
     def decode(self, data: bytes) -> Any:
-        """Returns the value of a body, the whole of it. Raises `BadValue`; time and memory are bounded by the body's length."""
+        """Returns the value of a whole body. The body's length bounds the time and the memory that this takes.
+
+        Raises:
+            BadValue: The body is not exactly one valid value.
+        """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""JSON bodies. Small and plain ones, which is what most calls have, take the short way through the C code of the json module."""
+"""JSON bodies. Plain values, which most calls have, take a fast path through the C code of the json module."""
 
 from __future__ import annotations
 
@@ -13,10 +13,21 @@ from typing import Any, Callable, Dict, List, NoReturn, Tuple
 
 from ._codec import Codec
 from ._errors import BadValue
-from ._values import CONTAINERS, LARGEST, MAX_DEPTH, SMALLEST, Array, Writer, decoded_array, is_plain, late_datetime, walk
+from ._values import (
+    CONTAINERS,
+    LARGEST,
+    MAX_DEPTH,
+    SMALLEST,
+    Array,
+    Writer,
+    decoded_array,
+    is_plain,
+    late_datetime,
+    walk,
+)
 
 _SCALARS = {type(None), bool, float, str}
-_SHALLOW = 64  # levels for which no caller's stack is too deep
+_SHALLOW = 64  # levels of nesting that fit on any caller's stack
 
 
 class Json(Codec):
@@ -55,8 +66,16 @@ def _refuse(value: Any) -> NoReturn:
 
 
 def _c_dump() -> Callable[[Any, int], Any]:
-    """Returns what json.JSONEncoder would make anew for each value, which costs as much as encoding a small one."""
-    options: Dict[str, Any] = {"ensure_ascii": False, "allow_nan": False, "check_circular": False, "separators": (",", ":")}
+    """Returns one encoder for all values.
+
+    json.JSONEncoder makes a new one for each value. This costs as much as encoding a small value.
+    """
+    options: Dict[str, Any] = {
+        "ensure_ascii": False,
+        "allow_nan": False,
+        "check_circular": False,
+        "separators": (",", ":"),
+    }
     slow = json.JSONEncoder(default=_refuse, **options)
     make: Any = getattr(_encoder, "c_make_encoder", None)
     try:
@@ -81,7 +100,7 @@ class _Writer(Writer):
     binary = -1
 
     def __init__(self) -> None:
-        self._parts: List[bytes] = []  # every value is followed by a comma, which an end takes away
+        self._parts: List[bytes] = []  # a comma follows every value; end and body drop the last one
         self._ends: List[bytes] = []
 
     def body(self) -> bytes:
@@ -126,7 +145,7 @@ class _Writer(Writer):
 
 
 class _Tagged:
-    """A map with one key that begins with "$", until all around it is known: inside a {"$map": ...} it is no tag."""
+    """A map whose one key begins with "$". It is no tag inside of {"$map": ...}. The outer map is known only later."""
 
     __slots__ = ("key", "value")
 
@@ -173,7 +192,7 @@ def _int(text: str) -> int:
 
 
 def _scanners(**options: Any) -> Tuple[Any, Any]:
-    """Returns the C scanner of the json module without and with a check of each number."""
+    """Returns two C scanners of the json module. The second one checks each number."""
     return (
         json.JSONDecoder(parse_constant=_constant, **options).scan_once,  # type: ignore[attr-defined]
         json.JSONDecoder(parse_constant=_constant, parse_int=_int, parse_float=_float, **options).scan_once,  # type: ignore[attr-defined]
@@ -185,7 +204,7 @@ _UNIQUE_KEYS = _scanners(object_pairs_hook=_unique)
 _TAGS = _scanners(object_pairs_hook=_unique_or_tagged)
 
 _SPACE = " \t\r\n"
-_FEW = 128  # bytes: in so few, checking each number costs less than looking whether any needs it
+_FEW = 128  # bytes; in a body up to this size, checking every number costs less than a search for those that need it
 _SHAPES = bytes(ord("0") if 48 <= byte <= 57 else ord("e") if byte == ord("E") else byte for byte in range(256))
 _LONG = b"0" * 19
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]|(u[dD][89a-fA-F])|.)", re.DOTALL)
@@ -207,7 +226,7 @@ def _load(data: bytes) -> Any:
         return _untagged(_scan(_TAGS[careful], text, levels))
     if levels > MAX_DEPTH:
         raise BadValue(f"nested deeper than {MAX_DEPTH} levels")
-    if text.find("{", 1) < 0:  # one map at most: then equal keys show in their number
+    if text.find("{", 1) < 0:  # at most one map: with as many entries as colons, no key occurred twice
         value = _scan(_ANY_KEYS[careful], text, levels)
         if type(value) is not dict or len(value) == text.count(":"):
             return value
@@ -230,7 +249,10 @@ _room = threading.Lock()
 
 
 def _with_room(levels: int, scan: Callable[[str, int], Tuple[Any, int]], text: str) -> Tuple[Any, int]:
-    """Scans with Python's recursion limit, which also counts the scanner's, so much higher. C's own stack has room for these levels."""
+    """Scans with the recursion limit raised by so many levels, because the scanner's recursion counts against it.
+
+    The C stack has room for these levels.
+    """
     with _room:
         before = sys.getrecursionlimit()
         sys.setrecursionlimit(before + levels + 50)
@@ -240,7 +262,7 @@ def _with_room(levels: int, scan: Callable[[str, int], Tuple[Any, int]], text: s
             sys.setrecursionlimit(before)
 
 
-_WIRE_DEPTH = 2 * MAX_DEPTH + 2  # every other map may be an escape, and the innermost value an array
+_WIRE_DEPTH = 2 * MAX_DEPTH + 2  # every second map may be an escape, and the innermost value an array
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _NOT_PAIRS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _ROUND = bytes.maketrans(b"[]{}", b"()()")
@@ -248,10 +270,13 @@ _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
 def _levels(data: bytes) -> int:
-    """Returns no less than how deep the brackets nest, or 0 if that is not deep. Raises `BadValue` if deeper than any value's may.
+    """Returns an upper bound of how deep the brackets nest, or 0 if the body is shallow.
 
-    A valid body's brackets are those outside of its strings. The C code of bytes finds them; of brackets that close at once, several
-    rounds are taken away; few bodies are left for counting.
+    The brackets inside of strings do not count. Methods of bytes, which run in C, remove the strings, and then several
+    rounds of brackets that close at once. Few bodies have so many left that they must be counted.
+
+    Raises:
+        BadValue: The body nests deeper than any valid one.
     """
     if data.count(b"[") + data.count(b"{") <= _SHALLOW:
         return 0
@@ -267,14 +292,16 @@ def _levels(data: bytes) -> int:
         if brackets.count(b"(") + taken <= _SHALLOW:
             return 0
         brackets = brackets.replace(b"()", b"")
-    deepest = 8 + max(accumulate(map((1, -1).__getitem__, brackets.translate(bytes.maketrans(b"()", b"\0\1")))), default=0)
+    deepest = 8 + max(
+        accumulate(map((1, -1).__getitem__, brackets.translate(bytes.maketrans(b"()", b"\0\1")))), default=0
+    )
     if deepest > _WIRE_DEPTH:
         raise BadValue(f"nested deeper than {MAX_DEPTH} levels")
     return deepest
 
 
 def _untagged(root: Any) -> Any:
-    """Puts what tags stand for in their place, from the outside in."""
+    """Replaces the tags by their values, from the outside in."""
     holder = [root]
     level: List[Any] = [holder]
     for _ in range(MAX_DEPTH + 1):

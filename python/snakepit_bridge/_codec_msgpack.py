@@ -1,4 +1,4 @@
-"""MessagePack bodies, by the msgpack package."""
+"""MessagePack bodies. They need the package msgpack."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from ._errors import BadValue, Unavailable
 from ._values import CONTAINERS, MAX_DEPTH, Array, Writer, decoded_array, is_plain, walk
 
 _SCALARS = {type(None), bool, int, float, str}  # the packer refuses integers beyond 64 bits
-_LEVELS = 64  # for which no caller's stack is too deep
+_LEVELS = 64  # levels of nesting that fit on any caller's stack
 _COPIED = 1 << 16  # bytes and arrays up to this size may be copied once more
 _KEPT = 1 << 20  # a packer's buffer above this size is not kept
-_ARRAY = 1  # the extension's number
+_ARRAY = 1  # the extension type of arrays
 OLDEST = (1, 0, 3)
 
 
 def load_msgpack() -> Any:
-    """Returns the module msgpack. Raises `Unavailable`, with what to do, if it is missing or too old."""
+    """Returns the module msgpack.
+
+    Raises:
+        Unavailable: It is missing, too old or broken. The error has a remedy.
+    """
     problem = ""
     try:
         import msgpack
@@ -48,8 +52,8 @@ class Msgpack(Codec):
     def __init__(self) -> None:
         self._module = load_msgpack()
         self._unpackb = self._module.unpackb
-        # A Packer serves one caller at a time and is costly to make. Each caller takes one from here, which no other one then has, not
-        # even a signal handler that interrupts the first.
+        # A Packer serves one caller at a time and is costly to make. A caller pops one and appends it afterwards, so no
+        # other caller has it meanwhile, not even a signal handler that interrupts the first.
         self._idle: List[Any] = []
 
     def encode(self, value: Any) -> bytes:
@@ -78,7 +82,7 @@ class Msgpack(Codec):
             if large and _may_claim(data):
                 _check_claims(data)
             if b"\xff" in data and _LATE.search(data):
-                self._unpackb(data, timestamp=0)  # checks each, as timestamp=3 does not
+                self._unpackb(data, timestamp=0)  # checks each timestamp; timestamp=3 does not
             value = self._unpackb(data, timestamp=3, object_pairs_hook=_unique, ext_hook=self._extension)
             if large and _too_deep(value):
                 raise BadValue(f"nested deeper than {MAX_DEPTH} levels")
@@ -105,7 +109,7 @@ class Msgpack(Codec):
 def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     value = dict(pairs)
     try:
-        "".join(value)  # at the speed of C: are all keys text?
+        "".join(value)  # checks in C that all keys are text
     except TypeError:
         raise BadValue("a map with a key that is not text") from None
     if len(value) != len(pairs):
@@ -134,7 +138,7 @@ class _Writer(Writer):
             raise
 
     def special(self, value: Any) -> None:
-        if type(value) is bytes:  # a large one
+        if type(value) is bytes:  # longer than binary
             self.parts += (_bin_header(len(value)), value)
         elif type(value) is Array:
             self._array(value)
@@ -181,7 +185,7 @@ def _bin_header(size: int) -> bytes:
     raise BadValue(f"{size} bytes are more than one value may have; send them in parts")
 
 
-# What may be a timestamp with more nanoseconds than a second has. In a text or number it may be nothing of the sort.
+# Matches every timestamp with more nanoseconds than a second has. It may also match bytes inside of text or numbers.
 _LATE = re.compile(rb"(?:\xd7|\xc7\x08|\x00\x08)\xff[\xee-\xff]|\x0c\xff[\x3b-\xff]")
 
 
@@ -201,12 +205,16 @@ def _items(value: Any) -> Any:
     return value.values() if type(value) is dict else value if type(value) is list else ()
 
 
-# The library makes room for as many elements as a header claims if the whole body could have so many, also for a header inside of that
-# list: 500 levels of them are a square of the body's length. What a valid body's headers claim adds up to no more elements than bytes.
+# For each header, the library allocates as many elements as the header claims, if the whole body could hold so many.
+# With nested headers, all these allocations exist at once: with 500 levels, about the square of the body's length. The
+# headers of a valid body claim no more elements in total than the body has bytes.
 
 
 def _may_claim(data: bytes) -> bool:
-    """Reports whether the bytes that headers of long lists begin with occur so often that it could matter if they are such headers."""
+    """Reports whether the headers of long lists and maps could claim too much memory.
+
+    It counts every byte that may begin such a header, also those inside of other values.
+    """
     wide = data.count(b"\xdd") + data.count(b"\xdf")
     narrow = data.count(b"\xdc") + data.count(b"\xde")
     return min(wide, 1024) * len(data) + min(narrow, 1024) * min(len(data), 1 << 16) > (1 << 20) + 8 * len(data)
@@ -214,15 +222,31 @@ def _may_claim(data: bytes) -> bool:
 
 _FIXSTR = b"|".join(b"%c.{%d}" % (0xA0 + size, size) for size in range(32))
 _SMALL = re.compile(
-    rb"(?:[\x00-\x9f\xc0\xc2\xc3\xe0-\xff]|\xcb.{8}|[\xcc\xd0].|[\xcd\xd1].{2}|[\xca\xce\xd2].{4}|[\xcf\xd3].{8}|" + _FIXSTR + rb"){1,256}",
+    rb"(?:[\x00-\x9f\xc0\xc2\xc3\xe0-\xff]|\xcb.{8}|[\xcc\xd0].|[\xcd\xd1].{2}|[\xca\xce\xd2].{4}|[\xcf\xd3].{8}|"
+    + _FIXSTR
+    + rb"){1,256}",
     re.DOTALL,
 )
-_LENGTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
+_LENGTHS = {
+    0xC4: 1,
+    0xC5: 2,
+    0xC6: 4,
+    0xC7: 1,
+    0xC8: 2,
+    0xC9: 4,
+    0xD9: 1,
+    0xDA: 2,
+    0xDB: 4,
+    0xDC: 2,
+    0xDD: 4,
+    0xDE: 2,
+    0xDF: 4,
+}
 _FIXEXT = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 
 
 def _check_claims(data: bytes) -> None:
-    """Raises `BadValue` if the headers of the long lists and maps claim more elements than there are bytes."""
+    """Raises `BadValue` if the headers of the long lists and maps claim more elements than the body has bytes."""
     at, claimed = 0, 0
     while at < len(data):
         small = _SMALL.match(data, at)  # many at once: numbers, short text, and headers that claim little

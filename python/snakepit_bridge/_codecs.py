@@ -1,4 +1,4 @@
-"""The codecs by name. A codec whose library is missing is imported only when it is asked for."""
+"""The codecs by name. A codec is imported when it is first requested, because its library may be missing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def get_codec(name: str) -> Codec:
     """Returns the codec of that name.
 
     Raises:
-        ValueError: There is none of that name.
-        Unavailable: Its library is missing or too old here.
+        ValueError: No codec has that name.
+        Unavailable: The codec's library is missing, too old or broken.
     """
     codec = _loaded.get(name)
     if codec is None:
@@ -33,11 +33,11 @@ def get_codec(name: str) -> Codec:
 
 
 def available() -> List[str]:
-    """Returns the names of the codecs that work in this interpreter, the faster one first."""
+    """Returns the names of the codecs that work in this interpreter, the fastest one first."""
     names = ["json"]
     try:
         get_codec("msgpack")
         names.insert(0, "msgpack")
-    except Exception:  # it is missing, or its installation is broken
+    except Exception:  # msgpack is missing, or its installation is broken
         pass
     return names

@@ -1,4 +1,4 @@
-"""What a handler can ask of its call."""
+"""A handler's access to its call: the context, the input, and the streams of the host's functions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _BaseContext:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What the caller sent along."""
+        """The metadata that the caller sent."""
         return self._call.frame.get("meta") or {}
 
     @property
@@ -42,12 +42,15 @@ class _BaseContext:
 
     @property
     def worker_index(self) -> int:
-        """This worker's place in its pool, from 0. A replacement has its predecessor's."""
+        """This worker's index in its pool, from 0. A replacement has its predecessor's index."""
         return self._runner.index
 
     @property
     def logger(self) -> logging.Logger:
-        """A logger with the command's name. What any logger logs while the call runs names the call in the host's log."""
+        """A logger with the command's name.
+
+        While the call runs, the records of every logger name the call in the host's log.
+        """
         with stdlib_first():
             import logging
         return logging.getLogger(self._call.name)
@@ -58,7 +61,10 @@ class _BaseContext:
         return self._call.cancelled
 
     def check(self) -> None:
-        """Raises `Cancelled` if the call was cancelled. For loops in threads, where nothing else may interrupt."""
+        """Raises `Cancelled` if the call was cancelled.
+
+        Call it in loops in threads, where perhaps nothing else can interrupt the call.
+        """
         self._call.check()
 
     def remaining(self) -> Optional[float]:
@@ -68,16 +74,17 @@ class _BaseContext:
 
 
 class Context(_BaseContext):
-    """The call that a plain function or a generator serves, as its parameter ``ctx``.
+    """The call that a plain function or a generator serves. The handler gets it as its parameter ``ctx``.
 
-    Its methods may be called from any thread until the handler returns. Those that wait raise `Cancelled` when the call is cancelled.
+    Any thread may call its methods until the handler returns. Methods that wait raise `Cancelled` when the call is
+    cancelled.
     """
 
     __slots__ = ()
 
     @property
     def input(self) -> Input:
-        """What the caller streams in."""
+        """The items that the caller streams in."""
         return Input(self._runner, self._call)
 
     def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -85,8 +92,8 @@ class Context(_BaseContext):
 
         Args:
             name: The function's name.
-            *args: At most one value, the argument. Without any the keyword arguments are the argument, as a map.
-            **kwargs: See args.
+            *args: At most one value: the argument.
+            **kwargs: The argument as a map, if there is no positional one.
 
         Raises:
             RemoteError: The function failed.
@@ -98,20 +105,23 @@ class Context(_BaseContext):
         return runner.requests.answer(request)
 
     def stream(self, name: str, /, *args: Any, **kwargs: Any) -> Stream:
-        """Calls a function of the host and returns the stream of its items. The arguments are those of `call`."""
+        """Calls a function of the host and returns the stream of its items. It takes the arguments of `call`."""
         request = self._runner.requests.open(self._call, name, args, kwargs, streams=True)
         self._runner.outbox.settle()
         return Stream(self._runner, request)
 
 
 class AsyncContext(_BaseContext):
-    """The call that an async function or async generator serves, as its parameter ``ctx``. Use it on the loop that runs the handler."""
+    """The call that an async function or async generator serves. The handler gets it as its parameter ``ctx``.
+
+    Use it on the loop that runs the handler.
+    """
 
     __slots__ = ()
 
     @property
     def input(self) -> AsyncInput:
-        """What the caller streams in."""
+        """The items that the caller streams in."""
         return AsyncInput(self._runner, self._call)
 
     async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -126,7 +136,7 @@ class AsyncContext(_BaseContext):
         return runner.requests.answer(request)
 
     def stream(self, name: str, /, *args: Any, **kwargs: Any) -> AsyncStream:
-        """Calls a function of the host and returns the stream of its items. The arguments are those of `call`."""
+        """Calls a function of the host and returns the stream of its items. It takes the arguments of `call`."""
         request = self._runner.requests.open(self._call, name, args, kwargs, streams=True)
         self._runner.outbox.settle()
         return AsyncStream(self._runner, request)
@@ -145,12 +155,12 @@ class _BaseInput:
         return self._runner.requests.consume(self._call.id, self._inbox, self._inbox.open)
 
     def close(self) -> None:
-        """Tells the caller to send no more, and drops what has come."""
+        """Tells the caller to send no more, and drops the items that have arrived."""
         self._runner.requests.stop_input(self._call)
 
 
 class Input(_BaseInput, Iterator[Any]):
-    """Iterates over what the caller streams in. An item that failed there is an `ItemError` in its place."""
+    """Iterates over the items that the caller streams in. A failed item is an `ItemError` in its place."""
 
     def __next__(self) -> Any:
         self._runner.requests.usable(self._call)
@@ -163,7 +173,10 @@ class Input(_BaseInput, Iterator[Any]):
 
 
 class AsyncInput(_BaseInput, AsyncIterator[Any]):
-    """Iterates over what the caller streams in, with ``async for``. An item that failed there is an `ItemError` in its place."""
+    """Iterates over the items that the caller streams in, with ``async for``.
+
+    A failed item is an `ItemError` in its place.
+    """
 
     async def __anext__(self) -> Any:
         self._runner.requests.usable(self._call)
@@ -176,10 +189,10 @@ class AsyncInput(_BaseInput, AsyncIterator[Any]):
 
 
 class _BaseStream:
-    """What a function of the host streams.
+    """The items that a function of the host streams.
 
     Attributes:
-        result: What the function returned; None until the stream has ended.
+        result: The function's return value; None until the stream has ended.
     """
 
     def __init__(self, runner: Runner, request: Request) -> None:
@@ -190,7 +203,7 @@ class _BaseStream:
         self._done = False
 
     def _waiting(self) -> bool:
-        """Reports whether the next item has not come yet."""
+        """Reports whether the next item has not arrived yet."""
         self._runner.requests.usable(self._request.call)
         return not self._done and not self._request.settled()
 
@@ -205,16 +218,17 @@ class _BaseStream:
         raise end
 
     def close(self) -> None:
-        """Takes no more items; the function is cancelled if it still runs."""
+        """Takes no more items. Cancels the function if it still runs."""
         if not self._done:
             self._done = True
             self._runner.requests.abandon(self._request)
 
 
 class Stream(_BaseStream, Iterator[Any]):
-    """Iterates over the items of a function of the host. An item that failed is an `ItemError` in its place.
+    """Iterates over the items of a function of the host. A failed item is an `ItemError` in its place.
 
-    Leaving early leaves the function running until the handler returns, unless `close` is called or the stream is used in ``with``.
+    If a loop ends early, the function keeps running until the handler returns. To cancel it earlier, call `close`, or
+    use the stream in ``with``.
     """
 
     def __next__(self) -> Any:

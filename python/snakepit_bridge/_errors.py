@@ -20,9 +20,9 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Set, TypeVar, U
 from ._late import stdlib_first
 
 HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-"""What begins the file name of every frame of the bridge."""
+"""The prefix of the file names of the bridge's own frames."""
 
-# The types of error that the protocol defines. docs/protocol.md says when each is sent. Any other is the program's own.
+# The types of error that the protocol defines. docs/protocol.md says when each is sent. Other types are the program's.
 UNKNOWN_COMMAND = "UnknownCommand"
 DRAINING = "Draining"
 SATURATED = "Saturated"
@@ -31,9 +31,10 @@ BAD_ARGUMENTS = "BadArguments"
 BAD_RESULT = "BadResult"
 TOO_LARGE = "TooLarge"
 
-_MESSAGE = 16 << 10
+# The limits of a structured error.
+_MESSAGE = 16 << 10  # characters of one text
 _FRAMES = 64
-_SOURCE = 500
+_SOURCE = 500  # characters of a frame's line of source
 _CAUSES = 8
 _NOTES = 16
 _FRAME = ("file", "line", "function", "source")
@@ -44,12 +45,12 @@ _T = TypeVar("_T")
 class Cancelled(BaseException):
     """The call that this handler serves was cancelled: its caller left, or its time is up.
 
-    Not an ``Exception``, so that ``except Exception`` does not swallow it. Clean up and let it pass.
+    It is not an ``Exception``, so ``except Exception`` does not swallow it. Clean up and let it pass.
     """
 
 
 class SnakepitError(Exception):
-    """What the bridge raises."""
+    """The base class of the bridge's errors."""
 
 
 class Disconnected(SnakepitError):
@@ -61,8 +62,8 @@ class RemoteError(SnakepitError):
 
     Attributes:
         type: The type of the host's error, such as "*fs.PathError".
-        message: What it says.
-        error: The whole error, as docs/protocol.md has it.
+        message: The message of the host's error.
+        error: The whole error, in the form that docs/protocol.md defines.
     """
 
     def __init__(self, error: Mapping[str, Any]) -> None:
@@ -72,7 +73,7 @@ class RemoteError(SnakepitError):
         super().__init__(f"{self.type}: {self.message}" if self.message else self.type)
 
     def traceback(self) -> str:
-        """Returns the error with its frames and causes, the way Python prints them."""
+        """Returns the error with its frames and causes, in the format of Python's tracebacks."""
         return render(self.error)
 
     def __reduce__(self) -> Any:
@@ -82,10 +83,10 @@ class RemoteError(SnakepitError):
 class ItemError(SnakepitError):
     """One item of a stream failed; the stream goes on.
 
-    Yield it from a generator in an item's place. A stream that is received has it in an item's place.
+    Yield it from a generator in place of an item. A received stream has it in place of a failed item.
 
     Attributes:
-        error: What happened.
+        error: The item's exception. A text becomes a ValueError.
     """
 
     def __init__(self, error: Union[BaseException, str]) -> None:
@@ -94,14 +95,17 @@ class ItemError(SnakepitError):
 
 
 class BadValue(SnakepitError, ValueError):
-    """A value that can't travel, or a body that can't be decoded. The message begins with the path, such as ``value.items[3].when``."""
+    """A value can't travel, or a body can't be decoded.
+
+    The message begins with the path to the cause, such as ``value.items[3].when``.
+    """
 
 
 class Unavailable(SnakepitError):
     """The transport or the codec can't work in this interpreter.
 
     Attributes:
-        remedy: What to do about it, such as an install command for this interpreter; may be empty.
+        remedy: What to do, such as an install command for this interpreter. It may be empty.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
@@ -110,15 +114,16 @@ class Unavailable(SnakepitError):
 
 
 class ProtocolError(SnakepitError):
-    """The host broke the protocol, so the connection is of no use."""
+    """The host broke the protocol. The connection can't be used any more."""
 
 
 for _public in (Cancelled, SnakepitError, Disconnected, RemoteError, ItemError, BadValue):
     _public.__module__ = "snakepit_bridge"
 
 
-# What follows looks at objects of the user's while something has failed already. Their methods, attributes and classes may do anything, so
-# it takes what the interpreter keeps itself, and what has to run their code does so in `attempt`.
+# The functions below inspect objects of the program after a failure. The methods, attributes and classes of these
+# objects may do anything. So the functions read the fields that the interpreter itself keeps. Where they have to run
+# code of the program, they do so in `attempt`.
 
 
 def attempt(default: _T, function: Callable[..., _T], *args: Any) -> _T:
@@ -130,7 +135,10 @@ def attempt(default: _T, function: Callable[..., _T], *args: Any) -> _T:
 
 
 def describe(exc: BaseException) -> Dict[str, Any]:
-    """Returns the structured error of docs/protocol.md. It never raises; the error is bounded and its texts are valid UTF-8."""
+    """Returns the structured error of docs/protocol.md. It never raises.
+
+    The error is bounded, and its texts are valid UTF-8.
+    """
     try:
         return _describe(exc, set(), _CAUSES)
     except BaseException:  # such as too little memory
@@ -151,10 +159,10 @@ def clean(text: str, limit: int = _MESSAGE) -> str:
 
 
 def text_of(value: Any, limit: int = _MESSAGE, convert: Callable[[Any], str] = str) -> str:
-    """Returns what str() makes of any value, or what else converts it, cut to the limit. It never raises."""
+    """Returns the str() of any value, or the text of another converter, cut to the limit. It never raises."""
     try:
         return clean(convert(value), limit)
-    except BaseException as broken:  # a method of the user's
+    except BaseException as broken:  # raised by the program's code
         return f"<no text: {convert.__name__}() raised {type_name(type(broken))}>"
 
 
@@ -163,7 +171,7 @@ _qualname_of = type.__dict__["__qualname__"].__get__
 
 
 def type_name(kind: type) -> str:
-    """Returns the type's full name. It never raises: a metaclass has no say in it."""
+    """Returns the type's full name. It never raises, because it does not call a metaclass."""
     name = text_of(_qualname_of(kind), 500)
     module = text_of(attempt("builtins", _module_of, kind), 500)
     return name if module == "builtins" else clean(f"{module}.{name}", 500)
@@ -207,12 +215,16 @@ def _remote(exc: Any, depth: int) -> Optional[Dict[str, Any]]:
 
 
 def _sound(error: Any, depth: int) -> Optional[Dict[str, Any]]:
-    """Returns what of a structured error is one. The host's is, but the program may make a RemoteError of anything."""
+    """Returns the valid parts of a structured error. The program may make a RemoteError of anything."""
     if type(error) is not dict:
         return None
     sound: Dict[str, Any] = {"type": text_of(error.get("type", "")), "message": text_of(error.get("message", ""))}
     frames = [
-        {key: _line(value) if key == "line" else text_of(value, _SOURCE) for key, value in frame.items() if key in _FRAME}
+        {
+            key: _line(value) if key == "line" else text_of(value, _SOURCE)
+            for key, value in frame.items()
+            if key in _FRAME
+        }
         for frame in _some(error.get("frames"), 2 * _FRAMES)
         if type(frame) is dict
     ]
@@ -223,7 +235,7 @@ def _sound(error: Any, depth: int) -> Optional[Dict[str, Any]]:
 
 
 def _some(entries: Any, most: int) -> List[Any]:
-    """Returns the first entries of a list or tuple, and none of what is neither."""
+    """Returns the first entries of a list or tuple. Anything else has none."""
     return list(islice(entries, most)) if issubclass(type(entries), (list, tuple)) else []
 
 
@@ -237,13 +249,13 @@ def _notes(exc: Any) -> List[str]:
 
 
 def _members(exc: Any) -> List[str]:
-    """Describes the members of an ExceptionGroup. An attribute of that name may also be something of the user's own."""
+    """Describes the members of an ExceptionGroup. Other exceptions may have an attribute of the same name."""
     members = _some(getattr(exc, "exceptions", None), _NOTES)
     return [f"{type_name(type(one))}: {text_of(one)}" for one in members if issubclass(type(one), BaseException)]
 
 
 def _syntax_frame(exc: Any) -> List[Dict[str, Any]]:
-    """Returns the place that a SyntaxError is about. Whoever raises it may have put anything into its fields."""
+    """Returns the place that a SyntaxError names. Its fields may hold anything, because the program may raise it."""
     if exc.filename is None:
         return []
     frame = {"file": text_of(exc.filename), "line": _line(exc.lineno), "function": "<module>"}
@@ -274,7 +286,7 @@ def _frames(exc: BaseException) -> List[Dict[str, Any]]:
         if left_out > 0 and len(frames) == _FRAMES // 4:
             frames.append({"file": "", "line": 0, "function": f"[{left_out} frames left out]"})
         entry: Dict[str, Any] = {"file": name, "line": line, "function": clean(_name(frame.f_code))}
-        source = attempt("", _source, frame, line)  # the module's loader may be the user's
+        source = attempt("", _source, frame, line)  # the module's loader may be the program's
         if source:
             entry["source"] = source
         frames.append(entry)
@@ -292,12 +304,12 @@ def _name(code: Any) -> str:
 
 
 def shown(value: Any, limit: int = 1000) -> str:
-    """Returns what repr() makes of any value, cut to the limit. It never raises."""
+    """Returns the repr() of any value, cut to the limit. It never raises."""
     return text_of(value, limit, repr)
 
 
 def render(error: Optional[Mapping[str, Any]]) -> str:
-    """Returns a structured error the way Python prints a traceback."""
+    """Returns a structured error in the format of Python's tracebacks."""
     if not error:
         return ""
     text = render(error.get("cause"))

@@ -1,7 +1,10 @@
-"""Who reads, and who runs handlers.
+"""The executors. An executor decides which thread reads the connection and which threads run handlers.
 
-`Leader`: one thread reads and runs, which saves handing each call from thread to thread; a second one reads while a handler runs.
-`ReaderAndMain`: a thread reads, the main thread runs. `Pool`: several threads run. `Loop`: an asyncio loop on the main thread runs.
+`Leader`: the main thread reads and runs handlers. This saves a hand-over between threads for each call. A second thread
+reads while a handler runs.
+`ReaderAndMain`: a thread reads, and the main thread runs handlers.
+`Pool`: a thread reads, and several threads run handlers.
+`Loop`: a thread reads, and an asyncio loop on the main thread runs async handlers.
 """
 
 from __future__ import annotations
@@ -25,11 +28,11 @@ if TYPE_CHECKING:
     from ._runner import Runner
 
 
-_GLANCE = 200  # milliseconds
+_GLANCE = 200  # the timeout of a poll, in milliseconds
 
 
 def choose(runner: Runner, is_async: bool) -> Executor:
-    """Returns the mode that suits the worker and this system."""
+    """Returns the executor that suits the worker and this system."""
     if is_async:
         return Loop(runner)
     if runner.concurrency > 1:
@@ -37,27 +40,27 @@ def choose(runner: Runner, is_async: bool) -> Executor:
     if MainThread.possible() and hasattr(select, "epoll") and runner.transport.fileno() >= 0:
         try:
             return Leader(runner)
-        except OSError:  # the descriptor is one that epoll refuses, such as a file
+        except OSError:  # epoll refuses the descriptor, such as that of a file
             pass
     return ReaderAndMain(runner)
 
 
 class Executor:
-    """Lets a runner's calls run."""
+    """Runs the calls of a runner."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
 
     def hook(self, function: Callable[[], Any]) -> None:
-        """Runs a set-up or tear-down. Calls begin with the context variables that it leaves."""
+        """Runs a function that sets up or tears down. Later calls begin with the context variables that it leaves."""
         self.runner.handlers.base.run(enter, function, (), {})
 
     def serve(self) -> None:
-        """Serves until the connection has ended and nothing runs any more."""
+        """Serves until the connection has ended and no handler runs any more."""
         raise NotImplementedError
 
     def submit(self, count: int) -> None:
-        """Called by the thread that reads: so many more calls are ready."""
+        """Called when ``count`` more calls are ready, by the thread that has taken them from the connection."""
 
     def settle(self) -> None:
         """Called by an async handler's task after an item was queued."""
@@ -67,21 +70,24 @@ class Executor:
         """Called after the last hook."""
 
     def stop(self) -> None:
-        """Called when the connection has ended, by any thread."""
+        """Called by any thread when the connection has ended."""
 
     def wait(self, call: Call, ready: Callable[[], bool]) -> None:
-        """Waits in a handler's thread until ready() holds. Whoever makes it hold wakes the call."""
+        """Waits in a handler's thread until ready() is true, or a signal handler has raised in the call.
+
+        The code that makes ready() true has to wake the call.
+        """
         self.runner.outbox.flush()
-        bell: SimpleQueue[None] = SimpleQueue()
-        call.waiters.append(bell)
+        waiter: SimpleQueue[None] = SimpleQueue()
+        call.waiters.append(waiter)
         try:
             while not ready() and call.raised is None:
-                bell.get()
+                waiter.get()
         finally:
-            call.waiters.remove(bell)
+            call.waiters.remove(waiter)
 
     async def wait_async(self, call: Call, ready: Callable[[], bool]) -> None:
-        """Waits in a handler's task until ready() holds."""
+        """Waits in a handler's task, like `wait`."""
         raise NotImplementedError
 
     def _read_in_thread(self) -> None:
@@ -93,10 +99,10 @@ class Executor:
 
 
 class Leader(Executor):
-    """The main thread reads a batch and runs it.
+    """The main thread reads a batch of frames and runs its calls.
 
-    While it runs, the follower waits for more in an epoll registration that is armed before the batch and disarmed after it. It wakes only
-    if something comes meanwhile: a ping, a cancel, more calls.
+    A second thread, the follower, waits on an epoll registration. The main thread arms it before it runs a batch, and
+    disarms it afterwards. So the follower wakes only if something arrives meanwhile: a ping, a cancel, more calls.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -107,7 +113,7 @@ class Leader(Executor):
         self.busy = False
         self.epoll = select.epoll()
         self.epoll.register(self.fd, 0)
-        self.readable = select.poll()  # for the main thread alone
+        self.readable = select.poll()  # used by the main thread alone
         self.readable.register(self.fd, select.POLLIN)
 
     def serve(self) -> None:
@@ -124,12 +130,12 @@ class Leader(Executor):
                 continue
             self.busy = True
             modify(fd, arm)
-            if len(ready) > 1:  # the first item of a call that is alone must not wait for more
+            if len(ready) > 1:  # the first item of a single call must not wait
                 runner.outbox.gather()
             while True:
                 try:
                     call = ready.popleft()
-                except IndexError:  # none is left, or the connection has ended
+                except IndexError:  # no call is left, or the connection has ended
                     break
                 runner.handlers.run(call, interrupter)
                 if ready:
@@ -151,8 +157,8 @@ class Leader(Executor):
         try:
             while not ready() and call.raised is None:
                 with self.reading:
-                    # While it polls, and in nothing that it calls, signal handlers of the program's may raise. It looks again now and
-                    # then because the connection may end without a word here.
+                    # The program's signal handlers may raise during the poll, but not in the functions that this one
+                    # calls. The poll has a timeout because the connection may end without an event here.
                     if not ready() and call.raised is None and self.readable.poll(_GLANCE):
                         runner.pump()
         finally:
@@ -165,7 +171,7 @@ class Leader(Executor):
         while not runner.ended:
             self.epoll.poll()
             if not self.reading.acquire(False):
-                continue  # the main thread reads for itself
+                continue  # the main thread reads
             try:
                 if readable.poll(0):
                     runner.pump()
@@ -176,19 +182,19 @@ class Leader(Executor):
 
 
 class ReaderAndMain(Executor):
-    """A thread reads, and the thread that serves runs one handler at a time."""
+    """A thread reads, and the serving thread runs one handler at a time."""
 
     def __init__(self, runner: Runner) -> None:
         super().__init__(runner)
-        self.bell: SimpleQueue[None] = SimpleQueue()
+        self.wakeups: SimpleQueue[None] = SimpleQueue()
 
     def serve(self) -> None:
         runner, ready = self.runner, self.runner.ready
         interrupter: Interrupter = MainThread() if MainThread.possible() else Threads()
         self._read_in_thread()
         while not runner.ended:
-            self.bell.get()
-            if len(ready) > 1:  # the first item of a call that is alone must not wait for more
+            self.wakeups.get()
+            if len(ready) > 1:  # the first item of a single call must not wait
                 runner.outbox.gather()
             while True:
                 try:
@@ -201,20 +207,30 @@ class ReaderAndMain(Executor):
             runner.outbox.flush()
 
     def submit(self, count: int) -> None:
-        self.bell.put(None)
+        self.wakeups.put(None)
 
     def stop(self) -> None:
-        self.bell.put(None)
+        self.wakeups.put(None)
 
 
 class Pool(Executor):
-    """A thread reads, and as many threads as the worker's concurrency run handlers. The main thread is left to signal handlers."""
+    """A thread reads, and as many threads as the worker's concurrency run handlers.
 
-    def __init__(self, runner: Runner, ready: Optional[Deque[Call]] = None, done: Optional[Callable[[Call], None]] = None) -> None:
+    The main thread stays free for signal handlers, or runs the loop of `Loop`.
+
+    Args:
+        runner: The runner.
+        ready: The calls to run; by default all of the runner's.
+        done: Called by the pool's threads after each call.
+    """
+
+    def __init__(
+        self, runner: Runner, ready: Optional[Deque[Call]] = None, done: Optional[Callable[[Call], None]] = None
+    ) -> None:
         super().__init__(runner)
         self.ready = runner.ready if ready is None else ready
         self.done = done
-        self.bell: SimpleQueue[None] = SimpleQueue()
+        self.wakeups: SimpleQueue[None] = SimpleQueue()  # an entry for each ready call; at the end, one for each thread
         self.interrupter = Threads()
         self.left: SimpleQueue[None] = SimpleQueue()  # an entry for each thread that has ended
 
@@ -224,17 +240,19 @@ class Pool(Executor):
         self.join()
 
     def start(self) -> None:
-        sys.setswitchinterval(0.001)  # else a ping waits 5 ms for each thread that spins
+        """Starts the threads."""
+        sys.setswitchinterval(0.001)  # with the default, a ping waits 5 ms for each busy thread
         for n in range(self.runner.concurrency):
             spawn(self._work, f"snakepit-{n}")
 
     def join(self) -> None:
+        """Waits until all threads have ended."""
         for _ in range(self.runner.concurrency):
             self.left.get()
 
     def submit(self, count: int) -> None:
         for _ in range(count):
-            self.bell.put(None)
+            self.wakeups.put(None)
 
     def stop(self) -> None:
         self.submit(self.runner.concurrency)
@@ -246,7 +264,7 @@ class Pool(Executor):
     def _run(self) -> None:
         runner = self.runner
         while not runner.ended:
-            self.bell.get()
+            self.wakeups.get()
             try:
                 call = self.ready.popleft()
             except IndexError:  # the connection has ended
@@ -260,8 +278,8 @@ class Pool(Executor):
 class Loop(Executor):
     """A thread reads, and the main thread runs an asyncio loop.
 
-    Plain handlers run on the main thread too, with the loop stopped meanwhile, so that they may run loops of their own; with a concurrency
-    above one they run in a pool.
+    Plain handlers run on the main thread, too. The loop is stopped meanwhile, so they may run loops of their own. With
+    a concurrency above one, they run in a pool of threads.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -273,13 +291,13 @@ class Loop(Executor):
         self.interrupter = Tasks(self.loop)
         self.plain_interrupter: Interrupter = self.interrupter if self.interrupter.signals else Threads()
         self.tasks: Set[asyncio.Task[None]] = set()
-        self.plain: Optional[Call] = None  # what the main thread runs once the loop has stopped
+        self.plain: Optional[Call] = None  # the call that the main thread runs once the loop has stopped
         self.pool: Optional[Pool] = None
         self.pooled: Deque[Call] = deque()
-        self.in_pool: Dict[int, Call] = {}  # by id: those that the pool has or runs
-        self.scheduled = False
-        self.flushing = False
-        self.served = False  # then a request to stop that came late must not end a tear-down
+        self.in_pool: Dict[int, Call] = {}  # by id: the calls that the pool has queued or runs
+        self.scheduled = False  # _dispatch is scheduled on the loop
+        self.flushing = False  # _flush is scheduled on the loop
+        self.served = False  # from then on, a late request to stop must not end the loop of a tear-down
 
     def hook(self, function: Callable[[], Any]) -> None:
         base = self.runner.handlers.base
@@ -291,7 +309,7 @@ class Loop(Executor):
         try:
             await enter_async(awaitable)
         finally:
-            self.runner.handlers.base = copy_context()  # a task has a copy, so this is what it leaves
+            self.runner.handlers.base = copy_context()  # the task ran in a copy of base and has changed only that
 
     def serve(self) -> None:
         runner = self.runner
@@ -316,7 +334,7 @@ class Loop(Executor):
     def close(self) -> None:
         import asyncio
 
-        left = asyncio.all_tasks(self.loop)  # those that handlers have made and left behind
+        left = asyncio.all_tasks(self.loop)  # tasks that handlers have left behind
         for task in left:
             task.cancel()
         if left:
@@ -332,28 +350,28 @@ class Loop(Executor):
     def stop(self) -> None:
         try:
             self.loop.call_soon_threadsafe(self._stop_if_done)
-        except RuntimeError:  # the program has closed it, and the main thread has seen that
+        except RuntimeError:  # the program has closed the loop, and the main thread has noticed
             pass
 
     def settle(self) -> None:
         if not self.flushing:
             self.flushing = True
             self.loop.call_soon(self._flush)
-            self.runner.housekeeper.wake()  # should the handler block the loop
+            self.runner.housekeeper.wake()  # it writes if the handler blocks the loop
 
     async def wait_async(self, call: Call, ready: Callable[[], bool]) -> None:
         import asyncio
 
         self.runner.outbox.flush()
         event = asyncio.Event()
-        bell: Any = _Bell(self.loop, event)
-        call.waiters.append(bell)
+        waiter: Any = _Waker(self.loop, event)
+        call.waiters.append(waiter)
         try:
             while not ready() and call.raised is None:
                 await event.wait()
                 event.clear()
         finally:
-            call.waiters.remove(bell)
+            call.waiters.remove(waiter)
 
     def _dispatch(self) -> None:
         self.scheduled = False
@@ -378,11 +396,11 @@ class Loop(Executor):
         runner = self.runner
         coroutine = runner.handlers.run_async(call, self.interrupter)
         try:
-            # A task copies the context that it is made in, and this one's is whoever dispatches'.
+            # A task copies the context that creates it, and the current context may be another call's.
             task = runner.handlers.base.copy().run(self.loop.create_task, coroutine)
             self.tasks.add(task)
             task.add_done_callback(partial(self._task_done, call))
-        except BaseException as exc:  # of a task factory of the program's
+        except BaseException as exc:  # raised by a task factory of the program
             coroutine.close()
             runner.handlers.answered(call, exc)
 
@@ -394,7 +412,7 @@ class Loop(Executor):
 
     def _task_done(self, call: Call, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        if not call.ended:  # cancelled before it began, perhaps with all tasks that the program found
+        if not call.ended:  # the task was cancelled before it began, for instance by a program that cancels all tasks
             import asyncio
 
             self.runner.handlers.answered(call, (not task.cancelled() and task.exception()) or asyncio.CancelledError())
@@ -409,13 +427,13 @@ class Loop(Executor):
             self.loop.stop()
 
     def _flush(self) -> None:
-        """Writes once in each turn of the loop."""
+        """Writes what is queued. It runs at most once in each iteration of the loop."""
         self.flushing = False
         self.runner.outbox.flush()
 
 
-class _Bell:
-    """Wakes a task from another thread."""
+class _Waker:
+    """Wakes a task from any thread. It takes the place of a queue in `Call.waiters`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
         self.loop = loop

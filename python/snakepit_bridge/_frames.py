@@ -1,4 +1,4 @@
-"""What a frame is: a dict, its kinds and flags, which dict is one, and what it weighs."""
+"""Frames: their kinds and flags, their validation and their weight."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any, Dict
 
 HELLO, CALL, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, LOG, BYE = range(1, 12)
 KINDS = ("", "hello", "call", "item", "end", "error", "cancel", "credit", "ping", "pong", "log", "bye")
-"""Names of the kinds, at their numbers."""
+"""The names of the kinds, indexed by their numbers."""
 
 NO_INPUT, FAILED, NOT_STARTED = 1, 2, 4
 
 Frame = Dict[str, Any]
-"""One frame. Keys are the field names of docs/protocol.md; ``kind`` is always the number and always there; a field that is absent is zero,
-empty or false; ``body`` is bytes. Whoever hands a frame over does not use it again."""
+"""One frame. Its keys are the field names of docs/protocol.md. ``kind`` is always present and a number. An absent field
+is zero, empty or false. ``body`` is bytes. Code that passes a frame on does not use it again."""
 
 SLACK = 64 << 10
-"""How much longer than its weight a frame may be on the wire; generous."""
+"""How many bytes longer than its weight a frame may be on the wire. This is generous."""
 
 _LARGEST = 2**53 - 1
 _TYPES = {
@@ -35,7 +35,11 @@ _TEXT = {str}
 
 
 def check(frame: Any) -> Frame:
-    """Returns what is a frame by its fields' types. Raises ValueError if it is none; fields of unknown names are left in it."""
+    """Returns its argument if that is a frame whose fields have the right types. Fields of unknown names stay in it.
+
+    Raises:
+        ValueError: It is not a frame.
+    """
     if type(frame) is not dict:
         raise ValueError("not a map")
     types = _TYPES
@@ -55,7 +59,7 @@ def check(frame: Any) -> Frame:
 
 
 def weight(frame: Frame) -> int:
-    """Returns what the frame weighs against the limit, by the section "Limits" of docs/protocol.md."""
+    """Returns the weight of a frame in bytes, which the limit applies to. See "Limits" in docs/protocol.md."""
     size = 256 + len(frame.get("body", b""))
     for name in ("name", "session"):
         if name in frame:

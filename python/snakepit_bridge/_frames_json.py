@@ -1,4 +1,4 @@
-"""Frames as lines of JSON, as jsonstdio has them: the header is an object; a tab and the body follow if there is one."""
+"""Frames as lines of JSON, for jsonstdio. The header is an object. If there is a body, a tab and the body follow."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 class JsonFrames:
-    """Writes and reads frames as lines. Any number of threads use one at once.
+    """Turns frames into lines and back. Any number of threads may use one at once.
 
     Attributes:
-        max_frame: The largest frame that `parse` takes, as measured under "Limits" of docs/protocol.md.
+        max_frame: The largest weight of a frame that `parse` accepts, in bytes. See "Limits" in docs/protocol.md.
     """
 
     def __init__(self, max_frame: int) -> None:
@@ -36,7 +36,11 @@ class JsonFrames:
         return [header, b"\t", body, b"\n"] if body else [header, b"\n"]
 
     def parse(self, line: bytes) -> Frame:
-        """Returns the frame of a line without its line feed. Raises ValueError if it is none or too large."""
+        """Returns the frame of a line without its line feed.
+
+        Raises:
+            ValueError: The line is not a frame, or the frame is too large.
+        """
         header, _, body = line.partition(b"\t")
         try:
             text = header.decode().lstrip()

@@ -1,4 +1,4 @@
-"""Runs a call's handler and queues its answer."""
+"""Runs the handlers of calls and queues the answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Handlers:
     """Runs the handlers of one runner's calls.
 
     Attributes:
-        base: What the program has set of context variables: each call begins with a copy.
+        base: The context variables that the program has set. Each call begins with a copy.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -35,7 +35,10 @@ class Handlers:
         self._runner = runner
 
     def run(self, call: Call, interrupter: Interrupter) -> None:
-        """Runs a call's plain function or generator on the calling thread and queues its answer."""
+        """Runs a call's plain function or generator on the calling thread and queues its answer.
+
+        It does nothing if the call was cancelled before.
+        """
         if self._runner.unstarted.pop(call.id, None) is not None:
             try:
                 self.base.copy().run(self._run, call, interrupter)
@@ -43,7 +46,7 @@ class Handlers:
                 self.answered(call, exc)
 
     def answered(self, call: Call, exc: BaseException) -> None:
-        """Sees to it that a call which has run has its answer, whatever came out of running it."""
+        """Answers a call with an exception, unless the call has its answer already."""
         if not call.ended:
             self._runner.finish(call, self._runner.answers.failure(call, exc))
 
@@ -58,7 +61,9 @@ class Handlers:
                 if kind is GeneratorType:
                     value = self._drive(call, value)
                 elif kind is CoroutineType or kind is AsyncGeneratorType:
-                    raise TypeError(f"the plain function {call.name} returned a {kind.__name__}; write it with async def")
+                    raise TypeError(
+                        f"the plain function {call.name} returned a {kind.__name__}; write it with async def"
+                    )
             finally:
                 interrupter.leave(call)
             if self._runner.forked:
@@ -87,7 +92,7 @@ class Handlers:
                 elif hasattr(value, "__await__"):
                     value = await enter_async(value)
             finally:
-                call.interrupted = call.interrupted or monotonic()  # from here on it is too late
+                call.interrupted = call.interrupted or monotonic()  # from here on, an interrupt is too late
             if self._runner.forked:
                 self._leave_child(None)
             answer = self._runner.answers.result(call, value)
@@ -103,7 +108,7 @@ class Handlers:
         CURRENT.set(call)
         call.started = monotonic()
         call.ident = get_ident()
-        call.interrupter = interrupter  # whoever cancelled it before this tries again
+        call.interrupter = interrupter  # the housekeeper repeats an interrupt that came earlier
         if "decimal" in sys.modules:
             _own_decimal()
 
@@ -139,12 +144,12 @@ class Handlers:
                     call.check()
                 self._send_item(call, frame)
                 if call.used_items == 1:
-                    self._runner.outbox.flush()  # somebody may be waiting to see it begin
+                    self._runner.outbox.flush()  # the caller may be waiting for the first item
                 else:
                     self._runner.outbox.settle()
         finally:
-            if generator.gi_frame is not None:  # it is not at its end
-                call.interrupted = call.interrupted or monotonic()  # its close is the interrupt
+            if generator.gi_frame is not None:  # the generator has not finished
+                call.interrupted = call.interrupted or monotonic()  # closing it is the interrupt
                 enter(generator.close, (), _NONE)
 
     async def _drive_async(self, call: Call, generator: AsyncGeneratorType[Any, Any]) -> Any:
@@ -171,7 +176,7 @@ class Handlers:
         self._runner.outbox.append(frame)
 
     def _leave_child(self, exc: Optional[BaseException]) -> NoReturn:
-        """Ends a process that a handler forked and that came back from the handler: only its parent may answer the call."""
+        """Ends a forked child that has returned from the handler. Only the parent may answer the call."""
         code = 0
         if isinstance(exc, SystemExit):
             code, _ = exit_code(exc)
@@ -187,17 +192,19 @@ class Handlers:
 
 
 def _own_decimal() -> None:
-    """Gives the running call a decimal context of its own. The one that the program has set can be changed, and all copies of a
-    `contextvars.Context` share it."""
+    """Gives the running call a decimal context of its own.
+
+    A decimal context can be changed, and all copies of a `contextvars.Context` share it.
+    """
     decimal: Any = sys.modules["decimal"]
     try:
         decimal.setcontext(decimal.getcontext().copy())
-    except AttributeError:  # another module of the name, or one that is just being imported
+    except AttributeError:  # another module of that name, or decimal is just being imported
         pass
 
 
 def exit_code(exc: BaseException) -> Tuple[int, str]:
-    """Returns the code with which Python ends by this exception, and what to call that."""
+    """Returns Python's exit code for this exception, and a name for it, such as "sys.exit(3)"."""
     if issubclass(type(exc), KeyboardInterrupt):
         return 130, "KeyboardInterrupt"
     code: Any = attempt(1, getattr, exc, "code")

@@ -35,7 +35,7 @@ class Host:
     """The host that started this process.
 
     Attributes:
-        exit_code: What the process ends with, once it has served; None before.
+        exit_code: The exit code of the process, once it has served; None before.
     """
 
     def __init__(self, launch: Launch, transport: Transport) -> None:
@@ -46,12 +46,12 @@ class Host:
         self.runner: Optional[Runner] = None
         self.signals: Optional[Signals] = None
         self._early_logs: Deque[Dict[str, Any]] = deque(maxlen=1000)
-        self._early_errors: Deque[Dict[str, Any]] = deque(maxlen=1000)  # which standard error has already
+        self._early_errors: Deque[Dict[str, Any]] = deque(maxlen=1000)  # standard error has these already
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._in_child)
 
     def serve(self, worker: Worker) -> None:
-        """Serves until the host has gone."""
+        """Serves a worker until the host is gone."""
         if self.exit_code is not None:
             raise RuntimeError("this process has served already: call run() of one worker, once")
         from . import _executors
@@ -94,7 +94,8 @@ class Host:
     def log(self, record: Dict[str, Any]) -> None:
         """Sends a log record, or keeps it until the host has said hello.
 
-        A program that crashes before that takes what is kept with it, so a record of an error goes to standard error as well.
+        A crash before the hello loses the kept records, so error records go to standard error as well. In a forked
+        child, all records go to standard error.
         """
         if self.forked:
             say(line_of(record))
@@ -107,23 +108,29 @@ class Host:
             self._early_logs.append(record)
 
     def refuse(self, error: Dict[str, Any]) -> NoReturn:
-        """Tells the host, instead of hello, that this worker can't serve."""
+        """Tells the host, instead of hello, that this worker can't serve. Then ends the process."""
         if error["type"] == "ModuleNotFoundError":
             from ._remedy import install
 
-            error["notes"] = [*error.get("notes", ()), f"install the package that has it for this interpreter: {install('...')}"]
+            error["notes"] = [
+                *error.get("notes", ()),
+                f"install the package that has it for this interpreter: {install('...')}",
+            ]
         try:
             self.transport.write([{"kind": ERROR, "id": 0, "body": json.dumps(error).encode()}])
             self.transport.close()
-        except Exception:  # the host is gone; standard error is all that is left
+        except Exception:  # the host is gone, and only standard error is left
             say(render(error))
         for record in self._early_logs:
             say(line_of(record))
         self._exit(1)
 
     def _exit(self, code: int) -> NoReturn:
-        """Ends the process at once: threads that the program has started must not keep it, and a host that sees the connection's end does
-        not wait long for the code."""
+        """Ends the process at once.
+
+        The program's threads must not keep it alive. The host does not wait long for the exit code once the connection
+        has ended.
+        """
         for stream in (sys.stdout, sys.stderr):
             attempt(None, _flush, stream)
         if self.runner is not None:
@@ -140,7 +147,7 @@ class Host:
             self.runner.in_child()
 
     def _watch(self, lifeline: int, runner: Runner) -> None:
-        """Waits for the lifeline's end of file. The connection's may never come, as long as the host has not even dialled."""
+        """Waits for the lifeline's end of file. A host that has not dialled yet has no connection that could end."""
         try:
             read(lifeline, 1)
         except OSError:
@@ -151,12 +158,16 @@ class Host:
 
 
 def set_up(runner: Runner, worker: Worker, closing: List[Callable[[], Any]]) -> None:
-    """Makes the worker's services, and notes in closing what ends them."""
+    """Creates the worker's services, and appends their close methods to ``closing``."""
     for cls, marked in worker._services:
         instance: List[Any] = []
         runner.executor.hook(lambda cls=cls, instance=instance: instance.append(cls()))  # type: ignore[misc]
         service = instance[0]
-        hooks = {name: getattr(service, name) for name in ("setup", "close") if name not in marked.values() and hasattr(service, name)}
+        hooks = {
+            name: getattr(service, name)
+            for name in ("setup", "close")
+            if name not in marked.values() and hasattr(service, name)
+        }
         if "close" in hooks:
             closing.append(hooks["close"])
         if "setup" in hooks:
@@ -166,14 +177,14 @@ def set_up(runner: Runner, worker: Worker, closing: List[Callable[[], Any]]) -> 
 
 
 def tear_down(runner: Runner, closing: Sequence[Callable[[], Any]]) -> None:
-    """Ends the services, the newest first."""
+    """Closes the services, the newest first, and then the executor."""
     if runner.housekeeper.doom is not None:
         runner.housekeeper.doom_after(10.0)
     ends: List[Callable[[], Any]] = [partial(runner.executor.hook, close) for close in reversed(closing)]
     for end in (*ends, runner.executor.close):
         try:
             end()
-        except BaseException as exc:  # the others still have to be ended
+        except BaseException as exc:  # the others still have to be closed
             say(render(describe(exc)))
 
 
@@ -182,12 +193,12 @@ def _flush(stream: Any) -> None:
 
 
 hosts: Tuple[Host, ...] = ()
-"""The host, if there is one. eventlet looks for locks to replace in lists, maps and attributes, but not in tuples."""
+"""The host, if there is one. eventlet replaces locks in lists, dicts and attributes, but not in tuples."""
 shown_workers: List[Worker] = []
 
 
 def run(worker: Worker) -> None:
-    """Does what `Worker.run` says."""
+    """Implements `Worker.run`."""
     if hosts:
         hosts[0].serve(worker)
     elif os.environ.get("SNAKEPIT_PROTOCOL"):  # the host started the script directly
@@ -204,14 +215,14 @@ def run(worker: Worker) -> None:
 
 
 def connect(launch: Launch) -> Host:
-    """Builds the transport and reports. If that fails, the process ends here."""
+    """Creates the transport and reports to the host. If that fails, the process ends here."""
     global hosts
     import signal
 
     from ._capture import redirect
     from ._remedy import install
 
-    os.environ.pop("SNAKEPIT_PROTOCOL", None)  # what this process starts is nobody's worker
+    os.environ.pop("SNAKEPIT_PROTOCOL", None)  # children of this process are not workers
     for fd in (launch.control_fd, launch.lifeline_fd, launch.conn_fd):
         if fd is not None:
             os.set_inheritable(fd, False)
@@ -221,7 +232,7 @@ def connect(launch: Launch) -> Host:
     except Unavailable as exc:
         _report(launch, {"unavailable": text_of(exc), "remedy": exc.remedy})
     except BaseException as exc:
-        # What ships with the bridge works wherever it can, so something of this system is in its way, and the next protocol may work.
+        # If a transport of the bridge or an import fails, the cause is this system. The next protocol may work here.
         if launch.protocol not in _TRANSPORTS and not isinstance(exc, (ImportError, OSError)):
             _report(launch, {"failed": describe(exc)})
         else:
@@ -229,13 +240,13 @@ def connect(launch: Launch) -> Host:
             _report(launch, {"unavailable": _reason(exc), "remedy": install(packages) if packages else ""})
     else:
         _name_process(launch)
-        # Ctrl-C in a terminal reaches all of its processes, but when to end is the host's decision. What this process starts is not
-        # affected: a handler is not inherited, as SIG_IGN would be.
+        # Ctrl-C in a terminal reaches all of its processes, but the host decides when this one ends. Children of this
+        # process still end: they do not inherit a handler. They would inherit SIG_IGN.
         signal.signal(signal.SIGINT, lambda *_: None)
         _report(launch, {"endpoint": transport.endpoint} if transport.endpoint else {})
         hosts = (Host(launch, transport),)
         return hosts[0]
-    os._exit(1)  # a transport that was half made may have left threads
+    os._exit(1)  # the transport that failed may have left threads behind
 
 
 def _reason(exc: BaseException) -> str:
@@ -247,11 +258,14 @@ def _reason(exc: BaseException) -> str:
 
 
 def _name_process(launch: Launch) -> None:
-    """Has `ps -e` and `top` show the pool's name and the worker's index, such as "snakepit/2", where the system lets a process do that."""
+    """Names the process after its pool and its index, such as "snakepit/2", if the system allows that.
+
+    `ps -e` and `top` show the name.
+    """
     tail = f"/{launch.index}".encode()
     try:
         with open("/proc/self/comm", "wb") as comm:
-            comm.write(launch.run_id.rpartition("-")[0].encode()[: 15 - len(tail)] + tail)  # 15 bytes are kept
+            comm.write(launch.run_id.rpartition("-")[0].encode()[: 15 - len(tail)] + tail)  # the system keeps 15 bytes
     except OSError:
         pass
 
@@ -264,9 +278,12 @@ def _transport_class(protocol: str) -> Any:
         return getattr(import_module(f"{__package__}.{module}"), name)
     module, _, name = protocol.partition(":")
     if not name:
-        raise Unavailable(f"no protocol is called {protocol!r}; there are {', '.join(_TRANSPORTS)}, and module:Class for one of your own")
+        raise Unavailable(
+            f"no protocol is called {protocol!r}; "
+            f"there are {', '.join(_TRANSPORTS)}, and module:Class for one of your own"
+        )
     saved = sys.path[:]
-    if len(sys.argv) > 1:  # it may lie beside the script
+    if len(sys.argv) > 1:  # the module may be beside the script
         sys.path.append(os.path.dirname(os.path.abspath(sys.argv[1])))
     try:
         return getattr(import_module(module), name)
@@ -283,15 +300,17 @@ def _report(launch: Launch, report: Dict[str, Any]) -> None:
     try:
         with open(launch.control_fd, "wb") as control:
             control.write(line)
-    except OSError:  # the host is gone, which the connection will tell too
+    except OSError:  # the host is gone, so the connection will end, too
         pass
 
 
 def show(worker: Worker, script: str) -> None:
+    """Prints a worker's commands, and the line of Go that starts it."""
     from ._builtins import usage
 
     shown_workers.append(worker)
     print(f"{os.path.basename(script)} is a Snakepit worker: a host starts it and calls its commands.\n\ncommands:")
     for name, function in worker._listing().items():
         print(f"  {usage(name, function)}")
-    print(f"\nfrom Go: pool, err := snakepit.Open(ctx, snakepit.Python({os.path.basename(script)!r}), nil)".replace("'", '"'))
+    name = repr(os.path.basename(script)).replace("'", '"')
+    print(f"\nfrom Go: pool, err := snakepit.Open(ctx, snakepit.Python({name}), nil)")

@@ -1,4 +1,4 @@
-"""The thread that does what has to be done later: it sleeps until something is, and then looks every few milliseconds."""
+"""The housekeeper: a thread for work that is done later. It sleeps while there is none."""
 
 from __future__ import annotations
 
@@ -13,47 +13,55 @@ if TYPE_CHECKING:
     from ._runner import Runner
 
 TICK = 0.005
+"""How many seconds the thread sleeps between two looks at its work."""
+
 GRACE = 3.0
-"""After so many seconds a handler that swallowed its interrupt gets another one; soon after that the host stops the process."""
+"""A handler that swallowed its interrupt gets another one after so many seconds. Soon after that, the host stops the
+process."""
 
 _IDLE_TICKS = 20
 
 
 class Housekeeper:
-    """Writes frames that wait for more to come, repeats interrupts that had to be put off, and ends a process that outlives its host."""
+    """Does the work of a runner that is done later.
+
+    It writes frames that waited for others. It repeats interrupts that were impossible before. It ends a process that
+    outlives its host.
+    """
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.awake = False
         self.pursued: List[Call] = []
-        self.doom: Optional[float] = None
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self.doom: Optional[float] = None  # when the process is to be ended
+        self._wakeups: SimpleQueue[None] = SimpleQueue()
 
     def start(self) -> None:
+        """Starts the thread."""
         spawn(self._work, "snakepit-housekeeper")
 
     def wake(self) -> None:
-        """May be called from a signal handler or a finalizer: it takes no lock of Python code."""
+        """Wakes the thread. Signal handlers and finalizers may call it, because it takes no lock of Python code."""
         if not self.awake:
             self.awake = True
-            self._bell.put(None)
+            self._wakeups.put(None)
 
     def pursue(self, call: Call) -> None:
-        """Interrupts the call, now or as soon as that can be done, and again after a grace, until it has ended."""
+        """Interrupts the call as soon as that is possible, and again after each `GRACE`, until it has ended."""
         self._interrupt(call)
         self.pursued.append(call)
         self.wake()
 
     def doom_after(self, seconds: float) -> None:
-        """Ends the process in so many seconds, unless it has ended by then."""
+        """Ends the process after so many seconds, unless it has ended by then."""
         self.doom = monotonic() + seconds
         self.wake()
 
     def _interrupt(self, call: Call) -> None:
         try:
             call.interrupter.interrupt(call)
-        except Exception as exc:  # such as a loop that the program has closed
-            call.interrupted = monotonic()  # tries again after the grace
+        except Exception as exc:  # for instance, the program has closed the loop
+            call.interrupted = monotonic()  # so that the next attempt comes after GRACE
             say(f"snakepit_bridge: {call.name} can't be interrupted\n{render(describe(exc))}")
 
     def _work(self) -> None:
@@ -62,13 +70,13 @@ class Housekeeper:
             if idle > _IDLE_TICKS:
                 self.awake = False
                 if not self._work_waits():
-                    self._bell.get()
+                    self._wakeups.get()
                 self.awake = True
                 idle = 0
             sleep(TICK)
             try:
                 idle = 0 if self._tick() else idle + 1
-            except BaseException as exc:  # there is no other housekeeper
+            except BaseException as exc:  # this thread must go on, because no other one does its work
                 self.runner.broken(exc)
 
     def _work_waits(self) -> bool:

@@ -1,10 +1,12 @@
 """Interrupts handlers whose call was cancelled.
 
-A handler on the main thread is interrupted by a signal, which also ends what blocks: sleep, recv, lock.acquire, subprocess.wait. In another
-thread only PyThreadState_SetAsyncExc is left, which waits until Python code runs again. A task of asyncio is cancelled.
+A signal interrupts a handler on the main thread. It also ends calls that block: sleep, recv, lock.acquire,
+subprocess.wait. In other threads, only PyThreadState_SetAsyncExc is available. It takes effect when Python code runs
+again. A task of asyncio is cancelled.
 
-Either way an exception may come up only inside the cancelled call, and only where user code runs: under frames of the bridge it would
-break the protocol, under those of importlib a half-imported module stays behind, under those of logging a lock. There it is put off.
+The exception may be raised only inside of the cancelled call, and only where user code runs. In code of the bridge it
+would break the protocol, in importlib it would leave a half-imported module, and in logging a locked lock. There the
+interrupt is put off.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def enter(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Runs user code. The frames above this one's are those that may be interrupted."""
+    """Runs user code. Only the frames above this function's frame may be interrupted."""
     return function(*args, **kwargs)
 
 
@@ -35,14 +37,17 @@ async def enter_async(awaitable: Awaitable[Any]) -> Any:
 
 
 TRANSPARENT: Set[Any] = set()
-"""Code of functions of the bridge that only call what the program has given them."""
+"""The code objects of those functions of the bridge that only call functions of the program."""
 
 _TRAMPOLINES = (enter.__code__, enter_async.__code__)
 _HOLD = (HERE, "<frozen importlib", os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "logging") + os.sep)
 
 
 def interruptible(frame: Optional[Any]) -> bool:
-    """Reports whether user code of a call runs in this innermost frame, with nothing on the stack that must not be interrupted."""
+    """Reports whether an interrupt may be raised in this innermost frame.
+
+    It may, if user code of a call runs there, and no frame in between belongs to code that must not be interrupted.
+    """
     while frame is not None:
         code = frame.f_code
         if code in _TRAMPOLINES:
@@ -54,7 +59,7 @@ def interruptible(frame: Optional[Any]) -> bool:
 
 
 class MainThread(Interrupter):
-    """Handlers on the main thread, one at a time."""
+    """Interrupts handlers on the main thread, by a signal. They run one at a time."""
 
     def __init__(self) -> None:
         self.current: Optional[Call] = None
@@ -84,7 +89,7 @@ class MainThread(Interrupter):
 
 
 class Threads(Interrupter):
-    """Handlers on any threads. ``call.lock`` makes sure that no exception is injected once the handler has returned."""
+    """Interrupts handlers on any threads. ``call.lock`` ensures that no exception is injected after `leave`."""
 
     def begin(self, call: Call) -> None:
         call.thread = get_ident()
@@ -94,15 +99,15 @@ class Threads(Interrupter):
             try:
                 with call.lock:
                     if call.interrupted:
-                        _inject(call.thread, None)  # it may still be on its way
+                        _inject(call.thread, None)  # withdraws an exception that has not arrived yet
                     call.thread = 0
                 return
-            except Cancelled:  # it was, and arrived here; there is at most one
+            except Cancelled:  # it arrived here, and there is at most one
                 continue
 
     def interrupt(self, call: Call) -> None:
         with stdlib_first():
-            import ctypes  # noqa: F401  now: between the look and the injection it would let the handler run on
+            import ctypes  # noqa: F401  imported here: during an import below, the handler could run on
         with call.lock:
             if call.thread and not call.interrupted and interruptible(sys._current_frames().get(call.thread)):
                 call.interrupted = monotonic()
@@ -110,12 +115,15 @@ class Threads(Interrupter):
 
 
 class Tasks(MainThread):
-    """Async handlers, as tasks of a loop, and plain ones on the loop's thread while it is stopped."""
+    """Interrupts async handlers, which are tasks of a loop, and plain ones, which run while the loop is stopped.
+
+    All of them run on the loop's thread.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.signals = MainThread.possible()
-        if self.signals:  # else a handler that blocks the loop can't be interrupted
+        if self.signals:  # without signals, a handler that blocks the loop can't be interrupted
             super().__init__()
 
     def interrupt(self, call: Call) -> None:
@@ -137,7 +145,12 @@ class Tasks(MainThread):
         call = CURRENT.get()
         if call is None or call.task is None:
             super()._on_signal(number, frame)
-        elif call.task is asyncio.current_task(self.loop) and call.cancelled and not call.interrupted and interruptible(frame):
+        elif (
+            call.task is asyncio.current_task(self.loop)
+            and call.cancelled
+            and not call.interrupted
+            and interruptible(frame)
+        ):
             call.interrupted = monotonic()
             raise asyncio.CancelledError(call.reason)
 

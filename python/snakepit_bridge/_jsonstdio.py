@@ -1,30 +1,30 @@
-"""The transport jsonstdio: a frame is a line on standard input or output. It needs the standard library alone."""
+"""The transport jsonstdio. A frame is a line on standard input or output. It needs only the standard library."""
 
 from __future__ import annotations
 
 import errno
 import os
 import select
-from os import read  # the original: a library may replace it once the program is imported
+from os import read  # the original function, which a library of the program may replace later
 from typing import Any, List, Sequence, Tuple
 
 from .transport import Frame, JsonFrames, Launch, Transport, Unavailable, write_all
 
-_CHUNK = 64 << 10  # what a pipe holds
-_HIGH = 64  # user code that opens and closes low descriptors by number does not hit the connection
+_CHUNK = 64 << 10  # the capacity of a pipe
+_HIGH = 64  # user code may open and close low descriptors by number, so the connection has high ones
 
 
 class JsonStdio(Transport):
     """Lines on standard input and output.
 
-    The constructor moves both to high descriptors that children do not inherit. After it descriptor 0 is empty and 1 is what 2 is, so
-    that prints reach the log and not the host.
+    The constructor moves both to high descriptors that children do not inherit. Afterwards descriptor 0 is empty, and
+    descriptor 1 is a copy of 2. So prints reach the log and not the connection.
 
-    A frame could be lost, or be cut in half on the wire, if a signal handler raised inside of `read` or `write`. The runner's handlers
-    do not raise while code of this package is on the stack.
+    A signal handler that raised inside of `read` or `write` could lose a frame, or cut one in half on the wire. The
+    runner's handlers do not raise while code of this package is on the stack.
 
     Attributes:
-        encoding: Writes and reads the frames. Its max_frame is the largest that is taken.
+        encoding: Turns frames into lines and back. Its max_frame is the largest weight that is accepted.
     """
 
     codecs = ("json",)
@@ -46,7 +46,7 @@ class JsonStdio(Transport):
         os.close(null)
         self._pending: List[bytes] = []  # the beginning of a line
         self._pending_size = self._pending_limit = 0
-        self._begun = False  # nothing was written yet
+        self._begun = False  # something was written
         self._closed = self._reading = self._writing = False
         self._wake: Tuple[int, ...] = ()
         self._poll: Any = None
@@ -68,7 +68,9 @@ class JsonStdio(Transport):
                 data = read(self._in, _CHUNK)
                 if not data:
                     if self._pending:
-                        raise ValueError(f"the host's connection ended inside of a frame: {b''.join(self._pending)[:64]!r}")
+                        raise ValueError(
+                            f"the host's connection ended inside of a frame: {b''.join(self._pending)[:64]!r}"
+                        )
                     break
                 lines = data.split(b"\n")
                 if len(lines) > 1:
@@ -94,7 +96,7 @@ class JsonStdio(Transport):
 
     def _keep(self, data: bytes) -> None:
         if not self._pending:
-            tab = data.find(b"\t")  # a header may have names in which each byte takes six
+            tab = data.find(b"\t")  # in a header, JSON may escape each byte of a name as six
             self._pending_limit = self.encoding.max_frame + tab + 1 if tab >= 0 else 6 * self.encoding.max_frame
         self._pending.append(data)
         self._pending_size += len(data)
@@ -103,7 +105,7 @@ class JsonStdio(Transport):
 
     def write(self, frames: Sequence[Frame]) -> None:
         parts: List[bytes] = []
-        if not self._begun:  # a hook's unfinished line must not spoil the first frame
+        if not self._begun:  # a start-up hook may have printed an unfinished line
             parts.append(b"\n")
         for frame in frames:
             parts += self.encoding.dump(frame)
@@ -119,12 +121,13 @@ class JsonStdio(Transport):
                 self._close_output()
 
     def close(self) -> None:
-        # A descriptor is closed when nobody is inside of read or write with it: its number may have another meaning right after.
+        # A descriptor is closed only when no thread is inside of read or write with it, because its number may be
+        # reused at once.
         self._closed = True
         if self._reading and self._wake:
             try:
                 os.write(self._wake[1], b"x")
-            except OSError:  # the reader has just left
+            except OSError:  # the reading thread has just left
                 pass
         if not self._reading:
             self._close_input()
@@ -155,7 +158,7 @@ def _close(descriptors: Sequence[int]) -> None:
 
 
 def _moved(descriptor: int) -> int:
-    """Returns a copy of the descriptor that children do not inherit, a high one if there are so many."""
+    """Returns a copy of the descriptor that children do not inherit. Its number is high, if the system allows that."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -163,7 +166,7 @@ def _moved(descriptor: int) -> int:
     try:
         copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
     except OSError as exc:
-        if exc.errno not in (errno.EINVAL, errno.EMFILE):  # above what the limit of open files allows
+        if exc.errno not in (errno.EINVAL, errno.EMFILE):  # these mean that _HIGH is above the limit of open files
             raise
         copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
     os.set_blocking(copy, True)

@@ -1,4 +1,4 @@
-"""Late imports of the standard library, for which start-up has no time."""
+"""Late imports of the standard library. These modules are not imported at the start, because that takes time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ def _is_stdlib(entry: str) -> bool:
 
 @contextmanager
 def stdlib_first() -> Iterator[None]:
-    """Inside, what the bridge imports is the standard library's, and not a file of that name beside the user's script.
+    """Puts the standard library first in sys.path.
 
-    Nothing leaves sys.path meanwhile, so another thread's import finds what it looks for.
+    Inside of ``with``, the bridge imports modules of the standard library, even if there are files of the same names
+    beside the user's script. No entry leaves sys.path meanwhile, so imports in other threads find their modules.
     """
     saved = sys.path[:]
     ordered = sorted(saved, key=lambda entry: not _is_stdlib(entry))

@@ -13,25 +13,26 @@ from ._worker import NoWorker
 
 
 def prepare(script: str, args: Sequence[str], here: str, original: Sequence[str]) -> None:
-    """Gives the script the sys.argv and sys.path that it would have; the bridge's own directory comes second.
+    """Sets sys.argv and sys.path as Python would for the script, but with the bridge's own directory second.
 
-    It stays there for processes that multiprocessing starts, which inherit sys.path.
+    That directory stays there for the processes of multiprocessing, which inherit sys.path.
     """
     sys.argv[:] = [script, *args]
     sys.path[:] = [os.path.dirname(os.path.abspath(script)), here, *original]
 
 
 def run_script(script: str) -> Dict[str, Any]:
-    """Runs the script as a fresh module ``__main__``, so that pickle and multiprocessing find there what it defines, and returns its
-    namespace.
+    """Runs the script as a new module ``__main__`` and returns its namespace.
+
+    pickle and multiprocessing look for the script's definitions in ``__main__``.
 
     Raises:
-        NoWorker: It is no source.
+        NoWorker: The file is not Python source.
     """
     path = os.path.abspath(script)
     with io.open_code(path) as file:
         source = file.read()
-    if b"\0" in source:  # of which Python's own error says less
+    if b"\0" in source:  # Python's own error says less
         raise NoWorker(f"{script} is not Python source but a binary file: name the worker's .py file")
     code = compile(source, path, "exec", dont_inherit=True)
     module = ModuleType("__main__")
@@ -39,5 +40,5 @@ def run_script(script: str) -> Dict[str, Any]:
     module.__loader__ = SourceFileLoader("__main__", path)
     module.__builtins__ = __builtins__  # type: ignore[attr-defined]
     sys.modules["__main__"] = module
-    exec(code, module.__dict__)  # this is the worker's program, which the bridge is for
+    exec(code, module.__dict__)  # the bridge is there to run this program
     return module.__dict__

@@ -1,4 +1,4 @@
-"""Takes what the program logs to the host."""
+"""Sends the program's log records to the host."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from ._host import Host
 
 _LEVELS = {"trace": 5, "debug": 10, "info": 20}
+_LEVELS_BELOW = ((10, "trace"), (20, "debug"), (30, "info"), (40, "warn"))
 
 
 def install(host: Host) -> None:
-    """Sends log records to the host. If logging is not imported yet, which takes 14 ms, that is done as soon as it is."""
+    """Sends log records to the host from now on, or from the moment the program imports logging.
+
+    An import of logging takes 14 ms, so the bridge does not import it by itself.
+    """
     if "logging" in sys.modules:
         _attach(sys.modules["logging"], host)
     else:
@@ -31,13 +35,15 @@ def install(host: Host) -> None:
 
 
 class _WhenImported:
-    """Finds logging where the others would, and attaches the handler once it has been executed."""
+    """Finds logging like the default finder. Attaches the handler once the module has been executed."""
 
     def __init__(self, host: Host) -> None:
-        self.hosts = (host,)  # like those of _boot
+        self.hosts = (host,)  # a tuple for the same reason as _host.hosts
         self.inner: Any = None
 
-    def find_spec(self, name: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None) -> Optional[ModuleSpec]:
+    def find_spec(
+        self, name: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None
+    ) -> Optional[ModuleSpec]:
         if name != "logging":
             return None
         if self in sys.meta_path:
@@ -45,7 +51,7 @@ class _WhenImported:
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None:
             self.inner = spec.loader
-            hooked: Any = self  # a loader by its methods; the base class takes long to import
+            hooked: Any = self  # it has a loader's methods; the base class takes long to import
             spec.loader = hooked
         return spec
 
@@ -57,7 +63,7 @@ class _WhenImported:
         if module.__spec__ is not None:
             module.__spec__.loader = self.inner
         self.inner.exec_module(module)
-        if hasattr(module, "LogRecord"):  # and not a file of the user's that has the name
+        if hasattr(module, "LogRecord"):  # otherwise it is a file of the user's with that name
             _attach(module, *self.hosts)
 
 
@@ -65,7 +71,7 @@ def _attach(logging: Any, host: Host) -> None:
     standard = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
     class HostHandler(logging.Handler):  # type: ignore[misc]
-        """Queues records for the host. It takes no lock, so a finalizer or a signal handler that logs can't deadlock."""
+        """Queues records for the host. It takes no lock, so finalizers and signal handlers that log can't deadlock."""
 
         def createLock(self) -> None:
             self.lock = None
@@ -79,12 +85,12 @@ def _attach(logging: Any, host: Host) -> None:
         def emit(self, record: logging.LogRecord) -> None:
             try:
                 entry = _entry_of(record, standard, self)
-            except BaseException:  # such as a message whose arguments do not fit it
+            except BaseException:  # for instance, the arguments do not fit the message
                 self._failed(record)
                 return
             try:
                 host.log(entry)
-            except Exception:  # anything else is to end the process
+            except Exception:  # other exceptions are to end the process
                 self._failed(record)
 
         def _failed(self, record: logging.LogRecord) -> None:
@@ -98,7 +104,7 @@ def _attach(logging: Any, host: Host) -> None:
     if root.level == logging.WARNING:
         root.setLevel(min(logging.INFO, _LEVELS.get(os.environ.get("SNAKEPIT_LOG", "").lower(), logging.INFO)))
 
-    # With a handler there, basicConfig would do nothing at all; but whoever calls it means at least the level.
+    # The root logger has a handler, so basicConfig would do nothing. Its callers expect that it sets the level.
     basic_config = logging.basicConfig
 
     def with_level(**kwargs: Any) -> None:
@@ -111,11 +117,16 @@ def _attach(logging: Any, host: Host) -> None:
 
 
 def _entry_of(record: logging.LogRecord, standard: Any, handler: logging.Handler) -> Dict[str, Any]:
-    """Returns the body of a log frame. It holds copies, because what the program logs may change before the frame is written."""
+    """Returns the content of a log frame. It holds copies, because logged objects may change before it is written."""
     levelno = record.levelno
-    level = "trace" if levelno < 10 else "debug" if levelno < 20 else "info" if levelno < 30 else "warn" if levelno < 40 else "error"
+    level = next((name for limit, name in _LEVELS_BELOW if levelno < limit), "error")
     created = record.created if type(record.created) is float else time.time()
-    entry: Dict[str, Any] = {"level": level, "logger": text_of(record.name), "message": _message(record), "time": created}
+    entry: Dict[str, Any] = {
+        "level": level,
+        "logger": text_of(record.name),
+        "message": _message(record),
+        "time": created,
+    }
     fields = {key: value for key, value in record.__dict__.items() if key not in standard}
     if fields:
         fields = snapshot(fields)
@@ -124,7 +135,7 @@ def _entry_of(record: logging.LogRecord, standard: Any, handler: logging.Handler
     if fields:
         entry["fields"] = fields
     call = CURRENT.get()
-    if call is not None and call.id > 0:  # and not one of the transport's own
+    if call is not None and call.id > 0:  # the host does not know the transport's own calls
         entry["call"] = call.id
     return entry
 
@@ -132,7 +143,7 @@ def _entry_of(record: logging.LogRecord, standard: Any, handler: logging.Handler
 def _message(record: logging.LogRecord) -> str:
     try:
         return clean(record.getMessage())
-    except BaseException as exc:  # an argument that does not fit, or whose own code raises
+    except BaseException as exc:  # an argument does not fit, or its own code raises
         return f"{text_of(record.msg)} <its arguments can't be formatted: {type_name(type(exc))}: {text_of(exc)}>"
 
 
@@ -140,7 +151,7 @@ def _exception(exc_info: Any, handler: logging.Handler) -> str:
     try:
         formatter = handler.formatter or sys.modules["logging"].Formatter()
         return clean(formatter.formatException(exc_info))
-    except BaseException:  # of the exception's own code
+    except BaseException:  # raised by the exception's own code
         return render(describe(exc_info[1])).rstrip("\n")
 
 
@@ -148,9 +159,11 @@ _NAMES = {"warn": "WARNING"}
 
 
 def line_of(entry: Dict[str, Any]) -> str:
-    """Returns a record as it goes to standard error, where there is no connection for it."""
+    """Returns a record as text for standard error. It is used where there is no connection."""
     fields = dict(entry.get("fields", ()))
     exception = fields.pop("exception", "")
     level = _NAMES.get(entry["level"], entry["level"].upper())
-    line = f"{level}:{entry['logger']}:{entry['message']}" + "".join(f" {key}={value!r}" for key, value in fields.items())
+    line = f"{level}:{entry['logger']}:{entry['message']}" + "".join(
+        f" {key}={value!r}" for key, value in fields.items()
+    )
     return f"{line}\n{exception}\n" if exception else line + "\n"

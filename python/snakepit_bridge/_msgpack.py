@@ -1,4 +1,4 @@
-"""The transport msgpack: frames with their length in front, on a socket that the host made and this process inherited."""
+"""The transport msgpack. Each frame follows its length, on a socket that this process has inherited from the host."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _BUFFER = 256 << 10
 class MsgpackSocket(Transport):
     """MessagePack frames over an inherited stream socket.
 
-    A frame could be lost, or be cut in half on the wire, if a signal handler raised inside of `read` or `write`. The runner's handlers
-    do not raise while code of this package is on the stack.
+    A signal handler that raised inside of `read` or `write` could lose a frame, or cut one in half on the wire. The
+    runner's handlers do not raise while code of this package is on the stack.
 
     Attributes:
-        encoding: Writes and reads the frames. Its max_frame is the largest that is taken.
+        encoding: Turns frames into bytes and back. Its max_frame is the largest weight that is accepted.
     """
 
     codecs = ("msgpack", "json")
@@ -37,7 +37,7 @@ class MsgpackSocket(Transport):
             raise Unavailable(f"descriptor {launch.conn_fd} of SNAKEPIT_CONN_FD is not a socket: {exc}") from None
         self._usual = self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
-        self._start = self._end = 0  # of what is in the buffer
+        self._start = self._end = 0  # of the data in the buffer
         self._closed = self._reading = self._writing = False
 
     def fileno(self) -> int:
@@ -52,7 +52,7 @@ class MsgpackSocket(Transport):
                     return frames
                 try:
                     size = self._socket.recv_into(self._view[self._end :])
-                except ConnectionResetError:  # the host went without reading all
+                except ConnectionResetError:  # the host has closed without reading everything
                     break
                 except OSError:
                     if self._closed:
@@ -69,7 +69,7 @@ class MsgpackSocket(Transport):
             self._close_if_left()
 
     def _received(self) -> List[Frame]:
-        """Takes the whole frames from the buffer, and makes room for the rest of the next one."""
+        """Takes the complete frames out of the buffer. If there is none, makes room for the rest of the next one."""
         frames: List[Frame] = []
         at, end, view = self._start, self._end, self._view
         wanted = 0
@@ -96,7 +96,7 @@ class MsgpackSocket(Transport):
         start, size = self._start, self._end - self._start
         if wanted > len(self._buffer):
             rest = self._view[start : self._end]
-            self._use(bytearray(wanted))  # for this frame alone: nothing after it is read into it
+            self._use(bytearray(wanted))  # for this frame alone: there is no room for anything behind it
             self._view[:size] = rest
         elif start + max(wanted, _BUFFER // 2) > len(self._buffer):
             self._view[:size] = bytes(self._view[start : self._end])
@@ -128,13 +128,15 @@ class MsgpackSocket(Transport):
     def close(self) -> None:
         self._closed = True
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)  # ends a read or write in another thread; the host still gets what was written
+            # This ends a read or a write in another thread. The host still gets what was written.
+            self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
         self._close_if_left()
 
     def _close_if_left(self) -> None:
-        # A descriptor is closed when nobody is inside of read or write with it: its number may have another meaning right after.
+        # The descriptor is closed only when no thread is inside of read or write with it, because its number may be
+        # reused at once.
         if self._closed and not (self._reading or self._writing):
             self._socket.close()
 

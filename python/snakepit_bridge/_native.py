@@ -1,8 +1,8 @@
-"""Threads, locks, clocks and the like as Python has them.
+"""The original threads, locks and clocks of Python.
 
 Libraries such as gevent and eventlet replace those of the standard library in place, when the program is imported. The
-bridge's own threads must not become green ones of the main thread, which waits in C. This module is imported before the
-program, so it has the originals.
+bridge's own threads must not become green threads: those would run on the main thread, which waits in C. This module is
+imported before the program, so it has the originals.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 MAIN_THREAD = threading.main_thread().ident
-"""The main thread's ident, which gevent changes in the threading module."""
+"""The main thread's ident. gevent changes the one in the threading module."""
 
 _start = _thread.start_new_thread
 read, write = os.read, os.write
@@ -44,14 +44,14 @@ def spawn(work: Callable[[], Any], name: str) -> None:
     """Runs work in a daemon thread."""
     if _thread.start_new_thread is _start:
         threading.Thread(target=work, name=name, daemon=True).start()
-    else:  # threading starts green threads here
+    else:  # threading would start a green thread
         _start(work, ())
 
 
 def untouched(name: str) -> Any:
     """Returns a copy of a module of the standard library.
 
-    It is in no list of modules, so that nobody replaces its parts.
+    The copy is not in sys.modules, so no library replaces its parts.
     """
     spec: Any = import_module(name).__spec__
     module = ModuleType(name)
@@ -61,14 +61,14 @@ def untouched(name: str) -> Any:
 
 
 def say(text: str) -> None:
-    """Writes text to standard error, from where it reaches the host's log whatever became of the connection.
+    """Writes text to standard error. It reaches the host's log even if the connection is gone.
 
-    It never raises. It writes to the descriptor: ``sys.stderr`` may be anything by now, and have a lock that what this
-    call interrupts holds.
+    It never raises. It writes to the descriptor, because the program may have replaced ``sys.stderr``, or the code that
+    this call interrupts may hold its lock.
     """
     try:
         data = memoryview(text.encode("utf-8", "replace"))
         while data:
             data = data[write(2, data) :]
-    except (OSError, ValueError):  # nobody listens
+    except (OSError, ValueError):  # standard error is closed
         pass

@@ -1,4 +1,4 @@
-"""What waits to be written to the host."""
+"""The queue of frames and log records for the host."""
 
 from __future__ import annotations
 
@@ -17,43 +17,48 @@ HOLD = 200e-6
 """How many seconds frames may wait for others before they are written together."""
 
 SYNC = 3.0
-"""How many seconds a record of an error may wait until it has left the process."""
+"""How many seconds an error record may wait until it has left the process."""
 
 _MAX_LOGS = 1000
 
 
 class Outbox:
-    """Frames for the host, and log records, which go in front of them.
+    """The frames and the log records for the host. Log records are written first.
 
-    Any thread adds to it, and so may a signal handler or a finalizer. One thread at a time writes.
+    Any thread, signal handler or finalizer may add to it. One thread at a time writes.
 
     Attributes:
-        frames: The frames; ``append`` adds one without writing it.
+        frames: The frames. ``append`` adds one without writing it.
         logs: The log records.
-        closed: Nothing can be written any more: log records go to standard error, and frames nowhere.
+        closed: The connection has ended. Log records go to standard error, and frames are dropped.
         leaving: The exception that ends the process once the current write is done.
+        wake: Wakes the housekeeper, which writes a little later.
     """
 
-    def __init__(self, transport: Transport, terms: Terms, lost: Callable[[], None], broken: Callable[[BaseException], None]) -> None:
-        """Args:
-        transport: What writes.
-        terms: What the hellos agreed on. Before them log records wait.
-        lost: Called when the host is gone.
-        broken: Called when the transport has failed.
+    def __init__(
+        self, transport: Transport, terms: Terms, lost: Callable[[], None], broken: Callable[[BaseException], None]
+    ) -> None:
+        """Makes an empty outbox.
+
+        Args:
+            transport: Writes the frames.
+            terms: The terms of the connection. Log records wait until the hellos have set them.
+            lost: Called when the host is gone.
+            broken: Called when the transport has failed.
         """
         self.frames: Deque[Frame] = deque()
         self.append = self.frames.append
         self.logs: Deque[Dict[str, Any]] = deque()
         self.closed = False
         self.leaving: Optional[BaseException] = None
-        self.wake: Callable[[], None] = _nobody  # the housekeeper, which writes a little later
+        self.wake: Callable[[], None] = _nobody
         self._transport = transport
         self._terms = terms
         self._lost = lost
         self._broken = broken
-        self._writing: Any = RLock()  # guards transport.write; reentrant only so that it knows its owner
-        self._flushed = 0.0
-        self._stuck = -1.0  # _flushed when a record of an error had waited in vain
+        self._writing: Any = RLock()  # guards transport.write; an RLock because that knows its owner
+        self._flushed = 0.0  # the time of the last write
+        self._stuck = -1.0  # the value of _flushed when an error record waited in vain
         self._dropped = 0
 
     def __bool__(self) -> bool:
@@ -61,18 +66,18 @@ class Outbox:
         return bool(self.frames or self.logs)
 
     def settle(self) -> None:
-        """Writes what is in the outbox, or leaves that to the housekeeper if something was written just now."""
+        """Writes the outbox, or leaves that to the housekeeper if the last write was just now."""
         if monotonic() - self._flushed > HOLD:
             self.flush()
         else:
             self.wake()
 
     def gather(self) -> None:
-        """Starts a batch: what it sends may wait a moment."""
+        """Called before a batch of calls: their first frames may wait for `HOLD`, too."""
         self._flushed = monotonic()
 
     def flush(self) -> None:
-        """Writes what is in the outbox. If another thread is writing, that one will."""
+        """Writes the outbox. If another thread is writing, that thread does it."""
         frames = self.frames
         writing = self._writing
         while frames or (self.logs and (self._terms.codec is not None or self.closed)):
@@ -88,17 +93,20 @@ class Outbox:
                 self._leave_now()
 
     def sync(self) -> None:
-        """Writes what is in the outbox before it returns, as far as that is possible without waiting for itself or for long."""
+        """Writes the outbox before it returns, unless the calling thread would wait for itself.
+
+        It waits at most `SYNC` seconds for the write of another thread and for the transport's `sync`.
+        """
         writing = self._writing
-        if writing._is_owned():  # the write that this interrupts goes on until all is written
+        if writing._is_owned():  # this call interrupts a write, which goes on until everything is written
             return
-        if self._transport.is_own_thread():  # others wait for it, also those who write
+        if self._transport.is_own_thread():  # the threads that write wait for this one
             self.flush()
             return
         until = monotonic() + SYNC
-        if self._stuck != self._flushed:  # else a host that does not read would hold up each record
+        if self._stuck != self._flushed:  # otherwise a host that does not read would delay every error record
             if writing.acquire(True, SYNC):
-                try:  # what another thread had taken from the outbox is written by now
+                try:  # frames that another thread took out of the outbox are written by now
                     while not self.closed and (self.frames or (self.logs and self._terms.codec is not None)):
                         self._write()
                 finally:
@@ -111,7 +119,7 @@ class Outbox:
         self._leave_now()
 
     def _leave_now(self) -> None:
-        """Raises what is to end the process, on the main thread, which alone can end it."""
+        """Raises the exception that is to end the process, if this is the main thread. Only that one can end it."""
         if self.leaving is not None and get_ident() == MAIN_THREAD:
             leaving, self.leaving = self.leaving, None
             raise leaving
@@ -134,7 +142,7 @@ class Outbox:
                 self._broken(exc)
 
     def _spill(self) -> None:
-        """Writes the log records to standard error, as there is no connection any more. Nobody waits for the rest."""
+        """Writes the log records to standard error and drops the frames, because the connection has ended."""
         self.frames.clear()
         try:
             while True:
@@ -143,9 +151,9 @@ class Outbox:
             pass
 
     def log(self, record: Dict[str, Any]) -> None:
-        """Queues a log record, and drops it if too many wait already. It may be called from anywhere.
+        """Queues a log record, or drops it if too many are queued. Any thread, signal handler or finalizer may call it.
 
-        Only a record of an error waits, until it has left the process; see `sync`.
+        Only an error record waits until it has left the process. See `sync`.
         """
         if len(self.logs) >= _MAX_LOGS:
             self._dropped += 1
@@ -153,21 +161,21 @@ class Outbox:
         self.logs.append(record)
         if self.closed:
             self.flush()
-        elif self._terms.codec is not None:  # else there was no hello yet
-            if record["level"] == "error":  # perhaps the last one before a crash
+        elif self._terms.codec is not None:  # the hellos have been exchanged
+            if record["level"] == "error":  # this may be the last record before a crash
                 self.sync()
             else:
                 self.settle()
 
     def _log_frames(self, records: List[Dict[str, Any]]) -> List[Frame]:
-        """Returns the frames of the queued records, which it moves to the given list."""
+        """Returns the frames of the queued records. Moves the records to the given list."""
         frames: List[Frame] = []
         for _ in range(len(self.logs)):
             record = self.logs.popleft()
             records.append(record)
             try:
                 body = self._terms.codec.encode(record)
-            except Exception:  # there is nothing in it that does not travel, but memory may be short
+            except Exception:  # every record can travel, but memory may be short
                 body = None
             if body is not None and len(body) + OVERHEAD <= self._terms.max_frame:
                 frames.append({"kind": LOG, "body": body})
@@ -181,7 +189,7 @@ class Outbox:
         return frames
 
     def in_child(self) -> None:
-        """Called in a forked child, which must not touch the connection."""
+        """Called in a forked child. The child must not touch the connection."""
         self.closed = True
         self.frames.clear()
         self.logs.clear()
@@ -189,8 +197,8 @@ class Outbox:
 
 
 def _nobody() -> None:
-    """Wakes nobody: the housekeeper has not started."""
+    """Does nothing, because there is no housekeeper yet."""
 
 
 WRITE = Outbox._write.__code__
-"""The code of the function that writes. A signal handler must not end it midway."""
+"""The code object of the method that writes. A signal handler must not end it midway."""

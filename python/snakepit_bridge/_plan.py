@@ -1,4 +1,4 @@
-"""How to run one command: what its function is and how it takes its arguments."""
+"""How to run one command: its function, and how that takes its arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ._late import stdlib_first
 
-_GENERATOR = 0x20  # the code flags of inspect, which takes 16 ms to import
+_GENERATOR = 0x20  # code flags of the module inspect, which takes 16 ms to import
 _COROUTINE = 0x80
 _ASYNC_GENERATOR = 0x200
 
@@ -32,7 +32,13 @@ class Plan:
             self.ctx = first == "ctx"
 
     def arrange(self, value: Any, ctx: Any) -> Tuple[Sequence[Any], Mapping[str, Any]]:
-        """Returns the arguments: those of a map by keyword, none for None, anything else as the one positional argument."""
+        """Returns the positional arguments and the keyword arguments.
+
+        A map becomes keyword arguments, None no argument, and any other value the one positional argument.
+
+        Raises:
+            TypeError: The map has a key ``ctx``, but that is the parameter for the context.
+        """
         args: Tuple[Any, ...] = ()
         kwargs: Dict[str, Any] = {}
         if type(value) is dict:
@@ -50,9 +56,10 @@ class Plan:
 
 
 def examine(function: Any) -> Tuple[Sequence[str], str, bool, bool]:
-    """Returns the parameters' names and the first one's, whether calling it gives items, and whether it needs a loop.
+    """Returns the parameters' names, the first one's name, whether a call yields items, and whether it needs a loop.
 
-    What is behind ``functools.wraps`` says what the parameters are and whether there are items; the outermost function runs.
+    The function may be wrapped by ``functools.wraps``. The innermost function has the parameters. There are items if
+    any of these functions is a generator. The outermost function decides about the loop, because that one runs.
     """
     bound = False
     flags: List[int] = []
@@ -80,5 +87,5 @@ def _parameters(function: Callable[..., Any]) -> Sequence[str]:
         import inspect
     try:
         return list(inspect.signature(function).parameters)
-    except ValueError:  # some of those in C tell nothing
+    except ValueError:  # some functions in C have no signature
         return ()

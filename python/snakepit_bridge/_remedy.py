@@ -1,4 +1,4 @@
-"""What to do where a package is missing."""
+"""The remedy for a missing package."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ._late import stdlib_first
 
 
 def install(packages: str) -> str:
-    """Returns the command that makes packages importable for workers that this interpreter would run.
+    """Returns the command that installs packages for the workers of this interpreter.
 
-    Where the system's package manager owns the interpreter (PEP 668), pip refuses to install into it. A virtual environment beside the
-    script is what the host takes by itself.
+    If the system's package manager owns the interpreter (PEP 668), pip refuses to install into it. Then the command
+    makes a virtual environment in the script's directory. The host finds that by itself.
 
     Args:
-        packages: What pip is to install, quoted for a shell.
+        packages: The requirements for pip, quoted for a shell.
     """
     with stdlib_first():
         import shlex
@@ -25,4 +25,5 @@ def install(packages: str) -> str:
     if sys.prefix != sys.base_prefix or not os.path.exists(marker):
         return f"{python} -m pip install {packages}"
     inside = os.path.join(".venv", "Scripts" if os.name == "nt" else "bin", "python")
-    return f"{python} -m venv .venv && {inside} -m pip install {packages} (in the script's directory, where the host finds .venv by itself)"
+    where = "(in the script's directory, where the host finds .venv by itself)"
+    return f"{python} -m venv .venv && {inside} -m pip install {packages} {where}"

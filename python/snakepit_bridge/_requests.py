@@ -1,4 +1,4 @@
-"""What a handler asks of the host: calls of its functions, and the input of its own call."""
+"""A handler's requests to the host: calls of the host's functions, and the input of its own call."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ._terms import Terms
 
 
 class Requests:
-    """The calls to the host. Any number of threads use it at once.
+    """The calls to the host. Any number of threads may use it at once.
 
     Attributes:
-        live: Those that the host has not answered, by id.
-        next_id: The id of the next one.
+        live: The requests that the host has not answered, by id.
+        next_id: The id of the next request.
         forked: This is a forked child, which has no host.
     """
 
@@ -32,7 +32,22 @@ class Requests:
         self._opening = Lock()  # makes taking an id and queueing its frame one step
 
     def open(self, call: Call, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], streams: bool) -> Request:
-        """Calls the host's function for the call."""
+        """Queues a call of the host's function for a handler's call, and returns the request.
+
+        Args:
+            call: The call that the handler serves.
+            name: The function's name.
+            args: At most one value: the argument.
+            kwargs: The argument as a map, if there is no positional one.
+            streams: Whether the handler takes items.
+
+        Raises:
+            TypeError: The name is no text, or there are too many arguments.
+            BadValue: The argument can't travel or is too large.
+            RemoteError: Too many calls to the host are open.
+            Cancelled: The call was cancelled.
+            Disconnected: The call has ended, or this is a forked child.
+        """
         self.usable(call)
         try:
             name = str.__str__(name)
@@ -65,16 +80,23 @@ class Requests:
         return request
 
     def abandon(self, request: Request) -> None:
-        """Takes no more of a request; the host is told if it still runs."""
+        """Gives up a request. If it still runs, the host is told to cancel it."""
         if request.call.requests is not None:
             request.call.requests.pop(request.id, None)
         if request.answer is None and self.live.get(request.id) is request and not self.forked:
             self._outbox.append({"kind": CANCEL, "id": request.id, "name": "abandoned"})
-            request.inbox = None  # what still comes is dropped, and credited
+            request.inbox = None  # items that still arrive are dropped, and credited
             self._outbox.settle()
 
     def answer(self, request: Request) -> Any:
-        """Returns the result of a request that has ended."""
+        """Returns the result of a request that has ended.
+
+        Raises:
+            RemoteError: The function failed.
+            BadValue: The result can't be decoded.
+            Cancelled: The call was cancelled.
+            Disconnected: The call has ended, or this is a forked child.
+        """
         self.usable(request.call)
         if request.call.requests is not None:
             request.call.requests.pop(request.id, None)
@@ -84,7 +106,16 @@ class Requests:
         return value
 
     def consume(self, id_: int, inbox: Inbox, live: bool) -> Any:
-        """Takes the next item out of an inbox that has one, and grants the sender new credit now and then."""
+        """Takes the next item out of an inbox that has one. Grants new credit whenever half of the window is owed.
+
+        Args:
+            id_: The id for the credit.
+            inbox: The inbox.
+            live: Whether the sender may still send.
+
+        Raises:
+            BadValue: The item can't be decoded.
+        """
         frame = inbox.queue.popleft()
         body = frame.get("body", b"")
         inbox.owed_items += 1
@@ -98,11 +129,13 @@ class Requests:
             self._outbox.settle()
         value = self._terms.codec.decode(body)
         if frame.get("flags", 0) & FAILED:
-            return ItemError(RemoteError(value if isinstance(value, dict) else {"type": "Error", "message": str(value)}))
+            return ItemError(
+                RemoteError(value if isinstance(value, dict) else {"type": "Error", "message": str(value)})
+            )
         return value
 
     def stop_input(self, call: Call) -> None:
-        """Tells the caller to send no more input."""
+        """Tells the caller to send no more input, and drops the items that have arrived."""
         if call.inbox.open and not call.ended:
             call.inbox.unwanted = True
             call.inbox.open = False
@@ -111,7 +144,12 @@ class Requests:
         call.inbox.queue.clear()
 
     def usable(self, call: Call) -> None:
-        """Raises if the handler may not ask for anything any more."""
+        """Checks that the handler may still use its call.
+
+        Raises:
+            Cancelled: The call was cancelled.
+            Disconnected: The call has ended, or this is a forked child.
+        """
         if self.forked:
             raise Disconnected("a forked child has no host; hand what it found to its parent")
         call.check()

@@ -1,12 +1,16 @@
-"""What frames mean to a worker: hello, calls, credit, cancels, callbacks. docs/protocol.md is the reference.
+"""The meaning of frames for a worker: hello, calls, credit, cancels, callbacks. docs/protocol.md is the reference.
 
-The runner reads and writes nothing but batches of frames, by its transport, and starts no handler by itself: a mode of `_executors` does.
+The runner reads and writes batches of frames through its transport. It starts no handler: an executor of `_executors`
+does.
 
-Threads. `take` is called by the thread that reads, and by a transport that lets others than the host call (`Transport.opened`), one at a
-time; it never runs user code. Everything else is called by
-the threads that run handlers. What both touch is written by one of them only (credit is kept as two totals, granted and used) or is a
-single operation on a dict or deque, which the interpreter makes atomic. `outbox` is one such deque: whoever appends to it calls `flush`,
-which only tries the lock, so that a finalizer or signal handler that logs cannot deadlock with the write that it interrupts.
+Threads. The thread that reads calls `Runner.take`. A transport that lets clients other than the host call the worker
+calls it, too (see `Transport.opened`). Only one thread at a time runs it, and it never runs user code. The threads that
+run handlers use `Runner.finish`, `requests` and `outbox`.
+
+Data that both sides touch has no lock. Either one side alone writes it (credit is kept as two totals, granted and
+used), or each change is a single operation on a dict or deque, which the interpreter makes atomic. The outbox has such
+a deque of frames. Code appends to it and then calls `flush`, which only tries the lock. So a finalizer or a signal
+handler that logs can't deadlock with the write that it interrupts.
 """
 
 from __future__ import annotations
@@ -67,6 +71,8 @@ if TYPE_CHECKING:
     from ._plan import Plan
 
 LOST_GRACE = 2.0
+"""How many seconds running calls have to end once the host is gone."""
+
 _MAX_ID = 1 << 53
 _NONE: Mapping[str, Any] = {}
 
@@ -74,7 +80,9 @@ _NONE: Mapping[str, Any] = {}
 class Runner:
     """Serves one worker's commands to one host."""
 
-    def __init__(self, transport: Transport, plans: Mapping[str, Plan], concurrency: int, queue: int, launch: Launch) -> None:
+    def __init__(
+        self, transport: Transport, plans: Mapping[str, Plan], concurrency: int, queue: int, launch: Launch
+    ) -> None:
         self.transport = transport
         self.plans = dict(plans)
         self.concurrency = concurrency
@@ -83,8 +91,10 @@ class Runner:
         self.executor: Executor
         self.terms = Terms(launch.max_frame, concurrency + queue)
         self.calls: Dict[int, Call] = {}
-        self.client_calls: Dict[int, Call] = {}  # those of them that the transport opened; they do not count against the host's limit
-        self.unstarted: Dict[int, Call] = {}  # whoever pops a call here has it: the one who runs it or the one who cancels it
+        # Those of the calls that the transport's clients have opened. They do not count against the host's limit.
+        self.client_calls: Dict[int, Call] = {}
+        # Calls that have not started. The thread that pops a call owns it, and either runs it or cancels it.
+        self.unstarted: Dict[int, Call] = {}
         self.ready: Deque[Call] = deque()
         self.sessions = Sessions(self._client_sessions)
         self.outbox = Outbox(transport, self.terms, self.lost, self.broken)
@@ -94,13 +104,13 @@ class Runner:
         self.housekeeper = Housekeeper(self)
         self.outbox.wake = self.housekeeper.wake
         self.draining = False
-        self.ended = False  # the connection
+        self.ended = False  # the connection has ended
         self.forked = False
         self.exit_code = 0
-        self.fate = "the host is gone"  # why what runs has to end
-        self._mark = 0  # the host's highest id
+        self.fate = "the host is gone"  # the reason why running calls have to end
+        self._mark = 0  # the highest id that the host has used
         self._turn = Lock()  # guards take
-        self._accepted = 0  # how many calls have been queued for the mode
+        self._accepted = 0  # how many calls have been queued for the executor
         self._after_hello = (
             None,
             None,
@@ -119,11 +129,11 @@ class Runner:
     # --- the connection
 
     def greet(self) -> None:
-        """Says hello, waits for the host's and gets ready for calls.
+        """Says hello, waits for the host's hello and gets ready for calls.
 
         Raises:
-            ProtocolError: The host said something else.
-            Disconnected: It went away.
+            ProtocolError: The host did not say a hello that this worker can accept.
+            Disconnected: The host has left.
         """
         terms = self.terms
         hello = {
@@ -155,9 +165,12 @@ class Runner:
         try:
             body = json.loads(first["body"])
             if body["version"] != 1:
-                raise ProtocolError(f"the host wants version {body['version']} of the protocol, and this worker speaks 1")
+                raise ProtocolError(
+                    f"the host wants version {body['version']} of the protocol, and this worker speaks 1"
+                )
             if body["codec"] not in self.transport.codecs:
-                raise ProtocolError(f"the host wants the codec {body['codec']!r}, and this worker has {', '.join(self.transport.codecs)}")
+                names = ", ".join(self.transport.codecs)
+                raise ProtocolError(f"the host wants the codec {body['codec']!r}, and this worker has {names}")
             terms.codec = get_codec(body["codec"])
             terms.max_frame = min(terms.max_frame, int(body.get("max_frame") or terms.max_frame))
             terms.window = int(body["window"]["items"]), int(body["window"]["bytes"])
@@ -171,18 +184,22 @@ class Runner:
             self.take(frames[1:])
 
     def pump(self) -> None:
-        """Reads once and takes what came. Whoever may read calls this."""
+        """Reads once and takes the frames. Called by the thread whose turn it is to read."""
         try:
             self.take(self.transport.read())
         except (ProtocolError, ValueError) as exc:
             self.violated(str(exc))
         except ConnectionError:
             self.lost()
-        except Exception as exc:  # whoever reads must not just go: the host would wait for ever
+        except Exception as exc:  # if the thread just ended, the host would wait for ever
             self.broken(exc)
 
     def take(self, frames: Sequence[Frame]) -> None:
-        """Handles a batch that was read; an empty one is the end of the connection."""
+        """Handles a batch of frames. An empty batch is the end of the connection.
+
+        Raises:
+            ProtocolError: A frame breaks the protocol.
+        """
         if not frames:
             self.lost()
             return
@@ -210,14 +227,14 @@ class Runner:
             self.executor.submit(accepted)
 
     def violated(self, message: str) -> None:
-        """Ends the connection because of what the host sent. Standard error is where the host looks for the reason."""
+        """Ends the connection because the host broke the protocol. The host finds the reason on standard error."""
         if not self.ended:
             say(f"snakepit_bridge: protocol error: {clean(message)}\n")
             self.lost()
             self.exit_code = 1
 
     def broken(self, exc: BaseException) -> None:
-        """Ends the connection because the bridge has failed: what waits for it must not wait for ever."""
+        """Ends the connection because the bridge has failed. Otherwise the host and handlers could wait for ever."""
         if not self.ended:
             say(f"snakepit_bridge: internal error\n{render(describe(exc))}")
             self.fate = "the bridge has failed"
@@ -225,11 +242,16 @@ class Runner:
             self.exit_code = 1
 
     def leave(self, exc: BaseException) -> None:
-        """Ends the connection because an exception has left the serving thread: the process is to end, as it would without the bridge."""
+        """Ends the connection because an exception has left the serving thread.
+
+        The process is to end, as it would without the bridge.
+        """
         error = describe(exc)
         if issubclass(type(exc), _ENDS):
             code, said = exit_code(exc)
-            place = "".join(f" in {at['function']} ({at['file']}, line {at['line']})" for at in error.get("frames", ())[-1:])
+            place = "".join(
+                f" in {at['function']} ({at['file']}, line {at['line']})" for at in error.get("frames", ())[-1:]
+            )
             say(f"snakepit_bridge: {said}{place} ends this worker\n")
         else:
             code = 1
@@ -241,16 +263,20 @@ class Runner:
         self.housekeeper.doom_after(LOST_GRACE)  # also if the host had said bye
 
     def signalled(self, exc: BaseException, frame: Any, number: int) -> None:
-        """Takes what a signal handler of the program's raised while code of the bridge ran on the main thread.
+        """Takes an exception that a signal handler of the program raised in code of the bridge on the main thread.
 
-        It is the error of the call that this thread runs, at its next step. Between calls a wish to end is one, and nothing else is.
+        If this thread runs a call, the exception is raised at the call's next step. Between calls, SystemExit and
+        KeyboardInterrupt end the worker, and other exceptions are only printed.
         """
         call = CURRENT.get()
         if call is not None and not call.ended:
             call.raised = exc
             call.wake()
         elif not issubclass(type(exc), _ENDS):
-            say(f"snakepit_bridge: the handler of signal {number} raised between calls; the worker goes on\n{render(describe(exc))}")
+            say(
+                f"snakepit_bridge: the handler of signal {number} raised between calls; the worker goes on\n"
+                f"{render(describe(exc))}"
+            )
         else:
             while frame is not None:
                 if frame.f_code is WRITE:
@@ -260,7 +286,7 @@ class Runner:
             raise exc
 
     def guarded(self, work: Callable[[], Any]) -> Callable[[], None]:
-        """Returns the work of one of the bridge's own threads. If an exception ends it, that ends the connection."""
+        """Returns a function for a thread of the bridge's own. If an exception ends the work, the connection ends."""
 
         def run() -> None:
             try:
@@ -271,7 +297,7 @@ class Runner:
         return run
 
     def lost(self) -> None:
-        """The connection has ended: so does all that runs."""
+        """Ends the service because the connection has ended: all calls are cancelled. Any thread may call it."""
         if self.ended:
             return
         self.ended = self.outbox.closed = True
@@ -292,13 +318,13 @@ class Runner:
             self.ended = self.outbox.closed = True
             self.outbox.flush()
             self.transport.close()
-        self.plans.clear()  # threads keep the runner; what only the program holds shall have its finalizers run
+        self.plans.clear()  # threads keep the runner alive; the program's objects are released, so their finalizers run
 
     # --- frames from the host
 
     def _on_call(self, frame: Frame) -> None:
         id_: int = frame["id"]
-        if id_ >= 0:  # the transport's own are below
+        if id_ >= 0:  # ids of the transport's clients are negative
             if not id_ & 1 or not self._mark < id_ < _MAX_ID:
                 raise ProtocolError(f"a call with id {id_}, which is not the host's next")
             self._mark = id_
@@ -329,10 +355,11 @@ class Runner:
         near = get_close_matches(name, self.plans, cutoff=0.5)
         if near:
             return f"no command {name!r}; did you mean {' or '.join(map(repr, near))}?"
-        return f"no command {name!r}; there are {', '.join(n for n in self.plans if not n.startswith('snakepit.')) or 'none'}"
+        names = ", ".join(n for n in self.plans if not n.startswith("snakepit."))
+        return f"no command {name!r}; there are {names or 'none'}"
 
     def _live(self, frame: Frame) -> Any:
-        """Returns the `Call` or `Request` that the frame is for, or None if it has ended."""
+        """Returns the `Call` or `Request` that the frame belongs to, or None if that has ended."""
         id_: int = frame["id"]
         if id_ & 1:
             call = self.calls.get(id_)
@@ -350,7 +377,7 @@ class Runner:
             return
         inbox = target.inbox
         if isinstance(target, Request):
-            if inbox is None:  # the caller wants the result only
+            if inbox is None:  # the handler wants no items
                 size = len(frame.get("body", b""))
                 self.outbox.append({"kind": CREDIT, "id": target.id, "items": 1, "bytes": size})
                 return
@@ -419,8 +446,10 @@ class Runner:
             {"id": max(call.id, 0), "name": call.name, "ms": int((now - call.started) * 1000)}
             for call in list(self.calls.values())
             if call.started
-        ][: self.terms.max_frame // 512]  # what fits in a frame
-        self.outbox.append({"kind": PONG, "id": frame.get("id", 0), "body": self.terms.codec.encode({"running": running})})
+        ][: self.terms.max_frame // 512]  # so many fit into a frame
+        self.outbox.append(
+            {"kind": PONG, "id": frame.get("id", 0), "body": self.terms.codec.encode({"running": running})}
+        )
 
     def _on_pong(self, frame: Frame) -> None:
         """Ignores it: this worker sends no pings."""
@@ -429,8 +458,9 @@ class Runner:
         self.draining = True
 
     def finish(self, call: Call, answer: Frame) -> None:
+        """Ends a call: gives up its requests and queues its answer. Called by the thread that owns the call."""
         call.ended = True
-        if call.raised is not None:  # too late to be the call's error
+        if call.raised is not None:  # it is too late for this to be the call's error
             say(f"snakepit_bridge: a signal handler raised at the end of {call.name}\n{render(describe(call.raised))}")
         if call.requests:
             for request in list(call.requests.values()):
@@ -440,11 +470,11 @@ class Runner:
         self.outbox.append(answer)
 
     def in_child(self) -> None:
-        """Called in a forked child: it must not touch the connection."""
+        """Called in a forked child. The child must not touch the connection."""
         self.forked = True
         self.requests.in_child()
         self.outbox.in_child()
-        self.housekeeper.awake = True  # there is none any more
+        self.housekeeper.awake = True  # nothing wakes it: its thread is not in the child
 
     def _client_sessions(self) -> Set[str]:
         return {call.frame.get("session", "") for call in list(self.client_calls.values())}
@@ -459,7 +489,7 @@ def _kind(frame: Frame) -> str:
 
 
 def _show(frame: Frame) -> str:
-    """Returns a frame for a message; bodies and metadata may hold secrets, so only their sizes."""
+    """Returns a frame as text for a message. Of the body it shows only the size: body and metadata may hold secrets."""
     shown = [_kind(frame)]
     shown += [f"{key}={value!r:.60}" for key, value in frame.items() if key not in ("kind", "body", "meta")]
     return " ".join([*shown, f"body={len(frame.get('body') or b'')}B"])

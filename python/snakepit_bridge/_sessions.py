@@ -1,4 +1,4 @@
-"""What the calls of one session share."""
+"""The sessions of a worker."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any, Callable, Dict, Set
 from ._native import RLock, monotonic
 
 CLIENT_SESSIONS = 1000
-"""How many sessions are kept that only other clients of the transport have named."""
+"""How many sessions are kept that only clients other than the host have named."""
 
 CLIENT_IDLE = 1800.0
 """How many seconds such a session is kept unused."""
 
 
 class Session:
-    """What the calls of one session share.
+    """The data that the calls of one session share.
 
     Attributes:
         id: The session's name, as the host chose it.
-        state: Yours. It lives until the host forgets the session, or this process ends. If the worker runs several
-            calls at once, so may calls of one session.
+        state: A dict for your data. It lives until the host forgets the session, or this process ends. If the worker
+            runs several calls at once, calls of one session may run at once, too.
     """
 
     __slots__ = ("id", "state")
@@ -35,8 +35,8 @@ class Session:
 class Sessions:
     """The sessions of a worker.
 
-    The host forgets its own. Other clients forget nothing, so of what only they have named, the sessions that were used
-    last are kept. One that a call uses is never dropped.
+    The host forgets its own sessions. Other clients forget none. Of the sessions that only they have named, the most
+    recently used ones are kept. A session that a call uses is never dropped.
 
     Args:
         in_use: Returns the names of the sessions that calls of other clients use now.
@@ -44,19 +44,19 @@ class Sessions:
 
     def __init__(self, in_use: Callable[[], Set[str]]) -> None:
         self._in_use = in_use
-        self._lock: Any = RLock()  # guards what follows; whoever interrupts its owner may take it, too
+        self._lock: Any = RLock()  # guards what follows; code that interrupts its owner may take it, too
         self._sessions: Dict[str, Session] = {}
         self._client_named: Dict[str, float] = {}
-        """When each session that the host has not named was last used, the oldest first."""
+        """When each session that only clients have named was last used, the oldest first."""
 
     def get(self, name: str, by_client: bool) -> Session:
-        """Returns the session of that name. by_client says that a client named it, not the host."""
+        """Returns the session of that name, or a new one. by_client says that a client named it, not the host."""
         with self._lock:
             known = name in self._sessions
             session = self._sessions.setdefault(name, Session(name))
             used = self._client_named.pop(name, None)
             if by_client and (used is not None or not known):
-                self._client_named[name] = monotonic()  # behind all others
+                self._client_named[name] = monotonic()  # at the end of the dict
                 self._drop_oldest()
             return session
 

@@ -1,7 +1,7 @@
-"""Signal handlers of the program's.
+"""Guards the signal handlers of the program.
 
-They run between any two steps of the main thread, also between those of the bridge, where an exception would lose
-frames or end the worker.
+They run between any two steps of the main thread. In code of the bridge, an exception from them would lose frames or
+end the worker.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _MAY_RAISE: Set[Any] = {enter.__code__, enter_async.__code__}
 
 
 def may_raise(function: _F) -> _F:
-    """Marks a function, but not what it calls, as a place where a signal handler of the program's may raise."""
+    """Marks a function, but not those that it calls, as a place where a signal handler of the program may raise."""
     _MAY_RAISE.add(function.__code__)
     return function
 
 
 class _Handler:
-    """A signal handler of the program's.
+    """A signal handler of the program.
 
-    What it raises comes up where user code runs; elsewhere the runner takes it.
+    Its exceptions are raised where user code runs. Elsewhere the runner takes them.
     """
 
     def __init__(self, function: Callable[..., Any], runner: Callable[[], Optional[Runner]]) -> None:
@@ -62,11 +62,11 @@ def _may_raise_in(frame: Optional[Any]) -> bool:
         if code.co_filename.startswith(HERE) and code not in TRANSPARENT:
             return False
         frame = frame.f_back
-    return True  # no code of the bridge
+    return True  # no code of the bridge is running
 
 
 class Signals:
-    """Guards the signal handlers that there are, and those that the program installs from now on.
+    """Guards the signal handlers that exist, and those that the program installs from now on.
 
     The program still sees its own handlers.
     """
@@ -88,7 +88,7 @@ class Signals:
 
         signal.signal, signal.getsignal = signal_, getsignal
         if get_ident() == MAIN_THREAD:
-            for number in signal.valid_signals() - {signal.SIGINT}:  # that one's handler is the bridge's
+            for number in signal.valid_signals() - {signal.SIGINT}:  # the bridge itself handles SIGINT
                 if callable(get_handler(number)):
                     signal_(number, get_handler(number))
 
@@ -101,26 +101,27 @@ class Signals:
         return _Handler(handler, self.runner)
 
     def serve(self) -> None:
-        """Called by the main thread, which only reads and runs calls from now on."""
+        """Called by the main thread, before it begins to read and to run calls."""
         self.serving = True
         if self.handled:
             self._nudge()
 
     def _nudge(self) -> None:
-        """Wakes the main thread when a signal has come.
+        """Starts a thread that wakes the main thread after each signal.
 
-        Python misses one that comes just before the main thread begins to wait, until something else wakes it.
+        If a signal arrives just before the main thread begins to wait, Python does not run its handler until something
+        else wakes the thread.
         """
         if self.nudging or get_ident() != MAIN_THREAD or not hasattr(signal, "pthread_kill"):
             return
         self.nudging = True
         try:
             receive, send = os.pipe()
-        except OSError:  # too few descriptors; it is only a help
+        except OSError:  # there are too few descriptors, and the thread is only a help
             return
         os.set_blocking(send, False)
         before = signal.set_wakeup_fd(send, warn_on_full_buffer=False)
-        if before != -1:  # the program has its own way, or asyncio
+        if before != -1:  # the program or asyncio has a descriptor of its own
             signal.set_wakeup_fd(before)
             os.close(send)
             os.close(receive)

@@ -1,6 +1,6 @@
 """Copies of values for log records.
 
-What the program logs may change before the record is written, or have methods that fail.
+A logged object may change before the record is written, or have methods that fail.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from ._values import LARGEST, SMALLEST, Array, reduced
 _DEPTH = 6
 _ENTRIES = 100  # of a list or a map
 _TEXT = 16 << 10  # characters, or bytes, of one value
-_BUDGET = 64 << 10  # of all, about
+_BUDGET = 64 << 10  # approximately, of all together
 
 
 def snapshot(value: Any) -> Any:
-    """Returns a copy of any value that holds nothing but what every codec takes.
+    """Returns a copy of any value. Every codec can encode the copy.
 
-    It is bounded in depth and size, and it never raises. Lists and maps are copied as they are now. What else can
-    travel becomes what it stands for, as in a result; what can't becomes text.
+    The copy is bounded in depth and size. This function never raises. Lists and maps are copied as they are now. Other
+    values are converted as in a result, or become text if they can't travel.
     """
     return _copied(value, _DEPTH, [_BUDGET])
 
@@ -36,7 +36,7 @@ def _copied(value: Any, depth: int, left: List[int]) -> Any:
             if issubclass(kind, bases):
                 return copy(value, depth, left)
         return _reduced_copy(value, depth, left)
-    except BaseException:  # of the value's own code, or it changed meanwhile
+    except BaseException:  # raised by the value's own code, or the value changed meanwhile
         return _text(shown(value), left)
 
 
@@ -55,7 +55,7 @@ def _integer(value: int, depth: int, left: List[int]) -> Any:
 def _bytes(value: bytes, depth: int, left: List[int]) -> Any:
     most = max(0, min(_TEXT, left[0]))
     view = memoryview(value)
-    # A slice counts elements, which may have many bytes.
+    # A slice counts elements, and an element may have many bytes.
     kept = bytes(view.cast("B")[:most] if view.c_contiguous else view[:most].tobytes()[:most])
     left[0] -= len(kept)
     return kept
@@ -86,7 +86,7 @@ def _key(key: Any, left: List[int]) -> str:
 
 
 def _unlike(key: str, others: Mapping[str, Any]) -> str:
-    """Returns the key, with a number if there is one like it: long keys may be cut to the same text."""
+    """Returns the key, with a number if another one has the same text. Long keys may be cut to the same text."""
     unlike, n = key, 2
     while unlike in others:
         unlike, n = f"{key} ({n})", n + 1
@@ -106,11 +106,11 @@ def _rest(count: int) -> List[str]:
 
 
 def _reduced_copy(value: Any, depth: int, left: List[int]) -> Any:
-    """Copies what stands for something that can travel, such as a dataclass."""
+    """Copies a value that can be converted to a simpler one, such as a dataclass."""
     simple = reduced(value)
     if type(simple) is Array:
         size = len(simple.data)
-        if type(simple.data) is not bytes or size > min(_TEXT, left[0]):  # a view is of what may change
+        if type(simple.data) is not bytes or size > min(_TEXT, left[0]):  # the data of a view may change
             return _text(shown(value), left)
         left[0] -= size
         return simple

@@ -1,4 +1,4 @@
-"""What the two hellos agreed on."""
+"""The terms of a connection."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any, Tuple
 
 
 class Terms:
-    """What the two hellos agreed on. Before them only this worker's own limits are known.
+    """The terms of a connection, which the two hellos set. Before them, only this worker's own limits are known.
 
     Attributes:
         codec: The codec of all bodies, a `Codec`; None before the hellos.
-        max_frame: The largest frame that either side may send.
-        window: The items and bytes that the host takes of one call before it has granted credit.
+        max_frame: The largest weight of a frame that either side may send, in bytes.
+        window: How many items and bytes of one call the worker may send before the host grants credit.
         calls: How many calls the host may have open at once.
         requests: How many calls this worker may have open at the host.
     """

@@ -1,7 +1,7 @@
-"""The rules for values, once for every codec: what may travel as what, how deep it may nest, and how an error names the path to it.
+"""The rules for values, shared by all codecs: how each type travels, how deep values nest, how an error names a path.
 
-The rules are those of the section "Values" of docs/protocol.md. A codec writes with the C code of its library whatever `is_plain`
-vouches for, and has `walk` take apart the rest.
+The rules are those of the section "Values" of docs/protocol.md. A codec hands a value to the C code of its library if
+`is_plain` is true for it. Otherwise `walk` takes the value apart.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ MAX_DEPTH = 500
 """How many lists and maps may be nested in one value."""
 
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
-"""What an integer may be."""
+"""The range of integers."""
 
 CONTAINERS = {dict, list, tuple}
 """The types that `is_plain` takes."""
 
-_AT_ONCE = 16  # levels that `walk` hands to a library in one piece; each level of a deeper value is looked into so far
+_AT_ONCE = 16  # levels that `walk` hands to a library in one piece; at each level of a deeper value it checks so many
 _SHOWN = 40  # characters of a key in a path
 
 
 class Array:
-    """An array of numbers, as it arrives where NumPy is not installed. It may be sent, too.
+    """An array of numbers. Without NumPy, a received array is one. It may be sent, too.
 
     Attributes:
         dtype: NumPy's name of the element type in little endian, such as "<f8".
@@ -58,7 +58,7 @@ Array.__module__ = "snakepit_bridge"
 
 
 def check_array(dtype: Any, shape: Any, size: int) -> None:
-    """Raises `BadValue` unless the data has one element for each place of the shape. ``size`` is the data's, in bytes."""
+    """Raises `BadValue` unless the data has one element for each place of the shape. Its size is in bytes."""
     if type(dtype) is not str or not dtype:
         raise BadValue("an array whose dtype is no text such as '<f8'")
     if type(shape) not in (list, tuple) or len(shape) > 64:
@@ -68,21 +68,31 @@ def check_array(dtype: Any, shape: Any, size: int) -> None:
         if type(length) is not int or length < 0:
             raise BadValue(f"an array with {length!r:.40} in its shape")
         places *= length
-    width = int(re.sub(r"\D", "", dtype[:12].partition("[")[0])) * (4 if dtype[1] == "U" else 1) if _DTYPE.fullmatch(dtype) else 0
+    width = (
+        int(re.sub(r"\D", "", dtype[:12].partition("[")[0])) * (4 if dtype[1] == "U" else 1)
+        if _DTYPE.fullmatch(dtype)
+        else 0
+    )
     if width or not places:
         fits = size == places * width
     else:  # the dtype does not say how large an element is
         fits = size >= places and size % places == 0
     if not fits:
-        raise BadValue(f"an array of dtype {dtype:.40} and shape {list(shape)} has {size} bytes of data, which do not fit")
+        raise BadValue(
+            f"an array of dtype {dtype:.40} and shape {list(shape)} has {size} bytes of data, which do not fit"
+        )
 
 
 _DTYPE = re.compile(r"\|[b?iu]1|<[iu][248]|<f[248]|<c(?:8|16)|\|S[1-9]\d*|<U[1-9]\d*|<[mM]8(?:\[\w{1,16}\])?")
-_numpy: Any = None  # the module; False if it can't be imported; None before anybody has tried
+_numpy: Any = None  # the module; False if it can't be imported; None before the first attempt
 
 
 def decoded_array(dtype: Any, shape: Any, data: bytes) -> Any:
-    """Returns what a received array becomes: a NumPy array of its own, which may be written to, or an `Array` if there is no NumPy."""
+    """Returns a received array as a writable NumPy array with memory of its own, or as an `Array` without NumPy.
+
+    Raises:
+        BadValue: The dtype, the shape and the data do not fit together, or the dtype is not supported.
+    """
     global _numpy
     check_array(dtype, shape, len(data))
     if _numpy is None:
@@ -102,20 +112,22 @@ def decoded_array(dtype: Any, shape: Any, data: bytes) -> Any:
         for length in shape:
             places *= length
         if places * kind.itemsize != len(data):
-            raise BadValue(f"an array of dtype {dtype} and shape {list(shape)} has {len(data)} bytes of data, which do not fit")
+            raise BadValue(
+                f"an array of dtype {dtype} and shape {list(shape)} has {len(data)} bytes of data, which do not fit"
+            )
         return _numpy.ndarray(tuple(shape), kind, bytearray(data))
     except (ValueError, TypeError) as exc:
         raise exc if isinstance(exc, BadValue) else BadValue(f"an array that NumPy does not take: {exc}") from None
 
 
 def is_plain(value: Any, scalars: Set[type], binary: int, levels: int) -> bool:
-    """Reports whether a list, tuple or dict holds nothing but what a library encodes rightly by itself.
+    """Reports whether the library of a codec encodes a list, tuple or dict correctly by itself.
 
     Args:
-        value: What may be of a subclass is not plain.
-        scalars: The types that are plain whatever their value. If int is not among them, integers of 64 bits are plain all the same.
-        binary: The longest bytes that are plain, or -1.
-        levels: How deep it may be; deeper is not plain.
+        value: The container. Nothing in it may be of a subclass of a plain type.
+        scalars: The types that are plain with any value. Integers of 64 bits are plain even if int is not among them.
+        binary: The length up to which bytes are plain, or -1 for none.
+        levels: How deep the container may nest. A deeper one is not plain.
     """
     kind = type(value)
     if not levels:
@@ -127,7 +139,7 @@ def is_plain(value: Any, scalars: Set[type], binary: int, levels: int) -> bool:
         if len(value) == 1 and key[:1] == "$":
             return False
         value = value.values()
-    elif len(value) > 32 and scalars.issuperset(map(type, value)):  # at the speed of C
+    elif len(value) > 32 and scalars.issuperset(map(type, value)):  # this check runs in C
         return True
     for item in value:
         kind = type(item)
@@ -148,18 +160,22 @@ def is_plain(value: Any, scalars: Set[type], binary: int, levels: int) -> bool:
 
 
 class Writer:
-    """What `walk` writes to: one encoding. Whatever it is given is valid, except for text, which it has to check.
+    """Writes one encoding for `walk`. Its arguments are valid, except for text, which the writer has to check.
 
     Attributes:
         scalars: The types that `plain` takes, besides integers of 64 bits.
-        binary: The longest bytes that `plain` takes, or -1.
+        binary: The length up to which `plain` takes bytes, or -1 for none.
     """
 
     scalars: Set[type]
     binary: int
 
     def plain(self, value: Any) -> None:
-        """Writes what is plain. A ValueError or OverflowError, after which nothing was written, makes `walk` look closer."""
+        """Writes a plain value.
+
+        Raises:
+            ValueError or OverflowError: It is not plain after all. Nothing was written, and `walk` takes it apart.
+        """
         raise NotImplementedError
 
     def special(self, value: Any) -> None:
@@ -167,15 +183,15 @@ class Writer:
         raise NotImplementedError
 
     def begin_list(self, length: int) -> None:
-        """Is followed by so many values and `end`."""
+        """Begins a list. So many values and `end` follow."""
         raise NotImplementedError
 
     def begin_map(self, value: Dict[str, Any]) -> None:
-        """Is followed by a `key` and a value for each entry and `end`."""
+        """Begins a map. A `key` and a value for each entry, and then `end`, follow."""
         raise NotImplementedError
 
     def key(self, key: str) -> None:
-        """Raises UnicodeEncodeError if the key has a lone surrogate."""
+        """Writes a key. Raises UnicodeEncodeError if the key has a lone surrogate."""
         raise NotImplementedError
 
     def end(self) -> None:
@@ -184,13 +200,13 @@ class Writer:
 
 
 def walk(value: Any, writer: Writer) -> None:
-    """Writes any value by the rules. It does not recurse, so that no depth of a value is a matter of the stack.
+    """Writes any value by the rules. It does not recurse, so a deep value can't overflow the stack.
 
     Raises:
         BadValue: The value can't travel.
     """
-    opened: List[Iterator[Tuple[Any, Any]]] = []  # the entries that are left of the lists and maps which contain the value
-    path: List[Any] = []  # the key or index of each
+    opened: List[Iterator[Tuple[Any, Any]]] = []  # the remaining entries of each list or map around the value
+    path: List[Any] = []  # the current key or index in each of them
     try:
         while True:
             value = reduced(value)
@@ -227,7 +243,7 @@ def walk(value: Any, writer: Writer) -> None:
         raise BadValue(f"{_shown(path)}: a key with a lone surrogate, which is not valid UTF-8") from None
     except BadValue as exc:
         raise BadValue(f"{_shown(path)}: {exc}") from exc.__cause__
-    except Exception as exc:  # of the value's own code, or it changed while it was read
+    except Exception as exc:  # raised by the value's own code, or the value changed while it was read
         raise BadValue(f"{_shown(path)}: {type_name(type(exc)).rpartition('.')[2]}: {text_of(exc)}") from exc
 
 
@@ -264,7 +280,10 @@ _FINAL = {type(None), bool, float, str, bytes, list, tuple, Array}
 
 
 def reduced(value: Any) -> Any:
-    """Returns the value as one of the exact types that travel: those of _FINAL, int, dict with text keys, or datetime in UTC."""
+    """Returns the value as one of the exact types that travel.
+
+    These are the types in _FINAL, int, dict with text keys, and datetime in UTC.
+    """
     for _ in range(16):  # an Enum's value may be a model, whose dump may be anything
         kind = type(value)
         if kind in _FINAL:
@@ -287,7 +306,9 @@ def _with_text_keys(value: Dict[Any, Any]) -> Dict[str, Any]:
         if type(key) is not str:
             if not isinstance(key, str):
                 hint = "make it text, as by str(), or send a list of pairs"
-                raise BadValue(f"a map with the key {shown(key, 40)} ({type_name(type(key))}), which is not text; {hint}")
+                raise BadValue(
+                    f"a map with the key {shown(key, 40)} ({type_name(type(key))}), which is not text; {hint}"
+                )
             exact = False
     if exact:
         return value
@@ -298,7 +319,7 @@ def _with_text_keys(value: Dict[Any, Any]) -> Dict[str, Any]:
 
 
 def _simpler(value: Any) -> Any:
-    """Returns what a value of a type that does not travel itself stands for."""
+    """Converts a value whose type does not travel to one that is closer to a type that does."""
     kind = type(value)
     if _is(value, "enum", "Enum"):
         return value.value
@@ -329,14 +350,20 @@ def _simpler(value: Any) -> Any:
             return value.model_dump()
         if hasattr(kind, "__fields__") and hasattr(kind, "dict"):  # pydantic 1
             return value.dict()
-    raise BadValue(f"a value of type {type_name(kind)} can't be sent; turn it into numbers, text, bytes, lists and maps of them")
+    raise BadValue(
+        f"a value of type {type_name(kind)} can't be sent; turn it into numbers, text, bytes, lists and maps of them"
+    )
 
 
-_BARE: Sequence[Tuple[type, Callable[[Any], Any]]] = ((int, int.__index__), (float, float.__float__), (str, str.__str__))
+_BARE: Sequence[Tuple[type, Callable[[Any], Any]]] = (
+    (int, int.__index__),
+    (float, float.__float__),
+    (str, str.__str__),
+)
 
 
 def _is(value: Any, module: str, name: str) -> bool:
-    """Reports whether a value is of a class. If its module has not been imported, none can be."""
+    """Reports whether a value is an instance of a class. There is none if the module has not been imported."""
     found = getattr(sys.modules.get(module), name, None)
     return isinstance(found, type) and isinstance(value, found)
 
@@ -349,9 +376,10 @@ def _in_utc(value: Any) -> Any:
     if value.utcoffset() is None:
         raise BadValue("a datetime without a zone, which names no instant; give it a tzinfo")
     value = value.astimezone(utc)
+    # An exact datetime, even if the value is of a subclass.
     return module.datetime(
         value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond, tzinfo=utc
-    )  # no subclass's
+    )
 
 
 def _from_numpy(value: Any) -> Array:
@@ -368,7 +396,7 @@ def _from_numpy(value: Any) -> Array:
 
 
 def late_datetime() -> Any:
-    """Returns the module datetime, which a worker that gets no timestamps does not load."""
+    """Returns the module datetime. A worker that receives no timestamps does not import it."""
     if "datetime" in sys.modules:
         return sys.modules["datetime"]
     with stdlib_first():

@@ -1,4 +1,4 @@
-"""What a worker's author writes: commands."""
+"""The API for the authors of workers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def command(function: _F) -> _F: ...
 @overload
 def command(*, name: str) -> Callable[[_F], _F]: ...
 def command(function: Optional[_F] = None, *, name: str = "") -> Union[_F, Callable[[_F], _F]]:
-    """Marks a method of a class that `Worker.service` serves as a command.
+    """Marks a method as a command. `Worker.service` makes the marked methods of a class commands.
 
     Args:
         function: The method.
-        name: What the host calls it; the method's own name by default.
+        name: The command's name; the method's own name by default.
     """
 
     def mark(function: _F) -> _F:
@@ -36,17 +36,21 @@ def command(function: Optional[_F] = None, *, name: str = "") -> Union[_F, Calla
 class Worker:
     """Commands, and how many of them run at once.
 
-    A command is a plain function, whose return value is the call's result; a generator, whose items are the call's stream and whose return
-    value is its result; an async function; or an async generator. A map as the call's argument becomes keyword arguments, None no
-    argument, anything else the one positional argument. A parameter called ``ctx`` gets the call's `Context`, or its `AsyncContext`.
+    A command is a plain function, a generator, an async function or an async generator. A function's return value is
+    the call's result. A generator's items are the call's stream, and its return value is the call's result.
 
-    With a concurrency of one, plain functions and generators run on the main thread. With more, they run in so many threads. Async ones
-    always run on one loop, on the main thread.
+    If a call's argument is a map, its entries become keyword arguments. None becomes no argument. Any other value
+    becomes the one positional argument. A parameter called ``ctx`` gets the call's `Context` or `AsyncContext`.
+
+    With a concurrency of one, plain functions and generators run on the main thread. With more, they run in so many
+    threads. Async functions and async generators always run on one loop, on the main thread.
 
     Args:
-        concurrency: How many calls run at once. More than one makes sense for handlers that wait, or whose C code releases the interpreter.
-        queue: How many calls more the host may send ahead, to run as soon as others end. It saves the way there and back, which counts
-            for handlers that take less than a millisecond; but a call that is queued here can't run on an idle worker instead.
+        concurrency: How many calls run at once. More than one helps handlers that wait, or whose C code releases the
+            interpreter's lock.
+        queue: How many more calls the host may send ahead. They run as soon as others end. This saves a round trip,
+            which matters for handlers that take less than a millisecond. But a call that is queued here can't run on an
+            idle worker instead.
     """
 
     def __init__(self, *, concurrency: int = 1, queue: int = 0) -> None:
@@ -67,12 +71,12 @@ class Worker:
         """Makes a function a command.
 
         Args:
-            function: The function; it is returned unchanged.
-            name: What the host calls it; the function's own name by default.
+            function: The function. It is returned unchanged.
+            name: The command's name; the function's own name by default.
 
         Raises:
             ValueError: The name is taken or reserved.
-            TypeError: It is a method of a class that has no instance yet; see `service`.
+            TypeError: It is a method, and the class has no instance yet. See `service`.
         """
 
         def add(function: _F) -> _F:
@@ -92,14 +96,15 @@ class Worker:
     @overload
     def service(self, *, prefix: str) -> Callable[[_C], _C]: ...
     def service(self, cls: Optional[_C] = None, *, prefix: str = "") -> Union[_C, Callable[[_C], _C]]:
-        """Makes those methods of a class commands that are marked with `command`.
+        """Makes the methods of a class commands that are marked with `snakepit_bridge.command`.
 
-        One instance is made before the worker says that it is ready, so this is the place to load a model. If it has a method ``setup``,
-        that runs next, and ``close`` when the worker ends; either may be async.
+        One instance is made before the worker says that it is ready, so its constructor is the place to load a model.
+        If there is a method ``setup``, it runs next. If there is a method ``close``, it runs when the worker ends. Both
+        may be async.
 
         Args:
-            cls: The class; it is returned unchanged. It is called without arguments.
-            prefix: Put before the commands' names, with a point between.
+            cls: The class. It is returned unchanged. It is called without arguments.
+            prefix: Put before the commands' names, followed by a point.
 
         Raises:
             ValueError: A name is taken or reserved, or no method is marked.
@@ -127,9 +132,9 @@ class Worker:
             raise ValueError(f"there is a command {name!r} already")
 
     def run(self) -> None:
-        """Serves the host that started this process, and returns when it is done.
+        """Serves the host that started this process, and returns when that is done.
 
-        Without a host it prints the commands and how to use the file, and returns.
+        Without a host, it prints the commands and how to use the file, and returns.
         """
         from . import _host
 
@@ -150,7 +155,7 @@ class Worker:
         return plans
 
     def _listing(self) -> Dict[str, Callable[..., Any]]:
-        """Returns what there is, without making services; their methods are unbound."""
+        """Returns all functions and methods, without making services. The methods are unbound."""
         listing = dict(self._functions)
         for cls, marked in self._services:
             listing.update({name: getattr(cls, attribute) for name, attribute in marked.items()})
@@ -165,12 +170,17 @@ def only_worker(namespace: Mapping[str, Any], script: str) -> Worker:
     """Returns the one worker that a script has defined.
 
     Raises:
-        NoWorker: It has defined none, or several.
+        NoWorker: The script has defined none, or several.
     """
     found = {id(value): value for value in namespace.values() if isinstance(value, Worker)}
     if len(found) == 1:
         return found.popitem()[1]
     if not found:
-        raise NoWorker(f"{script} defines no worker: write worker = snakepit_bridge.Worker() and mark its functions with @worker.command")
+        raise NoWorker(
+            f"{script} defines no worker: "
+            "write worker = snakepit_bridge.Worker() and mark its functions with @worker.command"
+        )
     names = ", ".join(name for name, value in namespace.items() if isinstance(value, Worker))
-    raise NoWorker(f"{script} defines {len(found)} workers ({names}) and runs none: call run() of one of them at its end")
+    raise NoWorker(
+        f"{script} defines {len(found)} workers ({names}) and runs none: call run() of one of them at its end"
+    )

@@ -1,4 +1,4 @@
-"""How bytes leave a transport with a descriptor."""
+"""Writes bytes to a descriptor."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Any, List, Sequence
 
 from ._native import write
 
-_JOINED = 128 << 10  # parts up to this size together are copied into one
-_AT_ONCE = 512  # no system takes fewer than 1024 (but POSIX allows 16)
+_JOINED = 128 << 10  # parts of up to this size in all are copied into one
+_AT_ONCE = 512  # parts for one system call; every system takes 1024 (but POSIX demands only 16)
 
 
 def write_all(descriptor: int, parts: Sequence[bytes]) -> None:
-    """Writes the parts, however few bytes the system takes at once. Raises OSError if the peer is gone."""
+    """Writes all of the parts, even if the system takes only a few bytes at once.
+
+    Raises:
+        OSError: The peer is gone.
+    """
     if sum(map(len, parts)) <= _JOINED or not hasattr(os, "writev"):
         parts = (b"".join(parts),)
     rest: List[Any] = list(parts)
-    rest.reverse()  # so that the next one can be popped
+    rest.reverse()  # the next part is the last one, so it can be popped
     while rest:
         if len(rest) == 1:
             written = write(descriptor, rest[0])

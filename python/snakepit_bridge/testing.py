@@ -6,8 +6,9 @@
         with snakepit_bridge.testing.load("worker.py") as worker:
             assert worker.call("compute", operation="add", a=1, b=2) == 3
 
-What is called goes through the same codec and the same runner as under a host, so values arrive as they would there. Handlers run in a
-thread of this process, so breakpoints and coverage work; but one that blocks in C code is not interrupted by a cancel.
+Calls go through the same codec and the same runner as under a host, so values arrive as they would there. Handlers run
+in a thread of this process, so breakpoints and coverage work. A cancel does not interrupt a handler that blocks in C
+code.
 """
 
 from __future__ import annotations
@@ -29,7 +30,22 @@ from ._executors import choose
 from ._host import set_up, tear_down
 from ._runner import Runner
 from ._worker import Worker, only_worker
-from .transport import BYE, CALL, CANCEL, CREDIT, END, ERROR, FAILED, HELLO, ITEM, NO_INPUT, NOT_STARTED, Frame, Launch, Transport
+from .transport import (
+    BYE,
+    CALL,
+    CANCEL,
+    CREDIT,
+    END,
+    ERROR,
+    FAILED,
+    HELLO,
+    ITEM,
+    NO_INPUT,
+    NOT_STARTED,
+    Frame,
+    Launch,
+    Transport,
+)
 
 __all__ = ["Caller", "Stream", "load"]
 
@@ -44,17 +60,17 @@ def load(
     timeout: float = 30.0,
     codec: str = "json",
 ) -> Iterator[Caller]:
-    """Serves a worker inside of ``with``, and tears it down after that.
+    """Serves a worker inside of ``with``, and tears it down afterwards.
 
     Args:
-        worker: A worker's file, or a `Worker`. A file is run as a module with the file's name, so ``if __name__ == "__main__"`` does not
-            hold. A relative path is relative to the working directory.
-        functions: What the worker may call of its host. A generator function answers with a stream.
-        timeout: How many seconds a call may take; it is what the handler sees in ``ctx.remaining()``.
-        codec: How values travel, "json" or "msgpack".
+        worker: A worker's file, or a `Worker`. A file runs as a module with the file's name, so
+            ``if __name__ == "__main__"`` is false. A relative path is relative to the working directory.
+        functions: The host's functions, which the worker may call. A generator function answers with a stream.
+        timeout: How many seconds a call may take. The handler sees what is left in ``ctx.remaining()``.
+        codec: The codec for values, "json" or "msgpack".
 
     Yields:
-        What calls the worker's commands.
+        A `Caller` for the worker's commands.
     """
     switch_interval = sys.getswitchinterval()
     with _program(worker) as program:
@@ -67,7 +83,7 @@ def load(
 
 
 class Caller:
-    """Calls a worker's commands. It may be used from several threads."""
+    """Calls a worker's commands. Several threads may use it at once."""
 
     def __init__(
         self,
@@ -95,13 +111,13 @@ class Caller:
         metadata: Optional[Mapping[str, str]] = None,
         input: Optional[Iterable[Any]] = None,
     ) -> Caller:
-        """Returns a caller that differs in what is given.
+        """Returns a caller with other options. An option that is not given stays the same.
 
         Args:
             timeout: How many seconds a call may take.
             session: The session that calls belong to.
-            metadata: What ``ctx.metadata`` is.
-            input: What ``ctx.input`` yields, for one call. An `ItemError` is a failed item.
+            metadata: The handler's ``ctx.metadata``.
+            input: The items of ``ctx.input``, for one call. An `ItemError` is a failed item.
         """
         return Caller(
             self._host,
@@ -116,13 +132,13 @@ class Caller:
 
         Args:
             name: The command.
-            *args: At most one value, the argument. Without any the keyword arguments are the argument, as a map.
-            **kwargs: See args.
+            *args: At most one value: the argument.
+            **kwargs: The argument as a map, if there is no positional one.
 
         Raises:
             RemoteError: The handler raised.
-            TimeoutError: It took too long. It has been cancelled.
-            TypeError: The command sends a stream, whose items would be lost.
+            TimeoutError: The call took too long and was cancelled.
+            TypeError: The command sends a stream, and its items would be lost.
         """
         refusal = f"{name} sends a stream: call it by stream()"
         if self._host.streams.get(name):
@@ -133,7 +149,10 @@ class Caller:
         return stream.result
 
     def stream(self, name: str, /, *args: Any, **kwargs: Any) -> Stream:
-        """Calls a command and returns the stream of its items. One that does not stream has its result as its one item. See `call`."""
+        """Calls a command and returns the stream of its items. It takes the arguments of `call`.
+
+        If the command does not stream, its result is the one item.
+        """
         return self._open(name, args, kwargs, not self._host.streams.get(name))
 
     def _open(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], as_item: bool) -> Stream:
@@ -150,15 +169,19 @@ class Caller:
 
 
 class Stream(Iterator[Any]):
-    """The items of one call. An item that failed is an `ItemError` in its place; an error of the call is raised after the items.
+    """The items of one call. A failed item is an `ItemError` in its place.
+
+    An error of the call is raised after the items.
 
     Attributes:
         result: The handler's return value, once the stream has ended.
     """
 
-    def __init__(self, host: _Host, frame: Frame, timeout: float, inputs: Optional[Iterable[Any]], as_item: bool) -> None:
+    def __init__(
+        self, host: _Host, frame: Frame, timeout: float, inputs: Optional[Iterable[Any]], as_item: bool
+    ) -> None:
         self.result: Any = None
-        self._as_item = as_item  # a result that no item came before is one
+        self._as_item = as_item  # the result becomes an item, unless an item comes before it
         self._host = host
         self._deadline = time.monotonic() + timeout
         self._done = False
@@ -277,7 +300,7 @@ class _Host:
         self._functions = functions
         self._transport = _Memory(codec)
         self._ids = itertools.count(1, 2)
-        self._lock = threading.Lock()  # guards the order of ids, and the two below
+        self._lock = threading.Lock()  # guards the order of ids, and the two fields below
         self._answers: Dict[int, SimpleQueue[Frame]] = {}
         self._senders: Dict[int, _Sender] = {}
         self._failure: Optional[BaseException] = None
@@ -292,7 +315,13 @@ class _Host:
         said = json.loads(hello[0]["body"])
         self._window: Mapping[str, int] = said["window"]
         self.streams: Dict[str, bool] = {command["name"]: command["stream"] for command in said["commands"]}
-        body = {"version": 1, "codec": codec, "window": _WINDOW, "concurrency": worker.concurrency + worker.queue, "calls": 64}
+        body = {
+            "version": 1,
+            "codec": codec,
+            "window": _WINDOW,
+            "concurrency": worker.concurrency + worker.queue,
+            "calls": 64,
+        }
         self.put({"kind": HELLO, "body": json.dumps(body).encode()})
         self._receiver = threading.Thread(target=self._receive, name="snakepit-host", daemon=True)
         self._receiver.start()
@@ -336,8 +365,10 @@ class _Host:
             self.put(frame)
         return id_
 
-    def send_items(self, id_: int, items: Iterable[Any], last: Callable[[], Frame], broken: Callable[[BaseException], Frame]) -> None:
-        """Sends the items in a thread of their own, and then the frame that last returns, or the other if the items raise."""
+    def send_items(
+        self, id_: int, items: Iterable[Any], last: Callable[[], Frame], broken: Callable[[BaseException], Frame]
+    ) -> None:
+        """Sends the items in a thread of their own, and then the frame of last(), or of broken() if the items raise."""
         sender = _Sender(self._window)
         with self._lock:
             self._senders[id_] = sender
@@ -401,7 +432,10 @@ class _Host:
             if isinstance(result, Iterator):
                 returned: List[Any] = []
                 self.send_items(
-                    id_, _keep_result(result, returned), lambda: self._end(id_, returned[0]), lambda exc: self._failed(id_, exc)
+                    id_,
+                    _keep_result(result, returned),
+                    lambda: self._end(id_, returned[0]),
+                    lambda exc: self._failed(id_, exc),
                 )
             else:
                 self.put(self._end(id_, result))
@@ -412,7 +446,9 @@ class _Host:
         return {"kind": ERROR, "id": id_, "body": self.codec.encode(describe(exc))}
 
     def _end(self, id_: int, result: Any) -> Frame:
-        return {"kind": END, "id": id_} if result is None else {"kind": END, "id": id_, "body": self.codec.encode(result)}
+        return (
+            {"kind": END, "id": id_} if result is None else {"kind": END, "id": id_, "body": self.codec.encode(result)}
+        )
 
 
 def _keep_result(items: Any, returned: List[Any]) -> Iterator[Any]:
@@ -427,7 +463,8 @@ def _program(worker: Union[str, os.PathLike[str], Worker]) -> Iterator[Worker]:
     path = os.path.abspath(os.fspath(worker))
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"there is no file {os.fspath(worker)!r} (the working directory is {os.getcwd()}); best name it by its absolute path"
+            f"there is no file {os.fspath(worker)!r} (the working directory is {os.getcwd()}); "
+            "best name it by its absolute path"
         )
     name = os.path.splitext(os.path.basename(path))[0]
     spec = spec_from_file_location(name, path)

@@ -1,10 +1,12 @@
-"""What the author of a transport reads: the frame, the transport's contract and its launch.
+"""The API for the authors of transports: the frame, the transport's contract and its launch.
 
-A transport carries frames between the runner and one host, and knows no calls; the runner knows no protocols. The frames are those of
-``docs/protocol.md``, as plain dicts with its field names, because a dict is what the encodings give and take without a copy.
+A transport carries frames between the runner and one host. It knows no calls, and the runner knows no protocols. The
+frames are those of ``docs/protocol.md``, as plain dicts with its field names. The encodings take and return dicts, so
+nothing is copied.
 
-`JsonFrames` and `MsgpackFrames` turn frames into bytes and back. A transport with an encoding of its own has `check` look at what it
-has read, and compares `weight` with ``Launch.max_frame``. One with a descriptor writes by `write_all`.
+`JsonFrames` and `MsgpackFrames` turn frames into bytes and back. A transport with an encoding of its own passes each
+frame that it has read to `check`, and compares its `weight` with ``Launch.max_frame``. A transport with a descriptor
+writes with `write_all`.
 """
 
 from __future__ import annotations
@@ -66,19 +68,20 @@ __all__ = [
 
 
 class Launch:
-    """What the host said in the environment. Tokens and descriptors have been taken out of ``os.environ`` already.
+    """The host's settings in the environment. Tokens and descriptors have been removed from ``os.environ`` already.
 
     Attributes:
         protocol: SNAKEPIT_PROTOCOL.
         conn_fd: The connection's descriptor, or None.
-        control_fd: Where the report goes, or None. The boot code's business, not a transport's.
-        lifeline_fd: Reads end of file when the host is gone, or None. Likewise.
+        control_fd: The descriptor for the report, or None. Transports do not use it.
+        lifeline_fd: The descriptor that reads end of file when the host is gone, or None. Transports do not use it.
         directory: A private directory for sockets, or "".
-        max_frame: The largest frame that either side may send, as measured under "Limits" of docs/protocol.md.
-        index: The worker's place in the pool.
-        run_id: Names the pool.
-        host_token: What a host that dials has to show, or "".
-        worker_token: What this worker's hello has to show, or "".
+        max_frame: The largest weight of a frame that either side may send, in bytes. See "Limits" in docs/protocol.md.
+        index: The worker's index in the pool.
+        run_id: The name of this pool.
+        host_token: The token that a host has to show when it dials, or "".
+        worker_token: The token that this worker's hello has to show, or "".
+        environ: All variables as they were.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -109,7 +112,7 @@ class Launch:
 
     @classmethod
     def take(cls) -> Launch:
-        """Reads the environment and removes from it what is private."""
+        """Reads the environment and removes the private variables from it."""
         environ = dict(os.environ)
         for name in cls.PRIVATE:
             os.environ.pop(name, None)
@@ -119,13 +122,13 @@ class Launch:
 class Transport:
     """Carries frames. Subclass it and name the class as ``module:Class`` in SNAKEPIT_PROTOCOL.
 
-    The constructor is called once, before the user's program is imported, and gets everything ready: it imports what it needs, binds
-    or adopts its descriptor, and raises `Unavailable` if that is impossible here.
+    The constructor is called once, before the user's program is imported. It imports the modules that the transport
+    needs, and binds or adopts the descriptor. It raises `Unavailable` if that is impossible here.
 
     Attributes:
-        codecs: Names of the codecs that bodies may use, in order of preference: "json", which works everywhere, and "msgpack", which needs
-            the package msgpack.
-        endpoint: Where the host is to dial, for the report; "" if the connection is inherited.
+        codecs: The names of the codecs that bodies may use, in order of preference. "json" works everywhere. "msgpack"
+            needs the package msgpack.
+        endpoint: The address that the host is to dial, for the report; "" if the connection is inherited.
     """
 
     codecs: Sequence[str] = ("json",)
@@ -137,19 +140,20 @@ class Transport:
     def fileno(self) -> int:
         """Returns a descriptor that polls readable exactly when `read` would not block, or -1 if there is none.
 
-        With a descriptor the runner may let the thread that reads run handlers too (see docs/design.md); without one it reads in a
-        thread of its own.
+        With a descriptor, the runner may run handlers on the thread that reads (see docs/design.md). Without one, it
+        reads in a thread of its own.
         """
         return -1
 
     def read(self) -> List[Frame]:
-        """Blocks until at least one frame has come and returns all that are there; an empty list at end of file.
+        """Blocks until at least one frame has arrived. Returns all frames that have, or an empty list at end of file.
 
-        One thread reads at a time, not always the same. Frames that were received but not returned must not be lost when a signal
-        handler raises; retry what a signal interrupts (Python does).
+        One thread reads at a time, but not always the same one. Frames that were received but not returned must not be
+        lost when a signal handler raises. A system call that a signal interrupts has to be retried, as Python does.
 
         Raises:
-            ValueError: Something that is not a frame; the message shows its first bytes. The connection is of no use then.
+            ValueError: The host sent something that is not a frame. The message shows its first bytes. The connection
+                can't be used any more.
             ConnectionError: The host is gone. Any other exception is printed with its traceback before the worker ends.
         """
         raise NotImplementedError
@@ -165,37 +169,44 @@ class Transport:
         raise NotImplementedError
 
     def sync(self, timeout: float) -> None:
-        """Waits until what `write` took has left this process, so that its end loses nothing of it; at most so many seconds.
+        """Waits until all frames that `write` took have left this process, at most so many seconds.
 
-        Called after records of errors. A transport whose `write` returns only then, as one that makes the system call
-        itself, has nothing to do here. It may be called from any thread, also from a finalizer or a signal handler, but
-        neither inside of `write` nor where `is_own_thread` is true.
+        From then on, the end of this process does not lose them. The runner calls this after error records. A transport
+        whose `write` returns only then, because it makes the system call itself, has nothing to do here. Any thread may
+        call it, also from a finalizer or a signal handler, but neither inside of `write` nor where `is_own_thread` is
+        true.
         """
 
     def is_own_thread(self) -> bool:
-        """Reports whether the calling thread is one of the transport's own, which `write` and `sync` wait for.
+        """Reports whether the calling thread is one of the transport's own, for which `write` and `sync` wait.
 
-        A finalizer that logs may run on it. What it logs is written, and not waited for; `write` must not block there.
+        A finalizer that logs may run on such a thread. Its records are written without waiting, so `write` must not
+        block there.
         """
         return False
 
     def opened(self, take: Callable[[Sequence[Frame]], None], codec: str, concurrency: int) -> None:
-        """Called once the hellos have been exchanged; does nothing unless overridden.
+        """Called after the hellos have been exchanged. Does nothing unless overridden.
 
-        A transport that lets others than the host call the worker hands their frames to ``take``, as if `read` had returned them, with
-        negative odd ids, each used for one call. Frames with these ids are then among those that `write` gets, and a call that such a
-        call opens to the host has its id as ``parent``. ``take`` may be called from any thread, until the connection ends; like `write`
-        it blocks while the host does not read.
+        Some transports let clients other than the host call the worker. They pass the frames of these clients to
+        ``take``, as if `read` had returned them. The ids of such calls are negative and odd, and each is used for one
+        call. Then `write` gets frames with these ids, too. If such a call opens a call to the host, its id is the
+        ``parent`` of that one. Any thread may call ``take``, until the connection ends. Like `write`, it blocks while
+        the host does not read.
 
         Args:
             take: Takes the frames.
             codec: The name of the codec of all bodies.
-            concurrency: How many calls the worker runs at once; more of them wait in the runner, in front of the host's.
+            concurrency: How many calls the worker runs at once. Further calls of clients wait in the runner, and later
+                calls of the host wait behind them.
         """
 
     def close(self) -> None:
-        """Delivers what `write` took and closes. It may be called twice, and from another thread, and then unblocks `read`."""
+        """Delivers all frames that `write` took, and closes the connection.
+
+        It may be called twice. Another thread may call it while `read` blocks, and then it unblocks `read`.
+        """
         raise NotImplementedError
 
     def close_in_child(self) -> None:
-        """Called in a forked child: closes this process's copies of the descriptors and sends nothing."""
+        """Called in a forked child. Closes this process's copies of the descriptors and sends nothing."""

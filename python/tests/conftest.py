@@ -12,7 +12,8 @@ import pytest
 from host import ROOT, Host
 from hypothesis import settings
 
-# The tests are gRPC clients and fork. With grpcio's fork support a child restarts its threads between fork and exec, which may abort it.
+# The tests are gRPC clients and fork. With grpcio's fork support, a child restarts its threads between fork and exec.
+# That may abort it.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # `make fuzz` takes the second one.
@@ -64,7 +65,7 @@ def serve(script: Callable[..., Any], launch: Callable[..., Host]) -> Callable[.
     return start
 
 
-MODES = {
+EXECUTORS = {
     "leader": ("", ""),
     "reader": ("", "import select; select.__dict__.pop('epoll', None)\n"),
     "pool": ("concurrency=2", ""),
@@ -73,14 +74,14 @@ MODES = {
 }
 
 
-@pytest.fixture(params=MODES)
-def each_mode(request: Any, serve: Callable[..., Host]) -> Callable[..., Host]:
-    """Like `serve`, once in each way of running plain functions."""
-    options, before = MODES[request.param]
+@pytest.fixture(params=EXECUTORS)
+def each_executor(request: Any, serve: Callable[..., Host]) -> Callable[..., Host]:
+    """Like `serve`, once with each executor."""
+    options, before = EXECUTORS[request.param]
 
     def start(source: str, **launching: Any) -> Host:
         host = serve(before + textwrap.dedent(source), options, **launching)
-        host.mode = request.param  # type: ignore[attr-defined]
+        host.executor = request.param  # type: ignore[attr-defined]
         return host
 
     return start
@@ -98,10 +99,10 @@ def each_transport(request: Any, serve: Callable[..., Host]) -> Callable[..., Ho
     return partial(serve, protocol=request.param)
 
 
-@pytest.fixture(params=MODES)
+@pytest.fixture(params=EXECUTORS)
 def everywhere(request: Any, each_transport: Callable[..., Host]) -> Callable[..., Host]:
-    """Like `serve`, once with each transport in each way of running plain functions."""
-    options, before = MODES[request.param]
+    """Like `serve`, once with each transport and each executor."""
+    options, before = EXECUTORS[request.param]
 
     def start(source: str, **launching: Any) -> Host:
         return each_transport(before + textwrap.dedent(source), options, **launching)

@@ -11,9 +11,13 @@ from snakepit_bridge.transport import KINDS
 
 
 def frames(adapter: str) -> List[Any]:
-    """Returns what an adapter's frames.txtar holds: names, frames as dicts with kinds by number, and lines that mean the frame."""
+    """Returns the entries of an adapter's frames.txtar: a name, a frame as a dict, and lines that mean the frame.
+
+    The kinds in the dicts are numbers.
+    """
     found: List[Any] = []
-    for line in (ROOT.parent / "adapters" / adapter / "testdata" / "frames.txtar").read_text(encoding="utf-8").split("\n"):
+    path = ROOT.parent / "adapters" / adapter / "testdata" / "frames.txtar"
+    for line in path.read_text(encoding="utf-8").split("\n"):
         if line.startswith("-- ") and line.endswith(" --"):
             found.append((line[3:-3], []))
         elif found and line:

@@ -1,4 +1,4 @@
-"""A small host for the tests: it starts a worker process as the Go host does and speaks the protocol with it, frame by frame."""
+"""A small host for the tests. It starts a worker process like the Go host and speaks the protocol with it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,18 @@ class Host:
     Frames are dicts with kinds by name and decoded bodies.
     """
 
-    def __init__(self, *command: Any, protocol: str = "jsonstdio", env: Optional[Dict[str, str]] = None, **options: Any) -> None:
+    def __init__(
+        self, *command: Any, protocol: str = "jsonstdio", env: Optional[Dict[str, str]] = None, **options: Any
+    ) -> None:
         self.protocol = protocol
         report_read, report_write = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
-        environ = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEPIT_", "PYTEST", "COV"))}
-        environ.update(SNAKEPIT_PROTOCOL=protocol, SNAKEPIT_CONTROL_FD=str(report_write), SNAKEPIT_LIFELINE_FD=str(lifeline_read))
+        environ = {
+            key: value for key, value in os.environ.items() if not key.startswith(("SNAKEPIT_", "PYTEST", "COV"))
+        }
+        environ.update(
+            SNAKEPIT_PROTOCOL=protocol, SNAKEPIT_CONTROL_FD=str(report_write), SNAKEPIT_LIFELINE_FD=str(lifeline_read)
+        )
         inherited = [report_write, lifeline_read]
         self._socket: Optional[socket.socket] = None
         theirs: Optional[socket.socket] = None
@@ -91,7 +97,9 @@ class Host:
 
         # A client that writes to a worker which has ended drops what it has not read, and this would make it write.
         self._channel = grpc.insecure_channel(endpoint, options=[("grpc.http2.bdp_probe", 0)])
-        self._rpc = WorkerStub(self._channel).Attach(iter(self._sent.get, None), metadata=[("snakepit-token", "the host's")])
+        self._rpc = WorkerStub(self._channel).Attach(
+            iter(self._sent.get, None), metadata=[("snakepit-token", "the host's")]
+        )
 
     @staticmethod
     def _read_report(fd: int) -> Any:
@@ -131,7 +139,14 @@ class Host:
         try:
             for batch in self._rpc:
                 for f in batch.frames:
-                    frame = {"kind": KINDS[f.kind], "flags": f.flags, "id": f.id, "items": f.items, "bytes": f.bytes, "name": f.name}
+                    frame = {
+                        "kind": KINDS[f.kind],
+                        "flags": f.flags,
+                        "id": f.id,
+                        "items": f.items,
+                        "bytes": f.bytes,
+                        "name": f.name,
+                    }
                     self.frames.put({**frame, "body": json.loads(f.body) if f.body else None})
         except grpc.RpcError:  # the worker has ended
             pass
@@ -244,7 +259,18 @@ class Host:
         self.hello = frame["body"]
         codec = "msgpack" if self._socket is not None else "json"
         window = {"items": 1000, "bytes": 1 << 20}
-        self.send("hello", {"version": 1, "codec": codec, "max_frame": 1 << 20, "window": window, "concurrency": 64, "calls": 8, **changes})
+        self.send(
+            "hello",
+            {
+                "version": 1,
+                "codec": codec,
+                "max_frame": 1 << 20,
+                "window": window,
+                "concurrency": 64,
+                "calls": 8,
+                **changes,
+            },
+        )
         return self.hello
 
     def open(self, name: str, body: Any = None, *, flags: int = 1, **fields: Any) -> int:

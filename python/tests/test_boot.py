@@ -62,7 +62,11 @@ def refusal(host):
         ("del worker", "NoWorker", "defines no worker"),
         ("second = Worker()", "NoWorker", "2 workers (worker, second)"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt", ""),
-        ("@worker.service\nclass S:\n  def setup(self): raise OSError('no model')\n  @command\n  def f(self): pass", "OSError", "no model"),
+        (
+            "@worker.service\nclass S:\n  def setup(self): raise OSError('no model')\n  @command\n  def f(self): pass",
+            "OSError",
+            "no model",
+        ),
     ],
 )
 def test_a_worker_that_can_not_serve_says_why(script, launch, source, type_, message):
@@ -80,7 +84,10 @@ def test_a_binary_file(launch, tmp_path):
     path = tmp_path / "worker.py"
     path.write_bytes(b"\x7fELF\0\0")
     error = refusal(launch(path))
-    assert error == {"type": "NoWorker", "message": f"{path} is not Python source but a binary file: name the worker's .py file"}
+    assert error == {
+        "type": "NoWorker",
+        "message": f"{path} is not Python source but a binary file: name the worker's .py file",
+    }
 
 
 def test_a_missing_script(launch, tmp_path):
@@ -92,7 +99,12 @@ def test_a_missing_script(launch, tmp_path):
 
 def test_a_worker_that_runs_itself(script, launch):
     host = launch(
-        script("import sys\nif __name__ == '__main__':\n    worker.run()\n    print('after', sys.argv[1:])\n    sys.exit(7)"), "a", "b"
+        script(
+            "import sys\nif __name__ == '__main__':\n"
+            "    worker.run()\n    print('after', sys.argv[1:])\n    sys.exit(7)"
+        ),
+        "a",
+        "b",
     )
     host.greet()
     assert host.bye() == 7
@@ -150,7 +162,9 @@ def test_a_transport_of_ones_own(script, launch, tmp_path):
 
 
 @pytest.mark.parametrize("protocol, package", [("msgpack", "msgpack"), ("grpc", "grpc"), ("grpc", "google.protobuf")])
-@pytest.mark.parametrize("error", ["OSError", "AttributeError", "TypeError", "SystemError", "RuntimeError", "SystemExit", "ImportError"])
+@pytest.mark.parametrize(
+    "error", ["OSError", "AttributeError", "TypeError", "SystemError", "RuntimeError", "SystemExit", "ImportError"]
+)
 def test_a_package_that_is_broken_makes_a_protocol_unavailable(script, launch, tmp_path, protocol, package, error):
     pytest.importorskip(package)
     (tmp_path / "sitecustomize.py").write_text(
@@ -174,7 +188,9 @@ def test_a_broken_codec_makes_no_protocol_unavailable(script, launch, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, types\nsys.modules['msgpack'] = types.SimpleNamespace(version='new', unpackb=1)\n"
     )
-    host = launch(script("@worker.command\ndef echo(x): return x\n"), protocol="grpc", env={"PYTHONPATH": str(tmp_path)})
+    host = launch(
+        script("@worker.command\ndef echo(x): return x\n"), protocol="grpc", env={"PYTHONPATH": str(tmp_path)}
+    )
     assert host.greet()["codecs"] == ["json"]
     assert host.call("echo", 1) == 1
 
@@ -187,7 +203,9 @@ def test_few_descriptors(script, launch, protocol, enough):
 
     def start(limit):
         path = script("@worker.command\ndef echo(x): return x\n")
-        return launch(path, protocol=protocol, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+        return launch(
+            path, protocol=protocol, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        )
 
     host = start(enough)
     host.greet()
@@ -213,12 +231,25 @@ def test_a_socket_that_can_not_be_bound_makes_grpc_unavailable(script, launch, t
     assert host.wait() == 1
 
 
-STDLIB_NAMES = ["json", "inspect", "linecache", "logging", "asyncio", "ctypes", "difflib", "queue", "platform", "select", "signal", "re"]
+STDLIB_NAMES = [
+    "json",
+    "inspect",
+    "linecache",
+    "logging",
+    "asyncio",
+    "ctypes",
+    "difflib",
+    "queue",
+    "platform",
+    "select",
+    "signal",
+    "re",
+]
 
 
 @pytest.mark.parametrize("safe", ["", "1"])
 def test_stray_files_shadow_nothing_of_the_bridge(script, launch, tmp_path, safe):
-    """Files called like modules of the standard library lie beside the script, in the working directory and in PYTHONPATH."""
+    """Files named like standard modules are beside the script, in the working directory and in PYTHONPATH."""
     for name in [*STDLIB_NAMES, "grpc", "msgpack", "contextvars"]:
         (tmp_path / f"{name}.py").write_text(f"print('stray {name}')\nraise ImportError('stray {name}')\n")
     host = launch(
@@ -234,7 +265,8 @@ def test_stray_files_shadow_nothing_of_the_bridge(script, launch, tmp_path, safe
         ),
         cwd=tmp_path,
         env={"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": safe},
-        flags=["-S"],  # an editable install of whatever makes site import modules, and so these files, before the bridge runs
+        # With an editable install, site imports modules, and so these files, before the bridge runs.
+        flags=["-S"],
     )
     host.greet()
     assert host.fail("fails")["frames"][-1]["source"] == "def fails(): raise ValueError"
@@ -250,7 +282,10 @@ def test_stray_files_shadow_nothing_of_the_bridge(script, launch, tmp_path, safe
 
 def test_the_script_finds_its_own_modules(serve, tmp_path):
     (tmp_path / "statistics.py").write_text("mine = True\n")
-    host = serve("import statistics, sys\n@worker.command\ndef mine(): return [statistics.mine, sys.path[0], __name__, __file__]\n")
+    host = serve(
+        "import statistics, sys\n"
+        "@worker.command\ndef mine(): return [statistics.mine, sys.path[0], __name__, __file__]\n"
+    )
     assert host.call("mine") == [True, str(tmp_path), "__main__", str(tmp_path / "worker.py")]
 
 
@@ -274,7 +309,11 @@ def test_another_copy_is_named(script, launch, tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there a process names itself so")
 def test_the_process_has_its_pools_name(serve):
     source = "@worker.command\ndef name(): return open('/proc/self/comm').read()\n"
-    for run_id, index, name in [("models-abc", "12", "models/12"), ("a-very-long-name-xyz", "3", "a-very-long-n/3"), ("", "0", "/0")]:
+    for run_id, index, name in [
+        ("models-abc", "12", "models/12"),
+        ("a-very-long-name-xyz", "3", "a-very-long-n/3"),
+        ("", "0", "/0"),
+    ]:
         host = serve(source, env={"SNAKEPIT_RUN_ID": run_id, "SNAKEPIT_WORKER_INDEX": index})
         assert host.call("name") == name + "\n"
 
@@ -365,7 +404,9 @@ def test_by_hand_it_says_what_is_wrong(script, tmp_path):
 
 
 def test_a_host_may_start_the_script_directly(script):
-    path = script("@worker.command\ndef echo(x): return x\nif __name__ == '__main__':\n    worker.run()\n    print('unreached')\n")
+    path = script(
+        "@worker.command\ndef echo(x): return x\nif __name__ == '__main__':\n    worker.run()\n    print('unreached')\n"
+    )
     host = Host(path, env={"PYTHONPATH": str(ROOT)})
     try:
         assert host.report == {}
@@ -380,8 +421,8 @@ def test_a_host_may_start_the_script_directly(script):
 # --- the end
 
 
-def test_the_end_of_the_connection_cancels_what_runs(each_mode):
-    host = each_mode(
+def test_the_end_of_the_connection_cancels_what_runs(each_executor):
+    host = each_executor(
         """
         import time
         @worker.command
@@ -490,8 +531,8 @@ def test_an_interrupt_from_the_terminal_is_the_hosts_business(serve):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_forked_children_leave_the_connection_alone(each_mode):
-    host = each_mode(
+def test_forked_children_leave_the_connection_alone(each_executor):
+    host = each_executor(
         """
         import os, sys, warnings
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""A transport of one's own whose code fails: the host finds the exception in what the worker printed, not an end without a word."""
+"""The code of a user's own transport fails. The host finds the exception in the worker's output."""
 
 import pytest
 from host import Gone
@@ -26,7 +26,13 @@ class Broken(JsonStdio):
     def fileno(self):
         return -1 if os.environ["POLLED"] == "no" else super().fileno()
 """
-WORKER = "from snakepit_bridge import Worker\nworker = Worker()\n@worker.command\ndef echo(value): return value\nworker.run()\n"
+WORKER = """
+from snakepit_bridge import Worker
+worker = Worker()
+@worker.command
+def echo(value): return value
+worker.run()
+"""
 
 
 @pytest.mark.parametrize("polled", ["yes", "no"])

@@ -9,8 +9,8 @@ from snakepit_bridge._worker import Plan
 from snakepit_bridge.transport import END, ITEM, Launch, Transport
 
 
-def test_what_an_argument_becomes(each_mode):
-    host = each_mode(
+def test_what_an_argument_becomes(each_executor):
+    host = each_executor(
         """
         @worker.command
         def echo(*args, **kwargs): return [args, kwargs]
@@ -36,8 +36,8 @@ def test_what_an_argument_becomes(each_mode):
     assert host.bye() == 0
 
 
-def test_generators_stream(each_mode):
-    host = each_mode(
+def test_generators_stream(each_executor):
+    host = each_executor(
         """
         @worker.command
         def count(n):
@@ -180,8 +180,8 @@ def test_a_slow_handler_holds_back_no_answer(serve, calls):
     assert host.answer(id)["body"]["type"] == "Cancelled"
 
 
-def test_each_call_has_its_own_context_variables(each_mode):
-    host = each_mode(
+def test_each_call_has_its_own_context_variables(each_executor):
+    host = each_executor(
         """
         import contextvars
         var = contextvars.ContextVar("var", default="fresh")
@@ -259,9 +259,9 @@ async def own(): return seen()
 
 
 @pytest.mark.parametrize("setup", ["plain", "async"])
-def test_each_handler_sees_the_context_variables_of_the_program_and_of_set_up(each_mode, setup):
+def test_each_handler_sees_the_context_variables_of_the_program_and_of_set_up(each_executor, setup):
     words = ("async ", "await asyncio.sleep(0)") if setup == "async" else ("", "pass")
-    host = each_mode(CONTEXTS.format(*words) + (ASYNC if setup == "async" else ""))
+    host = each_executor(CONTEXTS.format(*words) + (ASYNC if setup == "async" else ""))
     names = ["plain", "items", "method"] + (["task", "async_items", "inner"] if setup == "async" else [])
     for name in 3 * names:
         id = host.open(name)
@@ -305,8 +305,8 @@ def test_handlers_run_on_the_main_thread_one_at_a_time(serve):
 # --- credit
 
 
-def test_items_wait_for_credit(each_mode):
-    host = each_mode(
+def test_items_wait_for_credit(each_executor):
+    host = each_executor(
         """
         @worker.command
         def count(n):
@@ -354,8 +354,8 @@ def test_async_items_wait_for_credit(serve):
     assert host.answer(id)["kind"] == "end"
 
 
-def test_input_is_credited_as_it_is_consumed(each_mode):
-    host = each_mode(
+def test_input_is_credited_as_it_is_consumed(each_executor):
+    host = each_executor(
         """
         @worker.command
         def add(ctx):
@@ -435,7 +435,10 @@ def test_async_and_plain_handlers_share_the_concurrency(serve):
         """,
         "concurrency=2, queue=8",
     )
-    ids = [host.open(name) for name in ["sleeps", "sleeps", "waits", "waits", "sleeps", "waits", "sleeps", "sleeps", "waits", "sleeps"]]
+    ids = [
+        host.open(name)
+        for name in ["sleeps", "sleeps", "waits", "waits", "sleeps", "waits", "sleeps", "sleeps", "waits", "sleeps"]
+    ]
     assert [host.answer(id)["kind"] for id in ids] == ["end"] * 10
     assert host.call("told") == 2
     assert host.bye() == 0
@@ -493,7 +496,7 @@ CALLBACKS = """
 
 @pytest.mark.parametrize("kind", [ITEM, END])
 def test_an_input_may_be_closed_while_more_of_it_is_taken(kind):
-    """What the host sends just before it hears of the close is dropped, wherever the reading thread is at that moment."""
+    """Items that the host sends just before it hears of the close are dropped, wherever the reading thread is then."""
 
     class Silent(Transport):
         def __init__(self):
@@ -521,12 +524,18 @@ def test_an_input_may_be_closed_while_more_of_it_is_taken(kind):
 
     call = runner.calls[1] = Call({"id": 1}, Plan("x", lambda: None), 1, 1)
     call.inbox = Racing(True)
-    runner.take([{"kind": ITEM, "id": 1, "body": b"1"}, {"kind": kind, "id": 1, "body": b"2"}, {"kind": ITEM, "id": 1, "body": b"3"}])
+    runner.take(
+        [
+            {"kind": ITEM, "id": 1, "body": b"1"},
+            {"kind": kind, "id": 1, "body": b"2"},
+            {"kind": ITEM, "id": 1, "body": b"3"},
+        ]
+    )
     assert not call.inbox.open
 
 
-def test_callbacks(each_mode):
-    host = each_mode(CALLBACKS.split("    @worker.command\n    async")[0])
+def test_callbacks(each_executor):
+    host = each_executor(CALLBACKS.split("    @worker.command\n    async")[0])
     _check_callbacks(host, "")
 
 
@@ -576,8 +585,8 @@ def test_a_callback_serves_its_call(serve):
     assert host.answer(id)["body"]["type"] == "Cancelled"
 
 
-def test_callbacks_from_threads_of_a_handler(each_mode):
-    host = each_mode(
+def test_callbacks_from_threads_of_a_handler(each_executor):
+    host = each_executor(
         """
         from concurrent.futures import ThreadPoolExecutor
         @worker.command
@@ -592,8 +601,8 @@ def test_callbacks_from_threads_of_a_handler(each_mode):
 # --- sessions and the rest of the context
 
 
-def test_sessions(each_mode):
-    host = each_mode(
+def test_sessions(each_executor):
+    host = each_executor(
         """
         @worker.command
         def count(ctx):
@@ -697,8 +706,8 @@ def test_async_tear_down_when_the_connection_ends_during_a_plain_handler(serve):
 # --- errors
 
 
-def test_exceptions_travel(each_mode):
-    host = each_mode(
+def test_exceptions_travel(each_executor):
+    host = each_executor(
         """
         def inner(): raise KeyError("k")
         class Custom(Exception):
@@ -743,8 +752,8 @@ def test_unknown_commands(serve):
     assert "'compute'" in frame["body"]["message"]
 
 
-def test_what_can_not_be_encoded(each_mode):
-    host = each_mode(
+def test_what_can_not_be_encoded(each_executor):
+    host = each_executor(
         """
         closed = []
         @worker.command
@@ -777,8 +786,8 @@ def test_what_can_not_be_encoded(each_mode):
 
 
 @pytest.mark.parametrize("body", [b"{", b'{"a":1,"a":2}', b'{"$bytes":5}', b"[" * 2000 + b"]" * 2000, b'"\xff"'])
-def test_a_hostile_body_fails_its_call_alone(each_mode, body):
-    host = each_mode("@worker.command\ndef echo(x=None): return x\n")
+def test_a_hostile_body_fails_its_call_alone(each_executor, body):
+    host = each_executor("@worker.command\ndef echo(x=None): return x\n")
     host.send("call", raw=body, id=1, flags=1, name="echo")
     frame = host.answer(1)
     assert (frame["kind"], frame["flags"], frame["body"]["type"]) == ("error", 4, "BadArguments")
@@ -797,8 +806,8 @@ def test_a_hostile_body_fails_its_call_alone(each_mode, body):
         ("log", {}, "log"),
     ],
 )
-def test_a_broken_protocol_ends_the_connection(each_mode, kind, fields, message):
-    host = each_mode("@worker.command\ndef echo(x=None): return x\n")
+def test_a_broken_protocol_ends_the_connection(each_executor, kind, fields, message):
+    host = each_executor("@worker.command\ndef echo(x=None): return x\n")
     host.send(kind, **fields)
     with pytest.raises(Gone):
         host.recv()
@@ -818,8 +827,8 @@ def test_items_beyond_credit_and_after_the_end_are_violations(serve):
         host.close()
 
 
-def test_input_is_credited_by_its_bytes(each_mode):
-    host = each_mode("@worker.command\ndef total(ctx): return sum(map(len, ctx.input))\n")
+def test_input_is_credited_by_its_bytes(each_executor):
+    host = each_executor("@worker.command\ndef total(ctx): return sum(map(len, ctx.input))\n")
     id = host.open("total", flags=0)
     granted = 0
     for sent in range(1, 33):
@@ -846,8 +855,8 @@ def test_frames_for_ended_calls_are_dropped(serve):
     assert host.call("echo", 2) == 2
 
 
-def test_frames_for_abandoned_calls_to_the_host_are_dropped(each_mode):
-    host = each_mode(
+def test_frames_for_abandoned_calls_to_the_host_are_dropped(each_executor):
+    host = each_executor(
         """
         @worker.command
         def echo(x): return x
@@ -905,8 +914,8 @@ def test_draining(serve):
     assert host.wait() == 0
 
 
-def test_pings_are_answered_while_a_handler_runs(each_mode):
-    host = each_mode(
+def test_pings_are_answered_while_a_handler_runs(each_executor):
+    host = each_executor(
         """
         @worker.command
         def spin(ctx):
@@ -972,7 +981,9 @@ def test_what_a_handler_sets_in_decimal_is_its_calls_alone(serve, options, kind)
 def test_records_of_errors_before_a_crash_at_the_start(script, launch, place):
     crash = "import logging, os; logging.error('about to die'); logging.info('less so'); os._exit(9)"
     source = (
-        crash if place == "import" else f"@worker.service\nclass S:\n    def setup(self): {crash}\n    @command\n    def f(self): pass\n"
+        crash
+        if place == "import"
+        else f"@worker.service\nclass S:\n    def setup(self): {crash}\n    @command\n    def f(self): pass\n"
     )
     host = launch(script(source))
     assert host.wait() == 9

@@ -51,7 +51,9 @@ def start(host, name, body=None):
     return id
 
 
-@pytest.mark.parametrize("before", ["", "import select; select.__dict__.pop('epoll', None)\n", "@worker.command\nasync def a(): pass\n"])
+@pytest.mark.parametrize(
+    "before", ["", "import select; select.__dict__.pop('epoll', None)\n", "@worker.command\nasync def a(): pass\n"]
+)
 def test_whatever_blocks_the_main_thread_is_interrupted(serve, before):
     import textwrap
 
@@ -76,8 +78,8 @@ def test_threads_are_interrupted_where_python_runs(serve):
     assert host.call("echo", 1) == [1, ["loop", "catches"]]
 
 
-def test_contexts_wait_until_a_cancel(each_mode):
-    host = each_mode(
+def test_contexts_wait_until_a_cancel(each_executor):
+    host = each_executor(
         """
         @worker.command
         def inputs(ctx):
@@ -99,8 +101,8 @@ def test_contexts_wait_until_a_cancel(each_mode):
         assert host.answer(id)["body"]["type"] == "Cancelled"
 
 
-def test_what_cleans_up_after_a_context_is_left_alone(each_mode):
-    host = each_mode(
+def test_what_cleans_up_after_a_context_is_left_alone(each_executor):
+    host = each_executor(
         """
         import time
         @worker.command
@@ -143,8 +145,8 @@ def test_what_cleans_up_after_check_in_async_code_is_left_alone(serve):
     assert host.printed == ["started", "cleaned"] * 5
 
 
-def test_a_generator_that_waits_for_credit_is_closed(each_mode):
-    host = each_mode(
+def test_a_generator_that_waits_for_credit_is_closed(each_executor):
+    host = each_executor(
         """
         closed = []
         @worker.command
@@ -169,8 +171,8 @@ def test_a_generator_that_waits_for_credit_is_closed(each_mode):
     assert host.call("was_closed") == ["closed"]
 
 
-def test_an_unread_generator_is_interrupted_at_a_yield(each_mode):
-    host = each_mode(
+def test_an_unread_generator_is_interrupted_at_a_yield(each_executor):
+    host = each_executor(
         """
         @worker.command
         def ignores():
@@ -197,7 +199,8 @@ def test_an_unread_generator_is_interrupted_at_a_yield(each_mode):
     host.wait_for("item", id)
     host.cancel(id)
     error = host.answer(id)["body"]
-    assert error["type"] in ("RuntimeError", "Cancelled")  # a cancel inside of the generator's own code reaches no yield
+    # A cancel inside of the generator's own code reaches no yield.
+    assert error["type"] in ("RuntimeError", "Cancelled")
     assert host.call("echo") == 1
 
 
@@ -257,8 +260,8 @@ def test_async_handlers_get_cancelled_error(serve):
     assert host.bye() == 0
 
 
-def test_only_the_cancel_of_a_cancelled_call_is_answered_as_one(each_mode):
-    host = each_mode(
+def test_only_the_cancel_of_a_cancelled_call_is_answered_as_one(each_executor):
+    host = each_executor(
         """
         import concurrent.futures
         @worker.command
@@ -275,7 +278,11 @@ def test_only_the_cancel_of_a_cancelled_call_is_answered_as_one(each_mode):
     id = start(host, "cleans")
     host.cancel(id)
     error = host.answer(id)["body"]
-    assert (error["type"], error["message"], error["cause"]["type"]) == ("OSError", "disk full", "snakepit_bridge.Cancelled")
+    assert (error["type"], error["message"], error["cause"]["type"]) == (
+        "OSError",
+        "disk full",
+        "snakepit_bridge.Cancelled",
+    )
     error = host.fail("gives_up")
     assert error["type"].endswith(".CancelledError")
     assert error["message"] == "of its own"
@@ -378,7 +385,8 @@ def test_remaining_time_and_the_flag_are_seen(serve):
                 while not ctx.cancelled: pass
                 try: ctx.check()
                 except Cancelled as exc: seen.append(str(exc))
-            thread = threading.Thread(target=work, daemon=True)  # before 3.9.8 an interrupted join would keep the process from ending
+            # A daemon: before 3.9.8 an interrupted join would keep the process from ending.
+            thread = threading.Thread(target=work, daemon=True)
             thread.start()
             try:
                 print("started")
@@ -432,7 +440,7 @@ ASYNC_FUZZ = """
 
 @pytest.mark.parametrize("options", ["queue=3", "concurrency=4", "async", "async concurrency=4"])
 def test_a_cancel_never_hits_another_call(serve, options):
-    """Random calls and cancels: each call has exactly one answer, the right one, and only cancelled ones are Cancelled."""
+    """Random calls and cancels: each call has exactly one answer, the right one. Only cancelled ones are Cancelled."""
     is_async = options.startswith("async")
     host = serve(FUZZ + (ASYNC_FUZZ if is_async else ""), options.replace("async", "").strip() or "queue=3")
     names = ["spin", "chat", "nap"] + (["spin_async", "chat_async"] if is_async else [])
@@ -451,7 +459,9 @@ def test_a_cancel_never_hits_another_call(serve, options):
             assert frame["id"] in cancelled, (name, n, frame)
             assert frame["body"]["type"] == "Cancelled", frame
         else:
-            assert frame["body"] == {"spin": sum(range(n)), "chat_async": None}.get(name.replace("spin_async", "spin"), n), (name, n, frame)
+            assert frame["body"] == {"spin": sum(range(n)), "chat_async": None}.get(
+                name.replace("spin_async", "spin"), n
+            ), (name, n, frame)
 
     for _ in range(1500):
         while len(flying) >= 4:

@@ -78,7 +78,9 @@ def expected():
 
 
 GOLDEN = [
-    pytest.param(_codecs.get_codec(name), title, data, id=f"{name} {title}") for name in _codecs.available() for title, data in bodies(name)
+    pytest.param(_codecs.get_codec(name), title, data, id=f"{name} {title}")
+    for name in _codecs.available()
+    for title, data in bodies(name)
 ]
 EXPECTED = expected()
 ROUNDED = {"time with nanoseconds", "float nan"}  # Python keeps microseconds; which NaN it writes is its own choice
@@ -160,7 +162,10 @@ def test_large_bodies_of_all_sorts(codec):
     value = [dict(record, n=number, at=moment if number % 7 == 0 else None) for number in range(2000)]
     assert codec.decode(codec.encode(value)) == value
     floats = [math.sin(number) for number in range(50_000)]
-    assert codec.decode(codec.encode({"floats": floats, "big": [2**63] * 1000})) == {"floats": floats, "big": [2**63] * 1000}
+    assert codec.decode(codec.encode({"floats": floats, "big": [2**63] * 1000})) == {
+        "floats": floats,
+        "big": [2**63] * 1000,
+    }
 
 
 @codecs
@@ -204,16 +209,31 @@ def test_json_equal_keys(body):
 @pytest.mark.parametrize("padding", [b"", b" " * 200], ids=["short", "long"])
 @pytest.mark.parametrize(
     "body",
-    [b"18446744073709551616", b"[-9223372036854775809]", b'{"a":1e999}', b"[1E400]", b"9" * 5000, b"1" + b"0" * 400 + b".5", b"-1e+309"],
+    [
+        b"18446744073709551616",
+        b"[-9223372036854775809]",
+        b'{"a":1e999}',
+        b"[1E400]",
+        b"9" * 5000,
+        b"1" + b"0" * 400 + b".5",
+        b"-1e+309",
+    ],
 )
 def test_json_numbers_out_of_range(body, padding):
     with pytest.raises(BadValue):
         JSON.decode(padding + body)
-    assert JSON.decode(padding + b"[18446744073709551615,1e308,-9223372036854775808,1e-999]") == [2**64 - 1, 1e308, -(2**63), 0.0]
+    assert JSON.decode(padding + b"[18446744073709551615,1e308,-9223372036854775808,1e-999]") == [
+        2**64 - 1,
+        1e308,
+        -(2**63),
+        0.0,
+    ]
 
 
 @pytest.mark.parametrize("levels", [500, 501, 999, 1002, 1003, 5000, 100_000])
-@pytest.mark.parametrize("first, last", [("[", "]"), ('{"a":', "}"), ('[{"]}":"]\\"}",":":', "}]"), ('{"$map":{"$map":', "}}")])
+@pytest.mark.parametrize(
+    "first, last", [("[", "]"), ('{"a":', "}"), ('[{"]}":"]\\"}",":":', "}]"), ('{"$map":{"$map":', "}}")]
+)
 def test_json_depth(first, last, levels):
     times = -(-levels // 2) if first[:2] == "[{" else levels  # that one has two levels; the one with escapes has one
     body = (first * times + "1" + last * times).encode()
@@ -354,7 +374,9 @@ def test_msgpack_does_not_keep_large_buffers():
 
 def run(code, tmp_path):
     program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(HERE.parent)!r}]\n{code}"
-    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
     return done.returncode, done.stdout.decode()
 
 
@@ -388,7 +410,8 @@ def test_json_alone_imports_little(tmp_path):
 from snakepit_bridge._codecs import get_codec
 codec = get_codec("json")
 assert codec.decode(codec.encode({"a": [1, 2.5, b"x"]})) == {"a": [1, 2.5, b"x"]}
-print([name for name in ("msgpack", "numpy", "pydantic", "decimal", "datetime", "dataclasses", "base64") if name in sys.modules])
+names = ("msgpack", "numpy", "pydantic", "decimal", "datetime", "dataclasses", "base64")
+print([name for name in names if name in sys.modules])
 """
     (tmp_path / "datetime.py").write_text("raise ImportError('the wrong one')")
     status, output = run(code + """print(codec.decode(b'{"$time":"2026-01-02T03:04:05Z"}'))""", tmp_path)

@@ -30,8 +30,8 @@ CODES = [(3, 3), (0, 0), (None, 0), ("told to", 1), (True, 1), (259, 3), ("inter
 
 
 @pytest.mark.parametrize("code, status", CODES)
-def test_a_signal_handler_that_exits_ends_an_idle_worker(each_mode, code, status):
-    host = each_mode(EXITS)
+def test_a_signal_handler_that_exits_ends_an_idle_worker(each_executor, code, status):
+    host = each_executor(EXITS)
     host.call("arm", {"code": code})
     host.process.send_signal(signal.SIGTERM)
     assert host.wait() == status
@@ -106,7 +106,8 @@ import signal, threading
 class Odd(OSError):
     def __str__(self): raise KeyError("no text")
 def handle(number, frame):
-    raise {ValueError: ValueError("from a signal handler"), OSError: OSError(5, "odd"), TimeoutError: TimeoutError(), Odd: Odd()}[kinds[0]]
+    errors = [ValueError("from a signal handler"), OSError(5, "odd"), TimeoutError(), Odd()]
+    raise {type(error): error for error in errors}[kinds[0]]
 kinds = [ValueError]
 names = {kind.__name__: kind for kind in (ValueError, OSError, TimeoutError, Odd)}
 signal.signal(signal.SIGUSR1, handle)
@@ -141,7 +142,9 @@ def test_a_signal_handler_that_raises_between_calls_ends_nothing(everywhere):
     for kind in ("ValueError", "OSError", "TimeoutError", "Odd"):
         assert host.call("choose", kind) is True
         host.process.send_signal(signal.SIGUSR1)
-        host.wait_line(f"snakepit_bridge: the handler of signal {int(signal.SIGUSR1)} raised between calls; the worker goes on")
+        host.wait_line(
+            f"snakepit_bridge: the handler of signal {int(signal.SIGUSR1)} raised between calls; the worker goes on"
+        )
         assert host.call("echo", 5) == 5
     assert host.bye() == 0
     assert "ValueError: from a signal handler" in host.printed
@@ -151,9 +154,9 @@ ON_MAIN = ("leader", "reader", "loop")
 
 
 @pytest.mark.parametrize("command, waits_for", [("hold", None), ("ask", "call"), ("take", None)])
-def test_a_signal_handler_that_raises_in_a_call_is_its_error(each_mode, command, waits_for):
-    host = each_mode(RAISES)
-    if host.mode not in ON_MAIN:
+def test_a_signal_handler_that_raises_in_a_call_is_its_error(each_executor, command, waits_for):
+    host = each_executor(RAISES)
+    if host.executor not in ON_MAIN:
         pytest.skip("handlers do not run on the main thread")
     id = host.open(command, flags=0 if command == "take" else 1)
     if command == "hold":
@@ -166,7 +169,11 @@ def test_a_signal_handler_that_raises_in_a_call_is_its_error(each_mode, command,
             pass
     host.process.send_signal(signal.SIGUSR1)
     frame = host.answer(id)
-    assert (frame["kind"], frame["body"]["type"], frame["body"]["message"]) == ("error", "ValueError", "from a signal handler")
+    assert (frame["kind"], frame["body"]["type"], frame["body"]["message"]) == (
+        "error",
+        "ValueError",
+        "from a signal handler",
+    )
     assert host.call("echo", 5) == 5
     assert host.bye() == 0
 

@@ -1,6 +1,7 @@
 """The generated code beside the versions of protobuf and grpcio that users may be held at by other libraries.
 
-It installs each of them from the package index into a directory of its own, so it runs only when asked for: pytest -m matrix.
+It installs each of them from the package index into a directory of its own. So it runs only on request, with
+``pytest -m matrix``.
 """
 
 import os
@@ -13,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent
 PY = sys.version_info[:2]
 
-# Where each has a wheel for this Python, or none that it needs: protobuf's are for any version of Python from its oldest on.
+# For each version the Pythons that it runs on. protobuf's wheels are for every Python from the oldest on.
 PROTOBUF = {
     "3.20.3": (3, 7),
     "4.25.8": (3, 8),
@@ -28,10 +29,12 @@ GRPCIO = {
     "1.85.1": ((3, 10), (3, 14)),
 }
 
-# Frames with every field through both directions of the transport, where every warning from the generated code on is an error.
+# Frames with every field go through both directions of the transport. From the generated code on, every warning is an
+# error.
 CHECK = """
 import os, sys, tempfile, warnings
-import google.protobuf.message, google.protobuf.internal.builder, grpc  # old versions warn of themselves on newer Pythons
+# Old versions warn of themselves on newer Pythons.
+import google.protobuf.message, google.protobuf.internal.builder, grpc
 warnings.simplefilter("error")
 sys.path.insert(0, sys.argv[1])
 import snakepit_bridge.grpc.snakepit_pb2 as pb2, snakepit_bridge.grpc.snakepit_pb2_grpc as pb2_grpc
@@ -39,7 +42,8 @@ from snakepit_bridge.grpc.transport import GrpcTransport
 from snakepit_bridge.transport import Launch
 assert google.protobuf.__version__ == sys.argv[2], google.protobuf.__version__
 assert grpc.__version__ == sys.argv[3], grpc.__version__
-call = {"kind": 2, "flags": 1, "id": 2**53 - 1, "parent": 2, "name": "n", "ttl": 5, "session": "s", "meta": {"k": "v"}, "body": b"\\xff"}
+call = {"kind": 2, "flags": 1, "id": 2**53 - 1, "parent": 2, "name": "n", "ttl": 5, "session": "s", "meta": {"k": "v"}}
+call["body"] = b"\\xff"
 credit = {"kind": 7, "flags": 0, "id": 3, "items": 4, "bytes": 5, "body": b""}
 large = {"kind": 3, "flags": 0, "id": 3, "body": bytes(1 << 20)}
 with tempfile.TemporaryDirectory(prefix="s p#?%20") as directory:

@@ -7,7 +7,7 @@ import pytest
 LIBRARIES = {
     "gevent": "from gevent import monkey\nmonkey.patch_all()\n",
     "eventlet": "import warnings\nwarnings.simplefilter('ignore')\nimport eventlet\neventlet.monkey_patch()\n",
-    # It fails whoever calls what it has put there, if that is the bridge or gRPC: these have to keep what was there before.
+    # Its functions fail if the bridge or gRPC calls them. These have to keep the original functions.
     "stand-in": """
 import _thread, os, queue, select, socket, sys, threading, time
 STDLIB = os.path.dirname(os.__file__) + os.sep
@@ -81,11 +81,15 @@ def together():
     return received
 """
 
-ASYNC = "\nimport asyncio\n@worker.command\nasync def asynchronous():\n    await asyncio.sleep(0.001)\n    return 'done'\n"
+ASYNC = (
+    "\nimport asyncio\n@worker.command\nasync def asynchronous():\n    await asyncio.sleep(0.001)\n    return 'done'\n"
+)
 
 
 def needed(library):
-    return pytest.mark.skipif(library != "stand-in" and not find_spec(library), reason=f"{library} is not installed here")
+    return pytest.mark.skipif(
+        library != "stand-in" and not find_spec(library), reason=f"{library} is not installed here"
+    )
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -94,7 +98,9 @@ def needed(library):
 def test_a_program_with_green_threads(each_transport, library, concurrency, kind):
     if library == "stand-in" and kind == "async":
         pytest.skip("asyncio is meant to use what the program has put there")
-    source = LIBRARIES[library] + PROGRAM + (GREEN if library != "stand-in" else "") + (ASYNC if kind == "async" else "")
+    source = (
+        LIBRARIES[library] + PROGRAM + (GREEN if library != "stand-in" else "") + (ASYNC if kind == "async" else "")
+    )
     host = each_transport(source, f"concurrency={concurrency}")
     assert [host.call("echo", n) for n in range(20)] == list(range(20))
     ids = [host.open("echo", n) for n in range(concurrency)]

@@ -1,4 +1,4 @@
-"""The gRPC transport, with clients in Python. adapters/grpc has the tests with the host, and those of the other RPCs."""
+"""The gRPC transport, with clients in Python. adapters/grpc has the tests with the host, and of the other RPCs."""
 
 import os
 import queue
@@ -322,7 +322,9 @@ def test_no_token():
         GrpcTransport(Launch({}))
 
 
-@pytest.mark.parametrize(("missing", "package"), [("grpc", "grpcio"), ("snakepit_bridge.grpc.snakepit_pb2", "protobuf")])
+@pytest.mark.parametrize(
+    ("missing", "package"), [("grpc", "grpcio"), ("snakepit_bridge.grpc.snakepit_pb2", "protobuf")]
+)
 def test_unavailable(environ, monkeypatch, missing, package):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(Unavailable, match=f"{package} cannot be imported") as caught:
@@ -561,6 +563,7 @@ def test_an_rpc_that_raises_has_ended(capfd):
     threads.submit(ended.put, "goes on")
     assert ended.get(timeout=20) == "goes on"
     said, limit = "", time.monotonic() + 20
-    while not ("ZeroDivisionError: on purpose" in said and "SystemExit: on purpose" in said):  # which comes after the end
+    # This text comes after the end.
+    while not ("ZeroDivisionError: on purpose" in said and "SystemExit: on purpose" in said):
         assert time.monotonic() < limit, said
         said += capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""The modules of the package have an order: each imports only those before it, when it is loaded and in its functions."""
+"""The modules of the package have an order. Each imports only those before it, at its load and in its functions."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from host import ROOT
 from snakepit_bridge._codecs import get_codec
 
 
-def test_prints_do_not_disturb(each_mode):
-    host = each_mode(
+def test_prints_do_not_disturb(each_executor):
+    host = each_executor(
         """
         import ctypes, os, subprocess, sys
         print("at import")
@@ -64,8 +64,8 @@ def test_lines_are_not_held_back(serve):
 
 
 @pytest.mark.parametrize("at_import", [True, False])
-def test_log_records(each_mode, at_import):
-    host = each_mode(
+def test_log_records(each_executor, at_import):
+    host = each_executor(
         ("import logging\n" if at_import else "")
         + """
 @worker.command
@@ -89,7 +89,13 @@ def log(ctx):
     host.wait_for("pong")
     record = host.logs("loaded x")
     assert record.pop("time") > 1.6e9
-    assert record == {"level": "info", "logger": "app.model", "message": "loaded x", "fields": {"path": "/m", "n": 5}, "call": id}
+    assert record == {
+        "level": "info",
+        "logger": "app.model",
+        "message": "loaded x",
+        "fields": {"path": "/m", "n": 5},
+        "call": id,
+    }
     record = host.logs("odd")
     assert record["level"] == "warn"
     assert record["fields"]["thing"].startswith("<object object at")
@@ -217,9 +223,10 @@ def odd():
     deep = []
     for _ in range(5000): deep = [deep]
     fields = {
-        "row": Raises(RuntimeError), "exit": Raises(SystemExit), "interrupt": Raises(KeyboardInterrupt), "cycle": cycle, "deep": deep,
-        "endless": Endless([1, 2]), "huge": 10**5000, "big": 2**70, "long": "x" * 10**6, "many": list(range(10**5)),
-        "keys": {1: "one", None: Raises(ValueError)}, "surrogate": "\\ud800", "decimal": decimal.Decimal("1.5"), "nan": float("nan"),
+        "row": Raises(RuntimeError), "exit": Raises(SystemExit), "interrupt": Raises(KeyboardInterrupt),
+        "cycle": cycle, "deep": deep, "endless": Endless([1, 2]), "huge": 10**5000, "big": 2**70, "long": "x" * 10**6,
+        "many": list(range(10**5)), "keys": {1: "one", None: Raises(ValueError)}, "surrogate": "\\ud800",
+        "decimal": decimal.Decimal("1.5"), "nan": float("nan"),
     }
     for name, value in fields.items():
         logger.info(name, extra={name: value})
@@ -293,7 +300,9 @@ def crash(end):
 
 
 def test_errors_arrive_from_an_async_handler_that_ends(each_transport):
-    host = each_transport(ENDS + "\n@worker.command\nasync def crash():\n    logger.error('the last')\n    os._exit(7)\n")
+    host = each_transport(
+        ENDS + "\n@worker.command\nasync def crash():\n    logger.error('the last')\n    os._exit(7)\n"
+    )
     host.open("crash")
     assert host.logs("the last")["level"] == "error"
     assert host.wait() == 7
@@ -372,8 +381,8 @@ def test_records_after_the_connection_go_to_standard_error(everywhere):
     assert not any(frame and frame["kind"] == "log" for frame in host.frames.queue)
 
 
-def test_what_is_queued_when_the_connection_ends_goes_to_standard_error(each_mode):
-    host = each_mode(
+def test_what_is_queued_when_the_connection_ends_goes_to_standard_error(each_executor):
+    host = each_executor(
         """
         import logging, time
         @worker.command

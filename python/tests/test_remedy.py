@@ -32,6 +32,9 @@ def test_install(tmp_path, monkeypatch, managed, in_venv, expected):
 
 
 def test_it_costs_nothing_until_it_is_asked_for():
-    code = "import sys; from snakepit_bridge import _boot, _remedy; print([m for m in ('shlex', 'sysconfig') if m in sys.modules])"
+    code = (
+        "import sys; from snakepit_bridge import _boot, _remedy; "
+        "print([m for m in ('shlex', 'sysconfig') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, check=True, cwd=ROOT)
     assert done.stdout.strip() == b"[]"

@@ -1,4 +1,4 @@
-"""The sessions of a worker, also where a signal handler or a finalizer asks for one while another is being looked up."""
+"""The sessions of a worker. A signal handler or a finalizer may ask for one while another one is looked up."""
 
 import pytest
 

@@ -212,7 +212,8 @@ def test_a_file(tmp_path):
     path = tmp_path / "my_worker.py"
     path.write_text(
         "import helper, pickle\nfrom snakepit_bridge import Worker\nworker = Worker(concurrency=2)\n"
-        "class Thing: pass\n@worker.command\ndef f(): return [helper.value, pickle.loads(pickle.dumps(Thing())).__module__]\n"
+        "class Thing: pass\n"
+        "@worker.command\ndef f(): return [helper.value, pickle.loads(pickle.dumps(Thing())).__module__]\n"
         "if __name__ == '__main__': worker.run()\n"
     )
     before, threads = list(sys.path), set(threading.enumerate())
@@ -226,7 +227,9 @@ def test_a_file(tmp_path):
 
 def test_a_missing_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=f"no file 'worker.py' .the working directory is {tmp_path}"), testing.load("worker.py"):
+    with pytest.raises(
+        FileNotFoundError, match=f"no file 'worker.py' .the working directory is {tmp_path}"
+    ), testing.load("worker.py"):
         pass
 
 
@@ -251,7 +254,8 @@ def test_a_method_without_an_instance_is_no_command():
             return 2 * x
 
     with pytest.raises(
-        TypeError, match=r"Model.predict is a method and has no instance: put @command of snakepit_bridge on it, and @worker"
+        TypeError,
+        match=r"Model.predict is a method and has no instance: put @command of snakepit_bridge on it, and @worker",
     ):
         methods.command(Model.predict)
     with pytest.raises(TypeError, match="service"):

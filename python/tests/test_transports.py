@@ -169,7 +169,14 @@ def receive_all(pair, into):
 FRAMES = [
     {"kind": HELLO, "body": b'{"versions":[1]}'},
     {"kind": CALL, "id": 1, "flags": 1, "name": "compute", "ttl": 30000, "body": b'{"a":1}'},
-    {"kind": CALL, "id": 2**53 - 1, "parent": 4, "name": 'na"me\t\n\u00e9', "session": "s", "meta": {"k": "v\n", "": ""}},
+    {
+        "kind": CALL,
+        "id": 2**53 - 1,
+        "parent": 4,
+        "name": 'na"me\t\n\u00e9',
+        "session": "s",
+        "meta": {"k": "v\n", "": ""},
+    },
     {"kind": ITEM, "id": 3, "body": b"1"},
     {"kind": ITEM, "id": 3, "flags": 2},
     {"kind": END, "id": 1, "body": b'"' + b"x" * 1000 + b'"'},
@@ -259,7 +266,9 @@ def test_large_bodies_between_small_ones(pair, size):
 
 
 def test_many_parts_in_one_write(pair):
-    frames = [{"kind": ITEM, "id": number, "body": b"z" * 70_000} for number in range(60)] + [{"kind": ITEM, "id": 7, "body": b"1"}] * 2000
+    frames = [{"kind": ITEM, "id": number, "body": b"z" * 70_000} for number in range(60)] + [
+        {"kind": ITEM, "id": 7, "body": b"1"}
+    ] * 2000
     data = bytearray()
     with in_thread(receive_all, pair, data):
         pair.transport.write([dict(frame) for frame in frames])
@@ -379,7 +388,7 @@ def test_what_is_not_a_frame(pair, frame):
 
 
 def test_goldens(pair):
-    """What a Go host writes, and what else means the same, is read as the frame; what is written for the frame means the same."""
+    """The lines that a Go host writes, and others that mean the same, are read as the frame."""
     is_json = isinstance(pair, Json)
     for name, frame, lines in goldens.frames("jsonstdio" if is_json else "msgpack"):
         for line in lines:
@@ -504,7 +513,9 @@ try:
 except Unavailable as exc:
     sys.stderr.write(str(exc))
 """
-    done = subprocess.run(["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, program], capture_output=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, program], capture_output=True, check=False
+    )
     assert b"standard input or output is closed" in done.stderr
 
 

@@ -50,7 +50,8 @@ def notes_never_ends(): return failed(__notes__=itertools.repeat("a"))
 @command
 def notes_is_a_list_that_never_ends(): return failed(__notes__=Endless())
 @command
-def a_note_that_raises(): return failed(__notes__=["good", type("Bad", (), {"__str__": lambda self: 1 / 0})(), Nasty("nasty")])
+def a_note_that_raises():
+    return failed(__notes__=["good", type("Bad", (), {"__str__": lambda self: 1 / 0})(), Nasty("nasty")])
 @command
 def properties_that_raise():
     names = ("exceptions", "__notes__", "__cause__", "__context__", "__suppress_context__", "__traceback__", "args")
@@ -61,7 +62,8 @@ def syntax_error_with_a_path(): return SyntaxError("the reason", (pathlib.Path("
 def syntax_error_with_bytes(): return SyntaxError("the reason", ("page.tmpl", "three", 1, b"{% if"))
 @command
 def syntax_error_that_raises():
-    return type("Odd", (SyntaxError,), {name: Raises(KeyError) for name in ("filename", "lineno", "text")})("the reason")
+    names = ("filename", "lineno", "text")
+    return type("Odd", (SyntaxError,), {name: Raises(KeyError) for name in names})("the reason")
 @command
 def an_odd_metaclass():
     class Meta(type):
@@ -78,7 +80,8 @@ def a_nasty_str(): return type("Odd", (ValueError,), {"__str__": lambda self: Na
 @command
 def a_cause_that_raises():
     exc = failed()
-    exc.__cause__ = type("Odd", (ValueError,), {"__str__": lambda self: 1 / 0, "__notes__": Raises(KeyboardInterrupt)})()
+    body = {"__str__": lambda self: 1 / 0, "__notes__": Raises(KeyboardInterrupt)}
+    exc.__cause__ = type("Odd", (ValueError,), body)()
     return exc
 @command
 def a_remote_error_of_anything():
@@ -142,7 +145,10 @@ def test_each_exception_is_described(everywhere, tmp_path):
         if name.startswith("str raises"):
             assert error["message"] == f"<no text: str() raised {error['message'].split()[-1]}", name
         else:
-            assert error["message"].split(" (")[0] == "the reason" or error["type"].endswith("RemoteError"), (name, error)
+            assert error["message"].split(" (")[0] == "the reason" or error["type"].endswith("RemoteError"), (
+                name,
+                error,
+            )
         assert [frame["function"] for frame in error.get("frames", [])], name
         if name == "a_note_that_raises":
             assert error["notes"] == ["good", "<no text: str() raised ZeroDivisionError>", "nasty"]
@@ -191,7 +197,8 @@ def values(kind):
     yield "class", type("Odd", (), {"__class__": property(raises)})()
     yield "item", ItemError(type("Odd", (ValueError,), {"__str__": raises})())
 
-KINDS = {kind.__name__: kind for kind in (ValueError, RecursionError, MemoryError, SystemExit, KeyboardInterrupt, Cancelled)}
+KINDS = {kind.__name__: kind for kind in (ValueError, RecursionError, MemoryError)}
+KINDS.update({kind.__name__: kind for kind in (SystemExit, KeyboardInterrupt, Cancelled)})
 
 @worker.command
 def result(kind, name):
@@ -234,7 +241,9 @@ def test_values_whose_code_fails(everywhere):
 
 
 def test_an_item_s_error_may_be_odd(each_transport):
-    host = each_transport(ODD + "\n@worker.command\ndef items():\n    yield ItemError(failed(exceptions=3, __notes__=17))\n    yield 2\n")
+    host = each_transport(
+        ODD + "\n@worker.command\ndef items():\n    yield ItemError(failed(exceptions=3, __notes__=17))\n    yield 2\n"
+    )
     id = host.open("items")
     first = host.wait_for("item", id)
     assert (first["flags"], first["body"]["message"], first["body"]["notes"]) == (2, "the reason", ["17"])
@@ -249,7 +258,9 @@ def test_a_start_that_fails_oddly(script, launch, where):
         source = raises
     else:
         name = "__init__" if where == "init" else "setup"
-        source = f"@worker.service\nclass S:\n    def {name}(self):\n        {raises}\n    @command\n    def f(self): pass\n"
+        source = (
+            f"@worker.service\nclass S:\n    def {name}(self):\n        {raises}\n    @command\n    def f(self): pass\n"
+        )
     host = launch(script(source))
     frame = host.recv()
     assert (frame["kind"], frame["id"]) == ("error", 0)
@@ -257,8 +268,8 @@ def test_a_start_that_fails_oddly(script, launch, where):
     assert host.wait() == 1
 
 
-def test_close_that_fails_oddly(each_mode):
-    host = each_mode(
+def test_close_that_fails_oddly(each_executor):
+    host = each_executor(
         """
         import sys
         class Odd(ValueError):

@@ -22,7 +22,9 @@ from snakepit_bridge._values import Array
 
 UTC = datetime.timezone.utc
 
-codecs = pytest.mark.parametrize("codec", [_codecs.get_codec(name) for name in _codecs.available()], ids=lambda codec: codec.name)
+codecs = pytest.mark.parametrize(
+    "codec", [_codecs.get_codec(name) for name in _codecs.available()], ids=lambda codec: codec.name
+)
 
 
 def there_and_back(codec, value):
@@ -56,7 +58,9 @@ integers = st.integers(-(2**63), 2**64 - 1)
 instants = st.datetimes(timezones=st.just(UTC))
 leaves = st.one_of(st.none(), st.booleans(), integers, st.floats(), texts, st.binary(max_size=40), instants)
 keys = st.one_of(texts, st.sampled_from(["$bytes", "$float", "$time", "$array", "$map", "$", "$x", "a:b", "[", '"{\\']))
-values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(keys, inner, max_size=4), max_leaves=30)
+values = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(keys, inner, max_size=4), max_leaves=30
+)
 
 
 @codecs
@@ -66,7 +70,11 @@ def test_what_is_sent_arrives(codec, value):
 
 
 @codecs
-@given(value=st.dictionaries(texts, st.lists(st.one_of(integers, st.floats(allow_nan=False), texts, st.none()), max_size=60), max_size=60))
+@given(
+    value=st.dictionaries(
+        texts, st.lists(st.one_of(integers, st.floats(allow_nan=False), texts, st.none()), max_size=60), max_size=60
+    )
+)
 def test_long_plain_values_arrive(codec, value):
     assert same(there_and_back(codec, value), value)
 
@@ -222,7 +230,11 @@ REFUSED = [
     ([1, 2**64], r"value\[1\]: an integer"),
     ([0] * 50 + [2**64], r"value\[50\]: an integer"),
     ([Whole(2**64)], r"value\[0\]: an integer"),
-    ({"a": {1: 2}}, r"value\.a: a map with the key 1 \(int\), which is not text; make it text, as by str\(\), or send a list of pairs"),
+    (
+        {"a": {1: 2}},
+        r"value\.a: a map with the key 1 \(int\), which is not text; "
+        r"make it text, as by str\(\), or send a list of pairs",
+    ),
     ({None: 2}, r"value: a map with the key None"),
     ({b"x": 2}, r"value: a map with the key b'x'"),
     ({"ok": 1, True: 2}, r"value: a map with the key True"),
@@ -359,7 +371,15 @@ def test_an_array_without_numpy(codec, no_numpy):
 
 @pytest.mark.parametrize(
     "facts",
-    [("", [1], b"x"), (5, [1], b"x"), ("<f8", [2], b"x"), ("<f8", [-1], b"x"), ("<f8", [True], b"x"), ("<f8", [0], b"x"), ("<f8", 5, b"x")],
+    [
+        ("", [1], b"x"),
+        (5, [1], b"x"),
+        ("<f8", [2], b"x"),
+        ("<f8", [-1], b"x"),
+        ("<f8", [True], b"x"),
+        ("<f8", [0], b"x"),
+        ("<f8", 5, b"x"),
+    ],
 )
 def test_an_array_that_can_not_be(facts):
     with pytest.raises(BadValue):

@@ -12,7 +12,9 @@ class Echo(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(lambda request, _: request)
 
 
-server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[Echo()], options=[("grpc.max_receive_message_length", -1)])
+server = grpc.server(
+    futures.ThreadPoolExecutor(8), handlers=[Echo()], options=[("grpc.max_receive_message_length", -1)]
+)
 path = os.path.join(os.environ["SNAKEPIT_DIR"], "plain.sock")
 server.add_insecure_port("unix:" + path)
 server.start()

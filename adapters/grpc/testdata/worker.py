@@ -21,7 +21,12 @@ def nothing():
 def count(ctx, n, pad=0):
     for i in range(n):
         yield ItemError("odd one out") if i == 3 else {"i": i, "pad": "x" * pad}
-    return {"total": n, "session": ctx.session and ctx.session.id, "metadata": dict(ctx.metadata), "left": ctx.remaining()}
+    return {
+        "total": n,
+        "session": ctx.session and ctx.session.id,
+        "metadata": dict(ctx.metadata),
+        "left": ctx.remaining(),
+    }
 
 
 @worker.command

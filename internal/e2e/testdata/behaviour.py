@@ -70,7 +70,12 @@ def callbacks(ctx, n: int):
 def remember(ctx, value=None):
     if value is not None:
         ctx.session.state["value"] = value
-    return {"id": ctx.session.id, "value": ctx.session.state.get("value"), "meta": dict(ctx.metadata), "pid": os.getpid()}
+    return {
+        "id": ctx.session.id,
+        "value": ctx.session.state.get("value"),
+        "meta": dict(ctx.metadata),
+        "pid": os.getpid(),
+    }
 
 
 @worker.command

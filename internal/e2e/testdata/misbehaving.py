@@ -17,14 +17,14 @@ def transport(ctx):
 
 def put(ctx, *frames):
     """Writes frames that the runner knows nothing of."""
-    with ctx._runner._writing:
+    with ctx._runner.outbox._writing:
         transport(ctx).write([dict(frame) for frame in frames])
 
 
 def put_raw(ctx, data):
     """Writes bytes past the encoding of frames; for gRPC they are a whole message."""
     t = transport(ctx)
-    with ctx._runner._writing:
+    with ctx._runner.outbox._writing:
         if type(t).__name__ == "JsonStdio":
             out = t._out
         elif type(t).__name__ == "MsgpackSocket":
@@ -106,7 +106,9 @@ def cuts_a_frame_short(ctx):
 
 @worker.command
 def claims_4_gib(ctx):
-    put_raw(ctx, b"\xff\xff\xff\xff" if type(transport(ctx)).__name__ == "MsgpackSocket" else b"\x0a\xff\xff\xff\xff\x0f")
+    put_raw(
+        ctx, b"\xff\xff\xff\xff" if type(transport(ctx)).__name__ == "MsgpackSocket" else b"\x0a\xff\xff\xff\xff\x0f"
+    )
     time.sleep(60)
 
 
@@ -119,7 +121,17 @@ def answers_what_never_was(ctx):
 @worker.command
 def ignores_credit(ctx):
     for _ in range(100):
-        put(ctx, *50 * [{"kind": ITEM, "id": ctx._call.id, "body": b"1" if type(transport(ctx)).__name__ == "JsonStdio" else b"\x01"}])
+        put(
+            ctx,
+            *50
+            * [
+                {
+                    "kind": ITEM,
+                    "id": ctx._call.id,
+                    "body": b"1" if type(transport(ctx)).__name__ == "JsonStdio" else b"\x01",
+                }
+            ],
+        )
         yield 1
 
 

@@ -1,4 +1,4 @@
-"""A worker that speaks the protocol without any library of this project's: what it does wrong stands in its first argument.
+"""A worker that speaks the protocol without any library of this project's. Its first argument says what it does wrong.
 
 It serves jsonstdio and msgpack, as the host says in SNAKEPIT_PROTOCOL.
 """

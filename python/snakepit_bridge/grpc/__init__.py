@@ -1,4 +1,4 @@
-"""The gRPC transport and the code that is generated for it.
+"""The gRPC transport and its generated code.
 
-Importing this package imports nothing: only the modules in it need grpcio and protobuf.
+Importing this package imports nothing else. Only the modules in it need grpcio and protobuf.
 """

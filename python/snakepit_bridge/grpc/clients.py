@@ -1,7 +1,8 @@
-"""What others than the host may do with a worker that serves gRPC: Execute, ExecuteStream and the standard health service.
+"""The RPCs for gRPC clients other than the host: Execute, ExecuteStream and the standard health service.
 
-A client's call becomes frames with a negative id, which the runner takes like the host's (`Transport.opened`). At most as many as the
-worker's concurrency are with the runner at once, so that the host's calls never wait behind more; the others wait here.
+A client's call becomes frames with a negative id. The runner takes them like the host's (see `Transport.opened`). At
+any time, it has at most as many of these calls as the worker's concurrency, so the host's calls never wait behind more.
+The others wait here.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from snakepit_bridge.transport import CALL, CANCEL, CREDIT, END, ERROR, FAILED, 
 __all__ = ["Clients"]
 
 CREDIT_ITEMS = 64
-"""After so many items, or so many bytes, the runner gets new credit for a stream."""
+"""After so many items, or `CREDIT_BYTES` bytes, the runner gets new credit for a stream."""
 
 CREDIT_BYTES = 256 << 10
 
 DETAIL = 1000
-"""How many characters of a message go into a status. Statuses travel in headers, of which peers take 8 KiB."""
+"""How many characters of a message go into a status. A status travels in headers, and peers accept 8 KiB of them."""
 
 ERROR_BYTES = 4000
+"""How many bytes the structured error in the trailing metadata may have."""
 
 _CODES = {
     UNKNOWN_COMMAND: "NOT_FOUND",
@@ -38,7 +40,8 @@ _CODES = {
     CANCELLED: "CANCELLED",
 }
 
-# grpc.health.v1 by hand: a generated module could clash with one that the program has, and the package for it drags in a newer protobuf.
+# The messages of grpc.health.v1 are encoded by hand. A generated module could clash with one of the program's, and the
+# package that has one requires a newer protobuf.
 _KNOWN_SERVICES = (b"", b"\n\x00", b"\n\x12snakepit.v1.Worker")
 _SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
 
@@ -47,7 +50,7 @@ _START, _LEFT, _STOPPED = "start", "left", "stopped"
 
 
 class _Call:
-    """One RPC. Its events are frames that the runner wrote, and the words above."""
+    """One RPC. Its events are frames from the runner, and the words above."""
 
     __slots__ = ("events", "id")
 
@@ -60,10 +63,10 @@ class Clients:
     """Serves the RPCs.
 
     Args:
-        grpc: The module.
+        grpc: The module grpc.
         pb2: The module snakepit_pb2.
         admit: Ends an RPC that shows no valid token.
-        max_frame: The largest frame that the runner takes.
+        max_frame: The largest weight of a frame that the runner takes, in bytes.
     """
 
     def __init__(self, grpc: Any, pb2: Any, admit: Callable[[Any], None], max_frame: int) -> None:
@@ -72,13 +75,14 @@ class Clients:
         self._pb2 = pb2
         self._admit = admit
         self._max_frame = max_frame
-        self._lock = RLock()  # guards what follows; reentrant because a finalizer may log, and so write, while it is held
+        # Guards what follows. It is reentrant because a finalizer may log, and so write, while it is held.
+        self._lock = RLock()
         self._take: Callable[[Sequence[Frame]], None]
         self._codec: Codec
-        self._slots = 0  # until the host has come; calls wait for it
+        self._slots = 0  # 0 until the host has attached; calls wait for that
         self._ended = False
         self._next_id = -1
-        self._running: Dict[int, _Call] = {}  # with the runner, until it has answered
+        self._running: Dict[int, _Call] = {}  # the calls that the runner has not answered
         self._waiting: Deque[_Call] = deque()
         self._watchers: List[SimpleQueue[Optional[bytes]]] = []
 
@@ -88,7 +92,9 @@ class Clients:
         parse = pb2.ExecuteRequest.FromString
         return {
             "Execute": grpc.unary_unary_rpc_method_handler(self._execute, parse, pb2.ExecuteResponse.SerializeToString),
-            "ExecuteStream": grpc.unary_stream_rpc_method_handler(self._execute_stream, parse, pb2.ExecuteChunk.SerializeToString),
+            "ExecuteStream": grpc.unary_stream_rpc_method_handler(
+                self._execute_stream, parse, pb2.ExecuteChunk.SerializeToString
+            ),
         }
 
     def health_methods(self) -> Dict[str, Any]:
@@ -109,7 +115,7 @@ class Clients:
             self._tell_watchers()
 
     def end(self) -> None:
-        """The host's connection has ended: so do the RPCs, and no more are served. It waits for nothing."""
+        """Ends all RPCs and serves no more of them, because the host's connection has ended. It does not wait."""
         with self._lock:
             if self._ended:
                 return
@@ -120,8 +126,8 @@ class Clients:
             self._tell_watchers()
 
     def pick(self, frames: Sequence[Frame]) -> Sequence[Frame]:
-        """Takes those frames that are for clients out of what the runner writes, and returns the others."""
-        if not self._running:  # a single read, which needs no lock: a call is in it before the runner knows it
+        """Delivers the frames that are for clients, and returns the others."""
+        if not self._running:  # one read needs no lock, because a call is in there before the runner knows it
             return frames
         others: List[Frame] = []
         for frame in frames:
@@ -129,14 +135,14 @@ class Clients:
                 self._deliver(frame)
             else:
                 if frame.get("parent", 0) < 0:
-                    frame["parent"] = 0  # the host does not know it
+                    frame["parent"] = 0  # the host does not know the client's call
                 others.append(frame)
         return others
 
     def _deliver(self, frame: Frame) -> None:
         with self._lock:
             call = self._running.get(frame["id"])
-            if call is None:  # the runner has failed to take it, and its place was given back
+            if call is None:  # the runner has failed to take the call, and its slot was given back
                 return
             if frame["kind"] in (END, ERROR):
                 del self._running[call.id]
@@ -159,9 +165,11 @@ class Clients:
         with closing(self._frames(request, codec, context)) as frames:
             for frame in frames:
                 if frame["kind"] == ITEM:
-                    context.abort(self._code.FAILED_PRECONDITION, f"{request.command} sends a stream: call it by ExecuteStream")
+                    context.abort(
+                        self._code.FAILED_PRECONDITION, f"{request.command} sends a stream: call it by ExecuteStream"
+                    )
                 return self._pb2.ExecuteResponse(result=self._recode(frame, codec, context))
-        return self._pb2.ExecuteResponse()  # nobody gets it: the client has left
+        return self._pb2.ExecuteResponse()  # the client has left and does not receive this
 
     def _execute_stream(self, request: Any, context: Any) -> Iterator[Any]:
         codec = self._request_codec(request, context)
@@ -177,7 +185,10 @@ class Clients:
                     yield chunk(item=value)
 
     def _frames(self, request: Any, codec: Codec, context: Any) -> Generator[Frame, None, None]:
-        """Makes the call and yields what answers it, items and the end; nothing more if the client leaves. Other ends abort the RPC."""
+        """Makes the call and yields the frames that answer it: items and the end.
+
+        If the client leaves, it yields nothing more. If the call fails or the worker stops, it aborts the RPC.
+        """
         call = _Call()
         if not context.add_callback(lambda: call.events.put(_LEFT)):
             return
@@ -216,7 +227,7 @@ class Clients:
                     if items >= CREDIT_ITEMS or size >= CREDIT_BYTES:
                         self._take([{"kind": CREDIT, "id": call.id, "items": items, "bytes": size}])
                         items = size = 0
-                # What is left is a cancel of input and credit for it, of which there is none.
+                # The other kinds are about the call's input, and there is none.
         finally:
             if not sent:
                 self._withdraw(call)
@@ -224,7 +235,7 @@ class Clients:
                 self._take([{"kind": CANCEL, "id": call.id, "name": "the client has left"}])
 
     def _withdraw(self, call: _Call) -> None:
-        """Gives back the place of a call that the runner has not seen."""
+        """Gives back the slot of a call that the runner has not seen."""
         with self._lock:
             if call in self._waiting:
                 self._waiting.remove(call)
@@ -243,7 +254,9 @@ class Clients:
             frame["meta"] = dict(request.metadata)
         size = weight(frame)
         if size > self._max_frame:
-            message = f"the request makes a frame of {size} bytes, and the limit is {self._max_frame}; raise Options.MaxFrame"
+            message = (
+                f"the request makes a frame of {size} bytes, and the limit is {self._max_frame}; raise Options.MaxFrame"
+            )
             context.abort(self._code.RESOURCE_EXHAUSTED, message)
         return frame
 
@@ -279,7 +292,7 @@ class Clients:
     def _abort(self, error: Mapping[str, Any], context: Any) -> NoReturn:
         kind, message = error["type"], error["message"]
         name = _CODES.get(kind, "INTERNAL")
-        if kind == "TypeError" and not error.get("frames"):  # raised by the call itself, not inside of the handler
+        if kind == "TypeError" and not error.get("frames"):  # raised by the call itself, not inside of the function
             name = "INVALID_ARGUMENT"
         context.set_trailing_metadata((("snakepit-error-bin", _short(error)),))
         context.abort(getattr(self._code, name), f"{kind}: {message}"[:DETAIL])
@@ -324,7 +337,7 @@ class Clients:
 
 
 def _short(error: Mapping[str, Any]) -> bytes:
-    """Returns the error as JSON that fits into a header: as much of it as that allows."""
+    """Returns as much of the error as fits into a header, as JSON."""
     kind, message, frames = error["type"], error["message"], error.get("frames") or []
     attempts: List[Mapping[str, Any]] = [
         error,

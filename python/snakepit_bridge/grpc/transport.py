@@ -1,6 +1,6 @@
-"""The gRPC transport: a synchronous server on a private socket, to which the host attaches one stream of frames.
+"""The gRPC transport: a synchronous server on a private socket. The host attaches one stream of frames to it.
 
-Other gRPC clients may call the worker by plain RPCs; `snakepit_bridge.grpc.clients` serves those.
+Other gRPC clients may call the worker by plain RPCs. `snakepit_bridge.grpc.clients` serves those.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from snakepit_bridge._remedy import install
 from snakepit_bridge.grpc.clients import Clients
 from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Transport, Unavailable
 
-# Not where they are used: a signal handler that logs there would wait for the import that it has interrupted.
+# These are not imported where they are used: a signal handler that logs there would wait for the import that it has
+# interrupted.
 fcntl: Any
 termios: Any
 try:
     import fcntl
     import termios
-except ImportError:  # no such question to this system
+except ImportError:  # this system can't tell what the host has not read
     fcntl = termios = None
 
 __all__ = ["GrpcTransport"]
@@ -38,7 +39,7 @@ _Socket = socket.socket
 
 
 class _Own:
-    """The threads that serve gRPC. They must not wait for something to be sent, because they are who sends it."""
+    """The idents of the threads that serve gRPC. These must not wait until something is sent, because they send it."""
 
     def __init__(self) -> None:
         self._idents: Set[int] = set()
@@ -57,7 +58,7 @@ _OWN = _Own()
 
 
 class _Thread(threading.Thread):  # type: ignore[misc, name-defined]
-    """One of grpcio's server."""
+    """A thread of grpcio's server."""
 
     def run(self) -> None:
         with _OWN:
@@ -67,37 +68,37 @@ class _Thread(threading.Thread):  # type: ignore[misc, name-defined]
 threading.Thread = _Thread
 
 MESSAGE_BYTES = 1 << 20
-"""Where a batch is split. One message holds up everything behind it, but each costs far more than a frame."""
+"""The size above which a batch is split. A message delays all that follow, but each costs far more than a frame."""
 
 PENDING_BYTES = 4 * MESSAGE_BYTES
-"""How much may wait for the host to read before `write` blocks."""
+"""How many bytes may wait for the host before `write` blocks."""
 
 COPIED = 64 << 10
 """Bodies up to this size may be copied once more."""
 
 RPCS = 256
-"""How many RPCs are served at once, each of which holds a thread while it lasts; threads are made when needed."""
+"""How many RPCs are served at once. Each one holds a thread while it lasts. Threads are made when needed."""
 
 ATTACH_SECONDS = 5.0
-"""How long closing may wait for the host to attach, if there is something to tell it."""
+"""How long `close` may wait for the host to attach, if there are frames for it."""
 
 READ_SECONDS = 0.1
-"""How long a record of an error may wait until the host has read it."""
+"""How long an error record may wait until the host has read it."""
 
 STOP_SECONDS = 1.0
-"""How long closing may take."""
+"""How long `close` may take after that."""
 
 
 DESCRIPTORS = 8
-"""How many have to be free. With fewer gRPC's C code ends the process."""
+"""How many descriptors have to be free. With fewer, gRPC's C code ends the process."""
 
 
 class GrpcTransport(Transport):
     """Carries frames over the Attach stream of ``snakepit.proto``."""
 
     def __init__(self, launch: Launch) -> None:
-        # grpcio reads both when it is imported. It prints warnings about harmless things, and its fork support stops every thread
-        # at each fork.
+        # grpcio reads both when it is imported. It would print warnings about harmless things, and its fork support
+        # would stop every thread at each fork.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         _need_descriptors(DESCRIPTORS)
@@ -106,25 +107,25 @@ class GrpcTransport(Transport):
         if not launch.host_token:
             raise RuntimeError("SNAKEPIT_HOST_TOKEN is not set: a worker that serves gRPC is started by a host")
         self._host_token = launch.host_token.encode()
-        client_token = os.environ.pop("SNAKEPIT_GRPC_CLIENT_TOKEN", "")  # children and user code shall not see it
+        client_token = os.environ.pop("SNAKEPIT_GRPC_CLIENT_TOKEN", "")  # hidden from children and user code
         self._tokens = [self._host_token, client_token.encode()] if client_token else [self._host_token]
         self._lock = threading.Lock()
         self._attached = False  # guarded by _lock
         self._arrived: SimpleQueue[Optional[Iterator[bytes]]] = SimpleQueue()
         self._host_came = threading.Event()
-        self._requests: Optional[Iterator[bytes]] = None  # the reader's
+        self._requests: Optional[Iterator[bytes]] = None  # used by the thread that reads
         self._outbox = _Outbox()
-        self._connection = -1  # the descriptor of the host's, while it is attached and known
+        self._connection = -1  # the descriptor of the host's connection, while it is attached and known
         self._clients = Clients(self._grpc, pb2, self._admit, launch.max_frame)
         self.codecs = available()
         self.max_frame = launch.max_frame
         server = importlib.import_module("grpc._server")
-        if hasattr(server, "threading"):  # green locks and threads would wait for a main thread that waits in C
+        if hasattr(server, "threading"):  # green locks and threads would wait for the main thread, which waits in C
             server.threading = threading  # type: ignore[attr-defined]
         self._server = self._grpc.server(
             _Threads(),
             handlers=[
-                # Neither side of Attach has a serializer: bytes pass, because encoded batches can be joined to one.
+                # Attach has no serializers. It takes and returns bytes, because encoded batches can be joined to one.
                 self._grpc.method_handlers_generic_handler(
                     "snakepit.v1.Worker",
                     {"Attach": self._grpc.stream_stream_rpc_method_handler(self._attach), **self._clients.methods()},
@@ -132,8 +133,8 @@ class GrpcTransport(Transport):
                 self._grpc.method_handlers_generic_handler("grpc.health.v1.Health", self._clients.health_methods()),
             ],
             options=[
-                ("grpc.so_reuseport", 0),  # else two servers share a port without a word
-                # A frame's weight counts short lengths of metadata.
+                ("grpc.so_reuseport", 0),  # otherwise two servers could share a port silently
+                # The lengths of metadata may take more bytes in a message than a frame's weight counts for them.
                 ("grpc.max_receive_message_length", self.max_frame + self.max_frame // 64 + MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
             ],
@@ -162,7 +163,7 @@ class GrpcTransport(Transport):
         return self._outbox.messages()
 
     def _left(self) -> None:
-        self._connection = -1  # the number may soon be another file's
+        self._connection = -1  # the number may soon belong to another file
         self._outbox.end()
         self._clients.end()
 
@@ -171,9 +172,9 @@ class GrpcTransport(Transport):
             self._requests = self._arrived.get() or iter(())
         while True:
             try:
-                with _OWN:  # it may hold a lock of the RPC's
+                with _OWN:  # next() may hold a lock of the RPC
                     message = next(self._requests)
-            except Exception:  # StopIteration: the host has ended its side; grpc raises a bare Exception when the RPC has ended
+            except Exception:  # StopIteration if the host has ended its side, a bare Exception if the RPC has ended
                 self._requests = iter(())
                 return []
             frames = self._decode(message)
@@ -183,11 +184,11 @@ class GrpcTransport(Transport):
     def _decode(self, message: bytes) -> List[Frame]:
         try:
             batch = self._batch.FromString(message)
-        except Exception as error:  # protobuf's own; its name differs between versions
+        except Exception as error:  # protobuf's own error, whose name differs between versions
             raise ValueError(f"not a batch of frames: {message[:64]!r}") from error
         frames: List[Frame] = []
         for f in batch.frames:
-            # Each attribute costs 0.1 µs and more, so only those are read that the kind uses.
+            # Each attribute costs 0.1 µs or more, so only the attributes of the kind are read.
             kind = f.kind
             frame: Frame = {"kind": kind, "id": f.id, "flags": f.flags, "body": f.body}
             if kind == CALL:
@@ -227,7 +228,7 @@ class GrpcTransport(Transport):
         if len(frames) > 1 or size < COPIED:
             message: bytes = self._batch(frames=frames).SerializeToString()
             return message
-        # By hand, which spares a large body one of two copies: the body is a frame's last field.
+        # Encoded by hand, which saves one of two copies of a large body. The body is a frame's last field.
         body = frames[0].pop("body")
         head = self._frame(**frames[0]).SerializeToString() + b"\x5a" + _varint(len(body))
         return b"".join((b"\x0a", _varint(len(head) + len(body)), head, body))
@@ -235,7 +236,8 @@ class GrpcTransport(Transport):
     def sync(self, timeout: float) -> None:
         until = monotonic() + timeout
         self._outbox.sync(timeout)
-        # A gRPC host that writes to a worker which has ended drops what it has not read yet, so wait for that, too.
+        # If a gRPC host writes to a worker that has ended, it drops the data that it has not read yet. So wait until it
+        # has read everything.
         until = min(until, monotonic() + READ_SECONDS)
         while _unread(self._connection) and monotonic() < until:
             sleep(0.0002)
@@ -244,27 +246,27 @@ class GrpcTransport(Transport):
         return get_ident() in _OWN
 
     def close(self) -> None:
-        if self._outbox.waits():  # perhaps why this worker can't serve, and the host is only about to dial
+        if self._outbox.waits():  # perhaps the reason why this worker can't serve; the host may be about to dial
             self._host_came.wait(ATTACH_SECONDS)
         self._left()
         self._arrived.put(None)
-        # Ends at once when the host has read what was written.
+        # This returns at once when the host has read everything.
         self._server.stop(STOP_SECONDS).wait(STOP_SECONDS)
 
     def close_in_child(self) -> None:
-        # grpcio does not tell its descriptors, but all of its sockets, and no others, have the address that it listens on. /dev/null takes
-        # their place, so that nothing that still knows a number can hit a stranger's file.
+        # grpcio does not tell its descriptors. But all of its sockets, and no others, have the address that it listens
+        # on. /dev/null takes their place, so code that still knows a number can't hit another file.
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor, _ in self._ours():
             os.dup2(null, descriptor, inheritable=False)
         os.close(null)
 
     def _only_connection(self) -> int:
-        """Returns the descriptor of the connection if there is one and it tells what has been read, or else -1.
+        """Returns the descriptor of the only connection, if that tells what has been read. Otherwise returns -1.
 
-        gRPC does not say which connection a stream has, but others than the host hear of the socket later.
+        gRPC does not say which connection a stream has. But other clients hear of the socket later than the host.
         """
-        if isinstance(self._address, tuple):  # TCP tells what has been received
+        if isinstance(self._address, tuple):  # TCP tells what was received, not what was read
             return -1
         try:
             connections = [descriptor for descriptor, connected in self._ours() if connected]
@@ -273,14 +275,14 @@ class GrpcTransport(Transport):
         return connections[0] if len(connections) == 1 else -1
 
     def _ours(self) -> List[Tuple[int, bool]]:
-        """Returns the descriptors of the sockets, and of each whether it is a connection, or listens."""
+        """Returns the descriptors of gRPC's sockets, and for each of them whether it is a connection. Others listen."""
         found: List[Tuple[int, bool]] = []
         for name in os.listdir("/dev/fd"):
             try:
                 with _copy_of(int(name)) as copy:
                     if _plain(copy.getsockname()) == self._address:
                         found.append((int(name), _connected(copy)))
-            except OSError:  # no socket, or the descriptor of the listing itself
+            except OSError:  # not a socket, or the descriptor of the listing itself
                 pass
         return found
 
@@ -289,7 +291,7 @@ def _copy_of(descriptor: int) -> socket.socket:
     copy = os.dup(descriptor)
     try:
         return _Socket(fileno=copy)
-    except OSError:  # no socket, and nobody else closes the copy
+    except OSError:  # not a socket, so no object closes the copy
         os.close(copy)
         raise
 
@@ -303,24 +305,24 @@ def _connected(sock: socket.socket) -> bool:
 
 
 def _plain(address: Any) -> Any:
-    """Returns an address without what IPv6 adds to it: gRPC's sockets take both kinds where they can."""
+    """Returns an address without the parts that IPv6 adds to it. gRPC's sockets accept IPv4 and IPv6 where they can."""
     if isinstance(address, tuple) and isinstance(address[0], str):
         return address[0].replace("::ffff:", ""), address[1]
     return address
 
 
 def _unread(connection: int) -> bool:
-    """Reports whether the system holds something that the other side has not read, as far as it tells."""
+    """Reports whether the system holds data that the other side has not read. Returns False if it can't tell."""
     if fcntl is None or connection < 0:
         return False
     try:
         return bool(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)) != bytes(4))
-    except OSError:  # it has been closed, or is of no kind that tells
+    except OSError:  # the connection has been closed, or is of a kind that can't tell
         return False
 
 
 class _Threads:
-    """Runs RPCs, as grpcio's server wants it of an executor. How many there are at once is the server's to limit."""
+    """The executor that runs the RPCs of grpcio's server. The server limits how many there are at once."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Tuple[_Running, Callable[[], Any]]] = SimpleQueue()
@@ -346,7 +348,7 @@ class _Threads:
                         function()
                     finally:
                         running.end()
-                except BaseException as exc:  # gRPC's own code catches what an RPC raises
+                except BaseException as exc:  # a bug, because gRPC's own code catches the exceptions of an RPC
                     say(render(describe(exc)))
                 del running, function
                 with self._lock:
@@ -354,7 +356,7 @@ class _Threads:
 
 
 class _Running:
-    """What grpcio uses of a future."""
+    """The part of a future that grpcio uses."""
 
     def __init__(self) -> None:
         self._lock = Lock()  # guards what follows
@@ -375,20 +377,20 @@ class _Running:
 
 
 class _Outbox:
-    """Encoded batches on their way from `write` to the thread that serves the RPC."""
+    """The encoded batches on their way from `write` to the thread that serves the RPC."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Optional[bytes]] = SimpleQueue()
         self._room = threading.Condition()  # guards what follows
         self._pending = 0
         self._ended = False
-        self._put = 0  # messages
-        self._sent = 0  # those of them that gRPC has handed to the system; the sender's
-        self._bells: List[SimpleQueue[None]] = []  # of those who wait until more is sent
-        self._stuck = -1  # _sent when somebody had waited in vain
+        self._put = 0  # how many messages were put
+        self._sent = 0  # how many of them gRPC has handed to the system; only the sending thread changes it
+        self._waiters: List[SimpleQueue[None]] = []  # one for each thread that waits in sync
+        self._stuck = -1  # the value of _sent when a thread waited in vain
 
     def put(self, message: bytes) -> None:
-        """Adds a message; blocks while too much waits, except on the threads that make room.
+        """Adds a message. Blocks while too much is pending, except on the threads that make room.
 
         Raises:
             OSError: The stream has ended.
@@ -403,38 +405,44 @@ class _Outbox:
             self._queue.put(message)
 
     def sync(self, timeout: float) -> None:
-        """Waits until gRPC has handed to the system what was put. It takes no lock, so it may be called from a finalizer."""
+        """Waits until gRPC has handed all messages to the system, at most so many seconds.
+
+        It takes no lock, so a finalizer may call it.
+        """
         until, put = monotonic() + timeout, self._put
         if self._stuck == self._sent:
             return
-        bell: SimpleQueue[None] = SimpleQueue()
-        self._bells.append(bell)
+        waiter: SimpleQueue[None] = SimpleQueue()
+        self._waiters.append(waiter)
         try:
             while self._sent < put and not self._ended:
-                bell.get(True, max(0.0, until - monotonic()))
+                waiter.get(True, max(0.0, until - monotonic()))
         except queue.Empty:
             self._stuck = self._sent
         finally:
-            self._bells.remove(bell)
+            self._waiters.remove(waiter)
 
     def waits(self) -> bool:
-        """Says whether something was put that nobody has taken."""
+        """Reports whether a message was put that gRPC has not taken yet."""
         return self._pending > 0
 
     def end(self) -> None:
-        """Ends `messages` behind what was put, and makes every later `put` fail."""
+        """Ends `messages` after those that were put. Every later `put` fails."""
         with self._room:
             self._ended = True
             self._room.notify_all()
             self._queue.put(None)
-        self._ring()
+        self._wake()
 
-    def _ring(self) -> None:
-        for bell in self._bells[:]:
-            bell.put(None)
+    def _wake(self) -> None:
+        for waiter in self._waiters[:]:
+            waiter.put(None)
 
     def messages(self) -> Iterator[bytes]:
-        """Yields what was put, joining what waits: gRPC's cost is per message. It asks for more when it has sent that."""
+        """Yields the messages that were put. It joins those that wait, because gRPC's cost is per message.
+
+        gRPC asks for the next one when it has sent the last one.
+        """
         message = self._queue.get()
         while message is not None:
             parts, size = [message], len(message)
@@ -448,13 +456,13 @@ class _Outbox:
                 self._room.notify()
             yield b"".join(parts)
             self._sent += len(parts)
-            if self._bells:
-                self._ring()
+            if self._waiters:
+                self._wake()
             if message == b"":
                 message = self._queue.get()
 
     def _next(self) -> Optional[bytes]:
-        """Returns what was put next: nothing if that has not come yet, None at the end."""
+        """Returns the next message. It is empty if none has been put yet, and None at the end."""
         return b"" if self._queue.empty() else self._queue.get()
 
 
@@ -480,7 +488,7 @@ def _load() -> Tuple[Any, Any]:
             raise ImportError(f"{getattr(grpc, '__file__', None) or grpc!r} is another module of the name grpc")
         package = "protobuf"
         return grpc, importlib.import_module("snakepit_bridge.grpc.snakepit_pb2")
-    except BaseException as error:  # also what a broken installation raises
+    except BaseException as error:  # a broken installation may raise anything
         raise Unavailable(
             f"{package} cannot be imported: {type(error).__name__}: {error}",
             install("'grpcio>=1.50' 'protobuf>=3.20.3'"),
@@ -488,7 +496,7 @@ def _load() -> Tuple[Any, Any]:
 
 
 def _need_descriptors(count: int) -> None:
-    """Raises OSError if fewer descriptors are free."""
+    """Raises OSError unless so many descriptors are free."""
     taken = [os.open(os.devnull, os.O_RDONLY)]
     try:
         while len(taken) < count:
@@ -502,14 +510,14 @@ _TOKEN_WRONG = "metadata snakepit-token is missing or wrong"
 
 
 def _shows(context: Any, tokens: Sequence[bytes]) -> bool:
-    """Says whether the RPC shows one of the tokens."""
+    """Reports whether the RPC shows one of the tokens."""
     shown = b"".join(value.encode() for key, value in context.invocation_metadata() if key == "snakepit-token")
-    right = [hmac.compare_digest(shown, token) for token in tokens]  # all of them, whichever is right
+    right = [hmac.compare_digest(shown, token) for token in tokens]  # always compares all, so the time tells nothing
     return any(right)
 
 
 def _listen(server: Any, launch: Launch) -> Tuple[str, Any]:
-    """Binds the server; returns where, for the report and as getsockname gives it.
+    """Binds the server. Returns its address twice: for the report, and in the form of getsockname.
 
     Raises:
         Unavailable: No port is free, or the socket can't be bound.
@@ -528,7 +536,9 @@ def _listen(server: Any, launch: Launch) -> Tuple[str, Any]:
         raise Unavailable("no loopback port could be bound")
     path = os.path.join(os.path.abspath(launch.directory or "."), f"grpc-{os.getpid()}.sock")
     if not _bind(server, "unix:" + quote(path)):
-        raise Unavailable(f"the socket {path} could not be bound", "choose a shorter Options.Dir on a local file system")
+        raise Unavailable(
+            f"the socket {path} could not be bound", "choose a shorter Options.Dir on a local file system"
+        )
     return "unix:" + path, path
 
 
@@ -540,7 +550,7 @@ def _bind(server: Any, address: str) -> int:
 
 
 def _free(port: int) -> bool:
-    """Says whether the port can be bound; grpcio would print an error if not."""
+    """Reports whether the port can be bound. If it can't, grpcio would print an error."""
     with socket.socket() as probe:
         if os.name == "posix":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
