@@ -182,7 +182,8 @@ func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 	if limit == 0 {
 		limit = 30 * time.Second
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the clause has not ended within %s", limit))
+	late := fmt.Errorf("the clause has not ended within %s", limit)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, late)
 	defer cancel()
 	rec := &recorder{ctx: ctx}
 	before := maps.Clone(failed) // the clause's own copy: it may be left running
@@ -195,6 +196,10 @@ func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 	var dump string
 	select {
 	case <-checked:
+		// What a clause waits for may end with its time, at the same moment. That is too late.
+		if time.Since(begin) >= limit {
+			rec.Errorf("%v", late)
+		}
 	case <-ctx.Done():
 		// A wait for ctx ends now and says what it waited for. The dump shows any other wait.
 		dump = stacks()
