@@ -207,18 +207,19 @@ func Check(ctx context.Context, h Harness, report func(Result)) error {
 			slots <- struct{}{}
 			go func() {
 				defer func() { <-slots }()
-				results[i] <- c.run(ctx, &h, failed)
+				defer close(results[i])
+				if ctx.Err() == nil {
+					results[i] <- c.run(ctx, &h, failed)
+				}
 			}()
 		}
 	}()
-	for i := range parallel {
-		r := <-results[i]
-		if ctx.Err() != nil {
-			return ctx.Err()
+	for i := range parallel { // also once ctx has ended: then those that run end
+		if r, ok := <-results[i]; ok && ctx.Err() == nil {
+			report(r)
 		}
-		report(r)
 	}
-	return nil
+	return ctx.Err()
 }
 
 // clauses returns the clauses to check: serial one after the other, then parallel at once.

@@ -190,7 +190,7 @@ func TestNothingIsLeft(t *testing.T) {
 				}
 			}
 			// A process that is just being replaced by a program has no environment for a moment.
-			eventually(t, "there are two workers and two of their children", func() bool { return len(family(t, name)) == 4 })
+			Eventually(t, "there are two workers and two of their children", func() bool { return len(family(t, name)) == 4 })
 			// One worker is lost and replaced, and what it started with it.
 			if err := syscall.Kill(f.Workers()[0].Info().PID, syscall.SIGKILL); err != nil {
 				t.Fatal(err)

@@ -39,7 +39,7 @@ var misbehaviours = []struct {
 	{"cuts_a_frame_short", lost},
 	{"answers_what_never_was", func(t *testing.T, err error) {
 		lost(t, err)
-		if !errors.Is(err, snakepit.ErrProtocol) || !strings.Contains(err.Error(), "never was") {
+		if !errors.Is(err, snakepit.ErrProtocol) || !strings.Contains(err.Error(), "never used") {
 			t.Errorf("it does not say what the worker did: %v", err)
 		}
 	}},

@@ -115,14 +115,14 @@ func TestMissing(t *testing.T) {
 		words   []string
 	}{
 		"interpreter": {python.Program{Script: worker, Interpreter: "/nowhere/python3", Cache: t.TempDir()}, []string{
-			"Program.Interpreter", "/nowhere/python3", "no such file", "set it to",
+			"the given interpreter", "/nowhere/python3", "no such file", "name a Python executable",
 		}},
 		"interpreter in the environment": {python.Program{Script: worker, Env: []string{"SNAKEPIT_PYTHON=pythoness"}, Cache: t.TempDir()}, []string{
-			"SNAKEPIT_PYTHON", "pythoness", "not found", "set it to",
+			"SNAKEPIT_PYTHON", "pythoness", "not found", "name a Python executable",
 		}},
 		"script":    {snakepit.Python("nowhere/worker.py"), []string{"nowhere/worker.py", "no such file", "name an existing file"}},
 		"directory": {snakepit.Python(filepath.Dir(worker)), []string{filepath.Dir(worker), "directory", "name the .py file"}},
-		"command":   {snakepit.Command("/nowhere/worker", "-v"), []string{"starting /nowhere/worker -v", "no such file", "correct Command.Path"}},
+		"command":   {snakepit.Command("/nowhere/worker", "-v"), []string{"starting /nowhere/worker -v", "no such file", "correct the path"}},
 		"looked up command": {snakepit.Command("no-such-worker"), []string{
 			"starting no-such-worker", "not found", "add its directory to PATH",
 		}},
