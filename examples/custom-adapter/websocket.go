@@ -83,10 +83,10 @@ const batchBytes = 1 << 20 // a message of this size takes no more frames
 // conn is a core.Conn. Its methods need no lock: one goroutine reads, one writes, and websocket.Conn takes a CloseNow from any.
 type conn struct {
 	ws       *websocket.Conn
-	limit    int          // of a frame's Size
-	readErr  error        // of every later Read
-	writeErr error        // of every later Write
-	out      []byte       // the message that is being made
+	limit    int    // of a frame's Size
+	readErr  error  // of every later Read
+	writeErr error  // of every later Write
+	out      []byte // the message that is being made
 }
 
 func (c *conn) Read() ([]core.Frame, error) {
