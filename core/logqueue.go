@@ -63,21 +63,21 @@ const (
 const logPatience = 250 * time.Millisecond
 
 func newLogQueue(logger hclog.Logger) *logQueue {
-	b := &logQueue{
+	q := &logQueue{
 		logger: logger, byWorker: map[int]hclog.Logger{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	go b.run()
-	return b
+	go q.run()
+	return q
 }
 
 // source returns a new source. worker is a worker's index, or noWorker.
-func (b *logQueue) source(worker int, lost string) *logSource {
-	return &logSource{queue: b, worker: worker, lost: lost}
+func (q *logQueue) source(worker int, lost string) *logSource {
+	return &logSource{queue: q, worker: worker, lost: lost}
 }
 
 // events returns a source for the pool's own messages about a worker, or with noWorker about itself.
-func (b *logQueue) events(worker int) *logSource {
-	return b.source(worker, "events were not logged because the logger is slow")
+func (q *logQueue) events(worker int) *logSource {
+	return q.source(worker, "events were not logged because the logger is slow")
 }
 
 func (s *logSource) Debug(msg string, args ...any) { s.log(hclog.Debug, msg, args) }
@@ -91,20 +91,20 @@ func (s *logSource) log(level hclog.Level, msg string, args []any) {
 
 // put queues an entry, or drops it if the source is full.
 func (s *logSource) put(size int, emit func(hclog.Logger)) {
-	b := s.queue
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	q := s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	s.add(size, emit)
 }
 
 // putPatiently queues an entry. If the source is full, it waits for the logger, at most for logPatience. After that it
 // drops entries without a wait, until the logger finishes one. Callers hold no lock.
 func (s *logSource) putPatiently(size int, emit func(hclog.Logger)) {
-	b := s.queue
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	q := s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if s.full() && !s.stuck {
-		s.stuck = !b.await(logPatience, func() bool { return !s.full() })
+		s.stuck = !q.await(logPatience, func() bool { return !s.full() })
 	}
 	s.add(size, emit)
 }
@@ -144,22 +144,22 @@ func (s *logSource) report(l hclog.Logger) {
 
 // await waits until ok returns true, at most for d, and returns ok's result. Callers hold mu; await unlocks it while it
 // waits.
-func (b *logQueue) await(d time.Duration, ok func() bool) bool {
+func (q *logQueue) await(d time.Duration, ok func() bool) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for !ok() {
-		if b.changed == nil {
-			b.changed = make(chan struct{})
+		if q.changed == nil {
+			q.changed = make(chan struct{})
 		}
-		changed := b.changed
-		b.mu.Unlock()
+		changed := q.changed
+		q.mu.Unlock()
 		late := false
 		select {
 		case <-changed:
 		case <-timer.C:
 			late = true
 		}
-		b.mu.Lock()
+		q.mu.Lock()
 		if late {
 			return ok()
 		}
@@ -168,57 +168,57 @@ func (b *logQueue) await(d time.Duration, ok func() bool) bool {
 }
 
 // run passes the entries to the logger, until the queue is closing and none is left.
-func (b *logQueue) run() {
+func (q *logQueue) run() {
 	ended := false
 	defer func() {
 		if ended {
-			close(b.done)
+			close(q.done)
 		} else {
-			go b.run() // the logger has ended this goroutine
+			go q.run() // the logger has ended this goroutine
 		}
 	}()
 	for {
-		b.mu.Lock()
-		if len(b.entries) > 0 {
-			e := b.entries[0]
-			b.entries[0] = logEntry{}
-			b.entries = b.entries[1:]
-			b.mu.Unlock()
-			b.emit(e)
+		q.mu.Lock()
+		if len(q.entries) > 0 {
+			e := q.entries[0]
+			q.entries[0] = logEntry{}
+			q.entries = q.entries[1:]
+			q.mu.Unlock()
+			q.emit(e)
 			continue
 		}
-		b.entries = nil
-		ended = b.closing
-		b.mu.Unlock()
+		q.entries = nil
+		ended = q.closing
+		q.mu.Unlock()
 		if ended {
 			return
 		}
-		<-b.wake
+		<-q.wake
 	}
 }
 
 // emit calls the logger for one entry.
-func (b *logQueue) emit(e logEntry) {
+func (q *logQueue) emit(e logEntry) {
 	defer func() {
 		if p := recover(); p != nil {
-			b.panicOnce.Do(func() { fmt.Fprintf(os.Stderr, "snakepit: the logger panicked: %s\n", panicText(p)) })
+			q.panicOnce.Do(func() { fmt.Fprintf(os.Stderr, "snakepit: the logger panicked: %s\n", panicText(p)) })
 		}
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.taken++
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.taken++
 		e.source.waiting--
 		e.source.bytes -= e.size
 		e.source.stuck = false
-		if b.changed != nil {
-			close(b.changed)
-			b.changed = nil
+		if q.changed != nil {
+			close(q.changed)
+			q.changed = nil
 		}
 	}()
-	logger := b.logger
+	logger := q.logger
 	if i := e.source.worker; i != noWorker {
-		if logger = b.byWorker[i]; logger == nil {
-			logger = b.logger.With("worker", i)
-			b.byWorker[i] = logger
+		if logger = q.byWorker[i]; logger == nil {
+			logger = q.logger.With("worker", i)
+			q.byWorker[i] = logger
 		}
 	}
 	e.emit(logger)
@@ -226,35 +226,35 @@ func (b *logQueue) emit(e logEntry) {
 
 // close waits for the logger to finish the queued entries, and ends run. It gives up if the logger finishes none within
 // logPatience, and in any case after limit. The error then says how many entries were lost.
-func (b *logQueue) close(limit time.Duration) error {
+func (q *logQueue) close(limit time.Duration) error {
 	deadline := time.Now().Add(limit)
-	b.mu.Lock()
-	b.closing = true
-	signal(b.wake)
+	q.mu.Lock()
+	q.closing = true
+	signal(q.wake)
 	for {
-		before := b.taken
+		before := q.taken
 		wait := min(logPatience, max(0, time.Until(deadline)))
-		b.mu.Unlock()
+		q.mu.Unlock()
 		timer := time.NewTimer(wait)
 		select {
-		case <-b.done:
+		case <-q.done:
 			timer.Stop()
 			return nil
 		case <-timer.C:
 		}
 		select {
-		case <-b.done: // it ended at the same moment
+		case <-q.done: // it ended at the same moment
 			return nil
 		default:
 		}
-		b.mu.Lock()
-		if b.taken == before || !time.Now().Before(deadline) {
+		q.mu.Lock()
+		if q.taken == before || !time.Now().Before(deadline) {
 			break
 		}
 	}
-	defer b.mu.Unlock()
-	lost := len(b.entries)
-	b.entries = nil
+	defer q.mu.Unlock()
+	lost := len(q.entries)
+	q.entries = nil
 	return fmt.Errorf("the logger in Options.Logger hangs or is too slow; %d log records are lost", lost)
 }
 

@@ -256,12 +256,7 @@ func (m *mux) dropQueued(s *stream) {
 const minStale = 64
 
 // wakeWriter may be called with or without mu.
-func (m *mux) wakeWriter() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
-}
+func (m *mux) wakeWriter() { signal(m.wake) }
 
 // open starts a call. It sets the frame's ID. The deadline becomes the frame's TTL when the frame is written.
 func (m *mux) open(

@@ -308,7 +308,7 @@ func (p *Pool) replace(w *Worker, err error) {
 		wait += rand.N(wait/4 + 1) // so that workers that died together do not keep starting together
 	}
 	if err != nil {
-		w.log.Error("worker could not be started", "error", err, "failures", failures, "again in", wait)
+		w.log.Error("worker could not be started", "error", err, "failures", failures, "retry_in", wait)
 	}
 	if err := p.crashLoopError(); err != nil { // callers must not wait for a worker that may never be ready
 		p.waiting.failAll(p, err)

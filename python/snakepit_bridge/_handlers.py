@@ -159,6 +159,8 @@ class Handlers:
                     value = await enter_async(generator.__anext__())
                 except StopAsyncIteration:
                     return None
+                if self._runner.forked:
+                    self._leave_child(None)
                 call.check()
                 frame = self._runner.answers.item(call, value)
                 if not call.may_send():

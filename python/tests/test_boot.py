@@ -585,6 +585,26 @@ def test_forked_children_leave_the_connection_alone(each_executor):
     assert "ERROR:child:from the child" in host.printed
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_of_an_async_generator_ends_at_its_first_item(serve):
+    host = serve(
+        """
+        import os, warnings
+        warnings.simplefilter("ignore")
+        @worker.command
+        async def streams():
+            pid = os.fork()
+            yield pid and os.waitpid(pid, 0)[1] >> 8
+            if not pid: os._exit(9)
+        """
+    )
+    id = host.open("streams")
+    assert host.wait_for("item", id)["body"] == 0
+    assert host.answer(id)["kind"] == "end"
+    assert host.bye() == 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_grandchild_holds_no_descriptor_of_the_protocol(serve):
