@@ -1,9 +1,9 @@
-// Package snakepit runs a pool of worker processes, mostly Python, and calls them as if they were local: one result by Execute, many by
-// ExecuteStream, and always the same worker in a Session. How a call travels is an adapter's business; Open takes the first
-// that works of gRPC, MessagePack and JSON on standard input and output.
+// Package snakepit runs a pool of worker processes, mostly Python, and calls them as if they were local. Execute returns
+// one result. ExecuteStream yields many. Calls of a Session always reach the same worker. An adapter carries the calls:
+// Open uses the first that works of gRPC, MessagePack, and JSON on standard input and output.
 //
-// The package is thin: it puts together core, the adapters, the chain and the Python package, and names what the common case needs.
-// What can be configured here can be configured on core alone.
+// The package is thin. It puts together core, the adapters, the chain and the Python package, and names what the common
+// case needs. Core alone can be configured in the same ways.
 package snakepit
 
 import (
@@ -26,26 +26,28 @@ import (
 	"github.com/snakepit-go/snakepit/python"
 )
 
-// Program is what workers run. Python, PythonFS and Command make one; python.Program has all the options of a Python worker.
+// Program is what workers run. Python, PythonFS and Command make one. python.Program has all the options of a Python
+// worker.
 type Program interface {
 	// Command returns the command that starts one worker. Open calls it once.
 	Command() (core.Command, error)
 }
 
-// Python is a worker in a Python file. A relative path is relative to the working directory. The result's fields choose the interpreter,
-// environment and directories; package python says which interpreter is taken by default.
+// Python is a worker in a Python file. A relative path is relative to the working directory. The fields of the result
+// choose the interpreter, the environment and the directories. Package python describes the default interpreter.
 func Python(script string, args ...string) python.Program {
 	return python.Program{Script: script, Args: args}
 }
 
-// PythonFS is a Python worker embedded in the Go binary: script is a path in fsys, all of which is unpacked to the user's cache directory.
+// PythonFS is a Python worker embedded in the Go binary. script is a path in fsys. All of fsys is unpacked to the user's
+// cache directory.
 func PythonFS(fsys fs.FS, script string) python.Program {
 	return python.Program{Script: script, FS: fsys}
 }
 
-// Command is a worker in any language: an executable that speaks the protocol of docs/protocol.md. SNAKEPIT_PROTOCOL tells it which
-// encoding is wanted; one that speaks only one should be opened with that adapter alone, such as OpenWith(ctx, jsonstdio.Adapter{}, ...),
-// because a chain can't tell that it does not understand another.
+// Command is a worker in any language: an executable that speaks the protocol of docs/protocol.md. SNAKEPIT_PROTOCOL
+// tells it which encoding to use. Open a program that speaks only one with that adapter alone, such as
+// OpenWith(ctx, jsonstdio.Adapter{}, ...): a chain cannot find out that it does not understand the others.
 func Command(path string, args ...string) Program {
 	return command{Path: path, Args: args}
 }
@@ -57,9 +59,10 @@ func (c command) Command() (core.Command, error) { return core.Command(c), nil }
 // Default is the chain that Open uses.
 const Default = "grpc,msgpack,jsonstdio"
 
-// Open starts a pool of workers on the default chain, or on the one that SNAKEPIT_ADAPTERS names: each worker runs on the first adapter
-// that works there, and Stats and the log say which, and why not an earlier one. It returns when one worker is ready; ctx bounds only
-// that wait. A nil opts means the defaults. The caller owns the pool and must Close it.
+// Open starts a pool of workers on the default chain, or on the chain that SNAKEPIT_ADAPTERS names. Each worker runs on the
+// first adapter that works there. Stats and the log name it, and say why the earlier ones were refused. Open returns when
+// one worker is ready; ctx bounds only that wait. A nil opts means the defaults. The caller owns the pool and must Close
+// it.
 func Open(ctx context.Context, program Program, opts *Options) (*Pool, error) {
 	adapter, err := Adapters("auto")
 	if err != nil {
@@ -105,9 +108,11 @@ func Execute[Out any](ctx context.Context, target Target, command string, args a
 	return core.Execute[Out](ctx, target, command, args, opts...)
 }
 
-// ExecuteStream calls a command and yields what it sends; see core.ExecuteStream. An *ItemError is one item's and the stream goes on,
-// any other error is the last; breaking out of the loop cancels.
-func ExecuteStream[Out any](ctx context.Context, target Target, command string, args any, opts ...CallOption) iter.Seq2[Out, error] {
+// ExecuteStream calls a command and yields what it sends; see core.ExecuteStream. An *ItemError is the error of one item:
+// the stream goes on. Any other error is the last. Breaking out of the loop cancels the call.
+func ExecuteStream[Out any](
+	ctx context.Context, target Target, command string, args any, opts ...CallOption,
+) iter.Seq2[Out, error] {
 	return core.ExecuteStream[Out](ctx, target, command, args, opts...)
 }
 
