@@ -169,7 +169,7 @@ type (
 	// ItemError is the error of one item of a stream, which goes on; see core.ItemError.
 	ItemError = core.ItemError
 	// WorkerExit says how a worker ended; see core.WorkerExit.
-	WorkerExit = core.WorkerExit
+	WorkerExit = core.WorkerExit //nolint:errname // see core
 	// StartError says why a worker could not be started; see core.StartError.
 	StartError = core.StartError
 )

@@ -320,7 +320,7 @@ func withPoints(v any) any {
 // unmarshal calls a method of the target that reads text into v.
 func unmarshal(v reflect.Value, text []byte, method reflect.Type, call func() error) error {
 	err := caught(method, call)
-	if p, ok := err.(*methodPanic); ok && p.runtime() && fillEmbedded(v, method, maxEmbedded) {
+	if p, ok := err.(*methodError); ok && p.runtime() && fillEmbedded(v, method, maxEmbedded) {
 		err = caught(method, call) // the method was promoted from a nil embedded pointer
 	}
 	if err != nil {
@@ -329,27 +329,27 @@ func unmarshal(v reflect.Value, text []byte, method reflect.Type, call func() er
 	return nil
 }
 
-// caught calls a method of the target and returns its error, or its panic as a *methodPanic.
+// caught calls a method of the target and returns its error, or its panic as a *methodError.
 func caught(method reflect.Type, call func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = &methodPanic{method.Method(0).Name, p}
+			err = &methodError{method.Method(0).Name, p}
 		}
 	}()
 	return call()
 }
 
-type methodPanic struct {
+type methodError struct {
 	method string
 	value  any
 }
 
-func (e *methodPanic) runtime() bool {
+func (e *methodError) runtime() bool {
 	_, ok := e.value.(runtime.Error)
 	return ok
 }
 
-func (e *methodPanic) Error() string { return fmt.Sprintf("%s panicked: %v", e.method, e.value) }
+func (e *methodError) Error() string { return fmt.Sprintf("%s panicked: %v", e.method, e.value) }
 
 // fillEmbedded allocates the nil embedded pointers of a struct whose types have the methods. It reports whether there
 // were any.

@@ -18,10 +18,10 @@ var flowMutants = []mutant{
 		}), nil
 	})},
 	{"makes an item of an empty stream's end", "stream/empty", frames(func(core.Conn) (frameFunc, frameFunc) {
-		any := map[uint64]bool{}
+		seen := map[uint64]bool{}
 		return func(f core.Frame) []core.Frame {
-			any[f.ID] = any[f.ID] || f.Kind == core.KindItem
-			if f.Kind == core.KindEnd && !any[f.ID] {
+			seen[f.ID] = seen[f.ID] || f.Kind == core.KindItem
+			if f.Kind == core.KindEnd && !seen[f.ID] {
 				return []core.Frame{{Kind: core.KindItem, ID: f.ID, Body: []byte("0")}, f}
 			}
 			return []core.Frame{f}

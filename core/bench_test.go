@@ -15,7 +15,8 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// These benchmarks measure pool and mux alone: the worker is a Go function in this process. So the figures hold both sides of a call.
+// These benchmarks measure pool and mux alone: the worker is a Go function in this process. The figures include both
+// sides of a call.
 
 func benchPool(b *testing.B, concurrency int) *core.Pool {
 	b.Helper()
@@ -47,7 +48,7 @@ func benchPool(b *testing.B, concurrency int) *core.Pool {
 	return p
 }
 
-// BenchmarkExecute measures calls by how many callers there are, on one worker that takes so many at once.
+// BenchmarkExecute measures calls by the number of callers, on one worker whose concurrency is that number.
 func BenchmarkExecute(b *testing.B) {
 	for _, bench := range []struct{ callers, slots int }{{1, 1}, {64, 64}, {64, 1}, {10000, 64}, {10000, 1}} {
 		b.Run(fmt.Sprintf("callers=%d/slots=%d", bench.callers, bench.slots), func(b *testing.B) {

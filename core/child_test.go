@@ -18,7 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// childMode, if set, makes the test binary one of the children below.
+// childMode is the environment variable that makes the test binary one of the children below.
 const childMode = "CORE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -39,7 +39,7 @@ func child(mode string) int {
 			}
 		}
 		_ = json.NewEncoder(os.Stdout).Encode(d)
-	case "escapee": // leaves a child behind that is in a session of its own and holds every descriptor
+	case "escapee": // leaves behind a child in its own session that holds every descriptor
 		c := exec.Command("sleep", "1000")
 		c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
 		for _, name := range []string{"SNAKEPIT_CONTROL_FD", "SNAKEPIT_LIFELINE_FD"} {
@@ -66,7 +66,7 @@ func child(mode string) int {
 			fmt.Fprintf(w, "line %06d %s\n", i, strings.Repeat("y", 80))
 		}
 		_ = w.Flush()
-	case "host": // a host that does nothing but have a worker with a child
+	case "host": // a host that only has a worker with a child
 		h, err := newHost(Command{Path: "sh", Args: []string{"-c", familyScript}}, hostOptions{
 			Name: "test", Log: newLogQueue(hclog.New(&hclog.LoggerOptions{Output: os.Stdout, JSONFormat: true})),
 		})
@@ -91,10 +91,10 @@ type description struct {
 
 const manyLines = 50_000
 
-// familyScript prints the ids of a worker and of its child, and waits for ever.
+// familyScript prints the process ids of a worker and its child, then waits forever.
 const familyScript = `(exec 3>&-; exec sleep 1000) & echo "family $$ $!"; wait`
 
-// self is the test binary as a child.
+// self returns the command that runs the test binary as a child.
 func self(mode string) Command {
 	path, err := os.Executable()
 	if err != nil {
@@ -130,7 +130,7 @@ func killHost(t *testing.T) {
 			}
 		}
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // nobody is left who could
+	defer func() { _ = os.RemoveAll(dir) }() // nothing else would remove it
 	if dir == "" || !alive(worker) || !alive(grandchild) {
 		t.Fatal("the family is not complete", dir, worker, grandchild)
 	}

@@ -14,10 +14,10 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// asks is a pool whose workers have a command that calls a function of the host, which calls the same pool.
+// asks opens a pool whose workers have a command that calls a host function. That function calls the same pool.
 func asks(t *testing.T, o core.Options, concurrency int, f func(t *testing.T, p *core.Pool, gate chan struct{})) {
 	var pool *core.Pool
-	var gate chan struct{} // the function waits for it before it calls
+	var gate chan struct{} // the function waits for it before it calls the pool
 	worker := functions()
 	worker["ask"] = core.Function{Run: func(ctx context.Context, c *core.Incoming) (any, error) {
 		var target, out any
@@ -43,7 +43,7 @@ func asks(t *testing.T, o core.Options, concurrency int, f func(t *testing.T, p 
 	})
 }
 
-// all makes so many calls at once and returns their errors.
+// all makes n calls at once and returns their errors.
 func all(n int, call func(i int) error) []error {
 	errs := make([]error, n)
 	var wg sync.WaitGroup
@@ -56,8 +56,8 @@ func all(n int, call func(i int) error) []error {
 
 const stuckText = "every slot is held by a call whose function waits for a slot of the same pool"
 
-// When every slot waits for a function that waits for a slot, the last of them is told so at once, and the others go
-// on.
+// Every slot waits for a function, and every function waits for a slot. The last function fails at once, and the others
+// go on.
 func TestFunctionsThatWaitForEachOther(t *testing.T) {
 	for _, c := range []struct{ size, concurrency, calls int }{{1, 1, 1}, {2, 1, 2}, {1, 2, 2}, {2, 2, 4}, {2, 2, 9}} {
 		t.Run(fmt.Sprintf("%d by %d", c.size, c.concurrency), func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestFunctionsThatWaitForEachOther(t *testing.T) {
 	}
 }
 
-// While some slot can get free, such a function just waits.
+// While a slot can become free, such a function just waits.
 func TestFunctionsThatOnlyHaveToWait(t *testing.T) {
 	asks(t, core.Options{Size: 2}, 1, func(t *testing.T, p *core.Pool, gate chan struct{}) {
 		close(gate)
@@ -110,11 +110,11 @@ func TestFunctionsThatOnlyHaveToWait(t *testing.T) {
 	})
 }
 
-// A function that waits for a session needs a slot of one worker, whatever the others have free.
+// A function that waits for a session needs a slot of one particular worker. Free slots of other workers do not help.
 func TestFunctionThatWaitsForASession(t *testing.T) {
 	asks(t, core.Options{Size: 2}, 1, func(t *testing.T, p *core.Pool, gate chan struct{}) {
 		close(gate)
-		for _, id := range []string{"a", "b", "c"} { // a and c, or b and c, live on one worker
+		for _, id := range []string{"a", "b", "c"} { // a and c, or b and c, share a worker
 			if _, err := core.Execute[int](t.Context(), p.Session(id), "echo", 1); err != nil {
 				t.Fatal(err)
 			}
@@ -137,11 +137,11 @@ func TestFunctionThatWaitsForASession(t *testing.T) {
 	})
 }
 
-// What other workers do is nothing to a function that waits for a session's worker.
+// A function that waits for a session's worker is not affected by other workers.
 func TestFunctionThatWaitsForASessionBesideOthers(t *testing.T) {
 	asks(t, core.Options{Size: 2}, 1, func(t *testing.T, p *core.Pool, gate chan struct{}) {
 		close(gate)
-		for _, id := range []string{"a", "b", "c"} { // a and c live on one worker
+		for _, id := range []string{"a", "b", "c"} { // a and c share a worker
 			if _, err := core.Execute[int](t.Context(), p.Session(id), "echo", 1); err != nil {
 				t.Fatal(err)
 			}
@@ -163,7 +163,7 @@ func TestFunctionThatWaitsForASessionBesideOthers(t *testing.T) {
 	})
 }
 
-// A function waits for a worker that is about to come.
+// A function waits for a worker that is starting.
 func TestFunctionThatWaitsForAStart(t *testing.T) {
 	var pool *core.Pool
 	a := &coretest.Adapter{Functions: functions(), Before: func(_ context.Context, index int) error {
@@ -187,7 +187,7 @@ func TestFunctionThatWaitsForAStart(t *testing.T) {
 	})
 }
 
-// A function that ends a session and calls it anew needs a slot for the end, too.
+// A function that ends a session and calls it again needs a slot for the end too.
 func TestFunctionThatClosesASessionAndCallsIt(t *testing.T) {
 	var pool *core.Pool
 	worker := functions()
@@ -195,7 +195,8 @@ func TestFunctionThatClosesASessionAndCallsIt(t *testing.T) {
 	o := core.Options{Size: 1, Functions: map[string]core.Function{
 		"host": core.Func(func(ctx context.Context, _ any) (int, error) {
 			s := pool.Session("s")
-			if _, err := core.Execute[int](context.WithoutCancel(t.Context()), s, "echo", 1, core.Timeout(time.Millisecond)); err == nil {
+			if _, err := core.Execute[int](context.WithoutCancel(t.Context()), s, "echo", 1,
+				core.Timeout(time.Millisecond)); err == nil {
 				return 0, errors.New("there was a free slot")
 			}
 			s.Close()
@@ -215,14 +216,14 @@ func TestFunctionThatClosesASessionAndCallsIt(t *testing.T) {
 	})
 }
 
-// What a function leaves behind when it returns waits like any other caller.
+// Work that a function leaves behind when it returns waits like any other caller.
 func TestWorkThatOutlivesItsFunction(t *testing.T) {
 	var pool *core.Pool
 	done := make(chan error, 1)
 	o := core.Options{Size: 1, Functions: map[string]core.Function{
 		"host": core.Func(func(ctx context.Context, _ any) (any, error) {
 			go func() {
-				time.Sleep(time.Second) // the function's call has ended, and another one has the slot
+				time.Sleep(time.Second) // the function's call has ended, and another call has the slot
 				_, err := core.Execute[int](context.WithoutCancel(ctx), pool, "echo", 5)
 				done <- err
 			}()

@@ -29,7 +29,7 @@ func TestArgumentsOverTheLimitFailTheirCallAlone(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		time.Sleep(time.Minute) // of the bubble's clock
+		time.Sleep(time.Minute) // on the bubble's clock
 		if s := p.Stats(); s.Restarts != 0 {
 			t.Errorf("restarts %d lost %d", s.Restarts, s.Lost)
 		}
@@ -44,22 +44,25 @@ func TestAnswersOverTheLimitFailTheirCallAlone(t *testing.T) {
 			_ = yield("x", nil) && yield(strings.Repeat("x", n), nil)
 		}
 	})
-	bubble(t, &coretest.Adapter{Functions: fs}, core.Options{Size: 1, MaxFrame: 8192}, func(t *testing.T, p *core.Pool) {
-		_, err := core.Execute[string](t.Context(), p, "repeat", 10000)
-		if !errors.Is(err, core.ErrFrameTooLarge) || !core.MayHaveRun(err) || !strings.Contains(err.Error(), "a frame with the result has 10258 bytes") {
-			t.Error(err)
-		}
-		var n int
-		for _, err = range core.ExecuteStream[string](t.Context(), p, "items", 10000) {
-			n++
-		}
-		if n != 2 || !errors.Is(err, core.ErrFrameTooLarge) || !core.MayHaveRun(err) || !strings.Contains(err.Error(), "a frame with the item has 10258 bytes") {
-			t.Error(n, err)
-		}
-		if got, err := core.Execute[string](t.Context(), p, "repeat", 3); err != nil || got != "xxx" {
-			t.Error(got, err)
-		}
-	})
+	bubble(t, &coretest.Adapter{Functions: fs}, core.Options{Size: 1, MaxFrame: 8192},
+		func(t *testing.T, p *core.Pool) {
+			_, err := core.Execute[string](t.Context(), p, "repeat", 10000)
+			if !errors.Is(err, core.ErrFrameTooLarge) || !core.MayHaveRun(err) ||
+				!strings.Contains(err.Error(), "a frame with the result has 10258 bytes") {
+				t.Error(err)
+			}
+			var n int
+			for _, err = range core.ExecuteStream[string](t.Context(), p, "items", 10000) {
+				n++
+			}
+			if n != 2 || !errors.Is(err, core.ErrFrameTooLarge) || !core.MayHaveRun(err) ||
+				!strings.Contains(err.Error(), "a frame with the item has 10258 bytes") {
+				t.Error(n, err)
+			}
+			if got, err := core.Execute[string](t.Context(), p, "repeat", 3); err != nil || got != "xxx" {
+				t.Error(got, err)
+			}
+		})
 }
 
 func TestStreamEndsAtItsDeadlineAlsoWithItemsWaiting(t *testing.T) {
@@ -96,8 +99,10 @@ func TestStreamEndsAtItsDeadlineAlsoWithItemsWaiting(t *testing.T) {
 
 func TestEachCallOfABusyWorkerMayCallBack(t *testing.T) {
 	const n = 200
-	o := core.Options{Size: 1, Functions: map[string]core.Function{"host": core.Func(func(_ context.Context, v int) (int, error) {
-		time.Sleep(time.Second) // of the bubble's clock, so that all of them are here together
+	o := core.Options{Size: 1, Functions: map[string]core.Function{"host": core.Func(func(_ context.Context,
+		v int,
+	) (int, error) {
+		time.Sleep(time.Second) // on the bubble's clock, so that all calls run at once
 		return v, nil
 	})}}
 	bubble(t, &coretest.Adapter{Concurrency: n}, o, func(t *testing.T, p *core.Pool) {
@@ -131,7 +136,8 @@ func (c slowConn) Write(frames []core.Frame) error {
 	return c.Conn.Write(frames)
 }
 
-// A worker is lost, and nobody has noticed yet: a call moves on, also one with an input, as long as nothing of that has been taken.
+// A worker is lost, and the pool has not noticed yet. A call moves to another worker. A call with an input moves too,
+// as long as none of its input has been taken.
 func TestCallWithAnInputMovesUntilItIsTaken(t *testing.T) {
 	a := slowWrites{&coretest.Adapter{Functions: functions(), Concurrency: 3}}
 	input := core.Input(func(yield func(int) bool) { _ = yield(2) && yield(3) })
@@ -143,13 +149,15 @@ func TestCallWithAnInputMovesUntilItIsTaken(t *testing.T) {
 		defer func() { _ = p.Close() }()
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if _, err := core.Execute[any](t.Context(), p, "wait", nil); !errors.Is(err, core.ErrWorkerLost) || !core.MayHaveRun(err) {
+			if _, err := core.Execute[any](t.Context(), p, "wait", nil); !errors.Is(err, core.ErrWorkerLost) ||
+				!core.MayHaveRun(err) {
 				t.Error("the call that was being written:", err)
 			}
 		})
 		synctest.Wait()
 		wg.Go(func() {
-			if _, err := core.Execute[any](t.Context(), p, "sum", nil, input); !errors.Is(err, core.ErrWorkerLost) || core.MayHaveRun(err) {
+			if _, err := core.Execute[any](t.Context(), p, "sum", nil, input); !errors.Is(err, core.ErrWorkerLost) ||
+				core.MayHaveRun(err) {
 				t.Error("the call whose input was waiting to be written:", err)
 			}
 		})
@@ -163,7 +171,7 @@ func TestCallWithAnInputMovesUntilItIsTaken(t *testing.T) {
 	})
 }
 
-// A consumer that stands still holds its slot no longer than its context lasts.
+// A consumer that stops holds its slot only until its context ends.
 func TestConsumerThatStandsStillGivesItsSlotBack(t *testing.T) {
 	for name, items := range map[string]int{"endless": 1 << 40, "all here": 3} {
 		t.Run(name, func(t *testing.T) {
@@ -201,7 +209,7 @@ func TestConsumerThatStandsStillGivesItsSlotBack(t *testing.T) {
 	}
 }
 
-// Much input that waits to be written is the host's own, and no reason to end the connection when a worker calls.
+// A long write queue of the host's own input is no reason to end the connection when a worker calls.
 func TestCallsComeThroughMuchQueuedInput(t *testing.T) {
 	fs := functions()
 	fs["late"] = core.Function{Run: func(ctx context.Context, c *core.Incoming) (any, error) {
@@ -213,7 +221,10 @@ func TestCallsComeThroughMuchQueuedInput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{
 			Size: 1, Logger: hclog.NewNullLogger(), CallTimeout: -1,
-			Functions: map[string]core.Function{"host": core.Func(func(_ context.Context, n int) (int, error) { return n, nil })},
+			Functions: map[string]core.Function{"host": core.Func(func(_ context.Context, n int) (int,
+				error) {
+				return n, nil
+			})},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -228,7 +239,8 @@ func TestCallsComeThroughMuchQueuedInput(t *testing.T) {
 		time.Sleep(6 * time.Second) // "late" began after a second's write
 		for range 80 {
 			wg.Go(func() {
-				if _, err := core.Execute[int](t.Context(), p, "sum", nil, core.Input(slices.Values(make([]int, 1024)))); err != nil {
+				if _, err := core.Execute[int](t.Context(), p, "sum", nil,
+					core.Input(slices.Values(make([]int, 1024)))); err != nil {
 					t.Error(err)
 				}
 			})
@@ -237,7 +249,7 @@ func TestCallsComeThroughMuchQueuedInput(t *testing.T) {
 	})
 }
 
-// sharing makes workers whose connection reads 64 KiB together with each frame, whose body is a part of it.
+// sharing makes workers whose connection reads 64 KiB with each frame. The frame's body is part of that buffer.
 type sharing struct{ *coretest.Adapter }
 
 func (a sharing) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
@@ -260,7 +272,7 @@ func (c sharingConn) Read() ([]core.Frame, error) {
 	return frames, err
 }
 
-// Small items that wait for a slow consumer do not keep alive what was read together with them.
+// Small items that wait for a slow consumer do not pin the buffers they came in.
 func TestWaitingItemsCostTheirSize(t *testing.T) {
 	heap := func() int64 {
 		var m runtime.MemStats
@@ -269,7 +281,8 @@ func TestWaitingItemsCostTheirSize(t *testing.T) {
 		return int64(m.HeapAlloc)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		p, err := core.Open(t.Context(), sharing{&coretest.Adapter{Functions: functions()}}, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
+		p, err := core.Open(t.Context(), sharing{&coretest.Adapter{Functions: functions()}}, core.Command{},
+			&core.Options{Size: 1, Logger: hclog.NewNullLogger()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -280,7 +293,7 @@ func TestWaitingItemsCostTheirSize(t *testing.T) {
 				t.Fatal(err)
 			}
 			if n++; n == 1 {
-				synctest.Wait() // a whole window has come
+				synctest.Wait() // a whole window has arrived
 				if grown := heap() - before; grown > 4<<20 {
 					t.Errorf("a thousand waiting items took %d KiB", grown>>10)
 				}
@@ -292,7 +305,7 @@ func TestWaitingItemsCostTheirSize(t *testing.T) {
 	})
 }
 
-// What a handler called may end at the deadline a moment before the caller's own clock says so.
+// A call that the handler made may end at the deadline, just before the caller's own timer fires.
 func TestDeadlineIsOneAlsoWhenItEndsWhatTheHandlerCalled(t *testing.T) {
 	fs := functions()
 	fs["asks"] = core.Func(func(context.Context, any) (any, error) {
@@ -361,11 +374,16 @@ func TestSecondCallOfALostSessionIsToldSo(t *testing.T) {
 }
 
 func TestClosedSessionIsForgottenWhateverTheQueue(t *testing.T) {
-	for name, o := range map[string]core.Options{"queue": {Size: 1, Queue: -1}, "no limit": {Size: 1, CallTimeout: -1}} {
+	for name, o := range map[string]core.Options{"queue": {Size: 1, Queue: -1},
+		"no limit": {Size: 1, CallTimeout: -1}} {
 		t.Run(name, func(t *testing.T) {
 			var forgot atomic.Int32
 			fs := functions()
-			fs["snakepit.forget"] = core.Function{Run: func(context.Context, *core.Incoming) (any, error) { forgot.Add(1); return nil, nil }}
+			fs["snakepit.forget"] = core.Function{Run: func(context.Context, *core.Incoming) (any,
+				error) {
+				forgot.Add(1)
+				return nil, nil
+			}}
 			bubble(t, &coretest.Adapter{Functions: fs}, o, func(t *testing.T, p *core.Pool) {
 				done := make(chan error, 1)
 				go func() { _, err := core.Execute[any](t.Context(), p.Session("s"), "nap", 5000); done <- err }()

@@ -17,10 +17,10 @@ func TestMergeEnv(t *testing.T) {
 	}
 }
 
-// Numeric libraries share the processors between the workers, unless the user said how many threads each has.
+// Numeric libraries share the processors between the workers, unless the user set the thread count.
 func TestThreadEnv(t *testing.T) {
 	for _, name := range threadVars {
-		t.Setenv(name, "") // so that it is as before after the test
+		t.Setenv(name, "") // restores the variable after the test
 		_ = os.Unsetenv(name)
 	}
 	all := func(n int) (env []string) {

@@ -9,7 +9,7 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// A worker written in Go, so that the examples need no Python.
+// This worker is written in Go, so the examples need no Python.
 var exampleWorker = &coretest.Adapter{Functions: map[string]core.Function{
 	"add": core.Func(func(_ context.Context, in struct {
 		A int `json:"a"`

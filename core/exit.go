@@ -29,7 +29,7 @@ func (s exitStatus) String() string {
 }
 
 // WorkerExit says how a worker was lost. It is an error that wraps ErrWorkerLost.
-type WorkerExit struct {
+type WorkerExit struct { //nolint:errname // it is a fact first, such as os.ProcessState, and an error second
 	Worker   int           // the worker's index
 	Adapter  string        // the protocol that it spoke
 	PID      int           // 0 if the pool did not start the process

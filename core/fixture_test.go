@@ -20,7 +20,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// fixture is a host whose log is kept, and which leaves nothing behind.
+// fixture is a host whose log is recorded. It leaves nothing behind.
 type fixture struct {
 	*host
 	t   *testing.T
@@ -29,7 +29,7 @@ type fixture struct {
 
 func newFixture(t *testing.T, cmd Command) *fixture {
 	t.Helper()
-	_ = readable(t) // the poller's own descriptors come into being
+	_ = readable(t) // creates the poller's own descriptors
 	before, goroutines := openFiles(), goleak.IgnoreCurrent()
 	f := &fixture{t: t, log: &recorder{}}
 	h, err := newHost(cmd, hostOptions{Name: "test", MaxFrame: 77777, Log: newLogQueue(f.log.logger())})
@@ -53,7 +53,7 @@ func newFixture(t *testing.T, cmd Command) *fixture {
 	return f
 }
 
-// launch starts a process that is killed at the end if it still lives.
+// launch starts a process. It kills the process at the end of the test if it still runs.
 func (f *fixture) launch(s Spec) *Process {
 	f.t.Helper()
 	a := f.attempt(2)
@@ -66,7 +66,7 @@ func (f *fixture) launch(s Spec) *Process {
 	return p
 }
 
-// fails starts a process that must not start.
+// fails starts a process and expects the start to fail.
 func (f *fixture) fails(ctx context.Context, s Spec) (*attempt, error) {
 	f.t.Helper()
 	a := f.attempt(2)
@@ -90,7 +90,7 @@ func await(t *testing.T, p *Process) {
 	}
 }
 
-// eventually polls what the system tells nobody of.
+// eventually polls for a condition that the system sends no event for.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
@@ -100,7 +100,7 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// mustBeGone fails if a child of ours still exists, be it as a zombie.
+// mustBeGone fails if a child of ours still exists, even as a zombie.
 func mustBeGone(t *testing.T, pid int) {
 	t.Helper()
 	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
@@ -108,7 +108,7 @@ func mustBeGone(t *testing.T, pid int) {
 	}
 }
 
-// alive reports whether a process that is no child of ours runs; its zombie is init's business.
+// alive reports whether a process that is not our child runs. Its zombie is left to init.
 func alive(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return false
@@ -131,7 +131,7 @@ func openFiles() []string {
 	return files
 }
 
-// readable returns a file that a child may inherit.
+// readable returns a file that a child can inherit.
 func readable(t *testing.T) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -144,7 +144,7 @@ func readable(t *testing.T) *os.File {
 	return r
 }
 
-// logged waits until the logger has all that a source gave it.
+// logged waits until the logger has received everything from a source.
 func logged(t *testing.T, s *logSource) {
 	t.Helper()
 	s.queue.mu.Lock()
@@ -154,7 +154,7 @@ func logged(t *testing.T, s *logSource) {
 	}
 }
 
-// recorder keeps what is logged to it.
+// recorder is a logger that keeps its records.
 type recorder struct {
 	gate chan struct{} // if not nil, logging blocks until it is closed
 

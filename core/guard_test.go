@@ -22,7 +22,7 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// trap is user code: whatever is asked of it, it does what its function does.
+// trap is user code. Each of its methods runs its function.
 type trap func()
 
 func (f trap) MarshalText() ([]byte, error) { f(); return []byte("survived"), nil }
@@ -35,12 +35,12 @@ func (asking) Error() string   { return "asked" }
 func (e asking) Is(error) bool { e.trap(); return false }
 func (e asking) Unwrap() error { e.trap(); return nil }
 
-// textual is a panic's value that does not like to be printed.
+// textual is a panic value whose methods are traps when it is printed.
 type textual struct{ trap }
 
 func boom() { panic("boom") }
 
-// outcomes runs f on a goroutine of its own, as a server does, and returns what became of it.
+// outcome runs f on its own goroutine, as a server does, and returns how f ended.
 func outcome(f func()) (how string) {
 	done := make(chan string, 1)
 	go func() {
@@ -57,7 +57,7 @@ func outcome(f func()) (how string) {
 	return <-done
 }
 
-// A panic in the arguments goes through to the caller, who has no slot and no session any more.
+// A panic in the arguments reaches the caller. The slot and the session are free again.
 func TestPanicInArgumentsGivesTheSlotBack(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 		for name, target := range map[string]core.Target{"pool": p, "session": p.Session("s")} {
@@ -85,7 +85,7 @@ func TestPanicInArgumentsGivesTheSlotBack(t *testing.T) {
 	})
 }
 
-// What the caller's own loop does is the caller's, and gives the slot back too.
+// A panic in the caller's own loop reaches the caller. The slot is free again.
 func TestPanicInTheLoopGivesTheSlotBack(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 		for want, f := range map[string]trap{"panicked: boom": boom, "ended its goroutine": runtime.Goexit} {
@@ -104,19 +104,20 @@ func TestPanicInTheLoopGivesTheSlotBack(t *testing.T) {
 	})
 }
 
-// An input runs on a goroutine of the pool's, where nobody could recover its panic. It fails the call.
+// An input runs on a goroutine of the pool, where the caller cannot recover its panic. The panic fails the call.
 func TestInputThatPanicsFailsItsCall(t *testing.T) {
 	one := func(v any) iter.Seq[any] { return func(yield func(any) bool) { yield(v) } }
 	for name, c := range map[string]struct {
 		input iter.Seq[any]
 		want  string
 	}{
-		"iterator panics":         {func(yield func(any) bool) { yield(1); boom() }, "the input panicked: boom"},
-		"iterator ends goroutine": {func(yield func(any) bool) { yield(1); runtime.Goexit() }, "the input called runtime.Goexit"},
-		"item panics":             {one(trap(boom)), "the input panicked: boom"},
-		"item ends goroutine":     {one(trap(runtime.Goexit)), "the input called runtime.Goexit"},
-		"panics with an error":    {func(func(any) bool) { panic(trap(boom)) }, "the input panicked: "},
-		"panics with nothing":     {func(func(any) bool) { panic(trap(runtime.Goexit)) }, "the input panicked: "},
+		"iterator panics": {func(yield func(any) bool) { yield(1); boom() }, "the input panicked: boom"},
+		"iterator ends goroutine": {func(yield func(any) bool) { yield(1); runtime.Goexit() },
+			"the input called runtime.Goexit"},
+		"item panics":          {one(trap(boom)), "the input panicked: boom"},
+		"item ends goroutine":  {one(trap(runtime.Goexit)), "the input called runtime.Goexit"},
+		"panics with an error": {func(func(any) bool) { panic(trap(boom)) }, "the input panicked: "},
+		"panics with nothing":  {func(func(any) bool) { panic(trap(runtime.Goexit)) }, "the input panicked: "},
 		"ignores the end": {func(yield func(any) bool) {
 			for yield(make(chan int)) {
 			}
@@ -145,8 +146,8 @@ func TestInputThatPanicsFailsItsCall(t *testing.T) {
 	}
 }
 
-// Whatever a function of the host, its result, its items and its error do, the worker's call is answered once, and the
-// host lives.
+// A host function, its result, its items and its error may do anything. The worker's call is answered once, and the
+// host survives.
 func TestFunctionsCannotHurtTheHost(t *testing.T) {
 	var typedNil *core.CallError
 	var remoteNil *core.RemoteError
@@ -170,9 +171,11 @@ func TestFunctionsCannotHurtTheHost(t *testing.T) {
 		"panics with a goroutine's end": {
 			run(func() (any, error) { panic(textual{runtime.Goexit}) }), "panic: a core_test.textual",
 		},
-		"panics with a broken field": {run(func() (any, error) { panic(struct{ Err error }{trap(runtime.Goexit)}) }), "panic: a struct"},
-		"panics with an empty text":  {run(func() (any, error) { panic("") }), `panic: ""`},
-		"ends its goroutine":         {run(func() (any, error) { runtime.Goexit(); return nil, nil }), "runtime.Goexit: the function called"},
+		"panics with a broken field": {run(func() (any, error) { panic(struct{ Err error }{trap(runtime.Goexit)}) }),
+			"panic: a struct"},
+		"panics with an empty text": {run(func() (any, error) { panic("") }), `panic: ""`},
+		"ends its goroutine": {run(func() (any, error) { runtime.Goexit(); return nil, nil }),
+			"runtime.Goexit: the function called"},
 		"result panics":              {result(trap(boom)), "panic: boom"},
 		"result ends its goroutine":  {result(trap(runtime.Goexit)), "runtime.Goexit: "},
 		"result cannot be sent":      {result(make(chan int)), "BadResult: "},
@@ -223,7 +226,7 @@ func looped() error {
 	return e
 }
 
-// spy is a logger that does something with each record.
+// spy is a logger that calls a function with each record.
 type spy struct {
 	hclog.InterceptLogger
 	mu  sync.Mutex
@@ -253,7 +256,8 @@ func (s *spy) lines() []string {
 	return slices.Clone(s.got)
 }
 
-// A logger may be slow, hang, panic, end its goroutine or call the pool: no call waits for it, and Close hardly does.
+// A logger may be slow, hang, panic, end its goroutine or call the pool. No call waits for it, and Close waits only
+// briefly.
 func TestLoggerDelaysNothing(t *testing.T) {
 	hung := make(chan struct{})
 	for name, c := range map[string]struct {
@@ -305,7 +309,8 @@ func TestLoggerDelaysNothing(t *testing.T) {
 				if err == nil {
 					err = errors.New("")
 				}
-				if name != "closes the pool" && !strings.Contains(err.Error(), c.close) || c.close == "" && err.Error() != "" {
+				if name != "closes the pool" && !strings.Contains(err.Error(), c.close) || c.close == "" &&
+					err.Error() != "" {
 					t.Errorf("Close says %q", err)
 				}
 				if took := time.Since(begin); took > time.Second {
@@ -315,7 +320,7 @@ func TestLoggerDelaysNothing(t *testing.T) {
 					t.Errorf("the loss was logged %d times", n)
 				}
 				close(hung)
-				time.Sleep(2 * time.Hour) // the slow one returns
+				time.Sleep(2 * time.Hour) // the slow logger returns
 			})
 		})
 	}
@@ -331,7 +336,7 @@ func countPrefix(lines []string, prefix string) int {
 	return n
 }
 
-// A context may be user code too. None of its methods is called under a lock.
+// A context may be user code too. None of its methods is called while a lock is held.
 type nosy struct {
 	context.Context
 	p *core.Pool
@@ -359,45 +364,52 @@ func TestContextThatCallsThePool(t *testing.T) {
 	})
 }
 
-// An adapter that panics, ends its goroutine or returns nonsense loses its worker, not the host; another worker
-// follows.
+// An adapter that panics, ends its goroutine or returns nonsense loses its worker. The host survives, and another
+// worker follows.
 func TestAdaptersCannotHurtTheHost(t *testing.T) {
 	for name, c := range map[string]struct {
 		odd  odd
-		want string // of Open's error, or of the call's
+		want string // part of the error of Open or of the call
 	}{
 		"Start panics":             {odd{start: boom}, "the adapter's Start panicked: boom"},
 		"Start ends its goroutine": {odd{start: runtime.Goexit}, "the adapter's Start called runtime.Goexit"},
-		"Start returns nothing":    {odd{link: func(*core.Link) *core.Link { return nil }}, "Start returned no connection"},
-		"Start returns no Conn":    {odd{link: func(*core.Link) *core.Link { return &core.Link{} }}, "Start returned no connection"},
+		"Start returns nothing": {odd{link: func(*core.Link) *core.Link { return nil }},
+			"Start returned no connection"},
+		"Start returns no Conn": {odd{link: func(*core.Link) *core.Link { return &core.Link{} }},
+			"Start returned no connection"},
 		"its refusal panics": {odd{link: func(l *core.Link) *core.Link {
 			l.Refused = []core.Refusal{{Adapter: "other", Err: trap(boom)}}
 			return l
 		}}, ""},
-		"its error panics":               {odd{err: trap(boom)}, "the adapter's Start panicked: boom"},
-		"its error's Is panics":          {odd{err: asking{boom}}, "panicked: boom"},
-		"first Read panics":              {odd{read: 1, act: boom}, "the adapter's Read panicked: boom"},
-		"first Read ends its goroutine":  {odd{read: 1, act: runtime.Goexit}, "the adapter's Read called runtime.Goexit"},
-		"first Read returns nothing":     {odd{read: 1}, "neither frames nor an error"},
-		"first Write panics":             {odd{write: 1, act: boom}, "the adapter's Write panicked: boom"},
-		"first Write ends its goroutine": {odd{write: 1, act: runtime.Goexit}, "the adapter's Write called runtime.Goexit"},
-		"Read panics":                    {odd{read: 2, act: boom}, "the adapter's Read panicked: boom"},
-		"Read ends its goroutine":        {odd{read: 2, act: runtime.Goexit}, "the adapter's Read called runtime.Goexit"},
-		"Read returns nothing":           {odd{read: 2}, "neither frames nor an error"},
-		"Read's error panics":            {odd{read: 2, err: trap(boom)}, "the adapter's Read panicked: boom"},
-		"Write panics":                   {odd{write: 2, act: boom}, "the adapter's Write panicked: boom"},
-		"Write ends its goroutine":       {odd{write: 2, act: runtime.Goexit}, "the adapter's Write called runtime.Goexit"},
-		"Write's error panics":           {odd{write: 2, err: trap(boom)}, "the adapter's Write panicked: boom"},
-		"Close panics":                   {odd{close: boom}, ""},
-		"Close ends its goroutine":       {odd{close: runtime.Goexit}, ""},
-		"its Name panics":                {odd{name: boom}, "the adapter's Start panicked: boom"},
-		"its Name ends its goroutine":    {odd{name: runtime.Goexit}, "the adapter's Start called runtime.Goexit"},
+		"its error panics":      {odd{err: trap(boom)}, "the adapter's Start panicked: boom"},
+		"its error's Is panics": {odd{err: asking{boom}}, "panicked: boom"},
+		"first Read panics":     {odd{read: 1, act: boom}, "the adapter's Read panicked: boom"},
+		"first Read ends its goroutine": {odd{read: 1, act: runtime.Goexit},
+			"the adapter's Read called runtime.Goexit"},
+		"first Read returns nothing": {odd{read: 1}, "neither frames nor an error"},
+		"first Write panics":         {odd{write: 1, act: boom}, "the adapter's Write panicked: boom"},
+		"first Write ends its goroutine": {odd{write: 1, act: runtime.Goexit},
+			"the adapter's Write called runtime.Goexit"},
+		"Read panics": {odd{read: 2, act: boom}, "the adapter's Read panicked: boom"},
+		"Read ends its goroutine": {odd{read: 2, act: runtime.Goexit},
+			"the adapter's Read called runtime.Goexit"},
+		"Read returns nothing": {odd{read: 2}, "neither frames nor an error"},
+		"Read's error panics":  {odd{read: 2, err: trap(boom)}, "the adapter's Read panicked: boom"},
+		"Write panics":         {odd{write: 2, act: boom}, "the adapter's Write panicked: boom"},
+		"Write ends its goroutine": {odd{write: 2, act: runtime.Goexit},
+			"the adapter's Write called runtime.Goexit"},
+		"Write's error panics":        {odd{write: 2, err: trap(boom)}, "the adapter's Write panicked: boom"},
+		"Close panics":                {odd{close: boom}, ""},
+		"Close ends its goroutine":    {odd{close: runtime.Goexit}, ""},
+		"its Name panics":             {odd{name: boom}, "the adapter's Start panicked: boom"},
+		"its Name ends its goroutine": {odd{name: runtime.Goexit}, "the adapter's Start called runtime.Goexit"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a := &oddAdapter{Adapter: &coretest.Adapter{Functions: functions()}, odd: c.odd}
 				a.tries.Store(1)
-				p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
+				p, err := core.Open(t.Context(), a, core.Command{},
+					&core.Options{Size: 1, Logger: hclog.NewNullLogger()})
 				if err == nil {
 					_, err = core.Execute[int](t.Context(), p, "echo", 5)
 					if got, again := core.Execute[int](t.Context(), p, "echo", 5); got != 5 || again != nil {
@@ -407,7 +419,8 @@ func TestAdaptersCannotHurtTheHost(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				if c.want == "" && err != nil || c.want != "" &&
+					(err == nil || !strings.Contains(err.Error(), c.want)) {
 					t.Errorf("%v", err)
 				}
 			})
@@ -415,21 +428,21 @@ func TestAdaptersCannotHurtTheHost(t *testing.T) {
 	}
 }
 
-// odd is what an oddAdapter does, and when.
+// odd describes the misbehaviour of an oddAdapter.
 type odd struct {
 	start, close func()
 	name         func()
 	link         func(*core.Link) *core.Link
-	read, write  int    // the call of Read or Write that is odd
-	act          func() // what it does; nil: return err, or of Read nothing
+	read, write  int    // the number of the Read or Write that misbehaves
+	act          func() // runs in that call; nil: return err, or no frames from Read
 	err          error
 }
 
-// oddAdapter is an adapter whose first worker is odd.
+// oddAdapter is an adapter whose first worker misbehaves.
 type oddAdapter struct {
 	*coretest.Adapter
 	odd   odd
-	tries atomic.Int64 // how many odd workers are still to come
+	tries atomic.Int64 // the number of misbehaving workers still to start
 }
 
 func (a *oddAdapter) Name() string {
@@ -457,7 +470,7 @@ func (a *oddAdapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, e
 	link.Conn = &oddConn{Conn: conn, odd: a.odd}
 	if a.odd.link != nil {
 		if link = a.odd.link(link); link == nil || link.Conn == nil {
-			_ = conn.Close() // nobody else can
+			_ = conn.Close() // nothing else closes it
 		}
 	}
 	return link, nil
@@ -498,17 +511,17 @@ func (c *oddConn) Close() error {
 	return err
 }
 
-// A codec that panics or ends its goroutine loses its worker, not the host, also where it handles what is the pool's
-// own. One that does so over a log record costs that record, and the log says who it was.
+// A codec that panics or ends its goroutine loses its worker, even if the value is the pool's own. The host survives.
+// If the value is a log record, only that record is lost, and the log names the culprit.
 func TestCodecsCannotHurtTheHost(t *testing.T) {
 	one := func(f core.Frame) func(id uint64) []core.Frame {
 		return func(uint64) []core.Frame { return []core.Frame{f} }
 	}
 	const lost = "the adapter's codec "
 	for name, c := range map[string]struct {
-		odd    string // the type of the value that the codec does not like, or "name"
+		odd    string // the type of value that the codec fails on, or "name"
 		frames func(id uint64) []core.Frame
-		want   string // of the worker's end; "": there is none
+		want   string // part of the error of the worker's end; "": the worker survives
 	}{
 		"its name":           {"name", nil, lost},
 		"a pong":             {"core.Pong", one(core.Frame{Kind: core.KindPing, ID: 7}), lost},
@@ -555,7 +568,7 @@ func TestCodecsCannotHurtTheHost(t *testing.T) {
 	}
 }
 
-// oddCodec acts oddly when it is asked for its name, or meets a value of one type.
+// oddCodec misbehaves when its name is read, or on a value of one type.
 type oddCodec struct {
 	codec.Codec
 	odd string
@@ -583,7 +596,7 @@ func (c *oddCodec) Decode(b []byte, v any) error {
 	return c.Codec.Decode(b, v)
 }
 
-// codecAdapter is another adapter with an odd codec.
+// codecAdapter is an adapter whose codec is an oddCodec.
 type codecAdapter struct {
 	rogue
 	odd *oddCodec
@@ -597,7 +610,7 @@ func (a codecAdapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, 
 	return link, err
 }
 
-// Errors of an adapter are asked for their text once, and not under a lock.
+// The pool reads the text of an adapter's error once, and holds no lock then.
 func TestAdapterErrorsThatCallThePool(t *testing.T) {
 	var p atomic.Pointer[core.Pool]
 	asks := trap(func() {
@@ -606,14 +619,19 @@ func TestAdapterErrorsThatCallThePool(t *testing.T) {
 		}
 	})
 	for name, o := range map[string]odd{
-		"refusal": {link: func(l *core.Link) *core.Link { l.Refused = []core.Refusal{{Adapter: "other", Err: asks}}; return l }},
-		"Read":    {read: 2, err: asks},
-		"Start":   {err: asks},
+		"refusal": {link: func(l *core.Link) *core.Link {
+			l.Refused = []core.Refusal{{Adapter: "other",
+				Err: asks}}
+			return l
+		}},
+		"Read":  {read: 2, err: asks},
+		"Start": {err: asks},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := &oddAdapter{Adapter: &coretest.Adapter{Functions: functions()}, odd: o}
 			synctest.Test(t, func(t *testing.T) {
-				pool, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
+				pool, err := core.Open(t.Context(), a, core.Command{},
+					&core.Options{Size: 1, Logger: hclog.NewNullLogger()})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -621,7 +639,8 @@ func TestAdapterErrorsThatCallThePool(t *testing.T) {
 				a.tries.Store(3)
 				a.Crash(0)
 				time.Sleep(time.Minute)
-				if got, err := core.Execute[int](t.Context(), pool, "echo", 5); name != "Read" && (got != 5 || err != nil) {
+				if got, err := core.Execute[int](t.Context(), pool, "echo", 5); name != "Read" &&
+					(got != 5 || err != nil) {
 					t.Errorf("%d, %v", got, err)
 				}
 				pool.Stats()
@@ -634,7 +653,7 @@ func TestAdapterErrorsThatCallThePool(t *testing.T) {
 	}
 }
 
-// A context that panics or ends the goroutine while its call waits leaves no waiter behind.
+// panickingContext panics or ends the goroutine while its call waits. No waiter is left behind.
 type panickingContext struct {
 	context.Context
 	act func()
@@ -676,8 +695,8 @@ func TestContextThatPanics(t *testing.T) {
 	})
 }
 
-// What a worker logged last is in its WorkerExit, between what it printed last.
-func TestObituaryQuotesTheLog(t *testing.T) {
+// A worker's last log records are in its WorkerExit, in order with its last output.
+func TestWorkerExitQuotesTheLog(t *testing.T) {
 	worker := functions()
 	worker["log"] = core.Function{Run: func(ctx context.Context, c *core.Incoming) (any, error) {
 		c.Host().Log("info", "reading\nthe disk", nil)
@@ -697,14 +716,15 @@ func TestObituaryQuotesTheLog(t *testing.T) {
 	})
 }
 
-// What a call raises after its caller has left reaches nobody, so it is logged.
+// An error raised after the caller has left reaches no caller, so it is logged.
 func TestLateErrorIsLogged(t *testing.T) {
 	log := newSpy(func(*spy, string) {})
 	worker := functions()
 	worker["cleanup"] = core.Func(func(ctx context.Context, how string) (any, error) {
 		<-ctx.Done()
 		if how == "badly, at the same moment" {
-			return nil, &core.RemoteError{Type: "OSError", Message: "disk full", Cause: &core.RemoteError{Type: "Cancelled"}}
+			return nil, &core.RemoteError{Type: "OSError", Message: "disk full",
+				Cause: &core.RemoteError{Type: "Cancelled"}}
 		}
 		time.Sleep(time.Millisecond) // the caller has left
 		switch how {
@@ -737,7 +757,7 @@ func TestLateErrorIsLogged(t *testing.T) {
 	})
 }
 
-// Close waits for a logger that is slow but goes on: what was logged arrives, in its order.
+// Close waits for a logger that is slow but makes progress. The records arrive in order.
 func TestCloseWaitsForASlowLogger(t *testing.T) {
 	worker := functions()
 	worker["log"] = core.Function{Run: func(_ context.Context, c *core.Incoming) (any, error) {

@@ -28,9 +28,10 @@ func TestLaunchContract(t *testing.T) {
 	cmd.Dir = t.TempDir()
 	f := newFixture(t, cmd)
 	f.env = mergeEnv([]string{"CORE_TEST_USER=pool"}, f.env)
-	var inheritable []int // what whoever started this test left open for everybody
+	var inheritable []int // descriptors that the parent of this test left inheritable
 	for fd := 3; fd < 64; fd++ {
-		if flags, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFD, 0); errno == 0 && flags&syscall.FD_CLOEXEC == 0 {
+		if flags, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFD, 0); errno == 0 &&
+			flags&syscall.FD_CLOEXEC == 0 {
 			inheritable = append(inheritable, fd)
 		}
 	}
@@ -75,7 +76,7 @@ func TestLaunchContract(t *testing.T) {
 		name  string
 		spec  Spec
 		files []int
-		want  map[string]string // "*" is anything but empty; "" is absent
+		want  map[string]string // "*" matches any non-empty value; "" means absent
 	}{
 		{"stdio", Spec{Protocol: "jsonstdio", Stdio: true}, []int{0, 1, 2, 3}, map[string]string{
 			"SNAKEPIT_PROTOCOL": "jsonstdio", "SNAKEPIT_RUN_ID": f.runID, "SNAKEPIT_WORKER_INDEX": "2", "SNAKEPIT_CONN_FD": "",
@@ -83,9 +84,10 @@ func TestLaunchContract(t *testing.T) {
 			"SNAKEPIT_WORKER_TOKEN": "", "SNAKEPIT_PYTHON": "kept", "CORE_TEST_USER": "user", "CORE_TEST_COMMAND": "command",
 			"PWD": cmd.Dir,
 		}},
-		{"files", Spec{Protocol: "msgpack", Files: []*os.File{readable(t), readable(t)}}, []int{1, 2, 3, 4, 5}, map[string]string{
-			"SNAKEPIT_PROTOCOL": "msgpack", "SNAKEPIT_CONN_FD": "3", "SNAKEPIT_LIFELINE_FD": "5", "SNAKEPIT_HOST_TOKEN": "",
-		}},
+		{"files", Spec{Protocol: "msgpack", Files: []*os.File{readable(t), readable(t)}}, []int{1, 2, 3, 4, 5},
+			map[string]string{
+				"SNAKEPIT_PROTOCOL": "msgpack", "SNAKEPIT_CONN_FD": "3", "SNAKEPIT_LIFELINE_FD": "5", "SNAKEPIT_HOST_TOKEN": "",
+			}},
 		{"dialled", Spec{Protocol: "grpc", Env: []string{"CORE_TEST_BOTH=spec"}}, []int{1, 2, 3}, map[string]string{
 			"SNAKEPIT_PROTOCOL": "grpc", "SNAKEPIT_CONN_FD": "", "SNAKEPIT_HOST_TOKEN": "*", "SNAKEPIT_WORKER_TOKEN": "*",
 			"CORE_TEST_BOTH": "spec",
@@ -131,14 +133,21 @@ func TestCannotStart(t *testing.T) {
 		is   error
 		says []string
 	}{
-		"not in PATH":         {Command{Path: "no-such-python"}, exec.ErrNotFound, []string{"no-such-python", "PATH", "install it"}},
-		"no such file":        {Command{Path: "/no/such/python"}, os.ErrNotExist, []string{"/no/such/python", "correct the path"}},
-		"directory":           {Command{Path: dir}, nil, []string{dir, "it is a directory"}},
-		"not executable":      {Command{Path: write("plain", "#!/bin/sh\n", 0o600)}, os.ErrPermission, []string{"plain", "chmod +x"}},
-		"no interpreter":      {Command{Path: write("script", "#!/no/such/sh\n", 0o700)}, os.ErrNotExist, []string{"script", "first line"}},
-		"no program":          {Command{Path: write("noise", "noise\n", 0o700)}, syscall.ENOEXEC, []string{"noise", "#!"}},
-		"no directory":        {Command{Path: "sh", Dir: "/no/such/dir"}, os.ErrNotExist, []string{"/no/such/dir", "Command.Dir"}},
-		"directory is a file": {Command{Path: "sh", Dir: write("file", "", 0o600)}, nil, []string{"file", "not a directory", "Command.Dir"}},
+		"not in PATH": {Command{Path: "no-such-python"}, exec.ErrNotFound,
+			[]string{"no-such-python", "PATH", "install it"}},
+		"no such file": {Command{Path: "/no/such/python"}, os.ErrNotExist,
+			[]string{"/no/such/python", "correct the path"}},
+		"directory": {Command{Path: dir}, nil, []string{dir, "it is a directory"}},
+		"not executable": {Command{Path: write("plain", "#!/bin/sh\n", 0o600)}, os.ErrPermission,
+			[]string{"plain", "chmod +x"}},
+		"no interpreter": {Command{Path: write("script", "#!/no/such/sh\n", 0o700)}, os.ErrNotExist,
+			[]string{"script", "first line"}},
+		"no program": {Command{Path: write("noise", "noise\n", 0o700)}, syscall.ENOEXEC,
+			[]string{"noise", "#!"}},
+		"no directory": {Command{Path: "sh", Dir: "/no/such/dir"}, os.ErrNotExist,
+			[]string{"/no/such/dir", "Command.Dir"}},
+		"directory is a file": {Command{Path: "sh", Dir: write("file", "", 0o600)}, nil,
+			[]string{"file", "not a directory", "Command.Dir"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, c.cmd)
@@ -181,7 +190,7 @@ func TestCannotStart(t *testing.T) {
 	})
 }
 
-// A relative path with a separator is meant from where the command runs.
+// A relative path with a separator is relative to the directory that the command runs in.
 func TestRelativePath(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "worker"), []byte("#!/bin/sh\npwd\n"), 0o700); err != nil {
@@ -206,7 +215,7 @@ func TestAbandonKeeps(t *testing.T) {
 		defer closeFiles([]*os.File{p.Stdin, p.Stdout})
 		all = append(all, p)
 	}
-	_ = all[0].Stdin.Close() // it ends by itself
+	_ = all[0].Stdin.Close() // the process ends by itself
 	a.abandon(all[1])
 	mustBeGone(t, all[0].PID())
 	mustBeGone(t, all[2].PID())

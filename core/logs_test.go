@@ -52,7 +52,7 @@ func TestSplitter(t *testing.T) {
 	}
 }
 
-// Whatever is printed, in whatever pieces, nothing but line ends is lost and no line is too long.
+// The splitter loses only line ends, and no line is too long, however the output is split into pieces.
 func TestSplitterLosesNothing(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	alphabet := []string{"a", "ä", "日", "🙂", "\xff", "\x80", "\n", "\r", strings.Repeat("z", 30_000)}
@@ -120,20 +120,28 @@ func TestLogRecord(t *testing.T) {
 		want   map[string]any
 	}{
 		"all": {
-			logRecord{Level: "warn", Logger: "myapp.model", Message: "loaded", Fields: map[string]any{"path": "/x", "n": int64(3)}, Call: 7, Time: now},
-			map[string]any{"@level": "warn", "@message": "loaded", "@module": "test", "logger": "myapp.model", "call": 7.0, "path": "/x", "n": 3.0},
+			logRecord{Level: "warn", Logger: "myapp.model", Message: "loaded",
+				Fields: map[string]any{"path": "/x", "n": int64(3)}, Call: 7, Time: now},
+			map[string]any{"@level": "warn", "@message": "loaded", "@module": "test", "logger": "myapp.model",
+				"call": 7.0, "path": "/x", "n": 3.0},
 		},
-		"bare":          {logRecord{Level: "debug", Message: "m"}, map[string]any{"@level": "debug", "@message": "m", "@module": "test"}},
-		"trace":         {logRecord{Level: "trace", Message: "m"}, map[string]any{"@level": "trace", "@message": "m", "@module": "test"}},
-		"error":         {logRecord{Level: "error", Message: "m"}, map[string]any{"@level": "error", "@message": "m", "@module": "test"}},
-		"unknown level": {logRecord{Level: "\x1b", Message: "m"}, map[string]any{"@level": "info", "@message": "m", "@module": "test"}},
-		"off":           {logRecord{Level: "off", Message: "m"}, map[string]any{"@level": "info", "@message": "m", "@module": "test"}},
+		"bare": {logRecord{Level: "debug", Message: "m"},
+			map[string]any{"@level": "debug", "@message": "m", "@module": "test"}},
+		"trace": {logRecord{Level: "trace", Message: "m"},
+			map[string]any{"@level": "trace", "@message": "m", "@module": "test"}},
+		"error": {logRecord{Level: "error", Message: "m"},
+			map[string]any{"@level": "error", "@message": "m", "@module": "test"}},
+		"unknown level": {logRecord{Level: "\x1b", Message: "m"},
+			map[string]any{"@level": "info", "@message": "m", "@module": "test"}},
+		"off": {logRecord{Level: "off", Message: "m"},
+			map[string]any{"@level": "info", "@message": "m", "@module": "test"}},
 		"held up": {
 			logRecord{Level: "info", Message: "m", Time: 1700000000.5},
 			map[string]any{"@level": "info", "@message": "m", "@module": "test", "logged_at": "2023-11-14T22:13:20.5Z"},
 		},
 		"forged": {
-			logRecord{Level: "info", Message: "m\n[ERROR] forged", Logger: "l\x1b", Fields: map[string]any{"worker": 9, "call": 9, "k\n": "v\x1b"}},
+			logRecord{Level: "info", Message: "m\n[ERROR] forged", Logger: "l\x1b",
+				Fields: map[string]any{"worker": 9, "call": 9, "k\n": "v\x1b"}},
 			map[string]any{
 				"@level": "info", "@message": `m\n[ERROR] forged`, "@module": "test", "logger": `l\x1b`, "field.worker": 9.0, "field.call": 9.0,
 				`k\n`: `v\x1b`,
@@ -141,8 +149,10 @@ func TestLogRecord(t *testing.T) {
 		},
 		"values": {
 			logRecord{Level: "info", Message: "m", Fields: map[string]any{
-				"nan": math.NaN(), "inf": float32(math.Inf(-1)), "nil": nil, "bytes": []byte("abc"), "list": []any{1, "x", []any{true}},
-				"map": map[string]any{"k": 1.5}, "text": "two\nlines", "other": struct{}{}, "time": time.Unix(0, 0).UTC(),
+				"nan": math.NaN(), "inf": float32(math.Inf(-1)), "nil": nil, "bytes": []byte("abc"), "list": []any{1,
+					"x", []any{true}},
+				"map": map[string]any{"k": 1.5}, "text": "two\nlines", "other": struct{}{}, "time": time.Unix(0,
+					0).UTC(),
 			}},
 			map[string]any{
 				"@level": "info", "@message": "m", "@module": "test", "nan": "NaN", "inf": "-Inf", "nil": nil, "bytes": "(3 bytes)",
@@ -153,7 +163,8 @@ func TestLogRecord(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			c.record.emit(hclog.New(&hclog.LoggerOptions{Name: "test", Level: hclog.Trace, JSONFormat: true, Output: &out}))
+			c.record.emit(hclog.New(&hclog.LoggerOptions{Name: "test", Level: hclog.Trace, JSONFormat: true,
+				Output: &out}))
 			var got map[string]any
 			if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 				t.Fatalf("%v: %s", err, out.Bytes())
@@ -166,7 +177,7 @@ func TestLogRecord(t *testing.T) {
 	}
 }
 
-// Hostile records cost a bounded amount of log, on every kind of logger.
+// A hostile record adds a bounded amount to the log, on every kind of logger.
 func TestLogRecordIsBounded(t *testing.T) {
 	deep := any("bottom")
 	for range 100_000 {
@@ -183,7 +194,8 @@ func TestLogRecordIsBounded(t *testing.T) {
 	huge := strings.Repeat("\x00", 10<<20)
 	record := logRecord{
 		Level: huge, Logger: huge, Message: huge, Call: math.MaxUint64, Time: math.Inf(1),
-		Fields: map[string]any{huge: huge, "deep": deep, "wide": wide, "broad": broad, "bytes": make([]byte, 10<<20), "": nil},
+		Fields: map[string]any{huge: huge, "deep": deep, "wide": wide, "broad": broad, "bytes": make([]byte, 10<<20),
+			"": nil},
 	}
 	var plain, structured, slogged bytes.Buffer
 	for name, c := range map[string]struct {
@@ -221,20 +233,22 @@ func TestDefaultLogger(t *testing.T) {
 		}
 	}
 	t.Setenv("SNAKEPIT_LOG", "verbose")
-	if _, err := defaultLogger("test"); err == nil || !strings.Contains(err.Error(), `"verbose": use trace, debug, info, warn, error or off`) {
+	if _, err := defaultLogger("test"); err == nil ||
+		!strings.Contains(err.Error(), `"verbose": use trace, debug, info, warn, error or off`) {
 		t.Error(err)
 	}
 }
 
-// slogFixture logs to a buffer as JSON, without time.
+// slogFixture logs to a buffer as JSON, without the time.
 func slogFixture(level slog.Level) (hclog.Logger, func() map[string]any) {
 	var out bytes.Buffer
-	handler := slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: level, AddSource: true, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey && len(groups) == 0 {
-			return slog.Attr{}
-		}
-		return a
-	}})
+	handler := slog.NewJSONHandler(&out,
+		&slog.HandlerOptions{Level: level, AddSource: true, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.Attr{}
+			}
+			return a
+		}})
 	return FromSlog(slog.New(handler)), func() map[string]any {
 		defer out.Reset()
 		var m map[string]any
@@ -248,7 +262,8 @@ func slogFixture(level slog.Level) (hclog.Logger, func() map[string]any) {
 func TestFromSlog(t *testing.T) {
 	l, logged := slogFixture(slog.LevelDebug - 4)
 	_, _, line, _ := runtime.Caller(0)
-	l.Named("a").Named("b").With("worker", 1, "x", "old").With("x", "new").Warn("hello", "n", hclog.Hex(255), 5, hclog.Fmt("%d%%", 50))
+	l.Named("a").Named("b").With("worker", 1, "x", "old").With("x", "new").Warn("hello", "n", hclog.Hex(255), 5,
+		hclog.Fmt("%d%%", 50))
 	got := logged()
 	source, _ := got["source"].(map[string]any)
 	file, _ := source["file"].(string)
@@ -256,12 +271,14 @@ func TestFromSlog(t *testing.T) {
 		t.Errorf("the source is %v", source)
 	}
 	delete(got, "source")
-	want := map[string]any{"level": "WARN", "msg": "hello", "logger": "a.b", "worker": 1.0, "x": "new", "n": "0xff", "5": "50%"}
+	want := map[string]any{"level": "WARN", "msg": "hello", "logger": "a.b", "worker": 1.0, "x": "new", "n": "0xff",
+		"5": "50%"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("logged %v,\nwant   %v", got, want)
 	}
 
-	for want, log := range map[string]func(string, ...any){"DEBUG-4": l.Trace, "DEBUG": l.Debug, "INFO": l.Info, "WARN": l.Warn, "ERROR": l.Error} {
+	for want, log := range map[string]func(string, ...any){"DEBUG-4": l.Trace, "DEBUG": l.Debug, "INFO": l.Info,
+		"WARN": l.Warn, "ERROR": l.Error} {
 		if log("m"); logged()["level"] != want {
 			t.Errorf("%s has another level", want)
 		}
@@ -279,7 +296,8 @@ func TestFromSlog(t *testing.T) {
 	if l.Info("m", "odd"); logged()[hclog.MissingKey] != "odd" {
 		t.Error("a value without a name is lost")
 	}
-	l.Info("m", "q", hclog.Quote("a\n"), "o", hclog.Octal(8), "b", hclog.Binary(5), "f", hclog.Format{}, hclog.Stacktrace())
+	l.Info("m", "q", hclog.Quote("a\n"), "o", hclog.Octal(8), "b", hclog.Binary(5), "f", hclog.Format{},
+		hclog.Stacktrace())
 	if got := logged(); got["q"] != `"a\n"` || got["o"] != "010" || got["b"] != "0b101" || got["stacktrace"] == nil {
 		t.Errorf("logged %v", got)
 	}
@@ -314,15 +332,16 @@ func TestFromSlogLevels(t *testing.T) {
 		t.Error("the handler's level does not hold")
 	}
 	child := l.Named("child")
-	l.SetLevel(hclog.Error) // also of what was made from it
-	if child.Warn("m"); logged()["msg"] != nil || child.IsWarn() || !child.IsError() || child.GetLevel() != hclog.Error {
+	l.SetLevel(hclog.Error) // also applies to loggers made from it
+	if child.Warn("m"); logged()["msg"] != nil || child.IsWarn() || !child.IsError() ||
+		child.GetLevel() != hclog.Error {
 		t.Error("SetLevel does not hold")
 	}
 	l.SetLevel(hclog.Off)
 	if child.Error("m"); logged()["msg"] != nil || child.GetLevel() != hclog.Off {
 		t.Error("off is not off")
 	}
-	l.SetLevel(hclog.Trace) // cannot widen what the handler lets pass
+	l.SetLevel(hclog.Trace) // cannot go below the handler's own level
 	if child.GetLevel() != hclog.Info || FromSlog(slog.New(slog.DiscardHandler)).GetLevel() != hclog.Off {
 		t.Error("the handler's level does not hold")
 	}
@@ -341,7 +360,8 @@ func TestFromSlogStandard(t *testing.T) {
 		{&hclog.StandardLoggerOptions{InferLevels: true}, "[what] is it", "INFO", "[what] is it"},
 		{&hclog.StandardLoggerOptions{InferLevels: true}, "[", "INFO", "["},
 		{&hclog.StandardLoggerOptions{InferLevels: true}, "\n", "INFO", ""},
-		{&hclog.StandardLoggerOptions{InferLevels: true, InferLevelsWithTimestamp: true}, "2026/01/02 03:04:05 [DEBUG] in time", "DEBUG", "in time"},
+		{&hclog.StandardLoggerOptions{InferLevels: true, InferLevelsWithTimestamp: true},
+			"2026/01/02 03:04:05 [DEBUG] in time", "DEBUG", "in time"},
 		{&hclog.StandardLoggerOptions{ForceLevel: hclog.Error}, "[DEBUG] forced", "ERROR", "forced"},
 	} {
 		l.StandardLogger(c.opts).Print(c.in)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// What waits to be written for calls that have been given up does not pile up, also if the worker reads nothing.
+// Frames queued for calls that have been given up do not pile up, even if the worker reads nothing.
 func TestGivenUpCallsLeaveTheQueue(t *testing.T) {
 	m := newMux(nil, terms{maxFrame: 1 << 20}, nil, 1, nil)
 	open := func() *stream {
@@ -44,13 +44,13 @@ func TestGivenUpCallsLeaveTheQueue(t *testing.T) {
 	}
 }
 
-// A pong names as many calls as surely fit into a frame, and all of them if they do.
+// A pong lists all calls if they surely fit into a frame, otherwise as many as surely fit.
 func TestPongFits(t *testing.T) {
 	const limit = 4096
 	for _, n := range []int{0, 10, 1000} {
 		m := newMux(nil, terms{maxFrame: limit}, nil, 1, nil)
 		for i := range uint64(n) {
-			name := strings.Repeat("\x01", int(i%20)) // each of which takes six bytes
+			name := strings.Repeat("\x01", int(i%20)) // each byte takes six bytes in JSON
 			m.streams[2*i+2] = &stream{id: 2*i + 2, name: name}
 		}
 		pong := m.pong()
@@ -61,7 +61,7 @@ func TestPongFits(t *testing.T) {
 	}
 }
 
-// The cause of a cancelled call's context gives the reason, where there is one.
+// The cancel frame gives the cause of the call's context as the reason, if there is one.
 func TestCancelledSaysWhy(t *testing.T) {
 	for reason, want := range map[string]string{
 		"": "cancelled by the caller", "too late": "cancelled by the caller: too late",

@@ -11,12 +11,13 @@ import (
 	"testing"
 )
 
-// Each rise of the kernel's count explains one death, and none that was before.
+// Each rise of the kernel's count explains one death, and no earlier one.
 func TestOOMCounter(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "memory.events")
 	set := func(n int) {
 		t.Helper()
-		if err := os.WriteFile(path, fmt.Appendf(nil, "low 0\nhigh 7\nmax 9\noom 5\noom_kill %d\noom_group_kill 3\n", n), 0o600); err != nil {
+		if err := os.WriteFile(path,
+			fmt.Appendf(nil, "low 0\nhigh 7\nmax 9\noom 5\noom_kill %d\noom_group_kill 3\n", n), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -43,7 +44,7 @@ func TestOOMCounter(t *testing.T) {
 	}
 }
 
-// A SIGKILL that we did not send is put down to memory if the kernel counted one, and ours never is.
+// A SIGKILL that we did not send counts as out of memory if the kernel counted one. Our own SIGKILL never does.
 func TestOOMExit(t *testing.T) {
 	f := newFixture(t, shell("echo ready; exec sleep 1000"))
 	path := filepath.Join(t.TempDir(), "memory.events")
@@ -66,7 +67,8 @@ func TestOOMExit(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, kernels)
-	if _, signal, oom := kernels.Exit(); signal != "killed" || !oom || !strings.Contains(kernels.exit().String(), "memory") {
+	if _, signal, oom := kernels.Exit(); signal != "killed" || !oom ||
+		!strings.Contains(kernels.exit().String(), "memory") {
 		t.Errorf("it was ended by %q, out of memory: %v", signal, oom)
 	}
 }

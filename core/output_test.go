@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A line without an end costs no memory and holds nobody up.
+// A line without an end uses no memory and delays nothing.
 func TestLongLine(t *testing.T) {
 	f := newFixture(t, self("long line"))
 	p := f.launch(Spec{})
@@ -28,7 +28,7 @@ func TestLongLine(t *testing.T) {
 		}
 		logged += strings.Count(text, "x")
 		if bytes, ok := record["bytes"].(float64); ok {
-			logged += int(bytes) // dropped and said so
+			logged += int(bytes) // dropped, and the log says so
 		}
 	}
 	if logged < 10<<20 || logged > 10<<20+len("\nend") {
@@ -40,7 +40,7 @@ func TestLongLine(t *testing.T) {
 	}
 }
 
-// A logger that hangs delays neither the worker nor Done; what it missed is counted.
+// A logger that hangs delays neither the worker nor Done. The lines it missed are counted.
 func TestLoggerHangs(t *testing.T) {
 	f := newFixture(t, self("many lines"))
 	f.log.gate = make(chan struct{})
@@ -49,7 +49,8 @@ func TestLoggerHangs(t *testing.T) {
 	if code, _, _ := p.Exit(); code != 0 {
 		t.Errorf("the code is %d", code)
 	}
-	if last := p.lastOutput(time.Time{}); len(last) != lastLines || !strings.HasPrefix(last[lastLines-1], fmt.Sprintf("line %06d", manyLines-1)) {
+	if last := p.lastOutput(time.Time{}); len(last) != lastLines ||
+		!strings.HasPrefix(last[lastLines-1], fmt.Sprintf("line %06d", manyLines-1)) {
 		t.Errorf("the last output is %q", last)
 	}
 	close(f.log.gate)
@@ -67,7 +68,7 @@ func TestLoggerHangs(t *testing.T) {
 	}
 }
 
-// messages is a codec that knows nothing but the texts of log records.
+// messages is a codec that encodes only the messages of log records.
 type messages struct{}
 
 func (messages) Name() string                             { return "messages" }
@@ -77,7 +78,7 @@ func (messages) Decode(b []byte, v any) error {
 	return nil
 }
 
-// A logger that hangs costs log records, which are counted, and no more memory than they may take.
+// If a logger hangs, log records are dropped and counted. The queue stays within its memory limit.
 func TestLogQueueIsBounded(t *testing.T) {
 	for name, size := range map[string]int{"many": 100, "large": 1 << 20} {
 		t.Run(name, func(t *testing.T) {
@@ -113,7 +114,7 @@ func TestLogQueueIsBounded(t *testing.T) {
 	}
 }
 
-// A logger that hangs for ever does not keep the host from closing.
+// A logger that hangs forever does not stop the host from closing.
 func TestCloseWithHungLogger(t *testing.T) {
 	log := &recorder{gate: make(chan struct{})}
 	logs := newLogQueue(log.logger())
@@ -141,7 +142,7 @@ func TestOutputFromConnection(t *testing.T) {
 	f.log.line(t, "hel")
 	_ = p.Stdin.Close()
 	await(t, p)
-	p.Output([]byte("last words")) // read by the adapter when the process was gone
+	p.Output([]byte("last words")) // the adapter read it after the process had ended
 	logged(t, p.out.log)
 	want := []string{"hook one", `hook \x1b[31mtwo`, "hel", "last words"}
 	if !slices.Equal(p.lastOutput(time.Time{}), want) {

@@ -13,14 +13,14 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// deaf is a worker's command that does not hear that it was cancelled, and ends when it is told to.
+// deaf is a worker's command that ignores cancellation and ends when end is closed.
 func deaf(end chan struct{}) map[string]core.Function {
 	f := functions()
 	f["deaf"] = core.Function{Run: func(context.Context, *core.Incoming) (any, error) { <-end; return nil, nil }}
 	return f
 }
 
-// giveUp makes a call that is overdue when it returns.
+// giveUp makes a call. The call is overdue when giveUp returns.
 func giveUp(t *testing.T, target core.Target, command string) {
 	t.Helper()
 	_, err := core.Execute[any](t.Context(), target, command, nil, core.Timeout(time.Second))
@@ -30,7 +30,7 @@ func giveUp(t *testing.T, target core.Target, command string) {
 	time.Sleep(6 * time.Second) // CancelGrace is 5 s
 }
 
-// A worker with an overdue call takes no new ones, and does again once that call has ended: it is the same worker.
+// A worker with an overdue call accepts no new calls. Once that call has ended, the same worker accepts calls again.
 func TestWorkerServesAgainAfterAnOverdueCall(t *testing.T) {
 	end := make(chan struct{})
 	a := &coretest.Adapter{Functions: deaf(end), Concurrency: 4}
@@ -38,7 +38,7 @@ func TestWorkerServesAgainAfterAnOverdueCall(t *testing.T) {
 		end = make(chan struct{})
 		a.Functions["deaf"] = deaf(end)["deaf"]
 		running := make(chan error, 1)
-		go func() { // so that the worker is not ended
+		go func() { // keeps the worker from being ended
 			_, err := core.Execute[int](t.Context(), p, "nap", 20_000)
 			running <- err
 		}()
@@ -64,8 +64,8 @@ func TestWorkerServesAgainAfterAnOverdueCall(t *testing.T) {
 	})
 }
 
-// A session that lives there closes the worker to nobody: neither while the overdue call goes on beside free slots, nor
-// after it.
+// A session on such a worker blocks no other caller. New calls run while the overdue call goes on beside free slots,
+// and after it has ended.
 func TestOverdueCallBesideASession(t *testing.T) {
 	end := make(chan struct{})
 	a := &coretest.Adapter{Functions: deaf(end), Concurrency: 2}
@@ -93,7 +93,7 @@ func TestOverdueCallBesideASession(t *testing.T) {
 	})
 }
 
-// When the session has ended too, a worker whose overdue call goes on is replaced.
+// If the session has ended too, a worker whose overdue call goes on is replaced.
 func TestOverdueCallOutlivesTheSession(t *testing.T) {
 	end := make(chan struct{})
 	a := &coretest.Adapter{Functions: deaf(end), Concurrency: 2}
@@ -114,13 +114,17 @@ func TestOverdueCallOutlivesTheSession(t *testing.T) {
 	})
 }
 
-// What is said of a stuck worker names the call that is stuck, and not one that was and has ended.
+// The report of a stuck worker names the stuck call, not one that was stuck and has ended.
 func TestStuckCallIsNamed(t *testing.T) {
 	log := newSpy(func(*spy, string) {})
 	ends := map[string]chan struct{}{}
 	worker := functions()
 	for _, name := range []string{"first", "second", "third"} {
-		worker[name] = core.Function{Run: func(context.Context, *core.Incoming) (any, error) { <-ends[name]; return nil, nil }}
+		worker[name] = core.Function{Run: func(context.Context, *core.Incoming) (any, error) {
+			<-ends[name]
+			return nil,
+				nil
+		}}
 	}
 	a := &coretest.Adapter{Functions: worker, Concurrency: 3}
 	bubble(t, a, core.Options{Size: 1, Logger: log}, func(t *testing.T, p *core.Pool) {
@@ -129,7 +133,7 @@ func TestStuckCallIsNamed(t *testing.T) {
 		}
 		busy, stop := context.WithCancel(t.Context())
 		defer stop()
-		go func() { _, _ = core.Execute[any](busy, p, "wait", nil, core.Timeout(-1)) }() // so that the worker is not ended
+		go func() { _, _ = core.Execute[any](busy, p, "wait", nil, core.Timeout(-1)) }() // keeps the worker alive
 		synctest.Wait()
 		giveUp(t, p, "first")
 		close(ends["first"])

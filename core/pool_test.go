@@ -20,12 +20,13 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// functions is what the workers of these tests can do.
+// functions returns the commands of the workers in these tests.
 func functions() map[string]core.Function {
 	return map[string]core.Function{
 		"echo": core.Func(func(_ context.Context, v any) (any, error) { return v, nil }),
 		"fail": core.Func(func(_ context.Context, text string) (any, error) {
-			return nil, &core.RemoteError{Type: "ValueError", Message: text, Cause: &core.RemoteError{Type: "KeyError", Message: "deep"}}
+			return nil, &core.RemoteError{Type: "ValueError", Message: text,
+				Cause: &core.RemoteError{Type: "KeyError", Message: "deep"}}
 		}),
 		"count": {Stream: true, Run: func(ctx context.Context, c *core.Incoming) (any, error) {
 			var n int
@@ -75,7 +76,10 @@ func functions() map[string]core.Function {
 			}
 			return total, nil
 		}},
-		"who": {Run: func(_ context.Context, c *core.Incoming) (any, error) { return c.Session + c.Metadata["k"], nil }},
+		"who": {Run: func(_ context.Context, c *core.Incoming) (any, error) {
+			return c.Session + c.Metadata["k"],
+				nil
+		}},
 		"callback": {Run: func(ctx context.Context, c *core.Incoming) (any, error) {
 			var v any
 			err := c.Host().Call(ctx, "host", 20, &v)
@@ -96,7 +100,7 @@ func functions() map[string]core.Function {
 	}
 }
 
-// bubble runs f with a pool of coretest workers in a bubble of its own.
+// bubble runs f in its own synctest bubble, with a pool of coretest workers.
 func bubble(t *testing.T, a *coretest.Adapter, o core.Options, f func(t *testing.T, p *core.Pool)) {
 	t.Helper()
 	if a.Functions == nil {
@@ -127,13 +131,14 @@ func TestExecute(t *testing.T) {
 		}
 		_, err = core.Execute[any](t.Context(), p, "fail", "bad operand")
 		var remote *core.RemoteError
-		if !errors.As(err, &remote) || remote.Error() != "ValueError: bad operand" || remote.Cause == nil || !core.MayHaveRun(err) {
+		if !errors.As(err, &remote) || remote.Error() != "ValueError: bad operand" || remote.Cause == nil ||
+			!core.MayHaveRun(err) {
 			t.Fatal(err)
 		}
 	})
 }
 
-// A value that fits in part is no value.
+// A value that only decodes in part is not returned.
 func TestNothingComesWithAnError(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 		if got, err := core.Execute[[2]int8](t.Context(), p, "echo", []int{1, 300}); err == nil || got != [2]int8{} {
@@ -219,7 +224,8 @@ func TestItemErrors(t *testing.T) {
 
 func TestInput(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 1, WindowItems: 3}, func(t *testing.T, p *core.Pool) {
-		got, err := core.Execute[int](t.Context(), p, "sum", nil, core.Input(slices.Values([]int{1, 2, 3, 4, 5, 6, 7, 8, 9})))
+		got, err := core.Execute[int](t.Context(), p, "sum", nil,
+			core.Input(slices.Values([]int{1, 2, 3, 4, 5, 6, 7, 8, 9})))
 		if err != nil || got != 45 {
 			t.Fatal(got, err)
 		}
@@ -235,7 +241,8 @@ func TestInput(t *testing.T) {
 
 func TestMetadataAndSessionReachTheHandler(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{}, func(t *testing.T, p *core.Pool) {
-		got, err := core.Execute[string](core.WithMetadata(t.Context(), map[string]string{"k": "v"}), p.Session("s"), "who", nil)
+		got, err := core.Execute[string](core.WithMetadata(t.Context(), map[string]string{"k": "v"}), p.Session("s"),
+			"who", nil)
 		if err != nil || got != "sv" {
 			t.Fatal(got, err)
 		}
@@ -276,7 +283,8 @@ func TestCallbacks(t *testing.T) {
 		if got, err := core.Execute[int](t.Context(), p, "callback", nil); err != nil || got != 21 {
 			t.Fatal(got, err)
 		}
-		if got, err := core.Execute[[]int](t.Context(), p, "callbacks", nil); err != nil || !slices.Equal(got, []int{0, 1, 2}) {
+		if got, err := core.Execute[[]int](t.Context(), p, "callbacks", nil); err != nil ||
+			!slices.Equal(got, []int{0, 1, 2}) {
 			t.Fatal(got, err)
 		}
 	})
@@ -322,13 +330,14 @@ func TestStreamsQueueLikeCalls(t *testing.T) {
 		for range 5 {
 			wg.Go(func() {
 				n := 0
-				for _, err := range core.ExecuteStream[int](t.Context(), p, "count", 2000) { // more than a window, so that it lasts
+				// The stream is longer than a window, so it lasts.
+				for _, err := range core.ExecuteStream[int](t.Context(), p, "count", 2000) {
 					if err != nil {
 						t.Error(err)
 					}
 					if n++; n == 1 {
 						most.Store(max(most.Load(), running.Add(1)))
-						time.Sleep(time.Second) // of the bubble's clock
+						time.Sleep(time.Second) // on the bubble's clock
 						running.Add(-1)
 					}
 				}
@@ -376,68 +385,80 @@ func TestConsumerPanicCancels(t *testing.T) {
 }
 
 func TestALimitThatIsOverIsNamed(t *testing.T) {
-	bubble(t, &coretest.Adapter{}, core.Options{Size: 1, CallTimeout: 2 * time.Second, StreamTimeout: time.Minute}, func(t *testing.T, p *core.Pool) {
-		execute := func(ctx context.Context, o ...core.CallOption) error {
-			_, err := core.Execute[any](ctx, p, "wait", nil, o...)
-			return err
-		}
-		stream := func(o ...core.CallOption) (last error) {
-			for _, err := range core.ExecuteStream[any](t.Context(), p, "wait", nil, o...) {
-				last = err
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 1, CallTimeout: 2 * time.Second, StreamTimeout: time.Minute},
+		func(t *testing.T, p *core.Pool) {
+			execute := func(ctx context.Context, o ...core.CallOption) error {
+				_, err := core.Execute[any](ctx, p, "wait", nil, o...)
+				return err
 			}
-			return last
-		}
-		within := func(d time.Duration) context.Context {
-			ctx, cancel := context.WithTimeout(t.Context(), d)
-			t.Cleanup(cancel)
-			return ctx
-		}
-		const changes = "the call option Timeout changes it for one call"
-		for _, c := range []struct {
-			err  error
-			want string
-		}{
-			{execute(t.Context()), "no answer within 2s (Options.CallTimeout; " + changes + "): context deadline exceeded"},
-			{execute(t.Context(), core.Timeout(time.Second)), "no answer within 1s (the call option Timeout): context deadline exceeded"},
-			{stream(), "the stream has not ended within 1m0s (Options.StreamTimeout; " + changes + "): context deadline exceeded"},
-			{stream(core.Timeout(time.Hour)), "the stream has not ended within 1h0m0s (the call option Timeout): context deadline exceeded"},
-			{execute(within(3 * time.Second)), "no answer by the deadline of the caller's context: context deadline exceeded"},
-			{execute(within(3*time.Second), core.Timeout(4*time.Second)), "no answer by the deadline of the caller's context: context deadline exceeded"},
-			{execute(within(3*time.Second), core.Timeout(time.Second)), "no answer within 1s (the call option Timeout): context deadline exceeded"},
-			{execute(within(3*time.Second), core.Timeout(-1)), "no answer by the deadline of the caller's context: context deadline exceeded"},
-		} {
-			if want := "wait on worker 0 (coretest): " + c.want; c.err.Error() != want || !errors.Is(c.err, context.DeadlineExceeded) {
-				t.Errorf("%v\nnot %s", c.err, want)
+			stream := func(o ...core.CallOption) (last error) {
+				for _, err := range core.ExecuteStream[any](t.Context(), p, "wait", nil, o...) {
+					last = err
+				}
+				return last
 			}
-		}
-		go func() { _ = execute(t.Context(), core.Timeout(5*time.Second)) }()
-		synctest.Wait()
-		err := execute(t.Context())
-		if want := "wait: no answer within 2s (Options.CallTimeout; " + changes + "): waiting for a worker: context deadline exceeded (it did not run)"; err.Error() != want {
-			t.Errorf("%v\nnot %s", err, want)
-		}
-	})
+			within := func(d time.Duration) context.Context {
+				ctx, cancel := context.WithTimeout(t.Context(), d)
+				t.Cleanup(cancel)
+				return ctx
+			}
+			const changes = "the call option Timeout changes it for one call"
+			for _, c := range []struct {
+				err  error
+				want string
+			}{
+				{execute(t.Context()), "no answer within 2s (Options.CallTimeout; " + changes +
+					"): context deadline exceeded"},
+				{execute(t.Context(), core.Timeout(time.Second)),
+					"no answer within 1s (the call option Timeout): context deadline exceeded"},
+				{stream(), "the stream has not ended within 1m0s (Options.StreamTimeout; " + changes +
+					"): context deadline exceeded"},
+				{stream(core.Timeout(time.Hour)),
+					"the stream has not ended within 1h0m0s (the call option Timeout): context deadline exceeded"},
+				{execute(within(3 * time.Second)),
+					"no answer by the deadline of the caller's context: context deadline exceeded"},
+				{execute(within(3*time.Second), core.Timeout(4*time.Second)),
+					"no answer by the deadline of the caller's context: context deadline exceeded"},
+				{execute(within(3*time.Second), core.Timeout(time.Second)),
+					"no answer within 1s (the call option Timeout): context deadline exceeded"},
+				{execute(within(3*time.Second), core.Timeout(-1)),
+					"no answer by the deadline of the caller's context: context deadline exceeded"},
+			} {
+				if want := "wait on worker 0 (coretest): " + c.want; c.err.Error() != want ||
+					!errors.Is(c.err, context.DeadlineExceeded) {
+					t.Errorf("%v\nnot %s", c.err, want)
+				}
+			}
+			go func() { _ = execute(t.Context(), core.Timeout(5*time.Second)) }()
+			synctest.Wait()
+			err := execute(t.Context())
+			if want := "wait: no answer within 2s (Options.CallTimeout; " + changes + "): waiting for a worker: context deadline exceeded (it did not run)"; err.Error() != want {
+				t.Errorf("%v\nnot %s", err, want)
+			}
+		})
 }
 
 func TestCallThatIgnoresCancelGetsTheWorkerReplaced(t *testing.T) {
-	var stuck chan struct{} // made in the bubble, so that waiting for it lets the bubble's clock go on
+	var stuck chan struct{} // made in the bubble, so that the bubble's clock goes on while a call waits for it
 	fs := functions()
 	fs["stuck"] = core.Function{Run: func(context.Context, *core.Incoming) (any, error) { <-stuck; return nil, nil }}
-	bubble(t, &coretest.Adapter{Functions: fs}, core.Options{Size: 1, CallTimeout: time.Second, CancelGrace: 3 * time.Second}, func(t *testing.T, p *core.Pool) {
-		stuck = make(chan struct{})
-		defer close(stuck)
-		_, err := core.Execute[any](t.Context(), p, "stuck", nil)
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatal(err)
-		}
-		begin := time.Now()
-		if _, err = core.Execute[any](t.Context(), p, "echo", 1, core.Timeout(time.Minute)); err != nil {
-			t.Fatal(err)
-		}
-		if s := p.Stats(); s.Lost != 1 || s.Terminated != 1 || s.Restarts != 1 || time.Since(begin) < 3*time.Second {
-			t.Fatalf("%+v after %s", s, time.Since(begin))
-		}
-	})
+	bubble(t, &coretest.Adapter{Functions: fs},
+		core.Options{Size: 1, CallTimeout: time.Second, CancelGrace: 3 * time.Second}, func(t *testing.T,
+			p *core.Pool) {
+			stuck = make(chan struct{})
+			defer close(stuck)
+			_, err := core.Execute[any](t.Context(), p, "stuck", nil)
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+			begin := time.Now()
+			if _, err = core.Execute[any](t.Context(), p, "echo", 1, core.Timeout(time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			if s := p.Stats(); s.Lost != 1 || s.Terminated != 1 || s.Restarts != 1 || time.Since(begin) < 3*time.Second {
+				t.Fatalf("%+v after %s", s, time.Since(begin))
+			}
+		})
 }
 
 func TestQueueHonoursDeadlinesAndItsBound(t *testing.T) {
@@ -471,21 +492,22 @@ func TestQueueHonoursDeadlinesAndItsBound(t *testing.T) {
 }
 
 func TestConcurrencyIsReal(t *testing.T) {
-	bubble(t, &coretest.Adapter{Concurrency: 8}, core.Options{Size: 1, Concurrency: 4}, func(t *testing.T, p *core.Pool) {
-		begin := time.Now()
-		var wg sync.WaitGroup
-		for range 8 {
-			wg.Go(func() {
-				if _, err := core.Execute[int](t.Context(), p, "nap", 1000); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		if got := time.Since(begin); got != 2*time.Second {
-			t.Fatalf("eight naps of a second, four at once, took %s", got)
-		}
-	})
+	bubble(t, &coretest.Adapter{Concurrency: 8}, core.Options{Size: 1, Concurrency: 4},
+		func(t *testing.T, p *core.Pool) {
+			begin := time.Now()
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					if _, err := core.Execute[int](t.Context(), p, "nap", 1000); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			if got := time.Since(begin); got != 2*time.Second {
+				t.Fatalf("eight naps of a second, four at once, took %s", got)
+			}
+		})
 }
 
 func TestLossGivesEachCallOneErrorAtOnce(t *testing.T) {
@@ -568,7 +590,8 @@ func TestSessionsStayAndAreLostWithTheirWorker(t *testing.T) {
 		a.Crash(home)
 		synctest.Wait()
 		for range 2 {
-			if _, err := core.Execute[any](t.Context(), s, "echo", 1); !errors.Is(err, core.ErrSessionLost) || core.MayHaveRun(err) {
+			if _, err := core.Execute[any](t.Context(), s, "echo", 1); !errors.Is(err, core.ErrSessionLost) ||
+				core.MayHaveRun(err) {
 				t.Fatal(err)
 			}
 		}
@@ -576,7 +599,7 @@ func TestSessionsStayAndAreLostWithTheirWorker(t *testing.T) {
 		if _, err := core.Execute[any](t.Context(), s, "echo", 1); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Minute) // of the bubble's clock
+		time.Sleep(2 * time.Minute) // on the bubble's clock
 		if n := p.Stats().Sessions; n != 0 {
 			t.Fatalf("%d sessions outlived their idle time", n)
 		}
@@ -601,7 +624,7 @@ func TestSessionsSpread(t *testing.T) {
 	})
 }
 
-// A session that was closed begins anew once its worker has dropped the state; a worker that fails to is in the log.
+// A closed session starts anew after its worker has dropped the state. If the worker fails to, the log says so.
 func TestClosedSessionIsForgottenFirst(t *testing.T) {
 	for failing, warnings := range map[bool]int{false: 0, true: 1} {
 		log := newSpy(func(*spy, string) {})
@@ -640,7 +663,7 @@ func TestClosedSessionIsForgottenFirst(t *testing.T) {
 	}
 }
 
-// Of the workers with the fewest sessions a new one takes the least busy.
+// A new session goes to a worker with the fewest sessions, and to the least busy of those.
 func TestSessionsAvoidTheBusy(t *testing.T) {
 	for idle := range 3 {
 		bubble(t, &coretest.Adapter{Concurrency: 2}, core.Options{Size: 3}, func(t *testing.T, p *core.Pool) {
@@ -722,7 +745,7 @@ func TestStartFailures(t *testing.T) {
 		if !errors.Is(err, core.ErrCrashLoop) || !strings.Contains(err.Error(), "no luck") || core.MayHaveRun(err) {
 			t.Fatal(err)
 		}
-		time.Sleep(10 * time.Minute) // of the bubble's clock
+		time.Sleep(10 * time.Minute) // on the bubble's clock
 		if n := starts.Load(); n > 40 {
 			t.Fatalf("%d starts in ten minutes are a spin", n)
 		}
@@ -760,20 +783,21 @@ func TestShutdownLetsCallsEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := core.Execute[any](t.Context(), p, "echo", 1); !errors.Is(err, core.ErrClosed) || core.MayHaveRun(err) {
+		if _, err := core.Execute[any](t.Context(), p, "echo", 1); !errors.Is(err, core.ErrClosed) ||
+			core.MayHaveRun(err) {
 			t.Fatal(err)
 		}
 	})
 }
 
-// What a running call asks of the pool still goes through while it shuts down, whether a worker is free for it or not.
+// A running call can still call the pool while it shuts down, whether or not a worker is free.
 func TestShutdownLetsRunningCallsCall(t *testing.T) {
 	for _, busy := range []int{0, 1} {
 		var pool *core.Pool
 		o := core.Options{Size: 2, Functions: map[string]core.Function{
 			"host": core.Func(func(ctx context.Context, n int) (any, error) {
 				if busy == 0 {
-					time.Sleep(time.Second) // of the bubble's clock: the pool is shutting down then
+					time.Sleep(time.Second) // on the bubble's clock; the pool is shutting down by then
 				}
 				return core.Execute[any](ctx, pool, "echo", n)
 			}),
@@ -843,11 +867,13 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 }
 
 func TestWhatIsMissing(t *testing.T) {
-	if p, err := core.Open(t.Context(), nil, core.Command{}, nil); p != nil || err == nil || !strings.Contains(err.Error(), "no adapter") {
+	if p, err := core.Open(t.Context(), nil, core.Command{}, nil); p != nil || err == nil ||
+		!strings.Contains(err.Error(), "no adapter") {
 		t.Error(p, err)
 	}
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 2}, func(t *testing.T, p *core.Pool) {
-		if err := p.WaitReady(t.Context(), 3); err == nil || !strings.Contains(err.Error(), "waiting for 3 workers: the pool has 2") {
+		if err := p.WaitReady(t.Context(), 3); err == nil ||
+			!strings.Contains(err.Error(), "waiting for 3 workers: the pool has 2") {
 			t.Error(err)
 		}
 		s := p.Session("")
@@ -881,7 +907,7 @@ func TestAPanickingFunctionIsItsCallsError(t *testing.T) {
 func TestHealth(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 		go func() { _, _ = core.Execute[any](t.Context(), p, "nap", 60_000, core.Timeout(-1)) }()
-		time.Sleep(time.Second) // of the bubble's clock
+		time.Sleep(time.Second) // on the bubble's clock
 		w := p.Workers()[0]
 		h, err := w.Health(t.Context())
 		if err != nil || len(h.Running) != 1 || h.Running[0].Name != "nap" || h.Running[0].MS != 1000 {

@@ -33,10 +33,11 @@ func TestExit(t *testing.T) {
 			if code, signal, oom := p.Exit(); code != c.code || signal != c.signal || oom {
 				t.Errorf("exit is %d, %q, %v", code, signal, oom)
 			}
-			if strings.Contains(c.script, "oops") && !slices.Equal(p.lastOutput(time.Time{}), []string{"oops", "more"}) {
+			if strings.Contains(c.script, "oops") &&
+				!slices.Equal(p.lastOutput(time.Time{}), []string{"oops", "more"}) {
 				t.Errorf("the last output is %q", p.lastOutput(time.Time{}))
 			}
-			p.terminate() // of no effect any more
+			p.terminate() // has no effect any more
 			p.kill()
 			if how := p.stop(time.Hour); how != "exited" {
 				t.Errorf("stopping it says %q", how)
@@ -88,7 +89,7 @@ func TestStopKilledByMany(t *testing.T) {
 	}
 }
 
-// A worker's end is the end of its group.
+// When a worker ends, its process group ends.
 func TestGroupEnds(t *testing.T) {
 	f := newFixture(t, shell(familyScript))
 	p := f.launch(Spec{Protocol: "none"})
@@ -104,7 +105,7 @@ func TestGroupEnds(t *testing.T) {
 	eventually(t, "the grandchild is gone", func() bool { return !alive(grandchild) })
 }
 
-// A grandchild that has left the group and holds every descriptor must not be waited for.
+// The pool does not wait for a grandchild that has left the group and holds every descriptor.
 func TestGrandchildHoldsDescriptors(t *testing.T) {
 	for _, reports := range []bool{false, true} {
 		for _, stdio := range []bool{false, true} {
@@ -137,8 +138,8 @@ func TestGrandchildHoldsDescriptors(t *testing.T) {
 	}
 }
 
-// kill -9 of the host ends workers and grandchildren, although neither reads anything. The grandchild has none of the pool's descriptors, and
-// what ends first is not always the same.
+// kill -9 of the host ends workers and grandchildren, although neither reads anything. The grandchild holds none of the
+// pool's descriptors. The order of the ends varies.
 func TestHostKilled(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux kills a group when its host has gone")
@@ -148,12 +149,12 @@ func TestHostKilled(t *testing.T) {
 	}
 }
 
-// The end of the thread that Launch was called on must not end the worker.
+// The worker survives the end of the thread that called Launch.
 func TestThreadEnds(t *testing.T) {
 	f := newFixture(t, shell("cat"))
 	launched := make(chan *Process)
 	go func() {
-		runtime.LockOSThread() // and never unlock: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		launched <- f.launch(Spec{Protocol: "none", Stdio: true})
 	}()
 	p := <-launched

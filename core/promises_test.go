@@ -21,8 +21,8 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// Those who wait are served in the order in which they came: in the pool's queue, in that of a session whose worker is
-// busy, and where both wait for one worker.
+// Waiting callers are served in order of arrival: in the pool's queue, in the queue of a session whose worker is busy,
+// and across both queues for one worker.
 func TestOldestFirst(t *testing.T) {
 	for who, session := range map[string]func(n int) bool{
 		"the pool":         func(int) bool { return false },
@@ -33,7 +33,8 @@ func TestOldestFirst(t *testing.T) {
 	} {
 		var mu sync.Mutex
 		var order []int
-		a := &coretest.Adapter{Functions: map[string]core.Function{"note": core.Func(func(_ context.Context, n int) (any, error) {
+		a := &coretest.Adapter{Functions: map[string]core.Function{"note": core.Func(func(_ context.Context,
+			n int) (any, error) {
 			time.Sleep(time.Second) // on the bubble's clock
 			mu.Lock()
 			defer mu.Unlock()
@@ -52,7 +53,7 @@ func TestOldestFirst(t *testing.T) {
 						t.Error(err)
 					}
 				})
-				synctest.Wait() // this one waits, or runs
+				synctest.Wait() // this call waits or runs
 			}
 			callers.Wait()
 		})
@@ -62,7 +63,7 @@ func TestOldestFirst(t *testing.T) {
 	}
 }
 
-// What a call has waited in the queue is no longer left to its handler.
+// The time that a call waited in the queue is taken off its handler's time limit.
 func TestWaitingIsTakenOffTheLimit(t *testing.T) {
 	fs := functions()
 	fs["left"] = core.Func(func(ctx context.Context, _ any) (float64, error) {
@@ -89,7 +90,7 @@ func TestWaitingIsTakenOffTheLimit(t *testing.T) {
 	}
 }
 
-// Each call of a connection has the metadata of its own caller, not only the first.
+// Every call of a connection carries its own caller's metadata, not only the first.
 func TestMetadataOfEveryCall(t *testing.T) {
 	fs := functions()
 	fs["meta"] = core.Function{Run: func(_ context.Context, c *core.Incoming) (any, error) { return c.Metadata, nil }}
@@ -111,8 +112,8 @@ func TestMetadataOfEveryCall(t *testing.T) {
 	})
 }
 
-// A receiver grants what was consumed, in items and in bytes, whichever of the two runs out: what the one grants too
-// little stops the sender for good.
+// A receiver grants consumed items and consumed bytes as credit, whichever runs out first. If it granted too little of
+// either, the sender would stop for good.
 func TestCreditOfItemsAndOfBytes(t *testing.T) {
 	value := func(n, size int) iter.Seq[string] {
 		return func(yield func(string) bool) {
@@ -157,7 +158,8 @@ func TestCreditOfItemsAndOfBytes(t *testing.T) {
 		return sum, err
 	}}
 	type amount struct{ N, Size int }
-	host := map[string]core.Function{"host": core.StreamFunc(func(_ context.Context, in amount) iter.Seq2[string, error] {
+	host := map[string]core.Function{"host": core.StreamFunc(func(_ context.Context, in amount) iter.Seq2[string,
+		error] {
 		return func(yield func(string, error) bool) {
 			for v := range value(in.N, in.Size) {
 				if !yield(v, nil) {
@@ -167,29 +169,31 @@ func TestCreditOfItemsAndOfBytes(t *testing.T) {
 		}
 	})}
 	for _, c := range []amount{{60, 64 << 10}, {5000, 1}, {300, 8 << 10}} {
-		bubble(t, &coretest.Adapter{Functions: fs}, core.Options{Size: 1, Functions: host}, func(t *testing.T, p *core.Pool) {
-			want := c.N * c.Size
-			if got, err := core.Execute[int](t.Context(), p, "lengths", nil, core.Input(value(c.N, c.Size))); got != want || err != nil {
-				t.Errorf("of %d inputs of %d bytes %d bytes come; %v", c.N, c.Size, got, err)
-			}
-			got := 0
-			for v, err := range core.ExecuteStream[string](t.Context(), p, "values", c) {
-				if err != nil {
-					t.Error(err)
+		bubble(t, &coretest.Adapter{Functions: fs}, core.Options{Size: 1, Functions: host},
+			func(t *testing.T, p *core.Pool) {
+				want := c.N * c.Size
+				if got, err := core.Execute[int](t.Context(), p, "lengths", nil,
+					core.Input(value(c.N, c.Size))); got != want || err != nil {
+					t.Errorf("of %d inputs of %d bytes %d bytes come; %v", c.N, c.Size, got, err)
 				}
-				got += len(v)
-			}
-			if got != want {
-				t.Errorf("of %d items of %d bytes %d bytes come", c.N, c.Size, got)
-			}
-			if got, err := core.Execute[int](t.Context(), p, "back", c); got != want || err != nil {
-				t.Errorf("of %d items of the host's of %d bytes %d bytes come; %v", c.N, c.Size, got, err)
-			}
-		})
+				got := 0
+				for v, err := range core.ExecuteStream[string](t.Context(), p, "values", c) {
+					if err != nil {
+						t.Error(err)
+					}
+					got += len(v)
+				}
+				if got != want {
+					t.Errorf("of %d items of %d bytes %d bytes come", c.N, c.Size, got)
+				}
+				if got, err := core.Execute[int](t.Context(), p, "back", c); got != want || err != nil {
+					t.Errorf("of %d items of the host's of %d bytes %d bytes come; %v", c.N, c.Size, got, err)
+				}
+			})
 	}
 }
 
-// Of an error with causes the whole chain arrives.
+// The whole chain of an error's causes arrives.
 func TestWholeChainOfCauses(t *testing.T) {
 	const depth = 8
 	var chain *core.RemoteError
@@ -218,7 +222,8 @@ func TestWholeChainOfCauses(t *testing.T) {
 		_, err := core.Execute[any](t.Context(), p, "chain", nil)
 		whole(t, err)
 		for n := range depth {
-			if text := fmt.Sprintf("Cause%d: number %d", n, n); !strings.Contains(err.(*core.CallError).Err.(*core.RemoteError).Traceback(), text) {
+			if text := fmt.Sprintf("Cause%d: number %d", n,
+				n); !strings.Contains(err.(*core.CallError).Err.(*core.RemoteError).Traceback(), text) {
 				t.Errorf("the traceback lacks %s", text)
 			}
 		}
@@ -228,7 +233,7 @@ func TestWholeChainOfCauses(t *testing.T) {
 	})
 }
 
-// The host compares tokens as a whole.
+// The host compares whole tokens.
 func TestTokensAreComparedWhole(t *testing.T) {
 	for name, c := range map[string]struct {
 		show func(token string) string
@@ -265,7 +270,7 @@ func swapCase(s string) string {
 	}, []byte(s)))
 }
 
-// A worker's function that passes on an error of the host's passes its type on too, also of a call that did not start.
+// If a worker's function passes on an error of the host, the error keeps its type, even if the call did not start.
 func TestHostErrorKeepsItsType(t *testing.T) {
 	for _, flags := range []core.Flags{0, core.NotStarted} {
 		synctest.Test(t, func(t *testing.T) {
@@ -277,9 +282,11 @@ func TestHostErrorKeepsItsType(t *testing.T) {
 				t.Fatal(err)
 			}
 			hello, _ := json.Marshal(map[string]any{
-				"version": 1, "codec": "json", "max_frame": 1 << 20, "window": map[string]int{"items": 9, "bytes": 999}, "concurrency": 1, "calls": 9,
+				"version": 1, "codec": "json", "max_frame": 1 << 20, "window": map[string]int{"items": 9,
+					"bytes": 999}, "concurrency": 1, "calls": 9,
 			})
-			err := host.Write([]core.Frame{{Kind: core.KindHello, Body: hello}, {Kind: core.KindCall, ID: 1, Name: "callback", Flags: core.NoInput}})
+			err := host.Write([]core.Frame{{Kind: core.KindHello, Body: hello},
+				{Kind: core.KindCall, ID: 1, Name: "callback", Flags: core.NoInput}})
 			for answered := false; err == nil && !answered; {
 				var frames []core.Frame
 				frames, err = host.Read()
@@ -291,7 +298,8 @@ func TestHostErrorKeepsItsType(t *testing.T) {
 					case core.KindError:
 						answered = true
 						var e core.RemoteError
-						if err := codecs[0].Decode(f.Body, &e); err != nil || e.Type != "Sorry" || e.Message != "no such luck" || f.Flags != 0 {
+						if err := codecs[0].Decode(f.Body, &e); err != nil || e.Type != "Sorry" ||
+							e.Message != "no such luck" || f.Flags != 0 {
 							t.Errorf("with the flags %d it becomes %+v, flags %d; %v", flags, e, f.Flags, err)
 						}
 					}
@@ -307,7 +315,7 @@ func TestHostErrorKeepsItsType(t *testing.T) {
 	}
 }
 
-// A function of the host has no host of its own: the methods say so, and nothing is sent.
+// A host function has no host of its own. The methods return an error, and nothing is sent.
 func TestHostOfTheHost(t *testing.T) {
 	log := newSpy(func(*spy, string) {})
 	host := core.Function{Run: func(ctx context.Context, c *core.Incoming) (any, error) {

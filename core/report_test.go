@@ -29,15 +29,18 @@ func TestReport(t *testing.T) {
 		})
 	}
 	for name, c := range map[string]struct{ script, says string }{
-		"exit":       {"echo bad luck >&2; exit 5", "ended before it reported that it can start: it exited with code 5"},
+		"exit": {"echo bad luck >&2; exit 5",
+			"ended before it reported that it can start: it exited with code 5"},
 		"signal":     {"kill -KILL $$", `it was ended by signal "killed"`},
 		"garbage":    {"echo '{garbage' >&3; exit 6", `unreadable`},
 		"and status": {"echo '{garbage' >&3; exit 6", `exited with code 6`},
 		"list":       {"echo '[]' >&3; exit 6", `not a JSON object: "[]"`},
 		"wrong type": {`echo '{"endpoint": 5}' >&3; exit 6`, `unreadable`},
 		"empty line": {"echo >&3; exit 6", `not a JSON object: ""`},
-		"too long":   {"head -c 70000 /dev/zero | tr '\\0' x >&3; exit 6", "longer than 65536 bytes; it exited with code 6"},
-		"silence":    {"exec 3>&-; exec sleep 1000", "ended before it reported that it can start: it did not end and was killed"},
+		"too long": {"head -c 70000 /dev/zero | tr '\\0' x >&3; exit 6",
+			"longer than 65536 bytes; it exited with code 6"},
+		"silence": {"exec 3>&-; exec sleep 1000",
+			"ended before it reported that it can start: it did not end and was killed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, err := newFixture(t, report(c.script)).fails(t.Context(), Spec{Stdio: true})
@@ -52,7 +55,8 @@ func TestReport(t *testing.T) {
 	t.Run("unavailable", func(t *testing.T) {
 		_, err := newFixture(t, report(`echo '{"unavailable": "No module named grpc\u001b[2J", "remedy": "pip install grpcio"}' >&3; exec sleep 1000`)).
 			fails(t.Context(), Spec{})
-		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), `No module named grpc\x1b[2J; to get it: pip install grpcio`) {
+		if !errors.Is(err, ErrUnavailable) ||
+			!strings.Contains(err.Error(), `No module named grpc\x1b[2J; to get it: pip install grpcio`) {
 			t.Error(err)
 		}
 	})
@@ -70,7 +74,8 @@ func TestReport(t *testing.T) {
 			f.log.line(t, "ready")
 			cancel()
 		}()
-		if a, err := f.fails(ctx, Spec{}); !errors.Is(err, context.Canceled) || !slices.Equal(a.output(), []string{"ready"}) {
+		if a, err := f.fails(ctx, Spec{}); !errors.Is(err, context.Canceled) ||
+			!slices.Equal(a.output(), []string{"ready"}) {
 			t.Error(err, a.output())
 		}
 	})

@@ -19,7 +19,7 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// scripted makes workers that do with their end of the connection what its function does.
+// scripted makes workers that run a function on their end of the connection.
 type scripted func(worker *coretest.Conn)
 
 func (scripted) Name() string { return "scripted" }
@@ -28,15 +28,15 @@ func (f scripted) Start(context.Context, *core.Launcher) (*core.Link, error) {
 	host, worker := coretest.Pipe()
 	go func() {
 		f(worker)
-		_ = worker.Close() // of a coretest.Conn it returns nil
+		_ = worker.Close() // always nil for a coretest.Conn
 	}()
 	return &core.Link{Conn: host, Codecs: []core.Codec{codec.Codec{}}}, nil
 }
 
-// scriptedLimit is the largest frame that they take.
+// scriptedLimit is the frame size limit of scripted workers.
 const scriptedLimit = 1 << 20
 
-// frames says hello, and returns what comes next until it is told to stop, or the host closes its side.
+// frames says hello and yields the incoming frames. It ends when the caller breaks off or the host closes its side.
 func frames(worker *coretest.Conn) iter.Seq[core.Frame] {
 	return func(yield func(core.Frame) bool) {
 		hello := fmt.Sprintf(`{"versions": [1], "codecs": ["json"], "max_frame": %d, "concurrency": 9,
@@ -54,7 +54,7 @@ func frames(worker *coretest.Conn) iter.Seq[core.Frame] {
 	}
 }
 
-// opened returns a pool that is closed when the test ends.
+// opened returns a pool and closes it when the test ends.
 func opened(t *testing.T, a core.Adapter, o core.Options) *core.Pool {
 	t.Helper()
 	if o.Logger == nil {
@@ -72,8 +72,8 @@ func opened(t *testing.T, a core.Adapter, o core.Options) *core.Pool {
 	return p
 }
 
-// rogue makes workers that answer the call "go" with the frames that it makes of the call's id, the end of its input
-// with an end, and any other call but "wait" with null.
+// rogue makes workers that answer the call "go" with the frames that their function builds from the call's id. They
+// answer the end of its input with an end, any other call with null, and "wait" not at all.
 type rogue struct{ frames func(id uint64) []core.Frame }
 
 func (rogue) Name() string { return "rogue" }
@@ -88,15 +88,15 @@ func (r rogue) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) 
 			case f.Kind == core.KindCall && f.Name != "wait", f.Kind == core.KindEnd:
 				err = worker.Write([]core.Frame{{Kind: core.KindEnd, ID: f.ID}})
 			}
-			if err != nil { // the host has cut it off
+			if err != nil { // the host has closed the connection
 				return
 			}
 		}
 	}).Start(ctx, l)
 }
 
-// What the protocol forbids ends the worker's connection, with one error for each of its calls that names the breach. What may cross
-// something on its way does not.
+// A frame that the protocol forbids ends the worker's connection. Each of its calls gets one error, which names the
+// breach. A frame that crossed another on the way is no breach.
 func TestBreaches(t *testing.T) {
 	item := func(id uint64, body string) core.Frame {
 		return core.Frame{Kind: core.KindItem, ID: id, Body: []byte(body)}
@@ -114,7 +114,7 @@ func TestBreaches(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		frames func(id uint64) []core.Frame
-		breach string // "": none
+		breach string // "": no breach
 	}{
 		"more items than granted": {func(id uint64) []core.Frame {
 			return slices.Repeat([]core.Frame{item(id, "1")}, 5)
@@ -166,10 +166,13 @@ func TestBreaches(t *testing.T) {
 			return slices.Repeat([]core.Frame{{Kind: core.KindPing}}, 1<<17)
 		}, "more pings than answers are read"},
 		"an error that says a call did not start, behind an item": {func(id uint64) []core.Frame {
-			return []core.Frame{item(id, "1"), {Kind: core.KindError, Flags: core.NotStarted, ID: id, Body: []byte(`{"type":"Draining","message":"bye"}`)}}
+			return []core.Frame{item(id, "1"),
+				{Kind: core.KindError, Flags: core.NotStarted, ID: id,
+					Body: []byte(`{"type":"Draining","message":"bye"}`)}}
 		}, "the call did not start"},
 		"what follows an end": {func(id uint64) []core.Frame {
-			return []core.Frame{{Kind: core.KindEnd, ID: id}, {Kind: core.KindEnd, ID: id}, item(id, "1"), {Kind: core.KindCredit, ID: id, Items: 1}}
+			return []core.Frame{{Kind: core.KindEnd, ID: id}, {Kind: core.KindEnd, ID: id}, item(id, "1"),
+				{Kind: core.KindCredit, ID: id, Items: 1}}
 		}, ""},
 		"endless credit": {func(id uint64) []core.Frame {
 			most := core.Frame{Kind: core.KindCredit, ID: id, Items: 1<<63 - 1, Bytes: 1<<63 - 1}
@@ -187,7 +190,11 @@ func TestBreaches(t *testing.T) {
 				release := make(chan struct{})
 				p := opened(t, rogue{c.frames}, core.Options{
 					Size: 1, WindowItems: 4, WindowBytes: 20,
-					Functions: map[string]core.Function{"host": core.Func(func(context.Context, any) (any, error) { <-release; return nil, nil })},
+					Functions: map[string]core.Function{"host": core.Func(func(context.Context, any) (any,
+						error) {
+						<-release
+						return nil, nil
+					})},
 				})
 				defer close(release)
 				other := make(chan error, 1)
@@ -208,7 +215,8 @@ func TestBreaches(t *testing.T) {
 				if err == nil {
 					t.Error("no error")
 				}
-				if err := <-other; !errors.Is(err, core.ErrWorkerLost) || !errors.Is(err, core.ErrProtocol) || !strings.Contains(err.Error(), c.breach) {
+				if err := <-other; !errors.Is(err, core.ErrWorkerLost) || !errors.Is(err, core.ErrProtocol) ||
+					!strings.Contains(err.Error(), c.breach) {
 					t.Errorf("the other call's error is %v, not %q", err, c.breach)
 				}
 				if _, err := core.Execute[any](t.Context(), p, "echo", nil); err != nil {
@@ -219,7 +227,7 @@ func TestBreaches(t *testing.T) {
 	}
 }
 
-// A call whose arguments make a frame as large as the limit is sent; a byte more, and it is not.
+// A call is sent if its frame is exactly as large as the limit, and fails if it is one byte larger.
 func TestArgumentsAtTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := opened(t, rogue{}, core.Options{Size: 1})
@@ -233,18 +241,18 @@ func TestArgumentsAtTheLimit(t *testing.T) {
 	})
 }
 
-// What a worker says between the host's bye and its own end still arrives.
+// Frames that a worker sends between the host's bye and its own end still arrive.
 func TestLastWordsAfterBye(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newSpy(func(*spy, string) {})
 		byes := 0
 		p, err := core.Open(t.Context(), scripted(func(worker *coretest.Conn) {
-			for f := range frames(worker) { // to the end
+			for f := range frames(worker) { // until the connection ends
 				if f.Kind == core.KindBye {
 					byes++
 				}
 			}
-			synctest.Wait() // until the host has nothing left to do but wait
+			synctest.Wait() // until the host only waits
 			last := []byte(`{"level": "info", "message": "the last word"}`)
 			if err := worker.Write([]core.Frame{{Kind: core.KindLog, Body: last}}); err != nil {
 				t.Error(err)
@@ -265,7 +273,7 @@ func TestLastWordsAfterBye(t *testing.T) {
 	})
 }
 
-// ask calls the host's function from a scripted worker.
+// ask calls the host function from a scripted worker.
 func ask(t *testing.T, worker *coretest.Conn, id uint64) {
 	t.Helper()
 	call := core.Frame{Kind: core.KindCall, ID: id, Name: "host", Flags: core.NoInput}
@@ -274,7 +282,7 @@ func ask(t *testing.T, worker *coretest.Conn, id uint64) {
 	}
 }
 
-// The host takes as many calls of a worker as it said, and refuses more until one of them has ended.
+// The host accepts as many calls of a worker as it announced. It refuses more until one of them has ended.
 func TestCallsOfAWorkerAreLimited(t *testing.T) {
 	const limit = 64
 	release := make(chan struct{})
@@ -313,7 +321,7 @@ func TestCallsOfAWorkerAreLimited(t *testing.T) {
 	}
 }
 
-// Whatever a function's error says, its answer fits into a frame.
+// The answer to a function's call fits into a frame, however long its error's text is.
 func TestLongErrorsFit(t *testing.T) {
 	const limit = scriptedLimit
 	edge := limit - 256 - len(`{"type":"error","message":""}`)
@@ -354,7 +362,7 @@ func TestObituaryNamesEachCommandOnce(t *testing.T) {
 	}
 }
 
-// A call that each worker refuses is taken to another one nine times at most, and then fails as one that did not run.
+// A call that every worker refuses moves nine times at most. Then it fails as a call that did not run.
 func TestMovesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tries atomic.Int64
@@ -376,11 +384,14 @@ func TestMovesAreBounded(t *testing.T) {
 	})
 }
 
-// A worker that does not list its commands does not say which of them stream. What such a call returns is its one item,
-// unless the caller asks for the stream's result.
+// If a worker does not list its commands, the pool cannot know which of them stream. The result of such a call is its
+// one item, unless the caller asks for the stream's result.
 func TestResultOfAnUnlistedCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := rogue{func(id uint64) []core.Frame { return []core.Frame{{Kind: core.KindEnd, ID: id, Body: []byte("7")}} }}
+		a := rogue{func(id uint64) []core.Frame {
+			return []core.Frame{{Kind: core.KindEnd, ID: id,
+				Body: []byte("7")}}
+		}}
 		p := opened(t, a, core.Options{Size: 1})
 		var result int
 		for want, opts := range map[int][]core.CallOption{1: nil, 0: {core.Result(&result)}} {

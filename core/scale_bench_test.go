@@ -14,13 +14,13 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// These benchmarks hold what has to stay flat: what one caller costs must not depend on how many others there are.
+// These benchmarks measure costs that must stay flat: the cost of one caller must not depend on the number of callers.
 
-// stalled is an adapter whose workers read nothing once it is on.
+// stalled is an adapter whose workers stop reading when it is on.
 type stalled struct {
 	*coretest.Adapter
 	on   atomic.Bool
-	gate chan struct{} // closing it lets them read
+	gate chan struct{} // closing it lets them read again
 }
 
 func (a *stalled) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
@@ -52,7 +52,7 @@ func waiting(b *testing.B, what string, done func() bool) {
 	}
 }
 
-// BenchmarkCancelAll cancels callers at once, in the pool's queue or in that of a connection whose worker does not
+// BenchmarkCancelAll cancels all callers at once, in the pool's queue or in that of a connection whose worker does not
 // read. An operation is one caller.
 func BenchmarkCancelAll(b *testing.B) {
 	for _, where := range []string{"queue", "connection"} {
@@ -93,8 +93,8 @@ func BenchmarkCancelAll(b *testing.B) {
 	}
 }
 
-// BenchmarkNewSession makes the first call of a session on a pool whose only slot is free for it but where others wait
-// for another worker.
+// BenchmarkNewSession makes the first call of a session. The pool's only slot is free, but other callers wait for
+// another worker.
 func BenchmarkNewSession(b *testing.B) {
 	for _, n := range []int{0, 50000} {
 		b.Run(fmt.Sprintf("waiters=%d", n), func(b *testing.B) {
@@ -125,8 +125,7 @@ func BenchmarkNewSession(b *testing.B) {
 	}
 }
 
-// BenchmarkLoss loses the worker of many sessions. The time is that of a call that comes right behind it to the other
-// worker.
+// BenchmarkLoss loses the worker of many sessions. It times the next call to the other worker.
 func BenchmarkLoss(b *testing.B) {
 	for _, n := range []int{100, 100_000} {
 		b.Run(fmt.Sprintf("sessions=%d", n), func(b *testing.B) {

@@ -17,7 +17,7 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// An index whose worker cannot start is tried later and later, whatever the others answer meanwhile.
+// If the worker of an index cannot start, its delay grows, even if other indexes answer meanwhile.
 func TestBackoffIsOfOneIndex(t *testing.T) {
 	var mu sync.Mutex
 	var starts []time.Time
@@ -67,7 +67,7 @@ func TestBackoffIsOfOneIndex(t *testing.T) {
 	})
 }
 
-// A worker that answers has nothing behind it any more.
+// A worker that answers resets the failure count of its index.
 func TestAnswerForgetsFailures(t *testing.T) {
 	var starts atomic.Int64
 	a := &coretest.Adapter{Before: func(_ context.Context, index int) error {
@@ -84,7 +84,7 @@ func TestAnswerForgetsFailures(t *testing.T) {
 			t.Errorf("its failures are %d", n)
 		}
 		go func() { _, _ = core.Execute[int](t.Context(), p, "nap", 1000) }()
-		go func() { _, _ = core.Execute[int](t.Context(), p, "nap", 1000) }() // the two have both workers
+		go func() { _, _ = core.Execute[int](t.Context(), p, "nap", 1000) }() // the two calls take both workers
 		time.Sleep(2 * time.Second)
 		if w := p.Stats().Workers[1]; w.Failures != 0 || w.LastErr != nil {
 			t.Errorf("after an answer its failures are %d, and the last is %v", w.Failures, w.LastErr)
@@ -92,7 +92,7 @@ func TestAnswerForgetsFailures(t *testing.T) {
 	})
 }
 
-// breakable is an adapter whose workers do not start while broken is set.
+// breakable is an adapter whose workers fail to start while broken is set.
 func breakable(broken *atomic.Bool) *coretest.Adapter {
 	return &coretest.Adapter{Before: func(context.Context, int) error {
 		if broken.Load() {
@@ -102,7 +102,7 @@ func breakable(broken *atomic.Bool) *coretest.Adapter {
 	}}
 }
 
-// ErrCrashLoop is told when no worker is left and none of the indexes starts; it counts their failures.
+// Calls fail with ErrCrashLoop when no worker is left and no index can start one. The error counts the failures.
 func TestCrashLoopCounts(t *testing.T) {
 	var broken atomic.Bool
 	a := breakable(&broken)
@@ -126,7 +126,8 @@ func TestCrashLoopCounts(t *testing.T) {
 		for _, w := range p.Stats().Workers {
 			failed += w.Failures
 		}
-		if !errors.Is(err, core.ErrCrashLoop) || !strings.Contains(err.Error(), "no such model") || core.MayHaveRun(err) {
+		if !errors.Is(err, core.ErrCrashLoop) || !strings.Contains(err.Error(), "no such model") ||
+			core.MayHaveRun(err) {
 			t.Errorf("%v", err)
 		}
 		if failed < 6 {
@@ -143,7 +144,7 @@ func TestCrashLoopCounts(t *testing.T) {
 	})
 }
 
-// Callers wait while starts fail, until the fifth in a row has failed.
+// Callers wait while starts fail, until the fifth failure in a row.
 func TestCrashLoopBeginsWithTheFifthFailure(t *testing.T) {
 	var broken atomic.Bool
 	a := breakable(&broken)
@@ -161,7 +162,7 @@ func TestCrashLoopBeginsWithTheFifthFailure(t *testing.T) {
 	})
 }
 
-// When Open gives up waiting, its error says so, and how the last start failed if one did.
+// When Open runs out of time, its error says so. If a start failed, the error says how the last one did.
 func TestOpenThatRunsOutOfTime(t *testing.T) {
 	for failing, want := range map[int]bool{0: true, -1: false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -183,7 +184,7 @@ func TestOpenThatRunsOutOfTime(t *testing.T) {
 	}
 }
 
-// An ended context takes no slot.
+// A call whose context has ended takes no slot.
 func TestEndedContextTakesNoSlot(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -206,15 +207,17 @@ func TestEndedContextTakesNoSlot(t *testing.T) {
 	})
 }
 
-// A nil slice is an empty list, and not no argument.
+// A nil slice arrives as an empty list, not as a missing argument.
 func TestNilSliceIsAnEmptyList(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 		for _, none := range []any{[]float64(nil), []any(nil), []string{}} {
-			if got, err := core.Execute[any](t.Context(), p, "echo", none); err != nil || !reflect.DeepEqual(got, []any{}) {
+			if got, err := core.Execute[any](t.Context(), p, "echo", none); err != nil ||
+				!reflect.DeepEqual(got, []any{}) {
 				t.Errorf("%T arrives as %#v; %v", none, got, err)
 			}
 		}
-		if got, err := core.Execute[any](t.Context(), p, "echo", []byte(nil)); err != nil || !reflect.DeepEqual(got, []byte{}) {
+		if got, err := core.Execute[any](t.Context(), p, "echo", []byte(nil)); err != nil ||
+			!reflect.DeepEqual(got, []byte{}) {
 			t.Errorf("no bytes arrive as %#v; %v", got, err)
 		}
 	})

@@ -13,12 +13,12 @@ import (
 	"github.com/snakepit-go/snakepit/core/coretest"
 )
 
-// served is an adapter whose workers serve with options of their own.
+// served is an adapter whose workers serve with their own options.
 type served struct {
 	functions map[string]core.Function
 	options   core.ServeOptions
-	show      func(token string) string // what they show in place of the token that they were given, or nil
-	ended     func(err error)           // is told how Serve ended, or nil
+	show      func(token string) string // changes the token that the workers present, unless nil
+	ended     func(err error)           // receives Serve's error, unless nil
 }
 
 func (served) Name() string { return "served" }
@@ -48,7 +48,7 @@ func well(t *testing.T) func(error) {
 	}
 }
 
-// A worker in Go logs what goes wrong on its side with its own logger, or nowhere.
+// A Go worker logs its own failures to its own logger, or nowhere.
 func TestServeLogsPanics(t *testing.T) {
 	for _, log := range []*spy{nil, newSpy(func(*spy, string) {})} {
 		synctest.Test(t, func(t *testing.T) {
@@ -71,7 +71,7 @@ func TestServeLogsPanics(t *testing.T) {
 	}
 }
 
-// What is sent never runs ahead of the credit, neither of items nor of bytes.
+// A sender never exceeds its credit, neither of items nor of bytes.
 func TestSendersKeepWithinCredit(t *testing.T) {
 	for name, o := range map[string]core.ServeOptions{
 		"items": {WindowItems: 2, WindowBytes: 1000},
@@ -92,7 +92,7 @@ func TestSendersKeepWithinCredit(t *testing.T) {
 				}},
 			}}
 			p := opened(t, a, core.Options{Size: 1, CallTimeout: -1})
-			items := slices.Repeat([]string{"01234567"}, 50) // of ten bytes each
+			items := slices.Repeat([]string{"01234567"}, 50) // ten bytes each
 			n, err := core.Execute[int](t.Context(), p, "count", nil, core.Input(slices.Values(items)))
 			if n != len(items) || err != nil {
 				t.Errorf("%s: %d, %v", name, n, err)

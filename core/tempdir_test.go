@@ -37,18 +37,19 @@ func TestPrivateDir(t *testing.T) {
 	if left, _ := os.ReadDir(long); len(left) != 0 {
 		t.Errorf("left in the longer one: %v", left)
 	}
-	if _, _, err := makeTempDir("/no/such/dir"); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "Options.Dir") ||
+	if _, _, err := makeTempDir("/no/such/dir"); !errors.Is(err, os.ErrNotExist) ||
+		!strings.Contains(err.Error(), "Options.Dir") ||
 		!strings.Contains(err.Error(), "/no/such/dir") || strings.Contains(err.Error(), "TMPDIR") {
 		t.Error(err)
 	}
-	t.Setenv("TMPDIR", "/no/such/tmp") // what a program's user can change
+	t.Setenv("TMPDIR", "/no/such/tmp") // a variable that a program's user can change
 	_, _, err = makeTempDir("")
 	if err == nil || !strings.HasSuffix(err.Error(), "set TMPDIR to a directory that can be written to") {
 		t.Error(err)
 	}
 }
 
-// What a killed host has left is removed, and nothing else.
+// A directory left behind by a killed host is removed, and nothing else.
 func TestSweep(t *testing.T) {
 	parent := t.TempDir()
 	used, claim, err := makeTempDir(parent)
@@ -60,8 +61,9 @@ func TestSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = dead.Close() // as the system does when the process ends
-	for _, path := range []string{filepath.Join(left, "0.sock"), filepath.Join(parent, "a-file"), filepath.Join(parent, dirPrefix+"file")} {
+	_ = dead.Close() // the system does this when the process ends
+	for _, path := range []string{filepath.Join(left, "0.sock"), filepath.Join(parent, "a-file"),
+		filepath.Join(parent, dirPrefix+"file")} {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +83,7 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// A pool that is opened while others sweep the same place gets a directory that is there.
+// A pool that opens while others sweep the same parent gets a directory that exists.
 func TestSweepBesideOpen(t *testing.T) {
 	parent := t.TempDir()
 	stop := make(chan struct{})
@@ -107,7 +109,7 @@ func TestSweepBesideOpen(t *testing.T) {
 			t.Errorf("the directory is gone (%v), or nobody's", err)
 		}
 		closeFiles([]*os.File{claim})
-		_ = os.RemoveAll(dir) // a sweep may have done so
+		_ = os.RemoveAll(dir) // a sweep may have removed it
 	}
 	close(stop)
 	sweepers.Wait()

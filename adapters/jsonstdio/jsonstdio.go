@@ -37,10 +37,10 @@ const (
 // conn is a core.Conn of lines. A line is a header and, if there is a body, a tab and the body. The body has no raw
 // line feed: the codec's JSON has none.
 type conn struct {
-	in    io.ReadCloser
-	out   io.WriteCloser
-	print func([]byte) // takes lines before the first frame
-	limit int          // on Frame.Size
+	in     io.ReadCloser
+	out    io.WriteCloser
+	output func([]byte) // takes lines before the first frame
+	limit  int          // on Frame.Size
 
 	buf      []byte // buf[:n] is the beginning of a line
 	n        int
@@ -51,8 +51,8 @@ type conn struct {
 	writeErr error // returned by every later Write
 }
 
-func newConn(in io.ReadCloser, out io.WriteCloser, print func([]byte), limit int) *conn {
-	return &conn{in: in, out: out, print: print, limit: limit, buf: make([]byte, chunk)}
+func newConn(in io.ReadCloser, out io.WriteCloser, output func([]byte), limit int) *conn {
+	return &conn{in: in, out: out, output: output, limit: limit, buf: make([]byte, chunk)}
 }
 
 func (c *conn) Read() ([]core.Frame, error) {
@@ -89,7 +89,7 @@ func (c *conn) stray(line []byte, why error) error {
 			core.ErrProtocol, why, line)
 	}
 	if len(bytes.TrimSpace(line)) > 0 {
-		c.print(line)
+		c.output(line)
 	}
 	return nil
 }

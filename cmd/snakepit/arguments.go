@@ -21,7 +21,8 @@ arguments, anything else one positional argument. @FILE, for a value or for the 
 the JSON of a file, and @- that of standard input; a text that begins with @ is written with a
 second one: user=@@ann.`
 
-// readArgs is parseArgs, but ends with ctx: standard input or a pipe may have nothing to read for ever. Such a reader is left behind.
+// readArgs is parseArgs with a context: standard input or a pipe may block for ever. When ctx ends, readArgs
+// returns and abandons the reader.
 func readArgs(ctx context.Context, args []string, stdin io.Reader) (any, error) {
 	type parsed struct {
 		arg any
@@ -52,7 +53,8 @@ func parseArgs(args []string, stdin io.Reader) (any, error) {
 		}
 		if err := syntax(args[0]); err == nil {
 			return parseValue(args[0])
-		} else if strings.HasPrefix(args[0], "{") || strings.HasPrefix(args[0], "[") || strings.HasPrefix(args[0], `"`) {
+		} else if strings.HasPrefix(args[0], "{") || strings.HasPrefix(args[0], "[") ||
+			strings.HasPrefix(args[0], `"`) {
 			return nil, fmt.Errorf("argument %s is broken JSON: %w", args[0], err)
 		}
 	}
@@ -60,14 +62,16 @@ func parseArgs(args []string, stdin io.Reader) (any, error) {
 	for _, arg := range args {
 		key, text, ok := strings.Cut(arg, "=")
 		if !ok || key == "" {
-			return nil, fmt.Errorf("argument %q is not KEY=VALUE; a single argument may also be JSON, such as '\"text\"', or @FILE", arg)
+			return nil, fmt.Errorf("argument %q is not KEY=VALUE; a single argument may also be JSON, such as " +
+				"'\"text\"', or @FILE", arg)
 		}
 		if _, twice := named[key]; twice {
 			return nil, fmt.Errorf("argument %s is given twice", key)
 		}
 		if text == "@-" {
 			if usedStdin != "" {
-				return nil, fmt.Errorf("arguments %s and %s are both @-, but there is one standard input", usedStdin, key)
+				return nil, fmt.Errorf("arguments %s and %s are both @-, but there is one standard input", usedStdin,
+					key)
 			}
 			usedStdin = key
 		}
@@ -80,7 +84,7 @@ func parseArgs(args []string, stdin io.Reader) (any, error) {
 	return named, nil
 }
 
-// parseText is what stands behind the equals sign.
+// parseText parses the text after the equals sign.
 func parseText(text string, stdin io.Reader) (any, error) {
 	if file, ok := strings.CutPrefix(text, "@"); ok {
 		if strings.HasPrefix(file, "@") {
@@ -94,14 +98,15 @@ func parseText(text string, stdin io.Reader) (any, error) {
 	return parseValue(text)
 }
 
-// readValue is what stands behind an @.
+// readValue reads the value that follows an @.
 func readValue(file string, stdin io.Reader) (any, error) {
 	name := file
 	var content []byte
 	var err error
 	switch file {
 	case "":
-		return nil, errors.New("@ has no file behind it: @FILE, @- for standard input, or @@ for a text that begins with @")
+		return nil, errors.New("@ has no file behind it: @FILE, @- for standard input, or @@ for a text that begins " +
+			"with @")
 	case "-":
 		name = "standard input"
 		content, err = io.ReadAll(stdin)
@@ -131,13 +136,13 @@ func readValue(file string, stdin io.Reader) (any, error) {
 	return v, nil
 }
 
-// syntax returns what is wrong with JSON, or nil.
+// syntax returns the syntax error in the JSON text, or nil.
 func syntax(text string) error {
 	var raw json.RawMessage
 	return json.Unmarshal([]byte(text), &raw)
 }
 
-// parseValue decodes JSON with the tags that results are printed with.
+// parseValue decodes JSON. It understands the tags that results are printed with.
 func parseValue(text string) (v any, err error) {
 	err = codecjson.Codec{}.Decode([]byte(text), &v)
 	return v, err

@@ -9,14 +9,14 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// bar shows how far a stream is, on standard error if that is a terminal. As a writer it is standard output, which goes above the bar if it
-// is that same terminal.
+// bar shows the progress of a stream on standard error if that is a terminal. As a writer it is standard
+// output. If standard output is the same terminal, its text goes above the bar.
 type bar struct {
 	title  string
 	stdout io.Writer
-	stderr *console // nil: nobody looks
+	stderr *console // nil: standard error is no terminal
 
-	bars *mpb.Progress // nil up to the first item that says how far it is
+	bars *mpb.Progress // nil until the first item with progress
 	line *mpb.Bar
 
 	complete bool
@@ -39,7 +39,7 @@ func (b *bar) Write(p []byte) (int, error) {
 	return b.stdout.Write(p) // also when the bar has just ended
 }
 
-// show draws how far an item says that its stream is.
+// show draws the progress that an item reports.
 func (b *bar) show(item any) {
 	share, ok := progress(item)
 	if b.stderr == nil || !ok {
@@ -47,9 +47,11 @@ func (b *bar) show(item any) {
 	}
 	if b.bars == nil {
 		b.bars = mpb.New(mpb.WithOutput(b.stderr.out), mpb.WithAutoRefresh())
-		b.line = b.bars.AddBar(0, // no total, so not complete before end, because nothing can be written above a bar that is
+		// With a total of 0 the bar is not complete before end. Text cannot be written above a complete bar.
+		b.line = b.bars.AddBar(0,
 			mpb.PrependDecorators(decor.Name(lineStart+b.title+" ")),
-			mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace), "")))
+			mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace),
+				decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace), "")))
 		b.stderr.above(b.bars)
 	}
 	b.complete = share == 1
@@ -57,7 +59,7 @@ func (b *bar) show(item any) {
 	b.line.SetCurrent(int64(share * whole))
 }
 
-// end leaves the bar as it stands.
+// end leaves the bar on the screen as it is.
 func (b *bar) end() {
 	if b.bars == nil {
 		return
@@ -73,15 +75,15 @@ func (b *bar) end() {
 	b.bars = nil
 }
 
-// whole is how finely the bar counts: percent with two decimals.
+// whole is the bar's resolution: percent with two decimals.
 const whole = 100 * 100
 
-// fields are the pairs that say how far a stream is; without a total they are percent.
+// fields are the pairs of fields that report progress. Without a total the value is a percentage.
 var fields = []struct{ current, total string }{
 	{"progress", "total"}, {"processed_rows", "total_rows"}, {"progress_percent", ""}, {"progress", ""},
 }
 
-// progress reads from the fields of an item how far its stream is, from 0 to 1.
+// progress reads the stream's progress, from 0 to 1, from the fields of an item.
 func progress(item any) (share float64, ok bool) {
 	m, _ := item.(map[string]any)
 	for _, f := range fields {

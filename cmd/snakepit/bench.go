@@ -27,13 +27,13 @@ be had here is listed with the reason; with --adapter auto each adapter of the c
 not only the first. A call that fails ends it, as does a single item.
 `
 
-// rounds is how often each adapter has its turn, if a call takes no longer than a round.
+// rounds is the number of turns of each adapter, if no call takes longer than a round.
 const rounds = 10
 
-// longest is the longest time that a histogram tells from a longer one.
+// longest is the upper limit of the histogram. A longer time is recorded as this limit.
 const longest = time.Hour
 
-// bench is the flags.
+// bench holds the flags.
 type bench struct {
 	call
 	duration    time.Duration
@@ -42,30 +42,32 @@ type bench struct {
 	json        bool
 }
 
-// lane is one adapter: its pool and what was measured on it.
+// lane is one adapter: its pool and its measurements.
 type lane struct {
 	name    string
 	pool    *snakepit.Pool
 	refused error
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	latency *hdr.Histogram
-	first   *hdr.Histogram // of streams: the time to the first item
+	first   *hdr.Histogram // streams only: the time to the first item
 	items   int64
-	took    time.Duration // of all rounds
+	took    time.Duration // the sum of all rounds
 }
 
 func benchCommand() *cobra.Command {
 	var b bench
 	cmd := &cobra.Command{
-		Use: "bench WORKER COMMAND [KEY=VALUE | JSON | @FILE]...", Short: "Measure a command on each adapter, side by side",
+		Use: "bench WORKER COMMAND [KEY=VALUE | JSON | @FILE]...",
+			Short: "Measure a command on each adapter, side by side",
 		Long: aboutBench + aboutArguments + "\n" + exitCodes,
 		Args: words("WORKER", "COMMAND"),
 		Example: `  snakepit bench worker.py add a=5 b=3
   snakepit bench worker.py predict features=@features.json --adapter grpc,msgpack --duration 10s --concurrency 8 --workers 4`,
 	}
 	b.worker.register(cmd)
-	cmd.Flags().DurationVar(&b.timeout, "timeout", 0, "time limit of each call, such as 90s; negative means none (default 30s, stream 5m)")
+	cmd.Flags().DurationVar(&b.timeout, "timeout", 0,
+		"time limit of each call, such as 90s; negative means none (default 30s, stream 5m)")
 	cmd.Flags().DurationVar(&b.duration, "duration", 3*time.Second, "how long to measure each adapter")
 	cmd.Flags().IntVar(&b.concurrency, "concurrency", 1, "how many calls are made at once")
 	cmd.Flags().IntVar(&b.workers, "workers", 1, "how many worker processes there are")
@@ -112,7 +114,7 @@ func (b *bench) check(cmd *cobra.Command, args []string) (any, error) {
 	return readArgs(cmd.Context(), args[2:], cmd.InOrStdin())
 }
 
-// lanes opens a pool on each adapter. What is returned has to be closed also after an error.
+// lanes opens a pool on each adapter. The caller closes the returned lanes, also after an error.
 func (b *bench) lanes(cmd *cobra.Command, word string) (lanes []*lane, err error) {
 	chain, err := adapters(b.adapter)
 	if err != nil {
@@ -143,12 +145,13 @@ func (b *bench) lanes(cmd *cobra.Command, word string) (lanes []*lane, err error
 		}
 	}
 	if len(open(lanes)) == 0 {
-		return lanes, started{fmt.Errorf("%w: no adapter is available: %s; snakepit doctor says what to do", errNoWorker, strings.Join(refused, "; "))}
+		return lanes, started{fmt.Errorf("%w: no adapter is available: %s; snakepit doctor says what to do",
+			errNoWorker, strings.Join(refused, "; "))}
 	}
 	return lanes, nil
 }
 
-// open returns those that can be measured.
+// open returns the lanes that can be measured.
 func open(lanes []*lane) []*lane {
 	var there []*lane
 	for _, l := range lanes {
@@ -159,11 +162,11 @@ func open(lanes []*lane) []*lane {
 	return there
 }
 
-// measure lets the adapters take turns until each had its time.
+// measure lets the adapters take turns until each has used its time.
 func (b *bench) measure(cmd *cobra.Command, lanes []*lane, command string, arg any, stream bool) error {
 	progress := newTurns(cmd, command, len(lanes)*rounds)
 	defer progress.end()
-	for _, l := range lanes { // on each worker, as far as they take turns too
+	for _, l := range lanes { // warm up every worker, if the calls take turns too
 		for range b.workers {
 			if err := b.once(cmd.Context(), l, command, arg, stream, false); err != nil {
 				return err
@@ -172,9 +175,10 @@ func (b *bench) measure(cmd *cobra.Command, lanes []*lane, command string, arg a
 	}
 	for turn := range rounds {
 		for i := range lanes {
-			l := lanes[(turn+i)%len(lanes)] // nobody is always first
+			l := lanes[(turn+i)%len(lanes)] // rotate, so that no adapter is always first
 			if l.took < b.duration {
-				if err := b.round(cmd.Context(), l, command, arg, stream, max(0, b.duration*time.Duration(turn+1)/rounds-l.took)); err != nil {
+				if err := b.round(cmd.Context(), l, command, arg, stream,
+					max(0, b.duration*time.Duration(turn+1)/rounds-l.took)); err != nil {
 					return err
 				}
 			}
@@ -184,7 +188,7 @@ func (b *bench) measure(cmd *cobra.Command, lanes []*lane, command string, arg a
 	return nil
 }
 
-// round makes calls on one adapter for a while, at least one by each caller.
+// round makes calls on one adapter for the duration d. Each caller makes at least one.
 func (b *bench) round(ctx context.Context, l *lane, command string, arg any, stream bool, d time.Duration) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -215,7 +219,7 @@ func (b *bench) once(ctx context.Context, l *lane, command string, arg any, stre
 	items := int64(0)
 	if stream {
 		for _, err := range snakepit.ExecuteStream[any](ctx, l.pool, command, arg, snakepit.Timeout(b.timeout)) {
-			if err != nil { // also that of a single item: what fails early is not what was to be measured
+			if err != nil { // also an error of a single item: a call that fails early is no measurement
 				return err
 			}
 			if items++; items == 1 {
@@ -240,7 +244,7 @@ func (b *bench) once(ctx context.Context, l *lane, command string, arg any, stre
 	return l.latency.RecordValue(int64(min(took, longest)))
 }
 
-// turns shows on a terminal how far a measurement is.
+// turns shows the progress of a measurement on a terminal.
 type turns struct {
 	console *console
 	bars    *mpb.Progress

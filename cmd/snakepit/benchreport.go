@@ -9,21 +9,21 @@ import (
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// benchReport is what bench prints. Times are milliseconds.
+// benchReport is the output of bench. Times are in milliseconds.
 type benchReport struct {
 	Worker      string        `json:"worker"`
 	Command     string        `json:"command"`
 	Stream      bool          `json:"stream"`
-	Seconds     float64       `json:"seconds"` // asked for, on each adapter
+	Seconds     float64       `json:"seconds"` // requested, per adapter
 	Concurrency int           `json:"concurrency"`
 	Workers     int           `json:"workers"`
 	Adapters    []benchFigure `json:"adapters"`
 }
 
-// benchFigure is one adapter's.
+// benchFigure holds the figures of one adapter.
 type benchFigure struct {
 	Adapter        string   `json:"adapter"`
-	Refused        string   `json:"refused,omitempty"` // why it was not measured
+	Refused        string   `json:"refused,omitempty"` // the reason why it was not measured
 	Calls          int64    `json:"calls"`
 	CallsPerSecond float64  `json:"calls_per_second"`
 	Items          int64    `json:"items,omitempty"`
@@ -33,7 +33,7 @@ type benchFigure struct {
 	Histogram      []bucket `json:"histogram,omitempty"`
 }
 
-// spread is a distribution.
+// spread describes a distribution.
 type spread struct {
 	Min  float64 `json:"min"`
 	P50  float64 `json:"p50"`
@@ -44,7 +44,8 @@ type spread struct {
 	Mean float64 `json:"mean"`
 }
 
-// bucket is a bar of the histogram: so many calls took up to so long, and longer than the bucket before it.
+// bucket is a bar of the histogram. It counts the calls that took at most this long and longer than the
+// previous bucket.
 type bucket struct {
 	UpTo  float64 `json:"up_to_ms"`
 	Calls int64   `json:"calls"`
@@ -80,7 +81,7 @@ func spreadOf(h *hdr.Histogram) *spread {
 	}
 }
 
-// bounds are those of the buckets, from a microsecond on: 1, 2 and 5 of each power of ten.
+// bounds yields the upper limits of the buckets: 1, 2 and 5 of each power of ten, from one microsecond.
 func bounds(yield func(upTo time.Duration) bool) {
 	for decade := time.Microsecond; decade <= longest; decade *= 10 {
 		for _, step := range []time.Duration{1, 2, 5} {
@@ -91,7 +92,7 @@ func bounds(yield func(upTo time.Duration) bool) {
 	}
 }
 
-// buckets counts from the first bucket that has something to the last.
+// buckets counts the calls from the first non-empty bucket to the last.
 func buckets(h *hdr.Histogram) []bucket {
 	var all []bucket
 	bars := h.Distribution()
@@ -113,7 +114,8 @@ func buckets(h *hdr.Histogram) []bucket {
 
 func (r benchReport) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s of %s: %s at once, %s, %s on each adapter\n\n", r.Command, r.Worker, some(r.Concurrency, "call"), some(r.Workers, "worker"),
+	fmt.Fprintf(&b, "%s of %s: %s at once, %s, %s on each adapter\n\n", r.Command, r.Worker,
+		some(r.Concurrency, "call"), some(r.Workers, "worker"),
 		time.Duration(r.Seconds*float64(time.Second)))
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(cells ...string) { fmt.Fprintln(w, strings.Join(cells, "\t")+"\t") }
@@ -127,7 +129,8 @@ func (r benchReport) String() string {
 			continue
 		}
 		l := f.Latency
-		cells := []string{f.Adapter, fmt.Sprint(f.Calls), rate(f.CallsPerSecond), ms(l.P50), ms(l.P90), ms(l.P99), ms(l.P999), ms(l.Max)}
+		cells := []string{f.Adapter, fmt.Sprint(f.Calls), rate(f.CallsPerSecond), ms(l.P50), ms(l.P90), ms(l.P99),
+			ms(l.P999), ms(l.Max)}
 		if r.Stream {
 			first := "-"
 			if f.FirstItem != nil {
@@ -137,7 +140,7 @@ func (r benchReport) String() string {
 		}
 		row(cells...)
 	}
-	_ = w.Flush() // to a strings.Builder
+	_ = w.Flush() // a strings.Builder never fails
 	for _, f := range r.Adapters {
 		if f.Latency == nil {
 			fmt.Fprintf(&b, "%s was refused: %s\n", f.Adapter, f.Refused)
@@ -147,7 +150,7 @@ func (r benchReport) String() string {
 	return b.String()
 }
 
-// histogram draws how calls are spread over time, a column for each adapter.
+// histogram draws the distribution of the calls, one column per adapter.
 func (r benchReport) histogram(b *strings.Builder) {
 	const width = 20
 	var least, most float64
@@ -202,7 +205,7 @@ func bars(share float64, width int) string {
 	return text + strings.Repeat(" ", width-len([]rune(text)))
 }
 
-// ms writes milliseconds with a unit that fits.
+// ms formats milliseconds with a suitable unit.
 func ms(n float64) string { return rounded(time.Duration(n * float64(time.Millisecond))).String() }
 
 func rate(n float64) string {

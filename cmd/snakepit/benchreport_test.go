@@ -41,11 +41,13 @@ func TestBars(t *testing.T) {
 		}
 	}
 	r := benchReport{Adapters: []benchFigure{
-		{Adapter: "a", Calls: 4, Histogram: []bucket{{0.001, 1}, {0.002, 3}}}, {Adapter: "b", Refused: "it is not there"},
+		{Adapter: "a", Calls: 4, Histogram: []bucket{{0.001, 1}, {0.002, 3}}},
+			{Adapter: "b", Refused: "it is not there"},
 	}}
 	var b strings.Builder
 	r.histogram(&b)
-	if text := b.String(); !strings.Contains(text, "up to 1µs    25.0 % █████\n") || !strings.Contains(text, "up to 2µs    75.0 % ███████████████\n") {
+	if text := b.String(); !strings.Contains(text, "up to 1µs    25.0 % █████\n") ||
+		!strings.Contains(text, "up to 2µs    75.0 % ███████████████\n") {
 		t.Errorf("drew %s", text)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// call is the flags of call and stream.
+// call holds the flags of call and stream.
 type call struct {
 	worker
 	timeout time.Duration
@@ -28,12 +28,15 @@ Results are JSON, one a line, with the tags of docs/protocol.md for what JSON la
 
 func (c *call) register(cmd *cobra.Command) {
 	c.worker.register(cmd)
-	cmd.Flags().DurationVar(&c.timeout, "timeout", 0, "time limit of the call, such as 90s; negative means none (default 30s, stream 5m)")
-	cmd.Flags().StringVar(&c.session, "session", "", "make the call in a session of this id; worker and session end with this command")
-	cmd.Flags().BoolVar(&c.trace, "trace", false, "print on standard error what happens when; SNAKEPIT_TRACE=frames logs each frame")
+	cmd.Flags().DurationVar(&c.timeout, "timeout", 0,
+		"time limit of the call, such as 90s; negative means none (default 30s, stream 5m)")
+	cmd.Flags().StringVar(&c.session, "session", "",
+		"make the call in a session of this id; worker and session end with this command")
+	cmd.Flags().BoolVar(&c.trace, "trace", false,
+		"print on standard error what happens when; SNAKEPIT_TRACE=frames logs each frame")
 }
 
-// begin starts the worker, unless the arguments make no sense.
+// begin parses the arguments, then starts the worker.
 func (c *call) begin(cmd *cobra.Command, args []string) (arg any, err error) {
 	if cmd.Flags().Changed("session") && c.session == "" {
 		return nil, fmt.Errorf("--session is empty; it has to be an id, such as --session ann")
@@ -58,7 +61,8 @@ func callCommand() *cobra.Command {
 	var c call
 	cmd := &cobra.Command{
 		Use: "call WORKER COMMAND [KEY=VALUE | JSON | @FILE]...", Short: "Call a command and print its result",
-		Long: "Call starts a worker, calls one of its commands and prints the result.\n" + aboutArguments + aboutResults + exitCodes,
+		Long: "Call starts a worker, calls one of its commands and prints the result.\n" + aboutArguments +
+			aboutResults + exitCodes,
 		Args: words("WORKER", "COMMAND"),
 		Example: `  snakepit call worker.py add a=5 b=3
   snakepit call worker.py say '"hello"' --adapter jsonstdio
@@ -86,7 +90,7 @@ func callCommand() *cobra.Command {
 	return cmd
 }
 
-// asked is a context for a question that this program asks by itself.
+// asked returns the context for a question that this program asks on its own behalf.
 func asked(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, 30*time.Second)
 }

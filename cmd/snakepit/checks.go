@@ -22,7 +22,7 @@ import (
 	"github.com/snakepit-go/snakepit/python"
 )
 
-// probed is what doctor.py says of its Python.
+// probed is the report of doctor.py about its Python.
 type probed struct {
 	Python         string
 	Implementation string
@@ -33,10 +33,10 @@ type probed struct {
 	OpenFiles      int64 `json:"open_files"`
 }
 
-// needs is which packages an adapter cannot do without.
+// needs lists the packages that each adapter requires.
 var needs = map[string][]string{"grpc": {"grpcio", "protobuf"}, "msgpack": {"msgpack"}}
 
-// examine looks at everything, in the order in which one thing needs the other.
+// examine runs all checks. A check comes after the checks that it depends on.
 func (d *doctor) examine(ctx context.Context, word string, chain []core.Adapter) *diagnosis {
 	found := &diagnosis{Versions: map[string]string{"snakepit": version().Snakepit, "go": runtime.Version()}}
 	say := func(c ...check) { found.Checks = append(found.Checks, c...) }
@@ -44,7 +44,7 @@ func (d *doctor) examine(ctx context.Context, word string, chain []core.Adapter)
 	isScript := filepath.Ext(word) == ".py"
 	choice, interpreter := d.chosen(word, isScript)
 	say(interpreter)
-	say(tempFolder(), memory())
+	say(tempDirectory(), memory())
 	if d.basePort > 0 {
 		say(d.ports())
 	}
@@ -77,7 +77,7 @@ func (d *doctor) examine(ctx context.Context, word string, chain []core.Adapter)
 		found.Adapters = append(found.Adapters, c)
 	}
 	for i := range found.Adapters {
-		if !found.OK { // a refusal does no harm only where another adapter works
+		if !found.OK { // a refusal is harmless only if another adapter works
 			found.Adapters[i].Status = bad
 		}
 	}
@@ -91,11 +91,11 @@ func (d *doctor) examine(ctx context.Context, word string, chain []core.Adapter)
 	return found
 }
 
-// chosen says which interpreter workers get.
+// chosen returns the interpreter that workers get.
 func (d *doctor) chosen(word string, isScript bool) (python.Choice, check) {
 	p := python.Program{Interpreter: d.python}
 	if isScript {
-		if _, err := os.Stat(word); err == nil { // else the check of the worker says so
+		if _, err := os.Stat(word); err == nil { // otherwise the check of the worker reports it
 			p.Script = word
 		}
 	}
@@ -108,10 +108,11 @@ func (d *doctor) chosen(word string, isScript bool) (python.Choice, check) {
 	if by == python.ByProgram {
 		by = "--python"
 	}
-	return choice, check{Name: "interpreter", Status: good, Text: fmt.Sprintf("%s, chosen by %s", choice.Interpreter, by)}
+	return choice, check{Name: "interpreter", Status: good,
+		Text: fmt.Sprintf("%s, chosen by %s", choice.Interpreter, by)}
 }
 
-// probe runs doctor.py by hand, in the way in which a host would start it.
+// probe runs doctor.py by hand, as a host would start it.
 func probe(ctx context.Context, program python.Program) (p probed, unpacked check, err error) {
 	program.Args = []string{"--probe"}
 	start, err := program.Command()
@@ -120,7 +121,8 @@ func probe(ctx context.Context, program python.Program) (p probed, unpacked chec
 		return p, check{Name: "cache directory", Status: bad, Text: text, Fix: fix}, err
 	}
 	p, err = runProbe(ctx, start)
-	return p, check{Name: "cache directory", Status: good, Text: "snakepit_bridge is unpacked in " + filepath.Dir(start.Args[0])}, err
+	return p, check{Name: "cache directory", Status: good,
+		Text: "snakepit_bridge is unpacked in " + filepath.Dir(start.Args[0])}, err
 }
 
 func runProbe(ctx context.Context, start core.Command) (p probed, err error) {
@@ -128,11 +130,11 @@ func runProbe(ctx context.Context, start core.Command) (p probed, err error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, start.Path, start.Args...)
 	cmd.Env = append(append(os.Environ(), start.Env...), "SNAKEPIT_PROTOCOL=")
-	cmd.WaitDelay = time.Second // a child of its own may hold the pipes open
+	cmd.WaitDelay = time.Second // a child process may hold the pipes open
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n") // a start-up hook may print something before
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n") // a start-up hook may print lines first
 	if err == nil && json.Unmarshal([]byte(lines[len(lines)-1]), &p) == nil && p.Python != "" {
 		return p, nil
 	}
@@ -173,7 +175,7 @@ func (p probed) python(choice python.Choice) check {
 	return c
 }
 
-// packages lists what adapters of the chain need. What to do about a missing one is said once, by its adapter.
+// packages lists the packages that the adapters of the chain need. The adapter that misses one names the fix.
 func (p probed) packages(chain []core.Adapter) check {
 	c := check{Name: "packages", Status: good}
 	var has []string
@@ -221,15 +223,16 @@ func (p probed) openFiles() check {
 	return c
 }
 
-// tempFolder makes what a pool makes: a directory of its own, and a socket in it.
-func tempFolder() check {
+// tempDirectory creates a directory and a socket in it, as a pool does.
+func tempDirectory() check {
 	temp := os.TempDir()
 	fail := func(err error) check {
 		if path := new(os.PathError); errors.As(err, &path) {
 			err = path.Err
 		}
 		text := fmt.Sprintf("%s cannot be written to: %v", temp, err)
-		return check{Name: "temp directory", Status: bad, Text: text, Fix: "set TMPDIR to a directory that can be written to"}
+		return check{Name: "temp directory", Status: bad, Text: text,
+			Fix: "set TMPDIR to a directory that can be written to"}
 	}
 	dir, err := os.MkdirTemp(temp, "snakepit-doctor-")
 	if err != nil {
@@ -271,7 +274,8 @@ func (d *doctor) ports() check {
 		}
 		l.Close()
 	}
-	c := check{Name: "ports", Status: good, Text: fmt.Sprintf("%d to %d: %d of %d are free", d.basePort, d.basePort+d.portRange, n-len(taken), n)}
+	c := check{Name: "ports", Status: good, Text: fmt.Sprintf("%d to %d: %d of %d are free", d.basePort,
+		d.basePort+d.portRange, n-len(taken), n)}
 	if len(taken) > 0 {
 		c.Text += "; not " + strings.Join(taken[:min(len(taken), 8)], ", ")
 		if len(taken) > 8 {
@@ -279,7 +283,8 @@ func (d *doctor) ports() check {
 		}
 	}
 	if len(taken) == n {
-		c.Status, c.Fix = bad, "choose another --base-port, and the same as BasePort of grpc.Adapter; or a Unix socket, without it"
+		c.Status, c.Fix = bad, "choose another --base-port, and the same as BasePort of grpc.Adapter; or a Unix " +
+			"socket, without it"
 	}
 	return c
 }
@@ -298,7 +303,7 @@ func (d *doctor) try(ctx context.Context, a core.Adapter, program python.Program
 	start := time.Since(begun)
 	ctx, cancel := asked(ctx)
 	defer cancel()
-	const times = 5 // the first one pays for what comes once
+	const times = 5 // the first call also pays one-time costs
 	best := time.Duration(0)
 	for range times {
 		begun = time.Now()
@@ -344,14 +349,15 @@ func (d *doctor) user(ctx context.Context, word string) check {
 	if more := len(names) - most; more > 1 {
 		names = append(names[:most], fmt.Sprintf("and %d more", more))
 	}
-	c.Text = fmt.Sprintf("starts on %s in %s, offers %s", pool.Workers()[0].Info().Adapter, rounded(start), strings.Join(names, ", "))
+	c.Text = fmt.Sprintf("starts on %s in %s, offers %s", pool.Workers()[0].Info().Adapter, rounded(start),
+		strings.Join(names, ", "))
 	if len(names) == 0 {
 		c.Status, c.Text = warning, "it starts, but offers no commands"
 	}
 	return c
 }
 
-// refused is the check of what could not be started.
+// refused turns c into the check of something that could not be started.
 func (c check) refused(err error) check {
 	c.Status = bad
 	if errors.Is(err, core.ErrUnavailable) {
@@ -361,7 +367,7 @@ func (c check) refused(err error) check {
 	return c
 }
 
-// explain returns why something failed, in one line, and what to do about it.
+// explain returns the cause of a failure in one line, and the fix.
 func explain(err error) (text, fix string) {
 	text, fix = core.Explain(err)
 	text, _, _ = strings.Cut(text, "\n")
@@ -379,10 +385,10 @@ func explain(err error) (text, fix string) {
 	return text, fix
 }
 
-// slowStart is what to do about a worker that does not start in time.
+// slowStart is the advice for a worker that does not start in time.
 const slowStart = "if its imports are slow, set a longer --start-timeout"
 
-// lastLine returns where a worker's program failed. A SyntaxError says so itself.
+// lastLine returns the place where a worker's program failed. A SyntaxError already names it.
 func lastLine(raised *snakepit.RemoteError) string {
 	n := len(raised.Frames)
 	if n == 0 || raised.Type == "SyntaxError" {

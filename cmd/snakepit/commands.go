@@ -13,7 +13,7 @@ import (
 	codecjson "github.com/snakepit-go/snakepit/codec/json"
 )
 
-// described is a command as snakepit.describe tells of it; docs/protocol.md says what the fields are.
+// described is a command in the answer to snakepit.describe. docs/protocol.md explains the fields.
 type described struct {
 	Name    string  `json:"name"`
 	Stream  bool    `json:"stream"`
@@ -25,7 +25,7 @@ type described struct {
 type param struct {
 	Name     string `json:"name"` // with its stars
 	Type     string `json:"type,omitempty"`
-	Default  any    `json:"default"` // nil also if it is required
+	Default  any    `json:"default"` // nil also if the parameter is required
 	Required bool   `json:"required"`
 }
 
@@ -35,7 +35,8 @@ func commandsCommand() *cobra.Command {
 	var o worker
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "commands WORKER", Short: "Show what a worker offers: its commands, their signatures, types and descriptions",
+		Use: "commands WORKER", Short: "Show what a worker offers: its commands, their signatures, types and " +
+			"descriptions",
 		Long: "Commands starts a worker and prints the commands that it offers, with parameters, types, defaults\n" +
 			"and docstrings as Python has them. Of a worker that does not describe its commands it prints the\nnames.\n" + exitCodes,
 		Args:    atMost(1, words("WORKER")),
@@ -73,7 +74,7 @@ func commandsCommand() *cobra.Command {
 	return cmd
 }
 
-// describe asks a worker for its commands, without the protocol's own.
+// describe asks a worker for its commands. It leaves out the protocol's own.
 func describe(ctx context.Context, pool *snakepit.Pool) ([]described, error) {
 	listed := pool.Workers()[0].Info().Commands
 	all := make([]described, 0, len(listed))
@@ -93,7 +94,7 @@ func describe(ctx context.Context, pool *snakepit.Pool) ([]described, error) {
 	return slices.DeleteFunc(all, func(c described) bool { return reserved(c.Name) }), nil
 }
 
-// String is the signature as Python would write it, and the docstring below.
+// String returns the signature in Python's syntax, with the docstring below.
 func (c described) String() string {
 	var b strings.Builder
 	b.WriteString(c.Name)
@@ -134,7 +135,7 @@ func (p param) String() string {
 	}
 }
 
-// literal is a default value as Python writes it. What is no number or such comes as text, a text as itself.
+// literal formats a default value as Python does. Text is quoted. Values that JSON lacks are text.
 func literal(v any) string {
 	switch v := v.(type) {
 	case nil:

@@ -9,7 +9,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// complete has shells complete the names of worker files and, by asking the worker, those of commands and their arguments.
+// complete makes shells complete the names of worker files, of commands and of their arguments. It asks the
+// worker for the commands and arguments.
 func complete(cmd *cobra.Command, o *worker) {
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		if len(args) == 0 {
@@ -41,11 +42,12 @@ func complete(cmd *cobra.Command, o *worker) {
 		}
 		return found, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 	}
-	_ = cmd.RegisterFlagCompletionFunc("adapter", cobra.FixedCompletions( // fails only for a flag that is not there
+	// This fails only for a flag that does not exist.
+	_ = cmd.RegisterFlagCompletionFunc("adapter", cobra.FixedCompletions(
 		[]string{"auto", "grpc", "msgpack", "jsonstdio"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// ask starts a worker, in silence, to hear what it offers.
+// ask starts a worker silently and asks it for its commands.
 func (o *worker) ask(ctx context.Context, word string) ([]described, error) {
 	adapter, err := adapters(o.adapter)
 	if err != nil {
@@ -53,7 +55,7 @@ func (o *worker) ask(ctx context.Context, word string) ([]described, error) {
 	}
 	opts := *o
 	if opts.start == 0 {
-		opts.start = 10 * time.Second // nobody waits longer for a tab
+		opts.start = 10 * time.Second // a user waits no longer for a completion
 	}
 	pool, err := opts.openWith(ctx, adapter, word, silently(), io.Discard)
 	if err != nil {

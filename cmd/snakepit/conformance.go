@@ -32,10 +32,10 @@ Exit codes:
   3  the worker does not start or says no hello, so nothing was checked
   130, 143  interrupted by Ctrl-C, terminated by SIGTERM`
 
-// errClauses: the report has said which.
+// errClauses reports failed clauses. The report has already named them.
 var errClauses = errors.New("clauses failed")
 
-// conformanceFlags say what is checked, and how.
+// conformanceFlags select the checks and set their limits.
 type conformanceFlags struct {
 	adapter, format string
 	parts, known    []string
@@ -65,17 +65,21 @@ func conformanceCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.adapter, "adapter", "jsonstdio",
 		"adapter to reach the worker by, or several to try in this order; a worker in another language usually has one")
 	cmd.Flags().StringVar(&f.format, "format", "text", "report as text, json or junit")
-	cmd.Flags().StringSliceVar(&f.parts, "parts", []string{string(conformance.Worker)}, "tables to check: worker, adapter, pool")
+	cmd.Flags().StringSliceVar(&f.parts, "parts", []string{string(conformance.Worker)},
+		"tables to check: worker, adapter, pool")
 	cmd.Flags().StringSliceVar(&f.known, "known", nil, "clauses that are known to fail; they still run, and have to")
-	cmd.Flags().IntVar(&f.maxFrame, "max-frame", 0, "largest frame in bytes to try (default what both sides allow, 8 MiB at most)")
-	cmd.Flags().IntVar(&f.maxConcurrency, "max-concurrency", 0, "most calls to make at once (default what the worker announces)")
+	cmd.Flags().IntVar(&f.maxFrame, "max-frame", 0,
+		"largest frame in bytes to try (default what both sides allow, 8 MiB at most)")
+	cmd.Flags().IntVar(&f.maxConcurrency, "max-concurrency", 0,
+		"most calls to make at once (default what the worker announces)")
 	cmd.Flags().IntVar(&f.parallel, "parallel", 0, "clauses to check at once (default the number of processors)")
 	cmd.Flags().DurationVar(&f.limit, "time-limit", 30*time.Second, "time limit of each clause")
-	cmd.Flags().BoolVar(&f.reports, "reports", false, "the worker writes the report of the launch contract, as one that serves gRPC has to")
+	cmd.Flags().BoolVar(&f.reports, "reports", false,
+		"the worker writes the report of the launch contract, as one that serves gRPC has to")
 	return cmd
 }
 
-// harness is what the flags and the words after -- ask to check.
+// harness turns the flags and the words after -- into a harness.
 func (f *conformanceFlags) harness(words []string) (h conformance.Harness, err error) {
 	switch {
 	case f.limit <= 0:
@@ -99,7 +103,7 @@ func (f *conformanceFlags) harness(words []string) (h conformance.Harness, err e
 	for _, p := range f.parts {
 		h.Parts = append(h.Parts, conformance.Part(p))
 	}
-	for _, name := range f.known { // as the report has it, or without the part
+	for _, name := range f.known { // each name is as in the report, or without the part
 		for _, part := range []conformance.Part{conformance.Adapter, conformance.Worker, conformance.Pool} {
 			name = strings.TrimPrefix(name, string(part)+"/")
 		}
@@ -132,9 +136,11 @@ func (f *conformanceFlags) run(cmd *cobra.Command, args []string) error {
 	var nothing *conformance.NothingError
 	switch {
 	case errors.As(err, &nothing):
-		if f.format != "text" { // whoever reads the report finds why it has nothing else
+		if f.format != "text" { // so that the report explains why it is otherwise empty
 			hello := conformance.Clauses()[0]
-			if err := r.end(strings.Join(args, " "), []conformance.Result{{Clause: hello, Outcome: conformance.Failed, Reasons: nothing.Reasons}}); err != nil {
+			if err := r.end(strings.Join(args, " "),
+				[]conformance.Result{{Clause: hello, Outcome: conformance.Failed,
+				Reasons: nothing.Reasons}}); err != nil {
 				return err
 			}
 		}
@@ -153,7 +159,7 @@ func (f *conformanceFlags) run(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// workerProgram is what the words after -- start.
+// workerProgram returns the program that the words after -- start.
 func workerProgram(words []string, reports bool) conformance.Program {
 	if filepath.Ext(words[0]) == ".py" {
 		return snakepit.Python(words[0], words[1:]...)
@@ -186,7 +192,8 @@ func newReporter(format string, w io.Writer) (reporter, error) {
 			func(r conformance.Result) {
 				fmt.Fprintf(w, "%-7s %s/%s (%s)\n", r.Outcome, r.Part, r.Name, r.Took.Round(time.Millisecond))
 				if r.Outcome != conformance.Passed {
-					fmt.Fprintf(w, "        %s\n", strings.ReplaceAll(strings.Join(r.Reasons, "\n"), "\n", "\n        "))
+					fmt.Fprintf(w, "        %s\n",
+						strings.ReplaceAll(strings.Join(r.Reasons, "\n"), "\n", "\n        "))
 				}
 				if r.Outcome == conformance.Failed {
 					fmt.Fprintf(w, "        the rule: %s\n", r.Sentence)
@@ -194,7 +201,8 @@ func newReporter(format string, w io.Writer) (reporter, error) {
 			},
 			func(_ string, all []conformance.Result) error {
 				n := count(all)
-				_, err := fmt.Fprintf(w, "\n%d clauses: %d passed, %d failed, %d skipped, %d failed as known\n%s", len(all), n[conformance.Passed],
+				_, err := fmt.Fprintf(w, "\n%d clauses: %d passed, %d failed, %d skipped, %d failed as known\n%s",
+					len(all), n[conformance.Passed],
 					n[conformance.Failed], n[conformance.Skipped], n[conformance.Known], fundamental(all))
 				return err
 			},
@@ -222,7 +230,7 @@ func newReporter(format string, w io.Writer) (reporter, error) {
 	return reporter{}, fmt.Errorf("the format %q: there are text, json and junit", format)
 }
 
-// fundamental names the failed clauses on which skipped ones rest, one a line.
+// fundamental names the failed clauses that skipped clauses depend on, one per line.
 func fundamental(all []conformance.Result) string {
 	resting := map[string]int{}
 	for _, r := range all {
@@ -263,7 +271,7 @@ func jsonReport(worker string, all []conformance.Result) any {
 	return map[string]any{"worker": worker, "counts": count(all), "results": results}
 }
 
-// junitSuite is what most CI systems read: https://github.com/testmoapp/junitxml describes it.
+// junitSuite is the XML format that most CI systems read: https://github.com/testmoapp/junitxml describes it.
 type junitSuite struct {
 	XMLName  xml.Name    `xml:"testsuite"`
 	Name     string      `xml:"name,attr"`
@@ -289,7 +297,8 @@ type junitMessage struct {
 func junitReport(worker string, all []conformance.Result) junitSuite {
 	n := count(all)
 	suite := junitSuite{
-		Name: worker, Tests: len(all), Failures: n[conformance.Failed], Skipped: n[conformance.Skipped] + n[conformance.Known],
+		Name: worker, Tests: len(all), Failures: n[conformance.Failed], Skipped: n[conformance.Skipped] +
+			n[conformance.Known],
 	}
 	for _, r := range all {
 		c := junitCase{Class: string(r.Part), Name: r.Name, Seconds: fmt.Sprintf("%.3f", r.Took.Seconds())}
@@ -298,14 +307,15 @@ func junitReport(worker string, all []conformance.Result) junitSuite {
 		case conformance.Failed:
 			c.Failure = message
 		case conformance.Skipped, conformance.Known:
-			c.Skipped = &junitMessage{plainText(strings.Join(r.Reasons, "; ")), r.Sentence} // most readers show the message alone
+			// Most readers show only the message.
+			c.Skipped = &junitMessage{plainText(strings.Join(r.Reasons, "; ")), r.Sentence}
 		}
 		suite.Cases = append(suite.Cases, c)
 	}
 	return suite
 }
 
-// plainText leaves out what XML can't have.
+// plainText removes the characters that XML does not allow.
 func plainText(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\n' && r != '\t' || r == 0xfffe || r == 0xffff {

@@ -11,7 +11,7 @@ import (
 
 var (
 	blocks = regexp.MustCompile("(?ms)^```(python|console)\n(.*?)^```$")
-	// What differs from run to run: figures, versions, paths.
+	// These parts differ from run to run: figures, versions, paths.
 	figures = regexp.MustCompile(`[0-9][0-9.]*(µs|ms|ns|s|h|m)?`)
 	paths   = regexp.MustCompile(`/[^ ",]*`)
 	blanks  = regexp.MustCompile(`  +`)
@@ -58,16 +58,18 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// essence is what is the same in each run; of results that includes numbers.
+// essence keeps the text that is the same in each run. For results that includes numbers.
 func essence(text string, exact bool) string {
 	var kept []string
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n ")
 		name, _, _ := strings.Cut(strings.TrimPrefix(line, "✓ "), " ")
 		switch {
-		case strings.HasPrefix(line, "✓ ") && name != "worker.py" && name != "grpc" && name != "msgpack" && name != "jsonstdio":
-			line = "✓ " + name // this machine's own
-		case strings.Contains(line, "up to "), strings.Contains(line, "still waiting"): // a bar of the histogram; a busy machine
+		case strings.HasPrefix(line, "✓ ") && name != "worker.py" && name != "grpc" && name != "msgpack" &&
+			name != "jsonstdio":
+			line = "✓ " + name // specific to this machine
+		case strings.Contains(line, "up to "),
+			strings.Contains(line, "still waiting"): // a bar of the histogram; a busy machine
 			continue
 		}
 		if line = paths.ReplaceAllString(line, "/"); !exact {

@@ -41,12 +41,12 @@ type diagnosis struct {
 	Worker   *check            `json:"worker,omitempty"`
 }
 
-// check is one thing that was looked at.
+// check is the outcome of one check.
 type check struct {
 	Name   string  `json:"name"`
 	Status status  `json:"status"`
 	Text   string  `json:"text"`
-	Fix    string  `json:"fix,omitempty"` // what to do about it
+	Fix    string  `json:"fix,omitempty"` // the advice to the user
 	Start  float64 `json:"start_ms,omitempty"`
 	Call   float64 `json:"call_ms,omitempty"`
 }
@@ -55,11 +55,11 @@ type status string
 
 const (
 	good    status = "ok"
-	warning status = "warning" // something that is not needed as long as another thing works
+	warning status = "warning" // needed only if everything else of its kind fails
 	bad     status = "failed"
 )
 
-// doctor is the flags.
+// doctor holds the flags.
 type doctor struct {
 	worker
 	basePort, portRange int
@@ -75,7 +75,8 @@ func doctorCommand() *cobra.Command {
   snakepit doctor --base-port 50051 --port-range 100 --json`,
 	}
 	d.register(cmd)
-	cmd.Flags().IntVar(&d.basePort, "base-port", 0, "examine gRPC on loopback TCP, from this port on (default a private Unix socket)")
+	cmd.Flags().IntVar(&d.basePort, "base-port", 0,
+		"examine gRPC on loopback TCP, from this port on (default a private Unix socket)")
 	cmd.Flags().IntVar(&d.portRange, "port-range", 100, "how many ports above --base-port workers may take")
 	cmd.Flags().BoolVar(&d.json, "json", false, "print the report as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -102,7 +103,7 @@ func doctorCommand() *cobra.Command {
 	return cmd
 }
 
-// chain returns the adapters that are to be examined, in order.
+// chain returns the adapters to examine, in order.
 func (d *doctor) chain(cmd *cobra.Command) ([]core.Adapter, error) {
 	whole, err := adapters(d.adapter)
 	switch {
@@ -113,7 +114,8 @@ func (d *doctor) chain(cmd *cobra.Command) ([]core.Adapter, error) {
 	case d.basePort == 0 && (cmd.Flags().Changed("port-range") || cmd.Flags().Changed("base-port")):
 		return nil, fmt.Errorf("--port-range needs --base-port, which has to be 1 or more")
 	case d.basePort < 0 || d.portRange < 0 || d.basePort > 0 && d.basePort+d.portRange > 65535:
-		return nil, fmt.Errorf("--base-port %d and --port-range %d do not lie within 1 to 65535", d.basePort, d.portRange)
+		return nil, fmt.Errorf("--base-port %d and --port-range %d do not lie within 1 to 65535", d.basePort,
+			d.portRange)
 	}
 	var chain []core.Adapter
 	for name := range strings.SplitSeq(whole.Name(), ",") {
@@ -130,7 +132,7 @@ func (d *doctor) chain(cmd *cobra.Command) ([]core.Adapter, error) {
 	return chain, nil
 }
 
-// summary is the last line.
+// summary returns the last line of the report.
 func (d *diagnosis) summary() string {
 	var works []string
 	for _, c := range d.Adapters {
@@ -174,13 +176,13 @@ func (d *diagnosis) print(w io.Writer, asJSON bool) error {
 			fmt.Fprintf(&b, "  %*s  → %s\n", width, "", c.Fix)
 		}
 	}
-	if d.OK { // else it is the error
+	if d.OK { // otherwise the summary is the error
 		fmt.Fprintf(&b, "\n%s\n", d.summary())
 	}
 	return printLine(w, []byte(b.String()))
 }
 
-// mark is how a status looks.
+// mark returns the symbol of a status.
 func (s status) mark(colour bool) string {
 	mark, code := "✓", "32"
 	switch s {
@@ -195,10 +197,10 @@ func (s status) mark(colour bool) string {
 	return "\x1b[" + code + "m" + mark + "\x1b[0m"
 }
 
-// milliseconds has three decimals.
+// milliseconds converts a duration, to three decimals.
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// silently is the options of a pool that is only examined.
+// silently returns the options of a pool that is only examined.
 func silently() *snakepit.Options {
 	return &snakepit.Options{Size: 1, Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Off})}
 }

@@ -34,24 +34,25 @@ Exit codes:
   2  wrong usage, or NAME exists and is not empty
   130, 143  interrupted by Ctrl-C, terminated by SIGTERM`
 
-// errProject: files could not be written, or modules not be had.
+// errProject means that files could not be written or modules were unavailable.
 var errProject = errors.New("the project is not complete")
 
-// project is what the templates are filled with.
+// project holds the values for the templates.
 type project struct {
 	Name    string // of the directory and the program
 	Module  string
 	Version string // of the library, or "" if it is unknown
-	Replace string // a checkout of it, or ""
+	Replace string // the directory of a checkout of the library, or ""
 }
 
-// moduleNames are those that need no escaping anywhere.
+// moduleNames matches module names that need no escaping anywhere.
 var moduleNames = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]*$`)
 
 func initCommand() *cobra.Command {
 	var p project
 	cmd := &cobra.Command{
-		Use: "init NAME", Short: "Make a new project that runs at once", Long: aboutInit, Args: atMost(1, words("NAME")),
+		Use: "init NAME", Short: "Make a new project that runs at once", Long: aboutInit, Args: atMost(1,
+			words("NAME")),
 		Example: `  snakepit init hello && cd hello && make run
   snakepit init hello --module example.com/me/hello
   snakepit init hello --replace ../snakepit`,
@@ -82,7 +83,7 @@ func initCommand() *cobra.Command {
 	return cmd
 }
 
-// resolve checks names and directories, and decides on the library's version.
+// resolve checks names and directories, and chooses the library's version.
 func (p *project) resolve(dir string) error {
 	whole, err := filepath.Abs(dir)
 	if err != nil {
@@ -94,7 +95,8 @@ func (p *project) resolve(dir string) error {
 	}
 	for _, name := range []string{p.Name, p.Module} {
 		if !moduleNames.MatchString(name) {
-			return fmt.Errorf("%q can't be the name of a Go module or its program; use letters, digits, - and _, as in hello", name)
+			return fmt.Errorf("%q can't be the name of a Go module or its program; use letters, digits, - and _, as " +
+				"in hello", name)
 		}
 	}
 	switch entries, err := os.ReadDir(dir); {
@@ -117,13 +119,14 @@ func (p *project) resolve(dir string) error {
 		return err
 	}
 	if !isCheckout(checkout) {
-		return fmt.Errorf("--replace %s is no checkout of %s: its go.mod says otherwise, or can't be read", p.Replace, library)
+		return fmt.Errorf("--replace %s is no checkout of %s: its go.mod says otherwise, or can't be read", p.Replace,
+			library)
 	}
 	p.Replace = filepath.ToSlash(checkout)
 	return nil
 }
 
-// write fills the templates in, and returns the files' names.
+// write executes the templates and returns the names of the files.
 func (p *project) write(dir string) (written []string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -150,18 +153,20 @@ func (p *project) write(dir string) (written []string, err error) {
 	return written, nil
 }
 
-// tidy has Go find the modules that the project needs.
+// tidy runs go mod tidy to find the modules that the project needs.
 func (p *project) tidy(cmd *cobra.Command, dir string) error {
 	tidy := exec.CommandContext(cmd.Context(), "go", "mod", "tidy")
 	tidy.Dir = dir
 	said, err := tidy.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("go mod tidy in %s: %w%s; when that is mended, run go mod tidy there", dir, err, cause(string(said)))
+		return fmt.Errorf("go mod tidy in %s: %w%s; when that is mended, run go mod tidy there", dir, err,
+			cause(string(said)))
 	}
 	return nil
 }
 
-// cause finds in what go mod tidy says the first line with a reason: before it stand who imports what, and after it the same of others.
+// cause returns the first line with a reason from the output of go mod tidy. Earlier lines name the importers.
+// Later lines repeat this for other modules.
 func cause(said string) string {
 	for line := range strings.Lines(said) {
 		line = strings.TrimPrefix(strings.TrimSpace(line), "go: ")
@@ -172,18 +177,20 @@ func cause(said string) string {
 	return ""
 }
 
-// next says what to do now.
+// next returns the next steps for the user.
 func (p *project) next(dir string) string {
 	text := "\n"
 	if filepath.Clean(dir) != "." {
 		text += fmt.Sprintf("  cd %s\n", quoted(dir))
 	}
 	if p.Version == "" {
-		text += fmt.Sprintf("  go mod edit -require %s@v0.0.0 -replace %s=%s\n  go mod tidy\n", library, library, source())
+		text += fmt.Sprintf("  go mod edit -require %s@v0.0.0 -replace %s=%s\n  go mod tidy\n", library, library,
+			source())
 	}
 	text += "  make run\n  make test\n"
 	if p.Version == "" {
-		text += "\nthis snakepit has no released version that go.mod could require, so it takes the library from a checkout; see also --replace\n"
+		text += "\nthis snakepit has no released version that go.mod could require, so it takes the library from a " +
+			"checkout; see also --replace\n"
 	}
 	return text
 }
@@ -193,20 +200,21 @@ func isCheckout(dir string) bool {
 	return err == nil && strings.HasPrefix(string(text), "module "+library+"\n")
 }
 
-// source returns the checkout that this program was built from, where it still is, in words for a shell.
+// source returns the checkout that this program was built from, quoted for a shell. If the checkout is gone, it
+// returns a placeholder.
 func source() string {
 	_, file, _, _ := runtime.Caller(0)
 	dir := filepath.Join(filepath.Dir(file), "..", "..")
-	if !filepath.IsAbs(dir) || !isCheckout(dir) { // -trimpath leaves no directory
+	if !filepath.IsAbs(dir) || !isCheckout(dir) { // -trimpath removes the directory
 		return "/path/to/a/checkout"
 	}
 	return quoted(dir)
 }
 
-// plain are words that a shell takes as they are.
+// plain matches words that need no quotes in a shell.
 var plain = regexp.MustCompile(`^[\pL\pN_./+-]+$`)
 
-// quoted is a word as a shell has to be given it.
+// quoted quotes a word for a shell.
 func quoted(word string) string {
 	if plain.MatchString(word) {
 		return word

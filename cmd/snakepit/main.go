@@ -1,4 +1,5 @@
-// Snakepit calls the commands of a worker from the command line, shows and measures them, and examines what they run on.
+// Snakepit calls the commands of a worker from the command line. It also lists and measures them, and examines
+// the environment of workers.
 package main
 
 import (
@@ -14,12 +15,12 @@ func main() {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		end(signalled{<-signals})
-		signal.Stop(signals) // a second one ends the program at once
+		signal.Stop(signals) // a second signal ends the program at once
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// signalled is why the context of a program that got a signal has ended.
+// signalled is the cause of a context that a signal cancelled.
 type signalled struct{ signal os.Signal }
 
 func (s signalled) Error() string {
@@ -29,7 +30,7 @@ func (s signalled) Error() string {
 	return "terminated"
 }
 
-// exitCode is what shells make of the signal: 130 for SIGINT, 143 for SIGTERM.
+// exitCode returns the code that shells use for the signal: 130 for SIGINT, 143 for SIGTERM.
 func (s signalled) exitCode() int {
 	if n, ok := s.signal.(syscall.Signal); ok {
 		return 128 + int(n)

@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// memory says how much the workers can still take: what the system has, or what the control group allows.
+// memory reports how much memory is left for workers: that of the system, or the rest of the control group's
+// limit.
 func memory() check {
 	c := check{Name: "memory", Status: good}
 	available, ok := meminfo("MemAvailable")
@@ -20,11 +21,13 @@ func memory() check {
 	c.Text = fmt.Sprintf("%s available", bytesText(available))
 	if limit, used, ok := groupMemory(); ok {
 		left := max(0, limit-used)
-		c.Text = fmt.Sprintf("%s available; the control group has %s left of %s", bytesText(available), bytesText(left), bytesText(limit))
+		c.Text = fmt.Sprintf("%s available; the control group has %s left of %s", bytesText(available), bytesText(left),
+			bytesText(limit))
 		available = min(available, left)
 	}
 	if available < 256<<20 {
-		c.Status, c.Fix = warning, "free memory or raise the limit: a worker that imports NumPy takes some 50 MiB, with PyTorch ten times that"
+		c.Status, c.Fix = warning, "free memory or raise the limit: a worker that imports NumPy takes some 50 MiB, " +
+			"with PyTorch ten times that"
 	}
 	return c
 }
@@ -41,14 +44,15 @@ func meminfo(field string) (bytes int64, ok bool) {
 	return 0, false
 }
 
-// groupMemory returns the tightest limit of the control groups that this process is in, version 2 or 1, and what they have used of it.
+// groupMemory returns the tightest limit of this process's control groups, version 1 or 2, and the memory used
+// of it.
 func groupMemory() (limit, used int64, ok bool) {
 	read := func(file string) (int64, bool) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return 0, false
 		}
-		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64) // "max" is none
+		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64) // "max" means no limit
 		return n, err == nil
 	}
 	consider := func(limitFile, usedFile string) {

@@ -13,7 +13,8 @@ import (
 	codecjson "github.com/snakepit-go/snakepit/codec/json"
 )
 
-// console is standard error, which the log and the commands write to. While bars are drawn there, the rest goes above them.
+// console is standard error. The log and the commands write to it. While bars are drawn there, other text goes
+// above them.
 type console struct {
 	out io.Writer
 
@@ -32,19 +33,21 @@ func (c *console) Write(p []byte) (int, error) {
 	return c.out.Write(p) // also when the bars have just ended
 }
 
-// lineStart moves the cursor, which stands behind the ^C that a terminal shows when somebody presses Ctrl-C. Bars move it only up and down.
+// lineStart moves the cursor to the start of the line. After Ctrl-C a terminal prints ^C and leaves the cursor
+// behind it. Bars move the cursor only up and down.
 const lineStart = "\r"
 
-func (c *console) lineStart() { _, _ = io.WriteString(c.out, lineStart) } // nothing worse than a ragged line
+// lineStart ignores errors: the worst result is a ragged line.
+func (c *console) lineStart() { _, _ = io.WriteString(c.out, lineStart) }
 
-// above has what is written from now on go above the bars; nil ends that.
+// above makes later text go above the bars. nil ends that.
 func (c *console) above(bars io.Writer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bars = bars
 }
 
-// output is standard output. It says in its errors that they are its own.
+// output is standard output. Its errors say that they come from it.
 type output struct{ io.Writer }
 
 func (o output) Write(p []byte) (int, error) {
@@ -55,7 +58,7 @@ func (o output) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// isTerminal reports whether somebody looks at what is written there.
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	switch outer := w.(type) {
 	case *console:
@@ -67,7 +70,8 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// printJSON prints one value that a worker sent as one line, with the tags of docs/protocol.md for what JSON lacks.
+// printJSON prints one value of a worker as one line, with the tags of docs/protocol.md for values that JSON
+// lacks.
 func printJSON(w io.Writer, v any) error {
 	line, err := codecjson.Codec{}.Append(nil, v)
 	if err != nil {
@@ -80,7 +84,7 @@ func printJSON(w io.Writer, v any) error {
 	return printLine(w, line)
 }
 
-// printPlainJSON prints what this program has to say as indented JSON.
+// printPlainJSON prints this program's own data as indented JSON.
 func printPlainJSON(w io.Writer, v any) error {
 	var b bytes.Buffer
 	out := json.NewEncoder(&b)
@@ -99,7 +103,8 @@ func printLine(w io.Writer, line []byte) error {
 	return nil
 }
 
-// sortKeys gives JSON its keys in order and a line feed at its end, so that equal results are equal text. Numbers stay as they are.
+// sortKeys sorts the keys of JSON and ends it with a line feed, so that equal results give equal text. Numbers
+// stay as they are.
 func sortKeys(line []byte) ([]byte, error) {
 	in := json.NewDecoder(bytes.NewReader(line))
 	in.UseNumber()

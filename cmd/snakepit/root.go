@@ -13,7 +13,7 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// Exit codes, as the help states them.
+// These are the exit codes, as the help states them.
 const (
 	exitOK = iota
 	exitFailed
@@ -45,27 +45,30 @@ Exit codes:
   130  interrupted by Ctrl-C (SIGINT)
   143  terminated by SIGTERM`
 
-// run is the whole program, apart from the process around it. It returns the exit code.
+// run is the whole program without its process. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use: "snakepit", Short: "Call the commands of a worker", Long: about, SilenceUsage: true, SilenceErrors: true,
-		Example: "  snakepit init hello && cd hello && make run\n  snakepit call worker.py add a=5 b=3\n  snakepit doctor",
+		Example: "  snakepit init hello && cd hello && make run\n  snakepit call worker.py add a=5 b=3\n  snakepit " +
+			"doctor",
 		Version: version().String() + "\n", Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("{{.Version}}")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if negative.MatchString(err.Error()) {
-			return fmt.Errorf("%w; a negative number as the argument stands behind --, as in: %s worker.py f -- -5", err,
+			return fmt.Errorf("%w; a negative number as the argument stands behind --, as in: %s worker.py f -- -5",
+				err,
 				cmd.CommandPath())
 		}
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(initCommand(), callCommand(), streamCommand(), commandsCommand(), benchCommand(), doctorCommand(), conformanceCommand(), versionCommand())
+	root.AddCommand(initCommand(), callCommand(), streamCommand(), commandsCommand(), benchCommand(), doctorCommand(),
+		conformanceCommand(), versionCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetArgs(args)
 	root.SetOut(output{stdout})
-	root.InitDefaultCompletionCmd() // which writes to the output that is set
+	root.InitDefaultCompletionCmd() // it writes to the current output
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		completion.Args = noCommand
 		completion.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
@@ -86,10 +89,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return code
 }
 
-// negative is what the flags make of a negative number.
+// negative matches the flag package's error for a negative number.
 var negative = regexp.MustCompile(`unknown shorthand flag: '[0-9.]'`)
 
-// noCommand refuses what the root command gets if it is none of the others.
+// noCommand rejects arguments of the root command that name no command.
 func noCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -102,7 +105,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("there is no command %q; %ssee %s --help", args[0], near, cmd.CommandPath())
 }
 
-// words is what a command needs at least. It says which are missing or empty by their names.
+// words requires these arguments. Its errors name those that are missing or empty.
 func words(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < len(names) {
@@ -117,7 +120,7 @@ func words(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// atMost is words for commands that take no others.
+// atMost limits the number of arguments, in addition to args.
 func atMost(n int, args cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
 		if len(given) > n {
@@ -140,7 +143,7 @@ func helpCommand() *cobra.Command {
 	}
 }
 
-// started marks errors from the work itself: everything before is wrong usage.
+// started marks errors of the work itself. All earlier errors are usage errors.
 type started struct{ error }
 
 func (s started) Unwrap() error { return s.error }
@@ -161,7 +164,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitTimeout
 	case errors.Is(err, snakepit.ErrWorkerLost):
 		return exitLost
-	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errOutput), errors.Is(err, errPrinting),
+	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errOutput),
+		errors.Is(err, errPrinting),
 		errors.Is(err, errClauses), errors.Is(err, errProject):
 		return exitFailed
 	default:
@@ -176,7 +180,7 @@ var (
 	errOutput   = errors.New("standard output cannot be written to")
 )
 
-// instead is an error with another text.
+// instead replaces the text of an error.
 type instead struct {
 	text string
 	err  error
@@ -185,7 +189,7 @@ type instead struct {
 func (i *instead) Error() string { return i.text }
 func (i *instead) Unwrap() error { return i.err }
 
-// printError prints an error, and the traceback of what the worker raised.
+// printError prints an error, with the traceback of the worker's exception.
 func printError(w io.Writer, err error) {
 	var remote *snakepit.RemoteError
 	if errors.As(err, new(*snakepit.StartError)) || !errors.As(err, &remote) || len(remote.Frames) == 0 {

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(inProcess{m}, map[string]func(){"snakepit": main})
 }
 
-// inProcess chooses what every Python has for the tests in this process.
+// inProcess selects features that every Python has, for the tests in this process.
 type inProcess struct{ *testing.M }
 
 func (p inProcess) Run() int {
@@ -36,21 +36,25 @@ func (p inProcess) Run() int {
 	return p.M.Run()
 }
 
-// TestScripts runs testdata/script. Each script has worker.py, the Python of SNAKEPIT_PYTHON or PATH as $PYTHON, and this checkout as $CHECKOUT.
+// TestScripts runs testdata/script. Each script gets worker.py, $PYTHON and $CHECKOUT. $PYTHON is the
+// interpreter of SNAKEPIT_PYTHON or PATH. $CHECKOUT is this checkout.
 func TestScripts(t *testing.T) {
 	python, packages := scriptPython(t)
 	checkout, err := filepath.Abs(filepath.Join("..", ".."))
 	if err != nil {
 		t.Fatal(err)
 	}
-	goEnv := strings.Split(strings.TrimSpace(outputOf(t, "go", "env", "GOPATH", "GOMODCACHE", "GOCACHE", "GOROOT")), "\n")
+	goEnv := strings.Split(strings.TrimSpace(outputOf(t, "go", "env", "GOPATH", "GOMODCACHE", "GOCACHE", "GOROOT")),
+		"\n")
 	cache := t.TempDir()
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
 			for key, value := range map[string]string{
-				"PYTHON": python, "SNAKEPIT_PYTHON": python, "CHECKOUT": checkout, "XDG_CACHE_HOME": cache, "HOME": env.WorkDir,
-				"GOPATH": goEnv[0], "GOMODCACHE": goEnv[1], "GOCACHE": goEnv[2], "GOROOT": goEnv[3], "GOFLAGS": "-mod=mod", "GOPROXY": "off",
+				"PYTHON": python, "SNAKEPIT_PYTHON": python, "CHECKOUT": checkout, "XDG_CACHE_HOME": cache,
+					"HOME": env.WorkDir,
+				"GOPATH": goEnv[0], "GOMODCACHE": goEnv[1], "GOCACHE": goEnv[2], "GOROOT": goEnv[3],
+					"GOFLAGS": "-mod=mod", "GOPROXY": "off",
 				"GONOSUMDB": "*", "PYTHONDONTWRITEBYTECODE": "1", "VIRTUAL_ENV": "", "CONDA_PREFIX": "",
 			} {
 				env.Setenv(key, value)
@@ -62,7 +66,7 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(env.WorkDir, "worker.py"), worker, 0o600)
 		},
 		Condition: func(name string) (bool, error) {
-			if name == "packages" { // of the dev environment: grpcio, protobuf, msgpack, pytest
+			if name == "packages" { // of development: grpcio, protobuf, msgpack, pytest
 				return packages, nil
 			}
 			return false, errors.New("unknown condition")
@@ -71,7 +75,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// scriptPython returns an interpreter, and whether it has the packages of development. It has to where SNAKEPIT_PYTHON is set.
+// scriptPython returns an interpreter and whether it has the development packages. If SNAKEPIT_PYTHON is set,
+// they are required.
 func scriptPython(t *testing.T) (path string, packages bool) {
 	t.Helper()
 	path = os.Getenv("SNAKEPIT_PYTHON")
@@ -98,7 +103,7 @@ func outputOf(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// exits runs a command that has to end with a code: exits 3 snakepit doctor.
+// exits runs a command and requires its exit code: exits 3 snakepit doctor.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE COMMAND [ARGUMENT]...")
@@ -118,7 +123,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// isJSON checks that a file is JSON values and nothing else, and has so many of them if a number follows: isjson stdout 3.
+// isJSON checks that a file holds JSON values and nothing else. A number that follows is the required count:
+// isjson stdout 3.
 func isJSON(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: isjson FILE [COUNT]")
@@ -137,7 +143,7 @@ func isJSON(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// TestSignals sends real signals to a real process. The worker ends with it.
+// TestSignals sends real signals to a real process. The worker must end with it.
 func TestSignals(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no signals there")
@@ -176,7 +182,7 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// A signal ends also what waits for its arguments.
+// A signal also ends a program that waits for its arguments.
 func TestSignalWhileReading(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no signals there")
@@ -193,7 +199,7 @@ func TestSignalWhileReading(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			// More than a pipe holds: when it is written, the program reads.
+			// This is more than a pipe holds: once it is written, the program is reading.
 			if _, err := in.Write(bytes.Repeat([]byte(" "), 1<<20)); err != nil {
 				t.Error(err)
 			}

@@ -9,9 +9,9 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// steps prints what happens when, for --trace.
+// steps prints the steps of a call with their times, for --trace.
 type steps struct {
-	w     io.Writer // nil: nobody wants to know
+	w     io.Writer // nil: no trace
 	begun time.Time
 
 	items       int
@@ -47,17 +47,18 @@ func (s *steps) print(at time.Time, step, text string) {
 	fmt.Fprintf(s.w, "trace %10s  %-8s %s\n", rounded(at.Sub(s.begun)), step, text)
 }
 
-// ready says what the worker is and which adapters were refused on the way.
+// ready prints the worker's details and the adapters that were refused on the way.
 func (s *steps) ready(pool *snakepit.Pool) {
 	info := pool.Workers()[0].Info()
 	now := time.Now()
 	for _, r := range info.Refused {
 		s.print(now, "refused", fmt.Sprintf("%s: %v", r.Adapter, r.Err))
 	}
-	s.print(now, "ready", fmt.Sprintf("%s, codec %s, pid %d, %s, %s", info.Adapter, info.Codec, info.PID, info.Runtime, info.Library))
+	s.print(now, "ready", fmt.Sprintf("%s, codec %s, pid %d, %s, %s", info.Adapter, info.Codec, info.PID, info.Runtime,
+		info.Library))
 }
 
-// item notes that one came.
+// item records an item.
 func (s *steps) item() {
 	now := time.Now()
 	if s.items == 0 {
@@ -70,7 +71,7 @@ func (s *steps) item() {
 	s.last = now
 }
 
-// end is a stream's.
+// end prints the end of a stream.
 func (s *steps) end() {
 	now := time.Now()
 	if s.items > 1 {
@@ -91,7 +92,7 @@ func (s *steps) failed(err error) {
 	s.print(time.Now(), "error", what+", ")
 }
 
-// rounded leaves a duration three digits or so.
+// rounded rounds a duration to about three digits.
 func rounded(d time.Duration) time.Duration {
 	for _, unit := range []time.Duration{time.Second, time.Millisecond, time.Microsecond} {
 		if d >= 10*unit {

@@ -17,7 +17,8 @@ func streamCommand() *cobra.Command {
 	var c call
 	var withResult bool
 	cmd := &cobra.Command{
-		Use: "stream WORKER COMMAND [KEY=VALUE | JSON | @FILE]...", Short: "Call a command and print each item that it sends",
+		Use: "stream WORKER COMMAND [KEY=VALUE | JSON | @FILE]...",
+			Short: "Call a command and print each item that it sends",
 		Long: "Stream starts a worker, calls one of its commands and prints each item as soon as it comes.\n" +
 			aboutArguments + aboutResults + aboutBars + "\n" + exitCodes,
 		Args: words("WORKER", "COMMAND"),
@@ -25,7 +26,8 @@ func streamCommand() *cobra.Command {
   snakepit stream worker.py process file_path=sales.csv > chunks.jsonl`,
 	}
 	c.register(cmd)
-	cmd.Flags().BoolVar(&withResult, "result", false, "after the items, print the stream's result (a generator's return value)")
+	cmd.Flags().BoolVar(&withResult, "result", false,
+		"after the items, print the stream's result (a generator's return value)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		arg, err := c.begin(cmd, args)
 		if err != nil {

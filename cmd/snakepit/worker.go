@@ -20,33 +20,35 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// worker is the flags that say how a worker is started.
+// worker holds the flags that control how a worker starts.
 type worker struct {
 	adapter string
 	python  string
 	start   time.Duration
 }
 
-const aboutAdapter = "adapter to use, or several to try in order, such as msgpack,jsonstdio; auto is $SNAKEPIT_ADAPTERS, else " +
+const aboutAdapter = "adapter to use, or several to try in order, such as msgpack,jsonstdio; auto is " +
+	"$SNAKEPIT_ADAPTERS, else " +
 	snakepit.Default
 
 func (o *worker) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.adapter, "adapter", "auto", aboutAdapter)
-	cmd.Flags().StringVar(&o.python, "python", "", "Python interpreter (default: an active or local virtual environment, else python3)")
+	cmd.Flags().StringVar(&o.python, "python", "",
+		"Python interpreter (default: an active or local virtual environment, else python3)")
 	cmd.Flags().DurationVar(&o.start, "start-timeout", 0, "time limit of the worker's start (default 1m)")
 	complete(cmd, o)
 }
 
-// adapters is what --adapter says.
+// adapters parses the value of --adapter.
 func adapters(names string) (core.Adapter, error) {
 	adapter, err := snakepit.Adapters(names)
-	if err != nil && names != "auto" { // else the error names the variable
+	if err != nil && names != "auto" { // otherwise the error names the variable
 		err = fmt.Errorf("--adapter: %w", err)
 	}
 	return adapter, err
 }
 
-// program is what the word WORKER of a command line means.
+// program resolves the command-line argument WORKER.
 func (o *worker) program(word string) (snakepit.Program, error) {
 	if filepath.Ext(word) == ".py" {
 		script := snakepit.Python(word)
@@ -67,15 +69,16 @@ func (o *worker) open(ctx context.Context, word string, stderr io.Writer) (*snak
 	}
 	log := &held{w: stderr}
 	pool, err := o.openWith(ctx, adapter, word, &snakepit.Options{Size: 1, Logger: logger(log)}, stderr)
-	log.end(err == nil || os.Getenv("SNAKEPIT_LOG") != "") // else the error has what the worker printed last
+	log.end(err == nil || os.Getenv("SNAKEPIT_LOG") != "") // otherwise the error contains the worker's last output
 	return pool, err
 }
 
-// held keeps the log back while a worker starts, because the error says the same if it does not; but not longer than the user's patience.
+// held holds the log back while a worker starts, because the error of a failed start says the same. It holds it
+// no longer than patience.
 type held struct {
 	w io.Writer
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	text  []byte
 	timer *time.Timer
 	ended bool
@@ -94,7 +97,7 @@ func (h *held) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// end writes what was held back, if it is wanted. What comes then is not held back.
+// end writes the held text, if wanted. Later text is written at once.
 func (h *held) end(wanted bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -102,13 +105,15 @@ func (h *held) end(wanted bool) {
 		h.timer.Stop()
 	}
 	if wanted && !h.ended {
-		_, _ = h.w.Write(h.text) // standard error, which nobody can be told about
+		// If standard error fails, the error has no other place to go.
+		_, _ = h.w.Write(h.text)
 	}
 	h.ended = true
 }
 
 // openWith starts a pool on an adapter.
-func (o *worker) openWith(ctx context.Context, adapter core.Adapter, word string, opts *snakepit.Options, stderr io.Writer) (*snakepit.Pool, error) {
+func (o *worker) openWith(ctx context.Context, adapter core.Adapter, word string, opts *snakepit.Options,
+	stderr io.Writer) (*snakepit.Pool, error) {
 	if o.start < 0 {
 		return nil, fmt.Errorf("--start-timeout is %s; it has to be positive", o.start)
 	}
@@ -132,10 +137,11 @@ func (o *worker) openWith(ctx context.Context, adapter core.Adapter, word string
 	return pool, nil
 }
 
-// patience is how long a worker may take to start before the user is told what is being waited for.
+// patience is how long a worker may start before the user sees a message.
 const patience = 5 * time.Second
 
-// waiting tells the user after a while that a worker has not said hello. stop ends that, and may be called again.
+// waiting tells the user after a while that a worker has not said hello. stop ends that and may be called
+// again.
 func waiting(stderr io.Writer, word, limit string) (stop func()) {
 	var mu sync.Mutex
 	timer := time.AfterFunc(patience, func() {
@@ -145,12 +151,12 @@ func waiting(stderr io.Writer, word, limit string) (stop func()) {
 	})
 	return func() {
 		timer.Stop()
-		mu.Lock() // a line that has begun is written to its end
+		mu.Lock() // stop waits until a line is complete
 		defer mu.Unlock()
 	}
 }
 
-// executable says in the words of a command line why a worker that is no Python file can't be started.
+// executable returns an error in command-line terms if the worker is no Python file and can't be started.
 func executable(worker string) error {
 	if _, err := exec.LookPath(worker); err == nil {
 		return nil
@@ -164,14 +170,16 @@ func executable(worker string) error {
 	case info.IsDir():
 		return fmt.Errorf("%s is a directory; %s", worker, what)
 	case filepath.Base(worker) == worker && info.Mode()&0o111 != 0:
-		return fmt.Errorf("%s is not in PATH; for the file in this directory say .%c%s", worker, filepath.Separator, worker)
+		return fmt.Errorf("%s is not in PATH; for the file in this directory say .%c%s", worker, filepath.Separator,
+			worker)
 	default:
 		return fmt.Errorf("%s is not executable; %s", worker, what)
 	}
 }
 
-// logger is what a pool has by default, less what is said otherwise: how a worker was lost is in the error of its call, and for one call the
-// adapter does not matter, unless SNAKEPIT_LOG asks for so much. nil leaves it to the pool to say what is wrong in SNAKEPIT_LOG.
+// logger is the pool's default logger with less output. The error of a call already says how its worker was
+// lost. For one call the adapter does not matter. SNAKEPIT_LOG can ask for both. A nil logger lets the pool
+// report what is wrong in SNAKEPIT_LOG.
 func logger(w io.Writer) hclog.Logger {
 	log := &hclog.LoggerOptions{Level: hclog.Info, Output: w}
 	text := os.Getenv("SNAKEPIT_LOG")
@@ -190,7 +198,8 @@ func logger(w io.Writer) hclog.Logger {
 	return hclog.New(log)
 }
 
-// offers returns what the worker's hello says of a command, and whether it says anything.
+// offers returns the description of a command in the worker's hello, and whether the hello has any
+// descriptions.
 func offers(pool *snakepit.Pool, command string) (core.CommandInfo, bool) {
 	commands := pool.Workers()[0].Info().Commands
 	i := slices.IndexFunc(commands, func(c core.CommandInfo) bool { return c.Name == command })
@@ -200,12 +209,12 @@ func offers(pool *snakepit.Pool, command string) (core.CommandInfo, bool) {
 	return commands[i], true
 }
 
-// closing closes the pool at the end of a command, and has its error reported if there is no other.
+// closing closes the pool at the end of a command. It reports the pool's error if there is no other.
 func closing(pool *snakepit.Pool, err *error) {
 	if closeErr := pool.Close(); *err == nil && closeErr != nil {
 		*err = started{closeErr}
 	}
 }
 
-// reserved reports whether a command is the protocol's own.
+// reserved reports whether the protocol itself reserves the name of a command.
 func reserved(name string) bool { return strings.HasPrefix(name, "snakepit.") }
