@@ -167,6 +167,21 @@ mutants-python: $(VENV)/.dev
 		--runner "'$(BIN)/python' -m pytest -x -q -p no:cacheprovider tests/test_calls.py tests/test_user_code.py tests/test_cancel.py" || true
 	cd $(TOOLS)/mutants/python && "$(BIN)/mutmut" results
 
+##@ Releases
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' python/snakepit_bridge/_version.py)
+
+release: go-there $(VENV)/.made ## Build the command for each system and the Python package into dist, with checksums
+	@rm -rf dist && mkdir dist
+	@for system in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do \
+		os=$${system%/*}; arch=$${system#*/}; out=dist/snakepit-$(VERSION)-$$os-$$arch; \
+		[ $$os != windows ] || out=$$out.exe; echo "== $$out"; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build -trimpath -ldflags "-s -w" -o $$out ./cmd/snakepit || exit 1; \
+	done
+	@echo "== the Python package"
+	@$(PIP) build || $(OFFLINE)
+	@"$(BIN)/python" -m build --outdir dist python >/dev/null
+	@cd dist && sha256sum * >SHA256SUMS && cat SHA256SUMS
+
 ##@ The rest
 clean: ## Remove what the targets above made
 	rm -rf $(VENV) $(TOOLS) dist python/build python/*.egg-info python/.hypothesis
@@ -176,7 +191,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # A file for each stage of the virtual environment, made when the stage is complete.

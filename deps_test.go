@@ -13,11 +13,11 @@ import (
 	"testing"
 )
 
-// imports is who may import whom: a package of this module on the left, and on the right what it may import beside the standard library.
-// A dot is the root package; a module stands for all its packages. Tests may import more.
+// imports lists the allowed imports: on the left a package of this module, on the right the packages it may import
+// beside the standard library. A dot is the root package. A module stands for all its packages. Tests may import more.
 //
-// This is a statement of policy: core knows calls and no protocol, an adapter knows neither another adapter nor the chain. Whoever fails
-// here should rarely change it.
+// This is policy: core knows calls and no protocol; an adapter knows neither another adapter nor the chain. If this
+// test fails, change the code. Changing the list is rarely right.
 const imports = `
 core:                     github.com/hashicorp/go-hclog
 core/coretest:            core codec/json
@@ -36,12 +36,15 @@ adapters/grpc/snakepitpb: google.golang.org/grpc google.golang.org/protobuf
 conformance:              core github.com/hashicorp/go-hclog
 fallback:                 core
 internal/adaptertest:     core golang.org/x/tools pgregory.net/rapid
-internal/e2e:             . core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python github.com/hashicorp/go-hclog
+internal/e2e:             . core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python
+internal/e2e:             github.com/hashicorp/go-hclog
 docs:                     internal/e2e
 python:                   core
 
-.:                        core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python github.com/hashicorp/go-hclog
-cmd/snakepit:             . adapters/grpc conformance core codec/json python github.com/hashicorp/go-hclog github.com/spf13/cobra
+.:                        core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python
+.:                        github.com/hashicorp/go-hclog
+cmd/snakepit:             . adapters/grpc conformance core codec/json python
+cmd/snakepit:             github.com/hashicorp/go-hclog github.com/spf13/cobra
 cmd/snakepit:             github.com/HdrHistogram/hdrhistogram-go github.com/vbauerster/mpb/v8 golang.org/x/term
 examples/*:               . core python github.com/hashicorp/go-hclog github.com/vbauerster/mpb/v8 golang.org/x/text
 `
@@ -65,7 +68,9 @@ func TestImports(t *testing.T) {
 				t.Errorf("there is no rule for the package %s: say in deps_test.go what it may import", name)
 			}
 			for _, p := range imported {
-				if !slices.ContainsFunc(rules[rule], func(a string) bool { return p == a || isModule(a) && strings.HasPrefix(p, a+"/") }) {
+				if !slices.ContainsFunc(rules[rule], func(a string) bool {
+					return p == a || isModule(a) && strings.HasPrefix(p, a+"/")
+				}) {
 					t.Errorf("on %s, %s imports %s, which deps_test.go does not allow", system, name, p)
 				}
 			}
@@ -78,7 +83,8 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// packages returns the packages of this module and what each imports beside the standard library, under the names of the rules.
+// packages returns the packages of this module with their imports beside the standard library, by the names in the
+// rules.
 func packages(t *testing.T, system string) map[string][]string {
 	t.Helper()
 	const module = "github.com/snakepit-go/snakepit"
@@ -116,7 +122,8 @@ func packages(t *testing.T, system string) map[string][]string {
 	}
 }
 
-// isModule reports whether the path begins with a domain, which no path of the standard library does, and none of the rules' short names.
+// isModule reports whether the path begins with a domain. No path of the standard library does, and none of the rules'
+// short names.
 func isModule(path string) bool {
 	domain, _, _ := strings.Cut(path, "/")
 	return strings.Contains(strings.Trim(domain, "."), ".")

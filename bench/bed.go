@@ -19,10 +19,10 @@ var workerFile embed.FS
 
 var program = snakepit.PythonFS(workerFile, "worker.py")
 
-// arguments are what every unary call carries, there and back.
+// arguments are the payload of every unary call, in both directions.
 var arguments = map[string]any{"operation": "add", "a": 5, "b": 3}
 
-// bed holds what is measured, each started when it is first asked for. One goroutine asks.
+// bed holds the subjects of the measurements. Each starts on first use. Only one goroutine uses a bed.
 type bed struct {
 	python string
 	pools  map[string]*core.Pool
@@ -37,7 +37,8 @@ func newBed() (*bed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bed{python: cmd.Path, pools: map[string]*core.Pool{}, loops: map[string]func() error{}, ways: map[string]way{}}, nil
+	return &bed{python: cmd.Path, pools: map[string]*core.Pool{}, loops: map[string]func() error{},
+		ways: map[string]way{}}, nil
 }
 
 func (b *bed) close() error {
@@ -48,7 +49,7 @@ func (b *bed) close() error {
 	return all
 }
 
-// pool returns our pool of one worker on the adapter.
+// pool returns this library's pool of one worker on the adapter.
 func (b *bed) pool(adapter string) (*core.Pool, error) {
 	if p := b.pools[adapter]; p != nil {
 		return p, nil

@@ -7,11 +7,12 @@ import (
 	"os/exec"
 )
 
-// childVariable has an order for a process of this program, which does that and nothing else. What is measured in a process of its own
-// does not count what was measured before; what is to be killed has to be one.
+// childVariable holds an order for a process of this program. The process does only that. A measurement in its
+// own process is not affected by earlier measurements. A host that a trial kills has to be a process of its
+// own.
 const childVariable = "SNAKEPIT_BENCH_CHILD"
 
-// order is what such a process is to do, and with what.
+// order is the job of such a process, with its arguments.
 type order struct {
 	Job     string `json:"job"`
 	Way     string `json:"way,omitempty"`
@@ -23,7 +24,7 @@ type order struct {
 	Busy    bool   `json:"busy,omitempty"`
 }
 
-// jobs are what it can do. It prints what the job returns.
+// jobs are the available jobs. The process prints the result of its job.
 var jobs = map[string]func(order) (any, error){
 	"memory": memoryJob,
 	"result": resultJob,
@@ -47,7 +48,7 @@ func child(o order) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// inChild runs it and decodes what it prints into result.
+// inChild runs the process and decodes its output into result.
 func inChild(result any, o order) error {
 	cmd, err := child(o)
 	if err != nil {
@@ -60,7 +61,7 @@ func inChild(result any, o order) error {
 	return json.Unmarshal(out, result)
 }
 
-// runChild is what it runs.
+// runChild runs in the process.
 func runChild(text string) error {
 	var o order
 	if err := json.Unmarshal([]byte(text), &o); err != nil {

@@ -1,7 +1,7 @@
-// Command bench measures this library beside what one would write by hand and beside plain gRPC, in one run, in turns.
+// Command bench measures this library beside hand-written code and beside plain gRPC, in one run, in turns.
 //
-// Absolute figures drift by half from hour to hour and from machine to machine. What counts is a ratio between two things that were
-// measured in the same rounds.
+// Absolute figures drift by half from hour to hour and from machine to machine. Only ratios of two subjects
+// from the same rounds are meaningful.
 package main
 
 import (
@@ -32,7 +32,7 @@ func main() {
 	}
 }
 
-// report is what -json prints.
+// report is the output of -json.
 type report struct {
 	Machine  string            `json:"machine"`
 	Versions map[string]string `json:"versions"`
@@ -48,7 +48,7 @@ type rowReport struct {
 	Figures []figure `json:"figures"`
 }
 
-// figure is one subject's medians over the rounds. Ratio is the median of the rounds' ratios.
+// figure holds one subject's medians over the rounds. Ratio is the median of the rounds' ratios.
 type figure struct {
 	Subject string  `json:"subject"`
 	Median  float64 `json:"median"`
@@ -57,7 +57,7 @@ type figure struct {
 	Against string  `json:"against,omitempty"`
 	Ratio   float64 `json:"ratio,omitempty"`
 	Target  string  `json:"target,omitempty"`
-	Met     bool    `json:"met"` // says nothing where there is no target
+	Met     bool    `json:"met"` // meaningless without a target
 }
 
 const usage = `Measures this library beside what one would write by hand, in one run, in turns. For example
@@ -76,7 +76,8 @@ func runBench(args []string, out io.Writer) error {
 	rounds := flags.Int("rounds", 5, "measure every row so many `times`")
 	isQuick := flags.Bool("quick", false, "measure little: shows that the bench works, not how fast anything is")
 	pattern := flags.String("rows", "", "measure only rows whose name matches the `regexp`")
-	list := flags.String("table", "", "measure no rows, but the `tables` of README.md, in Markdown: streaming, peers or streaming,peers")
+	list := flags.String("table", "",
+		"measure no rows, but the `tables` of README.md, in Markdown: streaming, peers or streaming,peers")
 	isUpdate := flags.Bool("update", false, "write the tables of -table into README.md too")
 	asJSON := flags.Bool("json", false, "print JSON")
 	size := flags.Int64("memory", 256, "stream so many `MiB` where memory is measured")
@@ -218,7 +219,8 @@ func (r row) measure(b *bed, n scale, rounds int) ([]figure, error) {
 	var figures []figure
 	for _, s := range r.subjects {
 		mine := values[s.name]
-		f := figure{Subject: s.name, Median: median(mine), Least: slices.Min(mine), Most: slices.Max(mine), Against: s.against}
+		f := figure{Subject: s.name, Median: median(mine), Least: slices.Min(mine), Most: slices.Max(mine),
+			Against: s.against}
 		if s.against != "" {
 			f.Ratio = ratio(mine, values[s.against])
 			f.Target, f.Met = fmt.Sprintf("≥ %.2g", s.target), f.Ratio >= s.target
@@ -276,8 +278,9 @@ func (r *report) print(out io.Writer) error {
 	w.Init(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "adapter\tstreamed\ttimes slower\thost idle\tpeak\tend\tworker idle\tpeak\tend\t\t")
 	for _, g := range r.Memory {
-		fmt.Fprintf(w, "%s\t%.0f\t%.1f\t%.1f\t%+.1f\t%+.1f\t%.1f\t%+.1f\t%+.1f\t%s\t\n", g.Adapter, g.Streamed, g.Slower,
-			g.HostIdle, g.HostPeak, g.HostEnd, g.WorkerIdle, g.WorkerPeak, g.WorkerEnd, verdict(max(g.HostPeak, g.WorkerPeak) <= memoryLimit))
+		fmt.Fprintf(w, "%s\t%.0f\t%.1f\t%.1f\t%+.1f\t%+.1f\t%.1f\t%+.1f\t%+.1f\t%s\t\n", g.Adapter, g.Streamed,
+			g.Slower, g.HostIdle, g.HostPeak, g.HostEnd, g.WorkerIdle, g.WorkerPeak, g.WorkerEnd,
+			verdict(max(g.HostPeak, g.WorkerPeak) <= memoryLimit))
 	}
 	return w.Flush()
 }
@@ -298,7 +301,7 @@ func verdict(met bool) string {
 	return "missed"
 }
 
-// machine says on what this runs, and how busy it is.
+// machine describes the machine and its load.
 func machine() string {
 	model := "unknown processor"
 	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
@@ -313,15 +316,17 @@ func machine() string {
 	return fmt.Sprintf("%s/%s, %d x %s%s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), model, load)
 }
 
-// versions names everything that is measured.
+// versions returns the versions of everything that is measured.
 func versions(python string) (map[string]string, error) {
-	const script = "import platform, google.protobuf, grpc, json, msgpack; print(json.dumps({'python': platform.python_version(), " +
-		"'grpcio': grpc.__version__, 'protobuf': google.protobuf.__version__, 'msgpack': '.'.join(map(str, msgpack.version))}))"
+	const script = "import platform, google.protobuf, grpc, json, msgpack; " +
+		"print(json.dumps({'python': platform.python_version(), 'grpcio': grpc.__version__, " +
+		"'protobuf': google.protobuf.__version__, 'msgpack': '.'.join(map(str, msgpack.version))}))"
 	cmd := exec.Command(python, "-c", script)
 	cmd.Stderr = os.Stderr
 	text, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("%s needs grpcio, protobuf and msgpack: run make install-grpc, or set SNAKEPIT_PYTHON: %w", python, err)
+		return nil, fmt.Errorf(
+			"%s needs grpcio, protobuf and msgpack: run make install-grpc, or set SNAKEPIT_PYTHON: %w", python, err)
 	}
 	v := map[string]string{"go": strings.TrimPrefix(runtime.Version(), "go")}
 	if err := json.Unmarshal(text, &v); err != nil {

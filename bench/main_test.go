@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestQuick shows that every row can be measured; how fast anything is is no matter for a test.
+// TestQuick checks that every row can be measured. Speed does not matter in a test.
 func TestQuick(t *testing.T) {
 	var out bytes.Buffer
 	if err := runBench([]string{"-quick", "-json"}, &out); err != nil {
@@ -57,7 +57,8 @@ func TestAgainst(t *testing.T) {
 		known := map[string]bool{}
 		for _, s := range row.subjects {
 			if known[s.name] || s.against != "" && !known[s.against] {
-				t.Errorf("%s: %s, against %q: its name is not unique, or what it is compared with does not come before it", row.name, s.name, s.against)
+				t.Errorf("%s: %s, against %q: its name is not unique, or what it is compared with does not come "+
+					"before it", row.name, s.name, s.against)
 			}
 			known[s.name] = true
 		}
@@ -67,7 +68,8 @@ func TestAgainst(t *testing.T) {
 func TestNonsense(t *testing.T) {
 	for _, args := range [][]string{
 		{"-rounds", "0"}, {"-memory", "-1"}, {"-rows", "("}, {"extra"}, {"-quick", "-rows", "no such row"},
-		{"-table", "nothing"}, {"-table", "peers,peers"}, {"-table", "peers", "-rows", "unary"}, {"-update"}, {"-table", "peers", "-update", "-quick"},
+		{"-table", "nothing"}, {"-table", "peers,peers"}, {"-table", "peers", "-rows", "unary"}, {"-update"},
+		{"-table", "peers", "-update", "-quick"},
 	} {
 		if err := runBench(args, &bytes.Buffer{}); err == nil {
 			t.Errorf("%q: no error", args)

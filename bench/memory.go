@@ -13,7 +13,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// memoryLimit is by how many MiB either process may grow over its idle size.
+// memoryLimit is the limit, in MiB, on the growth of either process over its idle size.
 const memoryLimit = 32
 
 // chunk is the size of the streamed values.
@@ -22,7 +22,8 @@ const chunk = 64 << 10
 // memoryName is the row's name, for -rows and the table.
 const memoryName = "memory, slow consumer"
 
-// growth is what a stream through a consumer ten times slower than its producer does to the two processes, in MiB.
+// growth is the growth of the two processes, in MiB, during a stream whose consumer is ten times slower than
+// its producer.
 type growth struct {
 	Adapter    string  `json:"adapter"`
 	Streamed   float64 `json:"streamed_mib"`
@@ -60,7 +61,7 @@ func memoryJob(o order) (any, error) {
 	return g, err
 }
 
-// grow says by how much this process and a worker grow while something is done.
+// grow measures the growth of this process and a worker while do runs.
 func grow(worker int, do func() error) (g growth, err error) {
 	host := os.Getpid()
 	if g.HostIdle, err = settled(host); err != nil {
@@ -89,8 +90,9 @@ func grow(worker int, do func() error) (g growth, err error) {
 	return g, nil
 }
 
-// slowly streams n chunks through a consumer so many times slower than the producer, and returns how much slower it was. How fast the
-// producer is is found out by a part of the stream at full speed, which counts for the peak too.
+// slowly streams n chunks through a consumer that is the given number of times slower than the producer. It
+// returns the actual factor. A part of the stream at full speed measures the producer's speed. That part also
+// counts for the peak.
 func slowly(times, n int, stream func(n int, each func()) error) (slower float64, err error) {
 	part := max(n/16, 1)
 	begin := time.Now()
@@ -107,10 +109,11 @@ func slowly(times, n int, stream func(n int, each func()) error) (slower float64
 	return float64(time.Since(begin)) / float64(n) / float64(alone), err
 }
 
-// consume takes n chunks and does something with each.
+// consume receives n chunks and calls each for every one.
 func consume(pool *core.Pool, n int, each func()) error {
 	got := 0
-	for b, err := range core.ExecuteStream[[]byte](context.Background(), pool, "produce", map[string]any{"n": n, "size": chunk}) {
+	for b, err := range core.ExecuteStream[[]byte](context.Background(), pool, "produce",
+		map[string]any{"n": n, "size": chunk}) {
 		if err != nil {
 			return err
 		}
@@ -126,7 +129,8 @@ func consume(pool *core.Pool, n int, each func()) error {
 	return nil
 }
 
-// settled returns a process's resident size, its own garbage collected if it is this one, and starts its peak anew.
+// settled returns the resident size of a process and resets its peak. If it is this process, it first collects
+// garbage.
 func settled(pid int) (float64, error) {
 	if pid == os.Getpid() {
 		debug.FreeOSMemory()
@@ -137,7 +141,7 @@ func settled(pid int) (float64, error) {
 	return mebibytes(pid, "VmRSS")
 }
 
-// mebibytes reads one of the sizes that Linux keeps of a process; see proc_pid_status(5).
+// mebibytes reads one of the sizes that Linux keeps for a process; see proc_pid_status(5).
 func mebibytes(pid int, field string) (float64, error) {
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {

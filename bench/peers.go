@@ -21,7 +21,8 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// This file is the other side of the comparison: what one would write by hand, with no library but the encoding's own.
+// This file is the other side of the comparison: hand-written code without any library but that of the
+// encoding.
 
 //go:embed peers
 var peerFiles embed.FS
@@ -54,7 +55,7 @@ func startPeer(python, name string, args ...string) (*peer, error) {
 	return &peer{cmd, stdin, bufio.NewReaderSize(stdout, 1<<18)}, nil
 }
 
-// close lets the process end by itself, as each does when its standard input ends.
+// close closes standard input, so that the process ends by itself, and waits for it.
 func (p *peer) close() error {
 	_ = p.stdin.Close()
 	return p.cmd.Wait()
@@ -125,10 +126,11 @@ func (p *msgpackLoop) call() error {
 	return check(r.ID == p.id, r.Result)
 }
 
-// msgpackIDs has many calls in flight, told apart by ids: the least that a client for many callers needs.
+// msgpackIDs keeps many calls in flight and tells them apart by ids. A client for many callers needs at least
+// that.
 type msgpackIDs struct {
 	*peer
-	mu      sync.Mutex // guards what follows, and the order of writes
+	mu      sync.Mutex // guards the fields below and the order of writes
 	id      uint64
 	waiting map[uint64]chan map[string]any
 	ended   error
@@ -212,7 +214,8 @@ func startPlainGRPC(python string) (*plainGRPC, error) {
 	address := "unix:" + filepath.Join(directory, "s")
 	if p.peer, err = startPeer(python, "plain_grpc", address); err == nil {
 		if _, err = p.out.ReadString('\n'); err == nil {
-			if p.conn, err = grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials())); err == nil {
+			if p.conn, err = grpc.NewClient(address,
+				grpc.WithTransportCredentials(insecure.NewCredentials())); err == nil {
 				return p, nil
 			}
 		}
@@ -233,7 +236,8 @@ func (p *plainGRPC) close() error {
 
 func (p *plainGRPC) call() error {
 	var out []byte
-	if err := p.conn.Invoke(context.Background(), "/bench.Peer/Echo", &rawMessage, &out, grpc.ForceCodecV2(raw{})); err != nil {
+	if err := p.conn.Invoke(context.Background(), "/bench.Peer/Echo", &rawMessage, &out,
+		grpc.ForceCodecV2(raw{})); err != nil {
 		return err
 	}
 	if !bytes.Equal(out, rawMessage) {
@@ -244,7 +248,8 @@ func (p *plainGRPC) call() error {
 
 // stream receives n small items.
 func (p *plainGRPC) stream(n int) error {
-	s, err := p.conn.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true}, "/bench.Peer/Count", grpc.ForceCodecV2(raw{}))
+	s, err := p.conn.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true}, "/bench.Peer/Count",
+		grpc.ForceCodecV2(raw{}))
 	if err != nil {
 		return err
 	}

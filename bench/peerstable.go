@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// wayColumns are the columns of the table, by the names that openWay takes.
+// wayColumns are the columns of the table. The names are those of openWay.
 var wayColumns = []struct{ name, title string }{
 	{"lines", "`exec.Command` with JSON lines"},
 	{"http", "HTTP sidecar"},
@@ -13,7 +13,7 @@ var wayColumns = []struct{ name, title string }{
 	{"library/grpc", "this library"},
 }
 
-// smallCall has the subjects whose single calls are compared, the library's on each adapter.
+// smallCall compares single calls of its subjects. The library runs on each adapter.
 var smallCall = row{name: "p50 of a small call", unit: "µs", subjects: []subject{
 	{name: "lines", measure: serial(wayCall("lines"))},
 	{name: "http", measure: serial(wayCall("http"))},
@@ -40,7 +40,7 @@ func wayCall(name string) caller {
 	}
 }
 
-// peersTable tries each property on each way, and measures a small call in turns.
+// peersTable tries each property on each way. It measures a small call in turns.
 func peersTable(b *bed, n scale, rounds int, bytes int64) (table, error) {
 	t := table{Name: "peers", Header: []string{""}}
 	for _, c := range wayColumns {
@@ -65,7 +65,8 @@ func peersTable(b *bed, n scale, rounds int, bytes int64) (table, error) {
 	for _, c := range wayColumns {
 		cells = append(cells, fmt.Sprintf("%.0f µs", median(took[c.name])))
 	}
-	cells[len(cells)-1] += fmt.Sprintf("; on msgpack %.0f, on jsonstdio %.0f", median(took["library/msgpack"]), median(took["library/jsonstdio"]))
+	cells[len(cells)-1] += fmt.Sprintf("; on msgpack %.0f, on jsonstdio %.0f", median(took["library/msgpack"]),
+		median(took["library/jsonstdio"]))
 	t.Rows = append(t.Rows, cells)
 	for _, adapter := range adapters {
 		cells := []string{"the same, this library on " + adapter + " being 1"}

@@ -10,14 +10,15 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// row is one comparison: subjects that are measured in turns, in the same rounds.
+// row is one comparison. Its subjects are measured in turns, in the same rounds.
 type row struct {
 	name, unit string
 	subjects   []subject
 }
 
-// subject is one thing that is measured. Against names the one of the same row that it is compared with; "" makes it a floor or a peer
-// itself. Target bounds the ratio: from above where less is better, else from below.
+// subject is one thing to measure. Against names the subject of the same row to compare with. If it is "", the
+// subject is itself a floor or a peer. Target bounds the ratio: from above if less is better, otherwise from
+// below.
 type subject struct {
 	name    string
 	against string
@@ -26,12 +27,12 @@ type subject struct {
 	measure func(b *bed, n scale) (float64, error)
 }
 
-// scale is how much a round measures.
+// scale is the amount of work in a round.
 type scale struct {
 	calls  int // of one caller
 	burst  int // calls of 64 callers together
 	items  int // of a stream
-	firsts int // streams whose first item is waited for
+	firsts int // streams, measured to the first item
 	job    job // for the table of streaming
 }
 
@@ -77,7 +78,7 @@ var rows = []row{
 	}},
 }
 
-// A caller gives the function that makes one call.
+// A caller returns the function that makes one call.
 type caller func(b *bed) (func() error, error)
 
 func loopCall(name string) caller {
@@ -132,10 +133,11 @@ func serial(c caller) func(*bed, scale) (float64, error) {
 	}
 }
 
-// slow is the part of a round's calls and items that a plain gRPC server gets, so that it does not take most of the time.
+// slow divides the calls and items of a round for a plain gRPC server, so that it does not take most of the
+// time.
 const slow = 10
 
-// together measures the calls in a second that 64 callers make, one part of a round's.
+// together measures the calls per second of 64 callers. part divides the calls of a round.
 func together(c caller, part int) func(*bed, scale) (float64, error) {
 	const callers = 64
 	return func(b *bed, n scale) (float64, error) {
@@ -202,7 +204,8 @@ func ourStream(adapter string) func(*bed, scale) (float64, error) {
 	}
 }
 
-// firstItem measures the median time to the first item, in microseconds, of streams whose handler works on for 2 ms after it.
+// firstItem measures the median time to the first item, in microseconds. The handlers of the streams continue
+// for 2 ms after it.
 func firstItem(adapter string) func(*bed, scale) (float64, error) {
 	return func(b *bed, n scale) (float64, error) {
 		p, err := b.pool(adapter)

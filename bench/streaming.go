@@ -14,7 +14,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// job is work on n items, each so long, that is done in one of two modes.
+// job is work on n items. Each takes the same time. A job runs in one of two modes.
 type job struct {
 	Items  int     `json:"n"`
 	Work   float64 `json:"work"` // seconds
@@ -22,7 +22,8 @@ type job struct {
 	Note   any     `json:"note"` // a path, or nil
 }
 
-// mode is how a job's items come: all together when the work has ended, as the result of a traditional call, or one by one.
+// mode is how a job's items arrive: all together at the end, as the result of a traditional call, or one by
+// one.
 type mode struct {
 	name, produce string
 	run           func(ctx context.Context, pool *core.Pool, j job) (outcome, error)
@@ -33,11 +34,11 @@ var modes = []mode{
 	{"stream", "produce", oneByOne},
 }
 
-// outcome is what a caller sees of a job.
+// outcome is the caller's view of a job.
 type outcome struct {
-	arrived []time.Time // the items
+	arrived []time.Time // the times of the items
 	broken  int         // items that are errors
-	ended   time.Time   // the work, as the worker says
+	ended   time.Time   // the end of the work, as the worker reports it
 }
 
 func atOnce(ctx context.Context, pool *core.Pool, j job) (o outcome, err error) {
@@ -69,18 +70,18 @@ func oneByOne(ctx context.Context, pool *core.Pool, j job) (o outcome, err error
 
 var adapters = []string{"grpc", "msgpack", "jsonstdio"}
 
-// column is one adapter in one mode, and what was measured there, a value for each round.
+// column is one adapter in one mode with its measurements, one value per round.
 type column struct {
 	adapter string
 	mode    mode
 
 	first, whole, cancel []float64 // ms
-	early                []float64 // items that came before the work had ended
-	kept                 int       // items that came although one was broken
+	early                []float64 // items that arrived before the end of the work
+	kept                 int       // items that arrived although one was broken
 	memory               []growth  // for each of two sizes
 }
 
-// streamingTable measures what the guide's table of streaming compares.
+// streamingTable measures the figures of the guide's table of streaming.
 func streamingTable(b *bed, n scale, rounds int, bytes int64) (table, error) {
 	var columns []*column
 	for _, adapter := range adapters {
@@ -100,7 +101,8 @@ func streamingTable(b *bed, n scale, rounds int, bytes int64) (table, error) {
 	for _, c := range columns {
 		for _, size := range sizes {
 			var g growth
-			if err := inChild(&g, order{Job: "result", Adapter: c.adapter, Command: c.mode.produce, Bytes: size}); err != nil {
+			if err := inChild(&g, order{Job: "result", Adapter: c.adapter, Command: c.mode.produce,
+				Bytes: size}); err != nil {
 				return table{}, err
 			}
 			c.memory = append(c.memory, g)
@@ -140,7 +142,7 @@ func streamingTable(b *bed, n scale, rounds int, bytes int64) (table, error) {
 	return t, nil
 }
 
-// round measures each thing once, memory apart.
+// round takes each measurement once, except memory.
 func (c *column) round(b *bed, j job) error {
 	pool, err := b.pool(c.adapter)
 	if err != nil {
@@ -212,7 +214,8 @@ func resultJob(o order) (any, error) {
 		if o.Command == "produce" {
 			return consume(pool, n, func() {})
 		}
-		values, err := core.Execute[[][]byte](context.Background(), pool, o.Command, map[string]any{"n": n, "size": chunk})
+		values, err := core.Execute[[][]byte](context.Background(), pool, o.Command,
+			map[string]any{"n": n, "size": chunk})
 		if err == nil && len(values) != n {
 			err = fmt.Errorf("%d chunks instead of %d", len(values), n)
 		}

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// table is one of README.md, between two markers there.
+// table is a table of README.md, between two markers there.
 type table struct {
 	Name   string     `json:"name"`
 	Header []string   `json:"header"`
 	Rows   [][]string `json:"rows"`
 }
 
-// tables are those that -table names.
+// tables are the tables that -table accepts.
 var tables = map[string]func(b *bed, n scale, rounds int, bytes int64) (table, error){
 	"streaming": streamingTable,
 	"peers":     peersTable,
@@ -24,7 +24,7 @@ var tables = map[string]func(b *bed, n scale, rounds int, bytes int64) (table, e
 
 const readme = "README.md"
 
-// tableNames checks a comma list; "" is none.
+// tableNames parses a comma-separated list. "" means none.
 func tableNames(list string) ([]string, error) {
 	if list == "" {
 		return nil, nil
@@ -66,12 +66,14 @@ func measureTables(b *bed, names []string, n scale, rounds int, bytes int64) (*r
 	return r, nil
 }
 
-// line says above a table when and where it was measured.
+// line is the text above a table: the time and place of the measurement.
 func (r *report) line() string {
-	return fmt.Sprintf("On %s; %s; %s; medians of %d rounds in turns.", time.Now().Format("2 January 2006"), r.Machine, r.versions(), r.Rounds)
+	return fmt.Sprintf("On %s; %s; %s; medians of %d rounds in turns.", time.Now().Format("2 January 2006"), r.Machine,
+		r.versions(), r.Rounds)
 }
 
-// placed returns the text of README.md, if it has a place for each table: it had better turn out before the minutes of measuring.
+// placed returns the text of README.md. It fails if the text lacks a place for a table. This check comes before
+// the minutes of measuring.
 func placed(names []string) ([]byte, error) {
 	text, err := os.ReadFile(readme)
 	if err != nil {
@@ -85,14 +87,15 @@ func placed(names []string) ([]byte, error) {
 	return text, nil
 }
 
-// update puts each table, below a line of text, between its markers in a Markdown file's text.
+// update replaces the text between each table's markers in a Markdown text. Above each table it puts line.
 func update(text []byte, line string, all []table) ([]byte, error) {
 	for _, t := range all {
 		begin, end := fmt.Sprintf("<!-- table %s -->\n", t.Name), fmt.Sprintf("<!-- end of table %s -->\n", t.Name)
 		before, rest, begins := bytes.Cut(text, []byte(begin))
 		_, after, ends := bytes.Cut(rest, []byte(end))
 		if !begins || !ends {
-			return nil, fmt.Errorf("%s lacks the lines %q and %q, between which the table goes", readme, strings.TrimSpace(begin), strings.TrimSpace(end))
+			return nil, fmt.Errorf("%s lacks the lines %q and %q, between which the table goes", readme,
+				strings.TrimSpace(begin), strings.TrimSpace(end))
 		}
 		text = slices.Concat(before, []byte(begin+"\n"+line+"\n\n"+t.markdown()+"\n"+end), after)
 	}

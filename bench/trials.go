@@ -13,10 +13,10 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// trial is a property that is tried on each way.
+// trial is a property to try on each way.
 type trial struct {
 	name string
-	try  func(*attempt) (answer, error) // an error says that it could not be tried
+	try  func(*attempt) (answer, error) // an error means that it could not be tried
 }
 
 var trials = []trial{
@@ -28,7 +28,7 @@ var trials = []trial{
 	{"the next call survives a crash", crashing},
 }
 
-// answer is what came of a trial.
+// answer is the outcome of a trial.
 type answer struct {
 	yes    bool
 	figure string
@@ -45,13 +45,13 @@ func (a answer) String() string {
 	return word + ": " + a.figure
 }
 
-// patience is how long something is waited for that may never come.
+// patience is the time limit for an event that may never come.
 const patience = 5 * time.Second
 
-// leastBytes is more than memory may grow by, or the answer would always be yes.
+// leastBytes exceeds the allowed growth of memory. With fewer bytes the answer would always be yes.
 const leastBytes = (memoryLimit + 16) << 20
 
-// attempt is what a trial works with: a way that is its own, and a directory.
+// attempt is the environment of a trial: its own way and a directory.
 type attempt struct {
 	way
 	name, python, directory string
@@ -80,7 +80,7 @@ func (t trial) run(python, name string, bytes int64) (a answer, err error) {
 
 var none = map[string]any{}
 
-// printing calls twice: what is printed may do its harm to the next call.
+// printing calls twice, because printed text may damage only the next call.
 func printing(t *attempt) (answer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	defer cancel()
@@ -96,7 +96,7 @@ func printing(t *attempt) (answer, error) {
 	return answer{yes: true}, nil
 }
 
-// killing kills a host between calls, and another in the middle of one.
+// killing kills one host between calls and another in the middle of a call.
 func killing(t *attempt) (answer, error) {
 	idle, idleErr := t.kill(false)
 	busy, busyErr := t.kill(true)
@@ -110,7 +110,7 @@ func killing(t *attempt) (answer, error) {
 	return answer{max(idle, busy) < patience, figure}, errors.Join(idleErr, busyErr)
 }
 
-// kill starts a host, kills it, and returns how long its processes live on.
+// kill starts a host and kills it. It returns how long the host's processes live on.
 func (t *attempt) kill(busy bool) (time.Duration, error) {
 	note := filepath.Join(t.directory, fmt.Sprint("busy-", busy))
 	mark := "SNAKEPIT_BENCH_MARK=" + note
@@ -163,7 +163,7 @@ func hostJob(o order) (any, error) {
 func marked(variable string) (pids []int) {
 	entries, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, path := range entries {
-		env, _ := os.ReadFile(path) // what has ended has none
+		env, _ := os.ReadFile(path) // an ended process has none
 		var pid int
 		if _, err := fmt.Sscanf(path, "/proc/%d/", &pid); err == nil && bytes.Contains(env, []byte(variable+"\x00")) {
 			pids = append(pids, pid)
@@ -222,7 +222,8 @@ func (t *attempt) pid() (string, error) {
 	return fmt.Sprint(pid), err
 }
 
-// cancelled does what makes the note and works on, cancels it, and says after which time the handler's finally ran, if it did.
+// cancelled runs do, which creates the note and works on, and cancels it. It reports whether the handler's
+// finally ran, and after which time.
 func cancelled(note string, do func(ctx context.Context, note string) error) (took time.Duration, ran bool, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -261,7 +262,7 @@ func exists(path string) error {
 	}
 }
 
-// tracing makes an exception with a cause, and looks for the places of both.
+// tracing raises an exception with a cause. It looks for the places of both.
 func tracing(t *attempt) (answer, error) {
 	_, err := t.call(context.Background(), "share", map[string]any{"total": 10, "people": 0})
 	if err == nil {
@@ -272,7 +273,8 @@ func tracing(t *attempt) (answer, error) {
 	if errors.As(err, &remote) {
 		text, figure = remote.Traceback(), "as text and as fields"
 	}
-	for _, part := range []string{"functions.py", "return divide(total, people)", "return total / people", "ZeroDivisionError", "ValueError"} {
+	for _, part := range []string{"functions.py", "return divide(total, people)", "return total / people",
+		"ZeroDivisionError", "ValueError"} {
 		if !strings.Contains(text, part) {
 			return answer{figure: last(err)}, nil
 		}
@@ -287,7 +289,8 @@ func flowing(t *attempt) (answer, error) {
 		return answer{}, err
 	}
 	flat := max(g.HostPeak, g.WorkerPeak) <= memoryLimit
-	return answer{flat, fmt.Sprintf("%+.0f MiB in Go, %+.0f in Python, of %d", g.HostPeak, g.WorkerPeak, t.bytes>>20)}, nil
+	text := fmt.Sprintf("%+.0f MiB in Go, %+.0f in Python, of %d", g.HostPeak, g.WorkerPeak, t.bytes>>20)
+	return answer{flat, text}, nil
 }
 
 func wayJob(o order) (any, error) {
@@ -319,7 +322,7 @@ func wayJob(o order) (any, error) {
 	return g, errors.Join(err, w.close())
 }
 
-// crashing has the Python process killed in a call, as the kernel does when memory runs out.
+// crashing has the Python process killed during a call, as the kernel does when memory runs out.
 func crashing(t *attempt) (answer, error) {
 	if _, err := t.call(context.Background(), "crash", none); err == nil {
 		return answer{}, errors.New("no error")
@@ -338,7 +341,7 @@ func last(err error) string {
 	return strings.TrimSuffix(parts[len(parts)-1], `"`)
 }
 
-// short writes a time to two figures or so.
+// short formats a duration to about two figures.
 func short(d time.Duration) string {
 	switch ms := float64(d) / float64(time.Millisecond); {
 	case ms < 10:

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// answers are what comes of the trials, in their order.
+// answers are the expected outcomes of the trials, in their order.
 var answers = map[string]string{
 	"lines":             "no no no yes yes yes",
 	"http":              "yes no no yes yes no",
@@ -41,7 +41,7 @@ func TestWays(t *testing.T) {
 	}
 }
 
-// TestWaysInReadme compares the table in README.md with what TestWays holds.
+// TestWaysInReadme compares the table in README.md with the outcomes that TestWays requires.
 func TestWaysInReadme(t *testing.T) {
 	text, err := os.ReadFile(readme)
 	if err != nil {
@@ -54,7 +54,8 @@ func TestWaysInReadme(t *testing.T) {
 		}
 		var got string
 		for line := range strings.Lines(string(text)) {
-			if cells := strings.Split(strings.Trim(line, "|\n"), "|"); len(cells) == len(wayColumns)+1 && strings.TrimSpace(cells[0]) == trial.name {
+			if cells := strings.Split(strings.Trim(line, "|\n"), "|"); len(cells) == len(wayColumns)+1 &&
+				strings.TrimSpace(cells[0]) == trial.name {
 				for _, cell := range cells {
 					word, _, _ := strings.Cut(strings.TrimSpace(cell), ":")
 					got += " | " + word
@@ -67,7 +68,7 @@ func TestWaysInReadme(t *testing.T) {
 	}
 }
 
-// TestStreamingTable checks what does not depend on how fast anything is.
+// TestStreamingTable checks the parts that do not depend on speed.
 func TestStreamingTable(t *testing.T) {
 	var out bytes.Buffer
 	if err := runBench([]string{"-quick", "-table", "streaming", "-json"}, &out); err != nil {
@@ -122,7 +123,8 @@ func TestSmallCall(t *testing.T) {
 func TestUpdate(t *testing.T) {
 	one := table{Name: "one", Header: []string{"", "a"}, Rows: [][]string{{"b", "c|d"}}}
 	text := []byte("above\n<!-- table one -->\nold\n<!-- end of table one -->\nbelow\n")
-	want := "above\n<!-- table one -->\n\nToday.\n\n|  | a |\n| --- | --- |\n| b | c\\|d |\n\n<!-- end of table one -->\nbelow\n"
+	want := "above\n<!-- table one -->\n\nToday.\n\n|  | a |\n| --- | --- |\n| b | c\\|d |\n\n" +
+		"<!-- end of table one -->\nbelow\n"
 	for range 2 { // the second time changes nothing
 		var err error
 		if text, err = update(text, "Today.", []table{one}); err != nil || string(text) != want {

@@ -30,7 +30,8 @@ func startGRPC(python string) (way, error) {
 		return nil, err
 	}
 	conn, err := grpc.NewClient(fmt.Sprintf("127.0.0.1:%d", s.port),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(jsonMessages{})))
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(jsonMessages{})))
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}

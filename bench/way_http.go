@@ -10,7 +10,7 @@ import (
 	"net/http"
 )
 
-// httpSidecar is a client of ways/http_sidecar.py, over connections that are kept.
+// httpSidecar is a client of ways/http_sidecar.py, over persistent connections.
 type httpSidecar struct {
 	*sidecar
 	client http.Client
@@ -30,7 +30,8 @@ func (h *httpSidecar) call(ctx context.Context, function string, args map[string
 		return nil, err
 	}
 	defer body.Close()
-	text, err := io.ReadAll(body) // to its end, or the connection is not used again
+	// Read to the end. Otherwise the connection is not used again.
+	text, err := io.ReadAll(body)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// library is this library, on a worker that has each function as a command.
+// library is this library. Its worker has each function as a command.
 type library struct{ pool *snakepit.Pool }
 
 func openLibrary(adapter string) (way, error) {
@@ -18,7 +18,8 @@ func openLibrary(adapter string) (way, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool, err := openProgram(adapter, snakepit.PythonFS(files, "worker.py"), core.Options{Logger: hclog.NewNullLogger()})
+	pool, err := openProgram(adapter, snakepit.PythonFS(files, "worker.py"),
+		core.Options{Logger: hclog.NewNullLogger()})
 	if err != nil {
 		return nil, err
 	}

@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 )
 
-// lines is a process that gets a request a line and answers in lines. It is started when it is needed, and killed when a call is
-// cancelled or goes wrong, because nothing else makes it ready for the next one.
+// lines is a process that receives one request per line and answers in lines. It starts on demand. If a call is
+// cancelled or fails, the process is killed: nothing else makes it ready for the next call.
 type lines struct {
 	python, directory string
 

@@ -13,8 +13,9 @@ import (
 	"strings"
 )
 
-// This file and way_*.go call the functions of ways/functions.py in four ways: three that one writes by hand, each as an ordinary good
-// engineer would in an afternoon, and this library. Each has a file in Go and one in Python.
+// This file and way_*.go call the functions of ways/functions.py in four ways. Three are written by hand, as an
+// ordinary good engineer would do it in an afternoon. The fourth is this library. Each has a file in Go and one
+// in Python.
 
 //go:embed ways
 var wayFiles embed.FS
@@ -23,7 +24,7 @@ var wayFiles embed.FS
 type way interface {
 	// call returns a function's result.
 	call(ctx context.Context, function string, args map[string]any) (any, error)
-	// stream hands each item of a generator to a function.
+	// stream calls each with every item of a generator.
 	stream(ctx context.Context, function string, args map[string]any, each func(any)) error
 	// close ends the Python process.
 	close() error
@@ -59,7 +60,7 @@ func unpackWays() (directory string, err error) {
 	return directory, os.CopyFS(directory, files)
 }
 
-// sidecar is a Python server of our own that says on its first line where it listens.
+// sidecar is a Python server of this benchmark. Its first line says where it listens.
 type sidecar struct {
 	cmd       *exec.Cmd
 	directory string
@@ -83,7 +84,7 @@ func startSidecar(python, script string) (*sidecar, error) {
 		_ = s.close()
 		return nil, fmt.Errorf("%s says no port: %w", script, err)
 	}
-	go func() { _, _ = io.Copy(io.Discard, out) }() // what is printed later
+	go func() { _, _ = io.Copy(io.Discard, out) }() // discard later output
 	return s, nil
 }
 

@@ -48,7 +48,7 @@ func benchPool(b *testing.B, concurrency int) *core.Pool {
 	return p
 }
 
-// BenchmarkExecute measures calls by the number of callers, on one worker whose concurrency is that number.
+// BenchmarkExecute measures calls by the number of callers and of slots, on one worker.
 func BenchmarkExecute(b *testing.B) {
 	for _, bench := range []struct{ callers, slots int }{{1, 1}, {64, 64}, {64, 1}, {10000, 64}, {10000, 1}} {
 		b.Run(fmt.Sprintf("callers=%d/slots=%d", bench.callers, bench.slots), func(b *testing.B) {

@@ -24,7 +24,8 @@ func TestArgumentsOverTheLimitFailTheirCallAlone(t *testing.T) {
 		for range 6 {
 			_, err := core.Execute[any](t.Context(), p, "echo", strings.Repeat("x", 10000))
 			// 2 bytes are the codec's quotes, 4 the command's name, 256 the allowance for everything else.
-			const says = "a frame with the arguments has 10262 bytes, and the limit is 8192; raise Options.MaxFrame, or send it in smaller items"
+			const says = "a frame with the arguments has 10262 bytes, and the limit is 8192; " +
+				"raise Options.MaxFrame, or send it in smaller items"
 			if !errors.Is(err, core.ErrFrameTooLarge) || !strings.Contains(err.Error(), says) {
 				t.Error(err)
 			}
@@ -99,12 +100,11 @@ func TestStreamEndsAtItsDeadlineAlsoWithItemsWaiting(t *testing.T) {
 
 func TestEachCallOfABusyWorkerMayCallBack(t *testing.T) {
 	const n = 200
-	o := core.Options{Size: 1, Functions: map[string]core.Function{"host": core.Func(func(_ context.Context,
-		v int,
-	) (int, error) {
+	host := core.Func(func(_ context.Context, v int) (int, error) {
 		time.Sleep(time.Second) // on the bubble's clock, so that all calls run at once
 		return v, nil
-	})}}
+	})
+	o := core.Options{Size: 1, Functions: map[string]core.Function{"host": host}}
 	bubble(t, &coretest.Adapter{Concurrency: n}, o, func(t *testing.T, p *core.Pool) {
 		var wg sync.WaitGroup
 		for range n {
@@ -221,8 +221,7 @@ func TestCallsComeThroughMuchQueuedInput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{
 			Size: 1, Logger: hclog.NewNullLogger(), CallTimeout: -1,
-			Functions: map[string]core.Function{"host": core.Func(func(_ context.Context, n int) (int,
-				error) {
+			Functions: map[string]core.Function{"host": core.Func(func(_ context.Context, n int) (int, error) {
 				return n, nil
 			})},
 		})
@@ -374,13 +373,13 @@ func TestSecondCallOfALostSessionIsToldSo(t *testing.T) {
 }
 
 func TestClosedSessionIsForgottenWhateverTheQueue(t *testing.T) {
-	for name, o := range map[string]core.Options{"queue": {Size: 1, Queue: -1},
-		"no limit": {Size: 1, CallTimeout: -1}} {
+	for name, o := range map[string]core.Options{
+		"queue": {Size: 1, Queue: -1}, "no limit": {Size: 1, CallTimeout: -1},
+	} {
 		t.Run(name, func(t *testing.T) {
 			var forgot atomic.Int32
 			fs := functions()
-			fs["snakepit.forget"] = core.Function{Run: func(context.Context, *core.Incoming) (any,
-				error) {
+			fs["snakepit.forget"] = core.Function{Run: func(context.Context, *core.Incoming) (any, error) {
 				forgot.Add(1)
 				return nil, nil
 			}}

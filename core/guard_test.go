@@ -309,8 +309,8 @@ func TestLoggerDelaysNothing(t *testing.T) {
 				if err == nil {
 					err = errors.New("")
 				}
-				if name != "closes the pool" && !strings.Contains(err.Error(), c.close) || c.close == "" &&
-					err.Error() != "" {
+				if name != "closes the pool" && !strings.Contains(err.Error(), c.close) ||
+					c.close == "" && err.Error() != "" {
 					t.Errorf("Close says %q", err)
 				}
 				if took := time.Since(begin); took > time.Second {
@@ -419,8 +419,8 @@ func TestAdaptersCannotHurtTheHost(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				if c.want == "" && err != nil || c.want != "" &&
-					(err == nil || !strings.Contains(err.Error(), c.want)) {
+				if c.want == "" && err != nil ||
+					c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 					t.Errorf("%v", err)
 				}
 			})
@@ -620,8 +620,7 @@ func TestAdapterErrorsThatCallThePool(t *testing.T) {
 	})
 	for name, o := range map[string]odd{
 		"refusal": {link: func(l *core.Link) *core.Link {
-			l.Refused = []core.Refusal{{Adapter: "other",
-				Err: asks}}
+			l.Refused = []core.Refusal{{Adapter: "other", Err: asks}}
 			return l
 		}},
 		"Read":  {read: 2, err: asks},

@@ -79,17 +79,21 @@ func TestLaunchContract(t *testing.T) {
 		want  map[string]string // "*" matches any non-empty value; "" means absent
 	}{
 		{"stdio", Spec{Protocol: "jsonstdio", Stdio: true}, []int{0, 1, 2, 3}, map[string]string{
-			"SNAKEPIT_PROTOCOL": "jsonstdio", "SNAKEPIT_RUN_ID": f.runID, "SNAKEPIT_WORKER_INDEX": "2", "SNAKEPIT_CONN_FD": "",
-			"SNAKEPIT_CONTROL_FD": "", "SNAKEPIT_LIFELINE_FD": "3", "SNAKEPIT_DIR": f.dir, "SNAKEPIT_MAX_FRAME": "77777", "SNAKEPIT_HOST_TOKEN": "",
-			"SNAKEPIT_WORKER_TOKEN": "", "SNAKEPIT_PYTHON": "kept", "CORE_TEST_USER": "user", "CORE_TEST_COMMAND": "command",
+			"SNAKEPIT_PROTOCOL": "jsonstdio", "SNAKEPIT_RUN_ID": f.runID, "SNAKEPIT_WORKER_INDEX": "2",
+			"SNAKEPIT_CONN_FD": "", "SNAKEPIT_CONTROL_FD": "", "SNAKEPIT_LIFELINE_FD": "3", "SNAKEPIT_DIR": f.dir,
+			"SNAKEPIT_MAX_FRAME": "77777", "SNAKEPIT_HOST_TOKEN": "",
+			"SNAKEPIT_WORKER_TOKEN": "", "SNAKEPIT_PYTHON": "kept",
+			"CORE_TEST_USER": "user", "CORE_TEST_COMMAND": "command",
 			"PWD": cmd.Dir,
 		}},
 		{"files", Spec{Protocol: "msgpack", Files: []*os.File{readable(t), readable(t)}}, []int{1, 2, 3, 4, 5},
 			map[string]string{
-				"SNAKEPIT_PROTOCOL": "msgpack", "SNAKEPIT_CONN_FD": "3", "SNAKEPIT_LIFELINE_FD": "5", "SNAKEPIT_HOST_TOKEN": "",
+				"SNAKEPIT_PROTOCOL": "msgpack", "SNAKEPIT_CONN_FD": "3", "SNAKEPIT_LIFELINE_FD": "5",
+				"SNAKEPIT_HOST_TOKEN": "",
 			}},
 		{"dialled", Spec{Protocol: "grpc", Env: []string{"CORE_TEST_BOTH=spec"}}, []int{1, 2, 3}, map[string]string{
-			"SNAKEPIT_PROTOCOL": "grpc", "SNAKEPIT_CONN_FD": "", "SNAKEPIT_HOST_TOKEN": "*", "SNAKEPIT_WORKER_TOKEN": "*",
+			"SNAKEPIT_PROTOCOL": "grpc", "SNAKEPIT_CONN_FD": "",
+			"SNAKEPIT_HOST_TOKEN": "*", "SNAKEPIT_WORKER_TOKEN": "*",
 			"CORE_TEST_BOTH": "spec",
 		}},
 	} {

@@ -143,21 +143,24 @@ func TestLogRecord(t *testing.T) {
 			logRecord{Level: "info", Message: "m\n[ERROR] forged", Logger: "l\x1b",
 				Fields: map[string]any{"worker": 9, "call": 9, "k\n": "v\x1b"}},
 			map[string]any{
-				"@level": "info", "@message": `m\n[ERROR] forged`, "@module": "test", "logger": `l\x1b`, "field.worker": 9.0, "field.call": 9.0,
+				"@level": "info", "@message": `m\n[ERROR] forged`, "@module": "test", "logger": `l\x1b`,
+				"field.worker": 9.0, "field.call": 9.0,
 				`k\n`: `v\x1b`,
 			},
 		},
 		"values": {
 			logRecord{Level: "info", Message: "m", Fields: map[string]any{
-				"nan": math.NaN(), "inf": float32(math.Inf(-1)), "nil": nil, "bytes": []byte("abc"), "list": []any{1,
-					"x", []any{true}},
-				"map": map[string]any{"k": 1.5}, "text": "two\nlines", "other": struct{}{}, "time": time.Unix(0,
-					0).UTC(),
+				"nan": math.NaN(), "inf": float32(math.Inf(-1)), "nil": nil, "bytes": []byte("abc"),
+				"list": []any{1, "x", []any{true}},
+				"map":  map[string]any{"k": 1.5}, "text": "two\nlines", "other": struct{}{},
+				"time": time.Unix(0, 0).UTC(),
 			}},
 			map[string]any{
-				"@level": "info", "@message": "m", "@module": "test", "nan": "NaN", "inf": "-Inf", "nil": nil, "bytes": "(3 bytes)",
-				"list": []any{1.0, "x", []any{true}}, "map": map[string]any{"k": 1.5}, "text": "two\nlines", "other": "(struct {})",
-				"time": "1970-01-01T00:00:00Z",
+				"@level": "info", "@message": "m", "@module": "test", "nan": "NaN",
+				"inf": "-Inf", "nil": nil, "bytes": "(3 bytes)",
+				"list": []any{1.0, "x", []any{true}}, "map": map[string]any{"k": 1.5}, "text": "two\nlines",
+				"other": "(struct {})",
+				"time":  "1970-01-01T00:00:00Z",
 			},
 		},
 	} {
@@ -224,7 +227,8 @@ func TestLogRecordIsBounded(t *testing.T) {
 
 func TestDefaultLogger(t *testing.T) {
 	for value, want := range map[string]hclog.Level{
-		"": hclog.Info, "trace": hclog.Trace, "debug": hclog.Debug, "info": hclog.Info, "WARN": hclog.Warn, "error": hclog.Error, "off": hclog.Off,
+		"": hclog.Info, "trace": hclog.Trace, "debug": hclog.Debug, "info": hclog.Info,
+		"WARN": hclog.Warn, "error": hclog.Error, "off": hclog.Off,
 	} {
 		t.Setenv("SNAKEPIT_LOG", value)
 		l, err := defaultLogger("test")
@@ -271,20 +275,23 @@ func TestFromSlog(t *testing.T) {
 		t.Errorf("the source is %v", source)
 	}
 	delete(got, "source")
-	want := map[string]any{"level": "WARN", "msg": "hello", "logger": "a.b", "worker": 1.0, "x": "new", "n": "0xff",
-		"5": "50%"}
+	want := map[string]any{
+		"level": "WARN", "msg": "hello", "logger": "a.b", "worker": 1.0, "x": "new", "n": "0xff", "5": "50%",
+	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("logged %v,\nwant   %v", got, want)
 	}
 
-	for want, log := range map[string]func(string, ...any){"DEBUG-4": l.Trace, "DEBUG": l.Debug, "INFO": l.Info,
-		"WARN": l.Warn, "ERROR": l.Error} {
+	for want, log := range map[string]func(string, ...any){
+		"DEBUG-4": l.Trace, "DEBUG": l.Debug, "INFO": l.Info, "WARN": l.Warn, "ERROR": l.Error,
+	} {
 		if log("m"); logged()["level"] != want {
 			t.Errorf("%s has another level", want)
 		}
 	}
 	for level, want := range map[hclog.Level]string{
-		hclog.Trace: "DEBUG-4", hclog.Debug: "DEBUG", hclog.Info: "INFO", hclog.Warn: "WARN", hclog.Error: "ERROR", hclog.NoLevel: "INFO",
+		hclog.Trace: "DEBUG-4", hclog.Debug: "DEBUG", hclog.Info: "INFO", hclog.Warn: "WARN",
+		hclog.Error: "ERROR", hclog.NoLevel: "INFO",
 	} {
 		if l.Log(level, "m"); logged()["level"] != want {
 			t.Errorf("%v is not %s", level, want)

@@ -122,8 +122,7 @@ func TestStuckCallIsNamed(t *testing.T) {
 	for _, name := range []string{"first", "second", "third"} {
 		worker[name] = core.Function{Run: func(context.Context, *core.Incoming) (any, error) {
 			<-ends[name]
-			return nil,
-				nil
+			return nil, nil
 		}}
 	}
 	a := &coretest.Adapter{Functions: worker, Concurrency: 3}

@@ -77,8 +77,7 @@ func functions() map[string]core.Function {
 			return total, nil
 		}},
 		"who": {Run: func(_ context.Context, c *core.Incoming) (any, error) {
-			return c.Session + c.Metadata["k"],
-				nil
+			return c.Session + c.Metadata["k"], nil
 		}},
 		"callback": {Run: func(ctx context.Context, c *core.Incoming) (any, error) {
 			var v any
@@ -432,7 +431,9 @@ func TestALimitThatIsOverIsNamed(t *testing.T) {
 			go func() { _ = execute(t.Context(), core.Timeout(5*time.Second)) }()
 			synctest.Wait()
 			err := execute(t.Context())
-			if want := "wait: no answer within 2s (Options.CallTimeout; " + changes + "): waiting for a worker: context deadline exceeded (it did not run)"; err.Error() != want {
+			want := "wait: no answer within 2s (Options.CallTimeout; " + changes +
+				"): waiting for a worker: context deadline exceeded (it did not run)"
+			if err.Error() != want {
 				t.Errorf("%v\nnot %s", err, want)
 			}
 		})
@@ -442,9 +443,9 @@ func TestCallThatIgnoresCancelGetsTheWorkerReplaced(t *testing.T) {
 	var stuck chan struct{} // made in the bubble, so that the bubble's clock goes on while a call waits for it
 	fs := functions()
 	fs["stuck"] = core.Function{Run: func(context.Context, *core.Incoming) (any, error) { <-stuck; return nil, nil }}
-	bubble(t, &coretest.Adapter{Functions: fs},
-		core.Options{Size: 1, CallTimeout: time.Second, CancelGrace: 3 * time.Second}, func(t *testing.T,
-			p *core.Pool) {
+	o := core.Options{Size: 1, CallTimeout: time.Second, CancelGrace: 3 * time.Second}
+	bubble(t, &coretest.Adapter{Functions: fs}, o,
+		func(t *testing.T, p *core.Pool) {
 			stuck = make(chan struct{})
 			defer close(stuck)
 			_, err := core.Execute[any](t.Context(), p, "stuck", nil)
@@ -455,7 +456,8 @@ func TestCallThatIgnoresCancelGetsTheWorkerReplaced(t *testing.T) {
 			if _, err = core.Execute[any](t.Context(), p, "echo", 1, core.Timeout(time.Minute)); err != nil {
 				t.Fatal(err)
 			}
-			if s := p.Stats(); s.Lost != 1 || s.Terminated != 1 || s.Restarts != 1 || time.Since(begin) < 3*time.Second {
+			if s := p.Stats(); s.Lost != 1 || s.Terminated != 1 || s.Restarts != 1 ||
+				time.Since(begin) < 3*time.Second {
 				t.Fatalf("%+v after %s", s, time.Since(begin))
 			}
 		})

@@ -33,14 +33,14 @@ func TestOldestFirst(t *testing.T) {
 	} {
 		var mu sync.Mutex
 		var order []int
-		a := &coretest.Adapter{Functions: map[string]core.Function{"note": core.Func(func(_ context.Context,
-			n int) (any, error) {
-			time.Sleep(time.Second) // on the bubble's clock
-			mu.Lock()
-			defer mu.Unlock()
-			order = append(order, n)
-			return nil, nil
-		})}}
+		a := &coretest.Adapter{Functions: map[string]core.Function{
+			"note": core.Func(func(_ context.Context, n int) (any, error) {
+				time.Sleep(time.Second) // on the bubble's clock
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, n)
+				return nil, nil
+			})}}
 		bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 			var callers sync.WaitGroup
 			for n := range 20 {
@@ -158,16 +158,16 @@ func TestCreditOfItemsAndOfBytes(t *testing.T) {
 		return sum, err
 	}}
 	type amount struct{ N, Size int }
-	host := map[string]core.Function{"host": core.StreamFunc(func(_ context.Context, in amount) iter.Seq2[string,
-		error] {
-		return func(yield func(string, error) bool) {
-			for v := range value(in.N, in.Size) {
-				if !yield(v, nil) {
-					return
+	host := map[string]core.Function{"host": core.StreamFunc(
+		func(_ context.Context, in amount) iter.Seq2[string, error] {
+			return func(yield func(string, error) bool) {
+				for v := range value(in.N, in.Size) {
+					if !yield(v, nil) {
+						return
+					}
 				}
 			}
-		}
-	})}
+		})}
 	for _, c := range []amount{{60, 64 << 10}, {5000, 1}, {300, 8 << 10}} {
 		bubble(t, &coretest.Adapter{Functions: fs}, core.Options{Size: 1, Functions: host},
 			func(t *testing.T, p *core.Pool) {
@@ -222,8 +222,8 @@ func TestWholeChainOfCauses(t *testing.T) {
 		_, err := core.Execute[any](t.Context(), p, "chain", nil)
 		whole(t, err)
 		for n := range depth {
-			if text := fmt.Sprintf("Cause%d: number %d", n,
-				n); !strings.Contains(err.(*core.CallError).Err.(*core.RemoteError).Traceback(), text) {
+			text := fmt.Sprintf("Cause%d: number %d", n, n)
+			if !strings.Contains(err.(*core.CallError).Err.(*core.RemoteError).Traceback(), text) {
 				t.Errorf("the traceback lacks %s", text)
 			}
 		}
@@ -282,8 +282,8 @@ func TestHostErrorKeepsItsType(t *testing.T) {
 				t.Fatal(err)
 			}
 			hello, _ := json.Marshal(map[string]any{
-				"version": 1, "codec": "json", "max_frame": 1 << 20, "window": map[string]int{"items": 9,
-					"bytes": 999}, "concurrency": 1, "calls": 9,
+				"version": 1, "codec": "json", "max_frame": 1 << 20, "concurrency": 1, "calls": 9,
+				"window": map[string]int{"items": 9, "bytes": 999},
 			})
 			err := host.Write([]core.Frame{{Kind: core.KindHello, Body: hello},
 				{Kind: core.KindCall, ID: 1, Name: "callback", Flags: core.NoInput}})

@@ -53,7 +53,8 @@ func TestReport(t *testing.T) {
 		})
 	}
 	t.Run("unavailable", func(t *testing.T) {
-		_, err := newFixture(t, report(`echo '{"unavailable": "No module named grpc\u001b[2J", "remedy": "pip install grpcio"}' >&3; exec sleep 1000`)).
+		_, err := newFixture(t, report(`echo '{"unavailable": "No module named grpc\u001b[2J", `+
+			`"remedy": "pip install grpcio"}' >&3; exec sleep 1000`)).
 			fails(t.Context(), Spec{})
 		if !errors.Is(err, ErrUnavailable) ||
 			!strings.Contains(err.Error(), `No module named grpc\x1b[2J; to get it: pip install grpcio`) {
@@ -61,7 +62,8 @@ func TestReport(t *testing.T) {
 		}
 	})
 	t.Run("failed", func(t *testing.T) {
-		_, err := newFixture(t, report(`echo '{"failed": {"type": "OSError", "message": "no room"}}' >&3; exec sleep 1000`)).fails(t.Context(), Spec{})
+		fails := report(`echo '{"failed": {"type": "OSError", "message": "no room"}}' >&3; exec sleep 1000`)
+		_, err := newFixture(t, fails).fails(t.Context(), Spec{})
 		var remote *RemoteError
 		if !errors.As(err, &remote) || remote.Error() != "OSError: no room" || errors.Is(err, ErrUnavailable) {
 			t.Error(err)

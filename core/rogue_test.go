@@ -190,8 +190,7 @@ func TestBreaches(t *testing.T) {
 				release := make(chan struct{})
 				p := opened(t, rogue{c.frames}, core.Options{
 					Size: 1, WindowItems: 4, WindowBytes: 20,
-					Functions: map[string]core.Function{"host": core.Func(func(context.Context, any) (any,
-						error) {
+					Functions: map[string]core.Function{"host": core.Func(func(context.Context, any) (any, error) {
 						<-release
 						return nil, nil
 					})},
@@ -389,8 +388,7 @@ func TestMovesAreBounded(t *testing.T) {
 func TestResultOfAnUnlistedCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := rogue{func(id uint64) []core.Frame {
-			return []core.Frame{{Kind: core.KindEnd, ID: id,
-				Body: []byte("7")}}
+			return []core.Frame{{Kind: core.KindEnd, ID: id, Body: []byte("7")}}
 		}}
 		p := opened(t, a, core.Options{Size: 1})
 		var result int

@@ -20,24 +20,26 @@ import (
 	"github.com/snakepit-go/snakepit/python"
 )
 
-// checks hold the blocks of docs that are neither programs nor commands, by section.
+// checks are the tests of docs blocks that are neither programs nor commands, by section.
 var checks = map[string]func(t *testing.T, s *section){
 	"deployment/containers": checkDockerfile,
 	"deployment/systemd":    checkUnit,
 }
 
-// checkDockerfile does without an engine what the file says: it runs the line that builds, and starts the binary as the image would, with
-// nothing but a temporary directory to write to. The line that installs packages has to install what the page of installation installs.
+// checkDockerfile checks the file without a container engine. It runs the build line and starts the binary as the image
+// would, with only a temporary directory to write to. The line that installs packages must match installation.md.
 func checkDockerfile(t *testing.T, s *section) {
 	program := filepath.Join(filepath.Dir(s.dir), "deployment-one-static-binary")
 	out := filepath.Join(t.TempDir(), "shop")
 	text := s.take("dockerfile")[0].text
 	builds := regexp.MustCompile("(?m)^RUN (CGO_ENABLED=0 go build .*)/out/shop (.*)$").FindStringSubmatch(text)
-	installs := regexp.MustCompile("(?m)^RUN python -m venv /venv && /venv/bin/python (-m pip install .*)$").FindStringSubmatch(text)
+	installs := regexp.MustCompile("(?m)^RUN python -m venv /venv && /venv/bin/python (-m pip install .*)$").
+		FindStringSubmatch(text)
 	if builds == nil || installs == nil {
 		t.Fatal("the lines with RUN are others")
 	}
-	if !strings.Contains(readPage(t, filepath.Join("docs", "installation.md")), "\n.venv/bin/python "+installs[1]+"\n") {
+	if !strings.Contains(readPage(t, filepath.Join("docs", "installation.md")),
+		"\n.venv/bin/python "+installs[1]+"\n") {
 		t.Errorf("installation.md does not say python %s", installs[1])
 	}
 	run(t, program, []string{"GOFLAGS=-mod=mod -buildvcs=false"}, "sh", "-euc", builds[1]+"'"+out+"' "+builds[2])
@@ -51,18 +53,20 @@ func checkDockerfile(t *testing.T, s *section) {
 	}
 	cmd := exec.CommandContext(t.Context(), out)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + t.TempDir(), "VIRTUAL_ENV=" + filepath.Dir(filepath.Dir(e2e.Interpreter(t)))}
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + t.TempDir(),
+		"VIRTUAL_ENV=" + filepath.Dir(filepath.Dir(e2e.Interpreter(t)))}
 	if got, err := cmd.CombinedOutput(); err != nil || string(got) != "tea costs 4\n" {
 		t.Errorf("%v: %s", err, got)
 	}
-	for _, line := range []string{"ENV VIRTUAL_ENV=/venv", "COPY --from=build /out/shop /usr/local/bin/shop", `ENTRYPOINT ["/usr/local/bin/shop"]`} {
+	for _, line := range []string{"ENV VIRTUAL_ENV=/venv", "COPY --from=build /out/shop /usr/local/bin/shop",
+		`ENTRYPOINT ["/usr/local/bin/shop"]`} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("there is no line %s", line)
 		}
 	}
 }
 
-// checkUnit has systemd read the unit, where there is one.
+// checkUnit lets systemd verify the unit, if systemd is installed.
 func checkUnit(t *testing.T, s *section) {
 	unit := s.take("ini")[0].text
 	for _, setting := range []string{"KillMode=mixed", "OOMPolicy=continue", "CacheDirectory=shop", "PrivateTmp=yes"} {
@@ -74,7 +78,7 @@ func checkUnit(t *testing.T, s *section) {
 		t.Log("no systemd-analyze here, so systemd has not read the unit")
 		return
 	}
-	executable := e2e.Must(os.Executable()) // there has to be one, whichever
+	executable := e2e.Must(os.Executable()) // an executable must exist, no matter which
 	path := e2e.File(t, "shop.service", strings.ReplaceAll(unit, "/usr/local/bin/shop", executable))
 	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--man=no", path).CombinedOutput()
 	if err != nil || strings.Contains(string(out), "shop.service") {
@@ -82,7 +86,7 @@ func checkUnit(t *testing.T, s *section) {
 	}
 }
 
-// Each option that there is has a line in the tables of api.md.
+// Each option has a line in the tables of api.md.
 func TestOptionsAreDocumented(t *testing.T) {
 	page := readPage(t, filepath.Join("docs", "api.md"))
 	for name, of := range map[string]reflect.Type{
@@ -117,7 +121,7 @@ func TestOptionsAreDocumented(t *testing.T) {
 	}
 }
 
-// The types of error that the protocol defines are spelled in Go, in Python and on the page. All three have the same.
+// The protocol's error types are spelled out in Go, in Python and on the page. All three lists must agree.
 func TestErrorTypes(t *testing.T) {
 	for path, line := range map[string]string{
 		"core/errors.go":                    `(?m)^\tType\w+ += "(\w+)"`,
@@ -129,14 +133,15 @@ func TestErrorTypes(t *testing.T) {
 			types = append(types, found[1])
 		}
 		slices.Sort(types)
-		want := []string{"BadArguments", "BadResult", "Cancelled", "Draining", "Saturated", "TooLarge", "UnknownCommand"}
+		want := []string{"BadArguments", "BadResult", "Cancelled", "Draining", "Saturated", "TooLarge",
+			"UnknownCommand"}
 		if !slices.Equal(types, want) {
 			t.Errorf("%s has %v, not %v", path, types, want)
 		}
 	}
 }
 
-// Each figure of the page stands in the bench's own page, which is written by the bench.
+// Each figure of the page is in bench/README.md, which the bench writes.
 func TestFiguresAreMeasured(t *testing.T) {
 	measured := strings.Fields(readPage(t, filepath.Join("bench", "README.md")))
 	for line := range strings.Lines(readPage(t, filepath.Join("docs", "performance.md"))) {
@@ -144,18 +149,21 @@ func TestFiguresAreMeasured(t *testing.T) {
 			continue
 		}
 		for _, cell := range strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")[1:] {
-			if cell = strings.TrimSpace(cell); regexp.MustCompile(`^[+-]?\d[\d.,]*$`).MatchString(cell) && !slices.Contains(measured, cell) {
+			if cell = strings.TrimSpace(cell); regexp.MustCompile(`^[+-]?\d[\d.,]*$`).MatchString(cell) &&
+				!slices.Contains(measured, cell) {
 				t.Errorf("docs/performance.md has %s, which bench/README.md has not: copy the figures of its run", cell)
 			}
 		}
 	}
 }
 
-// What the pages say of make is a target there.
+// Each make command on the pages is a target of the Makefile.
 func TestMakeTargets(t *testing.T) {
-	target, targetInFence := regexp.MustCompile("(?m)(?:^    |`)make ([a-z][a-z-]*)"), regexp.MustCompile("(?m)^make ([a-z][a-z-]*)")
+	target := regexp.MustCompile("(?m)(?:^    |`)make ([a-z][a-z-]*)")
+	targetInFence := regexp.MustCompile("(?m)^make ([a-z][a-z-]*)")
 	makefile := readPage(t, "Makefile")
-	for _, template := range e2e.Must(filepath.Glob(filepath.Join("cmd", "snakepit", "template", "Makefile*"))) { // of a project that snakepit init makes
+	// The Makefiles of the projects that snakepit init makes count too.
+	for _, template := range e2e.Must(filepath.Glob(filepath.Join("cmd", "snakepit", "template", "Makefile*"))) {
 		makefile += readPage(t, template)
 	}
 	for _, name := range markdown(t) {
@@ -200,9 +208,10 @@ func TestJobsAreReal(t *testing.T) {
 	}
 }
 
-// The extras that installation.md lists are those of the package, and bring what the page installs by hand.
+// The extras listed in installation.md are the package's own. They install the packages that the page installs by hand.
 func TestExtras(t *testing.T) {
-	page, project := readPage(t, filepath.Join("docs", "installation.md")), readPage(t, filepath.Join("python", "pyproject.toml"))
+	page := readPage(t, filepath.Join("docs", "installation.md"))
+	project := readPage(t, filepath.Join("python", "pyproject.toml"))
 	requirements := regexp.MustCompile(`(?m)^\.venv/bin/python -m pip install ('.*')$`).FindStringSubmatch(page)
 	if requirements == nil {
 		t.Fatal("the page has no line that installs packages")

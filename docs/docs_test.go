@@ -19,17 +19,20 @@ import (
 	"github.com/snakepit-go/snakepit/internal/e2e"
 )
 
-// The pages of docs, run. A section of a page is a directory: its ```python, ```go, ```dockerfile and ```ini blocks are files there, and
+// These tests run the pages of docs. A section of a page becomes a directory. Its ```python, ```go, ```dockerfile and
+// ```ini blocks become files there.
 //
-//   - a ```text block after a program in Go is what that prints;
-//   - ```sh blocks are commands that succeed, and a ```console block has commands after "$ " and then what they print on standard output;
-//   - a ```go block without a package clause is a fragment, which is compiled;
-//   - what else there is has a test of its own, or a reason in unrun.
+//   - A ```text block after a Go program is the program's output.
+//   - ```sh blocks are commands that must succeed. A ```console block has commands after "$ ", each followed by its
+//     standard output.
+//   - A ```go block without a package clause is a fragment and is compiled.
+//   - Any other block has its own test, or a reason in unrun.
 //
-// A block that nobody has run fails TestDocs.
+// TestDocs fails if a block was not run.
 
-// pages are what is run here. Each other page of docs says in heldBy who holds it.
-var pages = []string{"quickstart", "installation", "concepts", "api", "jobs", "performance", "migration", "deployment", "troubleshooting"}
+// pages are the pages that run here. The other pages of docs name in heldBy the tests that check them.
+var pages = []string{"quickstart", "installation", "concepts", "api", "jobs", "performance", "migration", "deployment",
+	"troubleshooting"}
 
 var heldBy = map[string]string{
 	"README":    "TestLinks; it has no snippets",
@@ -40,11 +43,13 @@ var heldBy = map[string]string{
 	"design":    "TestImports, TestContract; it has no snippets",
 }
 
-// unrun are the blocks that can't be run in a test, by section and language, with the reason.
+// unrun lists the blocks that cannot run in a test, by section and language, with the reason.
 var unrun = map[string]string{
-	"migration/from-snakepit-for-elixir elixir": "Elixir is not among this project's tools; the Go program beside it is run",
-	"concepts/what-runs-where text":             "a drawing",
-	"installation/for-development sh":           "make test would run itself; .ci/run runs it on each commit, and TestMakeTargets holds the names",
+	"migration/from-snakepit-for-elixir elixir": "Elixir is not among this project's tools; " +
+		"the Go program beside it is run",
+	"concepts/what-runs-where text": "a drawing",
+	"installation/for-development sh": "make test would run itself; .ci/run runs it on each commit, " +
+		"and TestMakeTargets holds the names",
 }
 
 // block is one fenced block of a page.
@@ -98,7 +103,7 @@ func sections(t *testing.T, page string) []*section {
 	return slices.DeleteFunc(all, func(s *section) bool { return len(s.blocks) == 0 })
 }
 
-// take returns the section's blocks of a language and counts them as run.
+// take returns the section's blocks of a language and marks them as run.
 func (s *section) take(lang string) []*block {
 	var found []*block
 	for _, b := range s.blocks {
@@ -114,7 +119,7 @@ func (s *section) has(lang string) bool {
 	return slices.ContainsFunc(s.blocks, func(b *block) bool { return b.lang == lang })
 }
 
-// isProgram reports whether a block is a whole file in Go.
+// isProgram reports whether a block is a whole Go file.
 func isProgram(b *block) bool { return b.lang == "go" && strings.Contains("\n"+b.text, "\npackage ") }
 
 func (s *section) program() bool { return slices.ContainsFunc(s.blocks, isProgram) }
@@ -127,14 +132,17 @@ func (s *section) runsItself() bool {
 }
 
 func (s *section) pytest() bool {
-	return slices.ContainsFunc(s.blocks, func(b *block) bool { return b.lang == "python" && strings.HasPrefix(b.text, "# test_") })
+	return slices.ContainsFunc(s.blocks, func(b *block) bool {
+		return b.lang == "python" && strings.HasPrefix(b.text, "# test_")
+	})
 }
 
-// write makes the section's directory. The first line of a block may name its file, as a comment.
+// write makes the section's directory. The first line of a block may name its file in a comment.
 func (s *section) write(t *testing.T, root string) {
 	t.Helper()
 	s.dir = filepath.Join(root, strings.ReplaceAll(s.name(), "/", "-"))
-	usual := map[string]string{"python": "worker.py", "go": "main.go", "dockerfile": "Dockerfile", "ini": "shop.service"}
+	usual := map[string]string{"python": "worker.py", "go": "main.go", "dockerfile": "Dockerfile",
+		"ini": "shop.service"}
 	fragments := 0
 	for _, b := range s.blocks {
 		name := usual[b.lang]
@@ -156,30 +164,35 @@ func (s *section) write(t *testing.T, root string) {
 	}
 }
 
-// imported are the packages that fragments take as imported, by name.
+// imported maps the package names that fragments use to import paths.
 var imported = map[string]string{
-	"cmp": "cmp", "context": "context", "errors": "errors", "fmt": "fmt", "http": "net/http", "log": "log", "os": "os", "slices": "slices",
-	"slog": "log/slog", "time": "time", "hclog": "github.com/hashicorp/go-hclog", "snakepit": "github.com/snakepit-go/snakepit",
-	"core": "github.com/snakepit-go/snakepit/core", "grpc": "github.com/snakepit-go/snakepit/adapters/grpc",
-	"msgpack": "github.com/snakepit-go/snakepit/adapters/msgpack", "jsonstdio": "github.com/snakepit-go/snakepit/adapters/jsonstdio",
-	"fallback": "github.com/snakepit-go/snakepit/fallback", "python": "github.com/snakepit-go/snakepit/python",
+	"cmp": "cmp", "context": "context", "errors": "errors", "fmt": "fmt", "http": "net/http",
+	"log": "log", "os": "os", "slices": "slices",
+	"slog": "log/slog", "time": "time", "hclog": "github.com/hashicorp/go-hclog",
+	"snakepit": "github.com/snakepit-go/snakepit",
+	"core":     "github.com/snakepit-go/snakepit/core", "grpc": "github.com/snakepit-go/snakepit/adapters/grpc",
+	"msgpack":   "github.com/snakepit-go/snakepit/adapters/msgpack",
+	"jsonstdio": "github.com/snakepit-go/snakepit/adapters/jsonstdio",
+	"fallback":  "github.com/snakepit-go/snakepit/fallback", "python": "github.com/snakepit-go/snakepit/python",
 }
 
-// fragment makes a file of statements in which what every program has is there: ctx, pool, session, err and a worker.
+// fragment wraps statements in a file that declares the names of every example: ctx, pool, session, err and a worker.
 func fragment(text string) string {
 	var b strings.Builder
 	b.WriteString("package fragment\n\nimport (\n")
 	for name, from := range imported {
-		if regexp.MustCompile(`\b`+name+`\.[A-Z]`).MatchString(text) || slices.Contains([]string{"context", "snakepit", "core"}, name) {
+		if regexp.MustCompile(`\b`+name+`\.[A-Z]`).MatchString(text) ||
+			slices.Contains([]string{"context", "snakepit", "core"}, name) {
 			fmt.Fprintf(&b, "%s %q\n", name, from)
 		}
 	}
-	b.WriteString(")\n\nfunc _(ctx context.Context, pool *snakepit.Pool, session *snakepit.Session, worker *core.Worker, err error) error {\n{\n" +
+	b.WriteString(")\n\nfunc _(ctx context.Context, pool *snakepit.Pool, session *snakepit.Session, " +
+		"worker *core.Worker, err error) error {\n{\n" +
 		text + "\n}\nreturn nil\n}\n")
 	return b.String()
 }
 
-// build is one way of building for all of them, so that what they import is compiled once.
+// build is the environment of all builds. It is the same for all, so imported packages are compiled once.
 var build = []string{"CGO_ENABLED=0", "GOFLAGS=-trimpath -modcacherw -buildvcs=false"}
 
 func TestDocs(t *testing.T) {
@@ -205,7 +218,8 @@ func TestDocs(t *testing.T) {
 				s.runProgram(t, filepath.Join(bin, filepath.Base(s.dir)))
 			case s.pytest():
 				bridge := e2e.Must(filepath.Abs("python"))
-				run(t, s.dir, []string{"PYTHONPATH=" + bridge}, e2e.Interpreter(t), "-m", "pytest", "-p", "no:cacheprovider", ".")
+				run(t, s.dir, []string{"PYTHONPATH=" + bridge}, e2e.Interpreter(t), "-m", "pytest", "-p",
+					"no:cacheprovider", ".")
 			}
 			if check := checks[s.name()]; check != nil {
 				check(t, s)
@@ -213,7 +227,7 @@ func TestDocs(t *testing.T) {
 			for _, b := range s.blocks {
 				_, symptom := symptoms[s.slug]
 				if b.lang == "text" && s.page == "troubleshooting" && symptom {
-					continue // TestTroubleshooting
+					continue // TestTroubleshooting runs it
 				}
 				if !b.ran && unrun[s.name()+" "+b.lang] == "" {
 					t.Errorf("no test runs this block:\n```%s\n%s```", b.lang, b.text)
@@ -223,7 +237,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// runProgram runs what TestDocs has built, on the default chain and on JSON, and compares what it prints.
+// runProgram runs the binary that TestDocs built, on the default chain and on JSON, and compares the output.
 func (s *section) runProgram(t *testing.T, binary string) {
 	t.Helper()
 	want := ""
@@ -241,8 +255,8 @@ func (s *section) runProgram(t *testing.T, binary string) {
 	}
 }
 
-// shell runs commands as a reader with an empty home directory does, except that this module and its repository are found as if they were
-// published already.
+// shell runs commands as a reader with an empty home directory would. This module and its repository appear as already
+// published.
 type shell struct {
 	env []string
 }
@@ -259,28 +273,32 @@ func newShell(t *testing.T) *shell {
 	cached := strings.TrimSpace(run(t, here, nil, "go", "env", "GOMODCACHE"))
 	proxies := strings.TrimSpace(run(t, here, nil, "go", "env", "GOPROXY"))
 	return &shell{append(slices.Clone(build),
-		"HOME="+home, "XDG_CACHE_HOME="+t.TempDir(), "GOPATH="+gopath, "GOMODCACHE="+filepath.Join(gopath, "pkg", "mod"), "GOBIN="+filepath.Join(gopath, "bin"),
+		"HOME="+home, "XDG_CACHE_HOME="+t.TempDir(), "GOPATH="+gopath,
+		"GOMODCACHE="+filepath.Join(gopath, "pkg", "mod"), "GOBIN="+filepath.Join(gopath, "bin"),
 		"GOCACHE="+strings.TrimSpace(run(t, here, nil, "go", "env", "GOCACHE")),
-		"GOSUMDB=off", "SNAKEPIT_PYTHON="+e2e.Interpreter(t), "PIP_NO_COMPILE=1", "PIP_CACHE_DIR="+filepath.Join(e2e.Must(os.UserCacheDir()), "pip"),
+		"GOSUMDB=off", "SNAKEPIT_PYTHON="+e2e.Interpreter(t), "PIP_NO_COMPILE=1",
+		"PIP_CACHE_DIR="+filepath.Join(e2e.Must(os.UserCacheDir()), "pip"),
 		"GOPROXY=file://"+publish(t, here)+",file://"+filepath.Join(cached, "cache", "download")+","+proxies,
-		"PATH="+strings.Join([]string{filepath.Dir(e2e.Interpreter(t)), tools, filepath.Join(gopath, "bin"), os.Getenv("PATH")}, ":"),
+		"PATH="+strings.Join([]string{filepath.Dir(e2e.Interpreter(t)), tools, filepath.Join(gopath, "bin"),
+			os.Getenv("PATH")}, ":"),
 		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=url."+here+".insteadOf", "GIT_CONFIG_VALUE_0=https://"+modulePath,
 	)}
 }
 
-// publish makes a module proxy in a directory that has this module, as it is in the working tree.
+// publish makes a module proxy in a directory. It serves this module as it is in the working tree.
 func publish(t *testing.T, here string) string {
 	t.Helper()
 	const version = "v0.1.0"
 	proxy := t.TempDir()
 	at := filepath.Join(proxy, modulePath, "@v")
-	names := strings.Split(run(t, here, nil, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"), "\x00")
+	names := strings.Split(run(t, here, nil, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
+		"\x00")
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
 	for _, name := range names {
 		text, err := os.ReadFile(name)
 		if err != nil || inNestedModule(name) {
-			continue // the end, deleted, or of another module
+			continue // the end of the list, a deleted file, or a file of another module
 		}
 		f := e2e.Must(w.Create(modulePath + "@" + version + "/" + name))
 		e2e.Must(f.Write(text))
@@ -304,10 +322,10 @@ func inNestedModule(name string) bool {
 	return false
 }
 
-// run runs the section's commands in its directory, in their order.
+// run runs the section's commands in its directory, in order.
 func (sh *shell) run(t *testing.T, s *section) {
 	t.Helper()
-	dir := t.TempDir() // outside of every module
+	dir := t.TempDir() // outside every module
 	if err := os.CopyFS(dir, os.DirFS(s.dir)); err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
@@ -340,10 +358,11 @@ var masks = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.+Z-]+`), "TIME"},
 	{regexp.MustCompile(`\b(\d+m)?\d+(\.\d+)?(ms|µs|s)\b`), "DURATION"},
 	{regexp.MustCompile(`python3\.\d+|cpython \d[\d.]*|Python 3\.\d+\.\d+`), "PYTHON"},
-	{regexp.MustCompile(`: grpc: the stream with the worker has ended: [^;]*`), ""}, // or its process is seen to end first
+	// The end of the process may be seen first instead.
+	{regexp.MustCompile(`: grpc: the stream with the worker has ended: [^;]*`), ""},
 }
 
-// masked replaces what differs from run to run: process ids, times, durations, versions of Python.
+// masked replaces the parts that differ between runs: process ids, times, durations, Python versions.
 func masked(text string) string {
 	for _, m := range masks {
 		text = m.pattern.ReplaceAllString(text, m.mask)
@@ -351,7 +370,7 @@ func masked(text string) string {
 	return text
 }
 
-// Every page of docs is run here or says who holds it, and every exception is one that is needed.
+// Every page of docs runs here or names the test that checks it. Every exception is needed.
 func TestDocsComplete(t *testing.T) {
 	for _, file := range e2e.Must(filepath.Glob("docs/*.md")) {
 		page := strings.TrimSuffix(filepath.Base(file), ".md")
@@ -373,7 +392,9 @@ func TestDocsComplete(t *testing.T) {
 		}
 	}
 	for name := range checks {
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(names)), func(n string) bool { return strings.HasPrefix(n, name+" ") }) {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(names)), func(n string) bool {
+			return strings.HasPrefix(n, name+" ")
+		}) {
 			t.Errorf("checks has %q, and there is no such section", name)
 		}
 	}

@@ -21,7 +21,7 @@ var (
 	atxHeader = regexp.MustCompile(`(?m)^#{1,6} +(.+?) *#*$`)
 )
 
-// slugOf makes of a heading what GitHub makes of it for links: lower case, without punctuation, blanks as hyphens.
+// slugOf returns GitHub's anchor for a heading: lower case, no punctuation, hyphens for spaces.
 func slugOf(heading string) string {
 	heading = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`).ReplaceAllString(heading, "$1")
 	return strings.Map(func(r rune) rune {
@@ -35,7 +35,7 @@ func slugOf(heading string) string {
 	}, strings.TrimSpace(heading))
 }
 
-// anchors are the places in a page that a link can lead to.
+// anchors returns the anchors of a page.
 func anchors(page string) map[string]bool {
 	page = anyFence.ReplaceAllString(page, "")
 	found := map[string]bool{}
@@ -56,7 +56,8 @@ func anchors(page string) map[string]bool {
 func markdown(t *testing.T) []string {
 	t.Helper()
 	var pages []string
-	for _, name := range strings.Split(run(t, ".", nil, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"), "\x00") {
+	files := run(t, ".", nil, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md")
+	for _, name := range strings.Split(files, "\x00") {
 		if _, err := os.Stat(name); name != "" && err == nil {
 			pages = append(pages, name)
 		}
@@ -67,7 +68,8 @@ func markdown(t *testing.T) []string {
 	return pages
 }
 
-// Every link within the repository leads to a file that is there and, with a #, to a heading of it. Other hosts are not asked.
+// Every link within the repository leads to an existing file and, after a #, to one of its headings. External links are
+// not checked.
 func TestLinks(t *testing.T) {
 	const own = "https://github.com/snakepit-go/snakepit/blob/main/"
 	for _, name := range markdown(t) {
@@ -112,19 +114,23 @@ func TestSlugs(t *testing.T) {
 		}
 	}
 	page := "# A b\n## A b\n```sh\n# no heading\n```\n<a id=\"here\"></a>\n"
-	for anchor, want := range map[string]bool{"a-b": true, "a-b-1": true, "a-b-2": false, "no-heading": false, "here": true} {
+	for anchor, want := range map[string]bool{
+		"a-b": true, "a-b-1": true, "a-b-2": false, "no-heading": false, "here": true,
+	} {
 		if anchors(page)[anchor] != want {
 			t.Errorf("%s: %v", anchor, !want)
 		}
 	}
 }
 
-// Each line of the guide map is numbered without a gap, has a place here and a test, and the test is in the file that the line links.
+// The lines of the guide map are numbered without a gap. Each names a place here and a test, and the linked file
+// contains the test.
 func TestGuideMap(t *testing.T) {
 	n := 0
 	for line := range strings.Lines(readPage(t, filepath.Join("docs", "guide-map.md"))) {
 		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
-		if !strings.HasPrefix(line, "| ") || len(cells) < 4 || strings.TrimSpace(cells[0]) == "no." || strings.HasPrefix(line, "| ---") {
+		if !strings.HasPrefix(line, "| ") || len(cells) < 4 || strings.TrimSpace(cells[0]) == "no." ||
+			strings.HasPrefix(line, "| ---") {
 			continue
 		}
 		n++
@@ -147,7 +153,7 @@ func TestGuideMap(t *testing.T) {
 			}
 		}
 	}
-	if n != 119 { // which is what the guide has
+	if n != 119 { // the number of lines in the guide
 		t.Errorf("the map has %d lines", n)
 	}
 }

@@ -1,6 +1,7 @@
 //go:build unix
 
-// Package docs_test runs what the pages and the README show, and holds their figures, links, options and messages to what is true.
+// Package docs_test runs the examples of the pages and the README. It checks their figures, links, options and
+// messages.
 package docs_test
 
 import (
@@ -8,7 +9,7 @@ import (
 	"testing"
 )
 
-// The tests run in the root of the repository, whose files they name.
+// The tests name files relative to the root of the repository, so they run there.
 func TestMain(m *testing.M) {
 	if err := os.Chdir(".."); err != nil {
 		panic(err)

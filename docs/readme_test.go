@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestReadme pastes the README's snippets into files of a new module and runs them as a reader would.
+// TestReadme copies the README's snippets into a new module and runs them as a reader would.
 func TestReadme(t *testing.T) {
 	readme := readPage(t, "README.md")
 	dir := newModule(t)
@@ -35,7 +35,8 @@ func readPage(t *testing.T, path string) string {
 	return string(page)
 }
 
-// newModule makes a directory with a go.mod that takes this module from here, and needs what it needs; what it does not need itself is no harm.
+// newModule makes a directory with a go.mod. It replaces this module with the checkout and requires all of its
+// dependencies. Requirements it does not need do no harm.
 func newModule(t *testing.T) string {
 	t.Helper()
 	here, err := os.Getwd()
@@ -44,15 +45,16 @@ func newModule(t *testing.T) string {
 	}
 	dir := t.TempDir()
 	const module = "github.com/snakepit-go/snakepit"
-	writeFile(t, filepath.Join(dir, "go.mod"), strings.Replace(readPage(t, "go.mod"), "module "+module+"\n", "module example\n", 1)+
-		"\nrequire "+module+" v0.0.0\n\nreplace "+module+" => "+here+"\n")
+	writeFile(t, filepath.Join(dir, "go.mod"),
+		strings.Replace(readPage(t, "go.mod"), "module "+module+"\n", "module example\n", 1)+
+			"\nrequire "+module+" v0.0.0\n\nreplace "+module+" => "+here+"\n")
 	writeFile(t, filepath.Join(dir, "go.sum"), readPage(t, "go.sum"))
 	return dir
 }
 
 var fence = regexp.MustCompile("(?ms)^```(python|go|text)\n(?:# (test_\\w+\\.py)\n)?(.*?)^```$")
 
-// paste writes a page's code blocks to files in dir, each file once, and returns what they are said to print.
+// paste writes a page's code blocks to files in dir, each file once. It returns the output that the page shows.
 func paste(t *testing.T, dir, page string) (prints string) {
 	t.Helper()
 	files := map[string]string{}
@@ -81,7 +83,7 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
-// run runs a program in dir and returns what it printed.
+// run runs a program in dir and returns its output.
 func run(t *testing.T, dir string, env []string, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)

@@ -27,7 +27,7 @@ import (
 
 var update = flag.Bool("update", false, "write what was really said into docs/troubleshooting.md")
 
-// The page of symptoms: each message there is provoked, and has to be what the page shows.
+// These tests provoke each message on the page of symptoms. The message must equal the one on the page.
 
 const shop = `import os
 import time
@@ -83,7 +83,7 @@ def hoard():
 worker.run()
 `
 
-// symptoms provoke what a section of the page shows, by the section's anchor.
+// symptoms provoke the message of a section, by the section's anchor.
 var symptoms = map[string]func(s *shopper) string{
 	"protocol-degraded": func(s *shopper) string {
 		s.python = e2e.NewEnvironment(s.T, "protobuf", "msgpack").Python
@@ -105,7 +105,8 @@ var symptoms = map[string]func(s *shopper) string{
 	"a-package-is-there-and-does-not-work": func(s *shopper) string {
 		e := e2e.NewEnvironment(s.T, "protobuf", "msgpack")
 		s.python = e.Python
-		e2e.File(s.T, filepath.Join(e.Site, "grpc", "__init__.py"), "raise ImportError('libstdc++.so.6: cannot open shared object file')")
+		e2e.File(s.T, filepath.Join(e.Site, "grpc", "__init__.py"),
+			"raise ImportError('libstdc++.so.6: cannot open shared object file')")
 		pool := s.open(shop, snakepit.Options{})
 		return fmt.Sprint(pool.Stats().Workers[0].Refused[0].Err)
 	},
@@ -119,17 +120,22 @@ var symptoms = map[string]func(s *shopper) string{
 		return strings.ReplaceAll(s.startWith(grpc.Adapter{BasePort: port}, shop), fmt.Sprint(port), "50051")
 	},
 	"the-worker-is-not-ready-in-time": func(s *shopper) string {
-		for limit := 2 * time.Second; ; limit *= 2 { // until it has come so far as to print, however slow the machine
-			_, err := e2e.BeginWith(s.T, e2e.NewChain(), s.program("import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"),
+		for limit := 2 * time.Second; ; limit *= 2 { // until the worker prints, however slow the machine
+			_, err := e2e.BeginWith(s.T, e2e.NewChain(),
+				s.program("import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"),
 				snakepit.Options{StartTimeout: limit})
 			if text := fmt.Sprint(err); strings.Contains(text, "loading") || limit > time.Minute {
 				return text
 			}
 		}
 	},
-	"a-syntax-error-in-the-worker":           func(s *shopper) string { return s.start("worker = 1\ndef price(item:\n    return 1\n") },
+	"a-syntax-error-in-the-worker": func(s *shopper) string {
+		return s.start("worker = 1\ndef price(item:\n    return 1\n")
+	},
 	"a-module-of-the-workers-own-is-missing": func(s *shopper) string { return s.start("import snakes_and_ladders\n") },
-	"the-file-has-no-worker":                 func(s *shopper) string { return s.start("def price(item):\n    return 1\n") },
+	"the-file-has-no-worker": func(s *shopper) string {
+		return s.start("def price(item):\n    return 1\n")
+	},
 	"the-interpreter-is-not-there": func(s *shopper) string {
 		s.python = "/opt/shop/venv/bin/python"
 		return s.start(shop)
@@ -181,7 +187,8 @@ var symptoms = map[string]func(s *shopper) string{
 		type price struct {
 			Price int `json:"price"`
 		}
-		for _, err := range snakepit.ExecuteStream[price](s.Context(), s.open(shop, snakepit.Options{}), "prices", nil) {
+		for _, err := range snakepit.ExecuteStream[price](s.Context(), s.open(shop, snakepit.Options{}), "prices",
+			nil) {
 			if err != nil {
 				return err.Error()
 			}
@@ -189,7 +196,8 @@ var symptoms = map[string]func(s *shopper) string{
 		return ""
 	},
 	"one-item-of-a-stream-failed": func(s *shopper) string {
-		for _, err := range snakepit.ExecuteStream[int](s.Context(), s.open(shop, snakepit.Options{}), "parse", e2e.Args{"lines": []string{"7", "seven"}}) {
+		for _, err := range snakepit.ExecuteStream[int](s.Context(), s.open(shop, snakepit.Options{}), "parse",
+			e2e.Args{"lines": []string{"7", "seven"}}) {
 			if err != nil {
 				return err.Error()
 			}
@@ -198,7 +206,9 @@ var symptoms = map[string]func(s *shopper) string{
 	},
 	"the-result-cannot-be-sent": func(s *shopper) string { return s.fails("stock", nil) },
 	"a-value-is-too-large":      func(s *shopper) string { return s.fails("photo", 100<<20) },
-	"timed-out":                 func(s *shopper) string { return s.fails("wait", 60, snakepit.Timeout(200*time.Millisecond)) },
+	"timed-out": func(s *shopper) string {
+		return s.fails("wait", 60, snakepit.Timeout(200*time.Millisecond))
+	},
 	"pool-saturated": func(s *shopper) string {
 		pool := s.open(shop, snakepit.Options{Queue: -1})
 		ctx, cancel := context.WithCancel(s.Context())
@@ -252,12 +262,12 @@ var symptoms = map[string]func(s *shopper) string{
 	},
 }
 
-// shopper is a user with a worker file in a directory of their own.
+// shopper is a user with a worker file in their own directory.
 type shopper struct {
 	*testing.T
 	dir    string
-	usual  string // the Python that has everything
-	python string // the one to take
+	usual  string // the Python with every package
+	python string // the Python to use
 }
 
 func (s *shopper) program(text string) python.Program {
@@ -269,7 +279,7 @@ func (s *shopper) program(text string) python.Program {
 	return p
 }
 
-// startWith opens a pool that is to fail, and returns why.
+// startWith opens a pool, expects that to fail, and returns the error.
 func (s *shopper) startWith(a core.Adapter, text string) string {
 	_, err := e2e.BeginWith(s.T, a, s.program(text), snakepit.Options{})
 	return fmt.Sprint(err)
@@ -285,15 +295,15 @@ func (s *shopper) open(text string, o snakepit.Options) *snakepit.Pool {
 	return f.Pool
 }
 
-// fails makes a call that is to fail, and returns why.
+// fails makes a call, expects it to fail, and returns the error.
 func (s *shopper) fails(command string, args any, opts ...snakepit.CallOption) string {
 	_, err := snakepit.Execute[any](s.Context(), s.open(shop, snakepit.Options{}), command, args, opts...)
 	return fmt.Sprint(err)
 }
 
-// shown is a message as the page shows it: with the paths of a service, and without what differs from run to run.
+// shown is a message as the page shows it: with the paths of a service, and without the parts that differ between runs.
 func (s *shopper) shown(text string) string {
-	if strings.HasPrefix(s.python, os.TempDir()) { // an environment of this test's
+	if strings.HasPrefix(s.python, os.TempDir()) { // an environment of this test
 		text = strings.ReplaceAll(text, s.python, "/srv/shop/.venv/bin/python3")
 	}
 	text = strings.ReplaceAll(strings.ReplaceAll(text, s.usual, "/srv/shop/.venv/bin/python3"), s.dir, "/srv/shop")
@@ -301,7 +311,8 @@ func (s *shopper) shown(text string) string {
 }
 
 func TestTroubleshooting(t *testing.T) {
-	page := e2e.Must(filepath.Abs(filepath.Join("docs", "troubleshooting.md"))) // one of them changes the working directory
+	// The path is absolute because one of the symptoms changes the working directory.
+	page := e2e.Must(filepath.Abs(filepath.Join("docs", "troubleshooting.md")))
 	shows := map[string]*block{}
 	for _, s := range sections(t, "troubleshooting") {
 		if blocks := s.take("text"); len(blocks) > 0 {
@@ -332,7 +343,7 @@ func TestTroubleshooting(t *testing.T) {
 	}
 }
 
-// headingOf returns the heading that an anchor leads to.
+// headingOf returns the heading with that anchor.
 func headingOf(t *testing.T, page, slug string) string {
 	for _, m := range headings.FindAllString(page, -1) {
 		if slugOf(strings.TrimLeft(m, "# ")) == slug {
@@ -343,7 +354,7 @@ func headingOf(t *testing.T, page, slug string) string {
 	return ""
 }
 
-// outOfMemory has a host of its own run in a control group with little memory, where this machine lets one make it.
+// outOfMemory runs its own host in a control group with little memory, if this machine allows it.
 func outOfMemory(s *shopper) string {
 	group, limit := "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
@@ -358,10 +369,12 @@ func outOfMemory(s *shopper) string {
 		s.Skip("needs a control group with a memory limit:", err)
 	}
 	for name, limit := range map[string]string{"memory.swap.max": "0", "memory.memsw.limit_in_bytes": "300000000"} {
-		_ = os.WriteFile(filepath.Join(group, name), []byte(limit), 0o600) // where there is swap
+		_ = os.WriteFile(filepath.Join(group, name), []byte(limit), 0o600) // only exists with swap
 	}
-	host := exec.CommandContext(s.Context(), "sh", "-c", `echo $$ >"$GROUP/cgroup.procs" && exec "$0" -test.run '^TestOutOfMemoryHost$' -test.v`, os.Args[0])
-	host.Env = append(os.Environ(), "GROUP="+group, "SNAKEPIT_TEST_HOARD="+s.program(shop).Script, "SNAKEPIT_PYTHON="+s.python)
+	host := exec.CommandContext(s.Context(), "sh", "-c",
+		`echo $$ >"$GROUP/cgroup.procs" && exec "$0" -test.run '^TestOutOfMemoryHost$' -test.v`, os.Args[0])
+	host.Env = append(os.Environ(), "GROUP="+group, "SNAKEPIT_TEST_HOARD="+s.program(shop).Script,
+		"SNAKEPIT_PYTHON="+s.python)
 	out, err := host.CombinedOutput()
 	_, text, ok := strings.Cut(string(out), "HOARD: ")
 	if text, _, _ = strings.Cut(text, "\n"); !ok {
@@ -370,13 +383,14 @@ func outOfMemory(s *shopper) string {
 	return text
 }
 
-// TestOutOfMemoryHost is the host in the control group, and does nothing by itself.
+// TestOutOfMemoryHost is the host in the control group. On its own it does nothing.
 func TestOutOfMemoryHost(t *testing.T) {
 	worker := os.Getenv("SNAKEPIT_TEST_HOARD")
 	if worker == "" {
 		t.Skip("is run by TestTroubleshooting")
 	}
-	pool, err := snakepit.Open(t.Context(), snakepit.Python(worker), &snakepit.Options{Size: 1, Logger: hclog.NewNullLogger()})
+	pool, err := snakepit.Open(t.Context(), snakepit.Python(worker),
+		&snakepit.Options{Size: 1, Logger: hclog.NewNullLogger()})
 	if err != nil {
 		t.Fatal(err)
 	}

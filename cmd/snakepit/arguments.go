@@ -62,8 +62,8 @@ func parseArgs(args []string, stdin io.Reader) (any, error) {
 	for _, arg := range args {
 		key, text, ok := strings.Cut(arg, "=")
 		if !ok || key == "" {
-			return nil, fmt.Errorf("argument %q is not KEY=VALUE; a single argument may also be JSON, such as " +
-				"'\"text\"', or @FILE", arg)
+			return nil, fmt.Errorf(
+				"argument %q is not KEY=VALUE; a single argument may also be JSON, such as '\"text\"', or @FILE", arg)
 		}
 		if _, twice := named[key]; twice {
 			return nil, fmt.Errorf("argument %s is given twice", key)
@@ -105,8 +105,8 @@ func readValue(file string, stdin io.Reader) (any, error) {
 	var err error
 	switch file {
 	case "":
-		return nil, errors.New("@ has no file behind it: @FILE, @- for standard input, or @@ for a text that begins " +
-			"with @")
+		return nil, errors.New(
+			"@ has no file behind it: @FILE, @- for standard input, or @@ for a text that begins with @")
 	case "-":
 		name = "standard input"
 		content, err = io.ReadAll(stdin)

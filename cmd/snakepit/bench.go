@@ -58,12 +58,13 @@ type lane struct {
 func benchCommand() *cobra.Command {
 	var b bench
 	cmd := &cobra.Command{
-		Use: "bench WORKER COMMAND [KEY=VALUE | JSON | @FILE]...",
-			Short: "Measure a command on each adapter, side by side",
-		Long: aboutBench + aboutArguments + "\n" + exitCodes,
-		Args: words("WORKER", "COMMAND"),
+		Use:   "bench WORKER COMMAND [KEY=VALUE | JSON | @FILE]...",
+		Short: "Measure a command on each adapter, side by side",
+		Long:  aboutBench + aboutArguments + "\n" + exitCodes,
+		Args:  words("WORKER", "COMMAND"),
 		Example: `  snakepit bench worker.py add a=5 b=3
-  snakepit bench worker.py predict features=@features.json --adapter grpc,msgpack --duration 10s --concurrency 8 --workers 4`,
+  snakepit bench worker.py predict features=@features.json --adapter grpc,msgpack --duration 10s --concurrency ` +
+			`8 --workers 4`,
 	}
 	b.worker.register(cmd)
 	cmd.Flags().DurationVar(&b.timeout, "timeout", 0,

@@ -53,7 +53,8 @@ type bucket struct {
 
 func (b *bench) report(lanes []*lane, args []string, stream bool) benchReport {
 	r := benchReport{
-		Worker: args[0], Command: args[1], Stream: stream, Seconds: b.duration.Seconds(), Concurrency: b.concurrency, Workers: b.workers,
+		Worker: args[0], Command: args[1], Stream: stream, Seconds: b.duration.Seconds(),
+		Concurrency: b.concurrency, Workers: b.workers,
 	}
 	for _, l := range lanes {
 		f := benchFigure{Adapter: l.name}

@@ -11,7 +11,8 @@ import (
 func TestBuckets(t *testing.T) {
 	h := hdr.New(1, int64(longest), 3)
 	for _, d := range []time.Duration{
-		300, 15 * time.Microsecond, 15 * time.Microsecond, 49 * time.Microsecond, 3 * time.Millisecond, 2 * time.Second, 50 * time.Minute,
+		300, 15 * time.Microsecond, 15 * time.Microsecond, 49 * time.Microsecond, 3 * time.Millisecond,
+		2 * time.Second, 50 * time.Minute,
 	} {
 		if err := h.RecordValue(int64(d)); err != nil {
 			t.Fatal(err)
@@ -42,7 +43,7 @@ func TestBars(t *testing.T) {
 	}
 	r := benchReport{Adapters: []benchFigure{
 		{Adapter: "a", Calls: 4, Histogram: []bucket{{0.001, 1}, {0.002, 3}}},
-			{Adapter: "b", Refused: "it is not there"},
+		{Adapter: "b", Refused: "it is not there"},
 	}}
 	var b strings.Builder
 	r.histogram(&b)

@@ -283,8 +283,8 @@ func (d *doctor) ports() check {
 		}
 	}
 	if len(taken) == n {
-		c.Status, c.Fix = bad, "choose another --base-port, and the same as BasePort of grpc.Adapter; or a Unix " +
-			"socket, without it"
+		c.Status, c.Fix = bad,
+			"choose another --base-port, and the same as BasePort of grpc.Adapter; or a Unix socket, without it"
 	}
 	return c
 }

@@ -35,10 +35,11 @@ func commandsCommand() *cobra.Command {
 	var o worker
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "commands WORKER", Short: "Show what a worker offers: its commands, their signatures, types and " +
-			"descriptions",
+		Use:   "commands WORKER",
+		Short: "Show what a worker offers: its commands, their signatures, types and descriptions",
 		Long: "Commands starts a worker and prints the commands that it offers, with parameters, types, defaults\n" +
-			"and docstrings as Python has them. Of a worker that does not describe its commands it prints the\nnames.\n" + exitCodes,
+			"and docstrings as Python has them. Of a worker that does not describe its commands it prints the\n" +
+			"names.\n" + exitCodes,
 		Args:    atMost(1, words("WORKER")),
 		Example: "  snakepit commands worker.py\n  snakepit commands worker.py --json",
 	}
@@ -135,7 +136,8 @@ func (p param) String() string {
 	}
 }
 
-// literal formats a default value as Python does. Text is quoted. Values that JSON lacks are text.
+// literal formats a default value as Python does, with text in quotes. The worker sends a value that is no
+// scalar as its repr.
 func literal(v any) string {
 	switch v := v.(type) {
 	case nil:

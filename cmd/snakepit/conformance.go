@@ -138,9 +138,8 @@ func (f *conformanceFlags) run(cmd *cobra.Command, args []string) error {
 	case errors.As(err, &nothing):
 		if f.format != "text" { // so that the report explains why it is otherwise empty
 			hello := conformance.Clauses()[0]
-			if err := r.end(strings.Join(args, " "),
-				[]conformance.Result{{Clause: hello, Outcome: conformance.Failed,
-				Reasons: nothing.Reasons}}); err != nil {
+			only := conformance.Result{Clause: hello, Outcome: conformance.Failed, Reasons: nothing.Reasons}
+			if err := r.end(strings.Join(args, " "), []conformance.Result{only}); err != nil {
 				return err
 			}
 		}
@@ -297,8 +296,8 @@ type junitMessage struct {
 func junitReport(worker string, all []conformance.Result) junitSuite {
 	n := count(all)
 	suite := junitSuite{
-		Name: worker, Tests: len(all), Failures: n[conformance.Failed], Skipped: n[conformance.Skipped] +
-			n[conformance.Known],
+		Name: worker, Tests: len(all), Failures: n[conformance.Failed],
+		Skipped: n[conformance.Skipped] + n[conformance.Known],
 	}
 	for _, r := range all {
 		c := junitCase{Class: string(r.Part), Name: r.Name, Seconds: fmt.Sprintf("%.3f", r.Took.Seconds())}

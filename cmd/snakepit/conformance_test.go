@@ -43,7 +43,7 @@ func TestConformanceReports(t *testing.T) {
 	if code != exitFailed || !strings.Contains(out, "passed  worker/call/result") ||
 		!strings.Contains(out, "failed  worker/stream/items") ||
 		!strings.Contains(out, "the rule: A stream's items come in order") ||
-			!strings.Contains(out, "the worker does not offer conformance.wait") ||
+		!strings.Contains(out, "the worker does not offer conformance.wait") ||
 		!strings.Contains(out, " clauses: ") || !strings.Contains(said, "clauses failed") {
 		t.Errorf("code %d\n%s\n%s", code, out, said)
 	}
@@ -89,7 +89,7 @@ func TestConformanceFormats(t *testing.T) {
 	if err := json.Unmarshal(reported("json"), &report); err != nil || report.Worker != "./my-worker" ||
 		report.Counts["failed"] != 1 ||
 		len(report.Results) != 5 || report.Results[4].RestsOn != "worker/b/failed" || report.Results[3].RestsOn != "" ||
-			report.Results[0].Seconds != 1 || report.Results[1].Reasons[0] != "seen <&> \x00\x1b" ||
+		report.Results[0].Seconds != 1 || report.Results[1].Reasons[0] != "seen <&> \x00\x1b" ||
 		report.Results[2].Rule != "The rule of c/skipped." {
 		t.Errorf("%v, %+v", err, report)
 	}
@@ -97,7 +97,7 @@ func TestConformanceFormats(t *testing.T) {
 	if err := xml.Unmarshal(reported("junit"), &suite); err != nil || suite.Tests != 5 || suite.Failures != 1 ||
 		suite.Skipped != 3 || len(suite.Cases) != 5 ||
 		suite.Cases[1].Failure == nil || suite.Cases[1].Failure.Text != "seen <&> \nand more" ||
-			suite.Cases[2].Skipped == nil || suite.Cases[0].Failure != nil ||
+		suite.Cases[2].Skipped == nil || suite.Cases[0].Failure != nil ||
 		suite.Cases[4].Skipped.Message != "it rests on worker/b/failed" {
 		t.Errorf("%v, %+v", err, suite)
 	}

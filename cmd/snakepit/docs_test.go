@@ -68,8 +68,8 @@ func essence(text string, exact bool) string {
 		case strings.HasPrefix(line, "✓ ") && name != "worker.py" && name != "grpc" && name != "msgpack" &&
 			name != "jsonstdio":
 			line = "✓ " + name // specific to this machine
-		case strings.Contains(line, "up to "),
-			strings.Contains(line, "still waiting"): // a bar of the histogram; a busy machine
+		case strings.Contains(line, "up to "), // a bar of the histogram
+			strings.Contains(line, "still waiting"): // a busy machine
 			continue
 		}
 		if line = paths.ReplaceAllString(line, "/"); !exact {

@@ -69,7 +69,8 @@ type doctor struct {
 func doctorCommand() *cobra.Command {
 	var d doctor
 	cmd := &cobra.Command{
-		Use: "doctor [WORKER]", Short: "Examine what workers run on, and say what to do", Long: aboutDoctor, Args: atMost(1, words()),
+		Use: "doctor [WORKER]", Short: "Examine what workers run on, and say what to do",
+		Long: aboutDoctor, Args: atMost(1, words()),
 		Example: `  snakepit doctor
   snakepit doctor worker.py --adapter grpc,jsonstdio
   snakepit doctor --base-port 50051 --port-range 100 --json`,

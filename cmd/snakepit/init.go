@@ -22,7 +22,8 @@ var templates embed.FS
 
 const library = "github.com/snakepit-go/snakepit"
 
-const aboutInit = `Init makes a project in a new directory: a Go program, a worker, tests of both sides, a Makefile and a
+const aboutInit = `Init makes a project in a new directory: a Go program, a worker, tests of both sides, a ` +
+	`Makefile and a
 Dockerfile. NAME is the directory, and its last part the module's name.
 
 It requires the version of the library that this command has, and runs go mod tidy. A command that
@@ -51,8 +52,8 @@ var moduleNames = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]*$`)
 func initCommand() *cobra.Command {
 	var p project
 	cmd := &cobra.Command{
-		Use: "init NAME", Short: "Make a new project that runs at once", Long: aboutInit, Args: atMost(1,
-			words("NAME")),
+		Use: "init NAME", Short: "Make a new project that runs at once", Long: aboutInit,
+		Args: atMost(1, words("NAME")),
 		Example: `  snakepit init hello && cd hello && make run
   snakepit init hello --module example.com/me/hello
   snakepit init hello --replace ../snakepit`,
@@ -95,8 +96,8 @@ func (p *project) resolve(dir string) error {
 	}
 	for _, name := range []string{p.Name, p.Module} {
 		if !moduleNames.MatchString(name) {
-			return fmt.Errorf("%q can't be the name of a Go module or its program; use letters, digits, - and _, as " +
-				"in hello", name)
+			return fmt.Errorf(
+				"%q can't be the name of a Go module or its program; use letters, digits, - and _, as in hello", name)
 		}
 	}
 	switch entries, err := os.ReadDir(dir); {

@@ -26,8 +26,8 @@ func memory() check {
 		available = min(available, left)
 	}
 	if available < 256<<20 {
-		c.Status, c.Fix = warning, "free memory or raise the limit: a worker that imports NumPy takes some 50 MiB, " +
-			"with PyTorch ten times that"
+		c.Status, c.Fix = warning,
+			"free memory or raise the limit: a worker that imports NumPy takes some 50 MiB, with PyTorch ten times that"
 	}
 	return c
 }

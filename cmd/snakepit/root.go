@@ -49,8 +49,8 @@ Exit codes:
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use: "snakepit", Short: "Call the commands of a worker", Long: about, SilenceUsage: true, SilenceErrors: true,
-		Example: "  snakepit init hello && cd hello && make run\n  snakepit call worker.py add a=5 b=3\n  snakepit " +
-			"doctor",
+		Example: "  snakepit init hello && cd hello && make run\n  snakepit call worker.py add a=5 b=3\n" +
+			"  snakepit doctor",
 		Version: version().String() + "\n", Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -52,9 +52,9 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			for key, value := range map[string]string{
 				"PYTHON": python, "SNAKEPIT_PYTHON": python, "CHECKOUT": checkout, "XDG_CACHE_HOME": cache,
-					"HOME": env.WorkDir,
+				"HOME":   env.WorkDir,
 				"GOPATH": goEnv[0], "GOMODCACHE": goEnv[1], "GOCACHE": goEnv[2], "GOROOT": goEnv[3],
-					"GOFLAGS": "-mod=mod", "GOPROXY": "off",
+				"GOFLAGS": "-mod=mod", "GOPROXY": "off",
 				"GONOSUMDB": "*", "PYTHONDONTWRITEBYTECODE": "1", "VIRTUAL_ENV": "", "CONDA_PREFIX": "",
 			} {
 				env.Setenv(key, value)

@@ -17,8 +17,8 @@ func streamCommand() *cobra.Command {
 	var c call
 	var withResult bool
 	cmd := &cobra.Command{
-		Use: "stream WORKER COMMAND [KEY=VALUE | JSON | @FILE]...",
-			Short: "Call a command and print each item that it sends",
+		Use:   "stream WORKER COMMAND [KEY=VALUE | JSON | @FILE]...",
+		Short: "Call a command and print each item that it sends",
 		Long: "Stream starts a worker, calls one of its commands and prints each item as soon as it comes.\n" +
 			aboutArguments + aboutResults + aboutBars + "\n" + exitCodes,
 		Args: words("WORKER", "COMMAND"),

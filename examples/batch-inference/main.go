@@ -1,5 +1,5 @@
-// Command batch-inference has a pool of Python workers say which digits images show. Each worker loads the model once, and each prediction
-// is printed as soon as it is there.
+// Command batch-inference recognises the digits in images on a pool of Python workers. Each worker loads the
+// model once. Each prediction is printed as soon as it arrives.
 package main
 
 import (
@@ -29,7 +29,8 @@ var files embed.FS
 
 const usage = `Usage: batch-inference [flags] [file or directory ...]
 
-Has a pool of Python workers say what images show. Without files they are those of scikit-learn's handwritten digits that the model has not
+Has a pool of Python workers say what images show. Without files they are those of scikit-learn's handwritten ` +
+	`digits that the model has not
 been trained on, and one that is broken. A directory stands for the files in it.
 
 Example: batch-inference -workers 2 -adapter msgpack three.png scans/
@@ -43,14 +44,16 @@ func main() {
 	os.Exit(code)
 }
 
-// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 when ctx ended it.
+// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 if ctx ended it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("batch-inference", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
-	model := flags.String("model", "", "the classifier, a `file` saved by joblib that you trust (default: one for digits, trained the first time)")
+	model := flags.String("model", "",
+		"the classifier, a `file` saved by joblib that you trust (default: one for digits, trained the first time)")
 	workers := flags.Int("workers", min(4, runtime.NumCPU()), "the number of workers")
-	adapters := flags.String("adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
+	adapters := flags.String("adapter", "auto",
+		"the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -121,7 +124,7 @@ func images(args []string) ([]string, error) {
 	return items, nil
 }
 
-// infer does the job and prints what it finds. What job lacks is made or found first.
+// infer does the job and prints the results. It first creates or finds the files that job lacks.
 func infer(ctx context.Context, pool *snakepit.Pool, job batch, stdout io.Writer) error {
 	if job.ModelPath == "" || job.BatchItems == nil {
 		cache, err := os.UserCacheDir()
@@ -156,7 +159,7 @@ func infer(ctx context.Context, pool *snakepit.Pool, job batch, stdout io.Writer
 		var item *snakepit.ItemError
 		total = time.Since(started)
 		switch {
-		case errors.As(err, &item): // a broken image: the stream goes on
+		case errors.As(err, &item): // a broken image: the stream continues
 			failed++
 			out.printf("❌ %s\n", explain(item.Err))
 		case err != nil:
@@ -192,14 +195,15 @@ func infer(ctx context.Context, pool *snakepit.Pool, job batch, stdout io.Writer
 		fmt.Fprintf(stdout, "🎯 Accuracy: %.1f%% (%d of %d)\n", 100*float64(right)/float64(labelled), right, labelled)
 	}
 	if predicted > 0 {
-		fmt.Fprintf(stdout, "⏱  First prediction after %v, the last after %v\n", first.Round(time.Millisecond), total.Round(time.Millisecond))
+		fmt.Fprintf(stdout, "⏱  First prediction after %v, the last after %v\n", first.Round(time.Millisecond),
+			total.Round(time.Millisecond))
 	} else if end == nil {
 		end = errors.New("none of the images could be read")
 	}
 	return end
 }
 
-// label returns what an image shows if its name says so, as digit-0007-is-3.png does.
+// label returns the digit that the name of an image states, as in digit-0007-is-3.png.
 func label(item string) (string, bool) {
 	name := filepath.Base(item)
 	_, label, ok := strings.Cut(strings.TrimSuffix(name, filepath.Ext(name)), "-is-")
@@ -214,9 +218,10 @@ type console struct {
 }
 
 func newConsole(out io.Writer, total int) console {
-	progress := mpb.New(mpb.WithOutput(out)) // draws nothing where out is no terminal
+	progress := mpb.New(mpb.WithOutput(out)) // this draws nothing if out is no terminal
 	bar := progress.AddBar(int64(total), mpb.BarRemoveOnComplete(),
-		mpb.PrependDecorators(decor.CountersNoUnit("%d / %d ")), mpb.AppendDecorators(decor.AverageETA(decor.ET_STYLE_GO)))
+		mpb.PrependDecorators(decor.CountersNoUnit("%d / %d ")),
+		mpb.AppendDecorators(decor.AverageETA(decor.ET_STYLE_GO)))
 	c := console{out, bar, progress}
 	if file, ok := out.(*os.File); ok {
 		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
@@ -228,13 +233,13 @@ func newConsole(out io.Writer, total int) console {
 
 func (c console) printf(format string, args ...any) { fmt.Fprintf(c.lines, format, args...) }
 
-// close takes the bar away.
+// close removes the bar.
 func (c console) close() {
 	c.bar.Abort(true)
 	c.progress.Wait()
 }
 
-// logger is for what goes wrong, or for what SNAKEPIT_LOG asks for.
+// logger logs errors, or follows SNAKEPIT_LOG.
 func logger(out io.Writer) hclog.Logger {
 	level := hclog.LevelFromString(os.Getenv("SNAKEPIT_LOG"))
 	if level == hclog.NoLevel {
@@ -243,7 +248,7 @@ func logger(out io.Writer) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Output: out, Level: level})
 }
 
-// explain leaves out of an exception in Python what only its programmer wants to know.
+// explain shortens a Python exception to the part that matters to users.
 func explain(err error) string {
 	var start *snakepit.StartError
 	var remote *snakepit.RemoteError

@@ -21,8 +21,8 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// What the tests share, because scikit-learn takes seconds to import: the user's cache directory, in which the model is trained and the images
-// are written once in each run of the tests, and a pool.
+// The tests share the user's cache directory and a pool, because scikit-learn takes seconds to import. Each run
+// of the tests trains the model and writes the images once, in that directory.
 var (
 	cache  string
 	shared *snakepit.Pool
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	if cache, err = os.MkdirTemp("", ""); err != nil {
 		panic(err)
 	}
-	os.Setenv("XDG_CACHE_HOME", cache) // of Linux
+	os.Setenv("XDG_CACHE_HOME", cache) // the variable of Linux
 	code := m.Run()
 	if shared != nil {
 		shared.Close()
@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// open returns the shared pool, with what it is to work on.
+// open returns the shared pool and its job.
 func open(t *testing.T) (*snakepit.Pool, batch) {
 	t.Helper()
 	if shared == nil {
@@ -50,7 +50,8 @@ func open(t *testing.T) (*snakepit.Pool, batch) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		shared, err = snakepit.OpenWith(t.Context(), adapter, snakepit.PythonFS(files, "worker.py"), &snakepit.Options{Size: 2})
+		shared, err = snakepit.OpenWith(t.Context(), adapter, snakepit.PythonFS(files, "worker.py"),
+			&snakepit.Options{Size: 2})
 		if err != nil && os.Getenv("SNAKEPIT_PYTHON") == "" {
 			t.Skipf("SNAKEPIT_PYTHON is not set, and this Python will not do: %v", err)
 		}
@@ -65,10 +66,10 @@ func open(t *testing.T) (*snakepit.Pool, batch) {
 	return shared, job
 }
 
-// directory is where the program keeps what it makes.
+// directory is where the program keeps its files.
 func directory() string { return filepath.Join(cache, "snakepit", "batch-inference") }
 
-// classify runs the program and returns its lines, those that are about images sorted, because they come in any order.
+// classify runs the program and returns its lines. It sorts the lines about images, because their order varies.
 func classify(t *testing.T, args ...string) []string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -109,15 +110,18 @@ func TestOnEachAdapter(t *testing.T) {
 			if _, err := fmt.Sscanf(accuracy, "(%d of %d)", &right, &predicted); err != nil {
 				t.Errorf("accuracy %q: %v", accuracy, err)
 			}
-			if predicted != 599 || len(predictions) != 599 || right < 570 || right != 599-strings.Count(all, ", but it is") {
+			if predicted != 599 || len(predictions) != 599 || right < 570 ||
+				right != 599-strings.Count(all, ", but it is") {
 				t.Errorf("%d of %d right, %d predictions", right, predicted, len(predictions))
 			}
-			_, end, _ := strings.Cut(all, "🎉 Batch inference complete! 599 predictions; failed: 1; loads of the model: ")
+			_, end, _ := strings.Cut(all,
+				"🎉 Batch inference complete! 599 predictions; failed: 1; loads of the model: ")
 			if _, err := fmt.Sscan(end, &loads); err != nil || loads < 1 || loads > workers {
 				t.Errorf("%d workers loaded the model %d times, error %v", workers, loads, err)
 			}
 			for _, want := range []string{
-				"❌ " + filepath.Join(directory(), "held-out", "broken.png") + " is no image that can be read: image file is truncated\n",
+				"❌ " + filepath.Join(directory(), "held-out", "broken.png") +
+					" is no image that can be read: image file is truncated\n",
 				fmt.Sprintf("📦 600 images, %d workers on ", workers), "First prediction after ",
 			} {
 				if !strings.Contains(all, want) {
@@ -132,7 +136,7 @@ func TestOnEachAdapter(t *testing.T) {
 	}
 }
 
-// repaint stores a digit as somebody else might have it: black on white, larger and as JPEG.
+// repaint stores a digit in another style: black on white, larger and as JPEG.
 func repaint(t *testing.T, from, to string) {
 	t.Helper()
 	content, err := os.ReadFile(from)
@@ -172,9 +176,11 @@ func TestOwnImagesAndModel(t *testing.T) {
 	if err := os.WriteFile(model, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	lines := classify(t, "-adapter", "jsonstdio", "-workers", "1", "-model", model, own, filepath.Join(held, "digit-0050-is-2.png"))
+	lines := classify(t, "-adapter", "jsonstdio", "-workers", "1", "-model", model, own,
+		filepath.Join(held, "digit-0050-is-2.png"))
 	for _, want := range []string{
-		"📦 3 images, 1 workers on jsonstdio, model " + model, "🧠 a.jpg: 2 (", "🧠 b.jpg: 1 (", "🧠 digit-0050-is-2.png: 2 (",
+		"📦 3 images, 1 workers on jsonstdio, model " + model, "🧠 a.jpg: 2 (", "🧠 b.jpg: 1 (",
+		"🧠 digit-0050-is-2.png: 2 (",
 	} {
 		if !slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, want) }) {
 			t.Errorf("%q is missing in\n%s", want, strings.Join(lines, "\n"))
@@ -209,13 +215,14 @@ func TestBadInput(t *testing.T) {
 			args = append([]string{"-adapter", "jsonstdio", "-workers", "1"}, args...)
 		}
 		code := run(t.Context(), args, &stdout, &stderr)
-		if code != test.code || !strings.HasPrefix(stderr.String(), test.want) || test.code == 1 && strings.Count(stderr.String(), "\n") != 1 {
+		if code != test.code || !strings.HasPrefix(stderr.String(), test.want) ||
+			test.code == 1 && strings.Count(stderr.String(), "\n") != 1 {
 			t.Errorf("%s: exit code %d, %q; want %d, %q", test.args, code, &stderr, test.code, test.want)
 		}
 	}
 }
 
-// canceller is a standard output that cancels when a text is printed.
+// canceller is a standard output that cancels once a text is printed.
 type canceller struct {
 	bytes.Buffer
 	text   string
@@ -250,7 +257,7 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// children returns the processes that this one has started, where the system is Linux.
+// children returns the child processes of this process, on Linux.
 func children(t *testing.T) []string {
 	t.Helper()
 	threads, err := filepath.Glob("/proc/self/task/*/children")
@@ -259,7 +266,7 @@ func children(t *testing.T) []string {
 	}
 	var pids []string
 	for _, thread := range threads {
-		if some, err := os.ReadFile(thread); err == nil { // else the thread has ended
+		if some, err := os.ReadFile(thread); err == nil { // otherwise the thread has ended
 			pids = append(pids, strings.Fields(string(some))...)
 		}
 	}

@@ -10,43 +10,45 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// batch is what batch_inference is asked to do. The names are those of its arguments in Python.
+// batch is the argument of batch_inference. The names are those of its parameters in Python.
 type batch struct {
 	ModelPath  string   `json:"model_path"`
 	BatchItems []string `json:"batch_items"`
 }
 
-// Prediction is what a worker finds in one image.
+// Prediction is the result for one image.
 type Prediction struct {
 	Item       string  `json:"item"`
 	Prediction string  `json:"prediction"`
 	Confidence float64 `json:"confidence"` // percent
 }
 
-// Summary is what a worker returns at the end of a stream.
+// Summary is the result of a worker's stream.
 type Summary struct {
 	Processed int `json:"processed"`
 	Failed    int `json:"failed"`
-	Loads     int `json:"loads"` // how often the model was loaded
+	Loads     int `json:"loads"` // the number of times that the model was loaded
 }
 
-// batchSize: a worker that is through with its items takes some more, so none is idle while others have much to do.
+// batchSize is the number of items in a call. A worker that finishes its items takes more. So none is idle
+// while others have much to do.
 const batchSize = 16
 
-// result is what a stream has to say: of one image, or at its end.
+// result is the outcome of one image, or of a stream at its end.
 type result struct {
 	prediction Prediction
 	err        error
 	summary    *Summary
 }
 
-// predict has all workers of the pool look at the images, and yields what they find as they find it. As of a single stream, an *ItemError
-// is one image's, any other error is the last, and total is complete when the sequence has ended normally.
+// predict runs the images through all workers of the pool and yields the predictions as they arrive. As in a
+// single stream, an *ItemError concerns one image and any other error is the last. total is complete if the
+// sequence ends normally.
 func predict(ctx context.Context, pool *snakepit.Pool, job batch, total *Summary) iter.Seq2[Prediction, error] {
 	return func(yield func(Prediction, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		results := streams(ctx, pool, job)
-		defer func() { // leaving early ends the streams
+		defer func() { // leaving early cancels the streams
 			cancel()
 			for range results {
 			}
@@ -65,7 +67,8 @@ func predict(ctx context.Context, pool *snakepit.Pool, job batch, total *Summary
 	}
 }
 
-// streams has one stream running for each worker, and merges them into a channel that is closed when all have ended.
+// streams keeps one stream running per worker and merges them into a channel. It closes the channel when all
+// have ended.
 func streams(ctx context.Context, pool *snakepit.Pool, job batch) <-chan result {
 	batches := make(chan []string, len(job.BatchItems)/batchSize+1)
 	for items := range slices.Chunk(job.BatchItems, batchSize) {
@@ -79,7 +82,8 @@ func streams(ctx context.Context, pool *snakepit.Pool, job batch) <-chan result 
 			for items := range batches {
 				var summary Summary
 				call := batch{job.ModelPath, items}
-				for p, err := range snakepit.ExecuteStream[Prediction](ctx, pool, "batch_inference", call, snakepit.Result(&summary)) {
+				for p, err := range snakepit.ExecuteStream[Prediction](ctx, pool, "batch_inference", call,
+					snakepit.Result(&summary)) {
 					results <- result{prediction: p, err: err}
 				}
 				results <- result{summary: &summary}

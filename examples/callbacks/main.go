@@ -1,7 +1,7 @@
-// Command callbacks has Python call Go: a worker scores the orders in this program's database, which it asks for them, and reports how
-// far it is.
+// Command callbacks has Python call Go. A worker scores the orders in this program's database. It queries the
+// database through this program and reports its progress.
 //
-// Start with shop.go: it has the functions that Python calls, and the call. This file is the flags.
+// Start with shop.go: it has the functions that Python calls, and the call. This file has the flags.
 package main
 
 import (
@@ -36,12 +36,13 @@ func main() {
 	os.Exit(code)
 }
 
-// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 when ctx ended it.
+// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 if ctx ended it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("callbacks", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
-	names := flags.String("adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
+	names := flags.String("adapter", "auto",
+		"the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
 	minimum := flags.Float64("minimum", 0, "the least `amount` of the orders to score")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -56,7 +57,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if flags.NArg() > 0 {
 		return misuse("%q is not a flag", flags.Arg(0))
 	}
-	if !(*minimum >= 0) { // not a number neither
+	if !(*minimum >= 0) { // this also rejects NaN
 		return misuse("-minimum is %v, but it must be at least 0", *minimum)
 	}
 	adapter, err := snakepit.Adapters(*names)
@@ -76,7 +77,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// explain leaves out of an exception in Python what only its programmer wants to know.
+// explain shortens a Python exception to the part that matters to users.
 func explain(err error) string {
 	var start *snakepit.StartError
 	var remote *snakepit.RemoteError

@@ -12,7 +12,8 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// need skips the test where the user's Python lacks what an adapter imports. One that SNAKEPIT_PYTHON names has to have it.
+// need skips the test if the user's Python lacks a module of the adapter. The Python that SNAKEPIT_PYTHON names
+// must have it.
 func need(t *testing.T, adapter string) {
 	t.Helper()
 	module := map[string]string{"grpc": "grpc, google.protobuf", "msgpack": "msgpack"}[adapter]
@@ -41,7 +42,8 @@ func TestOnEachAdapter(t *testing.T) {
 		t.Run(adapter, func(t *testing.T) {
 			need(t, adapter)
 			var stdout, stderr bytes.Buffer
-			if code := run(t.Context(), []string{"-adapter", adapter}, &stdout, &stderr); code != 0 || stdout.String() != whole {
+			if code := run(t.Context(), []string{"-adapter", adapter}, &stdout, &stderr); code != 0 ||
+				stdout.String() != whole {
 				t.Errorf("exit code %d\n%s%s", code, &stdout, &stderr)
 			}
 		})
@@ -71,13 +73,14 @@ func TestBadInput(t *testing.T) {
 		"more":              "callbacks: \"more\" is not a flag; see callbacks -h\n",
 	} {
 		var stdout, stderr bytes.Buffer
-		if code := run(t.Context(), strings.Fields(args), &stdout, &stderr); code != 2 || !strings.HasPrefix(stderr.String(), want) {
+		if code := run(t.Context(), strings.Fields(args), &stdout, &stderr); code != 2 ||
+			!strings.HasPrefix(stderr.String(), want) {
 			t.Errorf("%s: exit code %d, %q; want 2, %q", args, code, &stderr, want)
 		}
 	}
 }
 
-// trigger is a writer that calls do when it has been written text.
+// trigger is a writer that calls do once text has been written to it.
 type trigger struct {
 	bytes.Buffer
 	text string
@@ -103,7 +106,7 @@ func TestInterrupt(t *testing.T) {
 	noChild(t)
 }
 
-// noChild fails if a process that this one started is left.
+// noChild fails if this process still has a child process.
 func noChild(t *testing.T) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -113,7 +116,7 @@ func noChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if left := strings.Fields(string(children)); len(left) > 1 { // the shell is one
+	if left := strings.Fields(string(children)); len(left) > 1 { // one is the shell
 		t.Errorf("processes %v are left", left)
 	}
 }

@@ -24,14 +24,16 @@ type customer struct {
 	UsualAmount float64 `json:"usual_amount"`
 }
 
-// database stands for one that only Go can reach. Python's calls come from many goroutines at once; nobody changes this one.
+// database stands for a database that only Go can reach. Python's calls come from many goroutines at once. They
+// only read, so it needs no lock.
 type database struct {
 	orders    []order
 	customers map[string]customer
 }
 
 var shop = database{
-	orders:    []order{{1001, "ann", 36.50}, {1002, "bob", 950}, {1003, "eve", 1180}, {1004, "zoe", 75}, {1005, "ann", 610}},
+	orders: []order{{1001, "ann", 36.50}, {1002, "bob", 950}, {1003, "eve", 1180}, {1004, "zoe", 75},
+		{1005, "ann", 610}},
 	customers: map[string]customer{"ann": {"Ann", 40}, "bob": {"Bob", 760}, "eve": {"Eve", 295}},
 }
 
@@ -39,7 +41,7 @@ type query struct {
 	Minimum float64 `json:"minimum"`
 }
 
-// findOrders is a stream to Python, which waits while Python works on what it has.
+// findOrders is a stream to Python. It waits while Python works on earlier items.
 func (d database) findOrders(_ context.Context, q query) iter.Seq2[order, error] {
 	return func(yield func(order, error) bool) {
 		for _, o := range d.orders {
@@ -50,7 +52,7 @@ func (d database) findOrders(_ context.Context, q query) iter.Seq2[order, error]
 	}
 }
 
-// findCustomer is one answer to Python. Its error is raised there.
+// findCustomer is a single answer to Python. Python raises its error.
 func (d database) findCustomer(_ context.Context, id string) (customer, error) {
 	c, ok := d.customers[id]
 	if !ok {
@@ -71,7 +73,7 @@ type summary struct {
 	Failures []string `json:"failures"`
 }
 
-// score has Python score the orders of at least the minimum, and prints what it reports.
+// score has Python score the orders of at least the minimum, and prints its reports.
 func (d database) score(ctx context.Context, adapter core.Adapter, minimum float64, stdout, stderr io.Writer) error {
 	scored := 0
 	report := func(_ context.Context, p progress) (any, error) {
@@ -81,7 +83,7 @@ func (d database) score(ctx context.Context, adapter core.Adapter, minimum float
 	}
 	level := hclog.LevelFromString(os.Getenv("SNAKEPIT_LOG"))
 	if level == hclog.NoLevel {
-		level = hclog.Off // what matters is printed here
+		level = hclog.Off // this program prints all that matters itself
 	}
 	pool, err := snakepit.OpenWith(ctx, adapter, snakepit.PythonFS(files, "worker.py"), &snakepit.Options{
 		Size: 1,
@@ -96,7 +98,7 @@ func (d database) score(ctx context.Context, adapter core.Adapter, minimum float
 		return err
 	}
 	s, err := snakepit.Execute[summary](ctx, pool, "score_orders", query{minimum})
-	pool.Close() // no function runs any more
+	pool.Close() // after this no function runs
 	if err != nil {
 		fmt.Fprintf(stdout, "scored %d before the end\n", scored)
 		return err

@@ -1,9 +1,10 @@
-// Package websocket is an adapter that lives outside of Snakepit: it carries frames over WebSocket, to a worker that it launches or to
-// one that already runs, perhaps on another machine. It is an example to copy; docs/adapters.md goes through it. The Python side is
-// websocket_transport.py.
+// Package websocket is an adapter that lives outside of Snakepit. It carries frames over WebSocket to a worker.
+// It launches the worker, or connects to one that already runs, perhaps on another machine. It is an example to
+// copy. docs/adapters.md explains it. The Python side is websocket_transport.py.
 //
-// A message holds frames, each as a line of package frame. WebSocket's own closing handshake ends both directions at once. So
-// the host, whose side ends first, ends it by an empty message; the worker, which has the last word, by the closing handshake.
+// A message holds frames. Each frame is a line of package frame. WebSocket's own closing handshake ends both
+// directions at once, but the host ends its side first. So the host ends its side with an empty message. The
+// worker sends last and ends with the closing handshake.
 package websocket
 
 import (
@@ -25,39 +26,43 @@ import (
 	"github.com/snakepit-go/snakepit/frame"
 )
 
-// Adapter connects to workers over WebSocket. The zero value launches them, each on a Unix socket of its own.
+// Adapter connects to workers over WebSocket. The zero value launches them, each on its own Unix socket.
 type Adapter struct {
-	// URL is that of a worker that already runs, such as "wss://gpu.example.com/worker". A worker serves one host, once, so a pool
-	// of more than one worker needs something behind the URL that has as many. "" means to launch workers.
+	// URL is the address of a worker that already runs, such as "wss://gpu.example.com/worker". A worker serves
+	// one host, once. A pool of several workers therefore needs a URL with as many workers behind it. "" means
+	// to launch workers.
 	URL string
-	// Token is what the worker at URL wants to see: its SNAKEPIT_HOST_TOKEN.
+	// Token is the SNAKEPIT_HOST_TOKEN of the worker at URL.
 	Token string
 }
 
 // Name returns "websocket".
 func (Adapter) Name() string { return "websocket" }
 
-// Start launches a worker unless there is a URL, and dials it.
+// Start launches a worker unless URL is set, and dials it.
 func (a Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	link := &core.Link{Codecs: []core.Codec{codec.Codec{}}}
 	endpoint, token := a.URL, a.Token
 	if a.URL == "" {
 		process, err := l.Launch(ctx, core.Spec{Protocol: "websocket_transport:WebSocket"})
 		if err != nil {
-			return nil, err // it wraps core.ErrUnavailable if the worker's interpreter lacks the transport or what that imports
+			// The error wraps core.ErrUnavailable if the worker's interpreter lacks the transport or a module
+			// that it imports.
+			return nil, err
 		}
 		if process.Endpoint == "" {
 			return nil, &core.UnavailableError{Reason: "the worker's report does not say where it listens"}
 		}
 		endpoint, token = process.Endpoint, l.HostToken
-		defer os.Remove(filepath.Join(l.Dir, filepath.Base(endpoint))) // nobody else is to dial it, and a killed worker can't do it
+		// Remove the socket: nobody else may dial it, and a killed worker can't remove it.
+		defer os.Remove(filepath.Join(l.Dir, filepath.Base(endpoint)))
 		link.Process, link.Token = process, l.WorkerToken
 	}
 	ws, err := dial(ctx, endpoint, token)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the worker at %s: %w", endpoint, err)
 	}
-	ws.SetReadLimit(6*int64(l.MaxFrame) + 2*batchBytes) // JSON writes a byte of text as six at most
+	ws.SetReadLimit(6*int64(l.MaxFrame) + 2*batchBytes) // JSON writes a byte of text as at most six
 	link.Conn = &conn{ws: ws, limit: l.MaxFrame}
 	return link, nil
 }
@@ -80,13 +85,14 @@ func dial(ctx context.Context, endpoint, token string) (*websocket.Conn, error) 
 
 const batchBytes = 1 << 20 // a message of this size takes no more frames
 
-// conn is a core.Conn. Its methods need no lock: one goroutine reads, one writes, and websocket.Conn takes a CloseNow from any.
+// conn is a core.Conn. Its methods need no lock: one goroutine reads, one writes, and websocket.Conn allows
+// CloseNow from any goroutine.
 type conn struct {
 	ws       *websocket.Conn
-	limit    int    // of a frame's Size
-	readErr  error  // of every later Read
-	writeErr error  // of every later Write
-	out      []byte // the message that is being made
+	limit    int    // on a frame's Size
+	readErr  error  // returned by every later Read
+	writeErr error  // returned by every later Write
+	out      []byte // the message under construction
 }
 
 func (c *conn) Read() ([]core.Frame, error) {
@@ -96,7 +102,7 @@ func (c *conn) Read() ([]core.Frame, error) {
 		switch {
 		case websocket.CloseStatus(err) == websocket.StatusNormalClosure:
 			c.readErr = io.EOF
-		case errors.Is(err, io.EOF): // without a closing handshake: the worker has died
+		case errors.Is(err, io.EOF): // no closing handshake: the worker has died
 			c.readErr = io.ErrUnexpectedEOF
 		case err != nil:
 			c.readErr = err
@@ -107,7 +113,7 @@ func (c *conn) Read() ([]core.Frame, error) {
 	return frames, c.readErr
 }
 
-// parse returns the frames of a message. Any bytes are frames or an error.
+// parse returns the frames of a message. Any bytes give frames or an error.
 func (c *conn) parse(message []byte) (frames []core.Frame, err error) {
 	for line := range bytes.Lines(message) {
 		f, err := frame.ParseLine(line)
@@ -147,6 +153,6 @@ func (c *conn) send(message []byte) {
 }
 
 func (c *conn) Close() error {
-	_ = c.ws.CloseNow() // an error: it was closed before
+	_ = c.ws.CloseNow() // it fails only if the connection was closed before
 	return nil
 }

@@ -26,21 +26,21 @@ func TestConformanceRunning(t *testing.T) {
 	conformance.Run(t, conformance.Harness{Adapter: running{worker(1)}, DetectsLoss: true, Corrupt: corrupt})
 }
 
-// worker is the suite's, which finds the transport in this directory.
+// worker returns the suite's worker. It finds the transport in this directory.
 func worker(concurrency int) python.Program {
 	program := python.Conformance(concurrency)
 	program.Env = []string{"PYTHONPATH=."}
 	return program
 }
 
-// corrupt damages the next message, which is enough: the connection does not outlive it.
+// corrupt damages the next message. One is enough, because the connection does not survive it.
 func corrupt(c core.Conn) error {
 	own := c.(*conn)
 	own.out = append(own.out, '#')
 	return nil
 }
 
-// running is an Adapter with a URL. Before each Start somebody has started a worker there.
+// running is an Adapter with a URL. Before each Start it starts a worker at that URL.
 type running struct{ program python.Program }
 
 func (running) Name() string { return Adapter{}.Name() }
@@ -50,7 +50,7 @@ func (r running) Start(ctx context.Context, l *core.Launcher) (*core.Link, error
 	if err != nil {
 		return nil, err
 	}
-	report, control, err := os.Pipe() // the worker chooses a port and says which
+	report, control, err := os.Pipe() // the worker chooses a port and reports it
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func (r running) Start(ctx context.Context, l *core.Launcher) (*core.Link, error
 	if err != nil {
 		return nil, err
 	}
-	go func() { _ = process.Wait() }() // it ends when its host has gone
+	go func() { _ = process.Wait() }() // it ends after its host
 
 	var link *core.Link
 	line, err := bufio.NewReader(report).ReadBytes('\n')
@@ -78,12 +78,12 @@ func (r running) Start(ctx context.Context, l *core.Launcher) (*core.Link, error
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, process.Process.Kill()) // nobody else will come to it
+		return nil, errors.Join(err, process.Process.Kill()) // no other host will connect to it
 	}
 	return link, nil
 }
 
-// Any bytes are frames or an error; what was read can be written and read again.
+// FuzzParse checks that any bytes give frames or an error. Frames that were read can be written and read again.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"kind":"call","id":1,"name":"add","meta":{"a":"b"}}` + "\t{}\n" + `{"kind":"end","id":1}` + "\n"))
 	f.Add([]byte(`{"kind":"item","id":1}` + "\t{}"))

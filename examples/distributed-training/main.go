@@ -1,5 +1,5 @@
-// Command distributed-training trains a neural network on a pool of Python workers: each has a part of the data in a session, and after
-// every epoch what they have learnt is averaged.
+// Command distributed-training trains a neural network on a pool of Python workers. Each worker holds a part of
+// the data in a session. After every epoch the program averages their parameters.
 package main
 
 import (
@@ -29,15 +29,17 @@ var files embed.FS
 
 const usage = `Usage: distributed-training [flags] [data.npz]
 
-Trains a neural network to classify, on a pool of Python workers that each have a part of the data. The data set is an .npz file with X, a row
-for each sample, and y, the labels; without one it is scikit-learn's handwritten digits. The best model, a picture of the curves and a
+Trains a neural network to classify, on a pool of Python workers that each have a part of the data. The data ` +
+	`set is an .npz file with X, a row
+for each sample, and y, the labels; without one it is scikit-learn's handwritten digits. The best model, a ` +
+	`picture of the curves and a
 checkpoint are written to a directory.
 
 Example: distributed-training -workers 4 -hidden-size 128 -epochs 50 -kill data.npz
 
 `
 
-// Epoch is what distributed_training streams.
+// Epoch is an item of the stream of distributed_training.
 type Epoch struct {
 	Epoch        int     `json:"epoch"`
 	TrainLoss    float64 `json:"train_loss"`
@@ -46,10 +48,10 @@ type Epoch struct {
 	ValAcc       float64 `json:"val_acc"`
 	LearningRate float64 `json:"learning_rate"`
 
-	after time.Duration // since the beginning
+	after time.Duration // since the start
 }
 
-// Outcome is what it returns.
+// Outcome is the result of that stream.
 type Outcome struct {
 	FinalModelPath  string  `json:"final_model_path"`
 	BestValAccuracy float64 `json:"best_val_accuracy"`
@@ -57,7 +59,7 @@ type Outcome struct {
 	CurvesPath      string  `json:"curves_path"`
 }
 
-// options are what the flags say.
+// options hold the flags.
 type options struct {
 	job
 	workers int
@@ -75,7 +77,7 @@ func main() {
 	os.Exit(code)
 }
 
-// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 when ctx ended it.
+// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 if ctx ended it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o := options{logger: logger(stderr)}
 	cache, err := os.UserCacheDir()
@@ -93,13 +95,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.IntVar(&training.Epochs, "epochs", 100, "how often to go through the data at most")
 	flags.IntVar(&training.BatchSize, "batch-size", 32, "the `samples` for each step of a worker")
 	flags.Float64Var(&training.LearningRate, "learning-rate", 0.05, "the length of a step in the beginning")
-	flags.IntVar(&training.HalveEvery, "halve-every", 10, "the `epochs` after which the learning rate is halved, again and again")
+	flags.IntVar(&training.HalveEvery, "halve-every", 10,
+		"the `epochs` after which the learning rate is halved, again and again")
 	flags.IntVar(&training.Patience, "patience", 10, "the `epochs` without a better one after which to stop")
 	flags.IntVar(&training.Seed, "seed", 0, "the `number` from which all that is random follows")
 	flags.IntVar(&o.workers, "workers", 2, "the number of workers that train; one more coordinates them")
 	flags.StringVar(&o.output, "out", o.cache, "the `directory` for what is written")
-	flags.BoolVar(&o.kill, "kill", false, "kill a worker in the middle of epoch 2, and the coordinator in the middle of epoch 4")
-	adapters := flags.String("adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
+	flags.BoolVar(&o.kill, "kill", false,
+		"kill a worker in the middle of epoch 2, and the coordinator in the middle of epoch 4")
+	adapters := flags.String("adapter", "auto",
+		"the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -123,7 +128,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// check says what is wrong with the flags.
+// check returns an error for wrong flags.
 func (o *options) check(flags *flag.FlagSet, adapters string) (err error) {
 	if o.adapter, err = snakepit.Adapters(adapters); err != nil {
 		return fmt.Errorf("-adapter: %w", err)
@@ -133,8 +138,10 @@ func (o *options) check(flags *flag.FlagSet, adapters string) (err error) {
 		flag         string
 		value, least int
 	}{
-		{"layers", o.ModelConfig.Layers, 0}, {"hidden-size", o.ModelConfig.HiddenSize, 1}, {"epochs", training.Epochs, 1},
-		{"batch-size", training.BatchSize, 1}, {"halve-every", training.HalveEvery, 1}, {"patience", training.Patience, 1},
+		{"layers", o.ModelConfig.Layers, 0}, {"hidden-size", o.ModelConfig.HiddenSize, 1},
+		{"epochs", training.Epochs, 1},
+		{"batch-size", training.BatchSize, 1}, {"halve-every", training.HalveEvery, 1},
+		{"patience", training.Patience, 1},
 		{"seed", training.Seed, 0}, {"workers", o.workers, 1},
 	} {
 		if number.value < number.least {
@@ -150,16 +157,18 @@ func (o *options) check(flags *flag.FlagSet, adapters string) (err error) {
 	return nil
 }
 
-// train opens the trainers and the coordinator, prints what the coordinator streams, and has the best model tested.
+// train opens the trainers and the coordinator, prints the coordinator's stream, and tests the best model.
 func (o *options) train(ctx context.Context, stdout io.Writer) error {
 	if err := os.MkdirAll(o.output, 0o777); err != nil {
 		return fmt.Errorf("the directory for the model cannot be made: %w", err)
 	}
 	program := snakepit.PythonFS(files, "worker.py")
-	program.Env = []string{"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1"} // the workers are what runs in parallel
+	// The workers already run in parallel.
+	program.Env = []string{"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1"}
 	pool, err := snakepit.OpenWith(ctx, o.adapter, program, &snakepit.Options{
 		Name: "trainers", Size: o.workers, CallTimeout: -1, StreamTimeout: -1, Logger: o.logger,
-		WindowItems: 1, // so that what they say they do is what they do
+		// WindowItems is 1, so that a worker's reports match its current work.
+		WindowItems: 1,
 	})
 	if err != nil {
 		return err
@@ -194,7 +203,8 @@ func (o *options) train(ctx context.Context, stdout io.Writer) error {
 	outcome, last, err := o.coordinate(ctx, coordinator, out)
 	if err != nil {
 		if last.Epoch > 0 {
-			out.printf("Ended early, after epoch %d; the best model until then: %s\n", last.Epoch, filepath.Join(o.output, "mlp-best.npz"))
+			out.printf("Ended early, after epoch %d; the best model until then: %s\n", last.Epoch,
+				filepath.Join(o.output, "mlp-best.npz"))
 		}
 		return err
 	}
@@ -209,15 +219,18 @@ func (o *options) train(ctx context.Context, stdout io.Writer) error {
 	}
 	out.printf("🎯 Training complete! Best accuracy: %.3f\n", outcome.BestValAccuracy)
 	out.printf("💾 Model saved: %s\n🖼  Curves: %s\n", outcome.FinalModelPath, outcome.CurvesPath)
-	out.printf("🔎 Loaded again and tested: %.3f of %d samples that it never saw are right\n", test.Accuracy, test.Samples)
+	out.printf("🔎 Loaded again and tested: %.3f of %d samples that it never saw are right\n", test.Accuracy,
+		test.Samples)
 	out.printf("⏱  %d epochs in %v on %d workers over %s; shards trained again: %d\n",
 		last.Epoch, last.after.Round(time.Millisecond), o.workers, pool.Workers()[0].Info().Adapter, t.again.Load())
 	return nil
 }
 
-// coordinate prints each epoch as it ends, and returns the outcome and the last epoch. A coordinator that is lost is followed by another
-// one, which goes on from the checkpoint.
-func (o *options) coordinate(ctx context.Context, coordinator *snakepit.Pool, out *console) (outcome Outcome, last Epoch, _ error) {
+// coordinate prints each epoch as it ends. It returns the outcome and the last epoch. If the coordinator is
+// lost, another one continues from the checkpoint.
+func (o *options) coordinate(
+	ctx context.Context, coordinator *snakepit.Pool, out *console,
+) (outcome Outcome, last Epoch, _ error) {
 	started := time.Now()
 	args := struct {
 		job
@@ -226,14 +239,16 @@ func (o *options) coordinate(ctx context.Context, coordinator *snakepit.Pool, ou
 	}{o.job, o.output, false}
 	for attempt := 1; ; attempt++ {
 		var err error
-		for e, failure := range snakepit.ExecuteStream[Epoch](ctx, coordinator, "distributed_training", args, snakepit.Result(&outcome)) {
+		for e, failure := range snakepit.ExecuteStream[Epoch](ctx, coordinator, "distributed_training", args,
+			snakepit.Result(&outcome)) {
 			if failure != nil {
 				err = failure
-			} else if e.Epoch > last.Epoch { // else it was printed before the coordinator was lost
+			} else if e.Epoch > last.Epoch { // an older epoch was printed before the coordinator was lost
 				e.after = time.Since(started)
 				last = e
 				out.bar.Increment()
-				out.printf("📈 Epoch %d/%d:\n   Train: loss=%.3f, acc=%.3f\n   Val:   loss=%.3f, acc=%.3f\n   LR: %.4g\n",
+				out.printf(
+					"📈 Epoch %d/%d:\n   Train: loss=%.3f, acc=%.3f\n   Val:   loss=%.3f, acc=%.3f\n   LR: %.4g\n",
 					e.Epoch, o.TrainingConfig.Epochs, e.TrainLoss, e.TrainAcc, e.ValLoss, e.ValAcc, e.LearningRate)
 			}
 		}
@@ -241,11 +256,11 @@ func (o *options) coordinate(ctx context.Context, coordinator *snakepit.Pool, ou
 			return outcome, last, err
 		}
 		out.printf("💥 Another coordinator goes on after epoch %d: %v\n", last.Epoch, err)
-		args.Resume = last.Epoch > 0 // else a checkpoint is not of this training
+		args.Resume = last.Epoch > 0 // without an epoch the checkpoint belongs to another training
 	}
 }
 
-// dataset is what there is to train on.
+// dataset describes the data to train on.
 type dataset struct {
 	DatasetPath string `json:"dataset_path"`
 	Samples     struct {
@@ -258,13 +273,13 @@ type dataset struct {
 	Parameters int `json:"parameters"`
 }
 
-// test is how the saved model did.
+// test is the score of the saved model.
 type test struct {
 	Accuracy float64 `json:"accuracy"`
 	Samples  int     `json:"samples"`
 }
 
-// open looks at the data set, and has the digits written if none is named.
+// open reads the facts about the data set. If none is named, a worker writes the digits.
 func (o *options) open(ctx context.Context, pool *snakepit.Pool) (dataset, error) {
 	args := struct {
 		job
@@ -283,10 +298,12 @@ type console struct {
 }
 
 func newConsole(out io.Writer, total int) *console {
-	progress := mpb.New(mpb.WithOutput(out)) // draws nothing where out is no terminal
-	// The bar gets its total later, so that it is not complete before close: what is written above one that is may be lost.
+	progress := mpb.New(mpb.WithOutput(out)) // this draws nothing if out is no terminal
+	// The bar gets its total later, so that it is not complete before close. Lines above a complete bar may be
+	// lost.
 	bar := progress.AddBar(0,
-		mpb.PrependDecorators(decor.CountersNoUnit("epoch %d of %d ")), mpb.AppendDecorators(decor.AverageETA(decor.ET_STYLE_GO)))
+		mpb.PrependDecorators(decor.CountersNoUnit("epoch %d of %d ")),
+		mpb.AppendDecorators(decor.AverageETA(decor.ET_STYLE_GO)))
 	bar.SetTotal(int64(total), false)
 	c := &console{lines: out, bar: bar, progress: progress}
 	if file, ok := out.(*os.File); ok {
@@ -303,22 +320,22 @@ func (c *console) printf(format string, args ...any) {
 	fmt.Fprintf(c.lines, format, args...)
 }
 
-// close takes the bar away.
+// close removes the bar.
 func (c *console) close() {
 	c.bar.Abort(true)
 	c.progress.Wait()
 }
 
-// logger is for what SNAKEPIT_LOG asks for.
+// logger follows SNAKEPIT_LOG.
 func logger(out io.Writer) hclog.Logger {
 	level := hclog.LevelFromString(os.Getenv("SNAKEPIT_LOG"))
 	if level == hclog.NoLevel {
-		level = hclog.Off // what matters is printed
+		level = hclog.Off // this program prints all that matters itself
 	}
 	return hclog.New(&hclog.LoggerOptions{Output: out, Level: level})
 }
 
-// explain leaves out of an exception in Python what only its programmer wants to know.
+// explain shortens a Python exception to the part that matters to users.
 func explain(err error) string {
 	var start *snakepit.StartError
 	var remote *snakepit.RemoteError

@@ -17,7 +17,7 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// cache is the user's cache directory in these tests; the digits are written there.
+// cache is the user's cache directory in these tests. The digits are written there.
 var cache string
 
 func TestMain(m *testing.M) {
@@ -25,13 +25,14 @@ func TestMain(m *testing.M) {
 	if cache, err = os.MkdirTemp("", ""); err != nil {
 		panic(err)
 	}
-	os.Setenv("XDG_CACHE_HOME", cache) // of Linux
+	os.Setenv("XDG_CACHE_HOME", cache) // the variable of Linux
 	code := m.Run()
 	os.RemoveAll(cache)
 	os.Exit(code)
 }
 
-// needs skips the test where Python lacks the packages, unless SNAKEPIT_PYTHON names one that is to have them.
+// needs skips the test if Python lacks the packages. If SNAKEPIT_PYTHON names an interpreter, it must have
+// them.
 func needs(t *testing.T) {
 	t.Helper()
 	pool, err := snakepit.Open(t.Context(), snakepit.PythonFS(files, "worker.py"), &snakepit.Options{Size: 1})
@@ -44,12 +45,13 @@ func needs(t *testing.T) {
 	}
 }
 
-// train runs the program and returns what it printed and the model that it saved.
+// train runs the program. It returns the output and the saved model.
 func train(t *testing.T, args ...string) (printed string, model []byte) {
 	t.Helper()
 	directory := t.TempDir()
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), append([]string{"-out", directory, "-epochs", "8"}, args...), &stdout, &stderr); code != 0 {
+	if code := run(t.Context(), append([]string{"-out", directory, "-epochs", "8"}, args...), &stdout,
+		&stderr); code != 0 {
 		t.Fatalf("exit code %d: %s\n%s", code, &stderr, &stdout)
 	}
 	if strings.ContainsAny(stdout.String(), "\x1b\r") {
@@ -87,8 +89,10 @@ func TestOnEachAdapter(t *testing.T) {
 		t.Run(adapter, func(t *testing.T) {
 			printed, m := train(t, "-adapter", adapter)
 			for _, want := range []string{
-				"📦 1259 samples to train on, 269 to validate, 269 to test; 64 features, 10 classes, 4810 parameters\n📈 Epoch 1/8:\n   Train: loss=",
-				"💾 Model saved: OUT/mlp-best.npz\n🖼  Curves: OUT/curves.png\n", " on 2 workers over ", "; shards trained again: 0\n",
+				"📦 1259 samples to train on, 269 to validate, 269 to test; 64 features, 10 classes, 4810 parameters\n" +
+					"📈 Epoch 1/8:\n   Train: loss=",
+				"💾 Model saved: OUT/mlp-best.npz\n🖼  Curves: OUT/curves.png\n", " on 2 workers over ",
+				"; shards trained again: 0\n",
 			} {
 				if !strings.Contains(printed, want) {
 					t.Errorf("%q is missing in\n%s", want, printed)
@@ -117,7 +121,8 @@ func TestKilledWorkersChangeNothing(t *testing.T) {
 		t.Error("the model is another one")
 	}
 	for _, want := range []string{
-		"💥 Epoch 2 of shard 1 is done again: ", "💥 Another coordinator goes on after epoch ", "; shards trained again: 1\n",
+		"💥 Epoch 2 of shard 1 is done again: ", "💥 Another coordinator goes on after epoch ",
+		"; shards trained again: 1\n",
 	} {
 		if strings.Count(printed, want) != 1 {
 			t.Errorf("%q is missing in\n%s", want, printed)
@@ -128,7 +133,7 @@ func TestKilledWorkersChangeNothing(t *testing.T) {
 	}
 }
 
-// setUp returns trainers on JSON, and an epoch to train.
+// setUp returns trainers on JSON and an epoch to train.
 func setUp(t *testing.T, size int) (*trainers, step) {
 	needs(t)
 	adapter, err := snakepit.Adapters("jsonstdio")
@@ -203,7 +208,8 @@ func TestAShardThatKillsEachWorkerIsGivenUp(t *testing.T) {
 	trainers, step1 := setUp(t, 1)
 	trainers.observe = func(_ step, _ int, d doing) { kill(t, d.WorkerPID) }
 	for _, err := range trainers.train(t.Context(), step1) {
-		if !errors.Is(err, snakepit.ErrWorkerLost) || !strings.HasPrefix(err.Error(), "shard 1: train_shard on worker 0 (jsonstdio): ") {
+		if !errors.Is(err, snakepit.ErrWorkerLost) ||
+			!strings.HasPrefix(err.Error(), "shard 1: train_shard on worker 0 (jsonstdio): ") {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -214,9 +220,11 @@ func TestAShardThatKillsEachWorkerIsGivenUp(t *testing.T) {
 
 func TestEarlyStop(t *testing.T) {
 	needs(t)
-	printed, _ := train(t, "-adapter", "jsonstdio", "-workers", "1", "-epochs", "100", "-patience", "2", "-halve-every", "1")
+	printed, _ := train(t, "-adapter", "jsonstdio", "-workers", "1", "-epochs", "100", "-patience", "2",
+		"-halve-every", "1")
 	best := int(number(t, printed, "⏹  Stopped early: no epoch was better than "))
-	for _, want := range []string{fmt.Sprintf("📈 Epoch %d/100:", best+2), "   LR: 0.05\n", "   LR: 0.025\n", "   LR: 0.0125\n"} {
+	for _, want := range []string{fmt.Sprintf("📈 Epoch %d/100:", best+2), "   LR: 0.05\n", "   LR: 0.025\n",
+		"   LR: 0.0125\n"} {
 		if !strings.Contains(printed, want) {
 			t.Errorf("%q is missing in\n%s", want, printed)
 		}
@@ -258,19 +266,21 @@ func TestBadInput(t *testing.T) {
 			args = append([]string{"-adapter", "jsonstdio", "-out", directory}, args...)
 		}
 		code := run(t.Context(), args, &stdout, &stderr)
-		if got := stderr.String(); code != test.code || !strings.HasPrefix(got, "distributed-training: "+test.want) || strings.Count(got, "\n") != 1 {
+		if got := stderr.String(); code != test.code || !strings.HasPrefix(got, "distributed-training: "+test.want) ||
+			strings.Count(got, "\n") != 1 {
 			t.Errorf("%s: exit code %d, %q; want %d, %q", test.args, code, got, test.code, test.want)
 		}
 	}
 	for args, want := range map[string]int{"-nonsense": 2, "-h": 0} {
 		var stdout, stderr bytes.Buffer
-		if code := run(t.Context(), []string{args}, &stdout, &stderr); code != want || !strings.Contains(stderr.String(), "Example: ") {
+		if code := run(t.Context(), []string{args}, &stdout, &stderr); code != want ||
+			!strings.Contains(stderr.String(), "Example: ") {
 			t.Errorf("%s: exit code %d, %q", args, code, &stderr)
 		}
 	}
 }
 
-// canceller is a standard output that cancels when a text is printed.
+// canceller is a standard output that cancels once a text is printed.
 type canceller struct {
 	bytes.Buffer
 	text   string
@@ -289,11 +299,13 @@ func TestInterrupt(t *testing.T) {
 	directory := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	stdout, stderr := &canceller{text: "Epoch 3/", cancel: cancel}, &bytes.Buffer{}
-	code := run(ctx, []string{"-adapter", "jsonstdio", "-out", directory, "-epochs", "100000", "-patience", "100000"}, stdout, stderr)
+	code := run(ctx, []string{"-adapter", "jsonstdio", "-out", directory, "-epochs", "100000", "-patience", "100000"},
+		stdout, stderr)
 	if code != 130 || stderr.String() != "distributed-training: interrupted\n" {
 		t.Errorf("exit code %d, %q", code, stderr)
 	}
-	if end := "; the best model until then: " + filepath.Join(directory, "mlp-best.npz") + "\n"; !strings.HasSuffix(stdout.String(), end) {
+	end := "; the best model until then: " + filepath.Join(directory, "mlp-best.npz") + "\n"
+	if !strings.HasSuffix(stdout.String(), end) {
 		t.Errorf("%q is missing at the end of\n%s", end, stdout)
 	}
 	if _, err := os.Stat(filepath.Join(directory, "mlp-best.npz")); err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// job is what distributed_training is asked to do. The names are those of its arguments in Python.
+// job is the argument of distributed_training. The names are those of its parameters in Python.
 type job struct {
 	ModelConfig    modelConfig    `json:"model_config"`
 	TrainingConfig trainingConfig `json:"training_config"`
@@ -34,14 +34,14 @@ type trainingConfig struct {
 	Seed         int     `json:"seed"`
 }
 
-// step is one epoch, as the coordinator asks for it.
+// step is one epoch, as the coordinator requests it.
 type step struct {
 	Epoch        int            `json:"epoch"`
 	LearningRate float64        `json:"learning_rate"`
 	Parameters   snakepit.Array `json:"parameters"`
 }
 
-// shardStep is one epoch on one shard, as a trainer is asked for it.
+// shardStep is the request to a trainer for one epoch on one shard.
 type shardStep struct {
 	job
 	step
@@ -49,7 +49,7 @@ type shardStep struct {
 	Shards int `json:"shards"`
 }
 
-// trained is what comes back of it.
+// trained is the result of a shardStep.
 type trained struct {
 	Parameters snakepit.Array `json:"parameters"`
 	Samples    int            `json:"samples"`
@@ -57,26 +57,27 @@ type trained struct {
 	TrainAcc   float64        `json:"train_acc"`
 }
 
-// doing is what a trainer streams while it trains.
+// doing is an item that a training worker streams.
 type doing struct {
 	Samples   int `json:"samples"`
 	WorkerPID int `json:"worker_pid"`
 }
 
-// attempts is how many workers a shard may cost in one epoch before it is given up: it may itself be what kills them.
+// attempts is the number of workers that a shard may cost in one epoch. The shard itself may be what kills
+// them.
 const attempts = 3
 
-// trainers are the pool's workers, each with a shard of the data in a session.
+// trainers are the pool's workers. Each holds a shard of the data in a session.
 type trainers struct {
 	pool    *snakepit.Pool
 	job     job
 	printf  func(format string, args ...any)
-	observe func(step, int, doing) // gets what a shard streams; it may kill the worker
-	again   atomic.Int64           // how often a shard had to be trained again
+	observe func(step, int, doing) // receives the items of a shard; it may kill the worker
+	again   atomic.Int64           // the number of times that a shard was trained again
 }
 
-// train is the function train_shards, which the coordinator calls: it trains an epoch on all shards at the same time, and sends what comes
-// back in their order.
+// train is the function train_shards, which the coordinator calls. It trains an epoch on all shards at the same
+// time and yields the results in the order of the shards.
 func (t *trainers) train(ctx context.Context, s step) iter.Seq2[trained, error] {
 	return func(yield func(trained, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
@@ -87,7 +88,7 @@ func (t *trainers) train(ctx context.Context, s step) iter.Seq2[trained, error] 
 			wg.Go(func() {
 				var err error
 				if parts[i], err = t.shard(ctx, s, i); err != nil {
-					cancel(fmt.Errorf("shard %d: %w", i+1, err)) // the others need not go on
+					cancel(fmt.Errorf("shard %d: %w", i+1, err)) // cancel the other shards
 				}
 			})
 		}
@@ -104,8 +105,8 @@ func (t *trainers) train(ctx context.Context, s step) iter.Seq2[trained, error] 
 	}
 }
 
-// shard trains an epoch on one shard. If its worker is lost, a new session reads the shard on another one and begins with the same
-// parameters, and nothing is missing in the end.
+// shard trains an epoch on one shard. If the worker is lost, a new session reads the shard on another worker.
+// It starts with the same parameters, so no work is missing in the end.
 func (t *trainers) shard(ctx context.Context, s step, i int) (trained, error) {
 	session := t.pool.Session(fmt.Sprintf("shard %d", i+1))
 	for attempt := 1; ; attempt++ {
@@ -117,7 +118,8 @@ func (t *trainers) shard(ctx context.Context, s step, i int) (trained, error) {
 		t.printf("💥 Epoch %d of %s is done again: %v\n", s.Epoch, session.ID(), err)
 		t.again.Add(1)
 		session.Close()
-		if err := t.pool.WaitReady(ctx, 0); err != nil { // so that it gets the new worker, and not a place beside another shard
+		// Wait, so that the session gets the new worker and does not share one with another shard.
+		if err := t.pool.WaitReady(ctx, 0); err != nil {
 			return part, err
 		}
 	}
@@ -134,7 +136,8 @@ func (t *trainers) attempt(ctx context.Context, session *snakepit.Session, s ste
 	return part, nil
 }
 
-// killer kills, in the middle of their work, the worker of the first shard in epoch 2 and the coordinator in epoch 4.
+// killer kills two processes in the middle of their work: the worker of the first shard in epoch 2 and the
+// coordinator in epoch 4.
 func killer(coordinator func() int, printf func(string, ...any)) func(step, int, doing) {
 	var trainer, other sync.Once
 	kill := func(who string, pid int) {

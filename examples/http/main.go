@@ -1,7 +1,7 @@
-// Command http is a small web service: it streams what a Python generator yields to browsers, as server-sent events, and cancels the
-// generator when the browser leaves.
+// Command http is a small web service. It streams the items of a Python generator to browsers as server-sent
+// events. It cancels the generator when the browser leaves.
 //
-// Start with service.go. This file is what a service needs around it: flags, the pool, and a clean end.
+// Start with service.go. This file has the rest of a service: flags, the pool, and a clean end.
 package main
 
 import (
@@ -35,23 +35,26 @@ Example: http -addr 127.0.0.1:0 -workers 4 -adapter msgpack,jsonstdio
 
 `
 
-// goodbye is how long a service that ends waits for its browsers to take what they are told.
+// goodbye is how long a service that ends waits for browsers to receive the last events.
 const goodbye = 10 * time.Second
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run serves until ctx ends, and returns the exit code: 0 after a clean end, 1 if something failed, 2 for wrong flags.
+// run serves until ctx ends. It returns the exit code: 0 after a clean end, 1 if something failed, 2 for wrong
+// flags.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("http", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
 	addr := flags.String("addr", "127.0.0.1:8080", "the `address` to listen on; port 0 takes a free one")
-	names := flags.String("adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
-	workers := flags.Int("workers", 2, "the number of workers: so many calls run at once, as many wait, and more are turned away")
+	names := flags.String("adapter", "auto",
+		"the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
+	workers := flags.Int("workers", 2,
+		"the number of workers: so many calls run at once, as many wait, and more are turned away")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -79,7 +82,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// serve serves until ctx ends. Then it takes no new requests, tells the open streams, and stops the workers.
+// serve serves until ctx ends. Then it accepts no new requests, ends the open streams with an event, and stops
+// the workers.
 func serve(ctx context.Context, addr, names string, workers int, logger hclog.Logger, stdout io.Writer) error {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -96,9 +100,11 @@ func serve(ctx context.Context, addr, names string, workers int, logger hclog.Lo
 	defer pool.Close()
 
 	s := newService(pool, logger)
-	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: logger.StandardLogger(nil)}
+	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog: logger.StandardLogger(nil)}
 	server.RegisterOnShutdown(s.close)
-	var unused sync.Map // connections that browsers open to have them ready; Shutdown would wait for them, for 5 s
+	// Browsers open unused connections in advance. Shutdown would wait 5 s for them.
+	var unused sync.Map
 	server.ConnState = func(c net.Conn, state http.ConnState) {
 		if unused.Delete(c); state == http.StateNew {
 			unused.Store(c, nil)
@@ -119,9 +125,9 @@ func serve(ctx context.Context, addr, names string, workers int, logger hclog.Lo
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
 	defer cancel()
 	if server.Shutdown(ctx) != nil {
-		_ = server.Close() // a browser that takes nothing is cut off
+		_ = server.Close() // cut off a browser that does not read
 	}
-	return pool.Shutdown(ctx) // what was cancelled gets the time to clean up in Python
+	return pool.Shutdown(ctx) // cancelled calls get time to clean up in Python
 }
 
 func options(workers int, logger hclog.Logger) *snakepit.Options {
@@ -130,8 +136,10 @@ func options(workers int, logger hclog.Logger) *snakepit.Options {
 		Queue:         workers,
 		CallTimeout:   5 * time.Second,
 		StreamTimeout: 10 * time.Minute,
-		WindowItems:   16, // a browser that is slow slows Python down: it is this far ahead, beside what the network holds
-		Logger:        logger,
+		// A slow browser slows Python down. Python runs at most this far ahead, plus the buffers of the
+		// network.
+		WindowItems: 16,
+		Logger:      logger,
 	}
 }
 

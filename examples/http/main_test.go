@@ -25,7 +25,7 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// needs skips a test where Python lacks a package. Where an interpreter is named, it is meant to have it.
+// needs skips a test if Python lacks a package. If an interpreter is named, it must have the package.
 func needs(t *testing.T, adapter string) {
 	t.Helper()
 	module := map[string]string{"grpc": "grpc", "msgpack": "msgpack"}[adapter]
@@ -33,7 +33,8 @@ func needs(t *testing.T, adapter string) {
 		return
 	}
 	if err := exec.Command("python3", "-c", "import "+module).Run(); err != nil {
-		t.Skipf("this test needs the Python package %s; make install-grpc, and SNAKEPIT_PYTHON=.venv/bin/python", module)
+		t.Skipf("this test needs the Python package %s; make install-grpc, and SNAKEPIT_PYTHON=.venv/bin/python",
+			module)
 	}
 }
 
@@ -55,7 +56,7 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// eventually waits for what is sure to happen.
+// eventually waits for an event that is sure to happen.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !is(); time.Sleep(5 * time.Millisecond) {
@@ -65,14 +66,14 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// fixture is a service with what it logs.
+// fixture is a service and its log.
 type fixture struct {
 	*service
 	url string
 	log *output
 }
 
-// begin serves the worker of this directory, or another one of the test's own, whose commands have the same names.
+// begin serves the worker of this directory, or a test's own worker with the same commands.
 func begin(t *testing.T, adapter, worker string, change func(*snakepit.Options)) fixture {
 	t.Helper()
 	log := &output{}
@@ -97,7 +98,7 @@ func begin(t *testing.T, adapter, worker string, change func(*snakepit.Options))
 	t.Cleanup(func() { pool.Close() })
 	s := newService(pool, o.Logger)
 	server := httptest.NewServer(s.handler())
-	t.Cleanup(server.Close) // waits for the streams, which the next line ends
+	t.Cleanup(server.Close) // it waits for the streams, which the next line ends
 	t.Cleanup(s.close)
 	return fixture{s, server.URL, log}
 }
@@ -117,7 +118,7 @@ func get(t *testing.T, ctx context.Context, url string) *http.Response {
 	return response
 }
 
-// event is a server-sent event; a comment has a name of ":".
+// event is a server-sent event. The name of a comment is ":".
 type event struct{ name, data string }
 
 // stream reads the events of a response.
@@ -170,7 +171,8 @@ func TestOnEachAdapter(t *testing.T) {
 			if n != 101 || last != `{"count":78498,"progress":100}` {
 				t.Errorf("%d events, the last %s", n, last)
 			}
-			if want := (event{"done", `{"count":78498,"largest":999983,"limit":1000000}`}); e != want || s.next() != (event{}) {
+			if want := (event{"done", `{"count":78498,"largest":999983,"limit":1000000}`}); e != want ||
+				s.next() != (event{}) {
 				t.Errorf("the stream ends with %v, want %v", e, want)
 			}
 			body, _ := io.ReadAll(get(t, t.Context(), f.url+"/factor?n=360").Body)
@@ -185,7 +187,8 @@ func TestOnEachAdapter(t *testing.T) {
 			if err := json.NewDecoder(get(t, t.Context(), f.url+"/healthz").Body).Decode(&health); err != nil {
 				t.Fatal(err)
 			}
-			if health.Ready != 1 || health.Calls != 2 || len(health.Adapters) != 1 || adapter != "auto" && health.Adapters[0] != adapter {
+			if health.Ready != 1 || health.Calls != 2 || len(health.Adapters) != 1 ||
+				adapter != "auto" && health.Adapters[0] != adapter {
 				t.Errorf("health is %+v", health)
 			}
 		})
@@ -194,7 +197,7 @@ func TestOnEachAdapter(t *testing.T) {
 
 const much = "/primes?limit=1000000000000" // hours of work
 
-// TestTheBrowserLeaves: its leaving is seen by Python, in the middle of whatever it does.
+// TestTheBrowserLeaves checks that Python notices a browser that leaves, whatever Python is doing.
 func TestTheBrowserLeaves(t *testing.T) {
 	for _, adapter := range []string{"grpc", "msgpack", "jsonstdio"} {
 		t.Run(adapter, func(t *testing.T) {
@@ -205,7 +208,8 @@ func TestTheBrowserLeaves(t *testing.T) {
 			s.next()
 			s.next()
 			leave()
-			eventually(t, "the generator's finally", func() bool { return strings.Contains(f.log.String(), "primes has ended: ") })
+			eventually(t, "the generator's finally",
+				func() bool { return strings.Contains(f.log.String(), "primes has ended: ") })
 			eventually(t, "a free worker", func() bool { return f.pool.Stats().Running == 0 })
 			if stats := f.pool.Stats(); stats.Cancelled != 1 || stats.Lost+stats.Restarts+stats.Terminated != 0 {
 				t.Errorf("%+v", stats)
@@ -220,7 +224,7 @@ func TestTheBrowserLeaves(t *testing.T) {
 	}
 }
 
-// TestTheBrowserLeavesInSilence: no item has to fail first.
+// TestTheBrowserLeavesInSilence checks that Python also notices if no item fails first.
 func TestTheBrowserLeavesInSilence(t *testing.T) {
 	f := begin(t, "auto", `
 import time
@@ -269,7 +273,8 @@ func TestBadInput(t *testing.T) {
 		{"/primes?limit=many", 400, `limit is "many", but it must be a whole number`},
 		{"/primes", 400, `limit is "", but it must be a whole number`},
 		{"/primes?limit=99999999999999999999", 400, `limit is "99999999999999999999", but it must be a whole number`},
-		{"/primes?limit=-5", 400, "limit is -5, but it must be from 2 to 1000000000000"}, // this one Python says
+		{"/primes?limit=-5", 400, "limit is -5, but it must be from 2 to 1000000000000"},
+		// this message comes from Python
 		{"/factor?n=1.5", 400, `n is "1.5", but it must be a whole number`},
 		{"/factor?n=0", 400, "n is 0, but it must be at least 2"},
 		{"/nowhere", 404, ""},
@@ -298,7 +303,8 @@ func TestDeadline(t *testing.T) {
 	f := begin(t, "auto", "", func(o *snakepit.Options) { o.CallTimeout, o.StreamTimeout = time.Second, time.Second })
 	response := get(t, t.Context(), f.url+"/factor?n=9223372036854775783")
 	body, _ := io.ReadAll(response.Body)
-	if want := `{"error":"it took too long and was stopped"}` + "\n"; response.StatusCode != http.StatusGatewayTimeout || string(body) != want {
+	if want := `{"error":"it took too long and was stopped"}` + "\n"; response.StatusCode != http.StatusGatewayTimeout ||
+		string(body) != want {
 		t.Errorf("%s, %s", response.Status, body)
 	}
 	s := read(t, t.Context(), f.url+much)
@@ -311,7 +317,7 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// TestSaturated: one stream runs, one waits, and the third is turned away.
+// TestSaturated runs one stream, lets one wait, and checks that the third is rejected.
 func TestSaturated(t *testing.T) {
 	f := begin(t, "auto", "", nil)
 	ctx, leave := context.WithCancel(t.Context())
@@ -330,7 +336,8 @@ func TestSaturated(t *testing.T) {
 	for _, path := range []string{much, "/factor?n=6"} {
 		response := get(t, t.Context(), f.url+path)
 		body, _ := io.ReadAll(response.Body)
-		if response.StatusCode != 503 || response.Header.Get("Retry-After") == "" || !strings.Contains(string(body), "all workers are busy") {
+		if response.StatusCode != 503 || response.Header.Get("Retry-After") == "" ||
+			!strings.Contains(string(body), "all workers are busy") {
 			t.Errorf("%s: %s, %v, %s", path, response.Status, response.Header, body)
 		}
 	}
@@ -371,13 +378,18 @@ func TestExceptions(t *testing.T) {
 			t.Errorf("%s: %s, %q, %v", path, response.Status, got.Error, err)
 		}
 	}
-	for path, want := range map[string]string{"/primes?limit=2": "the answer has no JSON", "/primes?limit=3": "the sieve broke"} {
+	for path, want := range map[string]string{
+		"/primes?limit=2": "the answer has no JSON",
+		"/primes?limit=3": "the sieve broke",
+	} {
 		s := read(t, t.Context(), f.url+path)
-		if first, then := s.next(), s.next(); first.name != "progress" || then != (event{"error", `{"error":"` + want + `"}`}) || s.next() != (event{}) {
+		if first, then := s.next(), s.next(); first.name != "progress" ||
+			then != (event{"error", `{"error":"` + want + `"}`}) || s.next() != (event{}) {
 			t.Errorf("%s: %v, %v", path, first, then)
 		}
 	}
-	// What primes raises after the number without JSON has no caller any more: the pool may log it, and the program does not.
+	// The exception that primes raises after the number without JSON has no caller any more. The pool may log
+	// it. The program does not.
 	if log := f.log.String(); !strings.Contains(log, "in factor") || strings.Count(log, "a handler has raised") != 3 {
 		t.Errorf("three tracebacks are to be in the log:\n%s", log)
 	}
@@ -401,7 +413,9 @@ func TestALostWorker(t *testing.T) {
 	if e.name != "error" || !strings.Contains(e.data, "killed") {
 		t.Errorf("the stream ends with %v", e)
 	}
-	eventually(t, "another worker", func() bool { return get(t, t.Context(), f.url+"/healthz").StatusCode == http.StatusOK })
+	eventually(t, "another worker", func() bool {
+		return get(t, t.Context(), f.url+"/healthz").StatusCode == http.StatusOK
+	})
 }
 
 func TestHeartbeat(t *testing.T) {
@@ -436,7 +450,7 @@ def primes(ctx, limit):
 worker.run()
 `
 
-// slow is a browser that reads when it is told to.
+// slow is a browser that reads on command.
 type slow struct {
 	*httptest.ResponseRecorder
 	reads <-chan struct{}
@@ -465,10 +479,11 @@ func TestASlowBrowserSlowsPython(t *testing.T) {
 	browser := slow{httptest.NewRecorder(), reads}
 	go func() {
 		defer close(done)
-		f.handler().ServeHTTP(browser, httptest.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("/primes?limit=%d", items), nil))
+		f.handler().ServeHTTP(browser, httptest.NewRequestWithContext(t.Context(), http.MethodGet,
+			fmt.Sprintf("/primes?limit=%d", items), nil))
 	}()
 	eventually(t, "a full window", func() bool { return sent.Load() >= window })
-	for range 200 { // each of which gives Python the time to send more
+	for range 200 { // each round gives Python time to send more
 		if _, err := f.pool.Workers()[0].Health(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -483,7 +498,7 @@ func TestASlowBrowserSlowsPython(t *testing.T) {
 	}
 }
 
-// TestABrowserThatReadsNothing is given up, because it holds a worker.
+// TestABrowserThatReadsNothing checks that the service cuts off such a browser, because it holds a worker.
 func TestABrowserThatReadsNothing(t *testing.T) {
 	f := begin(t, "auto", `
 from snakepit_bridge import Worker
@@ -520,7 +535,7 @@ func start(t *testing.T, args ...string) program {
 	return p
 }
 
-// TestInterrupt: open streams are told, and one that waits for a worker is answered.
+// TestInterrupt checks that open streams get an event and that a stream that waits for a worker gets an answer.
 func TestInterrupt(t *testing.T) {
 	p := start(t, "-workers", "1")
 	s := read(t, t.Context(), p.url+much)
@@ -586,8 +601,10 @@ func TestWhatIsWrongIsSaidInASentence(t *testing.T) {
 		code int
 		want string
 	}{
-		{"-addr " + addr, 1, "http: listen tcp " + addr + ": bind: address already in use; choose another address with -addr\n"},
-		{"-addr nonsense", 1, "http: listen tcp: address nonsense: missing port in address; choose another address with -addr\n"},
+		{"-addr " + addr, 1, "http: listen tcp " + addr +
+			": bind: address already in use; choose another address with -addr\n"},
+		{"-addr nonsense", 1,
+			"http: listen tcp: address nonsense: missing port in address; choose another address with -addr\n"},
 		{"-workers 0", 2, "http: -workers is 0, but it must be at least 1; see http -h\n"},
 		{"-adapter nonsense", 2, "http: -adapter: "},
 		{"more", 2, "http: \"more\" is not a flag; see http -h\n"},
@@ -595,7 +612,8 @@ func TestWhatIsWrongIsSaidInASentence(t *testing.T) {
 		{"-h", 0, usage},
 	} {
 		var stdout, stderr bytes.Buffer
-		if code := run(t.Context(), strings.Fields(test.args), &stdout, &stderr); code != test.code || !strings.HasPrefix(stderr.String(), test.want) {
+		if code := run(t.Context(), strings.Fields(test.args), &stdout, &stderr); code != test.code ||
+			!strings.HasPrefix(stderr.String(), test.want) {
 			t.Errorf("%s: exit code %d, %q; want %d, %q", test.args, code, &stderr, test.code, test.want)
 		}
 	}

@@ -20,14 +20,14 @@ import (
 //go:embed index.html
 var page []byte
 
-// service answers requests with what Python does.
+// service answers requests by calls to Python.
 type service struct {
 	pool      *snakepit.Pool
 	logger    hclog.Logger
-	closing   context.Context // ends when the service is to end, and every stream with it
+	closing   context.Context // ends all streams when the service is to end
 	close     context.CancelFunc
-	heartbeat time.Duration // from one comment to the next: what is silent for long is cut by proxies
-	stall     time.Duration // a browser that takes nothing for so long has left: it would hold a worker
+	heartbeat time.Duration // the interval of comments: proxies cut silent connections
+	stall     time.Duration // the time limit of a write: a browser that reads nothing holds a worker
 }
 
 func newService(pool *snakepit.Pool, logger hclog.Logger) *service {
@@ -48,7 +48,7 @@ func (s *service) handler() http.Handler {
 	return mux
 }
 
-// primes streams.
+// primes answers with a stream.
 func (s *service) primes(w http.ResponseWriter, r *http.Request) {
 	limit, err := number(r, "limit")
 	if err != nil {
@@ -58,7 +58,7 @@ func (s *service) primes(w http.ResponseWriter, r *http.Request) {
 	s.stream(w, r, "primes", map[string]any{"limit": limit})
 }
 
-// factor is one plain call. The request's context ends it when the browser leaves.
+// factor answers with one plain call. The request's context ends the call when the browser leaves.
 func (s *service) factor(w http.ResponseWriter, r *http.Request) {
 	n, err := number(r, "n")
 	if err != nil {
@@ -73,7 +73,7 @@ func (s *service) factor(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, map[string]any{"n": n, "factors": factors})
 }
 
-// health says how the pool is. A service without a ready worker is of no use to a load balancer.
+// health reports the state of the pool. A service without a ready worker is of no use to a load balancer.
 func (s *service) health(w http.ResponseWriter, _ *http.Request) {
 	stats := s.pool.Stats()
 	status := http.StatusOK
@@ -85,16 +85,17 @@ func (s *service) health(w http.ResponseWriter, _ *http.Request) {
 		adapters = append(adapters, worker.Adapter)
 	}
 	answer(w, status, map[string]any{
-		"ready": stats.Ready, "running": stats.Running, "waiting": stats.Waiting, "calls": stats.Calls, "cancelled": stats.Cancelled,
+		"ready": stats.Ready, "running": stats.Running, "waiting": stats.Waiting, "calls": stats.Calls,
+		"cancelled": stats.Cancelled,
 		"saturated": stats.Saturated, "lost": stats.Lost, "adapters": adapters,
 	})
 }
 
 var errClosing = errors.New("the service is shutting down")
 
-// stream passes on what a Python generator yields, each item as an event "progress", and what it returns as an event "done". Python waits
-// while the browser does not read, and is cancelled when the browser leaves. Until the first item an error is the response's status,
-// then it is an event "error".
+// stream sends each item of a Python generator as an event "progress", and its return value as an event "done".
+// Python waits while the browser does not read. It is cancelled when the browser leaves. Before the first item
+// an error sets the response's status. Later it is an event "error".
 func (s *service) stream(w http.ResponseWriter, r *http.Request, command string, args any) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
@@ -106,7 +107,7 @@ func (s *service) stream(w http.ResponseWriter, r *http.Request, command string,
 	for item, err := range snakepit.ExecuteStream[any](ctx, s.pool, command, args, snakepit.Result(&result)) {
 		switch {
 		case r.Context().Err() != nil:
-			return // there is nobody to tell
+			return // the browser has left
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
 		}
@@ -132,13 +133,13 @@ type events struct {
 	begun bool
 	beat  sync.WaitGroup
 	stop  chan struct{}
-	mu    sync.Mutex // guards w once it has begun
+	mu    sync.Mutex // guards w after begin
 }
 
-// send sends an event, and returns false when that can't be done any more.
+// send sends an event. It returns false if that is no longer possible.
 func (e *events) send(name string, data any) bool {
 	text, err := json.Marshal(data)
-	if err != nil { // a NaN, for one
+	if err != nil { // for example NaN
 		e.logger.Error("an event cannot be sent", "event", name, "error", err)
 		name, text = "error", []byte(`{"error":"the answer has no JSON"}`)
 	}
@@ -152,7 +153,7 @@ func (e *events) begin() {
 	e.begun = true
 	e.w.Header().Set("Content-Type", "text/event-stream")
 	e.w.Header().Set("Cache-Control", "no-store")
-	e.w.Header().Set("X-Accel-Buffering", "no") // nginx would collect them
+	e.w.Header().Set("X-Accel-Buffering", "no") // otherwise nginx buffers the events
 	e.stop = make(chan struct{})
 	e.beat.Go(func() {
 		ticker := time.NewTicker(e.heartbeat)
@@ -179,7 +180,7 @@ func (e *events) write(text string) bool {
 	return err == nil && control.Flush() == nil
 }
 
-// end ends the heartbeat, because nobody may write when the handler has returned.
+// end stops the heartbeat. Nothing may write after the handler has returned.
 func (e *events) end() {
 	if e.begun {
 		close(e.stop)
@@ -191,7 +192,7 @@ type failure struct {
 	Error string `json:"error"`
 }
 
-// fail answers with an error's status.
+// fail answers with the status of an error.
 func (s *service) fail(w http.ResponseWriter, err error) {
 	s.note(err)
 	code := status(err)
@@ -201,7 +202,7 @@ func (s *service) fail(w http.ResponseWriter, err error) {
 	answer(w, code, failure{explain(err)})
 }
 
-// status is the HTTP status that an error stands for. The worker raises ValueError for an argument that it does not take.
+// status returns the HTTP status of an error. The worker raises ValueError for an invalid argument.
 func status(err error) int {
 	var remote *snakepit.RemoteError
 	switch {
@@ -209,13 +210,15 @@ func status(err error) int {
 		return http.StatusBadRequest
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusGatewayTimeout
-	case errors.Is(err, snakepit.ErrSaturated), errors.Is(err, snakepit.ErrClosed), errors.Is(err, snakepit.ErrCrashLoop), errors.Is(err, errClosing):
+	case errors.Is(err, snakepit.ErrSaturated), errors.Is(err, snakepit.ErrClosed),
+		errors.Is(err, snakepit.ErrCrashLoop), errors.Is(err, errClosing):
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
 }
 
-// note logs what is not the browser's fault, with the traceback, which the browser does not get.
+// note logs errors that are not the browser's fault, with the traceback. The browser does not get the
+// traceback.
 func (s *service) note(err error) {
 	var remote *snakepit.RemoteError
 	switch {
@@ -227,7 +230,7 @@ func (s *service) note(err error) {
 	}
 }
 
-// explain leaves out of an exception in Python what only its programmer wants to know.
+// explain shortens a Python exception to the part that matters to users.
 func explain(err error) string {
 	var start *snakepit.StartError
 	var remote *snakepit.RemoteError

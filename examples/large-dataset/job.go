@@ -11,7 +11,7 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// job is what process_large_dataset is asked to do. The names are those of its arguments in Python.
+// job is the argument of process_large_dataset. The names are those of its parameters in Python.
 type job struct {
 	FilePath    string   `json:"file_path"`
 	ChunkSize   int      `json:"chunk_size"`
@@ -19,7 +19,7 @@ type job struct {
 	TextColumns []string `json:"text_columns"`
 }
 
-// part is the range of the file that one call reads, with what is known of the bytes before it.
+// part is the range of the file that one call reads, with the known facts about the bytes before it.
 type part struct {
 	Start   int64    `json:"start"`
 	End     int64    `json:"end"`
@@ -30,8 +30,8 @@ type part struct {
 	Numbers []string `json:"numbers"` // the columns that hold numbers
 }
 
-// scan is what a worker finds in a range: its lines and, for each state that may hold where it begins, its rows and the state where it
-// ends.
+// scan is the result of reading a range: its lines and, for each possible state at its start, its rows and its
+// end state.
 type scan struct {
 	Lines  int64 `json:"lines"`
 	States map[string]struct {
@@ -40,7 +40,7 @@ type scan struct {
 	} `json:"states"`
 }
 
-// Chunk is what a worker streams while it works.
+// Chunk is an item that a working worker streams.
 type Chunk struct {
 	ProgressPercent float64 `json:"progress_percent"`
 	ProcessedRows   int64   `json:"processed_rows"`
@@ -49,35 +49,38 @@ type Chunk struct {
 	WorkerPID       int     `json:"worker_pid"`
 }
 
-// Stats is what a worker returns when it has streamed a range.
+// Stats is the result of a worker that has streamed a range.
 type Stats struct {
 	Processed  int64      `json:"processed"`
 	Skipped    int64      `json:"skipped"` // blank lines, rows that an operation dropped, and malformed ones
-	Errors     int64      `json:"errors"`  // malformed ones
+	Errors     int64      `json:"errors"`  // malformed rows
 	Aggregates [][]Column `json:"aggregates"`
 }
 
-// Column is what an aggregate knows of a column. Nothing in it is rounded, so it is the same whatever ranges it was merged from.
+// Column is the aggregate of a column. It holds exact values, so it does not depend on the ranges that were
+// merged.
 type Column struct {
-	Name     string           `json:"name"`
-	Empty    int64            `json:"empty"`
-	Numbers  int64            `json:"numbers"`
-	Sum      string           `json:"sum"` // with all digits
-	Least    *float64         `json:"least"`
-	Greatest *float64         `json:"greatest"`
-	Texts    int64            `json:"texts"`
-	First    *string          `json:"first"` // in the order of code points
-	Last     *string          `json:"last"`
-	Longest  int64            `json:"longest"` // in code points
-	Tally    map[string]int64 `json:"tally"`   // how often there is which text; nil if there are too many different or too long ones
+	Name     string   `json:"name"`
+	Empty    int64    `json:"empty"`
+	Numbers  int64    `json:"numbers"`
+	Sum      string   `json:"sum"` // with all digits
+	Least    *float64 `json:"least"`
+	Greatest *float64 `json:"greatest"`
+	Texts    int64    `json:"texts"`
+	First    *string  `json:"first"` // in code point order
+	Last     *string  `json:"last"`
+	Longest  int64    `json:"longest"` // in code points
+	// Tally counts each text. It is nil if there are too many different texts or too long ones.
+	Tally map[string]int64 `json:"tally"`
 }
 
 const (
-	// partsPerWorker: with several ranges for each worker, no worker waits long for the last one, and one that is lost costs little.
+	// partsPerWorker is the number of ranges per worker. With several, no worker waits long for the last one
+	// and a lost range costs little.
 	partsPerWorker = 4
-	// attempts is how many workers a range may cost before it is given up: it may itself be what kills them.
+	// attempts is the number of workers that a range may cost. The range itself may be what kills them.
 	attempts = 3
-	// faultsKept is how many malformed rows of a run are shown and compared one by one.
+	// faultsKept is the number of malformed rows that a run shows and compares one by one.
 	faultsKept = 10
 )
 
@@ -85,15 +88,15 @@ const (
 type result struct {
 	Stats       Stats    `json:"final_stats"`
 	faults      []string // the first malformed rows
-	memory      float64  // the most that a worker took, in MiB
+	memory      float64  // the peak memory of a worker, in MiB
 	took        time.Duration
 	adapters    string
 	reruns      int
 	done, parts int
 }
 
-// run does the job on all workers of the pool. observe gets each chunk, with the share of the whole job that is done, from many
-// goroutines. When ctx ends, the result has what was finished until then, beside the error.
+// run does the job on all workers of the pool. observe receives each chunk and the finished share of the whole
+// job, from many goroutines. If ctx ends, run returns the error and the result of the finished ranges.
 func (j job) run(ctx context.Context, pool *snakepit.Pool, out *screen, observe func(float64, Chunk)) (*result, error) {
 	started := time.Now()
 	parts, rows, err := j.split(ctx, pool, out)
@@ -103,12 +106,13 @@ func (j job) run(ctx context.Context, pool *snakepit.Pool, out *screen, observe 
 	progress := out.progress("processing", rows)
 	results := make([]*result, len(parts))
 	reruns, err := parallel(ctx, len(parts), out, func(ctx context.Context, i int) (err error) {
-		progress.update(i, Chunk{}) // what a lost worker had done is done again
+		progress.update(i, Chunk{}) // the next worker starts the range again
 		args := struct {
 			job
 			Part part `json:"part"`
 		}{j, parts[i]}
-		results[i], err = stream(ctx, pool, "process_large_dataset", args, func(c Chunk) { observe(progress.update(i, c), c) })
+		results[i], err = stream(ctx, pool, "process_large_dataset", args,
+			func(c Chunk) { observe(progress.update(i, c), c) })
 		return err
 	})
 	progress.end()
@@ -120,7 +124,8 @@ func (j job) run(ctx context.Context, pool *snakepit.Pool, out *screen, observe 
 	return merged, err
 }
 
-// split finds out in parallel what the ranges of the file hold, steps through them for what each begins with, and counts the rows.
+// split scans the ranges of the file in parallel. Then it steps through them to find the state at the start of
+// each, and counts the rows.
 func (j job) split(ctx context.Context, pool *snakepit.Pool, out *screen) (parts []part, rows int64, err error) {
 	whole, err := snakepit.Execute[part](ctx, pool, "open_dataset", j)
 	if err != nil {
@@ -143,7 +148,8 @@ func (j job) split(ctx context.Context, pool *snakepit.Pool, out *screen) (parts
 	return parts, rows, err
 }
 
-// reference does the same in one call and one pass; in plain Python where it knows the operations.
+// reference does the same job in one call and one pass. It uses plain Python for the operations that plain
+// Python supports.
 func (j job) reference(ctx context.Context, pool *snakepit.Pool, out *screen) (*result, error) {
 	_, rows, err := j.split(ctx, pool, out) // only for the number of rows
 	if err != nil {
@@ -171,7 +177,7 @@ func stream(ctx context.Context, pool *snakepit.Pool, command string, args any, 
 	for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, command, args, snakepit.Result(r)) {
 		var item *snakepit.ItemError
 		switch {
-		case errors.As(err, &item): // a malformed row: the stream goes on
+		case errors.As(err, &item): // a malformed row: the stream continues
 			if len(r.faults) < faultsKept {
 				r.faults = append(r.faults, explain(item.Err))
 			}
@@ -185,7 +191,7 @@ func stream(ctx context.Context, pool *snakepit.Pool, command string, args any, 
 	return r, nil
 }
 
-// merge puts the parts' results together, in the order of the file. Those that are nil were not finished.
+// merge combines the results of the parts in file order. A nil part was not finished.
 func merge(ctx context.Context, pool *snakepit.Pool, parts []*result) (*result, error) {
 	merged := &result{parts: len(parts)}
 	var stats []Stats
@@ -204,9 +210,12 @@ func merge(ctx context.Context, pool *snakepit.Pool, parts []*result) (*result, 
 	return merged, err
 }
 
-// parallel calls do for 0 to n-1 at the same time and waits for all. What a lost worker was doing is done again, because a job that only
-// reads may run twice, and reruns says how often that was. Any other error is returned, and ends the others' ctx.
-func parallel(ctx context.Context, n int, out *screen, do func(ctx context.Context, i int) error) (reruns int, err error) {
+// parallel calls do for 0 to n-1 at the same time and waits for all. If a worker is lost, its call is repeated:
+// a job that only reads may run twice. reruns counts the repetitions. Any other error is returned and cancels
+// the other calls.
+func parallel(
+	ctx context.Context, n int, out *screen, do func(ctx context.Context, i int) error,
+) (reruns int, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var again atomic.Int64

@@ -1,8 +1,10 @@
-// Command large-dataset runs one job, statistics of a large CSV file, on a pool of Python workers with pandas: first on the default chain
-// of protocols, then on MessagePack, on JSON, where gRPC is unavailable, and with a worker that is killed midway. Each time the results are
-// compared with those of one plain pass over the file, and a difference is exit code 1.
+// Command large-dataset computes statistics of a large CSV file on a pool of Python workers with pandas. It
+// runs the same job several times: on the default chain of protocols, on MessagePack, on JSON, where gRPC is
+// unavailable, and with a worker that is killed midway. Each result is compared with that of one plain pass
+// over the file. A difference gives exit code 1.
 //
-// Start with job.go: it has all that a program needs to do such a job. This file is the demonstration around it.
+// Start with job.go: it has everything that a program needs for such a job. This file is the demonstration
+// around it.
 package main
 
 import (
@@ -32,19 +34,21 @@ var files embed.FS
 
 const usage = `Usage: large-dataset [flags]
 
-Computes statistics of a CSV file on a pool of Python workers, once for each protocol and failure that there is to show, and compares each
-run with one plain pass over the file. Without -csv the file is the Unicode character database, written from Python's unicodedata.
+Computes statistics of a CSV file on a pool of Python workers, once for each protocol and failure that there is ` +
+	`to show, and compares each
+run with one plain pass over the file. Without -csv the file is the Unicode character database, written from ` +
+	`Python's unicodedata.
 
 Example: large-dataset -csv sales.csv -adapter msgpack,jsonstdio -operations clean,aggregate -runs chain
 
 `
 
-// variant is one of the demonstration's runs.
+// variant is one run of the demonstration.
 type variant struct {
 	name, title string
 	adapters    string
-	bare        bool // with a Python that has no grpcio and no msgpack
-	kill        bool // with a worker killed midway
+	bare        bool // use a Python without grpcio and msgpack
+	kill        bool // kill a worker midway
 }
 
 var variants = []variant{
@@ -55,7 +59,7 @@ var variants = []variant{
 	{name: "kill", title: "a worker killed midway", kill: true},
 }
 
-// demo is what the flags say.
+// demo holds the flags.
 type demo struct {
 	job
 	adapters string // for snakepit.Adapters
@@ -71,8 +75,8 @@ func main() {
 	os.Exit(code)
 }
 
-// run returns the exit code: 0 if all runs were equal to the reference, 1 if not or if something failed, 2 for wrong flags, 130 when ctx
-// ended it.
+// run returns the exit code: 0 if all runs are equal to the reference, 1 for a difference or an error, 2 for
+// wrong flags, 130 if ctx ended it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var d demo
 	var names []string
@@ -90,11 +94,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("large-dataset", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
-	flags.StringVar(&d.FilePath, "csv", "", "the CSV `file`, in UTF-8; its first line names the columns (default: the Unicode database)")
-	flags.StringVar(&d.adapters, "adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
+	flags.StringVar(&d.FilePath, "csv", "",
+		"the CSV `file`, in UTF-8; its first line names the columns (default: the Unicode database)")
+	flags.StringVar(&d.adapters, "adapter", "auto",
+		"the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
 	flags.IntVar(&d.workers, "workers", 4, "the number of workers")
-	flags.IntVar(&d.ChunkSize, "chunk-size", 10_000, "the `rows` that an operation gets at once, and between two reports of progress")
-	flags.Func("operations", "`what` to do with the rows, in this order; see operations.py (default clean,transform,aggregate)", list(&d.Operations))
+	flags.IntVar(&d.ChunkSize, "chunk-size", 10_000,
+		"the `rows` that an operation gets at once, and between two reports of progress")
+	flags.Func("operations", "`what` to do with the rows, in this order; see operations.py (default "+
+		"clean,transform,aggregate)", list(&d.Operations))
 	flags.Func("text", "the `columns` that hold text, even if they look like numbers", list(&d.TextColumns))
 	flags.Func("runs", "`which` of the runs to do (default "+all+")", list(&names))
 	switch err := flags.Parse(args); {
@@ -140,7 +148,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// explain leaves out of an exception in Python what only its programmer wants to know.
+// explain shortens a Python exception to the part that matters to users.
 func explain(err error) string {
 	var start *snakepit.StartError
 	var remote *snakepit.RemoteError
@@ -163,7 +171,8 @@ func (d *demo) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	table := [][]string{{"run", "adapters", "rows", "time", "rows/s", "a worker takes", "equal"}, reference.row("one plain pass", "-")}
+	table := [][]string{{"run", "adapters", "rows", "time", "rows/s", "a worker takes", "equal"},
+		reference.row("one plain pass", "-")}
 	var failures []error
 	for i, v := range d.runs {
 		d.out.printf("\n== %s\n", v.title)
@@ -187,7 +196,8 @@ func (d *demo) run(ctx context.Context) error {
 		}
 		if difference != "" {
 			verdict = "NO"
-			failures = append(failures, fmt.Errorf("%s: the result is not equal to the plain pass: %s", v.title, difference))
+			failures = append(failures, fmt.Errorf("%s: the result is not equal to the plain pass: %s", v.title,
+				difference))
 		}
 		table = append(table, result.row(v.title, verdict))
 	}
@@ -197,7 +207,8 @@ func (d *demo) run(ctx context.Context) error {
 	return errors.Join(failures...)
 }
 
-// prepare finds the file, or has it written, and does the reference. It also makes an interpreter without gRPC, in temp.
+// prepare finds the file or has a worker write it, and does the reference. It also creates an interpreter
+// without gRPC in temp.
 func (d *demo) prepare(ctx context.Context, temp string) (reference *result, bare string, err error) {
 	pool, err := d.open(ctx, snakepit.PythonFS(files, "worker.py"), d.adapters, 1)
 	if err != nil {
@@ -222,15 +233,16 @@ func (d *demo) prepare(ctx context.Context, temp string) (reference *result, bar
 	return reference, bare, err
 }
 
-// unicode returns the Unicode database's file; a worker writes it the first time.
+// unicode returns the Unicode database's file. A worker writes it the first time.
 func (d *demo) unicode(ctx context.Context, pool *snakepit.Pool) (path string, err error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = os.TempDir()
 	}
 	directory := filepath.Join(cache, "snakepit", "large-dataset")
-	var progress *progress // none if it is there already
-	for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, "write_unicode", directory, snakepit.Result(&path)) {
+	var progress *progress // nil if the file already exists
+	for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, "write_unicode", directory,
+		snakepit.Result(&path)) {
 		if err != nil {
 			return "", err
 		}
@@ -276,7 +288,8 @@ func (d *demo) variant(ctx context.Context, v variant, bare string) (*result, er
 	return result, err
 }
 
-// killer kills a worker when a third of the rows is done, and its range not half, so that there is something to lose.
+// killer kills a worker once a third of the rows is done and less than half of the worker's range, so that some
+// work is lost.
 func (d *demo) killer() func(float64, Chunk) {
 	var once sync.Once
 	return func(share float64, c Chunk) {
@@ -292,11 +305,11 @@ func (d *demo) killer() func(float64, Chunk) {
 	}
 }
 
-// open starts a pool that has no time limits: a large file takes as long as it takes.
+// open starts a pool without time limits: a large file takes long.
 func (d *demo) open(ctx context.Context, program python.Program, names string, size int) (*snakepit.Pool, error) {
 	level := hclog.LevelFromString(os.Getenv("SNAKEPIT_LOG"))
 	if level == hclog.NoLevel {
-		level = hclog.Off // what matters is printed below
+		level = hclog.Off // this program prints all that matters itself
 	}
 	options := &snakepit.Options{
 		Size: size, CallTimeout: -1, StreamTimeout: -1, Queue: partsPerWorker * size,
@@ -309,7 +322,7 @@ func (d *demo) open(ctx context.Context, program python.Program, names string, s
 	return snakepit.OpenWith(ctx, adapter, program, options)
 }
 
-// verdict prints what the workers speak, and why nothing better.
+// verdict prints the protocols of the workers, and why better ones are unavailable.
 func (d *demo) verdict(pool *snakepit.Pool) {
 	var refusals []string
 	for _, w := range pool.Workers() {
@@ -324,7 +337,7 @@ func (d *demo) verdict(pool *snakepit.Pool) {
 	d.out.printf("%s", strings.Join(refusals, ""))
 }
 
-// adapters names what a pool's workers speak.
+// adapters names the adapters of a pool's workers.
 func adapters(pool *snakepit.Pool) string {
 	var names []string
 	for _, w := range pool.Stats().Workers {

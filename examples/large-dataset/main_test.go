@@ -18,14 +18,15 @@ import (
 	"github.com/snakepit-go/snakepit/python"
 )
 
-// TestMain skips where there is no pandas, unless an interpreter is named, which then has to have it.
+// TestMain skips the tests if there is no pandas. If an interpreter is named, it must have pandas.
 func TestMain(m *testing.M) {
 	cmd, err := python.Program{Script: "worker.py"}.Command()
 	if err == nil {
 		err = exec.Command(cmd.Path, "-c", "import pandas").Run()
 	}
 	if err != nil && os.Getenv("SNAKEPIT_PYTHON") == "" {
-		fmt.Println("skipped: no Python with pandas was found; make install-examples installs it, and SNAKEPIT_PYTHON names one:", err)
+		fmt.Println("skipped: no Python with pandas was found; make install-examples installs it, and "+
+			"SNAKEPIT_PYTHON names one:", err)
 		return
 	}
 	os.Exit(m.Run())
@@ -41,7 +42,7 @@ lines",3.25
 ` + `6,"é
 ",` + "\n"
 
-// store writes a file that has the table's rows n times.
+// store writes a file with the table's rows, n times.
 func store(t *testing.T, n int) string {
 	path := filepath.Join(t.TempDir(), "table.csv")
 	header, rows, _ := strings.Cut(table, "\n")
@@ -56,7 +57,8 @@ func TestOnEachAdapter(t *testing.T) {
 	for _, adapter := range []string{"grpc", "msgpack", "jsonstdio", "auto"} {
 		t.Run(adapter, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			if code := run(t.Context(), []string{"-csv", path, "-adapter", adapter, "-workers", "2", "-runs", "chain"}, &stdout, &stderr); code != 0 {
+			if code := run(t.Context(), []string{"-csv", path, "-adapter", adapter, "-workers", "2", "-runs", "chain"},
+				&stdout, &stderr); code != 0 {
 				t.Fatalf("exit code %d\n%s%s", code, &stdout, &stderr)
 			}
 			for _, want := range []string{
@@ -80,10 +82,12 @@ func TestOnEachAdapter(t *testing.T) {
 
 func TestWithoutGRPC(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"-csv", store(t, 50), "-workers", "1", "-runs", "fallback"}, &stdout, &stderr); code != 0 {
+	if code := run(t.Context(), []string{"-csv", store(t, 50), "-workers", "1", "-runs", "fallback"}, &stdout,
+		&stderr); code != 0 {
 		t.Fatalf("exit code %d\n%s%s", code, &stdout, &stderr)
 	}
-	for _, want := range []string{"worker 0: jsonstdio, ", "  not grpc: ", "  not msgpack: ", "No module named 'grpc'", " yes\npeak memory"} {
+	for _, want := range []string{"worker 0: jsonstdio, ", "  not grpc: ", "  not msgpack: ", "No module named 'grpc'",
+		" yes\npeak memory"} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, &stdout)
 		}
@@ -129,7 +133,8 @@ func TestBadInput(t *testing.T) {
 	}
 	for args, code := range map[string]int{"-h": 0, "-nonsense": 2} {
 		var stderr bytes.Buffer
-		if got := run(t.Context(), []string{args}, &bytes.Buffer{}, &stderr); got != code || !strings.Contains(stderr.String(), usage) {
+		if got := run(t.Context(), []string{args}, &bytes.Buffer{}, &stderr); got != code ||
+			!strings.Contains(stderr.String(), usage) {
 			t.Errorf("%s: exit code %d, %s", args, got, &stderr)
 		}
 	}
@@ -190,7 +195,8 @@ func TestInterrupt(t *testing.T) {
 	}
 
 	var stdout, stderr bytes.Buffer
-	if code := run(ctx, []string{"-csv", j.FilePath}, &stdout, &stderr); code != 130 || stderr.String() != "large-dataset: interrupted\n" {
+	if code := run(ctx, []string{"-csv", j.FilePath}, &stdout, &stderr); code != 130 ||
+		stderr.String() != "large-dataset: interrupted\n" {
 		t.Errorf("exit code %d, %s", code, &stderr)
 	}
 }

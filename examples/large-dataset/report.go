@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// differs says what is different from the reference first, or "".
+// differs returns the first difference from the reference, or "".
 func (r *result) differs(reference *result) string {
 	got, want := r.facts(), reference.facts()
 	for i := range max(len(got), len(want)) {
@@ -30,15 +30,16 @@ func (r *result) differs(reference *result) string {
 	return ""
 }
 
-// facts lists all that has to be equal.
+// facts lists everything that has to be equal.
 func (r *result) facts() []string {
-	facts := []string{fmt.Sprintf("%d processed, %d skipped, %d errors", r.Stats.Processed, r.Stats.Skipped, r.Stats.Errors)}
+	facts := []string{fmt.Sprintf("%d processed, %d skipped, %d errors", r.Stats.Processed, r.Stats.Skipped,
+		r.Stats.Errors)}
 	facts = append(facts, r.faults...)
 	for _, columns := range r.Stats.Aggregates {
 		for _, c := range columns {
-			fact, err := json.Marshal(c) // maps with their keys in order
+			fact, err := json.Marshal(c) // maps have sorted keys
 			if err != nil {
-				panic(err) // a Column has nothing that JSON lacks
+				panic(err) // a Column has only JSON values
 			}
 			facts = append(facts, string(fact))
 		}
@@ -48,7 +49,8 @@ func (r *result) facts() []string {
 
 // print prints the statistics.
 func (r *result) print(out *screen) {
-	out.printf("%s processed, %s skipped, %s\n", count(r.Stats.Processed), count(r.Stats.Skipped), some(r.Stats.Errors, "error"))
+	out.printf("%s processed, %s skipped, %s\n", count(r.Stats.Processed), count(r.Stats.Skipped),
+		some(r.Stats.Errors, "error"))
 	for _, fault := range r.faults {
 		out.printf("skipped: %s\n", fault)
 	}
@@ -64,7 +66,7 @@ func (r *result) print(out *screen) {
 	}
 }
 
-// kind says what a column holds.
+// kind names the type of a column's values.
 func (c *Column) kind() string {
 	if c.Numbers > 0 {
 		return some(c.Numbers, "number")
@@ -72,12 +74,13 @@ func (c *Column) kind() string {
 	return some(c.Texts, "text")
 }
 
-// content tells the most useful of what is known of a column.
+// content returns the most useful facts about a column.
 func (c *Column) content() string {
 	switch {
 	case c.Numbers > 0:
 		sum, _ := strconv.ParseFloat(c.Sum, 64)
-		return fmt.Sprintf("%s to %s, mean %.2f, sum %s", number(*c.Least), number(*c.Greatest), sum/float64(c.Numbers), c.Sum)
+		return fmt.Sprintf("%s to %s, mean %.2f, sum %s", number(*c.Least), number(*c.Greatest), sum/float64(c.Numbers),
+			c.Sum)
 	case c.Texts > 0 && c.Tally == nil:
 		return fmt.Sprintf("%s to %s, up to %d characters", short(*c.First), short(*c.Last), c.Longest)
 	default:
@@ -92,7 +95,8 @@ func (c *Column) content() string {
 	}
 }
 
-// number writes a double with the digits that it needs, and an exponent only where it is very large or small.
+// number formats a double with as many digits as it needs. It uses an exponent only for very large or small
+// numbers.
 func number(x float64) string {
 	if a := math.Abs(x); a != 0 && (a < 1e-6 || a >= 1e15) {
 		return strconv.FormatFloat(x, 'g', -1, 64)
@@ -100,7 +104,7 @@ func number(x float64) string {
 	return strconv.FormatFloat(x, 'f', -1, 64)
 }
 
-// short quotes a text and cuts a long one.
+// short quotes a text and truncates a long one.
 func short(s string) string {
 	const most = 20
 	if runes := []rune(s); len(runes) > most {
@@ -113,14 +117,16 @@ func short(s string) string {
 func (r *result) row(name, verdict string) []string {
 	rows := r.Stats.Processed + r.Stats.Skipped
 	memory := "-"
-	if r.memory > 0 { // workers say it with their progress, and without rows there is none
+	if r.memory > 0 { // workers report memory with their progress; without rows there is no progress
 		memory = fmt.Sprintf("%.0f MiB", r.memory)
 	}
 	perSecond := int64(float64(rows) / r.took.Seconds())
-	return []string{name, r.adapters, count(rows), r.took.Round(10 * time.Millisecond).String(), count(perSecond), memory, verdict}
+	return []string{name, r.adapters, count(rows), r.took.Round(10 * time.Millisecond).String(), count(perSecond),
+		memory, verdict}
 }
 
-// peakMemory returns the most memory in MiB that this process has had: resident where the system is Linux, else what Go took from it.
+// peakMemory returns the peak memory of this process in MiB: the resident memory on Linux, otherwise Go's
+// memory from the system.
 func peakMemory() float64 {
 	status, _ := os.ReadFile("/proc/self/status")
 	if _, peak, ok := strings.Cut(string(status), "VmHWM:"); ok {

@@ -16,12 +16,13 @@ import (
 	"golang.org/x/text/message"
 )
 
-// screen is where everything is printed, from any number of goroutines. On a terminal it has a bar below for what is in progress.
+// screen prints everything, from any number of goroutines. On a terminal it shows a bar below for the work in
+// progress.
 type screen struct {
-	terminal io.Writer // nil if it is none
+	terminal io.Writer // nil if there is no terminal
 
 	mu  sync.Mutex
-	out io.Writer // the terminal, or what prints above the bar
+	out io.Writer // the terminal, or the writer above the bar
 }
 
 func newScreen(out io.Writer) *screen {
@@ -63,7 +64,8 @@ func (s *screen) table(rows [][]string) {
 	w.Flush()
 }
 
-// progress adds up how far the calls of a run are, and shows it: as a bar on a terminal, else as a line every 10 %.
+// progress adds up the progress of a run's calls and shows it: as a bar on a terminal, otherwise as a line
+// every 10 %.
 type progress struct {
 	out     *screen
 	bars    *mpb.Progress // nil if out is no terminal
@@ -75,11 +77,12 @@ type progress struct {
 	mu     sync.Mutex
 	rows   map[int]int64   // of each range
 	memory map[int]float64 // of each worker
-	tenths int64           // of the work that were printed
+	tenths int64           // of the work, as last printed
 }
 
 func (s *screen) progress(title string, total int64) *progress {
-	p := &progress{out: s, title: title, total: total, started: time.Now(), rows: map[int]int64{}, memory: map[int]float64{0: 0}}
+	p := &progress{out: s, title: title, total: total, started: time.Now(), rows: map[int]int64{},
+		memory: map[int]float64{0: 0}}
 	if s.terminal != nil {
 		p.bars = mpb.New(mpb.WithOutput(s.terminal), mpb.WithWidth(30))
 		s.to(p.bars)
@@ -88,7 +91,7 @@ func (s *screen) progress(title string, total int64) *progress {
 	return p
 }
 
-// update takes a chunk of a range in and returns the share of all rows that are done. A zero Chunk is a range's beginning.
+// update records a chunk of a range and returns the finished share of all rows. A zero Chunk restarts a range.
 func (p *progress) update(i int, c Chunk) float64 {
 	p.mu.Lock()
 	p.rows[i] = c.ProcessedRows
@@ -117,14 +120,15 @@ func (p *progress) line() string {
 	defer p.mu.Unlock()
 	rows, memory := p.done(), slices.Max(slices.Collect(maps.Values(p.memory)))
 	perSecond := int64(float64(rows) / time.Since(p.started).Seconds())
-	return fmt.Sprintf("%s %3d %%, %s of %s, %s/s, %.0f MiB", p.title, 100*rows/max(1, p.total), count(rows), some(p.total, "row"),
+	return fmt.Sprintf("%s %3d %%, %s of %s, %s/s, %.0f MiB", p.title, 100*rows/max(1, p.total), count(rows),
+		some(p.total, "row"),
 		some(perSecond, "row"), memory)
 }
 
-// end leaves the bar as it is.
+// end leaves the bar on the screen as it is.
 func (p *progress) end() {
 	if p.bars != nil {
-		p.bar.Abort(false) // nothing if it is full
+		p.bar.Abort(false) // this does nothing to a full bar
 		p.bars.Wait()
 		p.out.to(p.out.terminal)
 	}
@@ -132,10 +136,10 @@ func (p *progress) end() {
 
 var english = message.NewPrinter(language.English)
 
-// count writes a number with separators.
+// count formats a number with separators.
 func count(n int64) string { return english.Sprintf("%d", n) }
 
-// some writes how many there are of what the noun names.
+// some formats a number with its noun.
 func some(n int64, noun string) string {
 	if n != 1 {
 		noun += "s"

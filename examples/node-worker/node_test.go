@@ -14,11 +14,12 @@ import (
 
 func TestConformance(t *testing.T) {
 	conformance.Run(t, conformance.Harness{
-		Adapter: jsonstdio.Adapter{}, Worker: snakepit.Command(node(t), "worker.js"), Parts: []conformance.Part{conformance.Worker},
+		Adapter: jsonstdio.Adapter{}, Worker: snakepit.Command(node(t), "worker.js"),
+		Parts: []conformance.Part{conformance.Worker},
 	})
 }
 
-// TestPool does what the README says.
+// TestPool follows the README.
 func TestPool(t *testing.T) {
 	pool, err := snakepit.OpenWith(t.Context(), jsonstdio.Adapter{}, snakepit.Command(node(t), "worker.js"), nil)
 	if err != nil {
@@ -33,7 +34,8 @@ func TestPool(t *testing.T) {
 		Sent int `json:"sent"`
 	}
 	n := 0
-	for i, err := range snakepit.ExecuteStream[int](t.Context(), pool, "conformance.count", map[string]any{"n": 1000}, snakepit.Result(&result)) {
+	for i, err := range snakepit.ExecuteStream[int](t.Context(), pool, "conformance.count", map[string]any{"n": 1000},
+		snakepit.Result(&result)) {
 		if err != nil || i != n {
 			t.Fatalf("item %d is %d, %v", n, i, err)
 		}
@@ -44,10 +46,11 @@ func TestPool(t *testing.T) {
 	}
 }
 
-// node returns the interpreter, and skips the test where there is none that is new enough.
+// node returns the interpreter. It skips the test if there is none or it is too old.
 func node(t *testing.T) string {
 	t.Helper()
-	if _, err := os.Stat("worker.js"); err != nil { // it also has go test run again when the file has changed
+	// This also makes go test run again after a change of the file.
+	if _, err := os.Stat("worker.js"); err != nil {
 		t.Fatal(err)
 	}
 	path, err := exec.LookPath("node")

@@ -1,4 +1,5 @@
-// Command quickstart is the shortest tour: it calls Python functions for one result, for a stream, and for an error with its traceback.
+// Command quickstart is the shortest tour. It calls Python functions for one result, for a stream, and for an
+// error with its traceback.
 package main
 
 import (
@@ -18,12 +19,12 @@ import (
 //go:embed worker.py
 var files embed.FS
 
-// Chunk is what ping_stream yields. The tags are the keys of the dict in Python.
+// Chunk is an item of ping_stream. The tags are the keys of the dict in Python.
 type Chunk struct {
 	Message string `json:"message"`
 }
 
-// tour is what there is to see. Begin here.
+// tour makes the calls. Begin reading here.
 func tour(ctx context.Context, pool *snakepit.Pool, stdout io.Writer) error {
 	pong, err := snakepit.Execute[string](ctx, pool, "ping", nil)
 	if err != nil {
@@ -49,7 +50,8 @@ func tour(ctx context.Context, pool *snakepit.Pool, stdout io.Writer) error {
 	if !errors.As(err, &remote) {
 		return errors.Join(errors.New("1 / 0 should have raised an exception in Python"), err)
 	}
-	fmt.Fprintf(stdout, "\n1 / 0 fails, as it should. The error in Go:\n%v\nand the traceback in Python:\n%s", err, remote.Traceback())
+	fmt.Fprintf(stdout, "\n1 / 0 fails, as it should. The error in Go:\n%v\nand the traceback in Python:\n%s", err,
+		remote.Traceback())
 	return nil
 }
 
@@ -60,7 +62,7 @@ func main() {
 	os.Exit(code)
 }
 
-// run returns the exit code: 0; 1 if something failed; 2 for wrong flags; 130 when ctx ended it.
+// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 if ctx ended it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -68,7 +70,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stderr, "Usage: quickstart [flags]\n\nExample: quickstart -adapter msgpack,jsonstdio\n\n")
 		flags.PrintDefaults()
 	}
-	names := flags.String("adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
+	names := flags.String("adapter", "auto",
+		"the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0

@@ -12,7 +12,7 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// needs skips a test where Python lacks a package. Where an interpreter is named, it is meant to have it.
+// needs skips a test if Python lacks a package. If an interpreter is named, it must have the package.
 func needs(t *testing.T, adapter string) {
 	t.Helper()
 	module := map[string]string{"grpc": "grpc", "msgpack": "msgpack"}[adapter]
@@ -20,13 +20,14 @@ func needs(t *testing.T, adapter string) {
 		return
 	}
 	if err := exec.Command("python3", "-c", "import "+module).Run(); err != nil {
-		t.Skipf("this test needs the Python package %s; make install-grpc, and SNAKEPIT_PYTHON=.venv/bin/python", module)
+		t.Skipf("this test needs the Python package %s; make install-grpc, and SNAKEPIT_PYTHON=.venv/bin/python",
+			module)
 	}
 }
 
 var unpacked = regexp.MustCompile(`"[^"]*[/\\]worker-[0-9a-f]+[/\\]worker.py"`)
 
-// TestOnEachAdapter compares what is printed with README.md.
+// TestOnEachAdapter compares the output with README.md.
 func TestOnEachAdapter(t *testing.T) {
 	page, err := os.ReadFile("README.md")
 	if err != nil {
@@ -53,7 +54,7 @@ func TestOnEachAdapter(t *testing.T) {
 	}
 }
 
-// TestBadOperations is what compute says to arguments of the reader's own.
+// TestBadOperations checks the errors that compute raises for bad arguments.
 func TestBadOperations(t *testing.T) {
 	pool, err := snakepit.Open(t.Context(), snakepit.PythonFS(files, "worker.py"), &snakepit.Options{Size: 1})
 	if err != nil {
@@ -64,9 +65,11 @@ func TestBadOperations(t *testing.T) {
 		args map[string]any
 		want string
 	}{
-		{map[string]any{"operation": "modulo", "a": 1, "b": 2}, "ValueError: unknown operation 'modulo'; there are add, subtract, multiply, divide"},
+		{map[string]any{"operation": "modulo", "a": 1, "b": 2},
+			"ValueError: unknown operation 'modulo'; there are add, subtract, multiply, divide"},
 		{map[string]any{"operation": "divide", "a": 1, "b": 0}, "ZeroDivisionError: division by zero"},
-		{map[string]any{"operation": "add", "a": 1}, "TypeError: compute() missing 1 required positional argument: 'b'"},
+		{map[string]any{"operation": "add", "a": 1},
+			"TypeError: compute() missing 1 required positional argument: 'b'"},
 	} {
 		_, err := snakepit.Execute[float64](t.Context(), pool, "compute", test.args)
 		if err == nil || !strings.Contains(err.Error(), test.want) {
@@ -98,12 +101,13 @@ func TestNoPython(t *testing.T) {
 	t.Setenv("SNAKEPIT_PYTHON", "nonexistent")
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), nil, &stdout, &stderr)
-	if want := "quickstart: python worker: SNAKEPIT_PYTHON is \"nonexistent\": "; code != 1 || !strings.HasPrefix(stderr.String(), want) {
+	if want := "quickstart: python worker: SNAKEPIT_PYTHON is \"nonexistent\": "; code != 1 ||
+		!strings.HasPrefix(stderr.String(), want) {
 		t.Errorf("exit code %d, %q; want 1, %q", code, &stderr, want)
 	}
 }
 
-// cancelling is an output that ends the tour when it has had so many lines.
+// cancelling is an output that ends the tour after a number of lines.
 type cancelling struct {
 	bytes.Buffer
 	lines  int

@@ -1,5 +1,5 @@
-// Command sessions trains two models side by side. Each lives in a session of its own: all calls of a session reach the same worker, where
-// they find the state that the calls before left.
+// Command sessions trains two models side by side. Each lives in its own session. All calls of a session reach
+// the same worker and find the state of the earlier calls there.
 package main
 
 import (
@@ -27,19 +27,20 @@ Example: sessions -epochs 10 -adapter msgpack
 
 `
 
-// Epoch is what train_model streams.
+// Epoch is an item of the stream of train_model.
 type Epoch struct {
 	Epoch int     `json:"epoch"`
 	Loss  float64 `json:"loss"`
 }
 
-// Model is what a session holds: a straight line.
+// Model is the state of a session: a straight line.
 type Model struct {
 	Slope     float64 `json:"slope"`
 	Intercept float64 `json:"intercept"`
 }
 
-// users are who trains, each on points of a line of its own, in tens of degrees: one learns Fahrenheit from Celsius, one the reverse.
+// users train one model each, on points of their own line, in tens of degrees. One learns Fahrenheit from
+// Celsius, the other the reverse.
 var users = []struct {
 	session string
 	points  [][2]float64
@@ -55,12 +56,13 @@ func main() {
 	os.Exit(code)
 }
 
-// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 when ctx ended it.
+// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 if ctx ended it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("sessions", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
-	adapters := flags.String("adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
+	adapters := flags.String("adapter", "auto",
+		"the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
 	epochs := flags.Int("epochs", 5, "the `number` of epochs of each call")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -96,7 +98,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// train gives each session its model, and then has them trained by turns, twice.
+// train creates the model of each session. Then it trains the models in turns, twice.
 func train(ctx context.Context, pool *snakepit.Pool, epochs int, stdout io.Writer) error {
 	for _, user := range users {
 		session := pool.Session(user.session)
@@ -111,7 +113,8 @@ func train(ctx context.Context, pool *snakepit.Pool, epochs int, stdout io.Write
 			session := pool.Session(user.session) // the same id is the same session
 			var model Model
 			data := map[string]any{"points": user.points, "epochs": epochs}
-			for chunk, err := range snakepit.ExecuteStream[Epoch](ctx, session, "train_model", data, snakepit.Result(&model)) {
+			for chunk, err := range snakepit.ExecuteStream[Epoch](ctx, session, "train_model", data,
+				snakepit.Result(&model)) {
 				if err != nil {
 					return err
 				}
@@ -123,7 +126,7 @@ func train(ctx context.Context, pool *snakepit.Pool, epochs int, stdout io.Write
 	return nil
 }
 
-// explain leaves out of an exception in Python what only its programmer wants to know.
+// explain shortens a Python exception to the part that matters to users.
 func explain(err error) string {
 	var start *snakepit.StartError
 	var remote *snakepit.RemoteError

@@ -42,7 +42,8 @@ func TestOnEachAdapter(t *testing.T) {
 	}
 }
 
-// needs skips the test where Python lacks what the adapter needs, unless SNAKEPIT_PYTHON names one that is to have it.
+// needs skips the test if Python lacks a package of the adapter. If SNAKEPIT_PYTHON names an interpreter, it
+// must have it.
 func needs(t *testing.T, adapter string) {
 	a, err := snakepit.Adapters(adapter)
 	if err != nil {
@@ -95,17 +96,19 @@ func TestBadInput(t *testing.T) {
 		"-nonsense":         "flag provided but not defined: -nonsense\n",
 	} {
 		var stdout, stderr bytes.Buffer
-		if code := run(t.Context(), strings.Fields(args), &stdout, &stderr); code != 2 || !strings.HasPrefix(stderr.String(), want) {
+		if code := run(t.Context(), strings.Fields(args), &stdout, &stderr); code != 2 ||
+			!strings.HasPrefix(stderr.String(), want) {
 			t.Errorf("%s: exit code %d, %q; want 2, %q", args, code, &stderr, want)
 		}
 	}
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"-h"}, &stdout, &stderr); code != 0 || !strings.Contains(stderr.String(), "Example: sessions ") {
+	if code := run(t.Context(), []string{"-h"}, &stdout, &stderr); code != 0 ||
+		!strings.Contains(stderr.String(), "Example: sessions ") {
 		t.Errorf("-h: exit code %d, %q", code, &stderr)
 	}
 }
 
-// canceller is a standard output that cancels when a text is printed.
+// canceller is a standard output that cancels once a text is printed.
 type canceller struct {
 	bytes.Buffer
 	text   string

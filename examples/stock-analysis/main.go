@@ -1,7 +1,7 @@
-// Command stock-analysis replays daily prices of shares through Python workers, which compute technical indicators as streams, and
-// prints trading signals.
+// Command stock-analysis replays daily share prices through Python workers. The workers compute technical
+// indicators as streams. The program prints trading signals.
 //
-// This file has the flags and the streams, print.go how it looks. worker.py begins the other side.
+// This file has the flags and the streams. print.go has the output. The Python side starts in worker.py.
 package main
 
 import (
@@ -31,7 +31,8 @@ var files embed.FS
 
 const usage = `Usage: stock-analysis [flags]
 
-Replays daily prices with technical analysis, on a pool of Python workers. The prices are those of GOOG and MSFT that matplotlib
+Replays daily prices with technical analysis, on a pool of Python workers. The prices are those of GOOG and ` +
+	`MSFT that matplotlib
 brings along, and yours by -csv.
 
 Example: stock-analysis -symbols GOOG -rsi-oversold 25 -speed 100
@@ -45,10 +46,11 @@ type arguments struct {
 	Indicators      []string           `json:"indicators"`
 	AlertThresholds map[string]float64 `json:"alert_thresholds"`
 	Files           map[string]string  `json:"files"` // CSV files by symbol
-	Speed           float64            `json:"speed"` // days in a second; 0 is as many as there can
+	Speed           float64            `json:"speed"` // days per second; 0 means as fast as possible
 }
 
-// Chunk is what a worker streams: a day of a share. An indicator is nil as long as there are not enough prices for it.
+// Chunk is an item that a worker streams: one day of a share. An indicator is nil while there are too few
+// prices for it.
 type Chunk struct {
 	Date          string   `json:"date"`
 	Symbol        string   `json:"symbol"`
@@ -72,7 +74,7 @@ type Summary struct {
 	} `json:"symbols"`
 }
 
-// share is what open_market tells of a symbol.
+// share is the answer of open_market about a symbol.
 type share struct {
 	Symbol string `json:"symbol"`
 	Days   int    `json:"days"`
@@ -90,13 +92,14 @@ func main() {
 	os.Exit(code)
 }
 
-// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 when ctx ended it.
+// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 if ctx ended it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	a := arguments{Files: map[string]string{}}
 	flags := flag.NewFlagSet("stock-analysis", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
-	names := flags.String("adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
+	names := flags.String("adapter", "auto",
+		"the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
 	workers := flags.Int("workers", 4, "the most workers; the symbols are dealt out to them")
 	symbols := flags.String("symbols", "", "the shares, with commas between (default: those of -csv, else GOOG,MSFT)")
 	indicators := flags.String("indicators", strings.Join(knownIndicators, ","), "which to report")
@@ -104,7 +107,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	overbought := flags.Float64("rsi-overbought", 70, "an RSI above this is a signal to sell")
 	spike := flags.Float64("volume-spike", 2, "a volume of so many `times` the mean of the 20 days before is an alert")
 	flags.Float64Var(&a.Speed, "speed", 100, "how many `days` pass in a second; 0 is as many as there can")
-	csv := "prices from a CSV file with the columns Date, Close and Volume, as `SYMBOL=FILE`; may be given several times"
+	csv := "prices from a CSV file with the columns Date, Close and Volume, as `SYMBOL=FILE`; may be given several " +
+		"times"
 	flags.Func("csv", csv, func(s string) error {
 		symbol, path, ok := strings.Cut(s, "=")
 		if !ok || symbol == "" || path == "" {
@@ -155,8 +159,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return misuse("-indicators has %q; there are %s", name, strings.Join(knownIndicators, ","))
 		}
 	}
-	if !(0 <= *oversold && *oversold < *overbought && *overbought <= 100) { // or not a number
-		return misuse("-rsi-oversold is %v and -rsi-overbought %v, but they must be from 0 to 100, the first the lower one", *oversold, *overbought)
+	if !(0 <= *oversold && *oversold < *overbought && *overbought <= 100) { // this also rejects NaN
+		return misuse("-rsi-oversold is %v and -rsi-overbought %v, but they must be from 0 to 100, the first the "+
+			"lower one", *oversold, *overbought)
 	}
 	if !(*spike > 0) {
 		return misuse("-volume-spike is %v, but it must be above 0", *spike)
@@ -164,7 +169,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if !(a.Speed >= 0) || math.IsInf(a.Speed, 1) {
 		return misuse("-speed is %v, but it must be a number of days, or 0", a.Speed)
 	}
-	a.AlertThresholds = map[string]float64{"rsi_oversold": *oversold, "rsi_overbought": *overbought, "volume_spike": *spike}
+	a.AlertThresholds = map[string]float64{"rsi_oversold": *oversold, "rsi_overbought": *overbought,
+		"volume_spike": *spike}
 
 	err = analyse(ctx, adapter, *workers, a, stdout, stderr)
 	if ctx.Err() != nil {
@@ -178,7 +184,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// explain leaves out of an exception in Python what only its programmer wants to know.
+// explain shortens a Python exception to the part that matters to users.
 func explain(err error) string {
 	var start *snakepit.StartError
 	var remote *snakepit.RemoteError
@@ -188,22 +194,24 @@ func explain(err error) string {
 	return err.Error()
 }
 
-// analyse opens a pool, deals the symbols out to its workers, and prints what all of them stream, as it comes.
+// analyse opens a pool and distributes the symbols to its workers. It prints the items of all streams as they
+// arrive.
 func analyse(ctx context.Context, adapter core.Adapter, workers int, a arguments, stdout, stderr io.Writer) error {
 	level := hclog.LevelFromString(os.Getenv("SNAKEPIT_LOG"))
 	if level == hclog.NoLevel {
-		level = hclog.Off // what matters is printed here
+		level = hclog.Off // this program prints all that matters itself
 	}
 	streams := min(workers, len(a.Symbols))
 	pool, err := snakepit.OpenWith(ctx, adapter, snakepit.PythonFS(files, "worker.py"), &snakepit.Options{
-		Size: streams, CallTimeout: -1, StreamTimeout: -1, // a market is open as long as it is
+		Size: streams, CallTimeout: -1, StreamTimeout: -1, // a market has no time limit
 		Logger: hclog.New(&hclog.LoggerOptions{Output: stderr, Level: level}),
 	})
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	market, err := snakepit.Execute[[]share](ctx, pool, "open_market", map[string]any{"symbols": a.Symbols, "files": a.Files})
+	market, err := snakepit.Execute[[]share](ctx, pool, "open_market",
+		map[string]any{"symbols": a.Symbols, "files": a.Files})
 	if err != nil {
 		return err
 	}
@@ -220,9 +228,10 @@ func analyse(ctx context.Context, adapter core.Adapter, workers int, a arguments
 		}
 		wg.Go(func() {
 			var summary Summary
-			for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, "realtime_stock_analysis", mine, snakepit.Result(&summary)) {
+			for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, "realtime_stock_analysis", mine,
+				snakepit.Result(&summary)) {
 				if err != nil {
-					cancel(err) // the others end, too
+					cancel(err) // the other streams end, too
 					return
 				}
 				console.chunk(chunk)

@@ -14,8 +14,8 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// need skips the test where the user's Python lacks what an adapter or the bundled prices import. One that SNAKEPIT_PYTHON names has
-// to have it.
+// need skips the test if the user's Python lacks a module of the adapter or of the bundled prices. The Python
+// that SNAKEPIT_PYTHON names must have them.
 func need(t *testing.T, adapter string) {
 	t.Helper()
 	if os.Getenv("SNAKEPIT_PYTHON") != "" {
@@ -27,7 +27,8 @@ func need(t *testing.T, adapter string) {
 		t.Skip("there is no Python:", err)
 	}
 	if err := exec.Command(python.Path, "-c", "import "+modules).Run(); err != nil {
-		t.Skipf("%s can't import %s; make install-examples has a Python that can, for SNAKEPIT_PYTHON", python.Path, modules)
+		t.Skipf("%s can't import %s; make install-examples has a Python that can, for SNAKEPIT_PYTHON", python.Path,
+			modules)
 	}
 }
 
@@ -45,15 +46,18 @@ func TestOnEachAdapter(t *testing.T) {
 				t.Fatalf("exit code %d, %s", code, &stderr)
 			}
 			got := stdout.String()
-			for text, n := range map[string]int{" GOOG: $": 1047, " MSFT: $": 65, "🟢 GOOG: $": 31, "🔴 GOOG: $": 184, "🔴 MSFT: $": 5, "⚡": 247} {
+			for text, n := range map[string]int{" GOOG: $": 1047, " MSFT: $": 65, "🟢 GOOG: $": 31, "🔴 GOOG: $": 184,
+				"🔴 MSFT: $": 5, "⚡": 247} {
 				if found := strings.Count(got, text); found != n {
 					t.Errorf("%q is printed %d times, not %d", text, found, n)
 				}
 			}
 			for _, want := range []string{
 				"⚪ GOOG: $100.34 - HOLD (RSI: -)\n",
-				"🔴 MSFT: $29.96 - SELL signal (RSI: 71.6)\n   ⚡ 2003-09-19: RSI 71.6 is above 70; MACD 0.75; its signal 0.58; SMA_20 27.86; SMA_50 26.92\n",
-				"   ⚡ 2005-02-14: volume is 2.8 times the mean of 20 days; MACD 0.83; its signal 1.91; SMA_20 193.61; SMA_50 189.28\n",
+				"🔴 MSFT: $29.96 - SELL signal (RSI: 71.6)\n" +
+					"   ⚡ 2003-09-19: RSI 71.6 is above 70; MACD 0.75; its signal 0.58; SMA_20 27.86; SMA_50 26.92\n",
+				"   ⚡ 2005-02-14: volume is 2.8 times the mean of 20 days; MACD 0.83; its signal 1.91; SMA_20 " +
+					"193.61; SMA_50 189.28\n",
 			} {
 				if !strings.Contains(got, want) {
 					t.Errorf("%q is not printed", want)
@@ -74,7 +78,7 @@ func store(t *testing.T, name, text string) string {
 	return path
 }
 
-// One worker has the days of all its symbols in the order of their dates.
+// One worker streams the days of all its symbols in the order of their dates.
 func TestOnesOwnPrices(t *testing.T) {
 	a := store(t, "a b=1.csv", "date,volume,close\n2024-01-03,5,3\n2024-01-01,5,1\n")
 	b := store(t, "b.csv", "Date,Open,High,Low,Close,Volume\n2-Jan-24,1,1,1,2.5,7\n")
@@ -93,7 +97,7 @@ func TestOnesOwnPrices(t *testing.T) {
 	}
 }
 
-// trigger is a writer that calls do when it has been written text.
+// trigger is a writer that calls do once text has been written to it.
 type trigger struct {
 	mu sync.Mutex
 	bytes.Buffer
@@ -111,7 +115,7 @@ func (w *trigger) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// The interrupt reaches a worker that sleeps until its next day, in a quarter of an hour.
+// The interrupt reaches a worker that sleeps a quarter of an hour until its next day.
 func TestInterrupt(t *testing.T) {
 	path := store(t, "own.csv", "Date,Close,Volume\n2024-01-01,1,5\n2024-01-02,2,5\n")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -125,7 +129,7 @@ func TestInterrupt(t *testing.T) {
 	noChild(t)
 }
 
-// noChild fails if a process that this one started is left.
+// noChild fails if this process still has a child process.
 func noChild(t *testing.T) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -135,7 +139,7 @@ func noChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if left := strings.Fields(string(children)); len(left) > 1 { // the shell is one
+	if left := strings.Fields(string(children)); len(left) > 1 { // one is the shell
 		t.Errorf("processes %v are left", left)
 	}
 }
@@ -147,20 +151,30 @@ func TestBadInput(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{"-symbols", "TSLA"}, 1, "stock-analysis: there are no prices of TSLA; there are those of GOOG, MSFT, and -csv TSLA=FILE brings others\n"},
-		{[]string{"-csv", "A=nowhere.csv"}, 1, "stock-analysis: nowhere.csv cannot be read: No such file or directory\n"},
+		{[]string{"-symbols", "TSLA"}, 1, "stock-analysis: there are no prices of TSLA; there are those of GOOG, " +
+			"MSFT, and -csv TSLA=FILE brings others\n"},
+		{[]string{"-csv", "A=nowhere.csv"}, 1,
+			"stock-analysis: nowhere.csv cannot be read: No such file or directory\n"},
 		{[]string{"-csv", "A=."}, 1, "stock-analysis: . cannot be read: Is a directory\n"},
-		{[]string{"-csv", "A=" + empty}, 1, "stock-analysis: " + empty + " has no column Date and no column Close and no column Volume; it is empty\n"},
-		{[]string{"-csv", "A=" + wrong}, 1, "stock-analysis: " + wrong + " has no column Close; its first line is 'date,price,volume'\n"},
+		{[]string{"-csv", "A=" + empty}, 1, "stock-analysis: " + empty +
+			" has no column Date and no column Close and no column Volume; it is empty\n"},
+		{[]string{"-csv", "A=" + wrong}, 1, "stock-analysis: " + wrong +
+			" has no column Close; its first line is 'date,price,volume'\n"},
 		{[]string{"-csv", "A"}, 2, "invalid value \"A\" for flag -csv: it must be like ACME=acme.csv\n"},
-		{[]string{"-symbols", "GOOG,,MSFT"}, 2, "stock-analysis: -symbols has \"GOOG,,MSFT\", with nothing between two commas; see stock-analysis -h\n"},
+		{[]string{"-symbols", "GOOG,,MSFT"}, 2,
+			"stock-analysis: -symbols has \"GOOG,,MSFT\", with nothing between two commas; see stock-analysis -h\n"},
 		{[]string{"-symbols", "GOOG,goog"}, 2, "stock-analysis: -symbols has GOOG twice; see stock-analysis -h\n"},
-		{[]string{"-indicators", "EMA"}, 2, "stock-analysis: -indicators has \"EMA\"; there are RSI,MACD,SMA_20,SMA_50; see stock-analysis -h\n"},
-		{[]string{"-rsi-oversold", "80"}, 2, "stock-analysis: -rsi-oversold is 80 and -rsi-overbought 70, but they must be from 0 to"},
+		{[]string{"-indicators", "EMA"}, 2,
+			"stock-analysis: -indicators has \"EMA\"; there are RSI,MACD,SMA_20,SMA_50; see stock-analysis -h\n"},
+		{[]string{"-rsi-oversold", "80"}, 2,
+			"stock-analysis: -rsi-oversold is 80 and -rsi-overbought 70, but they must be from 0 to"},
 		{[]string{"-rsi-overbought", "NaN"}, 2, "stock-analysis: -rsi-oversold is 30 and -rsi-overbought NaN, but"},
-		{[]string{"-volume-spike", "-2"}, 2, "stock-analysis: -volume-spike is -2, but it must be above 0; see stock-analysis -h\n"},
-		{[]string{"-speed", "-1"}, 2, "stock-analysis: -speed is -1, but it must be a number of days, or 0; see stock-analysis -h\n"},
-		{[]string{"-workers", "0"}, 2, "stock-analysis: -workers is 0, but it must be at least 1; see stock-analysis -h\n"},
+		{[]string{"-volume-spike", "-2"}, 2,
+			"stock-analysis: -volume-spike is -2, but it must be above 0; see stock-analysis -h\n"},
+		{[]string{"-speed", "-1"}, 2,
+			"stock-analysis: -speed is -1, but it must be a number of days, or 0; see stock-analysis -h\n"},
+		{[]string{"-workers", "0"}, 2,
+			"stock-analysis: -workers is 0, but it must be at least 1; see stock-analysis -h\n"},
 		{[]string{"-adapter", "nonsense"}, 2, "stock-analysis: -adapter: "},
 		{[]string{"-nonsense"}, 2, "flag provided but not defined: -nonsense\n"},
 		{[]string{"GOOG"}, 2, "stock-analysis: \"GOOG\" is not a flag; see stock-analysis -h\n"},

@@ -11,23 +11,23 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// console prints what all streams bring. On a terminal there is a bar for each share below.
+// console prints the items of all streams. On a terminal it shows a bar for each share below.
 type console struct {
 	screen io.Writer
-	out    io.Writer     // the screen, or what prints above the bars
+	out    io.Writer     // the screen, or the writer above the bars
 	bars   *mpb.Progress // nil if there are none
 	market []*progress   // in the order of the symbols
 
 	mu sync.Mutex
 }
 
-// progress is how far a share is.
+// progress is the progress of a share.
 type progress struct {
 	share
 	bar   *mpb.Bar
 	seen  int
 	today string
-	done  string // what its stream's summary tells
+	done  string // from its stream's summary
 }
 
 func newConsole(out io.Writer, market []share) *console {
@@ -55,7 +55,7 @@ func (c *console) progress(symbol string) *progress {
 			return p
 		}
 	}
-	return &progress{} // which nobody asked for
+	return &progress{} // of no requested symbol
 }
 
 // chunk prints a day of a share.
@@ -85,7 +85,7 @@ func (c *console) chunk(day Chunk) {
 	}
 }
 
-// trend tells the other indicators, those that there are.
+// trend returns the other indicators that are present.
 func trend(day Chunk) string {
 	var text strings.Builder
 	for _, indicator := range []struct {
@@ -99,20 +99,21 @@ func trend(day Chunk) string {
 	return text.String()
 }
 
-// done takes in what a stream found in all.
+// done records the summary of a stream.
 func (c *console) done(s Summary) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for symbol, found := range s.Symbols {
-		c.progress(symbol).done = fmt.Sprintf("BUY on %d, SELL on %d, alerts on %d", found.Signals["BUY"], found.Signals["SELL"], found.Alerts)
+		c.progress(symbol).done = fmt.Sprintf("BUY on %d, SELL on %d, alerts on %d", found.Signals["BUY"],
+			found.Signals["SELL"], found.Alerts)
 	}
 }
 
-// end prints what was found in all, or how far each share is.
+// end prints the totals, or the progress of each share.
 func (c *console) end() {
 	if c.bars != nil {
 		for _, p := range c.market {
-			p.bar.Abort(false) // does nothing to one that is complete
+			p.bar.Abort(false) // this does nothing to a complete bar
 		}
 		c.bars.Wait()
 		c.out = c.screen
@@ -130,7 +131,7 @@ func (c *console) end() {
 	}
 }
 
-// days writes how many there are.
+// days formats a number of days.
 func days(n int) string {
 	if n == 1 {
 		return "1 day"

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// demo follows a log that it writes, as a service would, and has it rotated and truncated meanwhile. It returns an error if a line that
-// has a problem was not found, or not once.
+// demo follows a log that it writes itself, as a service would. Meanwhile it rotates and truncates the log. It
+// returns an error if a line with a problem was not found exactly once.
 func (s *session) demo(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "tail-and-analyze-")
 	if err != nil {
@@ -46,7 +46,7 @@ func (s *session) demo(ctx context.Context) error {
 	return failure
 }
 
-// service writes a log, and hears what is found in it.
+// service writes a log and records the findings in it.
 type service struct {
 	path    string
 	written []string // the lines with a problem
@@ -71,7 +71,7 @@ func (s *service) observe(c Chunk) {
 	}
 }
 
-// until waits until what is asked for has been heard.
+// until waits until heard returns true.
 func (s *service) until(ctx context.Context, heard func() bool) error {
 	timeout := time.After(30 * time.Second)
 	for {
@@ -91,10 +91,12 @@ func (s *service) until(ctx context.Context, heard func() bool) error {
 	}
 }
 
-// run writes three rounds of lines, and rotates the file after the first and truncates it after the second. Truncating a file loses
-// what its reader has not seen, whoever reads it; so it waits until all was found, and the last line of each round is to be found.
+// run writes three rounds of lines. It rotates the file after the first and truncates it after the second.
+// Truncating a file loses the unread part for every reader. So run waits until all lines are found. The last
+// line of each round is one to find.
 func (s *service) run(ctx context.Context) error {
-	if err := s.until(ctx, func() bool { return s.notes > 0 }); err != nil { // the file is being followed
+	// The first note says that the file is being followed.
+	if err := s.until(ctx, func() bool { return s.notes > 0 }); err != nil {
 		return err
 	}
 	for round := range 3 {
@@ -107,7 +109,7 @@ func (s *service) run(ctx context.Context) error {
 		var err error
 		switch round {
 		case 0:
-			err = os.Rename(s.path, s.path+".1") // write makes the new one
+			err = os.Rename(s.path, s.path+".1") // write creates the new file
 		case 1:
 			err = os.Truncate(s.path, 0)
 		}
@@ -118,7 +120,7 @@ func (s *service) run(ctx context.Context) error {
 	return s.check()
 }
 
-// check returns an error if a line was not found once.
+// check returns an error if a line was not found exactly once.
 func (s *service) check() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,7 +137,7 @@ func (s *service) check() error {
 
 const linesPerRound = 100
 
-// write appends the lines of a round to the file, and makes it if it is not there.
+// write appends the lines of a round to the file. It creates the file if needed.
 func (s *service) write(ctx context.Context, round int) error {
 	file, err := os.OpenFile(s.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -151,7 +153,8 @@ func (s *service) write(ctx context.Context, round int) error {
 			text = problems[rand.IntN(len(problems))]
 		}
 		text = strings.ReplaceAll(text, "#", fmt.Sprint(rand.IntN(1000)))
-		line := fmt.Sprintf("%s %s request=%d", time.Now().Format("2006-01-02T15:04:05.000"), text, linesPerRound*round+i)
+		line := fmt.Sprintf("%s %s request=%d", time.Now().Format("2006-01-02T15:04:05.000"), text,
+			linesPerRound*round+i)
 		if !strings.HasPrefix(text, "INFO") {
 			s.mu.Lock()
 			s.written = append(s.written, line)

@@ -1,8 +1,8 @@
-// Command tail-and-analyze follows log files, each in a Python worker of its own, and prints the lines that match a pattern, with
-// what is around them. It goes on until Ctrl-C.
+// Command tail-and-analyze follows log files, each in its own Python worker. It prints the lines that match a
+// pattern, with the lines around them. It runs until Ctrl-C.
 //
-// This file has the flags and the streams, print.go how it looks, and demo.go a service that writes a log. worker.py begins the
-// other side.
+// This file has the flags and the streams. print.go has the output. demo.go has a service that writes a log.
+// The Python side starts in worker.py.
 package main
 
 import (
@@ -50,9 +50,9 @@ type arguments struct {
 	Once         bool     `json:"once"`
 }
 
-// Chunk is what a worker streams: a line that matches, or a note on the file.
+// Chunk is an item that a worker streams: a matching line, or a note on the file.
 type Chunk struct {
-	Severity       string   `json:"severity"`  // "" if the line tells none
+	Severity       string   `json:"severity"`  // "" if the line has none
 	Timestamp      string   `json:"timestamp"` // likewise; ISO 8601
 	LogLine        string   `json:"log_line"`
 	PatternMatched string   `json:"pattern_matched"`
@@ -65,7 +65,7 @@ type Chunk struct {
 	Note           string   `json:"note"`
 }
 
-// Summary is the stream's result, when following a file has come to its end.
+// Summary is the stream's result, once following a file has ended.
 type Summary struct {
 	IsFinal     bool           `json:"is_final"`
 	Lines       int            `json:"lines"`
@@ -82,19 +82,23 @@ func main() {
 	os.Exit(code)
 }
 
-// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 when ctx ended it.
+// run returns the exit code: 0, 1 if something failed, 2 for wrong flags, 130 if ctx ended it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var a arguments
 	flags := flag.NewFlagSet("tail-and-analyze", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
-	names := flags.String("adapter", "auto", "the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
-	patterns := flags.String("patterns", "ERROR,FATAL,OutOfMemoryError", "regular `expressions` of Python; quote one with a comma: 'ERROR,\"a{1,3}\"'")
-	flags.IntVar(&a.ContextLines, "context-lines", 3, "the `lines` before and after a match to print with it, at most 100")
+	names := flags.String("adapter", "auto",
+		"the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
+	patterns := flags.String("patterns", "ERROR,FATAL,OutOfMemoryError",
+		"regular `expressions` of Python; quote one with a comma: 'ERROR,\"a{1,3}\"'")
+	flags.IntVar(&a.ContextLines, "context-lines", 3,
+		"the `lines` before and after a match to print with it, at most 100")
 	flags.BoolVar(&a.FromStart, "from-start", false, "read what is in the files already, not only what comes")
 	flags.BoolVar(&a.Wait, "wait", false, "wait for files that do not exist yet")
 	flags.BoolVar(&a.Once, "once", false, "read what is in the files, and end")
-	demo := flags.Bool("demo", false, "follow a log that this program writes, rotates and truncates, for some seconds, and check what is found")
+	demo := flags.Bool("demo", false,
+		"follow a log that this program writes, rotates and truncates, for some seconds, and check what is found")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -109,7 +113,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return misuse("-adapter: %v", err)
 	}
-	if a.Patterns, err = csv.NewReader(strings.NewReader(*patterns)).Read(); err != nil || slices.Contains(a.Patterns, "") {
+	if a.Patterns, err = csv.NewReader(strings.NewReader(*patterns)).Read(); err != nil ||
+		slices.Contains(a.Patterns, "") {
 		return misuse("-patterns %q is not a list of regular expressions with commas between", *patterns)
 	}
 	if a.ContextLines < 0 || a.ContextLines > 100 {
@@ -124,13 +129,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return misuse("%s is named twice", path)
 		}
 	}
-	var foreign string // to the demonstration
+	var foreign string // a flag that -demo does not allow
 	flags.Visit(func(f *flag.Flag) {
 		if !slices.Contains([]string{"demo", "adapter", "context-lines"}, f.Name) {
 			foreign = f.Name
 		}
 	})
-	session := &session{arguments: a, adapter: adapter, console: &console{out: stdout, many: len(paths) > 1}, log: stderr}
+	session := &session{arguments: a, adapter: adapter, console: &console{out: stdout, many: len(paths) > 1},
+		log: stderr}
 	switch {
 	case *demo && (len(paths) > 0 || foreign != ""):
 		return misuse("-demo has a log of its own, and what to look for; it goes with -adapter and -context-lines only")
@@ -151,7 +157,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// explain leaves out of an exception in Python what only its programmer wants to know.
+// explain shortens a Python exception to the part that matters to users.
 func explain(err error) string {
 	var start *snakepit.StartError
 	var remote *snakepit.RemoteError
@@ -161,23 +167,23 @@ func explain(err error) string {
 	return err.Error()
 }
 
-// session follows files and prints what is found.
+// session follows files and prints the findings.
 type session struct {
 	arguments
 	adapter core.Adapter
 	console *console
 	log     io.Writer
-	observe func(Chunk) // gets each chunk, if it is set
+	observe func(Chunk) // receives each chunk, unless it is nil
 }
 
-// endGrace is how long workers have, after Ctrl-C, to report what they have found.
+// endGrace is the time that workers have after Ctrl-C to report their findings.
 const endGrace = 5 * time.Second
 
-// follow follows the files until ctx ends, or one can't be followed, and prints the summary.
+// follow follows the files until ctx ends or a file can't be followed. Then it prints the summary.
 func (s *session) follow(ctx context.Context, paths []string) error {
 	level := hclog.LevelFromString(os.Getenv("SNAKEPIT_LOG"))
 	if level == hclog.NoLevel {
-		level = hclog.Off // what matters is printed here
+		level = hclog.Off // this program prints all that matters itself
 	}
 	failed, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -193,7 +199,8 @@ func (s *session) follow(ctx context.Context, paths []string) error {
 	}
 	defer pool.Close()
 
-	// The calls outlive ctx: cancelling them would interrupt the workers at once, and what they have found but not sent would be lost.
+	// The calls outlive ctx. Cancelling them would interrupt the workers at once, and findings that are not yet
+	// sent would be lost.
 	calls, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(failed, func() { time.AfterFunc(endGrace, cancel) })()
@@ -221,7 +228,8 @@ func (s *session) follow(ctx context.Context, paths []string) error {
 func (s *session) stream(ctx context.Context, pool *snakepit.Pool, path string, summary *Summary) error {
 	a := s.arguments
 	a.LogPath = path
-	for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, "tail_and_analyze", a, snakepit.Timeout(-1), snakepit.Result(summary)) {
+	for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, "tail_and_analyze", a, snakepit.Timeout(-1),
+		snakepit.Result(summary)) {
 		if err != nil {
 			return err
 		}

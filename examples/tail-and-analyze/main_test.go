@@ -17,7 +17,8 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// need skips the test where the user's Python lacks what an adapter imports. One that SNAKEPIT_PYTHON names has to have it.
+// need skips the test if the user's Python lacks a module of the adapter. The Python that SNAKEPIT_PYTHON names
+// must have it.
 func need(t *testing.T, adapter string) {
 	t.Helper()
 	module := map[string]string{"grpc": "grpc, google.protobuf", "msgpack": "msgpack"}[adapter]
@@ -33,7 +34,7 @@ func need(t *testing.T, adapter string) {
 	}
 }
 
-// screen is where the program prints, and a test waits for what it prints.
+// screen collects the program's output. A test waits for text in it.
 type screen struct {
 	mu      sync.Mutex
 	text    bytes.Buffer
@@ -70,14 +71,14 @@ func (s *screen) until(ctx context.Context, text string, n int) bool {
 	return true
 }
 
-// program runs the program until end is called, which returns its exit code.
+// program runs the program until end is called. end returns the exit code.
 func program(t *testing.T, stdout, stderr *screen, args ...string) (ctx context.Context, end func() int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	code := make(chan int, 1)
 	go func() {
 		code <- run(ctx, args, stdout, stderr)
-		cancel() // nobody waits for what it will not print
+		cancel() // the program prints nothing more: stop waiting
 	}()
 	return ctx, func() int {
 		cancel()
@@ -85,7 +86,7 @@ func program(t *testing.T, stdout, stderr *screen, args ...string) (ctx context.
 	}
 }
 
-// TestOnEachAdapter writes two logs of numbered lines, and rotates and truncates them, while the program reads.
+// TestOnEachAdapter writes two logs of numbered lines. It rotates and truncates them while the program reads.
 func TestOnEachAdapter(t *testing.T) {
 	const rounds, perRound = 6, 50
 	for _, adapter := range []string{"grpc", "msgpack", "jsonstdio", "auto"} {
@@ -96,21 +97,23 @@ func TestOnEachAdapter(t *testing.T) {
 			for _, path := range paths {
 				write(t, path, "2025-01-20 15:30:45 INFO was there before\n")
 			}
-			ctx, end := program(t, stdout, stderr, append([]string{"-adapter", adapter, "-context-lines", "0", "-patterns", "ERROR"}, paths...)...)
+			ctx, end := program(t, stdout, stderr,
+				append([]string{"-adapter", adapter, "-context-lines", "0", "-patterns", "ERROR"}, paths...)...)
 			ok := stdout.until(ctx, "is followed from its end, line 2", 2)
 			var want []string
 			for round := range rounds {
 				var text strings.Builder
 				for i := range perRound {
 					want = append(want, fmt.Sprintf("[2025-01-20T15:30:45] ERROR: line %d é\n", perRound*round+i))
-					fmt.Fprintf(&text, "2025-01-20 15:30:45 INFO another\n2025-01-20 15:30:45 ERROR line %d é\n", perRound*round+i)
+					fmt.Fprintf(&text, "2025-01-20 15:30:45 INFO another\n2025-01-20 15:30:45 ERROR line %d é\n",
+						perRound*round+i)
 				}
 				for _, path := range paths {
-					write(t, path, text.String()[:len(text.String())/2]) // may end in the middle of a character
+					write(t, path, text.String()[:len(text.String())/2]) // this may end in the middle of a character
 					write(t, path, text.String()[len(text.String())/2:])
 				}
-				// A file that is rotated keeps what was not read yet; of one that is truncated it is lost, whoever reads it. So the last line has
-				// been printed by then.
+				// A rotated file keeps its unread part. A truncated file loses it for every reader. So the last
+				// line must be printed before.
 				if round%3 == 0 {
 					for _, path := range paths {
 						if err := os.Rename(path, fmt.Sprint(path, ".", round)); err != nil {
@@ -145,7 +148,8 @@ func TestOnEachAdapter(t *testing.T) {
 				}
 			}
 			summary := fmt.Sprintf("%d lines read, 2 rotations, 2 truncations\n", 2*rounds*perRound)
-			if strings.Count(stdout.String(), summary) != 2 || !strings.Contains(stdout.String(), "by severity: ERROR 600\n") {
+			if strings.Count(stdout.String(), summary) != 2 ||
+				!strings.Contains(stdout.String(), "by severity: ERROR 600\n") {
 				t.Error("the summary is wrong")
 			}
 			if t.Failed() {
@@ -155,7 +159,7 @@ func TestOnEachAdapter(t *testing.T) {
 	}
 }
 
-// write appends to a file, which it makes if it is not there.
+// write appends to a file. It creates the file if needed.
 func write(t *testing.T, path, text string) {
 	t.Helper()
 	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
@@ -171,14 +175,16 @@ func write(t *testing.T, path, text string) {
 const text = `2025-01-20 15:30:44 INFO  starting
 2025-01-20 15:30:45 ERROR Database connection failed: timeout after 30s
 2025-01-20 15:30:50 WARN  High memory usage detected: 85% of heap used
-2025-01-20 15:31:00 FATAL OutOfMemoryError: Java heap space exceeded, and this line is so long that its end is not printed
+2025-01-20 15:31:00 FATAL OutOfMemoryError: Java heap space exceeded, and this line is so long that its end is ` +
+	`not printed
 java.lang.OutOfMemoryError`
 
 func TestOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.log")
 	write(t, path, text)
 	stdout, stderr := newScreen(), newScreen()
-	args := []string{"-adapter", "jsonstdio", "-once", "-context-lines", "1", "-patterns", "ERROR,FATAL,OutOfMemoryError,\"A{2,3}\"", path}
+	args := []string{"-adapter", "jsonstdio", "-once", "-context-lines", "1", "-patterns",
+		"ERROR,FATAL,OutOfMemoryError,\"A{2,3}\"", path}
 	if code := run(t.Context(), args, stdout, stderr); code != 0 {
 		t.Fatalf("exit code %d, %s", code, stderr)
 	}
@@ -201,7 +207,7 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-// The last match still waits for the lines after it when the interrupt comes.
+// The last match still waits for its following lines when the interrupt comes.
 func TestInterrupt(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.log")
 	write(t, path, "ERROR one\nINFO two\nERROR three\n")
@@ -209,7 +215,8 @@ func TestInterrupt(t *testing.T) {
 	ctx, end := program(t, stdout, stderr, "-adapter", "jsonstdio", "-from-start", "-context-lines", "1", path)
 	found := stdout.until(ctx, "ERROR: one", 1)
 	code := end()
-	want := "🚨 ERROR: three\n📊 Log analysis session ended\n   " + path + ": 3 lines read, 0 rotations, 0 truncations\n" +
+	want := "🚨 ERROR: three\n📊 Log analysis session ended\n   " + path +
+		": 3 lines read, 0 rotations, 0 truncations\n" +
 		"   by pattern: ERROR 2\n   by severity: ERROR 2\n"
 	if !found || code != 130 || !strings.HasSuffix(stdout.String(), want) || stderr.String() != "" {
 		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
@@ -217,7 +224,7 @@ func TestInterrupt(t *testing.T) {
 	noChild(t)
 }
 
-// noChild fails if a process that this one started is left.
+// noChild fails if this process still has a child process.
 func noChild(t *testing.T) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -227,12 +234,13 @@ func noChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if left := strings.Fields(string(children)); len(left) > 1 { // the shell is one
+	if left := strings.Fields(string(children)); len(left) > 1 { // one is the shell
 		t.Errorf("processes %v are left", left)
 	}
 }
 
-// Whoever does not need the last matches may just cancel the call: that reaches a handler that sleeps, and keeps its worker.
+// A caller that does not need the last matches may just cancel the call. The cancellation reaches a sleeping
+// handler, and its worker lives on.
 func TestCancelReachesASleepingHandler(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.log")
 	write(t, path, "")
@@ -255,7 +263,7 @@ func TestCancelReachesASleepingHandler(t *testing.T) {
 			if err != nil || chunk.Note == "" {
 				t.Fatalf("%+v, %v", chunk, err)
 			}
-			break // which cancels
+			break // this cancels the stream
 		}
 	}
 	if now := pool.Workers()[0].Info().PID; now != pid {
@@ -306,18 +314,25 @@ func TestBadInput(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{dir + "/nowhere.log"}, 1, "tail-and-analyze: " + dir + "/nowhere.log does not exist; -wait waits for it\n"},
-		{[]string{there, dir + "/nowhere.log"}, 1, "tail-and-analyze: " + dir + "/nowhere.log does not exist; -wait waits for it\n"},
+		{[]string{dir + "/nowhere.log"}, 1, "tail-and-analyze: " + dir +
+			"/nowhere.log does not exist; -wait waits for it\n"},
+		{[]string{there, dir + "/nowhere.log"}, 1,
+			"tail-and-analyze: " + dir + "/nowhere.log does not exist; -wait waits for it\n"},
 		{[]string{dir}, 1, "tail-and-analyze: " + dir + " is not a regular file\n"},
-		{[]string{"-patterns", "a(b", there}, 1, "tail-and-analyze: the pattern 'a(b' is not a regular expression: missing ), "},
+		{[]string{"-patterns", "a(b", there}, 1,
+			"tail-and-analyze: the pattern 'a(b' is not a regular expression: missing ), "},
 		{[]string{"-patterns", "", there}, 2, "tail-and-analyze: -patterns \"\"" + badPatterns},
 		{[]string{"-patterns", "a,", there}, 2, "tail-and-analyze: -patterns \"a,\"" + badPatterns},
-		{[]string{"-context-lines", "-1", there}, 2, "tail-and-analyze: -context-lines is -1, but it must be from 0 to 100; see tail-and-analyze -h\n"},
-		{[]string{"-context-lines", "101", there}, 2, "tail-and-analyze: -context-lines is 101, but it must be from 0 to 100; see tail-and-analyze -h\n"},
+		{[]string{"-context-lines", "-1", there}, 2,
+			"tail-and-analyze: -context-lines is -1, but it must be from 0 to 100; see tail-and-analyze -h\n"},
+		{[]string{"-context-lines", "101", there}, 2,
+			"tail-and-analyze: -context-lines is 101, but it must be from 0 to 100; see tail-and-analyze -h\n"},
 		{[]string{"-adapter", "nonsense", there}, 2, "tail-and-analyze: -adapter: "},
-		{[]string{there, dir + "//app.log"}, 2, "tail-and-analyze: " + dir + "//app.log is named twice; see tail-and-analyze -h\n"},
+		{[]string{there, dir + "//app.log"}, 2,
+			"tail-and-analyze: " + dir + "//app.log is named twice; see tail-and-analyze -h\n"},
 		{[]string{}, 2, "tail-and-analyze: no file is named; name a log file, or say -demo; see tail-and-analyze -h\n"},
-		{[]string{"-once", "-wait", there}, 2, "tail-and-analyze: -once reads what is there, and -wait waits for what is not: "},
+		{[]string{"-once", "-wait", there}, 2,
+			"tail-and-analyze: -once reads what is there, and -wait waits for what is not: "},
 		{[]string{"-demo", "-once"}, 2, "tail-and-analyze: -demo has a log of its own, and what to look for; "},
 		{[]string{"-demo", there}, 2, "tail-and-analyze: -demo has a log of its own, and what to look for; "},
 		{[]string{"-nonsense"}, 2, "flag provided but not defined: -nonsense\n"},
@@ -325,7 +340,8 @@ func TestBadInput(t *testing.T) {
 	} {
 		stdout, stderr := newScreen(), newScreen()
 		args := append([]string{"-adapter", "jsonstdio"}, test.args...)
-		if code := run(t.Context(), args, stdout, stderr); code != test.code || !strings.HasPrefix(stderr.String(), test.want) {
+		if code := run(t.Context(), args, stdout, stderr); code != test.code ||
+			!strings.HasPrefix(stderr.String(), test.want) {
 			t.Errorf("%q: exit code %d, %q; want %d, %q", test.args, code, stderr, test.code, test.want)
 		}
 		if test.code == 1 && strings.Contains(stderr.String(), "Traceback") {

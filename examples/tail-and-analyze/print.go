@@ -10,10 +10,10 @@ import (
 	"unicode"
 )
 
-// console prints what the streams of all files bring, each chunk in one piece.
+// console prints the streams of all files, each chunk in one piece.
 type console struct {
 	out  io.Writer
-	many bool // files, so that each line names its own
+	many bool // several files, so each line names its file
 
 	mu sync.Mutex
 }
@@ -52,7 +52,7 @@ func (c *console) chunk(chunk Chunk) {
 	c.printf("%s", text.String())
 }
 
-// summary prints what was found in all.
+// summary prints the totals.
 func (c *console) summary(paths []string, summaries []Summary) {
 	c.printf("📊 Log analysis session ended\n")
 	patterns, severities := map[string]int{}, map[string]int{}
@@ -61,7 +61,8 @@ func (c *console) summary(paths []string, summaries []Summary) {
 			c.printf("   %s: it did not come to its end, so its counts are missing\n", paths[i])
 			continue
 		}
-		c.printf("   %s: %s read, %s, %s\n", paths[i], some(s.Lines, "line"), some(s.Rotations, "rotation"), some(s.Truncations, "truncation"))
+		c.printf("   %s: %s read, %s, %s\n", paths[i], some(s.Lines, "line"), some(s.Rotations, "rotation"),
+			some(s.Truncations, "truncation"))
 		for pattern, n := range s.Patterns {
 			patterns[pattern] += n
 		}
@@ -78,7 +79,7 @@ func (c *console) printf(format string, args ...any) {
 	fmt.Fprintf(c.out, format, args...)
 }
 
-// counts lists the names and how often each was found, the most frequent first.
+// counts lists the names with their counts, the most frequent first.
 func counts(n map[string]int) string {
 	if len(n) == 0 {
 		return "nothing was found"
@@ -95,7 +96,7 @@ func counts(n map[string]int) string {
 	return strings.Join(names, ", ")
 }
 
-// some writes how many there are of what the noun names.
+// some formats a number with its noun.
 func some(n int, noun string) string {
 	if n != 1 {
 		noun += "s"
@@ -103,7 +104,7 @@ func some(n int, noun string) string {
 	return fmt.Sprint(n, " ", noun)
 }
 
-// short cuts a long line, and replaces what could disturb the terminal.
+// short truncates a long line and replaces characters that could disturb the terminal.
 func short(line string) string {
 	const most = 80
 	runes := []rune(line)

@@ -24,7 +24,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// The table of behaviours that every adapter, and the chain, shows with real Python processes.
+// This table lists behaviours that every adapter, and the chain, must show with real Python processes.
 
 var adapters = []string{"jsonstdio", "msgpack", "grpc", "grpc,msgpack,jsonstdio"}
 
@@ -88,8 +88,10 @@ var behaviours = []struct {
 	{name: "values", check: func(f *Fixture) {
 		now := time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)
 		for _, v := range []any{
-			nil, true, int64(-5), int64(1<<53 + 1), uint64(math.MaxUint64), 5.0, 0.1, math.Inf(1), math.Copysign(0, -1), "üñ\u0000\t\n😀",
-			[]byte{0, 255, 10}, []any{int64(1), 1.0, "x", nil}, map[string]any{"$bytes": "no tag", "a": map[string]any{}}, now,
+			nil, true, int64(-5), int64(1<<53 + 1), uint64(math.MaxUint64), 5.0, 0.1, math.Inf(1),
+			math.Copysign(0, -1), "üñ\u0000\t\n😀",
+			[]byte{0, 255, 10}, []any{int64(1), 1.0, "x", nil},
+			map[string]any{"$bytes": "no tag", "a": map[string]any{}}, now,
 			map[string]any{"$bytes": "x"},
 		} {
 			got := call[any](f, "echo", Args{"value": v})
@@ -104,7 +106,8 @@ var behaviours = []struct {
 		if got := call[core.Array](f, "echo", Args{"value": a}); !reflect.DeepEqual(got, a) {
 			f.Errorf("%#v", got)
 		}
-		if _, err := snakepit.Execute[int8](f.Context(), f.Pool, "echo", Args{"value": 300}); err == nil || !strings.Contains(err.Error(), "300") {
+		if _, err := snakepit.Execute[int8](f.Context(), f.Pool, "echo", Args{"value": 300}); err == nil ||
+			!strings.Contains(err.Error(), "300") {
 			f.Error(err)
 		}
 		big := bytes.Repeat([]byte{7}, 8<<20)
@@ -117,7 +120,8 @@ var behaviours = []struct {
 			Sent int `json:"sent"`
 		}
 		n := 0
-		for v, err := range snakepit.ExecuteStream[int](f.Context(), f.Pool, "count", Args{"n": 5000}, snakepit.Result(&result)) {
+		for v, err := range snakepit.ExecuteStream[int](f.Context(), f.Pool, "count", Args{"n": 5000},
+			snakepit.Result(&result)) {
 			if err != nil || v != n {
 				f.Fatal(v, err)
 			}
@@ -164,7 +168,8 @@ var behaviours = []struct {
 				good = append(good, v)
 			}
 		}
-		if !slices.Equal(good, []int{0, 2, 4}) || !slices.Equal(bad, []string{"item 1: ValueError: odd 1", "item 3: ValueError: odd 3"}) {
+		if !slices.Equal(good, []int{0, 2, 4}) ||
+			!slices.Equal(bad, []string{"item 1: ValueError: odd 1", "item 3: ValueError: odd 3"}) {
 			f.Error(good, bad)
 		}
 	}},
@@ -179,7 +184,8 @@ var behaviours = []struct {
 			f.Error(got, want)
 		}
 		n := 0
-		for v, err := range snakepit.ExecuteStream[int](f.Context(), f.Pool, "doubled", nil, snakepit.Input(slices.Values(numbers))) {
+		for v, err := range snakepit.ExecuteStream[int](f.Context(), f.Pool, "doubled", nil,
+			snakepit.Input(slices.Values(numbers))) {
 			if err != nil || v != 2*n {
 				f.Fatal(v, err)
 			}
@@ -239,7 +245,7 @@ var behaviours = []struct {
 		if _, err = snakepit.Execute[state](f.Context(), s, "remember", 1); err != nil {
 			f.Fatal(err)
 		}
-		s.Close() // the same worker may be chosen again: it must have forgotten
+		s.Close() // the next session may get the same worker, which must have forgotten
 		for range 2 {
 			if fresh, err = snakepit.Execute[state](f.Context(), s, "remember", nil); err != nil || fresh.Value != nil {
 				f.Fatal(fresh, err)
@@ -247,7 +253,7 @@ var behaviours = []struct {
 		}
 	}},
 	{name: "concurrency", env: []string{"TEST_CONCURRENCY=4"}, check: func(f *Fixture) {
-		for _, command := range []string{"meet", "ameet"} { // which return when four run at once
+		for _, command := range []string{"meet", "ameet"} { // they return when four run at once
 			var wg sync.WaitGroup
 			for range 4 {
 				wg.Go(func() {
@@ -279,7 +285,7 @@ var behaviours = []struct {
 			if err := <-done; !errors.Is(err, context.Canceled) {
 				f.Errorf("%s: %v", how, err)
 			}
-			// The next call is not hit, and runs in the same process.
+			// The next call is not affected and runs in the same process.
 			if got := call[Args](f, "info", nil)["pid"]; got != pid {
 				f.Errorf("%s: the worker was replaced", how)
 			}
@@ -306,11 +312,14 @@ var behaviours = []struct {
 		if left = call[*float64](f, "left", nil, snakepit.Timeout(-1)); left != nil {
 			f.Error(*left)
 		}
-		if _, err := snakepit.Execute[any](f.Context(), f.Pool, "hang", "sleep", snakepit.Timeout(100*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := snakepit.Execute[any](f.Context(), f.Pool, "hang", "sleep",
+			snakepit.Timeout(100*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
 			f.Error(err)
 		}
 	}},
-	{name: "a handler that swallows its cancellation", opts: snakepit.Options{CancelGrace: 200 * time.Millisecond, StopTimeout: 2 * time.Second}, check: func(f *Fixture) {
+	{name: "a handler that swallows its cancellation", opts: snakepit.Options{
+		CancelGrace: 200 * time.Millisecond, StopTimeout: 2 * time.Second,
+	}, check: func(f *Fixture) {
 		pid := call[Args](f, "info", nil)["pid"]
 		_, err := snakepit.Execute[any](f.Context(), f.Pool, "swallow", 1000.0, snakepit.Timeout(100*time.Millisecond))
 		if !errors.Is(err, context.DeadlineExceeded) {
@@ -323,28 +332,33 @@ var behaviours = []struct {
 	{name: "error", check: func(f *Fixture) {
 		_, err := snakepit.Execute[any](f.Context(), f.Pool, "boom", nil)
 		var remote *snakepit.RemoteError
-		if !errors.As(err, &remote) || remote.Type != "ValueError" || remote.Message != "bad operand" || remote.Cause == nil || remote.Cause.Type != "KeyError" {
+		if !errors.As(err, &remote) || remote.Type != "ValueError" || remote.Message != "bad operand" ||
+			remote.Cause == nil || remote.Cause.Type != "KeyError" {
 			f.Fatal(err)
 		}
 		last := remote.Frames[len(remote.Frames)-1]
-		if last.Function != "boom" || !strings.HasSuffix(last.File, "behaviour.py") || !strings.Contains(last.Source, "raise ValueError") || last.Line == 0 {
+		if last.Function != "boom" || !strings.HasSuffix(last.File, "behaviour.py") ||
+			!strings.Contains(last.Source, "raise ValueError") || last.Line == 0 {
 			f.Errorf("%+v", last)
 		}
 		if !snakepit.MayHaveRun(err) {
 			f.Error("an exception proves that it ran")
 		}
 		for command, want := range map[string]string{"ecko": "did you mean echo?", "unspeakable": "items[1]"} {
-			if _, err = snakepit.Execute[any](f.Context(), f.Pool, command, nil); err == nil || !strings.Contains(err.Error(), want) {
+			if _, err = snakepit.Execute[any](f.Context(), f.Pool, command, nil); err == nil ||
+				!strings.Contains(err.Error(), want) {
 				f.Errorf("%s: %v", command, err)
 			}
 		}
-		if _, err = snakepit.Execute[any](f.Context(), f.Pool, "add", Args{"a": 1}); !errors.As(err, &remote) || remote.Type != "TypeError" {
+		if _, err = snakepit.Execute[any](f.Context(), f.Pool, "add", Args{"a": 1}); !errors.As(err, &remote) ||
+			remote.Type != "TypeError" {
 			f.Error(err)
 		}
 	}},
 	{name: "a frame over the limit", opts: snakepit.Options{MaxFrame: 1 << 20}, check: func(f *Fixture) {
 		big := make([]byte, 2<<20)
-		if _, err := snakepit.Execute[any](f.Context(), f.Pool, "echo", Args{"value": big}); !errors.Is(err, snakepit.ErrFrameTooLarge) || snakepit.MayHaveRun(err) {
+		if _, err := snakepit.Execute[any](f.Context(), f.Pool, "echo", Args{"value": big}); snakepit.MayHaveRun(err) ||
+			!errors.Is(err, snakepit.ErrFrameTooLarge) {
 			f.Error(err)
 		}
 		for _, err := range snakepit.ExecuteStream[any](f.Context(), f.Pool, "count", Args{"n": 1, "size": 2 << 20}) {
@@ -356,29 +370,37 @@ var behaviours = []struct {
 		if !errors.Is(err, snakepit.ErrFrameTooLarge) || !snakepit.MayHaveRun(err) {
 			f.Error(err)
 		}
-		says(f.T, err, "a frame with the result has", "and the limit is 1048576; raise Options.MaxFrame, or send it in smaller items")
+		says(f.T, err, "a frame with the result has",
+			"and the limit is 1048576; raise Options.MaxFrame, or send it in smaller items")
 		call[any](f, "echo", Args{"value": 1})
 	}},
-	{name: "a frame over the default limit", opts: snakepit.Options{MaxFrame: 128 << 20, CallTimeout: -1}, check: func(f *Fixture) {
-		big := bytes.Repeat([]byte{1, 2, 3}, core.DefaultMaxFrame/3+1)
-		if got := call[[]byte](f, "echo", Args{"value": big}); !bytes.Equal(got, big) {
-			f.Errorf("%d bytes came back as %d, or changed", len(big), len(got))
-		}
-	}},
+	{name: "a frame over the default limit", opts: snakepit.Options{MaxFrame: 128 << 20, CallTimeout: -1},
+		check: func(f *Fixture) {
+			big := bytes.Repeat([]byte{1, 2, 3}, core.DefaultMaxFrame/3+1)
+			if got := call[[]byte](f, "echo", Args{"value": big}); !bytes.Equal(got, big) {
+				f.Errorf("%d bytes came back as %d, or changed", len(big), len(got))
+			}
+		}},
 	{name: "a printing handler", check: func(f *Fixture) {
 		if got := call[string](f, "noisy", nil); got != "quiet" {
 			f.Error(got)
 		}
-		for _, want := range []string{"printed", "written to 1", "written to 2", "from a child", "and its errors", "from C"} {
-			Eventually(f.T, want+" is in the log", func() bool { return strings.Contains(f.Log.String(), want) })
+		for _, want := range []string{"printed", "written to 1", "written to 2", "from a child", "and its errors",
+			"from C"} {
+			Eventually(f.T, want+" is in the log", func() bool {
+				return strings.Contains(f.Log.String(), want)
+			})
 		}
 		Eventually(f.T, "the log record is in the log", func() bool {
-			return strings.Contains(f.Log.String(), "[WARN]  snakepit.app.noise: logged") || strings.Contains(f.Log.String(), "answer=42")
+			return strings.Contains(f.Log.String(), "[WARN]  snakepit.app.noise: logged") ||
+				strings.Contains(f.Log.String(), "answer=42")
 		})
 	}},
 	{name: "the last output of a killed worker", check: func(f *Fixture) {
 		call[any](f, "noisy", nil)
-		Eventually(f.T, "an earlier call's output is in the log", func() bool { return strings.Contains(f.Log.String(), "from C") })
+		Eventually(f.T, "an earlier call's output is in the log", func() bool {
+			return strings.Contains(f.Log.String(), "from C")
+		})
 		_, err := snakepit.Execute[any](f.Context(), f.Pool, "die", "words")
 		var o *snakepit.WorkerExit
 		if !errors.As(err, &o) || !slices.Equal(o.Stderr, []string{"last words"}) {
@@ -389,7 +411,8 @@ var behaviours = []struct {
 		for how, want := range map[string]string{"exit": "code 3", "signal": "killed", "orphan": "code 4"} {
 			_, err := snakepit.Execute[any](f.Context(), f.Pool, "die", how)
 			var o *snakepit.WorkerExit
-			if !errors.Is(err, snakepit.ErrWorkerLost) || !errors.As(err, &o) || !strings.Contains(err.Error(), want) || !snakepit.MayHaveRun(err) {
+			if !errors.Is(err, snakepit.ErrWorkerLost) || !errors.As(err, &o) || !strings.Contains(err.Error(), want) ||
+				!snakepit.MayHaveRun(err) {
 				f.Errorf("%s: %v", how, err)
 				continue
 			}
@@ -406,7 +429,7 @@ var behaviours = []struct {
 			if err != nil {
 				f.Fatal(err)
 			}
-			if n++; n == 1 { // the stream stands still, and delays nobody
+			if n++; n == 1 { // the stream stands still and delays no other call
 				for range 20 {
 					if _, err := f.Workers()[0].Health(f.Context()); err != nil {
 						f.Fatal(err)
@@ -448,7 +471,8 @@ func TestBehaviour(t *testing.T) {
 }
 
 func TestAdaptersAgree(t *testing.T) {
-	if _, err := snakepit.Adapters("grpc,carrier-pigeon"); err == nil || !strings.Contains(fmt.Sprint(err), "jsonstdio") {
+	if _, err := snakepit.Adapters("grpc,carrier-pigeon"); err == nil ||
+		!strings.Contains(fmt.Sprint(err), "jsonstdio") {
 		t.Error(err)
 	}
 }

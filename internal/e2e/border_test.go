@@ -21,20 +21,20 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// The border to user code: each thing that the user writes, on both sides, does each thing that it should not. On every
-// adapter and in every mode of the worker that is one call's own affair: the host lives, the worker lives, and the next
-// call is answered.
+// These tests cover the border to user code. Each piece of user code, on both sides, misbehaves in each way, on every
+// adapter and in every mode of the worker. The damage stays within one call: the host lives, the worker lives, and the
+// next call is answered.
 
 // borderPool is a pool of workers of testdata/border.py.
 type borderPool struct {
 	*snakepit.Pool
 	log     *Log
-	oneLoop bool                          // what hangs in a worker hangs all that runs there
-	lines   atomic.Int64                  // that told the logger to act
-	hung    atomic.Pointer[chan struct{}] // what hangs waits for it; each cell has its own
+	oneLoop bool                          // user code that hangs in the worker hangs everything that runs there
+	lines   atomic.Int64                  // lines that told the logger to act
+	hung    atomic.Pointer[chan struct{}] // user code that hangs waits for it; each cell has its own
 }
 
-// act does what user code should not do, or returns nonsense.
+// act misbehaves in the given way, or returns nonsense.
 func (p *borderPool) act(how string) string {
 	switch how {
 	case "panics":
@@ -71,7 +71,8 @@ func (o *odd) UnmarshalText([]byte) error {
 	return nil
 }
 
-// goFunctions returns what border.py's ask and asks call: function, result, error and item of each behaviour.
+// functions returns the host functions that border.py's ask and asks call: a function, result, error and item for each
+// behaviour.
 func (p *borderPool) functions() map[string]snakepit.Function {
 	all := map[string]snakepit.Function{}
 	for _, how := range []string{"panics", "exits", "hangs", "calls back", "returns nonsense"} {
@@ -90,7 +91,7 @@ func (p *borderPool) functions() map[string]snakepit.Function {
 	return all
 }
 
-// borderCell is one cell of the table. The call's error has one of the texts, separated by "|"; "" means none.
+// borderCell is one cell of the table. The call's error contains one of the texts, separated by "|"; "" means no error.
 type borderCell struct {
 	subject, how string
 	want         string
@@ -102,7 +103,7 @@ var borderCells = []borderCell{
 	// In the host, on the caller's goroutine.
 	{"arguments", "panics", "panicked: odd"},
 	{"arguments", "exits", "ended its goroutine"},
-	{"arguments", "hangs", "UTF-8"}, // once it goes on
+	{"arguments", "hangs", "UTF-8"}, // after it goes on
 	{"arguments", "calls back", ""},
 	{"arguments", "returns nonsense", "UTF-8"},
 	{"target", "panics", "UnmarshalText panicked: odd"},
@@ -110,7 +111,7 @@ var borderCells = []borderCell{
 	{"target", "hangs", "nonsense"},
 	{"target", "calls back", ""},
 	{"target", "returns nonsense", "nonsense"},
-	// In the host, on a goroutine of the pool's.
+	// In the host, on a goroutine of the pool.
 	{"input", "panics", "the input panicked: odd"},
 	{"input", "exits", "the input called runtime.Goexit"},
 	{"input", "hangs", deadline},
@@ -119,7 +120,7 @@ var borderCells = []borderCell{
 	{"input value", "panics", "the input panicked: odd"},
 	{"input value", "exits", "the input called runtime.Goexit"},
 	{"input value", "hangs", deadline},
-	{"input value", "calls back", "TypeError"}, // a text has no sum with a number
+	{"input value", "calls back", "TypeError"}, // a text and a number have no sum
 	{"input value", "returns nonsense", "UTF-8"},
 	{"function", "panics", "panic: odd"},
 	{"function", "exits", "runtime.Goexit"},
@@ -167,7 +168,7 @@ var borderCells = []borderCell{
 	{"python result", "hangs", deadline},
 	{"python result", "calls back", ""},
 	{"python result", "returns nonsense", ""},
-	{"python item", "raises", ""}, // a failed item, and the stream goes on
+	{"python item", "raises", ""}, // one item fails, and the stream goes on
 	{"python item", "exits", "SystemExit|value"},
 	{"python item", "interrupts", "KeyboardInterrupt|value"},
 	{"python item", "recurses", "value"},
@@ -233,13 +234,13 @@ func (s *borderSink) Accept(_ string, _ hclog.Level, msg string, _ ...any) {
 	}
 }
 
-// check makes the cell's call, while a hanging one hangs another one, and then one more.
+// check makes the cell's call, then another one while the cell's call hangs, and one more afterwards.
 func (p *borderPool) check(t *testing.T, c borderCell) {
 	hung := make(chan struct{})
 	p.hung.Store(&hung)
 	before, lines := p.Stats(), p.lines.Load()
 	done := make(chan string, 1)
-	go func() { // a goroutine of its own, as a server has for each request
+	go func() { // its own goroutine, as a server has for each request
 		outcome := "the caller ended its goroutine"
 		defer func() {
 			if v := recover(); v != nil {
@@ -290,7 +291,7 @@ func (p *borderPool) check(t *testing.T, c borderCell) {
 	p.echo(t)
 }
 
-// inWorker reports whether the user code is the worker's.
+// inWorker reports whether the user code runs in the worker.
 func (c borderCell) inWorker() bool {
 	return slices.Contains([]string{"exception", "log record", "python result", "python item"}, c.subject)
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/snakepit-go/snakepit/python"
 )
 
-// The chain, with Python packages that are really there and really missing.
+// These tests run the chain with Python packages that are really installed or really missing.
 
 func (e *Environment) program() python.Program {
 	p := snakepit.Python(File(e.T, "worker.py", echoes))
@@ -32,7 +32,7 @@ const (
 	msgpackPackages = "'msgpack>=1.0.3'"
 )
 
-// refused checks what Stats says of the only worker: its adapter, and the reasons against those before it.
+// refused checks the Stats of the only worker: its adapter, and the reasons why the adapters before it were refused.
 func refused(t *testing.T, pool *snakepit.Pool, adapter string, reasons ...[2]string) {
 	t.Helper()
 	w := pool.Stats().Workers[0]
@@ -55,7 +55,7 @@ func TestChainDegrades(t *testing.T) {
 		refused   int
 	}{
 		{[]string{"grpcio", "protobuf", "msgpack"}, "grpc", 0},
-		{[]string{"grpcio", "protobuf"}, "grpc", 0}, // its bodies are JSON then
+		{[]string{"grpcio", "protobuf"}, "grpc", 0}, // with JSON bodies
 		{[]string{"grpcio", "msgpack"}, "msgpack", 1},
 		{[]string{"protobuf", "msgpack"}, "msgpack", 1},
 		{[]string{"protobuf"}, "jsonstdio", 2},
@@ -65,7 +65,7 @@ func TestChainDegrades(t *testing.T) {
 			e := NewEnvironment(t, c.installed...)
 			f, err := BeginWith(t, NewChain(), e.program(), snakepit.Options{Size: 4})
 			works(t, f, err)
-			// A refusal costs the pool one start of an interpreter, not one for each worker.
+			// A refusal costs the pool one start of an interpreter, not one per worker.
 			if n := e.count(); n != 4+c.refused {
 				t.Errorf("%d starts for 4 workers and %d refusals", n, c.refused)
 			}
@@ -82,17 +82,22 @@ func TestChainDegrades(t *testing.T) {
 					continue
 				}
 				degraded++
-				if len(line) > 250 || strings.Count(line, "grpc=") != 1 || strings.Contains(line, "unavailable") || strings.Contains(line, "pip") {
+				if len(line) > 250 || strings.Count(line, "grpc=") != 1 || strings.Contains(line, "unavailable") ||
+					strings.Contains(line, "pip") {
 					t.Errorf("%d bytes: %s", len(line), line)
 				}
-				for _, want := range []string{"adapter=" + c.adapter, " cannot be imported: ModuleNotFoundError: No module named '", "msgpack=\"No module named 'msgpack'\""}[:c.refused+1] {
+				for _, want := range []string{
+					"adapter=" + c.adapter,
+					" cannot be imported: ModuleNotFoundError: No module named '",
+					"msgpack=\"No module named 'msgpack'\"",
+				}[:c.refused+1] {
 					if !strings.Contains(line, want) {
 						t.Errorf("%q is not in %s", want, line)
 					}
 				}
 			}
 			for _, remedy := range remedies[:c.refused] {
-				if strings.Count(log, remedy[1]) != 1 { // at debug
+				if strings.Count(log, remedy[1]) != 1 { // at debug level
 					t.Errorf("the log does not say once %q", remedy[1])
 				}
 			}
@@ -103,7 +108,7 @@ func TestChainDegrades(t *testing.T) {
 	}
 }
 
-// A package that is there and does not work is as good as none.
+// A package that is installed but broken counts as missing.
 func TestChainBrokenPackage(t *testing.T) {
 	t.Parallel()
 	e := NewEnvironment(t, "protobuf")
@@ -111,10 +116,11 @@ func TestChainBrokenPackage(t *testing.T) {
 	File(t, filepath.Join(e.Site, "msgpack.py"), "version = (0, 5, 6)\ndef unpackb(): pass")
 	f, err := BeginWith(t, NewChain(), e.program(), snakepit.Options{})
 	works(t, f, err)
-	refused(t, f.Pool, "jsonstdio", [2]string{"grpc", "OSError: built for another system"}, [2]string{"msgpack", "msgpack 0.5.6 is too old"})
+	refused(t, f.Pool, "jsonstdio", [2]string{"grpc", "OSError: built for another system"},
+		[2]string{"msgpack", "msgpack 0.5.6 is too old"})
 }
 
-// A worker that is replaced runs on what is available then.
+// A replaced worker runs on whatever adapter is available then.
 func TestChainBetweenRestarts(t *testing.T) {
 	t.Parallel()
 	e := NewEnvironment(t, "protobuf", "msgpack")
@@ -142,7 +148,8 @@ func TestChainBetweenRestarts(t *testing.T) {
 	e.uninstall("grpcio")
 	e.uninstall("msgpack")
 	replaced()
-	refused(t, f.Pool, "jsonstdio", [2]string{"grpc", e.pip(grpcPackages)}, [2]string{"msgpack", e.pip(msgpackPackages)})
+	refused(t, f.Pool, "jsonstdio", [2]string{"grpc", e.pip(grpcPackages)},
+		[2]string{"msgpack", e.pip(msgpackPackages)})
 	e.install("msgpack")
 	replaced()
 	refused(t, f.Pool, "msgpack", [2]string{"grpc", e.pip(grpcPackages)})
@@ -155,7 +162,7 @@ func TestChainBetweenRestarts(t *testing.T) {
 	}
 }
 
-// A call that certainly did not run moves to the worker that follows, on whatever that runs.
+// A call that certainly did not run moves to the next worker, whatever adapter that worker runs on.
 func TestCallMoves(t *testing.T) {
 	t.Parallel()
 	e := NewEnvironment(t, "grpcio", "protobuf", "msgpack")
@@ -199,16 +206,19 @@ func TestChainFails(t *testing.T) {
 		words   []string
 		starts  int
 	}{
-		"strict":      {strict, []string{"strict", "grpcio cannot be imported: ModuleNotFoundError: No module named 'grpc'", grpcPackages}, 1},
-		"alone":       {grpc.Adapter{}, []string{"over grpc", "grpcio cannot be imported", grpcPackages}, 4},
-		"all refused": {fallback.New(grpc.Adapter{}, msgpack.Adapter{}), []string{"grpcio cannot be", grpcPackages, "No module named 'msgpack'", msgpackPackages}, 2},
+		"strict": {strict, []string{"strict",
+			"grpcio cannot be imported: ModuleNotFoundError: No module named 'grpc'", grpcPackages}, 1},
+		"alone": {grpc.Adapter{}, []string{"over grpc", "grpcio cannot be imported", grpcPackages}, 4},
+		"all refused": {fallback.New(grpc.Adapter{}, msgpack.Adapter{}),
+			[]string{"grpcio cannot be", grpcPackages, "No module named 'msgpack'", msgpackPackages}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := NewEnvironment(t, "protobuf")
 			_, err := BeginWith(t, c.adapter, e.program(), snakepit.Options{Size: 4})
 			says(t, err, append(c.words, e.Python+" -m pip install ")...)
 			var start *snakepit.StartError
-			if !errors.Is(err, snakepit.ErrUnavailable) || !errors.Is(err, grpc.ErrUnavailable) || !errors.As(err, &start) {
+			if !errors.Is(err, snakepit.ErrUnavailable) || !errors.Is(err, grpc.ErrUnavailable) ||
+				!errors.As(err, &start) {
 				t.Errorf("%#v", err)
 			}
 			if n := e.count(); n != c.starts {

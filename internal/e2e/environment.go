@@ -16,16 +16,16 @@ import (
 	"github.com/snakepit-go/snakepit/fallback"
 )
 
-// Environment is a virtual environment of the test's own. Packages can be put into it and taken from it.
+// Environment is a test's own virtual environment. Packages can be added to it and removed from it.
 type Environment struct {
 	*testing.T
 	Python string              // its interpreter
 	Site   string              // its site-packages
-	from   map[string][]string // a package's files and directories, where they are installed
-	starts string              // gets a line for each start of its interpreter
+	from   map[string][]string // a package's installed files and directories
+	starts string              // a file with one line for each start of the interpreter
 }
 
-// NewEnvironment makes one with the packages grpcio, protobuf or msgpack, as they are named.
+// NewEnvironment makes an environment with the named packages, out of grpcio, protobuf and msgpack.
 func NewEnvironment(t *testing.T, packages ...string) *Environment {
 	t.Helper()
 	env := filepath.Join(t.TempDir(), "env")
@@ -52,14 +52,15 @@ json.dump({
 		t.Fatalf("%v: %s", err, out)
 	}
 	e := &Environment{t, filepath.Join(env, "bin", "python3"), found.Site, found.From, filepath.Join(env, "starts")}
-	File(t, filepath.Join(e.Site, "sitecustomize.py"), "with open("+string(Must(json.Marshal(e.starts)))+", 'a') as f: f.write('started\\n')")
+	File(t, filepath.Join(e.Site, "sitecustomize.py"),
+		"with open("+string(Must(json.Marshal(e.starts)))+", 'a') as f: f.write('started\\n')")
 	for _, name := range packages {
 		e.install(name)
 	}
 	return e
 }
 
-// Must returns v, and panics if there is an error.
+// Must returns v. It panics if there is an error.
 func Must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
@@ -85,13 +86,13 @@ func (e *Environment) uninstall(name string) {
 	}
 }
 
-// count returns how often the environment's interpreter was started.
+// count returns how many times the environment's interpreter was started.
 func (e *Environment) count() int {
 	text, _ := os.ReadFile(e.starts)
 	return strings.Count(string(text), "started")
 }
 
-// NewChain returns the default chain, which has forgotten nothing and learned nothing.
+// NewChain returns a new default chain, without remembered refusals.
 func NewChain() *fallback.Chain {
 	return fallback.New(grpc.Adapter{}, msgpack.Adapter{}, jsonstdio.Adapter{})
 }

@@ -1,5 +1,5 @@
-// Package e2e has the tests of the whole: pools on every adapter with real Python processes. It exports what they share with the
-// tests of the pages in docs. All of them run in the root of the repository.
+// Package e2e contains the end-to-end tests: pools on every adapter with real Python processes. It exports the helpers
+// that the tests in docs share. All tests run in the root of the repository.
 package e2e
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// Interpreter returns the Python that has everything: SNAKEPIT_PYTHON, else the checkout's own.
+// Interpreter returns a Python with every package: SNAKEPIT_PYTHON, otherwise the checkout's own.
 func Interpreter(t testing.TB) string {
 	t.Helper()
 	if p := os.Getenv("SNAKEPIT_PYTHON"); p != "" {
@@ -26,7 +26,8 @@ func Interpreter(t testing.TB) string {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(p); err != nil {
-		t.Fatalf("%v: run make dev-setup, or set SNAKEPIT_PYTHON to a Python with grpcio, protobuf, msgpack and numpy", err)
+		t.Fatalf("%v: run make dev-setup, or set SNAKEPIT_PYTHON to a Python with grpcio, protobuf, msgpack and numpy",
+			err)
 	}
 	return p
 }
@@ -67,7 +68,7 @@ func (f *Fixture) Logged() string {
 	return f.Log.String()
 }
 
-// Begin opens a pool of one worker if o does not say otherwise, and closes it with the test.
+// Begin opens a pool, of one worker unless o says otherwise. The pool closes when the test ends.
 func Begin(t *testing.T, adapter string, program snakepit.Program, o snakepit.Options) (*Fixture, error) {
 	t.Helper()
 	a, err := snakepit.Adapters(adapter)
@@ -77,7 +78,7 @@ func Begin(t *testing.T, adapter string, program snakepit.Program, o snakepit.Op
 	return BeginWith(t, a, program, o)
 }
 
-// BeginWith is Begin with an adapter that the test has made.
+// BeginWith is Begin with the test's own adapter.
 func BeginWith(t *testing.T, a core.Adapter, program snakepit.Program, o snakepit.Options) (*Fixture, error) {
 	t.Helper()
 	l := &Log{}
@@ -103,7 +104,7 @@ func BeginWith(t *testing.T, a core.Adapter, program snakepit.Program, o snakepi
 	return &Fixture{t, pool, l}, nil
 }
 
-// File writes a file into a directory of the test's own, which it makes, and returns its path.
+// File writes a file into a new directory of the test and returns its path.
 func File(t *testing.T, path, text string) string {
 	t.Helper()
 	if !filepath.IsAbs(path) {
@@ -118,7 +119,7 @@ func File(t *testing.T, path, text string) string {
 	return path
 }
 
-// Eventually waits for what only the operating system can tell.
+// Eventually polls for a condition that only the operating system knows.
 func Eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !ok(); {

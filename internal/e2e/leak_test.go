@@ -25,9 +25,9 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// What is left of a pool: nothing.
+// A pool leaves nothing behind.
 
-// busy is the body of a worker that makes ending difficult.
+// busy is the body of a worker that is hard to end.
 const busy = `
 import os, re, subprocess
 from snakepit_bridge import Worker
@@ -95,7 +95,7 @@ func openFiles(t *testing.T) []string {
 	return files
 }
 
-// family returns the ids of all processes that a pool of that name has started, and of those that they have.
+// family returns the ids of all processes that a pool of that name started, and of their descendants.
 func family(t *testing.T, name string) []int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
@@ -108,7 +108,7 @@ func family(t *testing.T, name string) []int {
 		if err != nil {
 			continue
 		}
-		env, _ := os.ReadFile("/proc/" + e.Name() + "/environ") // what has ended, and waits to be reaped, has none
+		env, _ := os.ReadFile("/proc/" + e.Name() + "/environ") // an ended process that is not reaped yet has none
 		if bytes.Contains(env, []byte("SNAKEPIT_RUN_ID="+name+"-")) {
 			pids = append(pids, pid)
 		}
@@ -116,7 +116,7 @@ func family(t *testing.T, name string) []int {
 	return pids
 }
 
-// empty checks that nothing is in a directory.
+// empty checks that a directory is empty.
 func empty(t *testing.T, dir string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -125,7 +125,7 @@ func empty(t *testing.T, dir string) {
 	}
 }
 
-// gate is a function for workers that waits for the test.
+// gate is a worker function that waits for the test.
 type gate struct{ entered, open chan struct{} }
 
 func newGate() *gate { return &gate{make(chan struct{}, 16), make(chan struct{})} }
@@ -142,7 +142,7 @@ func (g *gate) functions() map[string]snakepit.Function {
 	})}
 }
 
-// confined opens a pool, not closed by the test's end, whose name and only directory are the test's own.
+// confined opens a pool with a name and a single directory of the test's own. The end of the test does not close it.
 func confined(t *testing.T, adapter string, o snakepit.Options) (f *Fixture, name, dir string) {
 	t.Helper()
 	a, err := snakepit.Adapters(adapter)
@@ -151,7 +151,8 @@ func confined(t *testing.T, adapter string, o snakepit.Options) (f *Fixture, nam
 	}
 	l := &Log{}
 	dir = t.TempDir()
-	name = fmt.Sprintf("leak-%d-%s", os.Getpid(), strings.ToLower(strings.NewReplacer("/", "-", "+", "x").Replace(t.Name())))
+	name = fmt.Sprintf("leak-%d-%s", os.Getpid(),
+		strings.ToLower(strings.NewReplacer("/", "-", "+", "x").Replace(t.Name())))
 	o.Name, o.Dir, o.Logger = name, dir, hclog.New(&hclog.LoggerOptions{Output: l, Level: hclog.Debug})
 	pool, err := snakepit.OpenWith(t.Context(), a, script(t, File(t, "worker.py", busy)), &o)
 	if err != nil {
@@ -168,13 +169,13 @@ func confined(t *testing.T, adapter string, o snakepit.Options) (f *Fixture, nam
 func TestNothingIsLeft(t *testing.T) {
 	for _, adapter := range adapters {
 		t.Run(strings.ReplaceAll(adapter, ",", "+"), func(t *testing.T) {
-			_ = exec.CommandContext(t.Context(), "true").Run() // what the runtime opens once, for good
+			_ = exec.CommandContext(t.Context(), "true").Run() // opens what the runtime keeps open
 			files, goroutines := openFiles(t), goleak.IgnoreCurrent()
 			f, name, dir := confined(t, adapter, snakepit.Options{Size: 2, StopTimeout: 20 * time.Second})
 			if err := f.WaitReady(t.Context(), 0); err != nil {
 				t.Fatal(err)
 			}
-			var escaped []int // in sessions of their own: nobody can know that they are ours
+			var escaped []int // in their own sessions: the pool cannot know that they are its own
 			breed := func() {
 				pid := call[int](f, "breed", nil)
 				t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
@@ -189,9 +190,11 @@ func TestNothingIsLeft(t *testing.T) {
 					break
 				}
 			}
-			// A process that is just being replaced by a program has no environment for a moment.
-			Eventually(t, "there are two workers and two of their children", func() bool { return len(family(t, name)) == 4 })
-			// One worker is lost and replaced, and what it started with it.
+			// During an exec, a process has no environment for a moment.
+			Eventually(t, "there are two workers and two of their children", func() bool {
+				return len(family(t, name)) == 4
+			})
+			// One worker is lost and replaced, and its children end with it.
 			if err := syscall.Kill(f.Workers()[0].Info().PID, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
@@ -200,7 +203,8 @@ func TestNothingIsLeft(t *testing.T) {
 			if err := f.Close(); err != nil {
 				t.Error(err)
 			}
-			if _, err := snakepit.Execute[any](t.Context(), f.Pool, "breed", nil); !errors.Is(err, snakepit.ErrClosed) || snakepit.MayHaveRun(err) {
+			if _, err := snakepit.Execute[any](t.Context(), f.Pool, "breed", nil); snakepit.MayHaveRun(err) ||
+				!errors.Is(err, snakepit.ErrClosed) {
 				t.Error(err)
 			}
 			left := family(t, name)
@@ -216,14 +220,15 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// A worker that never came leaves nothing either.
+// A failed start leaves nothing behind either.
 func TestNothingIsLeftOfAFailure(t *testing.T) {
 	for _, adapter := range adapters {
 		t.Run(strings.ReplaceAll(adapter, ",", "+"), func(t *testing.T) {
 			_ = exec.CommandContext(t.Context(), "true").Run()
 			files, goroutines := openFiles(t), goleak.IgnoreCurrent()
 			dir := t.TempDir()
-			program := script(t, File(t, "worker.py", "import subprocess\nsubprocess.Popen(['sleep', '1000'], close_fds=False)\n1 / 0"))
+			program := script(t, File(t, "worker.py",
+				"import subprocess\nsubprocess.Popen(['sleep', '1000'], close_fds=False)\n1 / 0"))
 			name := fmt.Sprintf("failure-%d-%s", os.Getpid(), adapter)
 			_, err := Begin(t, adapter, program, snakepit.Options{Name: name, Dir: dir, Size: 2})
 			says(t, err, "ZeroDivisionError")
@@ -239,7 +244,8 @@ func TestNothingIsLeftOfAFailure(t *testing.T) {
 	}
 }
 
-const hostMode = "SNAKEPIT_TEST_HOST" // makes the test binary a host that is going to be killed: adapter, script, name and directory
+// hostMode makes the test binary a host that will be killed. Its value lists adapter, script, name and directory.
+const hostMode = "SNAKEPIT_TEST_HOST"
 
 func TestMain(m *testing.M) {
 	if mode := os.Getenv(hostMode); mode != "" {
@@ -252,7 +258,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// host runs a pool with one idle worker and one that is stuck in C, and never returns but with an error.
+// host runs a pool with one idle worker and one that is stuck in C. It returns only on an error.
 func host(args []string) error {
 	adapter, err := snakepit.Adapters(args[0])
 	if err != nil {
@@ -261,7 +267,8 @@ func host(args []string) error {
 	program := snakepit.Python(args[1])
 	program.Interpreter, program.Cache = args[4], filepath.Dir(args[1])
 	ctx := context.Background()
-	pool, err := core.Open(ctx, adapter, Must(program.Command()), &snakepit.Options{Size: 2, Name: args[2], Dir: args[3]})
+	pool, err := core.Open(ctx, adapter, Must(program.Command()),
+		&snakepit.Options{Size: 2, Name: args[2], Dir: args[3]})
 	if err != nil {
 		return err
 	}
@@ -277,7 +284,8 @@ func host(args []string) error {
 	return err
 }
 
-// kill -9 of the host ends the workers, also one that is stuck in C, and what they started; the next pool removes their directory.
+// kill -9 of the host ends its workers, even one that is stuck in C, and the processes that they started. The next pool
+// removes their directory.
 func TestHostKilled(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux kills a group when its host has gone")
@@ -287,7 +295,9 @@ func TestHostKilled(t *testing.T) {
 			name, dir := fmt.Sprintf("killed-%d-%d", os.Getpid(), i), t.TempDir()
 			self := Must(os.Executable())
 			cmd := exec.CommandContext(t.Context(), self)
-			cmd.Env = append(os.Environ(), hostMode+"="+strings.Join([]string{adapter, File(t, "worker.py", busy), name, dir, Interpreter(t)}, "|"))
+			cmd.Env = append(os.Environ(),
+				hostMode+"="+strings.Join([]string{adapter, File(t, "worker.py", busy), name, dir, Interpreter(t)},
+					"|"))
 			cmd.Stderr = os.Stderr
 			out := Must(cmd.StdoutPipe())
 			if err := cmd.Start(); err != nil {
@@ -304,11 +314,14 @@ func TestHostKilled(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			Eventually(t, "all are gone but the one that nobody could know", func() bool { return slices.Equal(family(t, name), []int{escaped}) })
-
-			pool, err := snakepit.OpenWith(t.Context(), Must(snakepit.Adapters("jsonstdio")), script(t, File(t, "worker.py", busy)), &snakepit.Options{
-				Size: 1, Dir: dir, Logger: hclog.NewNullLogger(),
+			Eventually(t, "all are gone but the one that nobody could know", func() bool {
+				return slices.Equal(family(t, name), []int{escaped})
 			})
+
+			pool, err := snakepit.OpenWith(t.Context(), Must(snakepit.Adapters("jsonstdio")),
+				script(t, File(t, "worker.py", busy)), &snakepit.Options{
+					Size: 1, Dir: dir, Logger: hclog.NewNullLogger(),
+				})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -338,7 +351,8 @@ func TestShutdown(t *testing.T) {
 		go func() {
 			var got []any
 			var all string
-			for v, err := range snakepit.ExecuteStream[any](t.Context(), f.Pool, "gated_stream", nil, snakepit.Result(&all)) {
+			for v, err := range snakepit.ExecuteStream[any](t.Context(), f.Pool, "gated_stream", nil,
+				snakepit.Result(&all)) {
 				if err != nil {
 					stream <- err
 					return
@@ -375,11 +389,12 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// Close and an impatient Shutdown end what runs, however busy or stubborn.
+// Close, and a Shutdown whose context ends, end every call, however busy or stubborn.
 func TestCloseWhileBusy(t *testing.T) {
 	onEach(t, adapters, func(t *testing.T, adapter string) {
 		g := newGate()
-		f, name, dir := confined(t, adapter, snakepit.Options{Size: 3, StopTimeout: 2 * time.Second, Functions: g.functions()})
+		f, name, dir := confined(t, adapter,
+			snakepit.Options{Size: 3, StopTimeout: 2 * time.Second, Functions: g.functions()})
 		if err := f.WaitReady(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
@@ -407,8 +422,9 @@ func TestCloseWhileBusy(t *testing.T) {
 		close(g.open)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		err := f.Shutdown(ctx) // would say so if something had not ended within the time
-		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "3 calls were still running") || strings.Contains(err.Error(), "not returned") {
+		err := f.Shutdown(ctx) // returns an error if something had not ended in time
+		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "3 calls were still running") ||
+			strings.Contains(err.Error(), "not returned") {
 			t.Error(err)
 		}
 		for range 3 {

@@ -16,8 +16,8 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-// misbehaviours is what workers do to their host, and what a caller then gets: nil where it disturbs nobody. In each case the host goes on,
-// other calls are served afterwards, and Close leaves nothing.
+// misbehaviours lists what workers do to their host and the error that a caller then gets, or nil if no call is
+// disturbed. In each case the host goes on, later calls are served, and Close leaves nothing behind.
 var misbehaviours = []struct {
 	command string
 	check   func(t *testing.T, err error)
@@ -29,7 +29,7 @@ var misbehaviours = []struct {
 	{"logs_nonsense", nil},
 	{"ends_twice", nil},
 	{"closes_descriptors", func(t *testing.T, err error) {
-		if err != nil { // the connection was among them
+		if err != nil { // the connection was one of them
 			lost(t, err)
 		}
 	}},
@@ -77,7 +77,7 @@ var misbehaviours = []struct {
 	}},
 }
 
-// ofTheCall: the error is that call's alone, and the worker goes on.
+// ofTheCall checks that only that call fails and the worker goes on.
 func ofTheCall(t *testing.T, err error) {
 	if err == nil || errors.Is(err, snakepit.ErrWorkerLost) {
 		t.Errorf("the caller gets %v", err)
@@ -100,7 +100,8 @@ func TestMisbehaviour(t *testing.T) {
 		program.Interpreter, program.Cache = Interpreter(t), t.TempDir()
 		l := &Log{}
 		pool, err := snakepit.OpenWith(t.Context(), a, program, &snakepit.Options{
-			Size: 1, CallTimeout: 20 * time.Second, StreamTimeout: 20 * time.Second, CancelGrace: 200 * time.Millisecond, StopTimeout: time.Second,
+			Size: 1, CallTimeout: 20 * time.Second, StreamTimeout: 20 * time.Second,
+			CancelGrace: 200 * time.Millisecond, StopTimeout: time.Second,
 			WindowItems: 16, Logger: hclog.New(&hclog.LoggerOptions{Output: l, Level: hclog.Error}),
 		})
 		if err != nil {
@@ -140,14 +141,15 @@ func TestMisbehaviour(t *testing.T) {
 				if m.check != nil {
 					m.check(t, failure)
 				}
-				if errors.Is(failure, context.DeadlineExceeded) != (m.command == "hangs_in_c") || time.Since(begin) > 15*time.Second {
+				if errors.Is(failure, context.DeadlineExceeded) != (m.command == "hangs_in_c") ||
+					time.Since(begin) > 15*time.Second {
 					t.Errorf("it took %s, and ended with %v", time.Since(begin), failure)
 				}
 				if m.command == "hangs_in_c" {
 					Eventually(t, "the worker is replaced", func() bool { return pool.Stats().Lost > workers })
 				}
 				got, err := snakepit.Execute[int](t.Context(), pool, "echo", 7)
-				if errors.Is(err, snakepit.ErrWorkerLost) { // the misbehaviour came to light only now
+				if errors.Is(err, snakepit.ErrWorkerLost) { // the misbehaviour shows only now
 					got, err = snakepit.Execute[int](t.Context(), pool, "echo", 7)
 				}
 				if got != 7 || err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/snakepit-go/snakepit/python"
 )
 
-// What a worker that cannot start, or starts in odd surroundings, gets its host.
+// These tests check the host's errors for workers that cannot start or start in odd surroundings.
 
 // echoes is the body of a worker that works.
 const echoes = `
@@ -50,7 +50,7 @@ func script(t *testing.T, path string, env ...string) python.Program {
 	return p
 }
 
-// says checks that an error is there and has each of the words.
+// says checks that there is an error and that it contains each of the words.
 func says(t *testing.T, err error, words ...string) {
 	t.Helper()
 	if err == nil {
@@ -77,17 +77,22 @@ func TestBrokenScript(t *testing.T) {
 		name, text string
 		words      []string
 	}{
-		{"raises", "import sys\nprint('reading the model', file=sys.stderr)\nraise RuntimeError('no model here')", []string{
-			"RuntimeError: no model here", "line 3", "raise RuntimeError", "reading the model", "worker.py", "correct the program",
-		}},
+		{"raises", "import sys\nprint('reading the model', file=sys.stderr)\nraise RuntimeError('no model here')",
+			[]string{
+				"RuntimeError: no model here", "line 3", "raise RuntimeError", "reading the model",
+				"worker.py", "correct the program",
+			}},
 		{"syntax error", "print('never')\ndef f(:\n", []string{"SyntaxError", "worker.py", "line 2"}},
 		{"missing module", "import snakes_and_ladders", []string{
-			"ModuleNotFoundError: No module named 'snakes_and_ladders'", "line 1", "for this interpreter: " + Interpreter(t) + " -m pip install",
+			"ModuleNotFoundError: No module named 'snakes_and_ladders'", "line 1",
+			"for this interpreter: " + Interpreter(t) + " -m pip install",
 		}},
 		{"no worker", "x = 1", []string{"worker.py", "Worker"}},
 		{"ends by itself", "import sys\nprint('wrong key')\nsys.exit(3)", []string{"exit code 3", "wrong key"}},
-		{"exits at once", "import os\nos.write(2, b'out of luck\\n')\nos._exit(7)", []string{"exited with code 7", "out of luck", "run it by hand"}},
-		{"is killed", "import os\nprint('what a life', flush=True)\nos.kill(os.getpid(), 9)", []string{`"killed"`, "what a life", "run it by hand"}},
+		{"exits at once", "import os\nos.write(2, b'out of luck\\n')\nos._exit(7)",
+			[]string{"exited with code 7", "out of luck", "run it by hand"}},
+		{"is killed", "import os\nprint('what a life', flush=True)\nos.kill(os.getpid(), 9)",
+			[]string{`"killed"`, "what a life", "run it by hand"}},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
 			onEach(t, adapters, func(t *testing.T, adapter string) {
@@ -117,12 +122,16 @@ func TestMissing(t *testing.T) {
 		"interpreter": {python.Program{Script: worker, Interpreter: "/nowhere/python3", Cache: t.TempDir()}, []string{
 			"the given interpreter", "/nowhere/python3", "no such file", "name a Python executable",
 		}},
-		"interpreter in the environment": {python.Program{Script: worker, Env: []string{"SNAKEPIT_PYTHON=pythoness"}, Cache: t.TempDir()}, []string{
+		"interpreter in the environment": {python.Program{Script: worker, Env: []string{"SNAKEPIT_PYTHON=pythoness"},
+			Cache: t.TempDir()}, []string{
 			"SNAKEPIT_PYTHON", "pythoness", "not found", "name a Python executable",
 		}},
-		"script":    {snakepit.Python("nowhere/worker.py"), []string{"nowhere/worker.py", "no such file", "name an existing file"}},
-		"directory": {snakepit.Python(filepath.Dir(worker)), []string{filepath.Dir(worker), "directory", "name the .py file"}},
-		"command":   {snakepit.Command("/nowhere/worker", "-v"), []string{"starting /nowhere/worker -v", "no such file", "correct the path"}},
+		"script": {snakepit.Python("nowhere/worker.py"),
+			[]string{"nowhere/worker.py", "no such file", "name an existing file"}},
+		"directory": {snakepit.Python(filepath.Dir(worker)),
+			[]string{filepath.Dir(worker), "directory", "name the .py file"}},
+		"command": {snakepit.Command("/nowhere/worker", "-v"),
+			[]string{"starting /nowhere/worker -v", "no such file", "correct the path"}},
 		"looked up command": {snakepit.Command("no-such-worker"), []string{
 			"starting no-such-worker", "not found", "add its directory to PATH",
 		}},
@@ -137,23 +146,26 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// What was chosen as an interpreter is none.
+// The chosen interpreter is not one.
 func TestNoInterpreter(t *testing.T) {
 	worker := File(t, "worker.py", echoes)
 	onEach(t, adapters, func(t *testing.T, adapter string) {
 		program := python.Program{Script: worker, Env: []string{"SNAKEPIT_PYTHON=false"}, Cache: t.TempDir()}
 		_, err := Begin(t, adapter, program, snakepit.Options{})
-		says(t, err, "exited with code 1", "use a Python 3.8 or later: /", "bin/false, chosen by SNAKEPIT_PYTHON, may be none")
+		says(t, err, "exited with code 1", "use a Python 3.8 or later: /",
+			"bin/false, chosen by SNAKEPIT_PYTHON, may be none")
 		program = python.Program{Script: worker, Interpreter: "echo", Cache: t.TempDir()}
 		_, err = Begin(t, adapter, program, snakepit.Options{})
-		says(t, err, "exited with code 0", "use a Python 3.8 or later: /", "bin/echo, chosen by Program.Interpreter, may be none")
+		says(t, err, "exited with code 0", "use a Python 3.8 or later: /",
+			"bin/echo, chosen by Program.Interpreter, may be none")
 	})
 }
 
-// The time limit is doubled until the worker has come so far as to print, however slow the machine.
+// The time limit is doubled until the worker gets as far as printing, so slow machines pass too.
 func TestNeverSaysHello(t *testing.T) {
 	onEach(t, adapters, func(t *testing.T, adapter string) {
-		program := script(t, File(t, "worker.py", "import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"))
+		program := script(t, File(t, "worker.py",
+			"import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"))
 		for limit := 500 * time.Millisecond; ; limit *= 2 {
 			_, err := Begin(t, adapter, program, snakepit.Options{StartTimeout: limit})
 			says(t, err, "has not said hello", "start timeout of "+limit.String(), "raise Options.StartTimeout")
@@ -170,7 +182,7 @@ func TestNeverSaysHello(t *testing.T) {
 	})
 }
 
-// A caller whose own time is over first is told as much.
+// A caller whose own deadline comes first gets an error that says so.
 func TestOpenEndsWithItsContext(t *testing.T) {
 	program := script(t, File(t, "worker.py", "import time\nprint('loading the model', flush=True)\ntime.sleep(1000)"))
 	for limit := 500 * time.Millisecond; ; limit *= 2 {
@@ -190,7 +202,7 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// Once Open has returned, its context is of no more importance to the pool, also to workers that are still starting.
+// Once Open has returned, its context has no effect on the pool, nor on workers that are still starting.
 func TestPoolOutlivesOpensContext(t *testing.T) {
 	onEach(t, adapters, func(t *testing.T, adapter string) {
 		a, err := snakepit.Adapters(adapter)
@@ -198,7 +210,8 @@ func TestPoolOutlivesOpensContext(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		pool, err := snakepit.OpenWith(ctx, a, script(t, filepath.Join("internal", "e2e", "testdata", "behaviour.py")), &snakepit.Options{Size: 2, Logger: hclog.NewNullLogger()})
+		pool, err := snakepit.OpenWith(ctx, a, script(t, filepath.Join("internal", "e2e", "testdata", "behaviour.py")),
+			&snakepit.Options{Size: 2, Logger: hclog.NewNullLogger()})
 		cancel()
 		if err != nil {
 			t.Fatal(err)
@@ -218,7 +231,7 @@ func TestPoolOutlivesOpensContext(t *testing.T) {
 	})
 }
 
-// Closing an idle pool is no event that anybody has to hear of: each worker ends by itself, and none of them is a loss.
+// Closing an idle pool logs no warning: each worker ends by itself, and none of them is a loss.
 func TestCleanEndIsNotLoggedAsACrash(t *testing.T) {
 	onEach(t, adapters, func(t *testing.T, adapter string) {
 		a, err := snakepit.Adapters(adapter)
@@ -226,9 +239,11 @@ func TestCleanEndIsNotLoggedAsACrash(t *testing.T) {
 			t.Fatal(err)
 		}
 		l := &Log{}
-		pool, err := snakepit.OpenWith(t.Context(), a, script(t, filepath.Join("internal", "e2e", "testdata", "behaviour.py")), &snakepit.Options{
-			Size: 2, StopTimeout: time.Minute, Logger: hclog.New(&hclog.LoggerOptions{Output: l, Level: hclog.Warn}),
-		})
+		pool, err := snakepit.OpenWith(t.Context(), a,
+			script(t, filepath.Join("internal", "e2e", "testdata", "behaviour.py")), &snakepit.Options{
+				Size: 2, StopTimeout: time.Minute,
+				Logger: hclog.New(&hclog.LoggerOptions{Output: l, Level: hclog.Warn}),
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -248,9 +263,10 @@ func TestCleanEndIsNotLoggedAsACrash(t *testing.T) {
 	})
 }
 
-// raw is a worker that speaks the protocol by itself; what it does stands in its arguments.
+// raw returns a worker that speaks the protocol without the library. Its arguments say what it does.
 func raw(t *testing.T, args ...string) snakepit.Program {
-	return snakepit.Command(Interpreter(t), append([]string{filepath.Join("internal", "e2e", "testdata", "raw.py")}, args...)...)
+	return snakepit.Command(Interpreter(t),
+		append([]string{filepath.Join("internal", "e2e", "testdata", "raw.py")}, args...)...)
 }
 
 func TestBadProgram(t *testing.T) {
@@ -278,11 +294,13 @@ func TestBadProgram(t *testing.T) {
 					return
 				}
 				var start *snakepit.StartError
-				if !errors.As(err, &start) || start.Adapter != "msgpack" || len(start.Refused) != 1 || start.Refused[0].Adapter != "grpc" {
+				if !errors.As(err, &start) || start.Adapter != "msgpack" || len(start.Refused) != 1 ||
+					start.Refused[0].Adapter != "grpc" {
 					t.Fatalf("%+v", start)
 				}
 				says(t, start.Refused[0].Err, "where it listens")
-				if shown := strings.Contains(err.Error(), "grpc was refused"); shown != errors.Is(err, snakepit.ErrProtocol) {
+				if shown := strings.Contains(err.Error(), "grpc was refused"); shown !=
+					errors.Is(err, snakepit.ErrProtocol) {
 					t.Errorf("that grpc was refused is said: %v, in\n%v", shown, err)
 				}
 			})
@@ -295,11 +313,13 @@ func TestBadProgram(t *testing.T) {
 	}
 }
 
-// Nothing that is printed harms the connection, neither by the script nor by what runs before it.
+// Output never harms the connection, neither from the script nor from code that runs before it.
 func TestPrintsBeforeHello(t *testing.T) {
 	onEach(t, adapters, func(t *testing.T, adapter string) {
-		hooks := filepath.Dir(File(t, "hooks/sitecustomize.py", "import os\nos.write(1, b'hook\\n{\"kind\":\"end\",')\nos.write(2, b'unfinished hook')"))
-		text := "print('printed')\nimport os\nos.write(1, b'written\\n')\nos.system('echo by a child; echo by another >&2')" + echoes
+		hooks := filepath.Dir(File(t, "hooks/sitecustomize.py",
+			"import os\nos.write(1, b'hook\\n{\"kind\":\"end\",')\nos.write(2, b'unfinished hook')"))
+		text := "print('printed')\nimport os\nos.write(1, b'written\\n')\n" +
+			"os.system('echo by a child; echo by another >&2')" + echoes
 		f, err := Begin(t, adapter, script(t, File(t, "worker.py", text), "PYTHONPATH="+hooks), snakepit.Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -307,7 +327,8 @@ func TestPrintsBeforeHello(t *testing.T) {
 		if got := call[string](f, "echo", "hello"); got != "hello" {
 			t.Error(got)
 		}
-		for _, line := range []string{"hook", `{"kind":"end",`, "unfinished hook", "printed", "written", "by a child", "by another"} {
+		for _, line := range []string{"hook", `{"kind":"end",`, "unfinished hook", "printed", "written", "by a child",
+			"by another"} {
 			Eventually(t, line+" is in the log", func() bool { return strings.Contains(f.Log.String(), line) })
 		}
 	})
@@ -380,13 +401,13 @@ func TestNonsenseOptions(t *testing.T) {
 	t.Setenv("SNAKEPIT_ADAPTERS", "grpc,smoke-signals")
 	_, err = snakepit.Open(t.Context(), script(t, worker), nil)
 	says(t, err, "SNAKEPIT_ADAPTERS", "smoke-signals", "msgpack", "jsonstdio")
-	t.Setenv("SNAKEPIT_ADAPTERS", "auto") // as a flag of many programs says
+	t.Setenv("SNAKEPIT_ADAPTERS", "auto") // many programs have such a flag
 	if _, err = snakepit.Adapters("auto"); err != nil {
 		t.Error(err)
 	}
 }
 
-// The program is imported once a worker, whatever the chain tries, and what is wrong with it is said once.
+// Each worker imports the program once, however many adapters the chain tries. An error in it is reported once.
 func TestImportedOnce(t *testing.T) {
 	counting := "import os\nwith open(os.environ['COUNT'], 'a') as f: f.write('imported\\n')\n"
 	imports := func(path string) int {
@@ -395,7 +416,8 @@ func TestImportedOnce(t *testing.T) {
 	}
 	t.Run("works", func(t *testing.T) {
 		count := filepath.Join(t.TempDir(), "count")
-		f, err := Begin(t, snakepit.Default, script(t, File(t, "worker.py", counting+echoes), "COUNT="+count), snakepit.Options{Size: 3})
+		f, err := Begin(t, snakepit.Default, script(t, File(t, "worker.py", counting+echoes), "COUNT="+count),
+			snakepit.Options{Size: 3})
 		works(t, f, err)
 		if n := imports(count); n != 3 {
 			t.Errorf("imported %d times by 3 workers", n)
@@ -403,7 +425,8 @@ func TestImportedOnce(t *testing.T) {
 	})
 	t.Run("broken", func(t *testing.T) {
 		count := filepath.Join(t.TempDir(), "count")
-		f, err := Begin(t, snakepit.Default, script(t, File(t, "worker.py", counting+"1 / 0"), "COUNT="+count), snakepit.Options{Size: 3})
+		f, err := Begin(t, snakepit.Default, script(t, File(t, "worker.py", counting+"1 / 0"), "COUNT="+count),
+			snakepit.Options{Size: 3})
 		says(t, err, "ZeroDivisionError", "over grpc")
 		if n := imports(count); n != 3 {
 			t.Errorf("imported %d times by 3 workers", n)
@@ -417,7 +440,7 @@ func TestImportedOnce(t *testing.T) {
 	})
 }
 
-// works calls a worker of echoes in every way that makes the Python side import something late.
+// works calls a worker of echoes in every way that makes the Python side import a module late.
 func works(t *testing.T, f *Fixture, err error) {
 	t.Helper()
 	if err == nil {
@@ -456,8 +479,8 @@ func TestLongSocketPath(t *testing.T) {
 	}
 }
 
-// Nothing but one directory can be written to. (/dev/null is a directory to nobody, not even to root.)
-func TestOneWritableFolder(t *testing.T) {
+// Only one directory is writable. (/dev/null is not a directory for any user, not even for root.)
+func TestOneWritableDirectory(t *testing.T) {
 	worker := File(t, "worker.py", echoes)
 	for name, env := range map[string]map[string]string{
 		"read-only": {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null/cache", "TMPDIR": "/dev/null/tmp"},
@@ -498,14 +521,16 @@ func TestOddPlaces(t *testing.T) {
 		})
 		t.Run("namesakes", func(t *testing.T) {
 			worker := File(t, "worker.py", echoes)
-			for _, name := range []string{"json", "grpc", "msgpack", "google", "queue", "asyncio", "logging", "traceback", "datetime", "base64", "inspect"} {
+			for _, name := range []string{"json", "grpc", "msgpack", "google", "queue", "asyncio", "logging",
+				"traceback", "datetime", "base64", "inspect"} {
 				File(t, filepath.Join(filepath.Dir(worker), name+".py"), "raise RuntimeError('this is mine')")
 			}
 			f, err := Begin(t, adapter, script(t, worker), snakepit.Options{})
 			works(t, f, err)
 		})
 		t.Run("another bridge", func(t *testing.T) {
-			other := File(t, "elsewhere/snakepit_bridge/__init__.py", "__version__ = '9.9.9'\nraise RuntimeError('the wrong one')")
+			other := File(t, "elsewhere/snakepit_bridge/__init__.py",
+				"__version__ = '9.9.9'\nraise RuntimeError('the wrong one')")
 			other = filepath.Dir(other)
 			program := script(t, File(t, "worker.py", echoes), "PYTHONPATH="+filepath.Dir(other))
 			f, err := Begin(t, adapter, program, snakepit.Options{})

@@ -22,8 +22,8 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// TestValuesAlike holds that every value is the same after a way through Python, whatever the adapter. (Python's datetime has
-// microseconds, and so do the times here.)
+// TestValuesAlike checks that every value survives the round trip through Python unchanged, on every adapter. (The
+// times have microseconds, as Python's datetime does.)
 func TestValuesAlike(t *testing.T) {
 	var pools []*Fixture
 	for _, adapter := range []string{"jsonstdio", "msgpack", "grpc"} {
@@ -43,7 +43,7 @@ func TestValuesAlike(t *testing.T) {
 	})
 }
 
-// values are all that decoding into an empty interface gives, nested so deep at most.
+// values generates every type that decoding into an empty interface yields, nested at most depth levels.
 func values(depth int) *rapid.Generator[any] {
 	kinds := []*rapid.Generator[any]{
 		rapid.Just[any](nil),
@@ -52,7 +52,8 @@ func values(depth int) *rapid.Generator[any] {
 		rapid.Uint64Min(1 << 63).AsAny(),
 		rapid.Float64().AsAny(),
 		rapid.Map(rapid.Int64Range(-100, 100), func(n int64) float64 { return float64(n) }).AsAny(), // 5.0 is not 5
-		rapid.SampledFrom([]float64{math.NaN(), math.Inf(1), math.Inf(-1), math.Copysign(0, -1), math.MaxFloat64, 5e-324}).AsAny(),
+		rapid.SampledFrom([]float64{math.NaN(), math.Inf(1), math.Inf(-1), math.Copysign(0, -1), math.MaxFloat64,
+			5e-324}).AsAny(),
 		texts().AsAny(),
 		rapid.SliceOfN(rapid.Byte(), 0, 300).AsAny(),
 		times().AsAny(),
@@ -76,7 +77,8 @@ func texts() *rapid.Generator[string] {
 func times() *rapid.Generator[time.Time] {
 	first, last := time.Time{}.Unix(), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
 	return rapid.Custom(func(t *rapid.T) time.Time {
-		seconds := rapid.OneOf(rapid.Int64Range(first, last), rapid.Int64Range(-10, 10), rapid.Int64Range(1<<32-2, 1<<34+2)).Draw(t, "seconds")
+		seconds := rapid.OneOf(rapid.Int64Range(first, last), rapid.Int64Range(-10, 10),
+			rapid.Int64Range(1<<32-2, 1<<34+2)).Draw(t, "seconds")
 		return time.Unix(seconds, 1000*rapid.Int64Range(0, 999_999).Draw(t, "microseconds")).UTC()
 	})
 }
@@ -84,7 +86,8 @@ func times() *rapid.Generator[time.Time] {
 func arrays() *rapid.Generator[core.Array] {
 	sizes := map[string]int{"<f8": 8, "|u1": 1, "<i4": 4, "<f4": 4, "|b1": 1, "<c16": 16, "<u8": 8, "<U3": 12}
 	return rapid.Custom(func(t *rapid.T) core.Array {
-		a := core.Array{DType: rapid.SampledFrom([]string{"<f8", "|u1", "<i4", "<f4", "|b1", "<c16", "<u8", "<U3"}).Draw(t, "dtype"), Shape: []int{}}
+		types := []string{"<f8", "|u1", "<i4", "<f4", "|b1", "<c16", "<u8", "<U3"}
+		a := core.Array{DType: rapid.SampledFrom(types).Draw(t, "dtype"), Shape: []int{}}
 		n := sizes[a.DType]
 		for _, dim := range rapid.SliceOfN(rapid.IntRange(0, 4), 0, 4).Draw(t, "shape") {
 			a.Shape, n = append(a.Shape, dim), n*dim
@@ -94,7 +97,8 @@ func arrays() *rapid.Generator[core.Array] {
 	})
 }
 
-// equal is reflect.DeepEqual, but NaN is like NaN, -0 is not like 0, and a nil slice or map is like an empty one.
+// equal is reflect.DeepEqual with three exceptions: NaN equals NaN, -0 differs from 0, and a nil slice or map equals an
+// empty one.
 func equal(a, b any) bool {
 	switch a := a.(type) {
 	case float64:
@@ -124,7 +128,7 @@ func equal(a, b any) bool {
 	}
 }
 
-// hostile are bodies that no worker should send, for each codec.
+// hostile lists bodies that no worker should send, for each codec.
 var hostile = []struct {
 	name          string
 	json, msgpack []byte
@@ -135,7 +139,8 @@ var hostile = []struct {
 		append(bytes.Repeat([]byte{0x91}, 501), 0xc0),
 	},
 	{"deep maps", []byte(strings.Repeat(`{"a":`, 1<<16)), bytes.Repeat([]byte{0x81, 0xa1, 'a'}, 1<<16)},
-	{"a list of four billion", []byte(`{"$array":{"dtype":"<f8","shape":[4294967295,4294967295],"data":""}}`), []byte{0xdd, 0xff, 0xff, 0xff, 0xff}},
+	{"a list of four billion", []byte(`{"$array":{"dtype":"<f8","shape":[4294967295,4294967295],"data":""}}`),
+		[]byte{0xdd, 0xff, 0xff, 0xff, 0xff}},
 	{"a map of four billion", []byte(`{"$map":`), []byte{0xdf, 0xff, 0xff, 0xff, 0xff}},
 	{"text of four billion", []byte(`"never ends`), []byte{0xdb, 0xff, 0xff, 0xff, 0xff}},
 	{"binary of four billion", []byte(`{"$bytes":"?"}`), []byte{0xc6, 0xff, 0xff, 0xff, 0xff}},
@@ -147,11 +152,12 @@ var hostile = []struct {
 	{"more than one value", []byte(`1 2`), []byte{1, 2}},
 	{"an unknown tag", []byte(`{"$quantum":1}`), []byte{0xd4, 42, 0}},
 	{"a number out of range", []byte(`1e999`), []byte{0xc1}},
-	{"a bad array", []byte(`{"$array":{"dtype":"<f8","shape":[2],"data":"AAAA"}}`), []byte{0xc7, 9, 1, 0x93, 0xa3, '<', 'f', '8', 0x91, 2, 0xc4, 0}},
+	{"a bad array", []byte(`{"$array":{"dtype":"<f8","shape":[2],"data":"AAAA"}}`),
+		[]byte{0xc7, 9, 1, 0x93, 0xa3, '<', 'f', '8', 0x91, 2, 0xc4, 0}},
 	{"a bad time", []byte(`{"$time":"yesterday"}`), []byte{0xc7, 3, 0xff, 1, 2, 3}},
 }
 
-// tampered is a worker whose transport sends what a handler asks for, in place of an encoded value.
+// tampered is a worker whose transport sends bytes that a handler chose, in place of an encoded value.
 const tampered = `
 import base64, json, os
 from snakepit_bridge import ItemError, Worker, _host
@@ -199,7 +205,7 @@ def ask(ctx, value):
 worker.run()
 `
 
-// A body that cannot be decoded is an error of its call alone: no connection is lost, and the host is not harmed.
+// A body that cannot be decoded fails only its call: no connection is lost, and the host is not harmed.
 func TestHostileBodies(t *testing.T) {
 	onEach(t, []string{"jsonstdio", "msgpack", "grpc"}, func(t *testing.T, adapter string) {
 		var bodies [][2][]byte
@@ -208,13 +214,14 @@ func TestHostileBodies(t *testing.T) {
 		}
 		encoded := File(t, "bodies.json", string(Must(json.Marshal(bodies))))
 		taken := 0
-		f, err := Begin(t, adapter, script(t, File(t, "worker.py", tampered), "BODIES="+encoded), snakepit.Options{Functions: map[string]snakepit.Function{
-			"take": {Run: func(_ context.Context, c *core.Incoming) (any, error) {
-				taken++
-				var v any
-				return nil, c.Decode(&v)
-			}},
-		}})
+		f, err := Begin(t, adapter, script(t, File(t, "worker.py", tampered), "BODIES="+encoded),
+			snakepit.Options{Functions: map[string]snakepit.Function{
+				"take": {Run: func(_ context.Context, c *core.Incoming) (any, error) {
+					taken++
+					var v any
+					return nil, c.Decode(&v)
+				}},
+			}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,7 +262,7 @@ func TestHostileBodies(t *testing.T) {
 	})
 }
 
-// The same of a worker that knows nothing of this project, whose calls are answered with the bytes that they carry.
+// The same test, with a worker that does not use this project. It answers calls with the bytes that they carry.
 func TestHostileProgram(t *testing.T) {
 	onEach(t, []string{"jsonstdio", "msgpack"}, func(t *testing.T, adapter string) {
 		f, err := Begin(t, adapter, raw(t, "hostile"), snakepit.Options{})
@@ -267,7 +274,8 @@ func TestHostileProgram(t *testing.T) {
 			if adapter == "msgpack" {
 				body = h.msgpack
 			}
-			if got, err := snakepit.Execute[any](t.Context(), f.Pool, "answer", base64.StdEncoding.EncodeToString(body)); err == nil ||
+			if got, err := snakepit.Execute[any](t.Context(), f.Pool, "answer",
+				base64.StdEncoding.EncodeToString(body)); err == nil ||
 				errors.Is(err, snakepit.ErrWorkerLost) {
 				t.Errorf("%s: %v, %v", h.name, got, err)
 			}
@@ -278,10 +286,12 @@ func TestHostileProgram(t *testing.T) {
 	})
 }
 
-// A claimed length of a whole frame is no reason to allocate it, and ends the connection.
+// A claimed length of a whole frame ends the connection, without an allocation of that size.
 func TestHostileFrames(t *testing.T) {
 	lengths := binary.BigEndian.AppendUint32(nil, math.MaxUint32)
-	for adapter, b := range map[string][]byte{"msgpack": lengths, "jsonstdio": []byte("{\"kind\":\"end\",\"id\":1}\textra\ttabs\n{\n")} {
+	for adapter, b := range map[string][]byte{
+		"msgpack": lengths, "jsonstdio": []byte("{\"kind\":\"end\",\"id\":1}\textra\ttabs\n{\n"),
+	} {
 		f, err := Begin(t, adapter, raw(t, "hostile"), snakepit.Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -290,7 +300,8 @@ func TestHostileFrames(t *testing.T) {
 		if err == nil {
 			t.Error(adapter, "took it")
 		}
-		Eventually(t, "the worker is lost", func() bool { return f.Stats().Lost == 1 }) // a call before that would be lost with it
+		// A call before the loss would fail with it.
+		Eventually(t, "the worker is lost", func() bool { return f.Stats().Lost == 1 })
 		if got := call[int](f, "echo", 7); got != 7 {
 			t.Error(got)
 		}

@@ -8,6 +8,8 @@ import pytest
 from conftest import transports
 from host import PATIENCE, ROOT, Gone, Host
 
+from snakepit_bridge import __version__
+
 
 def test_a_worker_starts_and_ends(serve):
     host = serve("@worker.command\ndef stream(): yield 1\n", "concurrency=2, queue=3")
@@ -23,7 +25,7 @@ def test_a_worker_starts_and_ends(serve):
         "max_frame": 64 << 20,
         "window": {"items": 1024, "bytes": 1 << 20},
         "concurrency": 5,
-        "library": "snakepit_bridge 0.1.0",
+        "library": f"snakepit_bridge {__version__}",
     }
     assert host.bye() == 0
     assert host.printed == []
@@ -303,7 +305,7 @@ def test_another_copy_is_named(script, launch, tmp_path):
         assert str(other) in log["message"]
         assert str(ROOT / "snakepit_bridge") in log["message"]
         assert "0.0.7" in log["message"]
-        assert host.call("where") == "0.1.0"
+        assert host.call("where") == __version__
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there a process names itself so")

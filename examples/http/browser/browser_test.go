@@ -17,7 +17,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// TestInABrowser clicks through the page and leaves it, and asks the service what that did to Python.
+// TestInABrowser clicks through the page and leaves it. Then it asks the service for the effect on Python.
 func TestInABrowser(t *testing.T) {
 	browser := start(t, find(t))
 	binary := filepath.Join(t.TempDir(), "http")
@@ -82,10 +82,10 @@ func TestInABrowser(t *testing.T) {
 
 const (
 	hours    = "1000000000000" // of work
-	patience = time.Minute     // for what is sure to happen
+	patience = time.Minute     // for events that are sure to happen
 )
 
-// find returns the browser that SNAKEPIT_BROWSER names, or else one of this machine, and skips the test where there is none.
+// find returns the browser of SNAKEPIT_BROWSER, or one of this machine. It skips the test if there is none.
 func find(t *testing.T) string {
 	t.Helper()
 	named := os.Getenv("SNAKEPIT_BROWSER")
@@ -101,17 +101,19 @@ func find(t *testing.T) string {
 			return path
 		}
 	}
-	t.Skip("this test needs chromium, chromium-browser or google-chrome in PATH, or SNAKEPIT_BROWSER with the path of one")
+	t.Skip("this test needs chromium, chromium-browser or google-chrome in PATH, " +
+		"or SNAKEPIT_BROWSER with the path of one")
 	return ""
 }
 
-// start starts a browser, in a new directory of its own, which ends with the test. Its context opens tabs.
+// start starts a browser in a new directory. The browser ends with the test. Its context opens tabs.
 func start(t *testing.T, path string) context.Context {
 	t.Helper()
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(), chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox,
-		chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(), chromedp.ExecPath(path), chromedp.Headless,
+		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-		chromedp.Flag("disable-dev-shm-usage", true), // which is small in many containers
+		chromedp.Flag("disable-dev-shm-usage", true), // /dev/shm is small in many containers
 		chromedp.WSURLReadTimeout(patience))
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
@@ -145,7 +147,7 @@ func (p page) does(actions ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// ask has the primes up to limit counted.
+// ask requests the count of the primes up to limit.
 func (p page) ask(limit string) {
 	p.Helper()
 	p.does(chromedp.SetValue("#limit", limit), chromedp.Click("#start"))
@@ -161,7 +163,7 @@ func (p page) waits(expression string) {
 	}
 }
 
-// shows waits until the page says a text.
+// shows waits until the page shows a text.
 func (p page) shows(text string) {
 	p.Helper()
 	quoted, _ := json.Marshal(text)
@@ -180,13 +182,14 @@ type service struct {
 	*exec.Cmd
 	url    string
 	stderr *bytes.Buffer
-	ended  chan struct{} // closed when it has, and err is set
+	ended  chan struct{} // closed after its end, when err is set
 	err    error
 }
 
 func serve(t *testing.T, binary string) *service {
 	t.Helper()
-	s := &service{Cmd: exec.Command(binary, "-addr", "127.0.0.1:0", "-workers", "1"), stderr: &bytes.Buffer{}, ended: make(chan struct{})}
+	s := &service{Cmd: exec.Command(binary, "-addr", "127.0.0.1:0", "-workers", "1"), stderr: &bytes.Buffer{},
+		ended: make(chan struct{})}
 	s.Stderr = s.stderr
 	stdout, err := s.StdoutPipe()
 	if err == nil {

@@ -1,2 +1,3 @@
-// Package browser tries the service of the directory above in a real browser. It is a module of its own because of what that takes.
+// Package browser tests the service of the parent directory in a real browser. It is a module of its own
+// because of its dependencies.
 package browser
