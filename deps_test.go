@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -127,4 +128,50 @@ func packages(t *testing.T, system string) map[string][]string {
 func isModule(path string) bool {
 	domain, _, _ := strings.Cut(path, "/")
 	return strings.Contains(strings.Trim(domain, "."), ".")
+}
+
+// A program that uses the library gets what the library needs, and none of what the command, the tests and the examples
+// need: neither in its build nor in its go.mod.
+func TestUsersGetNoMore(t *testing.T) {
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const module = "github.com/snakepit-go/snakepit"
+	write("go.mod", "module example\n\ngo 1.26\n\nrequire "+module+" v0.0.0\n\nreplace "+module+" => "+here+"\n")
+	write("main.go", "package main\n\nimport _ \""+module+"\"\n\nfunc main() {}\n")
+	output := func(args ...string) string {
+		cmd := exec.Command("go", args...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", cmd, err, out)
+		}
+		return string(out)
+	}
+	output("mod", "tidy")
+	text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	built := output("list", "-deps", ".")
+	for _, wanted := range []string{"hashicorp/go-hclog", "google.golang.org/grpc", "google.golang.org/protobuf", "vmihailenco/msgpack"} {
+		if !strings.Contains(string(text), wanted) || !strings.Contains(built, wanted) {
+			t.Errorf("%s is not there, so this test sees nothing", wanted)
+		}
+	}
+	for _, unwanted := range []string{
+		"spf13/cobra", "vbauerster/mpb", "HdrHistogram", "pgregory.net/rapid", "goleak", "rogpeppe", "golang.org/x/term",
+	} {
+		if strings.Contains(string(text), unwanted) || strings.Contains(built, unwanted) {
+			t.Errorf("a user of the library gets %s:\n%s", unwanted, text)
+		}
+	}
 }

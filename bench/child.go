@@ -8,8 +8,7 @@ import (
 )
 
 // childVariable holds an order for a process of this program. The process does only that. A measurement in its
-// own process is not affected by earlier measurements. A host that a trial kills has to be a process of its
-// own.
+// own process is not affected by earlier measurements. A host that a trial kills has to be a process of its own.
 const childVariable = "SNAKEPIT_BENCH_CHILD"
 
 // order is the job of such a process, with its arguments.

@@ -129,8 +129,7 @@ func consume(pool *core.Pool, n int, each func()) error {
 	return nil
 }
 
-// settled returns the resident size of a process and resets its peak. If it is this process, it first collects
-// garbage.
+// settled returns the resident size of a process and resets its peak. If it is this process, it first collects garbage.
 func settled(pid int) (float64, error) {
 	if pid == os.Getpid() {
 		debug.FreeOSMemory()

@@ -21,8 +21,7 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// This file is the other side of the comparison: hand-written code without any library but that of the
-// encoding.
+// This file is the other side of the comparison: hand-written code without any library but that of the encoding.
 
 //go:embed peers
 var peerFiles embed.FS
@@ -126,8 +125,7 @@ func (p *msgpackLoop) call() error {
 	return check(r.ID == p.id, r.Result)
 }
 
-// msgpackIDs keeps many calls in flight and tells them apart by ids. A client for many callers needs at least
-// that.
+// msgpackIDs keeps many calls in flight and tells them apart by ids. A client for many callers needs at least that.
 type msgpackIDs struct {
 	*peer
 	mu      sync.Mutex // guards the fields below and the order of writes

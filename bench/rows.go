@@ -17,8 +17,7 @@ type row struct {
 }
 
 // subject is one thing to measure. Against names the subject of the same row to compare with. If it is "", the
-// subject is itself a floor or a peer. Target bounds the ratio: from above if less is better, otherwise from
-// below.
+// subject is itself a floor or a peer. Target bounds the ratio: from above if less is better, otherwise from below.
 type subject struct {
 	name    string
 	against string
@@ -133,8 +132,7 @@ func serial(c caller) func(*bed, scale) (float64, error) {
 	}
 }
 
-// slow divides the calls and items of a round for a plain gRPC server, so that it does not take most of the
-// time.
+// slow divides the calls and items of a round for a plain gRPC server, so that it does not take most of the time.
 const slow = 10
 
 // together measures the calls per second of 64 callers. part divides the calls of a round.

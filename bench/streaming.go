@@ -22,8 +22,7 @@ type job struct {
 	Note   any     `json:"note"` // a path, or nil
 }
 
-// mode is how a job's items arrive: all together at the end, as the result of a traditional call, or one by
-// one.
+// mode is how a job's items arrive: all together at the end, as the result of a traditional call, or one by one.
 type mode struct {
 	name, produce string
 	run           func(ctx context.Context, pool *core.Pool, j job) (outcome, error)

@@ -288,7 +288,8 @@ func newShell(t *testing.T) *shell {
 // publish makes a module proxy in a directory. It serves this module as it is in the working tree.
 func publish(t *testing.T, here string) string {
 	t.Helper()
-	const version = "v0.1.0"
+	source := readPage(t, filepath.Join("python", "snakepit_bridge", "_version.py"))
+	version := "v" + regexp.MustCompile(`(?m)^__version__ = "(.*)"$`).FindStringSubmatch(source)[1]
 	proxy := t.TempDir()
 	at := filepath.Join(proxy, modulePath, "@v")
 	names := strings.Split(run(t, here, nil, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),

@@ -63,8 +63,8 @@ func benchCommand() *cobra.Command {
 		Long:  aboutBench + aboutArguments + "\n" + exitCodes,
 		Args:  words("WORKER", "COMMAND"),
 		Example: `  snakepit bench worker.py add a=5 b=3
-  snakepit bench worker.py predict features=@features.json --adapter grpc,msgpack --duration 10s --concurrency ` +
-			`8 --workers 4`,
+  snakepit bench worker.py predict features=@features.json --adapter grpc,msgpack --duration 10s ` +
+			`--concurrency 8 --workers 4`,
 	}
 	b.worker.register(cmd)
 	cmd.Flags().DurationVar(&b.timeout, "timeout", 0,

@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// memory reports how much memory is left for workers: that of the system, or the rest of the control group's
-// limit.
+// memory reports how much memory is left for workers: that of the system, or the rest of the control group's limit.
 func memory() check {
 	c := check{Name: "memory", Status: good}
 	available, ok := meminfo("MemAvailable")
@@ -44,8 +43,7 @@ func meminfo(field string) (bytes int64, ok bool) {
 	return 0, false
 }
 
-// groupMemory returns the tightest limit of this process's control groups, version 1 or 2, and the memory used
-// of it.
+// groupMemory returns the tightest limit of this process's control groups, version 1 or 2, and the memory used of it.
 func groupMemory() (limit, used int64, ok bool) {
 	read := func(file string) (int64, bool) {
 		text, err := os.ReadFile(file)

@@ -70,8 +70,7 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// printJSON prints one value of a worker as one line, with the tags of docs/protocol.md for values that JSON
-// lacks.
+// printJSON prints one value of a worker as one line, with the tags of docs/protocol.md for values that JSON lacks.
 func printJSON(w io.Writer, v any) error {
 	line, err := codecjson.Codec{}.Append(nil, v)
 	if err != nil {

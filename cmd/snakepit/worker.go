@@ -140,8 +140,7 @@ func (o *worker) openWith(ctx context.Context, adapter core.Adapter, word string
 // patience is how long a worker may start before the user sees a message.
 const patience = 5 * time.Second
 
-// waiting tells the user after a while that a worker has not said hello. stop ends that and may be called
-// again.
+// waiting tells the user after a while that a worker has not said hello. stop ends that and may be called again.
 func waiting(stderr io.Writer, word, limit string) (stop func()) {
 	var mu sync.Mutex
 	timer := time.AfterFunc(patience, func() {
@@ -198,8 +197,7 @@ func logger(w io.Writer) hclog.Logger {
 	return hclog.New(log)
 }
 
-// offers returns the description of a command in the worker's hello, and whether the hello has any
-// descriptions.
+// offers returns the description of a command in the worker's hello, and whether the hello has any descriptions.
 func offers(pool *snakepit.Pool, command string) (core.CommandInfo, bool) {
 	commands := pool.Workers()[0].Info().Commands
 	i := slices.IndexFunc(commands, func(c core.CommandInfo) bool { return c.Name == command })

@@ -299,8 +299,7 @@ type console struct {
 
 func newConsole(out io.Writer, total int) *console {
 	progress := mpb.New(mpb.WithOutput(out)) // this draws nothing if out is no terminal
-	// The bar gets its total later, so that it is not complete before close. Lines above a complete bar may be
-	// lost.
+	// The bar gets its total later, so that it is not complete before close. Lines above a complete bar may be lost.
 	bar := progress.AddBar(0,
 		mpb.PrependDecorators(decor.CountersNoUnit("epoch %d of %d ")),
 		mpb.AppendDecorators(decor.AverageETA(decor.ET_STYLE_GO)))

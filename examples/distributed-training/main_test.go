@@ -31,8 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// needs skips the test if Python lacks the packages. If SNAKEPIT_PYTHON names an interpreter, it must have
-// them.
+// needs skips the test if Python lacks the packages. If SNAKEPIT_PYTHON names an interpreter, it must have them.
 func needs(t *testing.T) {
 	t.Helper()
 	pool, err := snakepit.Open(t.Context(), snakepit.PythonFS(files, "worker.py"), &snakepit.Options{Size: 1})

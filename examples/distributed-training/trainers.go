@@ -57,14 +57,13 @@ type trained struct {
 	TrainAcc   float64        `json:"train_acc"`
 }
 
-// doing is an item that a training worker streams.
+// doing is an item that a trainer streams during training.
 type doing struct {
 	Samples   int `json:"samples"`
 	WorkerPID int `json:"worker_pid"`
 }
 
-// attempts is the number of workers that a shard may cost in one epoch. The shard itself may be what kills
-// them.
+// attempts is the number of workers that a shard may cost in one epoch. The shard itself may be what kills them.
 const attempts = 3
 
 // trainers are the pool's workers. Each holds a shard of the data in a session.

@@ -44,8 +44,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run serves until ctx ends. It returns the exit code: 0 after a clean end, 1 if something failed, 2 for wrong
-// flags.
+// run serves until ctx ends. It returns the exit code: 0 after a clean end, 1 if something failed, 2 for wrong flags.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("http", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -136,8 +135,7 @@ func options(workers int, logger hclog.Logger) *snakepit.Options {
 		Queue:         workers,
 		CallTimeout:   5 * time.Second,
 		StreamTimeout: 10 * time.Minute,
-		// A slow browser slows Python down. Python runs at most this far ahead, plus the buffers of the
-		// network.
+		// A slow browser slows Python down. Python runs at most this far ahead, plus the buffers of the network.
 		WindowItems: 16,
 		Logger:      logger,
 	}

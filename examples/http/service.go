@@ -217,8 +217,7 @@ func status(err error) int {
 	return http.StatusInternalServerError
 }
 
-// note logs errors that are not the browser's fault, with the traceback. The browser does not get the
-// traceback.
+// note logs errors that are not the browser's fault, with the traceback. The browser does not get the traceback.
 func (s *service) note(err error) {
 	var remote *snakepit.RemoteError
 	switch {

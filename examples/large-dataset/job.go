@@ -40,7 +40,7 @@ type scan struct {
 	} `json:"states"`
 }
 
-// Chunk is an item that a working worker streams.
+// Chunk is an item that a worker streams during its work.
 type Chunk struct {
 	ProgressPercent float64 `json:"progress_percent"`
 	ProcessedRows   int64   `json:"processed_rows"`
@@ -57,8 +57,7 @@ type Stats struct {
 	Aggregates [][]Column `json:"aggregates"`
 }
 
-// Column is the aggregate of a column. It holds exact values, so it does not depend on the ranges that were
-// merged.
+// Column is the aggregate of a column. It holds exact values, so it does not depend on the ranges that were merged.
 type Column struct {
 	Name     string   `json:"name"`
 	Empty    int64    `json:"empty"`

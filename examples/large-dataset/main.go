@@ -3,8 +3,7 @@
 // unavailable, and with a worker that is killed midway. Each result is compared with that of one plain pass
 // over the file. A difference gives exit code 1.
 //
-// Start with job.go: it has everything that a program needs for such a job. This file is the demonstration
-// around it.
+// Start with job.go: it has everything that a program needs for such a job. This file is the demonstration around it.
 package main
 
 import (

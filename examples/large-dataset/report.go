@@ -37,7 +37,7 @@ func (r *result) facts() []string {
 	facts = append(facts, r.faults...)
 	for _, columns := range r.Stats.Aggregates {
 		for _, c := range columns {
-			fact, err := json.Marshal(c) // maps have sorted keys
+			fact, err := json.Marshal(c) // Marshal sorts the keys of maps
 			if err != nil {
 				panic(err) // a Column has only JSON values
 			}
@@ -95,8 +95,7 @@ func (c *Column) content() string {
 	}
 }
 
-// number formats a double with as many digits as it needs. It uses an exponent only for very large or small
-// numbers.
+// number formats a double with as many digits as it needs. It uses an exponent only for very large or small numbers.
 func number(x float64) string {
 	if a := math.Abs(x); a != 0 && (a < 1e-6 || a >= 1e15) {
 		return strconv.FormatFloat(x, 'g', -1, 64)

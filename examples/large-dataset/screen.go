@@ -16,8 +16,7 @@ import (
 	"golang.org/x/text/message"
 )
 
-// screen prints everything, from any number of goroutines. On a terminal it shows a bar below for the work in
-// progress.
+// screen prints everything, from any number of goroutines. On a terminal it shows a bar below for the work in progress.
 type screen struct {
 	terminal io.Writer // nil if there is no terminal
 
@@ -64,8 +63,7 @@ func (s *screen) table(rows [][]string) {
 	w.Flush()
 }
 
-// progress adds up the progress of a run's calls and shows it: as a bar on a terminal, otherwise as a line
-// every 10 %.
+// progress adds up the progress of a run's calls and shows it: as a bar on a terminal, otherwise as a line every 10 %.
 type progress struct {
 	out     *screen
 	bars    *mpb.Progress // nil if out is no terminal

@@ -194,8 +194,7 @@ func explain(err error) string {
 	return err.Error()
 }
 
-// analyse opens a pool and distributes the symbols to its workers. It prints the items of all streams as they
-// arrive.
+// analyse opens a pool and distributes the symbols to its workers. It prints the items of all streams as they arrive.
 func analyse(ctx context.Context, adapter core.Adapter, workers int, a arguments, stdout, stderr io.Writer) error {
 	level := hclog.LevelFromString(os.Getenv("SNAKEPIT_LOG"))
 	if level == hclog.NoLevel {
