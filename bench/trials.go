@@ -80,7 +80,7 @@ func (t trial) run(python, name string, bytes int64) (a answer, err error) {
 
 var none = map[string]any{}
 
-// printing calls twice, because printed text may damage only the next call.
+// printing calls twice, because printed text may damage the next call.
 func printing(t *attempt) (answer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	defer cancel()

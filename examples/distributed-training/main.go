@@ -163,7 +163,7 @@ func (o *options) train(ctx context.Context, stdout io.Writer) error {
 		return fmt.Errorf("the directory for the model cannot be made: %w", err)
 	}
 	program := snakepit.PythonFS(files, "worker.py")
-	// The workers already run in parallel.
+	// One thread per worker is enough: the workers already run in parallel.
 	program.Env = []string{"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1"}
 	pool, err := snakepit.OpenWith(ctx, o.adapter, program, &snakepit.Options{
 		Name: "trainers", Size: o.workers, CallTimeout: -1, StreamTimeout: -1, Logger: o.logger,

@@ -303,8 +303,8 @@ func TestDeadline(t *testing.T) {
 	f := begin(t, "auto", "", func(o *snakepit.Options) { o.CallTimeout, o.StreamTimeout = time.Second, time.Second })
 	response := get(t, t.Context(), f.url+"/factor?n=9223372036854775783")
 	body, _ := io.ReadAll(response.Body)
-	if want := `{"error":"it took too long and was stopped"}` + "\n"; response.StatusCode != http.StatusGatewayTimeout ||
-		string(body) != want {
+	want := `{"error":"it took too long and was stopped"}` + "\n"
+	if response.StatusCode != http.StatusGatewayTimeout || string(body) != want {
 		t.Errorf("%s, %s", response.Status, body)
 	}
 	s := read(t, t.Context(), f.url+much)
