@@ -162,13 +162,16 @@ func TestUsersGetNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	built := output("list", "-deps", ".")
-	for _, wanted := range []string{"hashicorp/go-hclog", "google.golang.org/grpc", "google.golang.org/protobuf", "vmihailenco/msgpack"} {
+	for _, wanted := range []string{
+		"hashicorp/go-hclog", "google.golang.org/grpc", "google.golang.org/protobuf", "vmihailenco/msgpack",
+	} {
 		if !strings.Contains(string(text), wanted) || !strings.Contains(built, wanted) {
 			t.Errorf("%s is not there, so this test sees nothing", wanted)
 		}
 	}
 	for _, unwanted := range []string{
-		"spf13/cobra", "vbauerster/mpb", "HdrHistogram", "pgregory.net/rapid", "goleak", "rogpeppe", "golang.org/x/term",
+		"spf13/cobra", "vbauerster/mpb", "HdrHistogram", "pgregory.net/rapid", "goleak", "rogpeppe",
+		"golang.org/x/term",
 	} {
 		if strings.Contains(string(text), unwanted) || strings.Contains(built, unwanted) {
 			t.Errorf("a user of the library gets %s:\n%s", unwanted, text)

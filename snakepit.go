@@ -1,9 +1,9 @@
-// Package snakepit runs a pool of worker processes, mostly Python, and calls them as if they were local. Execute returns
-// one result. ExecuteStream yields many. Calls of a Session always reach the same worker. An adapter carries the calls:
-// Open uses the first that works of gRPC, MessagePack, and JSON on standard input and output.
+// Package snakepit runs a pool of worker processes, mostly Python, and calls them as if they were local. Execute
+// returns one result. ExecuteStream yields many. Calls of a Session always reach the same worker. An adapter
+// carries the calls: Open uses the first that works of gRPC, MessagePack, and JSON on standard input and output.
 //
-// The package is thin. It puts together core, the adapters, the chain and the Python package, and names what the common
-// case needs. Core alone can be configured in the same ways.
+// The package is thin. It puts together core, the adapters, the chain and the Python package, and names what the
+// common case needs. Core alone can be configured in the same ways.
 package snakepit
 
 import (
@@ -39,8 +39,8 @@ func Python(script string, args ...string) python.Program {
 	return python.Program{Script: script, Args: args}
 }
 
-// PythonFS is a Python worker embedded in the Go binary. script is a path in fsys. All of fsys is unpacked to the user's
-// cache directory.
+// PythonFS is a Python worker embedded in the Go binary. script is a path in fsys. All of fsys is unpacked to the
+// user's cache directory.
 func PythonFS(fsys fs.FS, script string) python.Program {
 	return python.Program{Script: script, FS: fsys}
 }
@@ -59,10 +59,10 @@ func (c command) Command() (core.Command, error) { return core.Command(c), nil }
 // Default is the chain that Open uses.
 const Default = "grpc,msgpack,jsonstdio"
 
-// Open starts a pool of workers on the default chain, or on the chain that SNAKEPIT_ADAPTERS names. Each worker runs on the
-// first adapter that works there. Stats and the log name it, and say why the earlier ones were refused. Open returns when
-// one worker is ready; ctx bounds only that wait. A nil opts means the defaults. The caller owns the pool and must Close
-// it.
+// Open starts a pool of workers on the default chain, or on the chain that SNAKEPIT_ADAPTERS names. Each worker
+// runs on the first adapter that works there. Stats and the log name it, and say why the earlier ones were refused.
+// Open returns when one worker is ready; ctx bounds only that wait. A nil opts means the defaults. The caller owns
+// the pool and must Close it.
 func Open(ctx context.Context, program Program, opts *Options) (*Pool, error) {
 	adapter, err := Adapters("auto")
 	if err != nil {
@@ -83,8 +83,8 @@ func OpenWith(ctx context.Context, adapter core.Adapter, program Program, opts *
 	return core.Open(ctx, adapter, cmd, opts)
 }
 
-// Adapters makes a chain of a list of names such as "grpc,jsonstdio", the preferred one first. "auto" is the list that
-// SNAKEPIT_ADAPTERS has, or else Default. An unknown name is an error that lists the known ones.
+// Adapters makes a chain of a list of names such as "grpc,jsonstdio", the preferred one first. "auto" is the list
+// that SNAKEPIT_ADAPTERS has, or else Default. An unknown name is an error that lists the known ones.
 func Adapters(names string) (core.Adapter, error) {
 	parse := func(names string) (core.Adapter, error) {
 		return fallback.Parse(names, grpc.Adapter{}, msgpack.Adapter{}, jsonstdio.Adapter{})
@@ -108,8 +108,8 @@ func Execute[Out any](ctx context.Context, target Target, command string, args a
 	return core.Execute[Out](ctx, target, command, args, opts...)
 }
 
-// ExecuteStream calls a command and yields what it sends; see core.ExecuteStream. An *ItemError is the error of one item:
-// the stream goes on. Any other error is the last. Breaking out of the loop cancels the call.
+// ExecuteStream calls a command and yields what it sends; see core.ExecuteStream. An *ItemError is the error of one
+// item: the stream goes on. Any other error is the last. Breaking out of the loop cancels the call.
 func ExecuteStream[Out any](
 	ctx context.Context, target Target, command string, args any, opts ...CallOption,
 ) iter.Seq2[Out, error] {

@@ -24,7 +24,7 @@ type Kind uint8
 //	Ping    both      after both hellos                        answer with a Pong of the same ID
 //	Pong    both      for each Ping                            it is alive, and runs these calls
 //	Log     worker    after both hellos                        one log record
-//	Bye     both      once                                     opens no more calls; accepts only those with live parents
+//	Bye     both      once                                     opens no more calls; accepts only those of live parents
 const (
 	KindHello Kind = 1 + iota
 	KindCall
