@@ -134,7 +134,7 @@ var adapterClauses = []clause{
 	rule("start/unavailable", "An error that wraps ErrUnavailable means that this protocol is unavailable here. "+
 		"No other error means that. Start's error agrees with that of Launch.", func(t *trial) {
 		if strings.Contains(t.h.Adapter.Name(), ",") {
-			t.Skipf("a chain remembers what was unavailable")
+			t.Skipf("a chain does not launch a refused adapter again for a while, so one refusal would hide the next")
 		}
 		for refusal, unavailable := range map[error]bool{
 			fmt.Errorf("%w: a package is missing", core.ErrUnavailable): true,

@@ -743,7 +743,7 @@ func TestLateErrorIsLogged(t *testing.T) {
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Error(err)
 			}
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // on the bubble's clock, so that the worker has answered
 			synctest.Wait()
 			lines := log.lines()
 			if n := countPrefix(lines, "a call failed after it was given up") - before; n != want {

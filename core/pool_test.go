@@ -915,7 +915,8 @@ func TestHealth(t *testing.T) {
 		if err != nil || len(h.Running) != 1 || h.Running[0].Name != "nap" || h.Running[0].MS != 1000 {
 			t.Fatalf("%+v %v", h, err)
 		}
-		if i := w.Info(); i.Adapter != "coretest" || i.Codec != "json" || i.Slots != 1 || len(i.Commands) == 0 {
+		if i := w.Info(); i.Adapter != "coretest" || i.Codec != "json" || i.Slots != 1 || len(i.Commands) == 0 ||
+			!slices.Equal(i.Features, []string{"exact-numbers"}) {
 			t.Fatalf("%+v", i)
 		}
 	})

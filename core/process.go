@@ -154,9 +154,8 @@ func (p *Process) stop(timeout time.Duration) string {
 // Exit returns the exit code, or -1 and the name of the signal that ended the process. oom means that the kernel killed
 // it because memory ran out. The values are valid after Done.
 func (p *Process) Exit() (code int, signal string, oom bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.end.code, p.end.signal, p.end.oom
+	end := p.exit()
+	return end.code, end.signal, end.oom
 }
 
 // exitedByItself reports whether the process ended without a signal of ours. It is valid after Done.

@@ -194,7 +194,7 @@ func TestMissingScript(t *testing.T) {
 
 func TestInterpreter(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("environments have another layout there")
+		t.Skip("on Windows an environment has another layout")
 	}
 	root := sandbox(t)
 	in := func(parts ...string) string { return filepath.Join(append([]string{root}, parts...)...) }
@@ -414,7 +414,7 @@ func TestUnpackRepairs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if runtime.GOOS == "windows" && strings.HasPrefix(name, "writable") {
-				t.Skip("no such modes there")
+				t.Skip("Windows has no such modes")
 			}
 			if err := damage(); err != nil {
 				t.Fatal(err)
@@ -513,7 +513,7 @@ func TestUnpackAtOnce(t *testing.T) {
 
 func TestUnpackPlaces(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("directories have other names and no modes there")
+		t.Skip("on Windows the directories have other names, and no modes")
 	}
 	root := sandbox(t)
 	files := fstest.MapFS{"a.py": {}}

@@ -131,6 +131,8 @@ func TestConformanceOfNothing(t *testing.T) {
 		{"unknown part", []string{"--parts", "all", "--", "cat"}, exitUsage, "all"},
 		{"negative time limit", []string{"--time-limit", "-1s", "--", "cat"}, exitUsage,
 			"--time-limit is -1s; it has to be positive"},
+		{"negative parallel", []string{"--parallel", "-1", "--", "cat"}, exitUsage,
+			"--parallel is -1; it has to be positive"},
 		{"negative frame", []string{"--max-frame", "-1", "--", "cat"}, exitUsage,
 			"--max-frame is -1; it has to be positive"},
 		{"negative concurrency", []string{"--max-concurrency", "-1", "--", "cat"}, exitUsage,

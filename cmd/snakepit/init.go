@@ -202,7 +202,7 @@ func isCheckout(dir string) bool {
 }
 
 // source returns the checkout that this program was built from, quoted for a shell. If the checkout is gone, it
-// returns a placeholder.
+// returns a path for the reader to replace.
 func source() string {
 	_, file, _, _ := runtime.Caller(0)
 	dir := filepath.Join(filepath.Dir(file), "..", "..")

@@ -18,8 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-
 	"github.com/snakepit-go/snakepit"
 	"github.com/snakepit-go/snakepit/core"
 )
@@ -36,24 +34,11 @@ func open(t *testing.T, adapter string, o snakepit.Options, env ...string) *Fixt
 	}
 	program := snakepit.Python(filepath.Join("internal", "e2e", "testdata", "behaviour.py"))
 	program.Interpreter, program.Env, program.Cache = Interpreter(t), env, t.TempDir()
-	l := &Log{}
-	o.Logger = hclog.New(&hclog.LoggerOptions{Output: l, Level: hclog.Debug})
-	if o.Size == 0 {
-		o.Size = 1
-	}
-	pool, err := snakepit.OpenWith(t.Context(), a, program, &o)
+	f, err := BeginWith(t, a, program, o)
 	if err != nil {
-		t.Fatalf("%v\n%s", err, l)
+		t.Fatalf("%v\n%s", err, f.Log)
 	}
-	t.Cleanup(func() {
-		if err := pool.Close(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("the pool's log:\n%s", l)
-		}
-	})
-	return &Fixture{t, pool, l}
+	return f
 }
 
 func call[Out any](f *Fixture, command string, args any, opts ...snakepit.CallOption) Out {
