@@ -13,7 +13,8 @@ if sys.version_info < (3, 8):  # noqa: UP036 (every Python can parse this file, 
     sys.stderr.write("%s (this is %s)\n" % (message, sys.executable))  # noqa: UP031
     if os.environ.get("SNAKEPIT_CONTROL_FD"):
         remedy = "make a new virtual environment, or set SNAKEPIT_PYTHON to a newer Python"
-        report = '{"failed": {"type": "RuntimeError", "message": "%s"}, "remedy": "%s"}\n' % (message, remedy)  # noqa: UP031
+        failed = '{"type": "RuntimeError", "message": "%s"}' % message  # noqa: UP031
+        report = '{"failed": %s, "remedy": "%s"}\n' % (failed, remedy)  # noqa: UP031
         os.write(int(os.environ["SNAKEPIT_CONTROL_FD"]), report.encode("ascii"))
     sys.exit(1)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 
-class Codec:
+class Codec(ABC):
     """Turns values into the bodies of frames and back, by the rules of `_values`.
 
     Any number of threads may use one codec at once. A signal handler that interrupts a method may use the codec, too.
@@ -16,18 +17,18 @@ class Codec:
 
     name: str
 
+    @abstractmethod
     def encode(self, value: Any) -> bytes:
         """Returns the body of a value.
 
         Raises:
             BadValue: The value can't travel. The message names the path to the part that can't.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, data: bytes) -> Any:
         """Returns the value of a whole body. The body's length bounds the time and the memory that this takes.
 
         Raises:
             BadValue: The body is not exactly one valid value.
         """
-        raise NotImplementedError

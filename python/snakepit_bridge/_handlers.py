@@ -66,15 +66,9 @@ class Handlers:
                     )
             finally:
                 interrupter.leave(call)
-            if self._runner.forked:
-                self._leave_child(None)
-            answer = self._runner.answers.result(call, value)
-            if call.raised is not None:
-                call.check()
+            answer = self._result(call, value)
         except BaseException as exc:
-            if self._runner.forked:
-                self._leave_child(exc)
-            answer = self._runner.answers.failure(call, exc)
+            answer = self._failure(call, exc)
         self._runner.finish(call, answer)
 
     async def run_async(self, call: Call, interrupter: Interrupter) -> None:
@@ -93,16 +87,25 @@ class Handlers:
                     value = await enter_async(value)
             finally:
                 call.interrupted = call.interrupted or monotonic()  # from here on, an interrupt is too late
-            if self._runner.forked:
-                self._leave_child(None)
-            answer = self._runner.answers.result(call, value)
-            if call.raised is not None:
-                call.check()
+            answer = self._result(call, value)
         except BaseException as exc:
-            if self._runner.forked:
-                self._leave_child(exc)
-            answer = self._runner.answers.failure(call, exc)
+            answer = self._failure(call, exc)
         self._runner.finish(call, answer)
+
+    def _result(self, call: Call, value: Any) -> Frame:
+        """Returns the answer of a call whose handler returned."""
+        if self._runner.forked:
+            self._leave_child(None)
+        answer = self._runner.answers.result(call, value)
+        if call.raised is not None:
+            call.check()
+        return answer
+
+    def _failure(self, call: Call, exc: BaseException) -> Frame:
+        """Returns the answer of a call that raised."""
+        if self._runner.forked:
+            self._leave_child(exc)
+        return self._runner.answers.failure(call, exc)
 
     def _begin(self, call: Call, interrupter: Interrupter) -> None:
         CURRENT.set(call)
@@ -129,24 +132,26 @@ class Handlers:
 
     def _drive(self, call: Call, generator: GeneratorType[Any, Any, Any]) -> Any:
         step = generator.__next__
+        runner = self._runner  # each of these names is looked up for every item
+        outbox, make, may_send, check = runner.outbox, runner.answers.item, call.may_send, call.check
         try:
             while True:
                 try:
                     value = enter(step, (), _NONE)
                 except StopIteration as stop:
                     return stop.value
-                if self._runner.forked:
+                if runner.forked:
                     self._leave_child(None)
-                call.check()
-                frame = self._runner.answers.item(call, value)
-                if not call.may_send():
-                    self._runner.executor.wait(call, call.may_send)
-                    call.check()
+                check()
+                frame = make(call, value)
+                if not may_send():
+                    runner.executor.wait(call, may_send)
+                    check()
                 self._send_item(call, frame)
                 if call.used_items == 1:
-                    self._runner.outbox.flush()  # the caller may be waiting for the first item
+                    outbox.flush()  # the caller may be waiting for the first item
                 else:
-                    self._runner.outbox.settle()
+                    outbox.settle()
         finally:
             if generator.gi_frame is not None:  # the generator has not finished
                 call.interrupted = call.interrupted or monotonic()  # closing it is the interrupt

@@ -107,8 +107,9 @@ class JsonStdio(Transport):
         parts: List[bytes] = []
         if not self._begun:  # a start-up hook may have printed an unfinished line
             parts.append(b"\n")
+        dump = self.encoding.dump
         for frame in frames:
-            parts += self.encoding.dump(frame)
+            parts += dump(frame)
         self._writing = True
         try:
             if self._closed:

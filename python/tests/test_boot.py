@@ -531,7 +531,7 @@ def test_an_interrupt_from_the_terminal_is_the_hosts_business(serve):
 # --- forks
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork a process")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_forked_children_leave_the_connection_alone(each_executor):
     host = each_executor(
@@ -587,7 +587,7 @@ def test_forked_children_leave_the_connection_alone(each_executor):
     assert "ERROR:child:from the child" in host.printed
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork a process")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_of_an_async_generator_ends_at_its_first_item(serve):
     host = serve(
