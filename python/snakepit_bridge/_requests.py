@@ -63,7 +63,7 @@ class Requests:
             frame["session"] = call.frame["session"]
         size = weight(frame)
         if size > self._terms.max_frame:
-            raise BadValue(too_large("the arguments", size, self._terms.max_frame))
+            raise BadValue(f"value: {too_large('the arguments', size, self._terms.max_frame)}")
         if call.deadline is not None:
             frame["ttl"] = max(1, int((call.deadline - monotonic()) * 1000))
         request = Request(call, streams)

@@ -768,6 +768,10 @@ def test_what_can_not_be_encoded(each_executor):
         @worker.command
         def huge(): return "x" * (1 << 20)
         @worker.command
+        def asks(ctx):
+            try: ctx.call("host", "x" * (1 << 20))
+            except BadValue as error: return str(error)
+        @worker.command
         def was_closed(): return closed
         """
     )
@@ -783,6 +787,7 @@ def test_what_can_not_be_encoded(each_executor):
         f"a frame with the result has {(1 << 20) + 258} bytes, and the limit is {1 << 20}; "
         "raise Options.MaxFrame, or send it in smaller items"
     )
+    assert host.call("asks").startswith("value: a frame with the arguments has ")
 
 
 @pytest.mark.parametrize("body", [b"{", b'{"a":1,"a":2}', b'{"$bytes":5}', b"[" * 2000 + b"]" * 2000, b'"\xff"'])
