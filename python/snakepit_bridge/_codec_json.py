@@ -193,10 +193,9 @@ def _int(text: str) -> int:
 
 def _scanners(**options: Any) -> Tuple[Any, Any]:
     """Returns two C scanners of the json module. The second one checks each number."""
-    return (
-        json.JSONDecoder(parse_constant=_constant, **options).scan_once,  # type: ignore[attr-defined]
-        json.JSONDecoder(parse_constant=_constant, parse_int=_int, parse_float=_float, **options).scan_once,  # type: ignore[attr-defined]
-    )
+    decoder: Any = json.JSONDecoder  # its type stubs do not know scan_once
+    checking = decoder(parse_constant=_constant, parse_int=_int, parse_float=_float, **options)
+    return decoder(parse_constant=_constant, **options).scan_once, checking.scan_once
 
 
 _ANY_KEYS = _scanners()
