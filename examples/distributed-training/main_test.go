@@ -88,7 +88,8 @@ func TestOnEachAdapter(t *testing.T) {
 		t.Run(adapter, func(t *testing.T) {
 			printed, m := train(t, "-adapter", adapter)
 			for _, want := range []string{
-				"📦 1259 samples to train on, 269 to validate, 269 to test; 64 features, 10 classes, 4810 parameters\n" +
+				"📦 1259 samples to train on, 269 to validate, 269 to test; " +
+					"64 features, 10 classes, 4810 parameters\n" +
 					"📈 Epoch 1/8:\n   Train: loss=",
 				"💾 Model saved: OUT/mlp-best.npz\n🖼  Curves: OUT/curves.png\n", " on 2 workers over ",
 				"; shards trained again: 0\n",

@@ -46,8 +46,11 @@ func TestOnEachAdapter(t *testing.T) {
 				t.Fatalf("exit code %d, %s", code, &stderr)
 			}
 			got := stdout.String()
-			for text, n := range map[string]int{" GOOG: $": 1047, " MSFT: $": 65, "🟢 GOOG: $": 31, "🔴 GOOG: $": 184,
-				"🔴 MSFT: $": 5, "⚡": 247} {
+			for text, n := range map[string]int{
+				" GOOG: $": 1047, "🟢 GOOG: $": 31, "🔴 GOOG: $": 184,
+				" MSFT: $": 65, "🔴 MSFT: $": 5,
+				"⚡": 247,
+			} {
 				if found := strings.Count(got, text); found != n {
 					t.Errorf("%q is printed %d times, not %d", text, found, n)
 				}
