@@ -50,27 +50,29 @@ proto-python: python-venv-there ## Regenerate the Python code of snakepit.proto
 proto-go: python-venv-there go-there ## Regenerate the Go code of snakepit.proto
 	proto/generate.sh go $(PYTHON) "$(CURDIR)/$(TOOLS)/proto"
 
-requirements: $(VENV)/.dev ## Pin the newest Python packages in python/requirements-dev.txt and examples/requirements.txt
+# The arguments: a directory, a file's name in it without .in, the oldest Python, more arguments of uv.
+pin = cd $(1) && { echo "\# Pinned from $(2).in by make requirements, for Python $(3) and later."; \
+	"$(BIN)/uv" pip compile --quiet --upgrade --universal --python-version $(3) --no-annotate --no-header $(4) $(2).in; } \
+	> $(2).new && mv $(2).new $(2).txt
+
+requirements: $(VENV)/.dev ## Pin the newest Python packages in the files requirements*.txt
 	$(PIP) uv
-	cd python && { echo "# Pinned from requirements-dev.in by make requirements, for Python 3.8 and later."; \
-		"$(BIN)/uv" pip compile --quiet --upgrade --universal --python-version 3.8 --no-annotate --no-header requirements-dev.in; } \
-		> requirements-dev.new && mv requirements-dev.new requirements-dev.txt
-	cd examples && { echo "# Pinned from requirements.in by make requirements, for Python 3.10 and later."; \
-		"$(BIN)/uv" pip compile --quiet --upgrade --universal --python-version 3.10 --no-annotate --no-header \
-		--constraint ../python/requirements-dev.txt requirements.in; } > requirements.new && mv requirements.new requirements.txt
+	$(call pin,python,requirements-dev,3.8)
+	$(call pin,examples,requirements,3.10,--constraint ../python/requirements-dev.txt)
+	$(call pin,docs/site,requirements,3.10,--constraint ../../python/requirements-dev.txt)
 
 ##@ Use
 # A relative CSV may be meant from where make was called, as with make -C.
 demo: go-there $(VENV)/.demo ## Run the large-dataset job; CSV=path takes a file of yours
 	@[ -e $(TOOLS)/large-dataset ] || echo "== building the demo, which takes some minutes the first time"
 	@mkdir -p $(TOOLS)
-	@$(GO) build -o $(TOOLS)/large-dataset ./examples/large-dataset
+	@$(GO) -C examples build -o ../$(TOOLS)/large-dataset ./large-dataset
 	@csv=$$CSV; [ -z "$$csv" ] || [ -e "$$csv" ] || [ ! -e "$(PWD)/$$csv" ] || csv="$(PWD)/$$csv"; \
 		SNAKEPIT_PYTHON="$(BIN)/python" $(TOOLS)/large-dataset $${csv:+-csv "$$csv"}
 
 picture: go-there $(VENV)/.demo $(VENV)/.dev ## Draw docs/demo.svg, the README's picture, from a run of the demo
 	@mkdir -p $(TOOLS)
-	@$(GO) build -o $(TOOLS)/large-dataset ./examples/large-dataset
+	@$(GO) -C examples build -o ../$(TOOLS)/large-dataset ./large-dataset
 	SNAKEPIT_PYTHON="$(BIN)/python" "$(BIN)/python" docs/draw_demo.py $(TOOLS)/large-dataset -runs kill docs/demo.svg
 
 bench: go-there $(VENV)/.dev ## Measure this library beside its floors and peers
@@ -123,7 +125,9 @@ lint: go-there $(VENV)/.dev $(TOOLS)/golangci-lint-$(golangci) ## Check the sour
 		(cd $$dir && $(GO) mod tidy -diff && $(GO) vet ./... && \
 			"$(CURDIR)/$(TOOLS)/golangci-lint-$(golangci)" run --config "$(CURDIR)/.golangci.yml" --allow-parallel-runners ./...) || exit 1; \
 	done
-	@for os in darwin windows; do echo "== go vet for $$os"; CGO_ENABLED=0 GOOS=$$os $(GO) vet ./... || exit 1; done
+	@for os in darwin windows; do for dir in . examples; do \
+		echo "== go vet for $$os in $$dir"; CGO_ENABLED=0 GOOS=$$os $(GO) -C $$dir vet ./... || exit 1; \
+	done; done
 	@echo "== ruff, mypy, generated code"
 	"$(BIN)/ruff" check --quiet .
 	"$(BIN)/ruff" format --check --quiet .
@@ -167,6 +171,17 @@ mutants-python: $(VENV)/.dev
 		--runner "'$(BIN)/python' -m pytest -x -q -p no:cacheprovider tests/test_calls.py tests/test_user_code.py tests/test_cancel.py" || true
 	cd $(TOOLS)/mutants/python && "$(BIN)/mutmut" results
 
+##@ Documentation
+SITE := $(TOOLS)/site
+
+docs: $(VENV)/.docs ## Build the pages and the Python reference as a site in .tools/site/site
+	@"$(BIN)/python" docs/site/prepare.py $(SITE)
+	cd $(SITE) && "$(BIN)/zensical" build --strict --clean
+
+docs-serve: $(VENV)/.docs ## Serve the site on localhost, and build it again when a page changes
+	@"$(BIN)/python" docs/site/prepare.py $(SITE)
+	@"$(BIN)/python" docs/site/prepare.py $(SITE) --watch & trap "kill $$!" EXIT; cd $(SITE) && "$(BIN)/zensical" serve
+
 ##@ Releases
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' python/snakepit_bridge/_version.py)
 
@@ -191,8 +206,12 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
+
+# Ends the recipe if the Python of .venv is too old, and says so in the words of its argument.
+newer = @"$(BIN)/python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(VENV) has an older Python, but $(1): \
+	rm -rf $(VENV), then make PYTHON=python3.12 (or another) with the same target" >&2; exit 1; }
 
 # A file for each stage of the virtual environment, made when the stage is complete.
 $(VENV)/.made:
@@ -201,8 +220,7 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.made python/requirements-dev.txt examples/requirements.txt
-	@"$(BIN)/python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(VENV) has an older Python, but the demo \
-	needs 3.10 or later for pandas: rm -rf $(VENV), then make PYTHON=python3.12 (or another) with the same target" >&2; exit 1; }
+	$(call newer,the demo needs 3.10 or later for pandas)
 	@$(PIP) --constraint examples/requirements.txt grpcio protobuf msgpack pandas || $(OFFLINE)
 	@touch $@
 
@@ -212,14 +230,17 @@ $(VENV)/.grpc: $(VENV)/.made python/requirements-dev.txt python/pyproject.toml
 	@touch $@
 
 $(VENV)/.examples: $(VENV)/.made python/requirements-dev.txt examples/requirements.txt
-	@"$(BIN)/python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(VENV) has an older Python, but the examples \
-	need 3.10 or later: rm -rf $(VENV), then make PYTHON=python3.12 (or another) with the same target" >&2; exit 1; }
+	$(call newer,the examples need 3.10 or later)
 	@$(PIP) --requirement examples/requirements.txt || $(OFFLINE)
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.made docs/site/requirements.txt
+	$(call newer,the site needs 3.10 or later)
+	@$(PIP) --requirement docs/site/requirements.txt || $(OFFLINE)
+	@touch $@
+
 $(VENV)/.dev: $(VENV)/.made python/requirements-dev.txt
-	@"$(BIN)/python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(VENV) has an older Python, but development \
-	needs 3.10 or later: rm -rf $(VENV), then make PYTHON=python3.12 (or another) with the same target" >&2; exit 1; }
+	$(call newer,development needs 3.10 or later)
 	@$(PIP) --requirement python/requirements-dev.txt || $(OFFLINE)
 	@touch $@
 
