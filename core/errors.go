@@ -190,7 +190,7 @@ func (e *StartError) Error() string {
 		}
 	}
 	if e.Remedy != "" {
-		b.WriteString("\n" + e.Remedy)
+		b.WriteString("\nhint: " + e.Remedy)
 	}
 	return b.String()
 }

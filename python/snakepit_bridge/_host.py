@@ -114,7 +114,7 @@ class Host:
 
             error["notes"] = [
                 *error.get("notes", ()),
-                f"install the package that has it for this interpreter: {install('...')}",
+                f"hint: install the package that has it for this interpreter: {install('...')}",
             ]
         try:
             self.transport.write([{"kind": ERROR, "id": 0, "body": json.dumps(error).encode()}])
