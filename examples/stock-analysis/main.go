@@ -104,7 +104,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	indicators := flags.String("indicators", strings.Join(knownIndicators, ","), "the indicators to report")
 	oversold := flags.Float64("rsi-oversold", 30, "an RSI below this is a signal to buy")
 	overbought := flags.Float64("rsi-overbought", 70, "an RSI above this is a signal to sell")
-	spike := flags.Float64("volume-spike", 2, "a volume of this many `times` the mean of the 20 days before is an alert")
+	spike := flags.Float64("volume-spike", 2, "a volume of this many `times` the mean of the last 20 days is an alert")
 	flags.Float64Var(&a.Speed, "speed", 100, "the number of `days` per second; 0 means as fast as possible")
 	csv := "prices from a CSV file with the columns Date, Close and Volume, as `SYMBOL=FILE`; may be given several " +
 		"times"
