@@ -99,7 +99,7 @@ func (b *bed) loop(name string) (func() error, error) {
 	case "msgpack_ids":
 		call = newMsgpackIDs(p).call
 	default:
-		return nil, fmt.Errorf("no loop is called %q", name)
+		return nil, fmt.Errorf("unknown loop %q", name)
 	}
 	b.loops[name] = call
 	return call, nil

@@ -68,7 +68,7 @@ func runChild(text string) error {
 	}
 	job := jobs[o.Job]
 	if job == nil {
-		return fmt.Errorf("%s has the job %q, which there is not", childVariable, o.Job)
+		return fmt.Errorf("%s: unknown job %q", childVariable, o.Job)
 	}
 	result, err := job(o)
 	if err != nil {

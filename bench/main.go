@@ -60,7 +60,7 @@ type figure struct {
 	Met     bool    `json:"met"` // meaningless without a target
 }
 
-const usage = `Measures this library beside what one would write by hand, in one run, in turns. For example
+const usage = `Measures this library beside hand-written code, in one run, in turns. For example
 
     go run . -rows unary -rounds 3
     go run . -table streaming,peers -update
@@ -73,16 +73,16 @@ func runBench(args []string, out io.Writer) error {
 		fmt.Fprint(flags.Output(), usage)
 		flags.PrintDefaults()
 	}
-	rounds := flags.Int("rounds", 5, "measure every row so many `times`")
+	rounds := flags.Int("rounds", 5, "measure each row this many `times`")
 	isQuick := flags.Bool("quick", false, "measure little: shows that the bench works, not how fast anything is")
 	pattern := flags.String("rows", "", "measure only rows whose name matches the `regexp`")
 	list := flags.String("table", "",
-		"measure no rows, but the `tables` of README.md, in Markdown: streaming, peers or streaming,peers")
-	isUpdate := flags.Bool("update", false, "write the tables of -table into README.md too")
+		"measure these `tables` of README.md instead of rows, in Markdown: streaming, peers or streaming,peers")
+	isUpdate := flags.Bool("update", false, "also write the tables of -table into README.md")
 	asJSON := flags.Bool("json", false, "print JSON")
-	size := flags.Int64("memory", 256, "stream so many `MiB` where memory is measured")
+	size := flags.Int64("memory", 256, "stream this many `MiB` to measure memory")
 	profile := flags.String("cpuprofile", "", "write a profile of the Go side to a `file`")
-	isFull := flags.Bool("full", false, "stream 1 GiB where memory is measured")
+	isFull := flags.Bool("full", false, "stream 1 GiB to measure memory")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -101,11 +101,11 @@ func runBench(args []string, out io.Writer) error {
 	case nameErr != nil:
 		return nameErr
 	case *pattern != "" && *list != "":
-		return errors.New("-rows and -table are two things to measure: choose one")
+		return errors.New("-rows and -table exclude each other: choose one")
 	case *isUpdate && *list == "":
-		return errors.New("-update writes what -table measures: say -table streaming,peers -update")
+		return errors.New("-update writes the tables of -table: add -table streaming,peers")
 	case *isUpdate && *isQuick:
-		return errors.New("-quick measures too little to be written into README.md: leave it or -update out")
+		return errors.New("-quick measures too little for README.md: remove -quick or -update")
 	case *rounds < 1:
 		return fmt.Errorf("-rounds is %d; the least is 1", *rounds)
 	case *size < 1:

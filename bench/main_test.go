@@ -57,7 +57,7 @@ func TestAgainst(t *testing.T) {
 		known := map[string]bool{}
 		for _, s := range row.subjects {
 			if known[s.name] || s.against != "" && !known[s.against] {
-				t.Errorf("%s: %s, against %q: its name is not unique, or what it is compared with does not come "+
+				t.Errorf("%s: %s, against %q: its name is not unique, or its comparison does not come "+
 					"before it", row.name, s.name, s.against)
 			}
 			known[s.name] = true

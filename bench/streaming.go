@@ -192,7 +192,7 @@ func (c *column) round(b *bed, j job) error {
 		return err
 	}
 	if !ran || pool.Workers()[0].Info().PID != pid {
-		return fmt.Errorf("the cancelled handler did not end, or not in process %d", pid)
+		return fmt.Errorf("the cancelled handler did not end, or process %d did not stay", pid)
 	}
 	c.cancel = append(c.cancel, milliseconds(took))
 	return nil

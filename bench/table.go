@@ -94,7 +94,7 @@ func update(text []byte, line string, all []table) ([]byte, error) {
 		before, rest, begins := bytes.Cut(text, []byte(begin))
 		_, after, ends := bytes.Cut(rest, []byte(end))
 		if !begins || !ends {
-			return nil, fmt.Errorf("%s lacks the lines %q and %q, between which the table goes", readme,
+			return nil, fmt.Errorf("%s lacks the lines %q and %q around the table", readme,
 				strings.TrimSpace(begin), strings.TrimSpace(end))
 		}
 		text = slices.Concat(before, []byte(begin+"\n"+line+"\n\n"+t.markdown()+"\n"+end), after)

@@ -123,7 +123,7 @@ func (t *attempt) kill(busy bool) (time.Duration, error) {
 		return 0, err
 	}
 	if err = exists(note); err == nil && len(marked(mark)) < 2 {
-		err = errors.New("there is no trace of a host and its Python in /proc, which Linux has")
+		err = errors.New("/proc does not show the host and its Python; this trial needs Linux")
 	}
 	_ = host.Process.Kill()
 	_ = host.Wait()

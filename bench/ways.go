@@ -43,7 +43,7 @@ func openWay(python, name string) (way, error) {
 	}
 	adapter, ok := strings.CutPrefix(name, "library/")
 	if !ok {
-		return nil, fmt.Errorf("no way is called %q", name)
+		return nil, fmt.Errorf("unknown way %q", name)
 	}
 	return openLibrary(adapter)
 }
@@ -82,7 +82,7 @@ func startSidecar(python, script string) (*sidecar, error) {
 	}
 	if _, err := fmt.Fscanln(out, &s.port); err != nil {
 		_ = s.close()
-		return nil, fmt.Errorf("%s says no port: %w", script, err)
+		return nil, fmt.Errorf("%s printed no port: %w", script, err)
 	}
 	go func() { _, _ = io.Copy(io.Discard, out) }() // discard later output
 	return s, nil

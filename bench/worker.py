@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from snakepit_bridge import ItemError, Worker
 
-worker = Worker(queue=63)  # so that 64 callers can all be with it at once
+worker = Worker(queue=63)  # 64 callers can use it at once
 
 
 @worker.command
@@ -20,21 +20,21 @@ def count(n):
 
 @worker.command
 def first(work):
-    """Sends an item at once and goes on working, as a generator does whose next item takes a while."""
+    """Sends an item at once and goes on working, like a generator with a slow second item."""
     yield 0
     time.sleep(work)
 
 
 @worker.command
 def produce(n, size):
-    """Sends n fresh values of so many bytes."""
+    """Sends n fresh values of the given size, in bytes."""
     for i in range(n):
         yield i.to_bytes(8, "big") + bytes(size - 8)
 
 
 @worker.command
 def job(n, work, broken=-1, note=None):
-    """Works so many seconds for each of n items and sends it at once. Returns when the work had ended."""
+    """Works the given seconds for each of n items and sends each at once. Returns the time when the work ended."""
     ended = 0
     with noted(note):
         for i in range(n):
@@ -46,7 +46,7 @@ def job(n, work, broken=-1, note=None):
 
 @worker.command
 def job_at_once(n, work, broken=-1, note=None):
-    """The same work, and all items together when it has ended."""
+    """Does the same work and returns all items together at its end."""
     items = []
     with noted(note):
         for i in range(n):
@@ -59,13 +59,13 @@ def job_at_once(n, work, broken=-1, note=None):
 
 @worker.command
 def produce_at_once(n, size):
-    """The values of produce in one list."""
+    """Returns the values of produce in one list."""
     return list(produce(n, size))
 
 
 @contextmanager
 def noted(note):
-    """Makes the file when the work begins. Writes the time of the work's end into it, however it ends.
+    """Makes the file when the work begins. At the end, also after an exception, writes the time into it.
 
     Without a note there is no file.
     """

@@ -1,4 +1,4 @@
-"""MessagePack with many requests in flight: one thread reads what is there, runs it all and replies in one write."""
+"""MessagePack with many requests in flight: one thread reads all that have come, runs them and replies in one write."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A plain grpcio server as its tutorial makes one, on raw bytes.
+"""A plain grpcio server as in its tutorial, on raw bytes.
 
 Echo returns its request. Count streams as many messages as the request says.
 """
@@ -27,5 +27,5 @@ server.add_generic_rpc_handlers((handlers,))
 server.add_insecure_port(sys.argv[1])
 server.start()
 print("listening", flush=True)
-sys.stdin.read()  # until the bench goes
+sys.stdin.read()  # until the bench ends
 server.stop(0)

@@ -1,4 +1,4 @@
-"""The functions that are called in four ways. They know nothing of who calls them."""
+"""The functions that are called in four ways. They know nothing of their callers."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ def ticks(n, seconds, note):
 
 @contextmanager
 def noted(note):
-    """Makes the file when the work begins, and writes into it, however the work ends, when that was."""
+    """Makes the file when the work begins. At the end, also after an exception, writes the time into it."""
     try:
         open(note, "w").close()
         yield

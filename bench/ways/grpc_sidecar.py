@@ -1,4 +1,4 @@
-"""A grpcio server with a method for each function, whose messages are JSON."""
+"""A grpcio server with a method for each function. Its messages are JSON."""
 
 import base64
 import inspect

@@ -15,11 +15,11 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC
 
-ENLARGED = 64  # pixels a side, so that one can look at them
+ENLARGED = 64  # pixels a side, large enough to look at
 
 
 def split() -> Tuple[Any, List[int], List[int]]:
-    """Returns the digits and the indices of those to train on, two thirds, and of those held out."""
+    """Returns the digits, the indices of the training part (two thirds), and those of the held-out part."""
     digits = load_digits()
     train, held_out = train_test_split(
         np.arange(len(digits.target)), test_size=1 / 3, stratify=digits.target, random_state=0
@@ -28,7 +28,7 @@ def split() -> Tuple[Any, List[int], List[int]]:
 
 
 def model(directory: str) -> str:
-    """Trains the classifier, unless that was done before by this scikit-learn, and returns its file."""
+    """Returns the classifier's file. Trains it first, unless this scikit-learn has already done so."""
     path = os.path.join(directory, f"digits-scikit-learn-{sklearn.__version__}.joblib")
     if not os.path.exists(path):
         digits, train, _ = split()
@@ -44,7 +44,7 @@ def model(directory: str) -> str:
 
 
 def images(directory: str) -> List[str]:
-    """Writes the held-out images as PNG files, unless they are there, and returns all files.
+    """Writes the held-out images as PNG files, unless they exist. Returns all files.
 
     One more file is cut off in the middle. A name such as digit-0007-is-3.png says which image it is and which digit it
     shows.

@@ -29,9 +29,8 @@ var files embed.FS
 
 const usage = `Usage: batch-inference [flags] [file or directory ...]
 
-Has a pool of Python workers say what images show. Without files they are those of scikit-learn's handwritten ` +
-	`digits that the model has not
-been trained on, and one that is broken. A directory stands for the files in it.
+A pool of Python workers recognises what images show. The default images are scikit-learn's handwritten digits that the
+model was not trained on, and a broken file. A directory stands for the files in it.
 
 Example: batch-inference -workers 2 -adapter msgpack three.png scans/
 

@@ -17,7 +17,7 @@ worker = Worker()
 
 @worker.service
 class Classifiers:
-    """Classifiers, each loaded once: by the first call that names it. It stays for as long as the worker lives."""
+    """Classifiers. The first call that names one loads it. It stays for as long as the worker lives."""
 
     def setup(self) -> None:
         self.loaded: Dict[str, Any] = {}
@@ -26,7 +26,7 @@ class Classifiers:
     def batch_inference(
         self, model_path: str, batch_items: List[str]
     ) -> Generator[Union[Dict[str, Any], ItemError], None, Dict[str, Any]]:
-        """Says what images show.
+        """Recognises what images show.
 
         Args:
             model_path: A scikit-learn classifier with probabilities, as joblib saves it. Its features are the grey
@@ -34,11 +34,11 @@ class Classifiers:
             batch_items: The image files.
 
         Yields:
-            item, prediction and confidence in percent, for each image as soon as it is done. An image that can't be
-            read has an ItemError instead.
+            item, prediction and confidence in percent, for each image as soon as it is done. An unreadable image has
+            an ItemError instead.
 
         Returns:
-            is_final, how many images were processed and how many failed, and how often this call loaded a model.
+            is_final, the numbers of processed and of failed images, and how often this call loaded a model.
         """
         loads = 0
         if model_path not in self.loaded:
@@ -50,7 +50,7 @@ class Classifiers:
         for item in batch_items:
             try:
                 pixels = read(item, side)
-            except Exception as error:  # whatever is wrong with one image, the others do not suffer from it
+            except Exception as error:  # a broken image must not affect the others
                 failed += 1
                 yield ItemError(f"{item} is no image that can be read: {error}")
                 continue
@@ -68,13 +68,13 @@ class Classifiers:
 def prepare(directory: str) -> Dict[str, Any]:
     """Returns the arguments of batch_inference for the digits.
 
-    Trains the model and writes the images first, unless they are there.
+    Trains the model and writes the images first, unless they exist.
     """
     return {"model_path": digits.model(directory), "batch_items": digits.images(directory)}
 
 
 def load(path: str) -> Any:
-    """Loads a model, or says in a sentence why it is of no use."""
+    """Loads a model. If the model is unusable, raises an error that says why."""
     try:
         model = joblib.load(path)
     except OSError as error:
@@ -93,7 +93,7 @@ def load(path: str) -> Any:
 
 
 def read(path: str, side: int) -> Any:
-    """Returns the features of an image: side x side grey values from 0 to 16. One on a bright ground is inverted."""
+    """Returns the features of an image: side x side grey values from 0 to 16. A bright ground is inverted."""
     if not os.path.isfile(path):
         raise ValueError("it is not a regular file")
     with Image.open(path) as file:

@@ -23,7 +23,7 @@ var files embed.FS
 
 const usage = `Usage: callbacks [flags]
 
-Has a Python worker score the orders of a database in Go, by functions that Python calls.
+A Python worker scores the orders of a database in Go. It calls Go functions to read them.
 
 Example: callbacks -minimum 100 -adapter msgpack
 

@@ -14,17 +14,17 @@ def score_orders(ctx: Context, minimum: float) -> Dict[str, Any]:
     """Scores the orders in the host's database by how unusual the amount is for the customer.
 
     Args:
-        ctx: The call, by which the host's functions orders, customer and progress are called.
+        ctx: The call. It calls the host's functions orders, customer and progress.
         minimum: The least amount of the orders to score.
 
     Returns:
-        How many orders were scored, the highest score's order, and why the others have no score.
+        The number of scored orders, the order with the highest score, and why the other orders have none.
     """
     scores, failures = {}, []
-    for order in ctx.stream("orders", minimum=minimum):  # comes as it is needed, so there may be millions
+    for order in ctx.stream("orders", minimum=minimum):  # fetched on demand, so there may be millions
         try:
             customer = ctx.call("customer", order["customer"])
-        except RemoteError as error:  # what the Go function returned as its error
+        except RemoteError as error:  # the error that the Go function returned
             failures.append(f"order {order['id']}: {error.message}")
             continue
         score = order["amount"] / customer["usual_amount"]

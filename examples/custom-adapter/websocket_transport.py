@@ -1,4 +1,4 @@
-"""The worker's side of the adapter in websocket.go, which describes the encoding: a WebSocket server for one host.
+"""The worker's side of the adapter: a WebSocket server for one host. websocket.go describes the encoding.
 
 A launched worker listens on a Unix socket in SNAKEPIT_DIR. A worker may also be started by hand, for a host that has
 its URL. It listens at the address in SNAKEPIT_WEBSOCKET_LISTEN, and the host shows the token in SNAKEPIT_HOST_TOKEN:
@@ -35,7 +35,7 @@ except ImportError as error:
 __all__ = ["WebSocket"]
 
 BATCH_BYTES = 1 << 20
-"""A message that has as much takes no more frames."""
+"""A message of this size takes no more frames."""
 
 
 class WebSocket(Transport):
@@ -50,14 +50,14 @@ class WebSocket(Transport):
         self._credentials = f"Bearer {launch.host_token}".encode()
         self._arrived: Future[ServerConnection] = Future()
         self._closed = threading.Event()
-        # The library's own log stays off the connection: else each message would make another one.
+        # The library's own log stays off the connection. Otherwise each message would cause another one.
         logger = logging.getLogger("websocket_transport")
         logger.propagate = False
         logger.setLevel(logging.WARNING)
         options: Dict[str, Any] = {
             "process_request": self._admit,
             "compression": None,
-            "max_size": 6 * launch.max_frame + 2 * BATCH_BYTES,  # JSON writes a byte of text as six at most
+            "max_size": 6 * launch.max_frame + 2 * BATCH_BYTES,  # JSON writes a byte of text as at most six
             "ping_interval": None,  # the host has its own pings, and knows that a handler may be busy
             "close_timeout": 2,
             "logger": logger,
@@ -70,7 +70,7 @@ class WebSocket(Transport):
             host, _, port = launch.environ.get("SNAKEPIT_WEBSOCKET_LISTEN", "127.0.0.1:0").rpartition(":")
             self._server = serve(self._attach, host, int(port), **options)
             self.endpoint = "ws://{}:{}".format(*self._server.socket.getsockname())
-        # A daemon, as are the threads that it starts: they do not keep the process.
+        # A daemon, like the threads that it starts. So they do not keep the process alive.
         threading.Thread(target=self._server.serve_forever, name="websocket", daemon=True).start()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Optional[Response]:
@@ -80,7 +80,7 @@ class WebSocket(Transport):
         return connection.respond(401, "the token is missing or wrong\n")
 
     def _attach(self, connection: ServerConnection) -> None:
-        """Runs in a thread of the connection's own, which lasts as long as this function."""
+        """Runs in the connection's own thread. The connection lasts as long as this function."""
         try:
             # Otherwise a remote host could vanish unnoticed.
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -91,7 +91,7 @@ class WebSocket(Transport):
             self._closed.wait()
 
     def _host(self) -> ServerConnection:
-        """Waits until a host has come."""
+        """Waits until a host has connected."""
         try:
             return self._arrived.result()
         except CancelledError:
@@ -120,7 +120,7 @@ class WebSocket(Transport):
                 parts, size = [], 0
 
     def close(self) -> None:
-        if not self._arrived.cancel():  # a host has come
+        if not self._arrived.cancel():  # a host has connected
             self._arrived.result().close()
         self._closed.set()
 

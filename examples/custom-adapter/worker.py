@@ -1,4 +1,4 @@
-"""A worker like any other: it does not know what carries its calls.
+"""A worker like any other: it does not know which transport carries its calls.
 
 The transport is in the same directory, where the host's adapter finds it.
 """

@@ -12,28 +12,28 @@ LEAST = 20
 
 
 class Part(NamedTuple):
-    """Samples, and for each the index of its label among the classes."""
+    """Samples, and the index of each sample's label among the classes."""
 
     x: Any
     y: Any
 
 
 class Dataset(NamedTuple):
-    """A data set in three parts: 70 % to train on, 15 % to validate while training, 15 % to test in the end."""
+    """A data set in three parts: 70 % to train on, 15 % to validate while training, 15 % to test at the end."""
 
     train: Part
     val: Part
     test: Part
     classes: Any
-    scale: Any  # what each feature was divided by
+    scale: Any  # the divisor of each feature
 
 
 def load(path: str, seed: int) -> Dataset:
-    """Reads a data set and parts it. The same file and seed give the same parts, in each process.
+    """Reads a data set and splits it. The same file and seed give the same parts in each process.
 
     Args:
-        path: The file. X has one sample in each row; more dimensions, such as those of images, are made one.
-        seed: Chooses what goes into which part.
+        path: The file. X has one sample in each row. More dimensions, such as those of images, are flattened.
+        seed: Decides which samples each part gets.
 
     Returns:
         The data set, with each feature divided by its largest absolute value in the training part.
@@ -82,7 +82,7 @@ def shard(part: Part, i: int, n: int) -> Part:
 
 
 def digits(directory: str) -> str:
-    """Writes scikit-learn's 1,797 images of handwritten digits, unless they are there, and returns the file's path."""
+    """Writes scikit-learn's 1,797 images of handwritten digits, unless the file exists. Returns its path."""
     path = os.path.join(directory, "digits.npz")
     if not os.path.exists(path):
         from sklearn.datasets import load_digits
@@ -93,7 +93,7 @@ def digits(directory: str) -> str:
 
 
 def save(path: str, **arrays: Any) -> None:
-    """Writes an .npz file, so that there is the old one or the new one, and never half of it."""
+    """Writes an .npz file atomically: there is the old file or the new one, never half of it."""
     directory = os.path.dirname(path)
     os.makedirs(directory, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as temporary:

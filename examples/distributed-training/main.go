@@ -29,11 +29,9 @@ var files embed.FS
 
 const usage = `Usage: distributed-training [flags] [data.npz]
 
-Trains a neural network to classify, on a pool of Python workers that each have a part of the data. The data ` +
-	`set is an .npz file with X, a row
-for each sample, and y, the labels; without one it is scikit-learn's handwritten digits. The best model, a ` +
-	`picture of the curves and a
-checkpoint are written to a directory.
+Trains a neural network to classify, on a pool of Python workers. Each worker has a part of the data. The data set is
+an .npz file with X, a row for each sample, and y, the labels. The default is scikit-learn's handwritten digits. The
+best model, a picture of the curves and a checkpoint are written to a directory.
 
 Example: distributed-training -workers 4 -hidden-size 128 -epochs 50 -kill data.npz
 
@@ -89,18 +87,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
 	model, training := &o.ModelConfig, &o.TrainingConfig
-	flags.StringVar(&model.Architecture, "architecture", "mlp", "the `kind` of network; there is mlp")
+	flags.StringVar(&model.Architecture, "architecture", "mlp", "the `kind` of network; the only one is mlp")
 	flags.IntVar(&model.Layers, "layers", 1, "the `number` of hidden layers")
 	flags.IntVar(&model.HiddenSize, "hidden-size", 64, "the `units` of each hidden layer")
-	flags.IntVar(&training.Epochs, "epochs", 100, "how often to go through the data at most")
+	flags.IntVar(&training.Epochs, "epochs", 100, "the maximum number of passes over the data")
 	flags.IntVar(&training.BatchSize, "batch-size", 32, "the `samples` for each step of a worker")
-	flags.Float64Var(&training.LearningRate, "learning-rate", 0.05, "the length of a step in the beginning")
+	flags.Float64Var(&training.LearningRate, "learning-rate", 0.05, "the length of a step at the beginning")
 	flags.IntVar(&training.HalveEvery, "halve-every", 10,
-		"the `epochs` after which the learning rate is halved, again and again")
-	flags.IntVar(&training.Patience, "patience", 10, "the `epochs` without a better one after which to stop")
-	flags.IntVar(&training.Seed, "seed", 0, "the `number` from which all that is random follows")
+		"halve the learning rate each time this many `epochs` have passed")
+	flags.IntVar(&training.Patience, "patience", 10, "stop after this many `epochs` without a better one")
+	flags.IntVar(&training.Seed, "seed", 0, "the `number` that decides all random choices")
 	flags.IntVar(&o.workers, "workers", 2, "the number of workers that train; one more coordinates them")
-	flags.StringVar(&o.output, "out", o.cache, "the `directory` for what is written")
+	flags.StringVar(&o.output, "out", o.cache, "the `directory` for the results")
 	flags.BoolVar(&o.kill, "kill", false,
 		"kill a worker in the middle of epoch 2, and the coordinator in the middle of epoch 4")
 	adapters := flags.String("adapter", "auto",

@@ -1,6 +1,6 @@
 """A multi-layer perceptron in NumPy: layers with ReLU, and softmax with cross-entropy at the end.
 
-All its parameters are one flat array, so that they travel and are averaged as one.
+All parameters are one flat array, so they are sent and averaged as one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MOMENTUM = 0.9
 
 
 class MLP:
-    """The shape of a network: how many inputs, units of each hidden layer, and classes it has.
+    """The shape of a network: the numbers of inputs, of units in each hidden layer, and of classes.
 
     The caller keeps the parameters.
     """
@@ -57,7 +57,7 @@ class MLP:
         return float(-logs[np.arange(len(y)), y].mean()), float((logs.argmax(axis=1) == y).mean())
 
     def gradient(self, parameters: Any, x: Any, y: Any) -> Tuple[Any, float, int]:
-        """Returns the gradient of the loss, and of these samples the sum of the losses and how many are right."""
+        """Returns the gradient of the loss, the sum of the samples' losses, and the number of right ones."""
         outputs = self.forward(parameters, x)
         logs, rows = outputs[-1], np.arange(len(y))
         gradient = np.empty_like(parameters)

@@ -1,7 +1,7 @@
 """The worker of the distributed-training example.
 
-One worker coordinates in distributed_training. It has the host train each epoch on all shards, averages the results,
-and validates. The others train: each has one shard in a session.
+One worker coordinates in distributed_training. It asks the host to train each epoch on all shards, averages the
+results, and validates. The others train: each has one shard in a session.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def distributed_training(
 
     Args:
         ctx: The call.
-        model_config: architecture, which is "mlp"; layers, the number of hidden ones; hidden_size, the units of each.
+        model_config: architecture, always "mlp"; layers, the number of hidden layers; hidden_size, the units of each.
         training_config: epochs, batch_size and learning_rate. These have defaults: halve_every, the epochs after which
-            the learning rate is halved; patience, the epochs without a better one after which to stop; and seed.
+            the learning rate is halved; patience, the most epochs without a better one; and seed.
         dataset_path: An .npz file; see dataset.py.
         output_folder: Where to write the best model, the checkpoint and the picture of the curves.
-        resume: Whether to go on from the checkpoint in that directory, if there is one, in place of beginning anew.
+        resume: Whether to continue from the checkpoint in that directory, if there is one.
 
     Yields:
         epoch, train_loss, val_loss, train_acc, val_acc and learning_rate for each epoch. A resumed training yields its
@@ -110,12 +110,12 @@ def schedule(training_config: Dict[str, Any], epoch: int) -> float:
 
 
 def best(history: List[Row]) -> Row:
-    """Returns the first epoch of the highest validation accuracy, and of those the one of the lowest loss."""
+    """Returns the epoch with the highest validation accuracy. If several have it, the one with the lowest loss."""
     return max(history, key=lambda row: (row["val_acc"], -row["val_loss"]))
 
 
 def stale(history: List[Row], patience: int) -> bool:
-    """Reports whether the best epoch is so long ago that the training is to stop."""
+    """Reports whether the best epoch is so long ago that the training stops."""
     return bool(history) and len(history) - best(history)["epoch"] >= patience
 
 
@@ -131,9 +131,9 @@ def train_shard(
     learning_rate: float,
     parameters: Any,
 ) -> Generator[Row, None, Row]:
-    """Trains one epoch on the session's shard, which a new session reads from the data set first.
+    """Trains one epoch on the session's shard. A new session first reads the shard from the data set.
 
-    What it does follows from its arguments alone, so an epoch that was cut off can be done again by any worker.
+    The result depends on the arguments alone, so any worker can repeat an epoch that was cut off.
 
     Args:
         ctx: The call.
@@ -141,13 +141,13 @@ def train_shard(
         training_config: See distributed_training.
         dataset_path: See distributed_training.
         shard: Which shard of the training part this session has, from 0.
-        shards: How many there are.
+        shards: The number of shards.
         epoch: The epoch, from 1.
         learning_rate: The length of a step.
-        parameters: Where to begin.
+        parameters: The parameters to start from.
 
     Yields:
-        How many samples are done, eight times at most, and the worker's process.
+        The number of finished samples and the worker's process, at most eight times.
 
     Returns:
         parameters, samples, and train_loss and train_acc while training.
@@ -162,7 +162,7 @@ def train_shard(
     size = training_config["batch_size"]
     parameters, velocity = parameters.copy(), np.zeros_like(parameters)
     loss, right, told = 0.0, 0, 0
-    with np.errstate(over="ignore", invalid="ignore"):  # a training that diverges is found out by its loss
+    with np.errstate(over="ignore", invalid="ignore"):  # a diverging training shows in its loss
         for start in range(0, len(y), size):
             batch = order[start : start + size]
             gradient, losses, rights = model.gradient(parameters, x[batch], y[batch])
@@ -182,7 +182,7 @@ def train_shard(
 def open_dataset(
     model_config: Dict[str, Any], training_config: Dict[str, Any], dataset_path: Optional[str], cache: str, shards: int
 ) -> Dict[str, Any]:
-    """Checks the data of a training, and says how much it is.
+    """Checks the data of a training and returns its sizes.
 
     Without a dataset_path, the data are the digits, from the cache directory.
     """
@@ -201,7 +201,7 @@ def open_dataset(
 
 @worker.command
 def evaluate_model(model_path: str, dataset_path: str) -> Dict[str, Any]:
-    """Loads a saved model and has it predict the test part of its data set."""
+    """Loads a saved model and scores it on the test part of its data set."""
     with np.load(model_path) as file:
         data = dataset.load(dataset_path, int(file["seed"]))
         logs = MLP(file["sizes"]).forward(file["parameters"], data.test.x)[-1]
@@ -210,7 +210,7 @@ def evaluate_model(model_path: str, dataset_path: str) -> Dict[str, Any]:
 
 
 def network(model_config: Dict[str, Any], data: dataset.Dataset) -> MLP:
-    """Returns the network that a configuration asks for."""
+    """Returns the network of a configuration."""
     if model_config["architecture"] != "mlp":
         raise ValueError(f"there is no architecture {model_config['architecture']!r}; there is mlp")
     return MLP([data.train.x.shape[1], *[model_config["hidden_size"]] * model_config["layers"], len(data.classes)])

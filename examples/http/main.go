@@ -29,7 +29,7 @@ var files embed.FS
 
 const usage = `Usage: http [flags]
 
-Serves a page on which a Python generator counts primes, and what it calls: /primes?limit=N, /factor?n=N and /healthz.
+Serves a page where a Python generator counts primes, and the routes /primes?limit=N, /factor?n=N and /healthz.
 
 Example: http -addr 127.0.0.1:0 -workers 4 -adapter msgpack,jsonstdio
 
@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	names := flags.String("adapter", "auto",
 		"the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
 	workers := flags.Int("workers", 2,
-		"the number of workers: so many calls run at once, as many wait, and more are turned away")
+		"the number of workers: as many calls run at once, as many wait, and more are rejected")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0

@@ -7,7 +7,7 @@ from snakepit_bridge import Worker
 
 worker = Worker()
 
-BLOCK = 1_000_000  # numbers that are sieved at once, at most: memory does not depend on the limit
+BLOCK = 1_000_000  # the most numbers that are sieved at once, so memory does not depend on the limit
 MOST = 10**12
 
 
@@ -19,7 +19,7 @@ def primes(ctx, limit: int):
         limit: From 2 to MOST.
 
     Yields:
-        progress, in percent, and the count so far. The first chunk comes at once and tells that the limit is accepted.
+        progress, in percent, and the count so far. The first chunk comes at once and shows that the limit is accepted.
         One more comes after each of about a hundred blocks, or more for a large limit.
 
     Returns:
@@ -39,13 +39,13 @@ def primes(ctx, limit: int):
             largest = max(largest, low + flags.rfind(1))
             yield {"progress": round(100 * reached / limit, 1), "count": count}
         return {"limit": limit, "count": count, "largest": largest}
-    finally:  # also when the browser has left: then Cancelled was raised above, wherever that was
+    finally:  # also when the browser has left: then Cancelled was raised somewhere above
         ctx.logger.info("primes has ended", extra={"limit": limit, "reached": reached})
 
 
 @worker.command
 def factor(n: int) -> List[int]:
-    """Returns the prime factors of a number by trial division, which takes too long if two of them are large."""
+    """Returns the prime factors of a number by trial division. This takes too long if two of them are large."""
     if n < 2:
         raise ValueError(f"n is {n}, but it must be at least 2")
     factors = []
@@ -59,7 +59,7 @@ def factor(n: int) -> List[int]:
 
 
 def sieve(low: int, high: int, small: List[int]) -> bytearray:
-    """Returns a 1 for each prime and a 0 for each other number of range(low, high), which begins at 1 or above."""
+    """Returns a 1 for each prime and a 0 for each other number of range(low, high). low is at least 1."""
     flags = bytearray(b"\1") * (high - low)
     if low == 1:
         flags[0] = 0

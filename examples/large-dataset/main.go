@@ -33,10 +33,9 @@ var files embed.FS
 
 const usage = `Usage: large-dataset [flags]
 
-Computes statistics of a CSV file on a pool of Python workers, once for each protocol and failure that there is ` +
-	`to show, and compares each
-run with one plain pass over the file. Without -csv the file is the Unicode character database, written from ` +
-	`Python's unicodedata.
+Computes statistics of a CSV file on a pool of Python workers. It makes one run for each protocol and each failure, and
+compares each with one plain pass over the file. The default file is the Unicode character database, written from
+Python's unicodedata.
 
 Example: large-dataset -csv sales.csv -adapter msgpack,jsonstdio -operations clean,aggregate -runs chain
 

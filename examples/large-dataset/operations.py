@@ -1,11 +1,11 @@
-"""What a job does to its rows. An operation takes a pandas frame and returns one:
+"""The operations of a job. An operation takes a pandas frame and returns one:
 
     @operation
     def large_orders(frame):
         return frame[frame["quantity"] >= 10]
 
-is all it takes for `-operations clean,large_orders,aggregate`. They run in the order of the list, and one may be listed
-more than once. A frame has some rows of the file: numbers as float64, text as str, and NaN for an empty field.
+`-operations clean,large_orders,aggregate` then runs it. Operations run in the order of the list. One may be listed more
+than once. A frame has some rows of the file: numbers as float64, text as str, and NaN for an empty field.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ OPERATIONS: Dict[str, Any] = {}
 
 
 def operation(step: Any) -> Any:
-    """Makes a function an operation. A class is one whose instances are called; each job makes its own."""
+    """Makes a function an operation. Of a class, each job makes an instance and calls it."""
     OPERATIONS[step.__name__] = step
     return step
 
 
 @operation
 def clean(frame: pd.DataFrame) -> pd.DataFrame:
-    """Takes white space off both ends of each text and drops the rows in which nothing is left."""
+    """Strips white space from both ends of each text. Drops the rows in which nothing is left."""
     for name in texts(frame):
         frame = change(frame, name, str.strip)
     return frame.dropna(how="all")
@@ -40,7 +40,7 @@ def clean(frame: pd.DataFrame) -> pd.DataFrame:
 
 @operation
 def transform(frame: pd.DataFrame) -> pd.DataFrame:
-    """Normalises text to Unicode's NFC, in which equal texts are equal. Adds how many fields of a row are not empty."""
+    """Normalises text to Unicode's NFC. Adds a column with the number of a row's fields that are not empty."""
     for name in texts(frame):
         frame = change(frame, name, partial(unicodedata.normalize, "NFC"))
     return frame.assign(filled_fields=frame.notna().sum(axis=1))
@@ -48,7 +48,7 @@ def transform(frame: pd.DataFrame) -> pd.DataFrame:
 
 @operation
 class aggregate:
-    """Adds up what each column holds, and hands the rows on as they are."""
+    """Adds up the values of each column and passes the rows on unchanged."""
 
     def __init__(self) -> None:
         self.columns: Dict[str, Column] = {}
@@ -64,17 +64,17 @@ class aggregate:
         return [{**asdict(column), "sum": f"{column.sum.normalize(EXACT):f}"} for column in self.columns.values()]
 
     def merge(self, result: List[Dict[str, Any]]) -> None:
-        """Takes in the result of other rows."""
+        """Adds the result of other rows."""
         for fields in result:
             column = Column(**{**fields, "sum": Decimal(fields["sum"])})
             self.columns.setdefault(column.name, Column(column.name)).add(column)
 
 
 TALLY_LIMIT = 256
-"""A column's texts are counted one by one as long as there are no more different ones than this."""
+"""The most different texts of a column that are counted one by one."""
 
 TALLY_LENGTH = 80
-"""Nor any that is longer, so that results stay small."""
+"""The longest text that is counted, in code points. The limit keeps results small."""
 
 EXACT = Context(prec=1000, traps=[Inexact])
 """Sums are exact or an error. A double has digits from 10^308 down to 10^-340."""
@@ -84,7 +84,7 @@ EXACT = Context(prec=1000, traps=[Inexact])
 class Column:
     """A summary of one column of some rows.
 
-    Nothing is rounded, so a file has the same summary whatever parts it was added from.
+    Nothing is rounded, so the summary of a file does not depend on its parts.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Column:
     tally: Optional[Dict[str, int]] = field(default_factory=dict)
 
     def add(self, other: Column) -> None:
-        """Takes in what the column holds in other rows."""
+        """Adds the column of other rows."""
         self.empty += other.empty
         self.numbers += other.numbers
         self.sum = EXACT.add(self.sum, other.sum)
@@ -117,7 +117,7 @@ class Column:
 
 
 def summary(values: pd.Series, tally: bool) -> Column:
-    """Returns what a column of one frame holds."""
+    """Returns the summary of a frame's column."""
     column = Column(values.name, empty=len(values), tally={} if tally else None)
     values = values.dropna()
     if is_numeric_dtype(values):
@@ -165,14 +165,14 @@ def change(frame: pd.DataFrame, name: str, function: Callable[[str], str]) -> pd
     if after == before:
         return frame
     changed = pd.Series(after, index=column.index, dtype=column.dtype)
-    return frame.assign(**{name: changed[changed != ""]})  # where there is none, it is empty
+    return frame.assign(**{name: changed[changed != ""]})  # the other rows become empty
 
 
 class Pipeline:
     """The operations of one job, in order."""
 
     def __init__(self, names: Sequence[str], empty: pd.DataFrame) -> None:
-        """Makes the steps, and tries them on a frame without rows, so that a wrong column is found at once."""
+        """Makes the steps. Tries them on a frame without rows, so a wrong column is an error at once."""
         for name in names:
             if name not in OPERATIONS:
                 raise ValueError(
@@ -193,5 +193,5 @@ class Pipeline:
         return len(frame)
 
     def aggregates(self) -> List[aggregate]:
-        """Returns the steps that add up."""
+        """Returns the aggregate steps."""
         return [step for step in self.steps if isinstance(step, aggregate)]

@@ -8,7 +8,7 @@ from typing import Any, Dict
 
 
 def chunk(processed: int, total: int) -> Dict[str, Any]:
-    """Returns the chunk of a job that has read so many of its rows; a total of 0 is unknown."""
+    """Returns a job's chunk after this many processed rows. A total of 0 means unknown."""
     return {
         "progress_percent": 100.0 * processed / total if total else 0.0,
         "processed_rows": processed,
@@ -21,7 +21,7 @@ def chunk(processed: int, total: int) -> Dict[str, Any]:
 def memory_usage_mb() -> float:
     """Returns this process's resident memory in MiB.
 
-    Other Unix systems than Linux tell only its peak. Where the system does not tell, it is 0.
+    Unix systems other than Linux report only the peak. If the system reports nothing, the result is 0.
     """
     try:
         with open("/proc/self/statm", "rb") as statm:

@@ -2,10 +2,10 @@
 
 A record ends at a line feed outside a quoted field, or at the end of the file. A quoted field begins with a quote that
 is the first character of a field, and ends at the next quote that is not doubled. So whether a line feed ends a record
-depends on every byte before it. But these bytes only decide which of the five states below holds. For a range, `scan`
-finds out where each state would lead, so ranges can be scanned at the same time. Stepping through the results from the
-first range on gives each range its true state, and the number of lines and rows before it. A range owns the records
-that begin in it.
+depends on every byte before it. But these bytes only decide which of the five states below holds. For each state at the
+start of a range, `scan` computes the state at its end. So ranges can be scanned at the same time. Stepping through the
+results from the first range on gives each range its true state, and the number of lines and rows before it. A range
+owns the records that begin in it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ STATES = {"record": RECORD, "field": FIELD, "text": TEXT, "quoted": QUOTED, "quo
 
 NAMES = {state: name for name, state in STATES.items()}
 
-# A quoted field up to its closing quote, which is the group, or to the end of the text. The look-behind, that it begins
-# a field, comes second: a pattern that begins with a plain character is searched for much faster. It never has to go
-# back.
+# A quoted field up to its closing quote, which is the group, or to the end of the text. The look-behind checks that the
+# quote begins a field. It comes second, because searching is much faster for a pattern that begins with a plain
+# character. The pattern never backtracks.
 QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*("|\Z)')
 
 
@@ -51,16 +51,16 @@ def step(state: bytes, text: bytes) -> Tuple[bytes, int]:
 
 
 class Scan(NamedTuple):
-    """What a range of bytes holds, if a certain state holds where it begins."""
+    """The result for a range of bytes and one state at its start."""
 
     rows: int
     """The records that begin in the range."""
     then: bytes
-    """The state where the range ends."""
+    """The state at the end of the range."""
 
 
 def scan(file: BinaryIO, start: int, end: int) -> Tuple[int, Dict[bytes, Scan]]:
-    """Returns the number of line feeds in [start, end), and what holds for each state that the range may begin with."""
+    """Returns the number of line feeds in [start, end), and the result for each state at the start."""
     lines = 0
     now = {state: (state, 0) for state in STATES.values()}
     file.seek(start)
@@ -86,7 +86,7 @@ class Block(NamedTuple):
     """The number of the first one's line."""
     data: bytes
     fault: str = ""
-    """What is wrong with the last one, if that is known already."""
+    """The fault of the last one, if it is already known."""
 
 
 TOO_LONG = f"is longer than {RECORD_LIMIT} bytes"
@@ -96,7 +96,7 @@ OPEN_QUOTE = "has a quoted field that is never closed"
 def blocks(file: BinaryIO, start: int, end: int, state: bytes = RECORD, line: int = 1) -> Iterator[Block]:
     """Yields the records that begin in [start, end). state and line are those of start."""
     file.seek(start)
-    while state != RECORD:  # the record that goes on here is another range's
+    while state != RECORD:  # this record belongs to an earlier range
         text = file.readline(BLOCK)
         if not text:
             return
@@ -123,7 +123,7 @@ def blocks(file: BinaryIO, start: int, end: int, state: bytes = RECORD, line: in
 
 
 def records(block: Block) -> Iterator[Block]:
-    """Takes a block apart into one for each record."""
+    """Splits a block into one block for each record."""
     line, state = block.line, RECORD
     pieces: List[bytes] = []
     for text in io.BytesIO(block.data):

@@ -1,7 +1,7 @@
 """The built-in operations in the plainest way: one pass of csv.reader over the file, row by row and field by field.
 
-Its results confirm those of the job. It shares neither ranges nor frames with the job, but only the limits and the
-rules for numbers and malformed rows.
+Its results confirm those of the job. It shares neither ranges nor frames with the job. It shares only the limits and
+the rules for numbers and malformed rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Row = List[Any]
 def run(
     file: BinaryIO, schema: Schema, chunk_size: int, operations: List[str], total_rows: int
 ) -> Generator[Union[Dict[str, Any], ItemError], None, Dict[str, Any]]:
-    """Streams and returns what process_large_dataset does."""
+    """Streams and returns the same as process_large_dataset."""
     names = list(schema.columns)
     aggregates: List[List[_Column]] = []
     for operation in operations:
@@ -149,9 +149,9 @@ RECORD = re.compile(
     """,
     re.VERBOSE,
 )
-"""A record without fault."""
+"""A well-formed record."""
 
-_CR, _NUL = "\udc0d", "\udc00"  # nothing that is decoded has these
+_CR, _NUL = "\udc0d", "\udc00"  # decoded text never has these
 
 
 def _records(file: BinaryIO) -> Iterator[Tuple[int, List[str], str]]:

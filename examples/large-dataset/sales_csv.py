@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def complain(said: str) -> int:
-    """Says on stderr what is wrong, and returns the exit code."""
+    """Prints an error on stderr and returns the exit code."""
     print(f"sales_csv.py: {said}", file=sys.stderr)
     return 2
 

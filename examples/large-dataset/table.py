@@ -25,7 +25,7 @@ SAMPLE = 1 << 16
 """How many bytes at the beginning decide which columns hold numbers."""
 
 LIKE_A_NUMBER = re.compile(r" *[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]*)?([eE][+-]?[0-9]{1,2})? *")
-"""What decides that a column holds numbers. Codes such as 00501, and longer ones than a double has digits, are text."""
+"""The form of all fields in a column of numbers. Codes such as 00501, and longer numbers, are text."""
 
 EXACT = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
 """pandas 3 reads numbers to the nearest double by itself."""
@@ -42,7 +42,7 @@ class Schema(NamedTuple):
 
 
 class Header(NamedTuple):
-    """The first record, and what follows from it and the rows behind it."""
+    """The first record, and the facts that follow from it and the next rows."""
 
     schema: Schema
     size: int
@@ -52,18 +52,18 @@ class Header(NamedTuple):
 
 
 class Malformed(ValueError):
-    """What is wrong with a record, as a phrase that follows its line number."""
+    """The fault of a record, as a phrase that follows its line number."""
 
 
 def header(file: BinaryIO, text_columns: List[str]) -> Header:
-    """Reads the header of a file, and from the rows behind it which columns hold numbers.
+    """Reads the header of a file. The rows after it decide which columns hold numbers.
 
     Args:
         file: The file.
         text_columns: Columns that hold text, whatever they look like.
 
     Raises:
-        ValueError: It has no header, or not those columns.
+        ValueError: The file has no header, or lacks one of those columns.
     """
     file.seek(0)
     mark = len(BOM) if file.read(len(BOM)) == BOM else 0
@@ -90,7 +90,7 @@ def header(file: BinaryIO, text_columns: List[str]) -> Header:
 
 
 def _numbers(file: BinaryIO, start: int, columns: List[str]) -> List[str]:
-    """Returns the columns of which all fields that are not empty look like numbers, in the first SAMPLE bytes."""
+    """Returns the columns whose fields in the first SAMPLE bytes are empty or look like numbers."""
     rows = []
     for record in records(next(blocks(file, start, start + SAMPLE), Block(0, b""))):
         try:
@@ -112,7 +112,7 @@ def read(block: Block, schema: Schema) -> Tuple[pd.DataFrame, int, List[Tuple[in
         if not commas <= {len(schema.columns) - 1}:
             raise Malformed("has another number of fields than the header")
         frame = _frame(block.data, schema)
-    except ValueError:  # something is wrong: one record at a time, to find it
+    except ValueError:  # there is a fault: check one record at a time to find it
         good = []
         for record in records(block):
             try:
@@ -138,7 +138,7 @@ def _frame(data: bytes, schema: Schema) -> pd.DataFrame:
         ValueError: A column of numbers has something else.
     """
     frame = pd.read_csv(
-        io.BytesIO(b"\n" + data),  # so that a U+FEFF of the data's own is not at the beginning
+        io.BytesIO(b"\n" + data),  # so that a U+FEFF in the data is not at the beginning
         header=None,
         index_col=False,
         names=schema.columns,
@@ -158,7 +158,7 @@ def _bare(data: bytes) -> bytes:
 
 
 def check(block: Block) -> bytes:
-    """Checks what can be checked without taking records apart, and returns them bare.
+    """Makes the checks that need no single records. Returns the block's records bare.
 
     Raises:
         Malformed: One of the records is malformed, or may be. If the block has one record, this is the record's fault.
@@ -182,7 +182,7 @@ def check(block: Block) -> bytes:
 
 
 def fields(record: Block) -> List[str]:
-    """Returns a record's fields, none for a line with nothing but blanks and tabs.
+    """Returns a record's fields. A line with nothing but blanks and tabs has none.
 
     Raises:
         Malformed: It is malformed.
@@ -201,15 +201,15 @@ def _check_row(row: List[str], schema: Schema) -> None:
 
 
 def is_number(value: str) -> bool:
-    """Tells whether a column of numbers may have this value."""
+    """Reports whether a column of numbers may have this value."""
     return NUMBER.fullmatch(value) is not None and isfinite(float(value))
 
 
 def wrong_width(found: int, width: int) -> str:
-    """Returns the fault of a record that has not as many fields as the header."""
+    """Returns the fault of a record with more or fewer fields than the header."""
     return f"has {found} field{'' if found == 1 else 's'}, but the header has {width}"
 
 
 def no_number(name: str, value: str) -> str:
-    """Returns the fault of a record that has a text where the rows before it have numbers."""
+    """Returns the fault of a record that has a text in a column of numbers."""
     return f"has {value[:40]!r} in {name!r}, a column of numbers"

@@ -29,7 +29,7 @@ COLUMNS = (
 CODEPOINTS = sys.maxunicode + 1
 
 LABELS = {"Cc": "control", "Cn": "reserved", "Co": "private-use", "Cs": "surrogate"}
-"""What the standard (section 4.8) calls characters that have no name."""
+"""The standard's labels (section 4.8) of characters that have no name."""
 
 
 def row(codepoint: int) -> str:
@@ -60,7 +60,7 @@ def row(codepoint: int) -> str:
 
 
 def write(directory: str) -> Generator[Dict[str, Any], None, str]:
-    """Writes the file of this Python's Unicode version into a directory, unless it is there, and yields its progress.
+    """Writes the file of this Python's Unicode version into a directory, unless it exists. Yields the progress.
 
     Returns:
         The file's path, as the generator's return value.

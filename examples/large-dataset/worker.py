@@ -30,19 +30,19 @@ def process_large_dataset(
 
     Args:
         file_path: The file, in UTF-8. Its first record names the columns.
-        chunk_size: How many rows an operation gets at once, and how many are read from one progress chunk to the next.
-        operations: The names of functions in operations.py, in the order in which they are to run.
+        chunk_size: The number of rows that an operation gets at once, and between two progress chunks.
+        operations: The names of functions in operations.py, in order.
         text_columns: Columns that hold text, even if they look like numbers.
-        part: The range of bytes whose records are to be read. The Go program makes it of open_dataset and scan_range.
-            None is all.
+        part: The range of bytes whose records to read. The Go program computes it by open_dataset and scan_range.
+            None means all.
 
     Yields:
         A chunk of progress whenever chunk_size more rows have been read, skipped ones included, and at the end.
         An ItemError for each malformed row, which is skipped.
 
     Returns:
-        final_stats: how many rows were processed, how many skipped, how many of those were errors, and the results of
-        each aggregate.
+        final_stats: the numbers of rows that were processed and skipped, how many of the skipped were errors, and the
+        results of each aggregate.
     """
     with opened(file_path) as file:
         part = part or whole(file, text_columns)
@@ -110,7 +110,7 @@ def open_dataset(
 
 @worker.command
 def scan_range(file_path: str, start: int, end: int) -> Dict[str, Any]:
-    """Counts the lines of a range. For each state that it may begin with, finds its rows and the state at its end.
+    """Counts the lines of a range. For each state at its start, finds its rows and the state at its end.
 
     See ranges.py.
     """
@@ -136,7 +136,7 @@ def reference(
 
 @worker.command
 def has_reference(operations: List[str]) -> bool:
-    """Tells whether reference knows all of these operations."""
+    """Reports whether reference knows all of these operations."""
     import reference as plain
 
     return set(operations) <= set(plain.KNOWN)
@@ -144,7 +144,7 @@ def has_reference(operations: List[str]) -> bool:
 
 @worker.command
 def write_unicode(directory: str) -> Generator[Dict[str, Any], None, str]:
-    """Writes the Unicode character database into a directory as CSV, unless it is there. Returns the file's path."""
+    """Writes the Unicode character database into a directory as CSV, unless it exists. Returns the file's path."""
     import unicode_csv
 
     return (yield from unicode_csv.write(directory))
@@ -169,7 +169,7 @@ def environment_without_grpc(directory: str) -> str:
 
 @contextmanager
 def opened(file_path: str) -> Iterator[BinaryIO]:
-    """Opens a regular file, or says in a sentence why that can't be."""
+    """Opens a regular file. If that fails, raises an error that says why."""
     try:
         if not stat.S_ISREG(os.stat(file_path).st_mode):
             raise ValueError(f"{file_path} is not a regular file; name a CSV file")
@@ -181,7 +181,7 @@ def opened(file_path: str) -> Iterator[BinaryIO]:
 
 
 def whole(file: BinaryIO, text_columns: Sequence[str]) -> Dict[str, Any]:
-    """Returns the part that is all of a file."""
+    """Returns the part that covers a whole file."""
     header = table.header(file, text_columns)
     end = os.fstat(file.fileno()).st_size
     rows = ranges.scan(file, header.size, end)[1][ranges.RECORD].rows

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // A worker in plain JavaScript: docs/protocol.md over jsonstdio, with nothing but Node 18 or later.
-// COMMANDS at the end are what another program replaces; the rest can be copied as it is.
+// Replace COMMANDS at the end with your own. Copy the rest as it is.
 "use strict";
 const { spawn } = require("node:child_process");
 
@@ -12,14 +12,14 @@ const REQUIRED = Symbol("required");
 
 // ---- Errors
 
-class Failure extends Error { // an error with a type of the protocol's; body: it came from the host as it is
+class Failure extends Error { // an error with a type of the protocol; body: the host's error, unchanged
   constructor(type, message, body) {
     super(message);
     Object.assign(this, { name: type, body });
   }
 }
 
-class FailedItem { // one failed item of a stream that goes on: commands yield it, and meet it in their input
+class FailedItem { // one failed item of a stream that goes on: commands yield it, and get it in their input
   constructor(error) { this.error = error; }
 }
 
@@ -35,7 +35,7 @@ function errorBody(error) {
   return error.cause === undefined ? body : { ...body, cause: errorBody(error.cause) };
 }
 
-// ---- Values: JSON, and maps with one key for what it lacks. Timestamps and arrays pass through as they are.
+// ---- Values: JSON. A map with one key is a value that JSON lacks. Timestamps and arrays pass through unchanged.
 
 class Tagged {
   constructor(tag, value) { Object.assign(this, { tag, value }); }
@@ -112,7 +112,7 @@ function encode(v, path = "value", depth = 0) {
 
 const write = process.stdout.write.bind(process.stdout);
 process.stdout.write = process.stderr.write.bind(process.stderr); // console.log must not spoil the connection
-process.stdout.on("error", () => {}); // the host is gone, as standard input says too
+process.stdout.on("error", () => {}); // the host is gone; standard input ends as well
 
 function weight({ name = "", session = "", meta = {} }, body) {
   const texts = [name, session, ...Object.entries(meta).flat()];
@@ -149,11 +149,11 @@ function receive(line) {
 
 // ---- Calls
 
-let host = { max_frame: MAX_FRAME }; // its hello, when that has come
+let host = { max_frame: MAX_FRAME }; // its hello, once it has come
 let lastCall = 0, lastRequest = 0; // the highest ids: the host's are odd, ours even
 const calls = new Map(), requests = new Map(), sessions = new Map();
 
-class Inbox { // a direction towards us: the input of a call, or what answers a request of ours
+class Inbox { // a direction towards us: the input of a call, or the answer to a request of ours
   constructor(id, call, ended) {
     Object.assign(this, { id, call, ended, unwanted: false, queue: [], items: 0, bytes: 0, result: null, error: null });
   }
@@ -173,7 +173,7 @@ class Inbox { // a direction towards us: the input of a call, or what answers a 
     this.attempt(() => { this.result = result(); });
   }
 
-  attempt(decoding) { // what can't be decoded is an error of this call alone
+  attempt(decoding) { // a body that can't be decoded is an error of this call alone
     try {
       decoding();
     } catch (error) {
@@ -221,13 +221,13 @@ class Call { // a call of the host's, as its command sees it
 
   get signal() { return this.abort.signal; }
 
-  get state() { // what the session keeps from call to call; without one null
+  get state() { // the state of the session; null without a session
     if (this.session === "") return null;
     if (!sessions.has(this.session)) sessions.set(this.session, {});
     return sessions.get(this.session);
   }
 
-  async until(ready) { // every wait of a command is this one, so that a cancel ends it
+  async until(ready) { // every wait of a command is this one, so a cancel ends it
     for (;;) {
       this.signal.throwIfAborted();
       if (ready()) return;
@@ -292,7 +292,7 @@ async function serve(call, body) {
   }
 }
 
-function bind(params, value) { // a map is arguments by name, anything else but null the first one
+function bind(params, value) { // a map is arguments by name; another value except null is the first argument
   const names = Object.keys(params);
   const args = { ...params, ...(value === null || isMap(value) ? value : { [names[0] ?? "0"]: value }) };
   for (const name in args) {
@@ -316,9 +316,9 @@ async function pump(stream, call) {
 
 function answer(call, frame, body) {
   for (const request of requests.values()) if (request.call === call) request.cancel();
-  send({ ...frame, id: call.id }, body); // or it throws, and the call is still open
+  send({ ...frame, id: call.id }, body); // if it throws, the call is still open
   calls.delete(call.id);
-  call.cancel("the call has ended"); // whatever of it still goes on
+  call.cancel("the call has ended"); // ends all parts that still go on
 }
 
 const ON = {
@@ -356,11 +356,11 @@ const ON = {
     const running = [...calls.values()].map((call) => ({ id: call.id, name: call.name, ms: Date.now() - call.begun }));
     send({ kind: "pong", id }, encode({ running }));
   },
-  pong() {}, // we ask nothing
-  bye() {}, // what runs goes on; then the host closes
+  pong() {}, // we send no pings
+  bye() {}, // running calls go on; then the host closes
 };
 
-// ---- Commands. An async generator streams what it yields, and then returns its result.
+// ---- Commands. An async generator streams its yielded values, then returns its result.
 
 const isStream = (command) => command.run.constructor.name === "AsyncGeneratorFunction";
 const signature = (params) => Object.entries(params).map(([name, value]) =>
@@ -424,7 +424,7 @@ const COMMANDS = {
 
 // ---- The connection, from hello to the end of standard input
 
-write("\n"); // ends the line of whatever printed before us
+write("\n"); // ends a line that was printed before
 send({ kind: "hello" }, JSON.stringify({
   versions: [1], features: [], codecs: ["json"], max_frame: MAX_FRAME, window: WINDOW, concurrency: CONCURRENCY,
   commands: Object.entries(COMMANDS).map(([name, command]) => ({ name, stream: isStream(command) })),
@@ -444,7 +444,7 @@ process.stdin.on("data", (chunk) => {
 });
 process.stdin.on("end", async () => {
   for (const call of calls.values()) call.cancel("the host has closed");
-  setTimeout(() => process.exit(0), 1000); // a command that goes on all the same
+  setTimeout(() => process.exit(0), 1000); // for a command that goes on
   await Promise.all([...calls.values()].map((call) => call.served));
   process.exit(0);
 });

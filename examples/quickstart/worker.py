@@ -11,13 +11,13 @@ OPERATIONS = {"add": operator.add, "subtract": operator.sub, "multiply": operato
 
 @worker.command
 def ping() -> str:
-    """Answers, which shows that the worker is there."""
+    """Answers. This shows that the worker works."""
     return "pong"
 
 
 @worker.command
 def ping_stream(count: int):
-    """Streams: each thing that it yields reaches Go at once."""
+    """Streams: each item reaches Go as soon as it is yielded."""
     for n in range(1, count + 1):
         yield {"message": f"pong {n} of {count}"}
 

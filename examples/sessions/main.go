@@ -21,7 +21,7 @@ var files embed.FS
 
 const usage = `Usage: sessions [flags]
 
-Trains two models in two sessions, by turns, and shows that each goes on from where it was.
+Trains two models in two sessions, in turns. Each continues where its last call ended.
 
 Example: sessions -epochs 10 -adapter msgpack
 

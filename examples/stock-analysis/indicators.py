@@ -1,6 +1,6 @@
 """Technical indicators as streams: each takes one price after another, in constant time and memory.
 
-They agree with TA-Lib, value by value, which a test holds. None means that there have not been enough prices yet.
+They agree with TA-Lib, value by value. A test checks that. None means that there have not been enough prices yet.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class EMA:
 class RSI:
     """Wilder's relative strength index: 100 * gains / (gains + losses).
 
-    Both are averages of the changes, smoothed by his 1 / period. Where no price has changed it is 50. TA-Lib says 0,
-    which would mean that the price has only fallen.
+    Both are averages of the changes, smoothed by his 1 / period. If no price has changed, the index is 50. TA-Lib
+    returns 0, which would mean that the price has only fallen.
 
     Args:
         period: How many changes the averages begin with.
@@ -85,7 +85,7 @@ class RSI:
 
 
 class MACD:
-    """Moving average convergence and divergence: a fast EMA less a slow one, and the signal, an EMA of that.
+    """Moving average convergence and divergence: a fast EMA minus a slow one, and the signal, an EMA of the difference.
 
     Args:
         fast: The period of the fast EMA. Its first value is the mean of the prices up to the slow one's first, as in

@@ -31,9 +31,8 @@ var files embed.FS
 
 const usage = `Usage: stock-analysis [flags]
 
-Replays daily prices with technical analysis, on a pool of Python workers. The prices are those of GOOG and ` +
-	`MSFT that matplotlib
-brings along, and yours by -csv.
+Replays daily prices with technical analysis, on a pool of Python workers. The prices are those of GOOG and MSFT in
+matplotlib, or yours by -csv.
 
 Example: stock-analysis -symbols GOOG -rsi-oversold 25 -speed 100
          stock-analysis -csv ACME=acme.csv -csv SAFE=safe.csv -volume-spike 3
@@ -100,13 +99,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
 	names := flags.String("adapter", "auto",
 		"the `protocols` to try in order; auto is SNAKEPIT_ADAPTERS, else "+snakepit.Default)
-	workers := flags.Int("workers", 4, "the most workers; the symbols are dealt out to them")
-	symbols := flags.String("symbols", "", "the shares, with commas between (default: those of -csv, else GOOG,MSFT)")
-	indicators := flags.String("indicators", strings.Join(knownIndicators, ","), "which to report")
+	workers := flags.Int("workers", 4, "the maximum number of workers; the symbols are distributed to them")
+	symbols := flags.String("symbols", "", "the shares, separated by commas (default: those of -csv, else GOOG,MSFT)")
+	indicators := flags.String("indicators", strings.Join(knownIndicators, ","), "the indicators to report")
 	oversold := flags.Float64("rsi-oversold", 30, "an RSI below this is a signal to buy")
 	overbought := flags.Float64("rsi-overbought", 70, "an RSI above this is a signal to sell")
-	spike := flags.Float64("volume-spike", 2, "a volume of so many `times` the mean of the 20 days before is an alert")
-	flags.Float64Var(&a.Speed, "speed", 100, "how many `days` pass in a second; 0 is as many as there can")
+	spike := flags.Float64("volume-spike", 2, "a volume of this many `times` the mean of the last 20 days is an alert")
+	flags.Float64Var(&a.Speed, "speed", 100, "the number of `days` per second; 0 means as fast as possible")
 	csv := "prices from a CSV file with the columns Date, Close and Volume, as `SYMBOL=FILE`; may be given several " +
 		"times"
 	flags.Func("csv", csv, func(s string) error {

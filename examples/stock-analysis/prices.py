@@ -1,4 +1,4 @@
-"""Daily prices with volume: of two shares, which matplotlib brings along, or of any from a CSV file."""
+"""Daily prices with volume: of two shares from matplotlib, or of any share from a CSV file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BUNDLED = {"GOOG": "goog.npz", "MSFT": "msft.csv"}
 
 
 class Day(NamedTuple):
-    """What a share's day brought. Days are ordered by date."""
+    """One day of a share. Days are ordered by date."""
 
     date: str
     symbol: str
@@ -26,10 +26,10 @@ def load(symbol: str, files: Dict[str, str]) -> List[Day]:
 
     Args:
         symbol: The symbol.
-        files: CSV files by symbol, which come before what matplotlib has.
+        files: CSV files by symbol. They come before matplotlib's.
 
     Raises:
-        ValueError: There is no such symbol, or its file is not what it should be.
+        ValueError: The symbol is unknown, or its file is malformed.
         OSError: The file cannot be read.
         ImportError: There is no matplotlib.
     """
@@ -97,7 +97,7 @@ def _day(symbol: str, row: Dict[str, str], where: str) -> Day:
 
 
 def _number(text: str) -> float:
-    """Returns the number that a text is, or NaN."""
+    """Returns the number in a text, or NaN."""
     try:
         number = float(text.replace(",", ""))
     except ValueError:

@@ -19,14 +19,14 @@ THRESHOLDS = {"rsi_oversold": 30.0, "rsi_overbought": 70.0, "volume_spike": 2.0}
 
 @worker.command
 def open_market(symbols: List[str], files: Optional[Dict[str, str]] = None) -> List[Dict[str, Any]]:
-    """Reads the prices of all symbols, so that what is wrong is known before the first is shown.
+    """Reads the prices of all symbols, so that an error comes before the first day is shown.
 
     Args:
         symbols: The shares.
         files: CSV files by symbol; see prices.py.
 
     Returns:
-        Of each symbol, the number of days, the first and the last.
+        For each symbol, the number of days, the first day and the last.
     """
     market = [prices.load(symbol, files or {}) for symbol in symbols]
     return [
@@ -50,14 +50,14 @@ def realtime_stock_analysis(
         alert_thresholds: rsi_oversold (30), rsi_overbought (70) and volume_spike (2.0), the volume by the mean of the
             20 days before.
         files: CSV files by symbol; see prices.py.
-        speed: How many days pass in a second; 0 is as many as there can.
+        speed: The number of days per second; 0 means as fast as possible.
 
     Yields:
         A chunk for each day of each share: its date, symbol, price, volume, rsi, macd, macd_signal, sma_20, sma_50,
-        trading_signal and alerts. An indicator is None as long as there are not enough prices for it.
+        trading_signal and alerts. An indicator is None while there are too few prices for it.
 
     Returns:
-        is_final, and of each symbol how many days had which trading signal, and how many had alerts.
+        is_final, and for each symbol the number of days with each trading signal, and of days with alerts.
     """
     unknown = [name for name in indicators if name not in INDICATORS]
     if unknown:
@@ -98,7 +98,7 @@ class Share:
         self._usual: Optional[float] = None  # the mean volume of the 20 days before
 
     def update(self, day: prices.Day) -> Dict[str, Any]:
-        """Takes the next day in, and returns its chunk."""
+        """Takes the next day and returns its chunk."""
         rsi = self._rsi.update(day.price)
         macd, macd_signal = self._macd.update(day.price)
         values = {

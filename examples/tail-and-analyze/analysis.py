@@ -1,4 +1,4 @@
-"""What is found in the lines of a log: patterns, with the lines around them, severities and timestamps."""
+"""Finds patterns in the lines of a log, with the lines around them, their severities and timestamps."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple
 from follow import Line
 
 MOST_CONTEXT = 100
-"""The most lines of context, so that a chunk never gets near to what a frame may hold."""
+"""The most lines of context. It keeps a chunk far below the frame limit."""
 
 
 class Analysis:
-    """Finds the lines that match patterns. A match is kept until the lines after it are there, or `flush` is called.
+    """Finds the lines that match patterns. A match is kept until the lines after it have come, or `flush` is called.
 
     Args:
-        file: What the chunks have as their file.
-        patterns: Regular expressions. The first that matches a line is the one that counts.
+        file: The file's name for the chunks.
+        patterns: Regular expressions. The first that matches a line counts.
         context_lines: How many lines before and after a match belong to it.
 
     Raises:
-        ValueError: An argument makes no sense.
+        ValueError: An argument is invalid.
     """
 
     def __init__(self, file: str, patterns: List[str], context_lines: int) -> None:
@@ -37,10 +37,10 @@ class Analysis:
         self._patterns = [(pattern, compiled(pattern)) for pattern in patterns]
         self._context = context_lines
         self._before: Deque[str] = deque(maxlen=context_lines)
-        self._kept: Deque[Dict[str, Any]] = deque()  # matches whose lines after are not all there
+        self._kept: Deque[Dict[str, Any]] = deque()  # matches that wait for the lines after them
 
     def feed(self, line: Line) -> Iterator[Dict[str, Any]]:
-        """Takes the next line in, and yields the matches that are complete with it."""
+        """Takes the next line and yields the matches that it completes."""
         self.lines += 1
         for match in self._kept:
             match["context_after"].append(line.text)
@@ -53,7 +53,7 @@ class Analysis:
             yield self._kept.popleft()
 
     def flush(self) -> Iterator[Dict[str, Any]]:
-        """Yields the matches that are kept, with the lines after them that are there."""
+        """Yields the kept matches, with the lines after them so far."""
         while self._kept:
             yield self._kept.popleft()
 
@@ -76,7 +76,7 @@ class Analysis:
 
 
 def compiled(pattern: str) -> Any:
-    """Returns a regular expression, or raises what is wrong with it as a sentence."""
+    """Compiles a regular expression. For an invalid one, raises an error that says why."""
     try:
         return re.compile(pattern)
     except re.error as error:
@@ -84,15 +84,15 @@ def compiled(pattern: str) -> Any:
 
 
 def parse(text: str, now: Optional[datetime] = None) -> Tuple[Optional[str], Optional[str], str]:
-    """Finds what the beginning of a line tells.
+    """Parses the beginning of a line.
 
     Args:
         text: The line.
-        now: The time from which a year is guessed where a timestamp has none.
+        now: The time from which a missing year is guessed.
 
     Returns:
-        The severity (FATAL, ERROR, WARN, INFO, DEBUG) and the timestamp in ISO 8601, None where there is none, and the
-        message: the line without them, if they are at its beginning.
+        The severity (FATAL, ERROR, WARN, INFO, DEBUG), the timestamp in ISO 8601, and the message. A missing severity
+        or timestamp is None. The message is the line without them, if they are at its beginning.
     """
     head = text[:200]
     message = text
@@ -124,8 +124,8 @@ _SEVERITIES = {
     **dict.fromkeys(["DEBUG", "TRACE"], "DEBUG"),
 }
 
-# A word in capitals anywhere. A word in small letters only where it is no word of a sentence: level=error, [error],
-# [core:error], error:
+# A word in capitals counts anywhere. A word in small letters counts only if it is marked as a level: level=error,
+# [error], [core:error], error:
 _WORDS = "|".join(_SEVERITIES)
 _LEVEL = re.compile(
     rf"\b({_WORDS})\b|\b(?i:level|lvl|severity)\"?\s*[=:]\s*\"?((?i:{_WORDS}))\b"

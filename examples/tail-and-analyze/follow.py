@@ -1,4 +1,4 @@
-"""Follows a log file: reads what is appended to it, through rotation and truncation, each line once."""
+"""Follows a log file: reads each appended line once, through rotation and truncation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONGEST = 1 << 14
 """How many bytes of a line are kept. The rest of a longer one is read and dropped."""
 
 MARK = 256
-"""How many bytes are remembered, of the file's first and of the last ones read, to see that they are still there."""
+"""How many of the file's first bytes, and of the last ones read, are remembered to check that they are still there."""
 
 GRACE = 5.0
 """How many seconds a rotated file is still read after its last line. A process may still be writing to it."""
@@ -24,8 +24,8 @@ class Line(NamedTuple):
     """A line of the file.
 
     Attributes:
-        number: Its number in the file, from 1. A new file, or one that was truncated, begins anew.
-        text: The line without its end. What is not UTF-8 is replaced by U+FFFD.
+        number: Its number in the file, from 1. A new or truncated file begins again at 1.
+        text: The line without its end. Bytes that are not UTF-8 become U+FFFD.
         dropped: How many bytes of a long line are not in the text.
     """
 
@@ -35,7 +35,7 @@ class Line(NamedTuple):
 
 
 class Note(NamedTuple):
-    """What has happened to the file. The text goes on where the file's name ends."""
+    """An event of the file. The text continues a sentence that begins with the file's name."""
 
     text: str
 
@@ -43,16 +43,16 @@ class Note(NamedTuple):
 class Follower:
     """Reads a file that grows.
 
-    After a rotation (the file was renamed, and made anew) there is another file under the same name. The old file is
-    read to its end, and on for a while. A truncated file no longer has the bytes that were read, whether it is shorter
-    now or was filled anew. This is checked after each read, so new text is never taken for the rest of old text.
+    After a rotation (the file was renamed and made anew) another file has the name. The old file is read to its end,
+    and for a while after that. A truncated file no longer has the bytes that were read, whether it is shorter now or
+    was filled again. This is checked after each read, so new text is never taken for the rest of old text.
 
     Args:
         path: The file.
-        from_start: Whether to read what is there already, not only what comes.
+        from_start: Whether to read the present content too, not only new lines.
         wait: Whether the file may appear later. It is then read from its start.
         grace: See `GRACE`.
-        clock: Returns the seconds by which grace is measured.
+        clock: Returns the time in seconds, to measure grace.
 
     Raises:
         OSError: The file cannot be followed.
@@ -71,7 +71,7 @@ class Follower:
         self._path = path
         self._grace = grace
         self._clock = clock
-        self._files: List[_File] = []  # those rotated away, the oldest first, and the one that has the name now
+        self._files: List[_File] = []  # the rotated ones, the oldest first, then the one that has the name now
         self._problem = ""
         self._notes: List[Union[Line, Note]] = self._look()
         if self._files:
@@ -81,7 +81,7 @@ class Follower:
             raise OSError(f"{path} {self._problem}" + ("; -wait waits for it" if self._problem == MISSING else ""))
 
     def read(self) -> Optional[List[Union[Line, Note]]]:
-        """Returns the lines that end in the next block, and what has happened; or None if there is nothing new."""
+        """Returns the lines that end in the next block, and notes. None means that there is nothing new."""
         if self._notes:
             notes, self._notes = self._notes, []
             return notes
@@ -104,7 +104,7 @@ class Follower:
         return self._look() or None
 
     def rest(self) -> List[Line]:
-        """Returns the last lines, those that have no line feed yet."""
+        """Returns the last lines, which have no line feed yet."""
         return [line for file in self._files for line in file.flush()]
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ class Follower:
             file.close()
 
     def _look(self) -> List[Union[Line, Note]]:
-        """Looks what has the name now, and what was rotated away long enough ago."""
+        """Checks which file has the name now, and which were rotated long enough ago."""
         now = self._clock()
         items: List[Union[Line, Note]] = []
         for file in [file for file in self._files if file.until is not None and file.until <= now]:
@@ -136,7 +136,7 @@ class Follower:
         return items
 
     def _change(self, now: float, status: os.stat_result) -> List[Union[Line, Note]]:
-        """Goes over to the file that has the name now."""
+        """Switches to the file that has the name now."""
         known = [file for file in self._files if file.is_at(status)]  # was renamed back
         file = known[0] if known else _File(self._path)
         if not known and any(other.is_at(file.status) for other in self._files):  # renamed back since
@@ -152,7 +152,7 @@ class Follower:
         return [Note("was rotated; the new file is read from its beginning")]
 
     def _trouble(self, problem: str) -> List[Union[Line, Note]]:
-        """Says a problem once."""
+        """Reports a problem once."""
         if problem == self._problem:
             return []
         self._problem = problem
@@ -163,12 +163,12 @@ MISSING = "does not exist"
 
 
 class _File:
-    """A file, whatever its name is meanwhile.
+    """An open file. It may be renamed meanwhile.
 
     Attributes:
-        status: What tells it from other files.
-        until: When to stop reading it, None while it has its name.
-        failing: Whether it could not be read the last time.
+        status: Its identity among other files.
+        until: When to stop reading it. None while it has its name.
+        failing: Whether the last read failed.
     """
 
     def __init__(self, path: str) -> None:
@@ -206,7 +206,7 @@ class _File:
         return self._file.read(size) or b""
 
     def skip(self) -> int:
-        """Goes to the beginning of the last line, and returns how many there are before it."""
+        """Goes to the beginning of the last line. Returns the number of lines before it."""
         begin = number = 0
         while block := self.read():
             number += block.count(b"\n")
@@ -220,7 +220,7 @@ class _File:
         return self._number
 
     def restart(self) -> List[Line]:
-        """Goes to the beginning of a truncated file, and returns the line that has lost its end."""
+        """Goes to the beginning of a truncated file. Returns the line that has lost its end."""
         lines = list(self.flush())
         self._begin()
         return lines
@@ -234,13 +234,13 @@ class _File:
         self._add(begin)
 
     def flush(self) -> Iterator[Line]:
-        """Yields the line whose end has not come, if there is one."""
+        """Yields the line that has no end yet, if there is one."""
         if self._line:
             yield self._take()
 
     def _add(self, part: bytes) -> None:
         if not self._line:
-            # A process that goes on writing where a truncated file ended leaves a hole of NULs.
+            # A process that still writes at the old end of a truncated file leaves a hole of NULs.
             part = part.lstrip(b"\0")
         room = LONGEST - len(self._line)
         self._line += part[:room]

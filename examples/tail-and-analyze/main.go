@@ -94,11 +94,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		"regular `expressions` of Python; quote one with a comma: 'ERROR,\"a{1,3}\"'")
 	flags.IntVar(&a.ContextLines, "context-lines", 3,
 		"the `lines` before and after a match to print with it, at most 100")
-	flags.BoolVar(&a.FromStart, "from-start", false, "read what is in the files already, not only what comes")
+	flags.BoolVar(&a.FromStart, "from-start", false, "also read the present content of the files, not only new lines")
 	flags.BoolVar(&a.Wait, "wait", false, "wait for files that do not exist yet")
-	flags.BoolVar(&a.Once, "once", false, "read what is in the files, and end")
+	flags.BoolVar(&a.Once, "once", false, "read the present content of the files, and end")
 	demo := flags.Bool("demo", false,
-		"follow a log that this program writes, rotates and truncates, for some seconds, and check what is found")
+		"follow a log that this program writes, rotates and truncates, for some seconds, and check the findings")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0

@@ -13,10 +13,10 @@ from snakepit_bridge import Context, Worker
 worker = Worker()
 
 POLL = 0.1
-"""How many seconds pass from one look at a file in which there was nothing new to the next."""
+"""How many seconds to wait before the next look at a file that has nothing new."""
 
 SETTLED = 1.0
-"""After how many seconds without a new line a match no longer waits for the lines after it."""
+"""How many seconds without a new line end a match's wait for the lines after it."""
 
 
 @worker.command
@@ -32,21 +32,22 @@ def tail_and_analyze(
     """Follows a log file, through rotation and truncation, and reports the lines that match a pattern.
 
     Args:
-        ctx: The call. The host's function stopping says whether to come to an end.
+        ctx: The call. The host's function stopping says whether to end.
         log_path: The file.
         patterns: Regular expressions.
         context_lines: How many lines before and after a match to report with it.
-        from_start: Whether to read what is there already, not only what comes.
+        from_start: Whether to read the present content too, not only new lines.
         wait: Whether the file may appear later.
-        once: Whether to read what is there and then end.
+        once: Whether to read the present content and then end.
 
     Yields:
         A chunk for each line that matches: its severity, timestamp, log_line, pattern_matched, message, file,
-        line_number, dropped_bytes, context_before and context_after. A chunk with only a file and a note tells what
-        happened to the file.
+        line_number, dropped_bytes, context_before and context_after. A chunk with only a file and a note reports an
+        event of the file.
 
     Returns:
-        is_final, and how many lines were read, matches counted by pattern and by severity, rotations and truncations.
+        is_final, the number of lines, the matches by pattern and by severity, and the numbers of rotations and of
+        truncations.
     """
     analysis = Analysis(log_path, patterns, context_lines)
     with closing(Follower(log_path, from_start or once, wait)) as follower:

@@ -6,7 +6,7 @@ from snakepit_bridge.grpc import snakepit_pb2 as snakepit__bridge_dot_grpc_dot_s
 
 
 class WorkerStub(object):
-    """Worker is served by each worker process. Every call shows a token as metadata "snakepit-token".
+    """Worker is the service of each worker process. Every call shows a token as metadata "snakepit-token".
     """
 
     def __init__(self, channel):
@@ -33,11 +33,12 @@ class WorkerStub(object):
 
 
 class WorkerServicer(object):
-    """Worker is served by each worker process. Every call shows a token as metadata "snakepit-token".
+    """Worker is the service of each worker process. Every call shows a token as metadata "snakepit-token".
     """
 
     def Attach(self, request_iterator, context):
-        """Attach is the connection of the host that started the worker: frames in both directions, one batch a message. There is one.
+        """Attach is the connection of the host that started the worker. It carries frames in both directions, one batch per
+        message. A worker has one such connection.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -45,17 +46,18 @@ class WorkerServicer(object):
 
     def Execute(self, request, context):
         """Execute runs one command and returns its result. The deadline and the cancellation of the call reach the handler.
-        NOT_FOUND: there is no such command. INVALID_ARGUMENT: bad arguments. INTERNAL: the handler raised. RESOURCE_EXHAUSTED: too
-        many calls at once. FAILED_PRECONDITION: the command sends a stream. UNAVAILABLE: the worker is stopping. For an error of the
-        handler, metadata at the end has "snakepit-error-bin": the error as JSON {type, message, frames, notes, cause}, cut to some
-        kilobytes.
+
+        Status codes: NOT_FOUND: there is no such command. INVALID_ARGUMENT: bad arguments. INTERNAL: the handler raised.
+        RESOURCE_EXHAUSTED: too many calls at once. FAILED_PRECONDITION: the command sends a stream. UNAVAILABLE: the
+        worker is stopping. For an error of the handler, the trailing metadata has "snakepit-error-bin": the error as JSON
+        {type, message, frames, notes, cause}, cut to some kilobytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExecuteStream(self, request, context):
-        """ExecuteStream runs one command and returns what it yields, then its result. Errors are those of Execute.
+        """ExecuteStream runs one command and returns its items, then its result. Errors are those of Execute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +89,7 @@ def add_WorkerServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Worker(object):
-    """Worker is served by each worker process. Every call shows a token as metadata "snakepit-token".
+    """Worker is the service of each worker process. Every call shows a token as metadata "snakepit-token".
     """
 
     @staticmethod
