@@ -429,7 +429,7 @@ var creditClauses = []clause{
 			}
 		}
 	}),
-	rule("credit/end-after-items", "No frame overtakes the items of its own call.", func(t *trial) {
+	rule("credit/end-after-items", "An end never overtakes the items of its own call.", func(t *trial) {
 		p := t.connect()
 		for range 20 {
 			id := p.open("conformance.count", args{"n": int64(20)})
