@@ -67,7 +67,7 @@ var adapterClauses = []clause{
 			t.Errorf("nothing was launched, but the link has process %d", w.Process.PID())
 		}
 		if len(spy.launched) > 0 && !slices.Contains(spy.launched, w.Process) {
-			t.Errorf("of %d processes that were launched, the link has none", len(spy.launched))
+			t.Errorf("the link's process is none of the %d that were launched", len(spy.launched))
 		}
 	}),
 	rule("start/outlives-ctx", "ctx bounds only Start: the returned Link outlives it.", func(t *trial) {
@@ -127,7 +127,7 @@ var adapterClauses = []clause{
 		t.leavesNothing(func() {
 			_, err := core.StartRaw(t.Context(), t.h.Adapter, core.Command{Path: missing}, quiet())
 			if err == nil || errors.Is(err, core.ErrUnavailable) || !strings.Contains(err.Error(), "no-such-program") {
-				t.Errorf("the error of a program that is not there is: %v", err)
+				t.Errorf("the error of a missing program is %v", err)
 			}
 		})
 	}),
@@ -149,7 +149,7 @@ var adapterClauses = []clause{
 				t.Skipf("the adapter launches no program")
 			}
 			if err == nil || errors.Is(err, core.ErrUnavailable) != unavailable {
-				t.Errorf("Launch says %q, and Start %v", refusal, err)
+				t.Errorf("Launch returns the error %q, and Start returns %v", refusal, err)
 			}
 		}
 	}),
@@ -158,7 +158,7 @@ var adapterClauses = []clause{
 		p := t.connect()
 		network, address := "tcp", p.worker.Endpoint
 		if address == "" {
-			t.Skipf("the worker can be reached nowhere")
+			t.Skipf("the link has no endpoint")
 		}
 		if path, isUnix := strings.CutPrefix(address, "unix:"); isUnix {
 			network, address = "unix", path
@@ -167,7 +167,7 @@ var adapterClauses = []clause{
 		}
 		c, err := new(net.Dialer).DialContext(t.Context(), network, address)
 		if err != nil {
-			t.Fatalf("the endpoint is %q: %v", p.worker.Endpoint, err)
+			t.Fatalf("dialling the endpoint %q: %v", p.worker.Endpoint, err)
 		}
 		_ = c.Close()
 		p.echo("undisturbed")
@@ -204,10 +204,10 @@ var adapterClauses = []clause{
 			t.Errorf("the hello shows the token %q, not the worker's", p.hello.Token)
 		}
 		if p.worker.Token == "" {
-			t.Skipf("the connection is inherited, which is proof enough")
+			t.Skipf("the link has no token")
 		}
 		if p.worker.Process == nil {
-			t.Skipf("the worker is not ours, so there is nobody else to keep out")
+			t.Skipf("core did not launch the worker, so the suite can't try wrong tokens")
 		}
 		for what, wrong := range map[string]func(token string) string{
 			"a wrong token":                 func(token string) string { return strings.Repeat("x", len(token)) },
@@ -223,7 +223,7 @@ var adapterClauses = []clause{
 			}
 			t.Cleanup(w.Close)
 			if w.Process.Endpoint == "" {
-				t.Skipf("the worker dials, not the host, and its hello shows the token")
+				t.Skipf("the worker dials the host, and its hello shows the token")
 			}
 			p = t.reading(w)
 			_ = p.waitEnd("a host has shown " + what)
@@ -286,7 +286,7 @@ var adapterClauses = []clause{
 		}
 		for range 3 {
 			if frames, err := w.Conn.Read(); err == nil || len(frames) > 0 {
-				t.Fatalf("after an error Read returned %d frames and the error %v", len(frames), err)
+				t.Fatalf("Read returned %d frames and the error %v after an earlier error", len(frames), err)
 			}
 		}
 	}),
@@ -306,7 +306,7 @@ var adapterClauses = []clause{
 			t.Errorf("the metadata is %s", show(got["metadata"]))
 		}
 		if left, ok := number(got["remaining"]); !ok || left <= 3000 || left > 3600 {
-			t.Errorf("of an hour %s seconds are left", show(got["remaining"]))
+			t.Errorf("%s seconds of an hour are left", show(got["remaining"]))
 		}
 	}),
 	rule("frames/text", "Names, sessions and metadata may have any Unicode text.", func(t *trial) {
@@ -329,7 +329,8 @@ var adapterClauses = []clause{
 		const odd = "näme\t\n\"\\\u2028 漢 😀"
 		id := p.open("conformance.callback", args{"name": odd, "value": nil}, inSession(odd))
 		if f := p.callback(id); f.Name != odd || f.Session != odd {
-			t.Errorf("the worker calls %q in session %q, and %q in %q arrives", odd, odd, f.Name, f.Session)
+			t.Errorf("the worker calls %q in session %q, but the call of %q in session %q arrives",
+				odd, odd, f.Name, f.Session)
 		} else {
 			p.end(f.ID)
 			p.finish(id)
@@ -462,7 +463,7 @@ var adapterClauses = []clause{
 		}
 		p.pongs(1, n)
 		if err := p.waitEnd("the worker has read our end"); !errors.Is(err, io.EOF) {
-			t.Errorf("when the worker has ended in peace Read should return io.EOF, not %v", err)
+			t.Errorf("Read should return io.EOF after the worker's normal end, not %v", err)
 		}
 	}),
 	rule("close/eof", "Read returns io.EOF if the peer closed its side between two frames, "+
@@ -549,7 +550,7 @@ var adapterClauses = []clause{
 		p := t.connect()
 		p.need("conformance.exit")
 		if p.worker.Process == nil && !t.h.DetectsLoss {
-			t.Skipf("the adapter does not notice the loss of a worker that is not ours")
+			t.Skipf("the adapter does not notice the loss of a worker that core did not launch")
 		}
 		p.open("conformance.exit", args{"code": 3})
 		t.within("noticing the loss", func() { _ = p.waitEnd("the worker has ended") })
@@ -559,7 +560,7 @@ var adapterClauses = []clause{
 		p := t.connect()
 		p.need("conformance.exit")
 		if p.worker.Process == nil && !t.h.DetectsLoss {
-			t.Skipf("the adapter does not notice the loss of a worker that is not ours")
+			t.Skipf("the adapter does not notice the loss of a worker that core did not launch")
 		}
 		p.open("conformance.exit", args{"code": 3})
 		_ = p.waitEnd("the worker has ended")
@@ -572,7 +573,7 @@ var adapterClauses = []clause{
 		}
 		for range 3 {
 			if p.conn.Write(ping) == nil {
-				t.Errorf("after an error Write returns none")
+				t.Errorf("Write returns no error after an earlier one")
 			}
 		}
 	}),
@@ -595,11 +596,11 @@ var adapterClauses = []clause{
 			<-time.After(try * pause / 2)
 			p.kill()
 			go p.read()
-			if err := p.waitEnd("the worker was killed inside of a frame"); !errors.Is(err, io.EOF) {
+			if err := p.waitEnd("the worker was killed inside a frame"); !errors.Is(err, io.EOF) {
 				return
 			}
 		}
-		t.Errorf("a frame of a worker that was killed ends with io.EOF, as if it were whole")
+		t.Errorf("Read returns io.EOF, although the worker was killed inside a frame")
 	}),
 	rule("close/corrupt", "Bytes that are not a frame end the connection and are never taken for a frame: "+
 		"no call is answered wrongly.", func(t *trial) {
@@ -715,7 +716,7 @@ func (p *peer) pongs(from uint64, n int) {
 	p.t.restsOn("ping/answered")
 	for i := range uint64(n) {
 		if f := p.next(core.KindPong); f.ID != from+i {
-			p.t.Fatalf("the answer to ping %d comes where that to %d should", f.ID, from+i)
+			p.t.Fatalf("the answer to ping %d comes instead of the answer to ping %d", f.ID, from+i)
 		}
 	}
 }
@@ -741,7 +742,7 @@ func (t *trial) tempDir() string {
 func (t *trial) settles(what string, before int, count func() int) {
 	for end := time.Now().Add(atOnce); count() > before; {
 		if time.Now().After(end) {
-			t.Fatalf("%d %s are left, where %d were before", count(), what, before)
+			t.Fatalf("%d %s are left, and there were %d before", count(), what, before)
 		}
 		<-time.After(5 * time.Millisecond)
 	}

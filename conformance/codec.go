@@ -200,7 +200,7 @@ var codecClauses = []clause{
 				List []panicking `json:"list"`
 			}
 			if t.decodeSafely(c, body, &v) == nil {
-				t.Errorf("%s: a target whose UnmarshalText panics is taken", c.Name())
+				t.Errorf("%s: decoding into a target whose UnmarshalText panics is no error", c.Name())
 			}
 		})
 	}),

@@ -243,7 +243,7 @@ func (h *Harness) wants(p Part) bool { return h.Parts == nil || slices.Contains(
 // check returns an error if the harness is invalid.
 func (h *Harness) check() error {
 	if h.Adapter == nil {
-		return fmt.Errorf("conformance: Harness.Adapter is not set: it is what is tested")
+		return fmt.Errorf("conformance: Harness.Adapter is not set: name the adapter under test")
 	}
 	for _, p := range h.Parts {
 		if p != Adapter && p != Worker && p != Pool {
@@ -257,7 +257,7 @@ func (h *Harness) check() error {
 	}
 	for name := range h.Known {
 		if !slices.ContainsFunc(clauses(), func(c clause) bool { return c.Name == name }) {
-			return fmt.Errorf("conformance: Harness.Known has %q, which is no clause", name)
+			return fmt.Errorf("conformance: Harness.Known has %q, which is not a clause", name)
 		}
 	}
 	return nil

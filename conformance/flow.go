@@ -18,14 +18,14 @@ var streamClauses = []clause{
 		p := t.connect()
 		got, result := p.integers(p.open("conformance.count", args{"n": int64(7)}))
 		if !reflect.DeepEqual(got, []int64{0, 1, 2, 3, 4, 5, 6}) || !reflect.DeepEqual(result, args{"sent": int64(7)}) {
-			t.Errorf("the items are %s, the result is %s", show(got), show(result))
+			t.Errorf("the items are %s, and the result is %s", show(got), show(result))
 		}
 	}),
 	rule("stream/empty", "A stream may have no items.", func(t *trial) {
 		p := t.connect()
 		got, result := p.integers(p.open("conformance.count", args{"n": int64(0)}))
 		if len(got) > 0 || !reflect.DeepEqual(result, args{"sent": int64(0)}) {
-			t.Errorf("the items are %s, the result is %s", show(got), show(result))
+			t.Errorf("the items are %s, and the result is %s", show(got), show(result))
 		}
 	}),
 	rule("stream/many", "However many items a stream has, none is lost, "+
@@ -39,7 +39,7 @@ var streamClauses = []clause{
 			}
 		}
 		if len(got) != n {
-			t.Errorf("of %d items %d come", n, len(got))
+			t.Errorf("%d of %d items come", len(got), n)
 		}
 	}),
 	rule("stream/prompt", "An item is sent as soon as it is there. It does not wait for the next.", func(t *trial) {
@@ -58,7 +58,7 @@ var streamClauses = []clause{
 		p := t.connect()
 		items, end := p.collect(p.open("conformance.mixed", args{"n": int64(4)}))
 		if len(items) != 4 || end.Kind != core.KindEnd {
-			t.Fatalf("of 4 items %d come, and then %s", len(items), end.String())
+			t.Fatalf("%d of 4 items come, and then %s", len(items), end.String())
 		}
 		for i, f := range items {
 			if failed := f.Flags&core.Failed != 0; failed != (i%2 == 1) {
@@ -85,7 +85,7 @@ var streamClauses = []clause{
 			id := p.open(name, args{"n": int64(3)})
 			p.collect(id)
 			p.echo("another call")
-			p.silent("after its end comes", func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
+			p.staysEnded(id)
 		}
 	}),
 
@@ -101,12 +101,12 @@ var streamClauses = []clause{
 	rule("input/none", "With no-input, or an end at once, the input is empty.", func(t *trial) {
 		p := t.connect()
 		if got := p.call("conformance.sum", nil); got != int64(0) {
-			t.Errorf("with no-input the sum is %s", show(got))
+			t.Errorf("the sum is %s with no-input", show(got))
 		}
 		id := p.open("conformance.sum", nil, withInput)
 		p.end(id)
 		if got := p.finish(id); got != int64(0) {
-			t.Errorf("after an end the sum is %s", show(got))
+			t.Errorf("the sum is %s after an end", show(got))
 		}
 	}),
 	rule("input/unread", "A handler need not read its input: "+
@@ -132,7 +132,7 @@ var streamClauses = []clause{
 		p.item(id, int64(2))
 		p.end(id)
 		if got := p.finish(id); got != int64(3) {
-			t.Errorf("of 1, a failed item and 2 the sum is %s", show(got))
+			t.Errorf("the sum of 1, a failed item and 2 is %s", show(got))
 		}
 	}),
 	rule("input/undecodable", "An input item that can't be decoded is an error of its call alone.", func(t *trial) {
@@ -147,7 +147,7 @@ var streamClauses = []clause{
 			p.send(core.Frame{Kind: core.KindItem, ID: id, Body: body})
 			p.end(id)
 			if f := p.answer(id); f.Kind != core.KindError {
-				t.Errorf("with the item %.60q the sum is %.60q", body, f.Body)
+				t.Errorf("the item %.60q is accepted, and the sum is %.60q", body, f.Body)
 			}
 		}
 		p.echo("it goes on")
@@ -237,7 +237,7 @@ var creditClauses = []clause{
 				}
 				sent++
 			}
-			p.silent("without credit comes", func(f *core.Frame) bool {
+			p.silent("a frame comes without credit", func(f *core.Frame) bool {
 				return f.ID == id && f.Kind != core.KindCredit
 			})
 		}
@@ -254,7 +254,9 @@ var creditClauses = []clause{
 			for left > 0 {
 				left -= int64(len(p.answer(id).Body))
 			}
-			p.silent("without bytes comes", func(f *core.Frame) bool { return f.ID == id && f.Kind == core.KindItem })
+			p.silent("an item comes without credit for bytes", func(f *core.Frame) bool {
+				return f.ID == id && f.Kind == core.KindItem
+			})
 			more := int64(700 + 900*round)
 			p.grant(id, 0, more)
 			left += more
@@ -276,7 +278,9 @@ var creditClauses = []clause{
 		for range 3 {
 			p.answer(id)
 		}
-		p.silent("without credit comes", func(f *core.Frame) bool { return f.ID == id && f.Kind == core.KindItem })
+		p.silent("an item comes without credit", func(f *core.Frame) bool {
+			return f.ID == id && f.Kind == core.KindItem
+		})
 		p.cancel(id)
 		p.answer(id)
 	}),
@@ -378,7 +382,7 @@ var creditClauses = []clause{
 		p.grant(id, 1, 100)
 		p.finish(id)
 		if granted := p.granted(id); granted != (window{}) {
-			t.Errorf("for an input that has ended credit is granted: %s", show(granted))
+			t.Errorf("credit is granted for an input that has ended: %s", show(granted))
 		}
 		if p.offers("conformance.callback") {
 			id = p.open("conformance.callback", args{"name": "host.f", "value": nil})
@@ -393,7 +397,7 @@ var creditClauses = []clause{
 		id := p.open("conformance.count", args{"n": int64(3)})
 		p.answer(id)
 		p.grant(id, 0, 0)
-		p.silent("after a credit of zero comes", func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
+		p.silent("a frame follows a credit of zero", func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
 		p.grant(id, 10, 0)
 		if items, end := p.collect(id); len(items) != 2 || end.Kind != core.KindEnd {
 			t.Errorf("%d items come, and then %s", len(items), end.String())
@@ -429,13 +433,13 @@ var creditClauses = []clause{
 			}
 		}
 	}),
-	rule("credit/end-after-items", "No frame overtakes the items of its own call.", func(t *trial) {
+	rule("credit/end-after-items", "An end never overtakes the items of its own call.", func(t *trial) {
 		p := t.connect()
 		for range 20 {
 			id := p.open("conformance.count", args{"n": int64(20)})
 			for i := range 20 {
 				if f := p.answer(id); f.Kind != core.KindItem {
-					t.Fatalf("in item %d's place comes %s", i, f.String())
+					t.Fatalf("%s comes instead of item %d", f.String(), i)
 				}
 			}
 			p.finish(id)
@@ -452,10 +456,10 @@ var cancelClauses = []clause{
 		t.within("cancelling", func() {
 			p.cancel(id)
 			if e, flags := p.fails(id); e.Type != core.TypeCancelled || flags&core.NotStarted != 0 {
-				t.Errorf("the error is %v, its flags %d", e, flags)
+				t.Errorf("the error is %v, and its flags are %d", e, flags)
 			}
 		})
-		p.silent("after its end comes", func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
+		p.staysEnded(id)
 	}),
 	rule("cancel/next", "A cancel never hits the next call.", func(t *trial) {
 		p := t.connect()
@@ -598,12 +602,13 @@ var lifeClauses = []clause{
 			fields, _ := r["fields"].(map[string]any)
 			if at, timed := r["time"]; timed {
 				if s, ok := number(at); !ok || math.Abs(s-float64(time.Now().Unix())) > 3600 {
-					t.Errorf("the record's time is %s, in Unix seconds it is about %d", show(at), time.Now().Unix())
+					t.Errorf("the record's time is %s, but the time is about %d Unix seconds",
+						show(at), time.Now().Unix())
 				}
 			}
 			logger, _ := r["logger"].(string)
 			if r["level"] != level || logger == "" || fields["answer"] != int64(42) || r["call"] != int64(id) {
-				t.Errorf("the record is %s, of call %d", show(r), id)
+				t.Errorf("the record of call %d is %s", id, show(r))
 			}
 			p.finish(id)
 		}
@@ -638,7 +643,7 @@ var lifeClauses = []clause{
 		p.send(core.Frame{Kind: core.KindBye, Name: "draining"})
 		p.item(id, int64(2))
 		if f := p.answer(id); f.Kind != core.KindItem || p.decode(f.Body) != int64(4) {
-			t.Errorf("after bye the double of 2 is %s", f.String())
+			t.Errorf("the double of 2 is %s after bye", f.String())
 		}
 		p.end(id)
 		p.finish(id)
@@ -688,18 +693,18 @@ var lifeClauses = []clause{
 		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
 		p.echo("before")
 		p.open("conformance.echo", args{"value": strings.Repeat("x", 9000)})
-		p.breach("a frame of 9 kB has come, where 8 were agreed on")
+		p.breach("a frame of 9 kB has come, and the agreed limit is 8 kB")
 	}),
 	rule("limits/items", "An item above the agreed max_frame is an error of its call alone.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
 		items, end := p.collect(p.open("conformance.count", args{"n": int64(2), "size": int64(20_000)}))
 		for _, f := range items {
 			if f.Flags&core.Failed == 0 {
-				t.Errorf("an item of %d bytes comes over a limit of 8192", f.Size())
+				t.Errorf("an item of %d bytes comes, and the limit is 8192", f.Size())
 			}
 		}
 		if len(items) == 0 && end.Kind != core.KindError {
-			t.Errorf("the items are lost in silence: %s", end.String())
+			t.Errorf("the items are lost without an error: %s", end.String())
 		}
 		p.echo("it goes on")
 	}),
@@ -716,7 +721,7 @@ var lifeClauses = []clause{
 		}
 		p.send(f)
 		if got := p.finish(id); got != text {
-			t.Errorf("the first input, which with its result weighs %d bytes, is %.60s", limit, show(got))
+			t.Errorf("the first input, in a frame of %d bytes, is %.60s", limit, show(got))
 		}
 	}),
 	rule("launch/hidden", "A worker removes descriptors and tokens from "+
@@ -737,7 +742,7 @@ var lifeClauses = []clause{
 		p := t.connect()
 		p.need("conformance.exit")
 		if p.worker.Process == nil && !t.h.DetectsLoss {
-			t.Skipf("the adapter does not notice the loss of a worker that is not ours")
+			t.Skipf("the adapter does not notice the loss of a worker that core did not launch")
 		}
 		p.call("conformance.orphan", nil)
 		p.open("conformance.exit", args{"code": 3})

@@ -139,7 +139,7 @@ func (p *peer) take(what string, wanted func(f *core.Frame) bool, calls ...uint6
 			return *f
 		}
 		if end, _, _ := p.pick(endOf(calls)); end != nil {
-			p.t.Fatalf("%s does not come: call %d has ended before, with %s", what, end.ID, p.described(end))
+			p.t.Fatalf("%s does not come: call %d has already ended, with %s", what, end.ID, p.described(end))
 		}
 		if err != nil {
 			p.t.Fatalf("%s does not come: the connection has ended: %v%s", what, err, p.fate())
@@ -148,9 +148,9 @@ func (p *peer) take(what string, wanted func(f *core.Frame) bool, calls ...uint6
 		case <-p.arrived:
 		case <-p.t.Context().Done():
 			if kept == 0 {
-				p.t.Fatalf("%s does not come, nor does anything else%s", what, p.fate())
+				p.t.Fatalf("%s does not come, and no other frame comes%s", what, p.fate())
 			}
-			p.t.Fatalf("%s does not come; of other frames there are %d: %s%s", what, kept, p.rest(), p.fate())
+			p.t.Fatalf("%s does not come; %d other frames have come: %s%s", what, kept, p.rest(), p.fate())
 		}
 	}
 }
@@ -258,6 +258,11 @@ func (p *peer) silent(what string, unwanted func(f *core.Frame) bool) {
 	}
 }
 
+// staysEnded waits a moment and fails the clause if a frame of an ended call comes.
+func (p *peer) staysEnded(id uint64) {
+	p.silent("a frame follows the call's end", func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
+}
+
 // has reports whether a wanted frame has come and was not taken.
 func (p *peer) has(wanted func(f *core.Frame) bool) bool {
 	p.mu.Lock()
@@ -273,7 +278,7 @@ func (p *peer) breach(what string) {
 		return
 	}
 	if code, _ := p.exits(); code == 0 || len(p.worker.Output()) == 0 {
-		p.t.Errorf("%s, and the worker exits with code %d and says %q", what, code, p.worker.Output())
+		p.t.Errorf("%s, and the worker exits with code %d and prints %q", what, code, p.worker.Output())
 	}
 }
 
@@ -289,7 +294,7 @@ func (p *peer) waitEnd(what string) error {
 		select {
 		case <-p.arrived:
 		case <-p.t.Context().Done():
-			p.t.Fatalf("%s, but the connection goes on", what)
+			p.t.Fatalf("%s, but the connection does not end", what)
 		}
 	}
 }
@@ -301,10 +306,10 @@ func (p *peer) receiveHello() core.Frame {
 	case core.KindError:
 		p.t.Fatalf("the worker says that it can't serve: %s", f.Body)
 	default:
-		p.t.Fatalf("the worker's first frame is no hello but %s", f.String())
+		p.t.Fatalf("the worker's first frame is not a hello: %s", f.String())
 	}
 	if err := json.Unmarshal(f.Body, &p.hello); err != nil {
-		p.t.Fatalf("the worker's hello is no JSON (%v): %.200q", err, f.Body)
+		p.t.Fatalf("the worker's hello is not JSON (%v): %.200q", err, f.Body)
 	}
 	for _, c := range p.worker.Codecs {
 		if slices.Contains(p.hello.Codecs, c.Name()) {
@@ -313,7 +318,7 @@ func (p *peer) receiveHello() core.Frame {
 		}
 	}
 	if p.codec == nil {
-		p.t.Fatalf("the worker has the codecs %s, none of which is the adapter's", show(p.hello.Codecs))
+		p.t.Fatalf("the worker has the codecs %s, and the adapter has none of them", show(p.hello.Codecs))
 	}
 	p.limit = max(p.hello.Concurrency, 1) // hello/limits reports a lower concurrency
 	if p.t.h.MaxConcurrency > 0 {
@@ -439,7 +444,7 @@ func (p *peer) exact() {
 // several skips the clause if the worker does not take n calls at once.
 func (p *peer) several(n int) {
 	if p.limit < n {
-		p.t.Skipf("the worker takes %d calls at once", p.limit)
+		p.t.Skipf("the worker takes only %d calls at once", p.limit)
 	}
 }
 
@@ -524,7 +529,7 @@ func (p *peer) integers(id uint64) (all []int64, result any) {
 	for i := range items {
 		n, ok := p.decode(items[i].Body).(int64)
 		if !ok || items[i].Flags != 0 {
-			p.t.Fatalf("an item is no integer but %s", items[i].String())
+			p.t.Fatalf("an item is not an integer: %s", items[i].String())
 		}
 		all = append(all, n)
 	}
@@ -553,7 +558,7 @@ func (p *peer) end(id uint64) { p.send(core.Frame{Kind: core.KindEnd, ID: id}) }
 func (p *peer) callback(id uint64) core.Frame {
 	p.t.restsOn("callback/call")
 	isCall := func(f *core.Frame) bool { return f.Kind == core.KindCall }
-	f := p.take("the handler's call of a function of the host", isCall, id)
+	f := p.take("the handler's call to the host", isCall, id)
 	p.parents[f.ID] = id
 	return f
 }
@@ -623,7 +628,7 @@ func (p *peer) bye() {
 		p.t.Fatalf("CloseWrite: %v", err)
 	}
 	if err := p.waitEnd("the host has said bye and closed its side"); !errors.Is(err, io.EOF) {
-		p.t.Errorf("after bye Read should return io.EOF, not %v", err)
+		p.t.Errorf("Read should return io.EOF after bye, not %v", err)
 	}
 }
 
@@ -635,7 +640,7 @@ func (p *peer) exits() (code int, signal string) {
 	select {
 	case <-p.worker.Process.Done():
 	case <-p.t.Context().Done():
-		p.t.Fatalf("the worker's process goes on")
+		p.t.Fatalf("the worker's process does not end")
 	}
 	code, signal, _ = p.worker.Process.Exit()
 	return code, signal

@@ -25,7 +25,7 @@ var poolClauses = []clause{
 		p := t.open(core.Options{})
 		got, err := core.Execute[string](t.Context(), p, "conformance.echo", args{"value": "v"})
 		if got != "v" || err != nil {
-			t.Errorf("%q, %v", got, err)
+			t.Errorf("an echo of \"v\" is %q, %v", got, err)
 		}
 		_, err = core.Execute[any](t.Context(), p, "conformance.fail", args{"message": "as asked"})
 		var call *core.CallError
@@ -35,7 +35,7 @@ var poolClauses = []clause{
 			t.Errorf("the error is %#v", err)
 		}
 		if !errors.As(err, &remote) || remote.Message != "as asked" {
-			t.Errorf("the handler's error is not in it: %v", err)
+			t.Errorf("the error does not wrap the handler's: %v", err)
 		}
 	}),
 	rule("pool/stream", "ExecuteStream yields every item in order, and failed items as *ItemError. "+
@@ -53,7 +53,7 @@ var poolClauses = []clause{
 			n++
 		}
 		if n != 100 || result.Sent != 100 {
-			t.Errorf("%d items and the result %+v", n, result)
+			t.Errorf("%d items come, and the result is %+v", n, result)
 		}
 		var failed []int64
 		for _, err := range core.ExecuteStream[int](t.Context(), p, "conformance.mixed", args{"n": 5}) {
@@ -93,12 +93,12 @@ var poolClauses = []clause{
 		t.offered(p, "conformance.callback", "conformance.callbacks")
 		n, err := core.Execute[int](t.Context(), p, "conformance.callback", args{"name": "host.twice", "value": 21})
 		if n != 42 || err != nil {
-			t.Errorf("%d, %v", n, err)
+			t.Errorf("twice 21 is %d, %v", n, err)
 		}
 		three := args{"name": "host.three", "value": nil}
 		got, err := core.Execute[[]string](t.Context(), p, "conformance.callbacks", three)
 		if !slices.Equal(got, []string{"a", "b", "c"}) || err != nil {
-			t.Errorf("%v, %v", got, err)
+			t.Errorf("the items of the stream are %v, %v", got, err)
 		}
 	}),
 	rule("pool/session", "The calls of a session go to one worker. "+
@@ -113,7 +113,7 @@ var poolClauses = []clause{
 		}
 		for range 6 {
 			if got, err := core.Execute[any](t.Context(), s, "conformance.remember", nil); got != "kept" || err != nil {
-				t.Errorf("%v, %v", got, err)
+				t.Errorf("the session remembers %v, %v", got, err)
 			}
 		}
 	}),
@@ -140,7 +140,7 @@ var poolClauses = []clause{
 		}
 		got, err := core.Execute[any](ctx, p, "conformance.echo", "no limit", core.Timeout(-1))
 		if got != "no limit" || err != nil {
-			t.Errorf("%v, %v", got, err)
+			t.Errorf("an echo without a limit is %v, %v", got, err)
 		}
 	}),
 	rule("cancel/abandoned", "Breaking out of a stream cancels it. Its slot becomes free again.", func(t *trial) {
@@ -224,7 +224,7 @@ var poolClauses = []clause{
 		t.noticed(p)
 		t.offered(p, "conformance.orphan")
 		if len(spy.launched) == 0 {
-			t.Skipf("the worker is no process of this host, so there is only the connection to tell")
+			t.Skipf("the worker is no process of this host, so only its connection shows its end")
 		}
 		if _, err := core.Execute[any](t.Context(), p, "conformance.orphan", args{"holds": true}); err != nil {
 			t.Fatalf("%v", err)
@@ -306,11 +306,11 @@ var poolClauses = []clause{
 			tokens[l.HostToken], tokens[l.WorkerToken] = true, true
 		}
 		if len(indices) != 2 || indices[0]+indices[1] != 3 {
-			t.Errorf("the starts of two workers and a replacement by index: %v", indices)
+			t.Errorf("the numbers of starts by index are %v, for two workers and a replacement", indices)
 		}
 		for _, f := range spy.files {
 			if _, err := f.Stat(); !errors.Is(err, os.ErrClosed) {
-				t.Errorf("after Launch %s is still open", f.Name())
+				t.Errorf("%s is still open after Launch", f.Name())
 			}
 		}
 	}),
@@ -344,7 +344,7 @@ var poolClauses = []clause{
 		if ours.Version != 1 || ours.Codec != codec || ours.MaxFrame != limit ||
 			ours.Window.Items < 1 || ours.Window.Bytes < 1 ||
 			ours.Concurrency < 1 || ours.Concurrency > theirs.Concurrency || ours.Calls < 1 {
-			t.Errorf("the worker says %s, and the host %s", worker.Body, host.Body)
+			t.Errorf("the worker's hello is %s, and the host's is %s", worker.Body, host.Body)
 		}
 	}),
 	rule("host/frames", "The host's ids are odd and strictly increase. It sends items only with "+
@@ -412,7 +412,7 @@ var poolClauses = []clause{
 			select {
 			case input <- v:
 			case <-t.Context().Done():
-				t.Fatalf("nobody takes the input")
+				t.Fatalf("the handler does not read the input")
 			}
 		}
 		result := make(chan error, 1)
@@ -459,8 +459,8 @@ var poolClauses = []clause{
 		w := p.Stats().Workers[0]
 		at := slices.Index(names, w.Adapter)
 		if at < 0 || len(w.Refused) != at || w.State != "ready" {
-			t.Errorf("of %v worker 0 runs on %q, and %d were refused; it is %s",
-				names, w.Adapter, len(w.Refused), w.State)
+			t.Errorf("worker 0 is %s on %q, one of %v, and %d adapters were refused",
+				w.State, w.Adapter, names, len(w.Refused))
 		}
 		for _, r := range w.Refused {
 			if r.Err == nil {
@@ -500,7 +500,7 @@ var poolClauses = []clause{
 		p := t.open(core.Options{Logger: hclog.New(&hclog.LoggerOptions{Output: logged, Level: hclog.Debug})})
 		t.offered(p, "conformance.print")
 		if p.Stats().Workers[0].PID == 0 || t.h.Worker == nil {
-			t.Skipf("the worker is no process of this host, so nobody captures what it prints")
+			t.Skipf("the worker is no process of this host, so its output is not captured")
 		}
 		text := args{"text": "plain words\n", "times": 1}
 		if _, err := core.Execute[any](t.Context(), p, "conformance.print", text); err != nil {
@@ -580,7 +580,7 @@ func (t *trial) offered(p *core.Pool, names ...string) {
 func (t *trial) noticed(p *core.Pool) {
 	t.offered(p, "conformance.exit")
 	if p.Stats().Workers[0].PID == 0 && !t.h.DetectsLoss {
-		t.Skipf("the adapter does not notice the loss of a worker that is not ours")
+		t.Skipf("the adapter does not notice the loss of a worker that core did not launch")
 	}
 }
 
@@ -590,7 +590,7 @@ func (t *trial) until(what string, ok func() bool) {
 		select {
 		case <-time.After(2 * time.Millisecond):
 		case <-t.Context().Done():
-			t.Fatalf("it never happens that %s", what)
+			t.Fatalf("this does not happen: %s", what)
 		}
 	}
 }
@@ -666,18 +666,18 @@ func (a *tapped) judge(t *trial) {
 		case f.Kind == core.KindHello && i == 1:
 		case f.Kind == core.KindCall:
 			if f.ID%2 == 0 || f.ID <= last || byes > 0 {
-				t.Errorf("after call %d and %d byes comes call %d", last, byes, f.ID)
+				t.Errorf("call %d follows call %d and %d byes", f.ID, last, byes)
 			}
 			last = f.ID
 			calls[f.ID] = &direction{f.Flags&core.NoInput == 0, grants}
 		case f.Kind == core.KindItem:
 			if d == nil || !d.open || d.credit.Items < 1 || d.credit.Bytes < 1 {
-				t.Fatalf("an item of call %d comes with the direction as %+v", f.ID, d)
+				t.Fatalf("the host sends an item of call %d, and its direction is %+v", f.ID, d)
 			}
 			d.credit.Items, d.credit.Bytes = d.credit.Items-1, d.credit.Bytes-f.size
 		case f.Kind == core.KindEnd, f.Kind == core.KindCancel:
 			if d == nil || f.Kind == core.KindEnd && !d.open {
-				t.Errorf("%s of call %d comes with the direction as %+v", f.Kind, f.ID, d)
+				t.Errorf("the host sends %s of call %d, and its direction is %+v", f.Kind, f.ID, d)
 			} else {
 				d.open = false
 			}

@@ -204,7 +204,7 @@ func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 		// A wait for ctx ends now and says what it waited for. The dump shows any other wait.
 		dump = stacks()
 		if !within(closing, checked) {
-			rec.Errorf("and it does not even end when it is told to")
+			rec.Errorf("the clause does not end when its context ends")
 		}
 		rec.Errorf("%v", context.Cause(ctx))
 	}
@@ -214,7 +214,7 @@ func (c clause) run(ctx context.Context, h *Harness, failed failures) Result {
 	}()
 	unclosed := !within(closing, closed)
 	if unclosed {
-		rec.Errorf("what the clause has opened is not closed within %s: does Close return?", closing)
+		rec.Errorf("the clause has not closed its workers and pools within %s: does Close return?", closing)
 		dump = stacks()
 	}
 	rec.mu.Lock()

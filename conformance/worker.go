@@ -26,7 +26,7 @@ var helloClauses = []clause{
 		"It sends nothing else until the host's hello has come.", func(t *trial) {
 		p := t.start()
 		p.receiveHello()
-		p.silent("before the host's hello comes", func(*core.Frame) bool { return true })
+		p.silent("the worker sends a frame before the host's hello", func(*core.Frame) bool { return true })
 		p.answerHello()
 		p.echo("and then it serves")
 	}),
@@ -43,7 +43,8 @@ var helloClauses = []clause{
 		p := t.start()
 		p.receiveHello()
 		if h := p.hello; h.Window.Items < 1 || h.Window.Bytes < 1 || h.MaxFrame < 4096 || h.Concurrency < 1 {
-			t.Errorf("window %s, max_frame %d, concurrency %d", show(h.Window), h.MaxFrame, h.Concurrency)
+			t.Errorf("the hello has window %s, max_frame %d and concurrency %d",
+				show(h.Window), h.MaxFrame, h.Concurrency)
 		}
 	}),
 	rule("hello/codecs", "A hello names the worker's codecs. At least one of them is the adapter's.", func(t *trial) {
@@ -53,7 +54,7 @@ var helloClauses = []clause{
 		p := t.start()
 		p.receiveHello()
 		if p.hello.PID < 1 || p.hello.Runtime == "" || p.hello.Library == "" {
-			t.Errorf("pid %d, runtime %q, library %q", p.hello.PID, p.hello.Runtime, p.hello.Library)
+			t.Errorf("the hello has pid %d, runtime %q and library %q", p.hello.PID, p.hello.Runtime, p.hello.Library)
 		}
 	}),
 	rule("hello/commands", "A hello lists the worker's commands and which of them stream, "+
@@ -79,10 +80,10 @@ var helloClauses = []clause{
 		}
 		for name := range seen {
 			if strings.HasPrefix(name, "conformance.") && !slices.Contains(commands, name) {
-				t.Errorf("%s is no command of the suite's", name)
+				t.Errorf("%s is not a command of the suite", name)
 			}
 			if strings.HasPrefix(name, "snakepit.") && name != "snakepit.describe" && name != "snakepit.forget" {
-				t.Errorf("%s is reserved", name)
+				t.Errorf("%s is a reserved name", name)
 			}
 		}
 	}),
@@ -114,7 +115,7 @@ var callClauses = []clause{
 		if f := p.of(id); f.Kind != core.KindEnd || f.Flags != 0 || p.decode(f.Body) != "v" {
 			t.Errorf("the answer is %s", f.String())
 		}
-		p.silent("after its end comes", func(f *core.Frame) bool { return f.ID == id && isCalls(f.Kind) })
+		p.staysEnded(id)
 	}),
 	rule("call/arguments", "The argument is one value: a map becomes the handler's keyword arguments, "+
 		"nil none, anything else its one positional argument.", func(t *trial) {
@@ -142,7 +143,7 @@ var callClauses = []clause{
 		e, flags := p.fails(p.openNamed("conformance.no-such-command"))
 		if e.Type != core.TypeUnknownCommand || flags&core.NotStarted == 0 ||
 			!strings.Contains(e.Message, "no-such-command") {
-			t.Errorf("the error is %q, its flags %d", e, flags)
+			t.Errorf("the error is %q, and its flags are %d", e, flags)
 		}
 		p.echo("it goes on")
 	}),
@@ -166,7 +167,7 @@ var callClauses = []clause{
 		for i, id := range slices.Backward(ids) { // each answers while all others still wait for input
 			p.item(id, int64(i))
 			if f := p.answer(id); f.Kind != core.KindItem || p.decode(f.Body) != int64(2*i) {
-				t.Fatalf("of %d calls call %d is answered by %s", len(ids), id, f.String())
+				t.Fatalf("of %d calls, call %d is answered by %s", len(ids), id, f.String())
 			}
 		}
 		for _, id := range ids {
@@ -201,7 +202,7 @@ var callClauses = []clause{
 				continue
 			}
 			if f.Kind != core.KindError || f.Flags&core.NotStarted == 0 || p.remote(f).Type != core.TypeSaturated {
-				t.Errorf("one call more than %d is answered by %s", limit, f.String())
+				t.Errorf("a call above the limit of %d is answered by %s", limit, f.String())
 			}
 		}
 	}),
@@ -292,7 +293,7 @@ var callClauses = []clause{
 			}
 		}
 		if !described {
-			t.Errorf("of %d descriptions none is of conformance.fail", len(list))
+			t.Errorf("none of %d descriptions is of conformance.fail", len(list))
 		}
 	}),
 	rule("call/result-too-large", "A sender never sends a frame above the agreed max_frame. "+
@@ -317,7 +318,7 @@ var callClauses = []clause{
 		p := t.connect()
 		e, flags := p.fails(p.open("conformance.fail", args{"message": "bad öperand 😀"}))
 		if e.Type == "" || e.Message != "bad öperand 😀" || flags&core.NotStarted != 0 {
-			t.Errorf("the error is %s, its flags %d", show(e), flags)
+			t.Errorf("the error is %s, and its flags are %d", show(e), flags)
 		}
 		for _, f := range e.Frames {
 			if f.File == "" || f.Line < 1 || f.Function == "" {
@@ -425,7 +426,7 @@ var callClauses = []clause{
 				cause = cause.Cause
 			}
 			if cause == nil || flags&core.NotStarted != 0 {
-				t.Errorf("the host's error \"Sorry: no such luck\" becomes %s, its flags %d", show(e), flags)
+				t.Errorf("the host's error \"Sorry: no such luck\" becomes %s, and its flags are %d", show(e), flags)
 			}
 		}
 	}),
@@ -441,7 +442,7 @@ var callClauses = []clause{
 		p.supply(f.ID, want...)
 		p.end(f.ID)
 		if got := p.finish(id); !reflect.DeepEqual(got, want) {
-			t.Errorf("the handler saw %.200s", show(got))
+			t.Errorf("the handler sees %.200s", show(got))
 		}
 		large := strings.Repeat("x", 64<<10) // bytes run out before items
 		n := int(p.hello.Window.Bytes)/len(large)*2 + 3
@@ -453,7 +454,7 @@ var callClauses = []clause{
 		p.supply(f.ID, slices.Repeat([]any{large}, n)...)
 		p.end(f.ID)
 		if got := p.finish(id); !reflect.DeepEqual(got, slices.Repeat([]any{large}, n)) {
-			t.Errorf("of %d items of 64 KiB the handler saw %.200s", n, show(got))
+			t.Errorf("the handler should see %d items of 64 KiB, but sees %.200s", n, show(got))
 		}
 	}),
 	rule("callback/cancelled", "When a call is cancelled, "+
@@ -467,7 +468,7 @@ var callClauses = []clause{
 				return g.ID == id && terminal(g) || g.ID == f.ID && g.Kind == core.KindCancel
 			})
 			if first.ID == id {
-				t.Fatalf("%s is answered, and its call of the host is still open", command)
+				t.Fatalf("%s is answered while its call to the host is still open", command)
 			}
 			body := p.encode(&core.RemoteError{Type: core.TypeCancelled, Message: "as you wish"})
 			p.send(core.Frame{Kind: core.KindError, ID: f.ID, Body: body})
@@ -572,14 +573,14 @@ var callClauses = []clause{
 		p := t.connect()
 		got, _ := p.call("conformance.context", nil, func(f *core.Frame) { f.TTL = 90 * time.Second }).(map[string]any)
 		if left, ok := number(got["remaining"]); !ok || left <= 0 || left > 90 {
-			t.Errorf("of 90 seconds %s are left", show(got["remaining"]))
+			t.Errorf("%s of 90 seconds are left", show(got["remaining"]))
 		}
 	}),
 	rule("deadline/none", "A call without a time limit has none.", func(t *trial) {
 		p := t.connect()
 		got, _ := p.call("conformance.context", nil).(map[string]any)
 		if got["remaining"] != nil {
-			t.Errorf("without a limit %s seconds are left", show(got["remaining"]))
+			t.Errorf("a call without a limit has %s seconds left", show(got["remaining"]))
 		}
 	}),
 }
@@ -619,7 +620,7 @@ var valueClauses = []clause{
 			if f.Kind != core.KindEnd {
 				t.Errorf("an array is answered by %s", p.remote(f))
 			} else if err := p.codec.Decode(f.Body, &got); err != nil {
-				t.Errorf("%s comes back as what is no array (%v): %.100q", show(a), err, f.Body)
+				t.Errorf("%s comes back as something that is no array (%v): %.100q", show(a), err, f.Body)
 			} else if !reflect.DeepEqual(got, a) {
 				t.Errorf("%s comes back as %s", show(a), show(got))
 			}
@@ -728,7 +729,7 @@ func (p *peer) refuses(bodies [][]byte) {
 		}
 		f := p.answer(p.open("conformance.echo", nil, func(f *core.Frame) { f.Body = body }))
 		if f.Kind != core.KindError {
-			p.t.Errorf("the body %.60q is taken for a value, and the echo is %.60q", body, f.Body)
+			p.t.Errorf("the body %.60q is accepted, and the echo is %.60q", body, f.Body)
 		} else if e := p.remote(f); e.Type != core.TypeBadArguments {
 			p.t.Errorf("the body %.60q ends the call with %s", body, show(e.Error()))
 		}
