@@ -170,7 +170,7 @@ func (e *encoder) number(text string) error {
 		text = "0"
 	}
 	if !json.Valid([]byte(text)) || text[0] != '-' && (text[0] < '0' || text[0] > '9') {
-		return fmt.Errorf("the json.Number %q is no number", cut(text))
+		return fmt.Errorf("the json.Number %q is not a number", cut(text))
 	}
 	if strings.ContainsAny(text, ".eE") {
 		f, err := strconv.ParseFloat(text, 64)
@@ -202,10 +202,10 @@ func (e *encoder) json(text string) error {
 	d.UseNumber()
 	var v any
 	if err := d.Decode(&v); err != nil {
-		return fmt.Errorf("it is no JSON: %w", err)
+		return fmt.Errorf("it is not JSON: %w", err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return errors.New("it is no JSON: there is more behind the value")
+		return errors.New("it is not JSON: there is more behind the value")
 	}
 	return e.any(v)
 }

@@ -115,7 +115,7 @@ func TestDecodeNeverPanics(t *testing.T) {
 		}
 		for _, target := range []any{nil, 5, bombs, (*int)(nil), (*bomb)(nil), new(chan int), new(func())} {
 			if err := c.Decode(body, target); err == nil {
-				t.Errorf("%s: decoding into %T is no error", c.Name(), target)
+				t.Errorf("%s: decoding into %T is not an error", c.Name(), target)
 			}
 		}
 	}

@@ -582,7 +582,7 @@ var adapterClauses = []clause{
 		for try := time.Duration(1); try <= 8; try++ { // it has to die while it writes: only reading would show when
 			p := t.peer(t.launch())
 			if p.worker.Process == nil {
-				t.Skipf("the worker is no process of this host")
+				t.Skipf("the worker is not a process of this host")
 			}
 			frames, err := p.conn.Read()
 			if err != nil {

@@ -97,7 +97,7 @@ var codecClauses = []clause{
 			body, _ := c.Append(nil, int64(1))
 			for _, target := range []any{nil, 5, (*int)(nil), args{}} {
 				if c.Decode(body, target) == nil {
-					t.Errorf("%s: decoding into %#v is no error", c.Name(), target)
+					t.Errorf("%s: decoding into %#v gives no error", c.Name(), target)
 				}
 			}
 		})
@@ -200,7 +200,7 @@ var codecClauses = []clause{
 				List []panicking `json:"list"`
 			}
 			if t.decodeSafely(c, body, &v) == nil {
-				t.Errorf("%s: decoding into a target whose UnmarshalText panics is no error", c.Name())
+				t.Errorf("%s: decoding into a target whose UnmarshalText panics gives no error", c.Name())
 			}
 		})
 	}),

@@ -635,7 +635,7 @@ func (p *peer) bye() {
 // exits waits for the worker's process and returns how it ended.
 func (p *peer) exits() (code int, signal string) {
 	if p.worker.Process == nil {
-		p.t.Skipf("the worker is no process of this host")
+		p.t.Skipf("the worker is not a process of this host")
 	}
 	select {
 	case <-p.worker.Process.Done():

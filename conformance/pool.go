@@ -224,7 +224,7 @@ var poolClauses = []clause{
 		t.noticed(p)
 		t.offered(p, "conformance.orphan")
 		if len(spy.launched) == 0 {
-			t.Skipf("the worker is no process of this host, so only its connection shows its end")
+			t.Skipf("the worker is not a process of this host, so only its connection shows its end")
 		}
 		if _, err := core.Execute[any](t.Context(), p, "conformance.orphan", args{"holds": true}); err != nil {
 			t.Fatalf("%v", err)
@@ -500,7 +500,7 @@ var poolClauses = []clause{
 		p := t.open(core.Options{Logger: hclog.New(&hclog.LoggerOptions{Output: logged, Level: hclog.Debug})})
 		t.offered(p, "conformance.print")
 		if p.Stats().Workers[0].PID == 0 || t.h.Worker == nil {
-			t.Skipf("the worker is no process of this host, so its output is not captured")
+			t.Skipf("the worker is not a process of this host, so its output is not captured")
 		}
 		text := args{"text": "plain words\n", "times": 1}
 		if _, err := core.Execute[any](t.Context(), p, "conformance.print", text); err != nil {

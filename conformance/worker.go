@@ -620,7 +620,7 @@ var valueClauses = []clause{
 			if f.Kind != core.KindEnd {
 				t.Errorf("an array is answered by %s", p.remote(f))
 			} else if err := p.codec.Decode(f.Body, &got); err != nil {
-				t.Errorf("%s comes back as something that is no array (%v): %.100q", show(a), err, f.Body)
+				t.Errorf("%s comes back as something that is not an array (%v): %.100q", show(a), err, f.Body)
 			} else if !reflect.DeepEqual(got, a) {
 				t.Errorf("%s comes back as %s", show(a), show(got))
 			}

@@ -27,10 +27,10 @@ type Adapter interface {
 // Link is a new connection to one worker.
 type Link struct {
 	Conn     Conn
-	Adapter  string    // the adapter that made the link; a chain keeps what its chosen adapter set; "" means Name()
+	Adapter  string    // the adapter that made the link; "" means Name(); a chain fills it in if it is ""
 	Refused  []Refusal // the adapters that a chain tried before, and why each was refused
 	Codecs   []Codec   // at least one, of different names, the preferred first; the first that the worker has is used
-	MaxFrame int       // the largest Frame.Size that Conn carries, at least 4096, if below Launcher.MaxFrame; else 0
+	MaxFrame int       // Conn's own limit on Frame.Size, at least 4096; 0 means Launcher.MaxFrame
 	Endpoint string    // where other clients can reach the worker, such as "unix:/tmp/x.sock"; "" if nowhere
 	Token    string    // the token that the worker's hello must show; "" if the connection itself is proof enough
 	Process  *Process  // nil if core did not launch it: WorkerExit then has no PID, and stopping ends at Conn.Close

@@ -64,14 +64,14 @@ func WithMetadata(ctx context.Context, md map[string]string) context.Context {
 
 // request is a call as the user made it.
 type request struct {
-	command string
-	args    any
-	session string
-	timeout time.Duration // 0: the pool's; negative: none
-	result  any
-	input   iter.Seq[any]
-	begun   bool // the range over input has begun
-	stream  bool
+	command    string
+	args       any
+	session    string
+	timeout    time.Duration // 0: the pool's; negative: none
+	result     any
+	input      iter.Seq[any]
+	inputBegun bool // the range over input has begun
+	wantsItems bool
 
 	limit  time.Duration // the time limit that applies, for errors; 0: the deadline of the caller's context
 	source string        // the option that set limit, for errors
@@ -117,7 +117,7 @@ func ExecuteStream[Out any](
 	ctx context.Context, t Target, command string, args any, opts ...CallOption,
 ) iter.Seq2[Out, error] {
 	p, session, err := t.target()
-	r := &request{command: command, args: args, session: session, stream: true}
+	r := &request{command: command, args: args, session: session, wantsItems: true}
 	for _, o := range opts {
 		o(r)
 	}
@@ -151,7 +151,7 @@ const maxRetries = 8
 func (p *Pool) execute(ctx context.Context, r *request, out any) error {
 	ctx, cancel := withLimit(ctx, r, p.opts.CallTimeout, callLimit)
 	defer cancel()
-	for moves := 0; ; moves++ {
+	for retries := 0; ; retries++ {
 		f, err := p.dispatch(ctx, r)
 		if err == nil {
 			err = f.awaitResult(ctx, out)
@@ -159,7 +159,7 @@ func (p *Pool) execute(ctx context.Context, r *request, out any) error {
 		if err == nil {
 			return nil
 		}
-		if !r.mayRetry(err, moves) {
+		if !r.mayRetry(err, retries) {
 			return p.callError(ctx, r, f, err)
 		}
 	}
@@ -169,7 +169,7 @@ func (p *Pool) execute(ctx context.Context, r *request, out any) error {
 func (p *Pool) executeStream(ctx context.Context, r *request, yield func(*mux, item, error) bool) {
 	ctx, cancel := withLimit(ctx, r, p.opts.StreamTimeout, streamLimit)
 	defer cancel()
-	for moves := 0; ; moves++ {
+	for retries := 0; ; retries++ {
 		left := false
 		f, err := p.dispatch(ctx, r)
 		if err == nil {
@@ -181,7 +181,7 @@ func (p *Pool) executeStream(ctx context.Context, r *request, yield func(*mux, i
 		if err == nil || left {
 			return
 		}
-		if !r.mayRetry(err, moves) {
+		if !r.mayRetry(err, retries) {
 			yield(nil, item{}, p.callError(ctx, r, f, err))
 			return
 		}
@@ -189,9 +189,9 @@ func (p *Pool) executeStream(ctx context.Context, r *request, yield func(*mux, i
 }
 
 // mayRetry reports whether the call may be retried on another worker: it certainly did not run.
-func (r *request) mayRetry(err error, moves int) bool {
+func (r *request) mayRetry(err error, retries int) bool {
 	var not *notRunError
-	return errors.As(err, &not) && not.elsewhere && moves < maxRetries && !r.begun
+	return errors.As(err, &not) && not.retryable && retries < maxRetries && !r.inputBegun
 }
 
 // withLimit applies the call's own time limit. Without one it applies the standard limit, unless the caller's context
@@ -227,7 +227,7 @@ func (r *request) explainTimeout(ctx context.Context, err error) error {
 		return err
 	}
 	what, when := "no answer", "by the deadline of the caller's context"
-	if r.stream {
+	if r.wantsItems {
 		what = "the stream has not ended"
 	}
 	if r.limit > 0 {
@@ -301,7 +301,7 @@ func (p *Pool) openCall(ctx context.Context, r *request, w *Worker, s *session) 
 	}
 	begun = true
 	if r.input != nil {
-		r.begun = true
+		r.inputBegun = true
 		go func() {
 			defer p.goroutines.Done()
 			guard("the input", func() error { f.sendInput(r.input); return nil }, f.inputEnded)
@@ -334,7 +334,7 @@ func (f *inflight) frame(ctx context.Context) (Frame, error) {
 		if !known {
 			return frame, fmt.Errorf("%w %q%s", ErrUnknownCommand, r.command, suggest(r.command, w.commands))
 		}
-		if info.Stream && !r.stream {
+		if info.Stream && !r.wantsItems {
 			return frame, fmt.Errorf("%s sends a stream: call it by ExecuteStream", r.command)
 		}
 	}
@@ -449,8 +449,10 @@ func (f *inflight) forwardItems(ctx context.Context, yield func(item, error) boo
 	}
 	info, listed := f.worker.commands[r.command]
 	// If the command does not stream, its result is its only item.
-	if s.taken == 0 && !info.Stream && (listed || r.result == nil) && !yield(item{bytes: body}, nil) {
-		return nil
+	if onlyItem := s.taken == 0 && !info.Stream && (listed || r.result == nil); onlyItem {
+		if !yield(item{bytes: body}, nil) {
+			return nil
+		}
 	}
 	if r.result != nil {
 		if err := s.mux.decode(body, r.result); err != nil {
@@ -468,7 +470,7 @@ func (f *inflight) abandon(ctx context.Context) {
 		reason = "deadline exceeded"
 	}
 	if !f.stream.abandon(reason) {
-		if f.stream.unheard() { // the answer came at the same moment
+		if f.stream.undelivered() { // the answer came at the same moment
 			f.stream.mux.logLate(f.stream)
 		}
 		return
@@ -521,28 +523,32 @@ func (f *inflight) inputEnded(err error) {
 // callError returns the *CallError of a failed call. f is nil if the call reached no worker.
 func (p *Pool) callError(ctx context.Context, r *request, f *inflight, err error) error {
 	e := notReached(r.command, err)
+	if f != nil {
+		e.Worker, e.Adapter = f.worker.index, f.worker.link.Adapter
+	}
 	var not *notRunError
-	if errors.As(err, &not) {
-		e.Err = not.err
+	switch {
+	case errors.As(err, &not):
+		err = not.err
+	case f != nil && f.stream != nil:
+		e.MayHaveRun = f.stream.wasWritten()
+		err = p.causeOf(ctx, f, err)
 	}
-	defer func() { e.Err = r.explainTimeout(ctx, e.Err) }()
-	if f == nil {
-		return e
-	}
-	e.Worker, e.Adapter = f.worker.index, f.worker.link.Adapter
-	if f.stream == nil || not != nil {
-		return e
-	}
-	e.MayHaveRun = f.stream.wasWritten()
-	if _, limited := ctx.Deadline(); limited && wasCancelled(err) {
-		e.Err = context.DeadlineExceeded // the worker's clock reached the deadline before ours
-		f.stream.mux.logLate(f.stream)   // the caller does not see what the handler raised
-	}
-	var gone *lostError
-	if errors.As(err, &gone) {
-		e.Err = p.lossError(ctx, f.worker, gone.err)
-	}
+	e.Err = r.explainTimeout(ctx, err)
 	return e
+}
+
+// causeOf returns why a call that reached its worker failed.
+func (p *Pool) causeOf(ctx context.Context, f *inflight, err error) error {
+	var lost *lostError
+	if errors.As(err, &lost) {
+		return p.lossError(ctx, f.worker, lost.err)
+	}
+	if _, limited := ctx.Deadline(); limited && wasCancelled(err) {
+		f.stream.mux.logLate(f.stream)  // the caller does not see what the handler raised
+		return context.DeadlineExceeded // the worker's clock reached the deadline before ours
+	}
+	return err
 }
 
 // wasCancelled reports whether the worker says that the call was cancelled, or failed because of its cancellation. The
@@ -577,29 +583,4 @@ func (p *Pool) lossError(ctx context.Context, w *Worker, err error) error {
 		return ErrClosed
 	}
 	return fmt.Errorf("%w: %w", ErrWorkerLost, err)
-}
-
-// served describes the incoming call that a Function serves. The Function's context carries it.
-type served struct {
-	mux      *mux
-	stream   *stream
-	parent   *stream      // the call of ours whose handler made the incoming call, or nil
-	sessions []sessionKey // the sessions that wait for its end
-}
-
-type servedKey struct{}
-
-func servedBy(ctx context.Context) *served {
-	s, _ := ctx.Value(servedKey{}).(*served)
-	return s
-}
-
-// withServed returns a context for the Function that serves call. parent is the call of ours whose handler made it, or
-// nil.
-func withServed(ctx context.Context, m *mux, call, parent *stream) context.Context {
-	s := &served{mux: m, stream: call, parent: parent}
-	if parent != nil {
-		s.sessions = parent.sessions
-	}
-	return context.WithValue(ctx, servedKey{}, s)
 }

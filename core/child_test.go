@@ -67,7 +67,7 @@ func child(mode string) int {
 		}
 		_ = w.Flush()
 	case "host": // a host that only has a worker with a child
-		h, err := newHost(Command{Path: "sh", Args: []string{"-c", familyScript}}, hostOptions{
+		h, err := newSpawner(Command{Path: "sh", Args: []string{"-c", familyScript}}, spawnerOptions{
 			Name: "test", Log: newLogQueue(hclog.New(&hclog.LoggerOptions{Output: os.Stdout, JSONFormat: true})),
 		})
 		if err != nil {

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// contract are the environment variables of the launch contract. A host that is itself a worker, or a worker's child,
-// must not pass on its own values.
-var contract = []string{
+// launchVars are the variables that a host sets for its workers, as docs/protocol.md lists them. A host that is itself a
+// worker, or a worker's child, must not pass on its own values.
+var launchVars = []string{
 	"SNAKEPIT_PROTOCOL", "SNAKEPIT_RUN_ID", "SNAKEPIT_WORKER_INDEX", "SNAKEPIT_CONN_FD", "SNAKEPIT_CONTROL_FD",
 	"SNAKEPIT_LIFELINE_FD", "SNAKEPIT_DIR", "SNAKEPIT_MAX_FRAME", "SNAKEPIT_HOST_TOKEN", "SNAKEPIT_WORKER_TOKEN",
-	"SNAKEPIT_CACHE",
+	"SNAKEPIT_GRPC_PORTS", "SNAKEPIT_GRPC_CLIENT_TOKEN", "SNAKEPIT_CACHE",
 }
 
 // mergeEnv joins lists of "KEY=value". A later entry replaces an earlier one with the same key.

@@ -22,7 +22,7 @@ import (
 
 // fixture is a host whose log is recorded. It leaves nothing behind.
 type fixture struct {
-	*host
+	*spawner
 	t   *testing.T
 	log *recorder
 }
@@ -32,11 +32,11 @@ func newFixture(t *testing.T, cmd Command) *fixture {
 	_ = readable(t) // creates the poller's own descriptors
 	before, goroutines := openFiles(), goleak.IgnoreCurrent()
 	f := &fixture{t: t, log: &recorder{}}
-	h, err := newHost(cmd, hostOptions{Name: "test", MaxFrame: 77777, Log: newLogQueue(f.log.logger())})
+	h, err := newSpawner(cmd, spawnerOptions{Name: "test", MaxFrame: 77777, Log: newLogQueue(f.log.logger())})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.host = h
+	f.spawner = h
 	t.Cleanup(func() {
 		h.close()
 		if err := h.opts.Log.close(10 * time.Second); err != nil {

@@ -128,3 +128,28 @@ func toRemote(ctx context.Context, err error) *RemoteError {
 	}
 	return &RemoteError{Type: kind, Message: err.Error()}
 }
+
+// served describes the incoming call that a Function serves. The Function's context carries it.
+type served struct {
+	mux      *mux
+	stream   *stream
+	parent   *stream      // the call of ours whose handler made the incoming call, or nil
+	sessions []sessionKey // the sessions that wait for its end
+}
+
+type servedKey struct{}
+
+func servedBy(ctx context.Context) *served {
+	s, _ := ctx.Value(servedKey{}).(*served)
+	return s
+}
+
+// withServed returns a context for the Function that serves call. parent is the call of ours whose handler made it, or
+// nil.
+func withServed(ctx context.Context, m *mux, call, parent *stream) context.Context {
+	s := &served{mux: m, stream: call, parent: parent}
+	if parent != nil {
+		s.sessions = parent.sessions
+	}
+	return context.WithValue(ctx, servedKey{}, s)
+}

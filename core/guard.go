@@ -47,15 +47,24 @@ func guard(what string, f func() error, end func(error)) {
 	var err error
 	returned := false
 	defer func() {
-		if p := recover(); p != nil {
-			err = &panicError{what: what, text: panicText(p), stack: string(debug.Stack())}
-		} else if !returned {
-			err = &panicError{what: what}
+		if bad := caught(what, recover(), returned); bad != nil {
+			err = bad
 		}
 		end(err)
 	}()
 	err = f()
 	returned = true
+}
+
+// caught returns the *panicError of user code that did not return, else nil. p is what recover returned.
+func caught(what string, p any, returned bool) error {
+	switch {
+	case p != nil:
+		return &panicError{what: what, text: panicText(p), stack: string(debug.Stack())}
+	case !returned:
+		return &panicError{what: what}
+	}
+	return nil
 }
 
 // isolate runs f, which is user code, on a goroutine of its own. It returns f's error; a panic or runtime.Goexit
@@ -66,15 +75,16 @@ func isolate(what string, f func() error) error {
 	return <-done
 }
 
-// guardCall runs f, which is an adapter's code, on the calling goroutine. It returns f's error; a panic becomes a
-// *panicError. If f calls runtime.Goexit, guardCall calls exited with a *panicError, and the goroutine ends.
-func guardCall(what string, f func() error, exited func(error)) (err error) {
+// guardAdapter runs f, which is an adapter's code, on the calling goroutine. It returns f's error; a panic becomes a
+// *panicError. If f calls runtime.Goexit, guardAdapter calls exited with a *panicError, and the goroutine ends.
+func guardAdapter(what string, f func() error, exited func(error)) (err error) {
 	returned := false
 	defer func() {
-		if p := recover(); p != nil {
-			err = &panicError{what: what, text: panicText(p), stack: string(debug.Stack())}
-		} else if !returned {
-			exited(&panicError{what: what})
+		p := recover()
+		if bad := caught(what, p, returned); p != nil {
+			err = bad
+		} else if bad != nil {
+			exited(bad)
 		}
 	}()
 	err = captureError(f())
@@ -138,11 +148,11 @@ func captureError(err error) error {
 
 // captureIsolated is captureError for places where nothing is guarded.
 func captureIsolated(err error) error {
-	var cold error
-	if p := isolate("an error", func() error { cold = captureError(err); return nil }); p != nil {
+	var captured error
+	if p := isolate("an error", func() error { captured = captureError(err); return nil }); p != nil {
 		return p
 	}
-	return cold
+	return captured
 }
 
 // endOf returns io.EOF or io.ErrUnexpectedEOF if err wraps one of them, else nil. err has been captured.

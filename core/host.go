@@ -1,127 +1,109 @@
 package core
 
 import (
-	"crypto/rand"
-	"fmt"
-	"os"
-	"path/filepath"
-	"runtime"
-	"slices"
-	"strconv"
-	"strings"
-	"sync"
+	"context"
+	"errors"
+	"iter"
+	"time"
 )
 
-// hostOptions configure a host, in addition to the command.
-type hostOptions struct {
-	Name     string
-	Dir      string   // the parent of the private directory; "" means os.TempDir()
-	MaxFrame int      // the value of SNAKEPIT_MAX_FRAME
-	Env      []string // the pool's own variables, "KEY=value"; the user's variables override them
-	Log      *logQueue
+// Host lets a Function of a worker written in Go call the host that opened its call. It is valid until that call ends.
+// Any number of goroutines may use its methods.
+type Host struct{ call *Incoming }
+
+// Host returns the host that opened the call. A function in Options.Functions already runs on the host and calls
+// workers through its pool: there the methods of Host return an error.
+func (c *Incoming) Host() *Host { return &Host{c} }
+
+var errNoHost = errors.New("a function of the host calls workers through its pool")
+
+// Call calls one of the host's functions and decodes its result into out, a non-nil pointer or nil.
+func (h *Host) Call(ctx context.Context, name string, args, out any) error {
+	s, err := h.open(ctx, name, args)
+	if err != nil {
+		return err
+	}
+	for _, err := range s.items(ctx) {
+		s.abandon("the caller has left")
+		if err == nil || !errors.Is(err, ctx.Err()) {
+			err = errors.New(name + " sends a stream: use Stream")
+		}
+		return err
+	}
+	return h.result(s, out)
 }
 
-// host launches the processes of one pool.
-type host struct {
-	cmd     Command
-	opts    hostOptions
-	runID   string
-	dir     string
-	claim   *os.File // its lock shows that dir is in use
-	env     []string // the environment that all workers share
-	oom     *oomCounter
-	forks   chan func()
-	forkEnd chan struct{}
-
-	mu     sync.Mutex // guards closed
-	closed bool
-	owned  sync.WaitGroup // launches under way and processes not yet Done
-}
-
-// newHost makes the pool's private directory and starts the goroutine that forks.
-func newHost(cmd Command, o hostOptions) (*host, error) {
-	for what, list := range map[string][]string{
-		"Command.Path": {cmd.Path}, "Command.Args": cmd.Args, "Command.Dir": {cmd.Dir}, "Command.Env": cmd.Env,
-		"Options.Name": {o.Name},
-	} {
-		if i := slices.IndexFunc(list, func(s string) bool { return strings.ContainsRune(s, 0) }); i >= 0 {
-			return nil, fmt.Errorf("%s has a NUL byte in %q", what, list[i])
+// Stream calls one of the host's functions and yields its items, decoded into types that the codec chooses. An
+// *ItemError is the error of one item; any other error is the last value. Breaking out of the loop cancels the call.
+// The sequence may be ranged over once.
+func (h *Host) Stream(ctx context.Context, name string, args any) iter.Seq2[any, error] {
+	return func(yield func(any, error) bool) {
+		s, err := h.open(ctx, name, args)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		defer s.abandon("the caller has left")
+		for it, err := range s.items(ctx) {
+			var v any
+			if err == nil {
+				err = s.mux.decode(it.bytes, &v)
+			}
+			if !yield(v, err) {
+				return
+			}
+		}
+		if err := h.result(s, nil); err != nil && ctx.Err() == nil {
+			yield(nil, err)
 		}
 	}
-	if i := slices.IndexFunc(cmd.Env, func(s string) bool { return strings.IndexByte(s, '=') <= 0 }); i >= 0 {
-		return nil, fmt.Errorf("the command's Env has %q: use KEY=value", cmd.Env[i])
+}
+
+// Log sends one log record to the host. The host logs it under the name of the call's command. level is trace, debug,
+// info, warn or error.
+func (h *Host) Log(level, message string, fields map[string]any) {
+	c := h.call
+	m := c.stream.mux
+	if !m.worker {
+		m.log.Warn(message, "error", errNoHost)
+		return
 	}
-	cmd.Args, cmd.Env = slices.Clone(cmd.Args), slices.Clone(cmd.Env)
-	dir, claim, err := makeTempDir(o.Dir)
+	body, err := m.terms.codec.Append(nil, logRecord{
+		Level: level, Logger: c.Name, Message: message, Fields: fields, Call: c.stream.id,
+		Time: float64(time.Now().UnixMilli()) / 1e3,
+	})
+	if err != nil {
+		m.log.Warn("log record could not be encoded", "error", err)
+		return
+	}
+	m.mu.Lock()
+	m.enqueue(Frame{Kind: KindLog, Body: body}, nil)
+	m.mu.Unlock()
+}
+
+// open opens a call to the host on behalf of the handler's own call.
+func (h *Host) open(ctx context.Context, name string, args any) (*stream, error) {
+	c := h.call
+	m := c.stream.mux
+	if !m.worker {
+		return nil, errNoHost
+	}
+	body, err := m.terms.codec.Append(nil, args)
 	if err != nil {
 		return nil, err
 	}
-	h := &host{
-		cmd: cmd, opts: o, runID: o.Name + "-" + strings.ToLower(rand.Text()[:10]), dir: dir, claim: claim,
-		oom: newOOMCounter(), forks: make(chan func()), forkEnd: make(chan struct{}),
-	}
-	own := slices.DeleteFunc(os.Environ(), func(e string) bool {
-		name, _, _ := strings.Cut(e, "=")
-		return slices.Contains(contract, name)
-	})
-	var pwd []string
-	if cmd.Dir != "" && runtime.GOOS != "windows" {
-		if abs, err := filepath.Abs(cmd.Dir); err == nil {
-			pwd = []string{"PWD=" + abs}
-		}
-	}
-	h.env = mergeEnv(o.Env, own, pwd, cmd.Env)
-	go h.fork()
-	return h, nil
+	deadline, _ := ctx.Deadline()
+	f := Frame{Name: name, Parent: c.stream.id, Session: c.Session, Flags: NoInput, Body: body}
+	return m.open(f, deadline, nil, nil)
 }
 
-// fork runs the functions sent to it on one thread that lives as long as the host. The kernel kills a process with
-// Pdeathsig when the thread that forked it ends.
-func (h *host) fork() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	defer close(h.forkEnd)
-	for f := range h.forks {
-		f()
+func (h *Host) result(s *stream, out any) error {
+	body, err := s.outcome()
+	if not, ok := err.(*notRunError); ok {
+		err = not.err // only a pool retries on another worker
 	}
-}
-
-// command returns the command line, for errors.
-func (h *host) command() string {
-	words := []string{h.cmd.Path}
-	for _, arg := range h.cmd.Args {
-		if arg == "" || strings.ContainsAny(arg, " \t\r\n\"'\\$`") {
-			arg = strconv.Quote(arg)
-		}
-		words = append(words, arg)
+	if err != nil || out == nil {
+		return err
 	}
-	return strings.Join(words, " ")
-}
-
-// close waits for all processes, which their owners stop, and then removes the private directory. Nothing can be
-// launched once close has begun.
-func (h *host) close() {
-	h.mu.Lock()
-	if h.closed {
-		h.mu.Unlock()
-		<-h.forkEnd
-		return
-	}
-	h.closed = true
-	h.mu.Unlock()
-	h.owned.Wait()
-	close(h.forks)
-	<-h.forkEnd
-	if err := os.RemoveAll(h.dir); err != nil {
-		h.opts.Log.events(noWorker).Warn("the pool's private directory cannot be removed", "error", err)
-	}
-	closeFiles([]*os.File{h.claim})
-}
-
-func closeFiles(files []*os.File) {
-	for _, f := range files {
-		if f != nil {
-			_ = f.Close() // an earlier error matters more
-		}
-	}
+	return s.mux.decode(body, out)
 }

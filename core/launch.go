@@ -18,7 +18,7 @@ import (
 
 // attempt is the start of one worker. It may launch several processes, one after another. One of them is kept.
 type attempt struct {
-	host        *host
+	spawner     *spawner
 	index       int
 	hostToken   string
 	workerToken string
@@ -33,40 +33,40 @@ type attempt struct {
 func (at *attempt) isolate(what string, f func() error) error {
 	err := isolate(what, f)
 	if p, ok := err.(*panicError); ok {
-		at.host.opts.Log.events(at.index).Error(p.Error(), "stack", p.stack)
+		at.spawner.opts.Log.events(at.index).Error(p.Error(), "stack", p.stack)
 	}
 	return err
 }
 
 // attempt begins a worker's start.
-func (h *host) attempt(index int) *attempt {
-	return &attempt{host: h, index: index, hostToken: rand.Text(), workerToken: rand.Text()}
+func (sp *spawner) attempt(index int) *attempt {
+	return &attempt{spawner: sp, index: index, hostToken: rand.Text(), workerToken: rand.Text()}
 }
 
 // launcher returns the Launcher for the adapter's Start.
-func (a *attempt) launcher() *Launcher {
+func (at *attempt) launcher() *Launcher {
 	return &Launcher{
-		Launch: a.launch, Dir: a.host.dir, Index: a.index, MaxFrame: a.host.opts.MaxFrame,
-		HostToken: a.hostToken, WorkerToken: a.workerToken,
+		Launch: at.launch, Dir: at.spawner.dir, Index: at.index, MaxFrame: at.spawner.opts.MaxFrame,
+		HostToken: at.hostToken, WorkerToken: at.workerToken,
 	}
 }
 
 // launch is Launcher.Launch.
-func (a *attempt) launch(ctx context.Context, s Spec) (*Process, error) {
+func (at *attempt) launch(ctx context.Context, s Spec) (*Process, error) {
 	defer closeFiles(s.Files)
 	if len(s.Files) > 0 && !inheritsFiles {
 		return nil, &UnavailableError{Reason: "a worker cannot inherit a connection on " + runtime.GOOS}
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", a.host.cmd.Path, err)
+		return nil, fmt.Errorf("starting %s: %w", at.spawner.cmd.Path, err)
 	}
-	p, control, err := a.host.start(a, s)
+	p, control, err := at.spawner.start(at, s)
 	if err != nil {
 		return nil, err
 	}
-	a.mu.Lock()
-	a.launched = append(a.launched, p)
-	a.mu.Unlock()
+	at.mu.Lock()
+	at.launched = append(at.launched, p)
+	at.mu.Unlock()
 	if control != nil {
 		defer func() { _ = control.Close() }()
 		if err := p.awaitReport(ctx, control); err != nil {
@@ -75,18 +75,18 @@ func (a *attempt) launch(ctx context.Context, s Spec) (*Process, error) {
 			return nil, err
 		}
 	}
-	a.mu.Lock()
-	a.returned = p
-	a.mu.Unlock()
+	at.mu.Lock()
+	at.returned = p
+	at.mu.Unlock()
 	return p, nil
 }
 
 // abandon ends all launched processes except keep, and waits until they are gone. It lets them exit by themselves for
 // up to outputGrace, so that errors show their own exit codes.
-func (a *attempt) abandon(keep *Process) {
-	a.mu.Lock()
-	launched := slices.Clone(a.launched)
-	a.mu.Unlock()
+func (at *attempt) abandon(keep *Process) {
+	at.mu.Lock()
+	launched := slices.Clone(at.launched)
+	at.mu.Unlock()
 	timer := time.NewTimer(outputGrace)
 	defer timer.Stop()
 	for _, p := range launched {
@@ -104,150 +104,101 @@ func (a *attempt) abandon(keep *Process) {
 }
 
 // exitedEarly returns the process that the adapter got, if it ended by itself, else nil. It is valid after abandon.
-func (a *attempt) exitedEarly() *Process {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if p := a.returned; p != nil && p.exitedByItself() {
+func (at *attempt) exitedEarly() *Process {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if p := at.returned; p != nil && p.exitedByItself() {
 		return p
 	}
 	return nil
 }
 
 // output returns the last lines that the last process printed.
-func (a *attempt) output() []string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.launched) == 0 {
+func (at *attempt) output() []string {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if len(at.launched) == 0 {
 		return nil
 	}
-	return a.launched[len(a.launched)-1].lastOutput(time.Time{})
+	return at.launched[len(at.launched)-1].lastOutput(time.Time{})
 }
 
 // start starts one process. control is the pipe that its report comes from, or nil.
-func (h *host) start(a *attempt, s Spec) (p *Process, control *os.File, err error) {
-	h.mu.Lock()
-	if h.closed {
-		h.mu.Unlock()
+func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err error) {
+	sp.mu.Lock()
+	if sp.closed {
+		sp.mu.Unlock()
 		return nil, nil, ErrClosed
 	}
-	h.owned.Add(1)
-	h.mu.Unlock()
+	sp.owned.Add(1)
+	sp.mu.Unlock()
 	defer func() {
 		if err != nil {
-			h.owned.Done()
+			sp.owned.Done()
 		}
 	}()
 
-	path, err := h.executable()
+	path, err := sp.executable()
 	if err != nil {
 		return nil, nil, err
 	}
-	// ours stay open here. theirs are closed here once the child has them. Other children inherit none of them: all are
-	// close-on-exec.
-	var ours, theirs []*os.File
-	defer func() {
-		closeFiles(theirs)
-		if err != nil {
-			closeFiles(ours)
-		}
-	}()
-	pipe := func(childReads bool) (our, their *os.File) {
-		r, w, pipeErr := os.Pipe()
-		if pipeErr != nil {
-			err = errors.Join(err, fmt.Errorf("a pipe to %s: %w", path, pipeErr))
-			return nil, nil
-		}
-		our, their = r, w
-		if childReads {
-			our, their = w, r
-		}
-		ours, theirs = append(ours, our), append(theirs, their)
-		return our, their
-	}
-
-	p = &Process{name: path, oom: h.oom, exited: make(chan struct{}), done: make(chan struct{})}
-	var files []*os.File
-	capture, printed := pipe(false)
-	p.capture = capture
-	if s.Stdio {
-		var in, out *os.File
-		p.Stdin, in = pipe(true)
-		p.Stdout, out = pipe(false)
-		files = []*os.File{in, out, printed}
-	} else {
-		null, nullErr := os.Open(os.DevNull)
-		if nullErr != nil {
-			return nil, nil, fmt.Errorf("the standard input of %s: %w", path, nullErr)
-		}
-		theirs = append(theirs, null)
-		files = []*os.File{null, printed, printed}
-	}
-	env := []string{
-		"SNAKEPIT_PROTOCOL=" + s.Protocol, "SNAKEPIT_RUN_ID=" + h.runID,
-		"SNAKEPIT_WORKER_INDEX=" + strconv.Itoa(a.index), "SNAKEPIT_DIR=" + h.dir,
-		"SNAKEPIT_MAX_FRAME=" + strconv.Itoa(h.opts.MaxFrame),
-	}
-	inherit := func(name string, f ...*os.File) {
-		env = append(env, name+"="+strconv.Itoa(len(files)))
-		files = append(files, f...)
-	}
-	if len(s.Files) > 0 {
-		inherit("SNAKEPIT_CONN_FD", s.Files...)
-	}
-	if !s.Stdio && len(s.Files) == 0 { // the connection is not inherited, so each side has to prove its identity
-		env = append(env, "SNAKEPIT_HOST_TOKEN="+a.hostToken, "SNAKEPIT_WORKER_TOKEN="+a.workerToken)
-	}
-	if inheritsFiles {
-		if h.cmd.Reports {
-			var report *os.File
-			control, report = pipe(false)
-			inherit("SNAKEPIT_CONTROL_FD", report)
-		}
-		r, w, pipeErr := os.Pipe()
-		if pipeErr != nil {
-			return nil, nil, fmt.Errorf("a pipe to %s: %w", path, pipeErr)
-		}
-		p.lifeline, p.armed = w, r
-		ours = append(ours, w, r)
-		read := reopen(r)
-		if read != r {
-			theirs = append(theirs, read)
-		}
-		inherit("SNAKEPIT_LIFELINE_FD", read)
+	p = &Process{name: path, oom: sp.oom, exited: make(chan struct{}), done: make(chan struct{})}
+	files, err := openChildFiles(p, s, sp.cmd.Reports)
+	defer files.closeTheirs()
+	if err == nil {
+		err = sp.forkExec(p, files, mergeEnv(sp.env, sp.contractEnv(at, s), files.env, s.Env))
 	}
 	if err != nil {
+		files.closeOurs()
 		return nil, nil, err
 	}
-
-	attr := &os.ProcAttr{Dir: h.cmd.Dir, Env: mergeEnv(h.env, env, s.Env), Files: files, Sys: sysProcAttr()}
-	argv := append([]string{path}, h.cmd.Args...)
-	p.oomBase = h.oom.base()
-	forked := make(chan struct{})
-	h.forks <- func() {
-		defer close(forked)
-		p.proc, err = os.StartProcess(path, argv, attr)
-	}
-	<-forked
-	if err != nil {
-		return nil, nil, h.explain(path, err)
-	}
-	p.pid = p.proc.Pid
-	if p.armed != nil {
-		if err := armLifeline(p.armed, p.pid); err != nil { // the worker still reads the end of file
-			h.opts.Log.events(a.index).Warn("worker would outlive a killed host for a while", "error", err)
+	if p.lifelineRead != nil {
+		if err := armLifeline(p.lifelineRead, p.pid); err != nil { // the worker still reads the end of file
+			sp.opts.Log.events(at.index).Warn("worker would outlive a killed host for a while", "error", err)
 		}
 	}
-	p.out = newOutput(h.opts.Log, a.index)
+	p.out = newOutput(sp.opts.Log, at.index)
 	go func() {
-		defer h.owned.Done()
+		defer sp.owned.Done()
 		p.supervise()
 	}()
-	return p, control, nil
+	return p, files.control, nil
+}
+
+// contractEnv returns the variables of the launch contract, except those that name descriptors.
+func (sp *spawner) contractEnv(at *attempt, s Spec) []string {
+	env := []string{
+		"SNAKEPIT_PROTOCOL=" + s.Protocol, "SNAKEPIT_RUN_ID=" + sp.runID,
+		"SNAKEPIT_WORKER_INDEX=" + strconv.Itoa(at.index), "SNAKEPIT_DIR=" + sp.dir,
+		"SNAKEPIT_MAX_FRAME=" + strconv.Itoa(sp.opts.MaxFrame),
+	}
+	if !s.Stdio && len(s.Files) == 0 { // the connection is not inherited, so each side has to prove its identity
+		env = append(env, "SNAKEPIT_HOST_TOKEN="+at.hostToken, "SNAKEPIT_WORKER_TOKEN="+at.workerToken)
+	}
+	return env
+}
+
+// forkExec runs the command with its descriptors and its environment.
+func (sp *spawner) forkExec(p *Process, files *childFiles, env []string) error {
+	attr := &os.ProcAttr{Dir: sp.cmd.Dir, Env: env, Files: files.child, Sys: sysProcAttr()}
+	argv := append([]string{p.name}, sp.cmd.Args...)
+	p.oomBase = sp.oom.base()
+	forked := make(chan error, 1)
+	sp.forks <- func() {
+		var err error
+		p.proc, err = os.StartProcess(p.name, argv, attr)
+		forked <- err
+	}
+	if err := <-forked; err != nil {
+		return sp.addRemedy(p.name, err)
+	}
+	p.pid = p.proc.Pid
+	return nil
 }
 
 // executable finds the command's file.
-func (h *host) executable() (string, error) {
-	dir, path := h.cmd.Dir, h.cmd.Path
+func (sp *spawner) executable() (string, error) {
+	dir, path := sp.cmd.Dir, sp.cmd.Path
 	if path == "" {
 		return "", &RemedyError{errors.New("the command's Path is empty"), "name the worker's executable"}
 	}
@@ -272,11 +223,11 @@ func (h *host) executable() (string, error) {
 	if err == nil {
 		return found, nil
 	}
-	return "", h.explain(path, err)
+	return "", sp.addRemedy(path, err)
 }
 
-// explain adds a remedy to the error of a start.
-func (h *host) explain(path string, err error) error {
+// addRemedy adds a remedy to the error of a start.
+func (sp *spawner) addRemedy(path string, err error) error {
 	var notFound *exec.Error
 	if errors.As(err, &notFound) {
 		err = notFound.Err

@@ -243,14 +243,14 @@ func TestNewHostRefuses(t *testing.T) {
 		`"novalue"`:        {Path: "a", Env: []string{"novalue"}},
 		"Command.Env has ": {Path: "a", Env: []string{"A=\x00"}},
 	} {
-		if h, err := newHost(cmd, hostOptions{Name: "test"}); err == nil || !strings.Contains(err.Error(), says) {
+		if h, err := newSpawner(cmd, spawnerOptions{Name: "test"}); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%+v: %v %v", cmd, h, err)
 		}
 	}
 }
 
 func TestCommandLine(t *testing.T) {
-	h := &host{cmd: Command{Path: "python3", Args: []string{"-u", "my worker.py", ""}}}
+	h := &spawner{cmd: Command{Path: "python3", Args: []string{"-u", "my worker.py", ""}}}
 	if got := h.command(); got != `python3 -u "my worker.py" ""` {
 		t.Error(got)
 	}

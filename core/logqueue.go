@@ -47,7 +47,7 @@ type logSource struct {
 	bytes        int
 	dropped      int
 	droppedBytes int
-	stuck        bool // full for logPatience: putPatiently drops without a wait, until the logger finishes an entry
+	timedOut     bool // full for logPatience: putPatiently drops without a wait, until the logger finishes an entry
 }
 
 const noWorker = -1
@@ -58,9 +58,9 @@ const (
 	logBytes   = 4 << 20 // bytes of queued entries
 )
 
-// logPatience is how long a full source blocks a worker's output before some of it is dropped, and how long Close waits
+// logWait is how long a full source blocks a worker's output before some of it is dropped, and how long Close waits
 // for a logger that does not return.
-const logPatience = 250 * time.Millisecond
+const logWait = 250 * time.Millisecond
 
 func newLogQueue(logger hclog.Logger) *logQueue {
 	q := &logQueue{
@@ -97,14 +97,14 @@ func (s *logSource) put(size int, emit func(hclog.Logger)) {
 	s.add(size, emit)
 }
 
-// putPatiently queues an entry. If the source is full, it waits for the logger, at most for logPatience. After that it
+// putBlocking queues an entry. If the source is full, it waits for the logger, at most for logPatience. After that it
 // drops entries without a wait, until the logger finishes one. Callers hold no lock.
-func (s *logSource) putPatiently(size int, emit func(hclog.Logger)) {
+func (s *logSource) putBlocking(size int, emit func(hclog.Logger)) {
 	q := s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if s.full() && !s.stuck {
-		s.stuck = !q.await(logPatience, func() bool { return !s.full() })
+	if s.full() && !s.timedOut {
+		s.timedOut = !q.await(logWait, func() bool { return !s.full() })
 	}
 	s.add(size, emit)
 }
@@ -208,7 +208,7 @@ func (q *logQueue) emit(e logEntry) {
 		q.taken++
 		e.source.waiting--
 		e.source.bytes -= e.size
-		e.source.stuck = false
+		e.source.timedOut = false
 		if q.changed != nil {
 			close(q.changed)
 			q.changed = nil
@@ -233,7 +233,7 @@ func (q *logQueue) close(limit time.Duration) error {
 	signal(q.wake)
 	for {
 		before := q.taken
-		wait := min(logPatience, max(0, time.Until(deadline)))
+		wait := min(logWait, max(0, time.Until(deadline)))
 		q.mu.Unlock()
 		timer := time.NewTimer(wait)
 		select {

@@ -40,11 +40,11 @@ type records struct {
 	codec Codec
 
 	mu   sync.Mutex // guards last
-	last []body     // at most lastLines, the newest last
+	last []logBody  // at most lastLines, the newest last
 }
 
-// body is the body of a log frame.
-type body struct {
+// logBody is the body of a log frame.
+type logBody struct {
 	bytes []byte
 	at    time.Time // when it arrived
 }
@@ -61,14 +61,14 @@ func (r *records) put(b []byte) {
 		r.last = slices.Delete(r.last, 0, 1)
 	}
 	if len(b) <= maxMessage { // a larger one would use too much memory for too long
-		r.last = append(r.last, body{b, time.Now()})
+		r.last = append(r.last, logBody{b, time.Now()})
 	}
 	r.mu.Unlock()
 	r.log.put(len(b), func(l hclog.Logger) {
 		var rec logRecord
 		decode := func() error { return r.codec.Decode(b, &rec) }
 		failed := func(err error) { l.Warn("a log record could not be decoded", "error", err) }
-		if err := guardCall("the adapter's codec", decode, failed); err != nil {
+		if err := guardAdapter("the adapter's codec", decode, failed); err != nil {
 			failed(err)
 			return
 		}

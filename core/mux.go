@@ -57,8 +57,8 @@ type terms struct {
 	outgoing int    // how many calls a worker may have open at once; on the host's side the pool counts
 }
 
-// fits returns an error if a frame exceeds the limit. what names its content in the error.
-func (t *terms) fits(f *Frame, what string) error {
+// checkSize returns an error if a frame exceeds the limit. what names its content in the error.
+func (t *terms) checkSize(f *Frame, what string) error {
 	size := f.Size()
 	if size <= t.maxFrame {
 		return nil
@@ -145,7 +145,7 @@ func (m *mux) read(frames []Frame) error {
 
 // receive, send, closeWrite and closeConn call the connection, which may be user code.
 func (m *mux) receive() (frames []Frame, err error) {
-	err = guardCall("the adapter's Read", func() (err error) {
+	err = guardAdapter("the adapter's Read", func() (err error) {
 		if frames, err = m.conn.Read(); err == nil && len(frames) == 0 {
 			err = errNoFrames
 		}
@@ -155,11 +155,11 @@ func (m *mux) receive() (frames []Frame, err error) {
 }
 
 func (m *mux) send(batch []Frame) error {
-	return guardCall("the adapter's Write", func() error { return m.conn.Write(batch) }, m.fail)
+	return guardAdapter("the adapter's Write", func() error { return m.conn.Write(batch) }, m.fail)
 }
 
 func (m *mux) closeWrite() error {
-	return guardCall("the adapter's CloseWrite", m.conn.CloseWrite, m.fail)
+	return guardAdapter("the adapter's CloseWrite", m.conn.CloseWrite, m.fail)
 }
 
 func (m *mux) closeConn() error { return isolate("the adapter's Close", m.conn.Close) }
@@ -170,7 +170,7 @@ var errNoFrames = errors.New("the adapter's Read returned neither frames nor an 
 func (m *mux) show(msg string, frames []Frame) {
 	for i := range frames {
 		text := frames[i].String()
-		m.log.putPatiently(len(text), func(l hclog.Logger) { l.Info(msg, "frame", text) })
+		m.log.putBlocking(len(text), func(l hclog.Logger) { l.Info(msg, "frame", text) })
 	}
 }
 
@@ -262,16 +262,16 @@ func (m *mux) wakeWriter() { signal(m.wake) }
 func (m *mux) open(
 	f Frame, deadline time.Time, sessions []sessionKey, ended func(answered bool),
 ) (*stream, error) {
-	if err := m.terms.fits(&f, "the arguments"); err != nil {
+	if err := m.terms.checkSize(&f, "the arguments"); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case m.err != nil, m.closing, m.byeSent:
-		return nil, &notRunError{err: errLeaving, elsewhere: true}
+		return nil, &notRunError{err: errLeaving, retryable: true}
 	case m.byeSeen && m.streams[f.Parent] == nil:
-		return nil, &notRunError{err: errLeaving, elsewhere: true}
+		return nil, &notRunError{err: errLeaving, retryable: true}
 	}
 	if m.worker {
 		open := 0
@@ -302,12 +302,12 @@ func (m *mux) open(
 
 // effects are the answers to send and the functions to call after a batch of frames, once mu is free.
 type effects struct {
-	answers []answer
+	replies []reply
 	then    []func()
 }
 
-// answer is an answer of the connection itself: a pong, or the error of a call that was not started.
-type answer struct {
+// reply is a reply of the connection itself: a pong, or the error of a call that was not started.
+type reply struct {
 	frame Frame
 	body  any // the frame's body, not yet encoded
 }
@@ -335,8 +335,8 @@ func (m *mux) handle(frames []Frame) error {
 	for _, f := range e.then {
 		f()
 	}
-	if len(e.answers) > 0 && err == nil {
-		err = m.answer(e.answers)
+	if len(e.replies) > 0 && err == nil {
+		err = m.sendReplies(e.replies)
 	}
 	return err
 }
@@ -350,7 +350,7 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 	case KindCall:
 		return nil, m.incoming(f, e)
 	case KindPing:
-		e.answers = append(e.answers, answer{Frame{Kind: KindPong, ID: f.ID}, m.pong()})
+		e.replies = append(e.replies, reply{Frame{Kind: KindPong, ID: f.ID}, m.pong()})
 		return nil, nil
 	case KindPong:
 		if ch := m.pings[f.ID]; ch != nil {
@@ -372,9 +372,13 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 		}
 		return nil, nil
 	case KindItem, KindEnd, KindError, KindCancel, KindCredit:
-	default:
-		return nil, errors.New("unexpected kind of frame")
+		return m.handleInCall(f, e)
 	}
+	return nil, errors.New("unexpected kind of frame")
+}
+
+// handleInCall is handleOne for a frame of an open call.
+func (m *mux) handleInCall(f *Frame, e *effects) (*stream, error) {
 	s := m.streams[f.ID]
 	if s == nil {
 		if f.ID == 0 || (f.ID%2 == m.nextID%2 && f.ID >= m.nextID) || (f.ID%2 != m.nextID%2 && f.ID > m.lastPeerID) {
@@ -411,7 +415,7 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 			signal(s.arrived)
 			return nil, nil
 		}
-		s.answer, s.failed = f.Body, f.Kind == KindError
+		s.endBody, s.failed = f.Body, f.Kind == KindError
 		s.notStarted = f.Kind == KindError && f.Flags&NotStarted != 0
 		if s.notStarted && s.gotItem {
 			return nil, errors.New("items, and then an error that says the call did not start")
@@ -434,10 +438,10 @@ func (m *mux) logLate(s *stream) {
 	if again || !s.failed || s.notStarted {
 		return
 	}
-	m.log.put(len(s.answer), func(l hclog.Logger) {
+	m.log.put(len(s.endBody), func(l hclog.Logger) {
 		var r RemoteError
-		decode := func() error { return m.decode(s.answer, &r) }
-		if err := guardCall("the adapter's codec", decode, func(error) {}); err != nil || r.Type == TypeCancelled {
+		decode := func() error { return m.decode(s.endBody, &r) }
+		if err := guardAdapter("the adapter's codec", decode, func(error) {}); err != nil || r.Type == TypeCancelled {
 			return
 		}
 		trace := escapeControl(truncate(r.Traceback(), maxMessage), true)
@@ -460,7 +464,7 @@ func (m *mux) incoming(f *Frame, e *effects) error {
 	m.lastPeerID = f.ID
 	refuse := func(kind, text string) error {
 		frame := Frame{Kind: KindError, Flags: NotStarted, ID: f.ID}
-		e.answers = append(e.answers, answer{frame, &RemoteError{Type: kind, Message: text}})
+		e.replies = append(e.replies, reply{frame, &RemoteError{Type: kind, Message: text}})
 		return nil
 	}
 	fn, known := m.functions[f.Name]
@@ -499,8 +503,8 @@ func (m *mux) incoming(f *Frame, e *effects) error {
 	return nil
 }
 
-// answer queues answers. An error means that the peer sends but does not read.
-func (m *mux) answer(answers []answer) error {
+// sendReplies queues answers. An error means that the peer sends but does not read.
+func (m *mux) sendReplies(answers []reply) error {
 	for i := range answers {
 		var err error
 		if answers[i].frame.Body, err = m.encode(answers[i].body); err != nil {
@@ -530,7 +534,7 @@ func (m *mux) answer(answers []answer) error {
 // encode encodes a value of our own. The value runs no user code, but the codec is the adapter's, so callers must not
 // hold mu.
 func (m *mux) encode(v any) (body []byte, err error) {
-	err = guardCall("the adapter's codec", func() (err error) {
+	err = guardAdapter("the adapter's codec", func() (err error) {
 		body, err = m.terms.codec.Append(nil, v)
 		return err
 	}, m.fail)
@@ -557,7 +561,7 @@ func (m *mux) serve(ctx context.Context, fn Function, call *Incoming) {
 			m.log.Error(p.Error(), "name", call.Name, "stack", p.stack)
 			answer = m.failure(s, p.remote())
 		}
-		m.reply(s, answer)
+		m.sendAnswer(s, answer)
 	})
 }
 
@@ -571,7 +575,7 @@ func (m *mux) result(s *stream, v any) (Frame, error) {
 	if f.Body, err = m.terms.codec.Append(nil, v); err != nil {
 		return f, &RemoteError{Type: TypeBadResult, Message: err.Error()}
 	}
-	return f, m.terms.fits(&f, "the result")
+	return f, m.terms.checkSize(&f, "the result")
 }
 
 // failure makes the frame for an error.
@@ -589,8 +593,8 @@ func (m *mux) failure(s *stream, err *RemoteError) Frame {
 	return Frame{Kind: KindError, ID: s.id, Body: body}
 }
 
-// reply sends the answer of an incoming call.
-func (m *mux) reply(s *stream, answer Frame) {
+// sendAnswer sends the answer of an incoming call.
+func (m *mux) sendAnswer(s *stream, answer Frame) {
 	m.mu.Lock()
 	m.openIncoming--
 	if !s.closed {

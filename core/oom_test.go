@@ -68,7 +68,7 @@ func TestOOMExit(t *testing.T) {
 	}
 	await(t, kernels)
 	if _, signal, oom := kernels.Exit(); signal != "killed" || !oom ||
-		!strings.Contains(kernels.exit().String(), "memory") {
+		!strings.Contains(kernels.status().String(), "memory") {
 		t.Errorf("it was ended by %q, out of memory: %v", signal, oom)
 	}
 }

@@ -16,7 +16,7 @@ type Command struct {
 	Args    []string // without the executable's own name
 	Dir     string   // working directory; "" means the host's
 	Env     []string // added to the host's environment, "KEY=value"
-	Reports bool     // the program writes the report of docs/protocol.md; package python's does
+	Reports bool     // the program writes the report of docs/protocol.md, as those of package python do
 	Remedy  string   // the remedy in StartError if the program sends no usable report; or ""
 }
 
@@ -40,8 +40,8 @@ type Options struct {
 	// StartTimeout bounds one worker's start, up to its hello. 0 means 60 s.
 	StartTimeout time.Duration
 	// CancelGrace is how long a cancelled call may keep running in its worker. After that the worker accepts no new
-	// calls until that call ends, and it is stopped once no other call runs there. A worker with sessions continues
-	// instead, until such calls hold all its slots. 0 means 5 s.
+	// calls until that call ends, and it is stopped once no other call runs there. A worker with sessions accepts calls
+	// until such calls hold all its slots. 0 means 5 s.
 	CancelGrace time.Duration
 	// StopTimeout bounds Close, and the stop of one worker: half of it before SIGTERM, the rest before SIGKILL. 0 means
 	// 5 s.
@@ -101,10 +101,10 @@ func (o *Options) resolve() (Options, error) {
 				return r, fmt.Errorf(
 					"option %s is %d; it has to be positive, or 0 for what the worker announces", f.name, *f.value)
 			}
-			return r, fmt.Errorf("option %s is %d; the least is %d, and 0 means %d", f.name, *f.value, f.least, f.def)
+			return r, fmt.Errorf("option %s is %d; the minimum is %d, and 0 means %d", f.name, *f.value, f.least, f.def)
 		}
 		if f.most > 0 && *f.value > f.most {
-			return r, fmt.Errorf("option %s is %d; the most is %d, and 0 means %d", f.name, *f.value, f.most, f.def)
+			return r, fmt.Errorf("option %s is %d; the maximum is %d, and 0 means %d", f.name, *f.value, f.most, f.def)
 		}
 	}
 	for _, f := range []struct {

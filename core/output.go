@@ -69,7 +69,7 @@ func (o *output) line(b []byte) {
 	}
 	o.last = append(o.last, logLine{truncate(text, maxLastLine), time.Now()})
 	o.mu.Unlock()
-	o.log.putPatiently(len(text), func(l hclog.Logger) { l.Info(text) })
+	o.log.putBlocking(len(text), func(l hclog.Logger) { l.Info(text) })
 }
 
 // tail returns the last lines that were printed at or after since, the newest last.

@@ -118,7 +118,7 @@ func TestLogQueueIsBounded(t *testing.T) {
 func TestCloseWithHungLogger(t *testing.T) {
 	log := &recorder{gate: make(chan struct{})}
 	logs := newLogQueue(log.logger())
-	h, err := newHost(shell("echo hello; echo more"), hostOptions{Name: "test", Log: logs})
+	h, err := newSpawner(shell("echo hello; echo more"), spawnerOptions{Name: "test", Log: logs})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,11 +138,11 @@ func TestCloseWithHungLogger(t *testing.T) {
 func TestOutputFromConnection(t *testing.T) {
 	f := newFixture(t, shell("cat"))
 	p := f.launch(Spec{Stdio: true})
-	p.Output([]byte("hook one\r\nhook \x1b[31mtwo\nhel"))
+	p.LogOutput([]byte("hook one\r\nhook \x1b[31mtwo\nhel"))
 	f.log.line(t, "hel")
 	_ = p.Stdin.Close()
 	await(t, p)
-	p.Output([]byte("last words")) // the adapter read it after the process had ended
+	p.LogOutput([]byte("last words")) // the adapter read it after the process had ended
 	logged(t, p.out.log)
 	want := []string{"hook one", `hook \x1b[31mtwo`, "hel", "last words"}
 	if !slices.Equal(p.lastOutput(time.Time{}), want) {

@@ -20,7 +20,7 @@ type Pool struct {
 	logs       *logQueue
 	log        *logSource // the pool's messages about itself
 	trace      bool
-	host       *host
+	spawner    *spawner
 	ctx        context.Context // ends when the pool closes; the parent of the contexts of worker starts
 	cancel     context.CancelFunc
 	goroutines sync.WaitGroup // all goroutines of the pool
@@ -29,21 +29,21 @@ type Pool struct {
 	closed     chan struct{}  // closed when Close is done
 
 	// No slow operation and no user code runs under mu.
-	mu       sync.Mutex           // guards the fields below and the guarded fields of workers and sessions
-	workers  []*Worker            // the newest worker of each index
-	changed  chan struct{}        // closed and replaced by broadcast
-	waiting  waiters              // callers that any worker can serve
-	queued   int                  // callers in all queues
-	nested   map[*waiter]struct{} // the queued callers that are Functions serving a call of this pool
-	seq      uint64               // the number of the newest waiter
-	sessions map[string]*session
-	ending   map[string]*endingSession // by id: ended sessions whose worker has yet to drop their state
-	stats    Stats
-	failures []startFailures // by index
-	lastErr  error           // of the last failed start of any worker
-	verdict  string          // the chain's choice of adapter that was logged last
-	draining bool            // Shutdown has begun: no new calls
-	closing  bool
+	mu            sync.Mutex           // guards the fields below and the guarded fields of workers and sessions
+	workers       []*Worker            // the newest worker of each index
+	changed       chan struct{}        // closed and replaced by broadcast
+	waiting       waiters              // callers that any worker can serve
+	queued        int                  // callers in all queues
+	nested        map[*waiter]struct{} // the queued callers that are Functions serving a call of this pool
+	seq           uint64               // the number of the newest waiter
+	sessions      map[string]*session
+	ending        map[string]*endingSession // by id: ended sessions whose worker has yet to drop their state
+	stats         Stats
+	failures      []startFailures // by index
+	lastErr       error           // of the last failed start of any worker
+	adapterChoice string          // the chain's choice of adapter that was logged last
+	draining      bool            // Shutdown has begun: no new calls
+	closing       bool
 }
 
 // startFailures counts the starts of one index that failed in a row. A worker that ends before its minimum uptime, and
@@ -116,7 +116,7 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 		return nil, err
 	}
 	logs := newLogQueue(log)
-	h, err := newHost(cmd, hostOptions{
+	h, err := newSpawner(cmd, spawnerOptions{
 		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Env: threadEnv(cmd.Env, o.Size), Log: logs,
 	})
 	if err != nil {
@@ -124,7 +124,7 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 		return nil, err
 	}
 	p := &Pool{
-		adapter: adapter, opts: o, logs: logs, log: logs.events(noWorker), trace: trace, host: h,
+		adapter: adapter, opts: o, logs: logs, log: logs.events(noWorker), trace: trace, spawner: h,
 		nested: map[*waiter]struct{}{}, sessions: map[string]*session{}, ending: map[string]*endingSession{},
 		workers: make([]*Worker, o.Size), failures: make([]startFailures, o.Size),
 		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}),
@@ -188,7 +188,7 @@ func (p *Pool) admit(w *Worker, c *connected, m *mux, r *records) {
 		for _, info := range c.hello.Commands {
 			w.commands[info.Name] = info
 		}
-		_, w.forgets = w.commands[forget]
+		_, w.forgets = w.commands[forgetCommand]
 	}
 	w.moveTo(StateReady)
 	p.broadcast()
@@ -202,7 +202,7 @@ func (p *Pool) admit(w *Worker, c *connected, m *mux, r *records) {
 			}
 		}
 	}
-	p.logVerdict(w)
+	p.logAdapter(w)
 	w.log.Debug("worker is ready", "adapter", w.link.Adapter, "pid", w.hello.PID, "runtime", w.hello.Runtime,
 		"after", time.Since(w.started))
 	p.grant(w)
@@ -211,20 +211,20 @@ func (p *Pool) admit(w *Worker, c *connected, m *mux, r *records) {
 	}
 }
 
-// logVerdict logs which adapter is used and why earlier ones were refused, once for each change. The full reasons are
+// logAdapter logs which adapter is used and why earlier ones were refused, once for each change. The full reasons are
 // logged at debug. Callers hold mu.
-func (p *Pool) logVerdict(w *Worker) {
-	verdict := w.link.Adapter
+func (p *Pool) logAdapter(w *Worker) {
+	choice := w.link.Adapter
 	args := []any{"adapter", w.link.Adapter}
 	for _, r := range w.link.Refused {
-		verdict += "\n" + r.Adapter + ": " + r.Err.Error()
+		choice += "\n" + r.Adapter + ": " + r.Err.Error()
 		args = append(args, r.Adapter, r.reason())
 	}
-	if verdict == p.verdict {
+	if choice == p.adapterChoice {
 		return
 	}
-	first := p.verdict == ""
-	p.verdict = verdict
+	first := p.adapterChoice == ""
+	p.adapterChoice = choice
 	switch {
 	case len(w.link.Refused) > 0:
 		w.log.Warn("protocol degraded", args...)
@@ -248,14 +248,19 @@ func (r Refusal) reason() string {
 	return text
 }
 
+// markDead marks a worker as dead, and wakes all that wait for it. Callers hold mu.
+func (p *Pool) markDead(w *Worker) {
+	w.moveTo(StateDead)
+	p.broadcast()
+	close(w.ended)
+}
+
 // startFailed replaces a worker whose start failed. The wait before the next start grows.
 func (p *Pool) startFailed(w *Worker, err error) {
 	err = captureIsolated(err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w.moveTo(StateDead)
-	p.broadcast()
-	close(w.ended)
+	p.markDead(w)
 	if p.closing {
 		if p.lastErr == nil {
 			p.lastErr = err
@@ -295,7 +300,8 @@ func (p *Pool) failureTotals() (indexes, times int) {
 }
 
 // replace starts another worker in w's place. It starts it at once if the index has no failures, else after a wait that
-// doubles with each failure. Callers hold mu.
+// doubles with each failure. err is why its start failed, or nil. If starts keep failing and no worker serves, replace
+// also fails the callers that wait. Callers hold mu.
 func (p *Pool) replace(w *Worker, err error) {
 	if p.closing {
 		return
@@ -346,31 +352,29 @@ func (p *Pool) crashLoopError() error {
 	return fmt.Errorf("%w: %d starts failed, and no worker serves; the last one: %w", ErrCrashLoop, times, p.lastErr)
 }
 
-// remove marks a worker as dead and replaces it. o is nil if the pool stopped the worker.
-func (p *Pool) remove(w *Worker, o *WorkerExit) {
+// workerEnded marks a worker as dead and replaces it. exit is nil if the pool stopped the worker.
+func (p *Pool) workerEnded(w *Worker, exit *WorkerExit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if o != nil {
-		w.exit = o
+	if exit != nil {
+		w.exit = exit
 		p.stats.Lost++
 		if p.closing {
-			w.log.Debug("worker ended while the pool was closing", "how", o)
+			w.log.Debug("worker ended while the pool was closing", "how", exit)
 		} else {
-			w.log.Error("worker lost", "exit", o.Error())
+			w.log.Error("worker lost", "exit", exit.Error())
 		}
 	}
 	if w.kill != nil {
 		w.kill.Stop()
 	}
-	w.moveTo(StateDead)
-	p.broadcast()
-	close(w.ended)
+	p.markDead(w)
 	w.waiting.failAll(p, fmt.Errorf("%w: its worker is gone", ErrSessionLost))
 	switch {
 	case w.completed || time.Since(w.started) >= minUptime:
 		p.failures[w.index] = startFailures{}
-	case o != nil: // a loss so early counts as a failed start
-		p.addFailure(w, o)
+	case exit != nil: // a loss so early counts as a failed start
+		p.addFailure(w, exit)
 	default:
 		p.addFailure(w, fmt.Errorf("it ended early: %s", w.drainReason()))
 	}
@@ -397,16 +401,16 @@ func (p *Pool) WaitReady(ctx context.Context, n int) error {
 	}
 	for {
 		p.mu.Lock()
-		there := 0
+		ready := 0
 		for _, w := range p.workers {
 			if w.state == StateReady {
-				there++
+				ready++
 			}
 		}
 		err, closing, changed := p.crashLoopError(), p.closing, p.changed
 		p.mu.Unlock()
 		switch {
-		case there >= n:
+		case ready >= n:
 			return nil
 		case closing:
 			return ErrClosed
@@ -416,7 +420,7 @@ func (p *Pool) WaitReady(ctx context.Context, n int) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d workers are ready: %w", there, n, ctx.Err())
+			return fmt.Errorf("%d of %d workers are ready: %w", ready, n, ctx.Err())
 		}
 	}
 }
@@ -457,7 +461,7 @@ func (p *Pool) Stats() Stats {
 func (p *Pool) Shutdown(ctx context.Context) error {
 	p.mu.Lock()
 	p.draining = true
-	p.failWaiters(ErrClosed, func(me *waiter) bool { return me.within == nil })
+	p.failWaiters(ErrClosed, func(wt *waiter) bool { return wt.within == nil })
 	p.mu.Unlock()
 	for {
 		p.mu.Lock()
@@ -505,7 +509,7 @@ func (p *Pool) Close() error {
 	ended := make(chan struct{})
 	go func() {
 		p.goroutines.Wait()
-		p.host.close()
+		p.spawner.close()
 		close(ended)
 	}()
 	begin := time.Now()
@@ -517,7 +521,7 @@ func (p *Pool) Close() error {
 	case <-timer.C:
 		err = errors.New("a function in Options.Functions, an input of a call or the adapter has not returned")
 	}
-	if err = errors.Join(err, p.logs.close(max(logPatience, p.opts.StopTimeout-time.Since(begin)))); err != nil {
+	if err = errors.Join(err, p.logs.close(max(logWait, p.opts.StopTimeout-time.Since(begin)))); err != nil {
 		return fmt.Errorf("the pool is closed, but %w", err)
 	}
 	return nil

@@ -16,17 +16,17 @@ type Process struct {
 	Stdout   *os.File // a pipe from the worker's stdout, with Spec.Stdio; the adapter closes it
 	Endpoint string   // where the worker listens, from its report
 
-	name     string // the path of the executable, for errors
-	pid      int
-	proc     *os.Process
-	out      *output
-	capture  *os.File // the read end of the pipe for its output
-	lifeline *os.File // a write end: the group is killed when it closes; nil where descriptors are not inherited
-	// armed is lifeline's read end, held here. If only the worker held it, Pdeathsig could kill the worker first, and
-	// its group would survive.
-	armed   *os.File
-	oom     *oomCounter
-	oomBase uint64 // the counter when it was started
+	name    string // the path of the executable, for errors
+	pid     int
+	proc    *os.Process
+	out     *output
+	capture *os.File // the read end of the pipe for its output
+	// The group is killed when lifelineWrite closes. It is nil where descriptors are not inherited. If only the worker
+	// held a read end, Pdeathsig could kill the worker first, and its group would survive.
+	lifelineWrite *os.File
+	lifelineRead  *os.File
+	oom           *oomCounter
+	oomBase       uint64 // the counter when it was started
 
 	exited chan struct{} // closed when it has exited, before its group is killed
 	done   chan struct{}
@@ -34,7 +34,7 @@ type Process struct {
 	mu         sync.Mutex // guards the fields below; held for each signal, so that no reaped process gets one
 	terminated bool       // we sent SIGTERM
 	killed     bool       // we sent SIGKILL
-	end        exitStatus // set when it has exited
+	ended      exitStatus // how it ended; set when it has exited
 }
 
 // outputGrace is how long the last output of an ended process may take to arrive. The whole time passes only if another
@@ -48,9 +48,9 @@ func (p *Process) PID() int { return p.pid }
 // its output has been read.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Output is for adapters whose connection is the worker's standard output. Start-up hooks may print there before the
-// first frame. Output adds these bytes to the worker's output. Each call needs whole lines.
-func (p *Process) Output(b []byte) {
+// LogOutput is for adapters whose connection is the worker's standard output. Start-up hooks may print there before the
+// first frame. LogOutput adds these bytes to the worker's output. Each call needs whole lines.
+func (p *Process) LogOutput(b []byte) {
 	s := splitter{emit: p.out.line}
 	s.write(b)
 	s.flush()
@@ -71,14 +71,14 @@ func (p *Process) supervise() {
 	if state == nil {
 		state, _ = p.proc.Wait()
 	}
-	p.end = exitStatus{code: -1, killed: p.killed}
+	p.ended = exitStatus{code: -1, killed: p.killed}
 	if state != nil { // nil: other code in this program has reaped it
-		p.end.code, p.end.signal = state.ExitCode(), exitSignal(state)
+		p.ended.code, p.ended.signal = state.ExitCode(), exitSignal(state)
 	}
-	p.end.oom = p.end.signal == killSignal && !p.killed && p.oom.claim(p.oomBase)
+	p.ended.oom = p.ended.signal == killSignal && !p.killed && p.oom.claim(p.oomBase)
 	p.mu.Unlock()
-	if p.lifeline != nil {
-		_, _ = p.armed.Close(), p.lifeline.Close() // in this order the kernel sends no signal
+	if p.lifelineWrite != nil {
+		_, _ = p.lifelineRead.Close(), p.lifelineWrite.Close() // in this order the kernel sends no signal
 	}
 
 	timer := time.NewTimer(outputGrace)
@@ -142,7 +142,7 @@ func (p *Process) stop(timeout time.Duration) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.end.killed && p.end.signal == killSignal:
+	case p.ended.killed && p.ended.signal == killSignal:
 		return "killed"
 	case p.terminated:
 		return "terminated"
@@ -154,7 +154,7 @@ func (p *Process) stop(timeout time.Duration) string {
 // Exit returns the exit code, or -1 and the name of the signal that ended the process. oom means that the kernel killed
 // it because memory ran out. The values are valid after Done.
 func (p *Process) Exit() (code int, signal string, oom bool) {
-	end := p.exit()
+	end := p.status()
 	return end.code, end.signal, end.oom
 }
 
@@ -168,11 +168,11 @@ func (p *Process) exitedByItself() bool {
 // lastOutput returns the last lines that the process printed at or after since, the newest last.
 func (p *Process) lastOutput(since time.Time) []string { return mergeOutput(p.out.tail(since)) }
 
-// exit returns how the process ended. It is valid after Done.
-func (p *Process) exit() exitStatus {
+// status returns how the process ended. It is valid after Done.
+func (p *Process) status() exitStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.end
+	return p.ended
 }
 
 // oomCounter is the kernel's count of the processes that it killed in this program's control group because memory ran

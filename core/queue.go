@@ -34,8 +34,8 @@ func (q *waiters) head() *waiter {
 func (q *waiters) fail(p *Pool, err error, which func(*waiter) bool) {
 	for e := q.Front(); e != nil; {
 		next := e.Next()
-		if me := e.Value.(*waiter); which(me) {
-			p.resolve(me, nil, err)
+		if wt := e.Value.(*waiter); which(wt) {
+			p.resolve(wt, nil, err)
 		}
 		e = next
 	}
@@ -44,49 +44,49 @@ func (q *waiters) fail(p *Pool, err error, which func(*waiter) bool) {
 func (q *waiters) failAll(p *Pool, err error) { q.fail(p, err, func(*waiter) bool { return true }) }
 
 // insert adds a waiter at its place by age. That is usually the last place.
-func (q *waiters) insert(me *waiter) {
-	me.queue = q
+func (q *waiters) insert(wt *waiter) {
+	wt.queue = q
 	for e := q.Back(); e != nil; e = e.Prev() {
-		if e.Value.(*waiter).seq < me.seq {
-			me.place = q.InsertAfter(me, e)
+		if e.Value.(*waiter).seq < wt.seq {
+			wt.place = q.InsertAfter(wt, e)
 			return
 		}
 	}
-	me.place = q.PushFront(me)
+	wt.place = q.PushFront(wt)
 }
 
 // enqueue adds a new waiter to a queue. Callers hold mu.
-func (p *Pool) enqueue(q *waiters, me *waiter) {
+func (p *Pool) enqueue(q *waiters, wt *waiter) {
 	p.seq++
-	me.seq = p.seq
+	wt.seq = p.seq
 	p.queued++
-	q.insert(me)
-	if me.within != nil {
-		p.nested[me] = struct{}{}
+	q.insert(wt)
+	if wt.within != nil {
+		p.nested[wt] = struct{}{}
 	}
-	if s := me.session; s != nil && q == &p.waiting {
+	if s := wt.session; s != nil && q == &p.waiting {
 		if s.waiting == nil {
 			s.waiting = map[*waiter]struct{}{}
 		}
-		s.waiting[me] = struct{}{}
+		s.waiting[wt] = struct{}{}
 	}
 }
 
 // dequeue removes a waiter from its queue. Callers hold mu.
-func (p *Pool) dequeue(me *waiter) {
-	me.queue.Remove(me.place)
+func (p *Pool) dequeue(wt *waiter) {
+	wt.queue.Remove(wt.place)
 	p.queued--
-	delete(p.nested, me)
-	if s := me.session; s != nil {
-		delete(s.waiting, me)
+	delete(p.nested, wt)
+	if s := wt.session; s != nil {
+		delete(s.waiting, wt)
 	}
 }
 
 // resolve removes a waiter from its queue and gives it a worker or an error. Callers hold mu.
-func (p *Pool) resolve(me *waiter, w *Worker, err error) {
-	p.dequeue(me)
-	me.worker, me.err = w, err
-	close(me.ready)
+func (p *Pool) resolve(wt *waiter, w *Worker, err error) {
+	p.dequeue(wt)
+	wt.worker, wt.err = w, err
+	close(wt.ready)
 }
 
 // acquire takes a slot and returns its worker, and the session if id is not "". inflight.release gives the slot back. A
@@ -128,10 +128,10 @@ func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error
 // it waits.
 func (p *Pool) awaitEnd(ctx context.Context, ending *endingSession, by *served) error {
 	if by != nil { // dropping the state needs a slot of the session's worker, so this could be a deadlock
-		me := &waiter{session: ending.session, within: by}
-		p.nested[me] = struct{}{}
-		defer delete(p.nested, me)
-		if p.deadlocked(me) {
+		wt := &waiter{session: ending.session, within: by}
+		p.nested[wt] = struct{}{}
+		defer delete(p.nested, wt)
+		if p.deadlocked(wt) {
 			return errDeadlock
 		}
 	}
@@ -180,22 +180,22 @@ func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error
 		p.stats.Saturated++
 		return nil, fmt.Errorf("%w: %d callers are waiting for %d workers", ErrSaturated, p.queued, len(p.workers))
 	}
-	me := &waiter{session: s, within: by, ready: make(chan struct{})}
-	p.enqueue(q, me)
-	if by != nil && p.deadlocked(me) {
-		p.dequeue(me)
+	wt := &waiter{session: s, within: by, ready: make(chan struct{})}
+	p.enqueue(q, wt)
+	if by != nil && p.deadlocked(wt) {
+		p.dequeue(wt)
 		return nil, errDeadlock
 	}
-	served := false
+	got := false
 	defer func() {
-		if !served { // also if ctx panics
-			p.withdraw(me)
+		if !got { // also if ctx panics
+			p.withdraw(wt)
 		}
 	}()
 	var err error
 	p.unlocked(func() {
 		select {
-		case <-me.ready:
+		case <-wt.ready:
 		case <-ctx.Done():
 			err = fmt.Errorf("waiting for a worker: %w", ctx.Err())
 		}
@@ -203,29 +203,29 @@ func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error
 	if err != nil {
 		return nil, err
 	}
-	served = true
-	return me.worker, me.err
+	got = true
+	return wt.worker, wt.err
 }
 
 // withdraw ends the wait of a waiter. It removes the waiter from its queue, or gives back the slot that the waiter has
 // just got. Callers hold mu.
-func (p *Pool) withdraw(me *waiter) {
+func (p *Pool) withdraw(wt *waiter) {
 	select {
-	case <-me.ready: // it got a slot at the same moment
-		if me.worker != nil {
-			p.releaseSlot(me.worker)
+	case <-wt.ready: // it got a slot at the same moment
+		if wt.worker != nil {
+			p.releaseSlot(wt.worker)
 		}
 	default:
-		p.dequeue(me)
+		p.dequeue(wt)
 	}
 }
 
-// deadlocked reports whether me would wait for ever. That is so if every slot that it may get is held by a call that
+// deadlocked reports whether wt would wait for ever. That is so if every slot that it may get is held by a call that
 // cannot end, because the call's own Function waits for such a slot. Callers hold mu.
-func (p *Pool) deadlocked(me *waiter) bool {
+func (p *Pool) deadlocked(wt *waiter) bool {
 	running := 0
 	for _, w := range p.workers {
-		if me.session == nil || me.session.worker == nil || me.session.worker == w {
+		if wt.session == nil || wt.session.worker == nil || wt.session.worker == w {
 			running += w.running
 		}
 	}
@@ -258,7 +258,7 @@ func (p *Pool) deadlocked(me *waiter) bool {
 			}
 		}
 	}
-	_, left := waiting[me]
+	_, left := waiting[wt]
 	return left
 }
 

@@ -50,12 +50,12 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	var r report
 	switch {
 	case got.err != nil:
-		return p.withExit(ctx, got.err)
+		return p.endWithoutReport(ctx, got.err)
 	case !bytes.HasPrefix(bytes.TrimSpace(got.line), []byte("{")):
-		return p.withExit(ctx, fmt.Errorf("its report is not a JSON object: %q", truncate(string(got.line), 200)))
+		return p.endWithoutReport(ctx, fmt.Errorf("its report is not a JSON object: %q", truncate(string(got.line), 200)))
 	}
 	if err := json.Unmarshal(got.line, &r); err != nil {
-		return p.withExit(ctx, fmt.Errorf("its report is unreadable (%w): %q", err, truncate(string(got.line), 200)))
+		return p.endWithoutReport(ctx, fmt.Errorf("its report is unreadable (%w): %q", err, truncate(string(got.line), 200)))
 	}
 	switch {
 	case r.Failed != nil && r.Remedy != "":
@@ -98,9 +98,9 @@ func readReport(r *os.File) ([]byte, error) {
 	}
 }
 
-// withExit adds the way the process ended to the error of a missing or unusable report. It waits up to reportGrace for
+// endWithoutReport adds the way the process ended to the error of a missing or unusable report. It waits up to reportGrace for
 // the exit, then kills the process.
-func (p *Process) withExit(ctx context.Context, err error) error {
+func (p *Process) endWithoutReport(ctx context.Context, err error) error {
 	timer := time.NewTimer(reportGrace)
 	defer timer.Stop()
 	select {
@@ -114,9 +114,9 @@ func (p *Process) withExit(ctx context.Context, err error) error {
 		<-p.done
 	}
 	if errors.Is(err, errNoReport) {
-		return &reportError{fmt.Errorf("%s ended before it reported that it can start: it %s", p.name, p.exit())}
+		return &reportError{fmt.Errorf("%s ended before it reported that it can start: it %s", p.name, p.status())}
 	}
-	return &reportError{fmt.Errorf("%s cannot be used: %w; it %s", p.name, err, p.exit())}
+	return &reportError{fmt.Errorf("%s cannot be used: %w; it %s", p.name, err, p.status())}
 }
 
 // reportError: the process sent no usable report. It may be the wrong program.

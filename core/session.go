@@ -11,8 +11,8 @@ import (
 
 // Session is a Target whose calls all go to one worker. The worker keeps state for it: the handler sees the session's
 // id and a dict of its own. The first call chooses the worker. Once that worker is lost, every call gets
-// ErrSessionLost until Close, so that no call silently continues with fresh state. An unused session ends after
-// Options.SessionIdle. Sessions with the same id are the same session. Any number of goroutines may use them.
+// ErrSessionLost until the session ends, so that no call silently continues with fresh state. A session ends by Close,
+// or when no call has used it for Options.SessionIdle. Sessions with the same id are the same session. Any number of goroutines may use them.
 type Session struct {
 	pool *Pool
 	id   string
@@ -121,9 +121,9 @@ func (p *Pool) pinSession(s *session, w *Worker) {
 	w.sessions++
 	// From now on the session's calls wait for this worker, and are lost with it.
 	older := func(a, b *waiter) int { return cmp.Compare(a.seq, b.seq) }
-	for _, me := range slices.SortedFunc(maps.Keys(s.waiting), older) {
-		p.waiting.Remove(me.place)
-		w.waiting.insert(me)
+	for _, wt := range slices.SortedFunc(maps.Keys(s.waiting), older) {
+		p.waiting.Remove(wt.place)
+		w.waiting.insert(wt)
 	}
 	s.waiting = nil
 }
@@ -136,8 +136,8 @@ func (p *Pool) endSession(s *session) {
 	w := s.worker
 	if w == nil {
 		err := fmt.Errorf("%w: session %q was closed before it had a worker", ErrSessionLost, s.id)
-		for me := range s.waiting {
-			p.resolve(me, nil, err)
+		for wt := range s.waiting {
+			p.resolve(wt, nil, err)
 		}
 		return
 	}
@@ -159,15 +159,15 @@ func (p *Pool) endSession(s *session) {
 	}()
 }
 
-// forget is the built-in command of workers that drops a session's state.
-const forget = "snakepit.forget"
+// forgetCommand is the built-in command of workers that drops a session's state.
+const forgetCommand = "snakepit.forget"
 
 // forget has the worker drop a session's state, after the calls that already wait for the worker.
 func (p *Pool) forget(w *Worker, s *session) {
 	// There is no time limit: the session's id cannot be used again until the state is dropped. The loss of the worker
 	// ends the wait.
 	ctx := p.ctx
-	r := &request{command: forget}
+	r := &request{command: forgetCommand}
 	p.mu.Lock()
 	if w.state == StateDead {
 		p.mu.Unlock()

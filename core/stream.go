@@ -13,19 +13,19 @@ import (
 // stream is one side's view of one call: one direction that it receives and one that it sends. The consumer of the one
 // and the producer of the other may be two goroutines.
 type stream struct {
-	mux      *mux
-	id       uint64
-	name     string
-	opener   bool                    // we opened the call
-	since    time.Time               // when it was received; if we opened it, when it was written (guarded by mux.mu)
-	deadline time.Time               // of an outgoing call: becomes the call frame's TTL
-	ended    func(answered bool)     // called by finish, once, without mu; or nil
-	cancel   context.CancelCauseFunc // of an incoming call's context
-	sessions []sessionKey            // of an outgoing call: the sessions that wait for its end
-	arrived  chan struct{}           // capacity 1: a frame was received, or the call has ended
-	sendable chan struct{}           // capacity 1: credit came, or the peer wants no more; nil if we never send
-	owed     window                  // consumed, but credit not yet granted; only the consumer uses it
-	taken    int64                   // items consumed; only the consumer uses it
+	mux       *mux
+	id        uint64
+	name      string
+	opener    bool                    // we opened the call
+	since     time.Time               // when it was received; if we opened it, when it was written (guarded by mux.mu)
+	deadline  time.Time               // of an outgoing call: becomes the call frame's TTL
+	ended     func(answered bool)     // called by finish, once, without mu; or nil
+	cancel    context.CancelCauseFunc // of an incoming call's context
+	sessions  []sessionKey            // of an outgoing call: the sessions that wait for its end
+	arrived   chan struct{}           // capacity 1: a frame was received, or the call has ended
+	sendable  chan struct{}           // capacity 1: credit came, or the peer wants no more; nil if we never send
+	ungranted window                  // consumed, but credit not yet granted; only the consumer uses it
+	taken     int64                   // items consumed; only the consumer uses it
 
 	// guarded by mux.mu
 	written    bool    // of an outgoing call: its frame is passed to Conn.Write
@@ -39,10 +39,10 @@ type stream struct {
 	outEnded   bool    // we send no more
 	cancelSent bool
 	closed     bool   // the call has ended
-	answer     []byte // the body of the End or Error frame that ended the call
+	endBody    []byte // the body of the End or Error frame that ended the call
 	failed     bool   // answer is an error
 	notStarted bool   // the error says that the call did not run
-	heard      bool   // the caller has got the answer
+	delivered  bool   // the caller has got the answer
 	logged     bool   // logLate has seen the call
 	err        error  // why the call ended without an answer
 	localErr   error  // an error of our own direction
@@ -69,7 +69,7 @@ const (
 	smallBody = 16 << 10 // bytes; much less than a read buffer
 )
 
-// received queues a received item. Callers hold mux.mu.
+// received queues an item, or returns the breach of the protocol. Callers hold mux.mu.
 func (s *stream) received(f *Frame) error {
 	s.gotItem = true
 	if s.discarding {
@@ -148,22 +148,22 @@ func (s *stream) items(ctx context.Context) iter.Seq2[item, error] {
 
 // consumed counts a consumed item. Once half of the window is consumed, it grants that much credit again.
 func (s *stream) consumed(size int64) {
-	s.owed.Items++
-	s.owed.Bytes += size
+	s.ungranted.Items++
+	s.ungranted.Bytes += size
 	w := s.mux.terms.receive
-	if s.owed.Items*2 < w.Items && s.owed.Bytes*2 < w.Bytes {
+	if s.ungranted.Items*2 < w.Items && s.ungranted.Bytes*2 < w.Bytes {
 		return
 	}
 	m := s.mux
 	m.mu.Lock()
 	if !s.inEnded {
-		s.granted.Items += s.owed.Items
-		s.granted.Bytes += s.owed.Bytes
-		m.control = append(m.control, Frame{Kind: KindCredit, ID: s.id, Items: s.owed.Items, Bytes: s.owed.Bytes})
+		s.granted.Items += s.ungranted.Items
+		s.granted.Bytes += s.ungranted.Bytes
+		m.control = append(m.control, Frame{Kind: KindCredit, ID: s.id, Items: s.ungranted.Items, Bytes: s.ungranted.Bytes})
 		m.wakeWriter()
 	}
 	m.mu.Unlock()
-	s.owed = window{}
+	s.ungranted = window{}
 }
 
 // remote decodes the body of an error. It returns another error if the body cannot be decoded.
@@ -184,7 +184,7 @@ func (s *stream) send(ctx context.Context, v any, flags Flags) error {
 		return err
 	}
 	f := Frame{Kind: KindItem, Flags: flags, ID: s.id, Body: body}
-	if err := m.terms.fits(&f, "the item"); err != nil {
+	if err := m.terms.checkSize(&f, "the item"); err != nil {
 		return err
 	}
 	for {
@@ -275,11 +275,11 @@ func (s *stream) isClosed() bool {
 	return s.closed
 }
 
-// unheard reports whether the call has ended with an answer that its caller has not got.
-func (s *stream) unheard() bool {
+// undelivered reports whether the call has ended with an answer that its caller has not got.
+func (s *stream) undelivered() bool {
 	s.mux.mu.Lock()
 	defer s.mux.mu.Unlock()
-	return s.closed && s.err == nil && !s.heard
+	return s.closed && s.err == nil && !s.delivered
 }
 
 func (s *stream) wasAbandoned() bool {
@@ -297,15 +297,15 @@ func (s *stream) wasWritten() bool {
 // outcome returns the answer of an ended call that we opened, or the error that ended it.
 func (s *stream) outcome() ([]byte, error) {
 	s.mux.mu.Lock()
-	s.heard = true
-	answer, failed, refused, written, err := s.answer, s.failed, s.notStarted, s.written, s.err
+	s.delivered = true
+	answer, failed, refused, written, err := s.endBody, s.failed, s.notStarted, s.written, s.err
 	s.mux.mu.Unlock()
 	switch {
 	case err != nil && !written:
 		if !errors.Is(err, ErrClosed) {
 			err = fmt.Errorf("%w before it had the call: %w", ErrWorkerLost, err)
 		}
-		return nil, &notRunError{err: err, elsewhere: true}
+		return nil, &notRunError{err: err, retryable: true}
 	case err != nil:
 		return nil, &lostError{err}
 	case !failed:
@@ -321,7 +321,7 @@ func (s *stream) outcome() ([]byte, error) {
 		case TypeUnknownCommand:
 			return nil, &notRunError{err: fmt.Errorf("%w: %s", ErrUnknownCommand, remote.Message)}
 		case TypeDraining, TypeSaturated:
-			return nil, &notRunError{err: err, elsewhere: true}
+			return nil, &notRunError{err: err, retryable: true}
 		}
 	}
 	return nil, &notRunError{err: err}
@@ -330,7 +330,7 @@ func (s *stream) outcome() ([]byte, error) {
 // notRunError wraps the reason why a call did not run.
 type notRunError struct {
 	err       error
-	elsewhere bool // the call may be retried on another worker
+	retryable bool // the call may be retried on another worker
 }
 
 func (e *notRunError) Error() string { return e.err.Error() }

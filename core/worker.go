@@ -150,10 +150,10 @@ func (w *Worker) run() {
 	cause := w.watch(exited)
 	if cause == nil {
 		w.stop()
-		p.remove(w, nil)
+		p.workerEnded(w, nil)
 		return
 	}
-	p.remove(w, w.exitFor(cause))
+	p.workerEnded(w, w.exitFor(cause))
 }
 
 // start brings the worker up to its hello.
@@ -165,7 +165,7 @@ func (w *Worker) start() (*connected, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(p.ctx, p.opts.StartTimeout, late)
 	defer cancel()
-	at := p.host.attempt(w.index)
+	at := p.spawner.attempt(w.index)
 	c, err := connect(ctx, p.adapter, at, &p.opts)
 	if err == nil {
 		return c, nil
@@ -176,7 +176,6 @@ func (w *Worker) start() (*connected, error) {
 // watch runs while the worker is ready or draining. It returns the cause of a loss, or nil if the worker should be
 // stopped.
 func (w *Worker) watch(exited <-chan struct{}) error {
-	p := w.pool
 	for {
 		select {
 		case <-w.mux.done:
@@ -194,61 +193,65 @@ func (w *Worker) watch(exited <-chan struct{}) error {
 				<-w.mux.done
 				return w.mux.err
 			}
-			p.mu.Lock()
-			if p.closing {
-				p.mu.Unlock()
+			switch w.reconsider() {
+			case actionStop:
 				return nil
-			}
-			switch reason := w.drainReason(); {
-			case reason != "" && w.state == StateReady:
-				w.moveTo(StateDraining)
-				w.log.Info("worker accepts no new calls", "reason", reason)
-			case reason == "" && w.state == StateDraining:
-				w.moveTo(StateReady)
-				w.log.Info("worker accepts new calls again")
-				p.broadcast()
-				p.grant(w)
-			}
-			step := w.step()
-			p.mu.Unlock()
-			switch step {
-			case stepStop:
-				return nil
-			case stepTerminate:
+			case actionTerminate:
 				w.escalate()
 			}
 		}
 	}
 }
 
-// step is an action that watch takes on a worker.
-type step uint8
+// reconsider moves the worker between ready and draining. It returns what watch does next.
+func (w *Worker) reconsider() action {
+	p := w.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closing {
+		return actionStop
+	}
+	switch reason := w.drainReason(); {
+	case reason != "" && w.state == StateReady:
+		w.moveTo(StateDraining)
+		w.log.Info("worker accepts no new calls", "reason", reason)
+	case reason == "" && w.state == StateDraining:
+		w.moveTo(StateReady)
+		w.log.Info("worker accepts new calls again")
+		p.broadcast()
+		p.grant(w)
+	}
+	return w.nextAction()
+}
+
+// action is what watch does with a worker.
+type action uint8
 
 const (
-	stepNone step = iota
-	stepStop
-	stepTerminate
+	actionNone action = iota
+	actionStop
+	actionTerminate
 )
 
-// step returns the next action on a draining worker. Callers hold pool.mu.
-func (w *Worker) step() step {
+// nextAction returns the next action on a draining worker. Callers hold pool.mu.
+func (w *Worker) nextAction() action {
 	switch {
 	case w.state != StateDraining:
-		return stepNone
+		return actionNone
 	case w.kill == nil && w.running == 0:
-		return stepStop
+		return actionStop
 	case w.overdue > 0 && w.overdue == w.running:
 		// All running calls are overdue, and no other call can run here.
-		return stepTerminate
+		return actionTerminate
 	}
-	return stepNone
+	return actionNone
 }
 
 // escalate ends a worker whose cancelled calls do not end: SIGTERM to its group, then SIGKILL. watch sees the exit.
 func (w *Worker) escalate() {
 	p := w.pool
 	p.mu.Lock()
-	if w.kill != nil || w.step() != stepTerminate { // it has recovered in the meantime
+	if w.kill != nil || w.nextAction() != actionTerminate { // it has recovered in the meantime
 		p.mu.Unlock()
 		return
 	}
@@ -351,8 +354,8 @@ func (w *Worker) retire(reason string) {
 }
 
 // drainReason returns why the worker accepts no calls, except perhaps those of its sessions, or "". An overdue call is
-// a reason, until it ends. It is no reason if the worker has sessions, which may last long, and other slots, which
-// still serve all callers. Callers hold pool.mu.
+// a reason until it ends. But it does not drain a worker that has sessions and another slot: a session may last long,
+// and the other slots still serve all callers. Callers hold pool.mu.
 func (w *Worker) drainReason() string {
 	switch {
 	case w.retired != "":

@@ -34,16 +34,17 @@ type Chain struct {
 
 	adapters []core.Adapter
 
-	mu       sync.Mutex // guards verdicts
-	verdicts []verdict  // one for each adapter
+	mu       sync.Mutex // guards breakers
+	breakers []breaker  // one for each adapter
 }
 
-// verdict is what a chain knows of an adapter. The zero value means that nothing is known.
-type verdict struct {
+// breaker is the circuit breaker of an adapter. The zero value means that nothing is known, so one Start finds out
+// whether the adapter is available, and others wait for it.
+type breaker struct {
 	works   bool          // the last conclusive Start succeeded
 	refused error         // the last conclusive Start was refused with this error; else nil
 	until   time.Time     // when a refused adapter is tried again
-	probing chan struct{} // closed when the Start that is finding out has ended; nil if there is none
+	probe   chan struct{} // closed when the Start that is finding out has ended; nil if there is none
 }
 
 // New returns a chain of the adapters, the preferred one first. It panics if there are none.
@@ -51,7 +52,7 @@ func New(adapters ...core.Adapter) *Chain {
 	if len(adapters) == 0 {
 		panic("fallback.New: no adapters")
 	}
-	return &Chain{adapters: slices.Clone(adapters), verdicts: make([]verdict, len(adapters))}
+	return &Chain{adapters: slices.Clone(adapters), breakers: make([]breaker, len(adapters))}
 }
 
 // Parse returns the adapter for a list of names such as "grpc,jsonstdio": a chain of those adapters or, for a single
@@ -136,20 +137,20 @@ func isRefusal(ctx context.Context, err error) bool {
 // that may be used.
 func (c *Chain) start(ctx context.Context, l *core.Launcher, i, n int) (*core.Link, error) {
 	for {
-		probe, wait, err := c.enter(i, n)
+		d := c.decide(i, n)
 		switch {
-		case err != nil:
-			return nil, err
-		case wait == nil:
-			if probe != nil {
-				defer c.leave(i, probe)
+		case d.refused != nil:
+			return nil, d.refused
+		case d.wait == nil:
+			if d.probes {
+				defer c.endProbe(i)
 			}
 			link, err := c.adapters[i].Start(ctx, l)
-			c.learn(ctx, i, err)
+			c.record(ctx, i, err)
 			return link, err
 		}
 		select {
-		case <-wait:
+		case <-d.wait:
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting to hear whether %s is available: %w",
 				c.adapters[i].Name(), context.Cause(ctx))
@@ -157,45 +158,51 @@ func (c *Chain) start(ctx context.Context, l *core.Launcher, i, n int) (*core.Li
 	}
 }
 
-// enter decides what a Start does with the adapter at i. If err is set, the adapter is refused for that reason. If
-// wait is set, another Start is finding out: call enter again when wait is closed. Otherwise start a worker. If probe
-// is set, call leave afterwards: others wait for the verdict.
-func (c *Chain) enter(i, n int) (probe, wait chan struct{}, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	v := &c.verdicts[i]
-	switch {
-	case v.works:
-		return nil, nil, nil
-	case v.refused != nil && time.Now().Before(v.until):
-		return nil, nil, v.refused
-	case v.probing == nil:
-		v.probing = make(chan struct{})
-		return v.probing, nil, nil
-	case v.refused != nil && slices.ContainsFunc(c.verdicts[i+1:n], func(later verdict) bool { return later.works }):
-		return nil, nil, v.refused // a later one works: use that until the verdict is known
-	}
-	return nil, v.probing, nil
+// decision is what a Start does with an adapter. The zero value means: start a worker.
+type decision struct {
+	refused error           // the adapter is refused for this reason
+	wait    <-chan struct{} // another Start is finding out: decide again when this is closed
+	probes  bool            // start a worker, and call endProbe afterwards: others wait for this Start
 }
 
-// learn remembers the verdict of a Start. A failure that is not a refusal gives no verdict.
-func (c *Chain) learn(ctx context.Context, i int, err error) {
+// decide decides what a Start does with the adapter at i.
+func (c *Chain) decide(i, n int) decision {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	v := &c.verdicts[i]
+	b := &c.breakers[i]
+	switch {
+	case b.works:
+		return decision{}
+	case b.refused != nil && time.Now().Before(b.until):
+		return decision{refused: b.refused}
+	case b.probe == nil:
+		b.probe = make(chan struct{})
+		return decision{probes: true}
+	case b.refused != nil && slices.ContainsFunc(c.breakers[i+1:n], func(later breaker) bool { return later.works }):
+		return decision{refused: b.refused} // a later one works: use that until the probe has ended
+	}
+	return decision{wait: b.probe}
+}
+
+// record records the outcome of a Start. A failure that is not a refusal says nothing about the adapter.
+func (c *Chain) record(ctx context.Context, i int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := &c.breakers[i]
 	switch {
 	case err == nil:
-		v.works, v.refused = true, nil
+		b.works, b.refused = true, nil
 	case isRefusal(ctx, err):
-		v.works, v.refused, v.until = false, err, time.Now().Add(c.coolDown())
+		b.works, b.refused, b.until = false, err, time.Now().Add(c.coolDown())
 	}
 }
 
-func (c *Chain) leave(i int, probe chan struct{}) {
+// endProbe lets the Starts that wait for a probe decide again.
+func (c *Chain) endProbe(i int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.verdicts[i].probing = nil
-	close(probe)
+	close(c.breakers[i].probe)
+	c.breakers[i].probe = nil
 }
 
 func (c *Chain) coolDown() time.Duration {

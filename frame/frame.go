@@ -21,8 +21,8 @@ const (
 
 var errNoKind = errors.New("of no known kind")
 
-// Fits returns an error if f.Size() is above the limit.
-func Fits(f *core.Frame, limit int) error {
+// CheckSize returns an error if f.Size() is above the limit.
+func CheckSize(f *core.Frame, limit int) error {
 	if n := f.Size(); n > limit {
 		return fmt.Errorf("of %d bytes, the limit is %d", n, limit)
 	}

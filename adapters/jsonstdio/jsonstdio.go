@@ -1,5 +1,5 @@
-// Package jsonstdio connects to workers by lines of JSON on their standard input and output. The worker needs nothing
-// but these two and JSON. It is the smallest adapter: to write your own, copy this directory.
+// Package jsonstdio connects to workers by lines of JSON on their standard input and output. The worker needs only
+// these two and JSON. It is the smallest adapter: docs/adapters.md begins with a copy of this file.
 package jsonstdio
 
 import (
@@ -25,7 +25,7 @@ func (Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) 
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(p.Stdout, p.Stdin, p.Output, l.MaxFrame)
+	c := newConn(p.Stdout, p.Stdin, p.LogOutput, l.MaxFrame)
 	return &core.Link{Conn: c, Codecs: []core.Codec{json.Codec{}}, Process: p}, nil
 }
 
@@ -62,7 +62,7 @@ func (c *conn) Read() ([]core.Frame, error) {
 		for line := range bytes.Lines(lines) {
 			f, why := frame.ParseLine(line)
 			if why == nil {
-				why = frame.Fits(&f, c.limit)
+				why = frame.CheckSize(&f, c.limit)
 			}
 			if why == nil {
 				frames, c.begun = append(frames, f), true
@@ -128,11 +128,10 @@ func (c *conn) take(end int) []byte {
 	c.n = len(rest)
 	if end < chunk {
 		taken = bytes.Clone(taken)
-		copy(c.buf, rest)
 	} else {
 		c.buf = make([]byte, max(chunk, 2*len(rest)))
-		copy(c.buf, rest)
 	}
+	copy(c.buf, rest)
 	return taken
 }
 

@@ -87,7 +87,7 @@ func (c *conn) Read() ([]core.Frame, error) {
 		size := 4 + int(binary.BigEndian.Uint32(whole))
 		f, bad := frame.ParseMsgpack(whole[4:size:size])
 		if bad == nil {
-			bad = frame.Fits(&f, c.limit)
+			bad = frame.CheckSize(&f, c.limit)
 		}
 		if bad != nil {
 			err = fmt.Errorf("%w: the worker sent what is not a frame (%w): %.64q",

@@ -142,7 +142,7 @@ func sum(ctx context.Context, c *core.Incoming) (any, error) {
 	err := inputs(ctx, c, func(v any) error {
 		n, ok := v.(int64)
 		if !ok {
-			return errors.New("an input is no integer")
+			return errors.New("an input is not an integer")
 		}
 		total += n
 		return nil
@@ -154,7 +154,7 @@ func double(ctx context.Context, c *core.Incoming) (any, error) {
 	return nil, inputs(ctx, c, func(v any) error {
 		n, ok := v.(int64)
 		if !ok {
-			return errors.New("an input is no integer")
+			return errors.New("an input is not an integer")
 		}
 		return c.Send(ctx, 2*n)
 	})

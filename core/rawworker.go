@@ -14,7 +14,7 @@ import (
 // its methods.
 type RawWorker struct {
 	*Link
-	host    *host
+	spawner *spawner
 	at      *attempt
 	logTime time.Duration // how long Close waits for a slow logger
 }
@@ -32,7 +32,7 @@ func StartRaw(ctx context.Context, adapter Adapter, cmd Command, opts *Options) 
 	if err != nil {
 		return nil, err
 	}
-	h, err := newHost(cmd, hostOptions{Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Log: newLogQueue(log)})
+	h, err := newSpawner(cmd, spawnerOptions{Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Log: newLogQueue(log)})
 	if err != nil {
 		return nil, err
 	}
@@ -45,11 +45,11 @@ func StartRaw(ctx context.Context, adapter Adapter, cmd Command, opts *Options) 
 		return nil, startError(ctx, at, err)
 	}
 	at.abandon(link.Process)
-	return &RawWorker{Link: link, host: h, at: at, logTime: o.StopTimeout}, nil
+	return &RawWorker{Link: link, spawner: h, at: at, logTime: o.StopTimeout}, nil
 }
 
 // Dir returns the worker's private directory, which its adapter got as Launcher.Dir.
-func (s *RawWorker) Dir() string { return s.host.dir }
+func (s *RawWorker) Dir() string { return s.spawner.dir }
 
 // Output returns the last lines that the worker printed, the newest last.
 func (s *RawWorker) Output() []string { return s.at.output() }
@@ -58,8 +58,8 @@ func (s *RawWorker) Output() []string { return s.at.output() }
 // left. It may be called again.
 func (s *RawWorker) Close() {
 	defer func() { // also if the adapter's Close panics
-		s.host.close()
-		_ = s.host.opts.Log.close(s.logTime)
+		s.spawner.close()
+		_ = s.spawner.opts.Log.close(s.logTime)
 	}()
 	if s.Process != nil {
 		defer func() {
@@ -72,7 +72,7 @@ func (s *RawWorker) Close() {
 
 // startError says why a worker could not be started. The attempt has been abandoned.
 func startError(ctx context.Context, at *attempt, err error) *StartError {
-	e := &StartError{Command: at.host.command(), Adapter: at.adapter, Output: at.output(), Err: err}
+	e := &StartError{Command: at.spawner.command(), Adapter: at.adapter, Output: at.output(), Err: err}
 	if bad := isolate("the adapter's error", func() error { e.explain(ctx, at); return nil }); bad != nil {
 		e.Err = bad
 	}
@@ -85,7 +85,7 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 	err := e.Err
 	// silent explains a process that ended before it said hello.
 	silent := func(proc *Process, why error) {
-		e.Err = fmt.Errorf("%w: it %s before it said hello", ErrWorkerLost, proc.exit())
+		e.Err = fmt.Errorf("%w: it %s before it said hello", ErrWorkerLost, proc.status())
 		if errors.Is(why, ErrProtocol) || !isClosed(why) {
 			e.Err = fmt.Errorf("%w (%w)", e.Err, why)
 		}
@@ -106,7 +106,7 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 		silent(proc, err) // the adapter failed because the process had ended
 	}
 	if errors.As(err, new(*reportError)) {
-		e.Remedy = at.host.cmd.Remedy
+		e.Remedy = at.spawner.cmd.Remedy
 	}
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
 		cause := context.Cause(ctx)

@@ -1,0 +1,124 @@
+package core
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+)
+
+// childFiles are the descriptors of a process that is about to start. No other child inherits them: all are
+// close-on-exec.
+type childFiles struct {
+	child   []*os.File // the child's descriptors, by their numbers there
+	env     []string   // the variables that name some of these numbers
+	control *os.File   // the pipe that the report comes from, or nil
+
+	ours   []*os.File // stay open here
+	theirs []*os.File // closed here once the child has them
+}
+
+// openChildFiles makes the descriptors for a process, and sets p's ends of them. The result is never nil. If there is
+// an error, the caller closes what was made.
+func openChildFiles(p *Process, s Spec, reports bool) (*childFiles, error) {
+	c := &childFiles{}
+	printed, err := c.pipeFrom(p, &p.capture)
+	if err != nil {
+		return c, err
+	}
+	if s.Stdio {
+		in, err := c.pipeTo(p, &p.Stdin)
+		if err != nil {
+			return c, err
+		}
+		out, err := c.pipeFrom(p, &p.Stdout)
+		if err != nil {
+			return c, err
+		}
+		c.child = []*os.File{in, out, printed}
+	} else {
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			return c, fmt.Errorf("the standard input of %s: %w", p.name, err)
+		}
+		c.theirs = append(c.theirs, null)
+		c.child = []*os.File{null, printed, printed}
+	}
+	if len(s.Files) > 0 {
+		c.inherit("SNAKEPIT_CONN_FD", s.Files...)
+	}
+	if !inheritsFiles {
+		return c, nil
+	}
+	if reports {
+		report, err := c.pipeFrom(p, &c.control)
+		if err != nil {
+			return c, err
+		}
+		c.inherit("SNAKEPIT_CONTROL_FD", report)
+	}
+	return c, c.lifeline(p)
+}
+
+// pipe makes a pipe for p.
+func (c *childFiles) pipe(p *Process) (r, w *os.File, err error) {
+	if r, w, err = os.Pipe(); err != nil {
+		return nil, nil, fmt.Errorf("a pipe to %s: %w", p.name, err)
+	}
+	return r, w, nil
+}
+
+// pipeFrom makes a pipe that the child writes to, and returns the child's end.
+func (c *childFiles) pipeFrom(p *Process, our **os.File) (their *os.File, err error) {
+	r, w, err := c.pipe(p)
+	if err != nil {
+		return nil, err
+	}
+	*our = r
+	c.ours, c.theirs = append(c.ours, r), append(c.theirs, w)
+	return w, nil
+}
+
+// pipeTo makes a pipe that the child reads from, and returns the child's end.
+func (c *childFiles) pipeTo(p *Process, our **os.File) (their *os.File, err error) {
+	r, w, err := c.pipe(p)
+	if err != nil {
+		return nil, err
+	}
+	*our = w
+	c.ours, c.theirs = append(c.ours, w), append(c.theirs, r)
+	return r, nil
+}
+
+// lifeline makes the pipe whose closing ends the child and its group. Both ends stay open here. The child gets a read
+// end of its own.
+func (c *childFiles) lifeline(p *Process) error {
+	r, w, err := c.pipe(p)
+	if err != nil {
+		return err
+	}
+	p.lifelineRead, p.lifelineWrite = r, w
+	c.ours = append(c.ours, r, w)
+	read := reopen(r)
+	if read != r {
+		c.theirs = append(c.theirs, read)
+	}
+	c.inherit("SNAKEPIT_LIFELINE_FD", read)
+	return nil
+}
+
+// inherit gives files to the child. The variable gets the number of the first one.
+func (c *childFiles) inherit(name string, files ...*os.File) {
+	c.env = append(c.env, name+"="+strconv.Itoa(len(c.child)))
+	c.child = append(c.child, files...)
+}
+
+func (c *childFiles) closeOurs()   { closeFiles(c.ours) }
+func (c *childFiles) closeTheirs() { closeFiles(c.theirs) }
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		if f != nil {
+			_ = f.Close() // an earlier error matters more
+		}
+	}
+}
