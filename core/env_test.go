@@ -7,7 +7,10 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 func TestMergeEnv(t *testing.T) {
@@ -41,5 +44,41 @@ func TestThreadEnv(t *testing.T) {
 	t.Setenv(threadVars[0], "7")
 	if got := threadEnv(nil, 1000); got != nil {
 		t.Error("set by the user, and yet:", got)
+	}
+}
+
+// The variables of the launch contract are those that the protocol's page lists. A host that is a worker itself passes
+// on none of its own.
+func TestLaunchVars(t *testing.T) {
+	page, err := os.ReadFile("../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "\n## The launch contract\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	var listed []string
+	for line := range strings.Lines(table) {
+		if cells := strings.Split(line, "|"); len(cells) > 2 && strings.Contains(cells[1], "SNAKEPIT_") {
+			for name := range strings.SplitSeq(cells[1], ",") {
+				listed = append(listed, strings.Trim(name, " `"))
+			}
+		}
+	}
+	slices.Sort(listed)
+	if want := slices.Sorted(slices.Values(launchVars)); !slices.Equal(listed, want) {
+		t.Errorf("the page lists %v; core has %v", listed, want)
+	}
+	for _, name := range launchVars {
+		t.Setenv(name, "of the outer host")
+	}
+	sp, err := newSpawner(Command{Path: "sh"}, spawnerOptions{Name: "test", Log: newLogQueue(hclog.NewNullLogger())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sp.close()
+	for _, e := range sp.env {
+		if strings.HasSuffix(e, "=of the outer host") {
+			t.Errorf("a worker would get %s", e)
+		}
 	}
 }
