@@ -140,7 +140,7 @@ var symptoms = map[string]func(s *shopper) string{
 		s.python = "/opt/shop/venv/bin/python"
 		return s.start(shop)
 	},
-	"the-interpreter-is-no-python": func(s *shopper) string {
+	"the-interpreter-is-not-python": func(s *shopper) string {
 		s.python = "false"
 		return regexp.MustCompile(`(/usr)?/bin/false`).ReplaceAllString(s.start(shop), "/usr/bin/false")
 	},

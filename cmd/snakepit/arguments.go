@@ -15,11 +15,11 @@ import (
 )
 
 const aboutArguments = `
-Arguments KEY=VALUE are keyword arguments; a value is JSON, or else text: n=5 is a number, n='"5"'
-and name=Ann are text. One argument without a key is the argument as JSON: an object becomes keyword
-arguments, anything else one positional argument. @FILE, for a value or for the one argument, takes
-the JSON of a file, and @- that of standard input; a text that begins with @ is written with a
-second one: user=@@ann.`
+KEY=VALUE is a keyword argument. Its value is JSON, or else text: n=5 is a number, n='"5"' and
+name=Ann are text. A single argument without a key is JSON: an object becomes keyword arguments,
+anything else one positional argument. In place of a value or of the single argument, @FILE reads
+the JSON in a file, and @- reads standard input. Text that begins with @ needs a second one:
+user=@@ann.`
 
 // readArgs is parseArgs with a context: standard input or a pipe may block for ever. When ctx ends, readArgs
 // returns and abandons the reader.
@@ -37,7 +37,7 @@ func readArgs(ctx context.Context, args []string, stdin io.Reader) (any, error) 
 	case p := <-done:
 		return p.arg, p.err
 	case <-ctx.Done():
-		return nil, started{ctx.Err()}
+		return nil, runError{ctx.Err()}
 	}
 }
 
@@ -106,7 +106,7 @@ func readValue(file string, stdin io.Reader) (any, error) {
 	switch file {
 	case "":
 		return nil, errors.New(
-			"@ has no file behind it: @FILE, @- for standard input, or @@ for a text that begins with @")
+			"@ needs a file: use @FILE, @- for standard input, or @@ for text that begins with @")
 	case "-":
 		name = "standard input"
 		content, err = io.ReadAll(stdin)

@@ -10,21 +10,18 @@ import (
 
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/spf13/cobra"
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/snakepit-go/snakepit"
 	"github.com/snakepit-go/snakepit/core"
 )
 
-const aboutBench = `Bench calls one of a worker's commands again and again, on each adapter, and prints side by side how
-long calls take and how many there are in a second. Of a stream it also measures the first item and
-the items in a second.
+const aboutBench = `Bench calls one command of a worker repeatedly on each adapter. It prints the times of calls and the
+calls per second side by side. For a stream it also measures the first item and the items per second.
 
 The adapters take turns, in many short rounds, so that a busy machine slows each of them alike.
-Calls before the first round, which load what is loaded once, are not counted. An adapter that can't
-be had here is listed with the reason; with --adapter auto each adapter of the chain is measured,
-not only the first. A call that fails ends it, as does a single item.
+Calls before the first round are not counted, because they load modules and models. If an adapter is
+unavailable, the reason is printed. --adapter auto measures each adapter of the chain, not only the
+first. A call or an item that fails ends the measurement.
 `
 
 // rounds is the number of turns of each adapter, if no call takes longer than a round.
@@ -89,15 +86,15 @@ func benchCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		info, _ := offers(open(lanes)[0].pool, args[1])
+		info, _ := commandInfo(open(lanes)[0].pool, args[1])
 		if err := b.measure(cmd, open(lanes), args[1], arg, info.Stream); err != nil {
-			return started{err}
+			return runError{err}
 		}
 		r := b.report(lanes, args, info.Stream)
 		if b.json {
-			return printPlainJSON(cmd.OutOrStdout(), r)
+			return printIndented(cmd.OutOrStdout(), r)
 		}
-		return printLine(cmd.OutOrStdout(), []byte(r.String()))
+		return write(cmd.OutOrStdout(), r.String())
 	}
 	return cmd
 }
@@ -141,12 +138,12 @@ func (b *bench) lanes(cmd *cobra.Command, word string) (lanes []*lane, err error
 		lanes = append(lanes, l)
 		if l.pool != nil {
 			if err := l.pool.WaitReady(cmd.Context(), 0); err != nil {
-				return lanes, started{fmt.Errorf("%w could be started: %w", errNoWorker, err)}
+				return lanes, runError{fmt.Errorf("%w could be started: %w", errNoWorker, err)}
 			}
 		}
 	}
 	if len(open(lanes)) == 0 {
-		return lanes, started{fmt.Errorf("%w: no adapter is available: %s; snakepit doctor says what to do",
+		return lanes, runError{fmt.Errorf("%w: no adapter is available: %s; snakepit doctor says what to do",
 			errNoWorker, strings.Join(refused, "; "))}
 	}
 	return lanes, nil
@@ -165,8 +162,9 @@ func open(lanes []*lane) []*lane {
 
 // measure lets the adapters take turns until each has used its time.
 func (b *bench) measure(cmd *cobra.Command, lanes []*lane, command string, arg any, stream bool) error {
-	progress := newTurns(cmd, command, len(lanes)*rounds)
-	defer progress.end()
+	bar := newProgressBar(cmd, false)
+	defer bar.end(false)
+	bar.show(command, 0)
 	for _, l := range lanes { // warm up every worker, if the calls take turns too
 		for range b.workers {
 			if err := b.once(cmd.Context(), l, command, arg, stream, false); err != nil {
@@ -183,7 +181,7 @@ func (b *bench) measure(cmd *cobra.Command, lanes []*lane, command string, arg a
 					return err
 				}
 			}
-			progress.step(l.name)
+			bar.show(command+" "+l.name, float64(turn*len(lanes)+i+1)/float64(rounds*len(lanes)))
 		}
 	}
 	return nil
@@ -243,51 +241,4 @@ func (b *bench) once(ctx context.Context, l *lane, command string, arg any, stre
 		}
 	}
 	return l.latency.RecordValue(int64(min(took, longest)))
-}
-
-// turns shows the progress of a measurement on a terminal.
-type turns struct {
-	console *console
-	bars    *mpb.Progress
-	line    *mpb.Bar
-	name    string
-	mu      sync.Mutex // guards name
-}
-
-func newTurns(cmd *cobra.Command, command string, total int) *turns {
-	t := &turns{}
-	stderr, ok := cmd.ErrOrStderr().(*console)
-	if !ok || !isTerminal(stderr) {
-		return t
-	}
-	t.console, t.bars = stderr, mpb.New(mpb.WithOutput(stderr.out))
-	t.line = t.bars.AddBar(int64(total), mpb.BarRemoveOnComplete(),
-		mpb.PrependDecorators(decor.Name(lineStart+command+" "), decor.Any(func(decor.Statistics) string {
-			t.mu.Lock()
-			defer t.mu.Unlock()
-			return t.name + " "
-		}, decor.WCSyncSpaceR)),
-		mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace)))
-	stderr.above(t.bars)
-	return t
-}
-
-func (t *turns) step(name string) {
-	if t.line == nil {
-		return
-	}
-	t.mu.Lock()
-	t.name = name
-	t.mu.Unlock()
-	t.line.Increment()
-}
-
-func (t *turns) end() {
-	if t.line == nil {
-		return
-	}
-	t.console.lineStart()
-	t.line.Abort(true)
-	t.bars.Wait()
-	t.console.above(nil)
 }

@@ -96,12 +96,12 @@ func bounds(yield func(upTo time.Duration) bool) {
 // buckets counts the calls from the first non-empty bucket to the last.
 func buckets(h *hdr.Histogram) []bucket {
 	var all []bucket
-	bars := h.Distribution()
+	counts := h.Distribution()
 	for upTo := range bounds {
 		b := bucket{UpTo: milliseconds(upTo)}
-		for len(bars) > 0 && bars[0].From <= int64(upTo) {
-			b.Calls += bars[0].Count
-			bars = bars[1:]
+		for len(counts) > 0 && counts[0].From <= int64(upTo) {
+			b.Calls += counts[0].Count
+			counts = counts[1:]
 		}
 		if b.Calls > 0 || len(all) > 0 {
 			all = append(all, b)
@@ -190,14 +190,14 @@ func (r benchReport) histogram(b *strings.Builder) {
 			if share > 0 {
 				percent = fmt.Sprintf("%.1f %%", 100*share)
 			}
-			line += fmt.Sprintf("   %7s %s", percent, bars(share, width))
+			line += fmt.Sprintf("   %7s %s", percent, drawBar(share, width))
 		}
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
 }
 
-// bars draws a share in eighths of a character.
-func bars(share float64, width int) string {
+// drawBar draws a share in eighths of a character.
+func drawBar(share float64, width int) string {
 	eighths := int(share*float64(width)*8 + 0.5)
 	text := strings.Repeat("█", eighths/8)
 	if rest := eighths % 8; rest > 0 {

@@ -35,9 +35,9 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-func TestBars(t *testing.T) {
+func TestHistogram(t *testing.T) {
 	for share, want := range map[float64]string{0: "    ", 0.5: "██  ", 1: "████", 1.0 / 32: "▏   ", 7.0 / 32: "▉   "} {
-		if got := bars(share, 4); got != want {
+		if got := drawBar(share, 4); got != want {
 			t.Errorf("%v is drawn as %q, want %q", share, got, want)
 		}
 	}

@@ -23,7 +23,8 @@ type call struct {
 
 const aboutResults = `
 
-Results are JSON, one a line, with the tags of docs/protocol.md for what JSON lacks, such as {"$bytes": "..."}.
+Each result is one line of JSON. Values that JSON lacks have the tags of docs/protocol.md, such as
+{"$bytes": "..."}.
 `
 
 func (c *call) register(cmd *cobra.Command) {
@@ -31,9 +32,9 @@ func (c *call) register(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&c.timeout, "timeout", 0,
 		"time limit of the call, such as 90s; negative means none (default 30s, stream 5m)")
 	cmd.Flags().StringVar(&c.session, "session", "",
-		"make the call in a session of this id; worker and session end with this command")
+		"make the call in a session with this id; worker and session end with this command")
 	cmd.Flags().BoolVar(&c.trace, "trace", false,
-		"print on standard error what happens when; SNAKEPIT_TRACE=frames logs each frame")
+		"print each step with its time on standard error; SNAKEPIT_TRACE=frames logs each frame")
 }
 
 // begin parses the arguments, then starts the worker.
@@ -75,17 +76,17 @@ func callCommand() *cobra.Command {
 			return err
 		}
 		defer closing(c.pool, &err)
-		if info, _ := offers(c.pool, args[1]); info.Stream {
+		if info, _ := commandInfo(c.pool, args[1]); info.Stream {
 			return fmt.Errorf("%s sends a stream: use snakepit stream", args[1])
 		}
 		c.steps.say("call", "%s", args[1])
 		result, err := snakepit.Execute[any](cmd.Context(), c.target, args[1], arg, snakepit.Timeout(c.timeout))
 		if err != nil {
 			c.steps.failed(err)
-			return started{err}
+			return runError{err}
 		}
 		c.steps.say("result", "")
-		return printJSON(cmd.OutOrStdout(), result)
+		return printValue(cmd.OutOrStdout(), result)
 	}
 	return cmd
 }

@@ -41,7 +41,7 @@ func (d *doctor) examine(ctx context.Context, word string, chain []core.Adapter)
 	found := &diagnosis{Versions: map[string]string{"snakepit": version().Snakepit, "go": runtime.Version()}}
 	say := func(c ...check) { found.Checks = append(found.Checks, c...) }
 
-	isScript := filepath.Ext(word) == ".py"
+	isScript := isPython(word)
 	choice, interpreter := d.chosen(word, isScript)
 	say(interpreter)
 	say(tempDirectory(), memory())
@@ -69,7 +69,7 @@ func (d *doctor) examine(ctx context.Context, word string, chain []core.Adapter)
 		}
 	}
 	for _, a := range chain {
-		c := check{Name: a.Name(), Status: bad, Text: "not tried, because of what is wrong above"}
+		c := check{Name: a.Name(), Status: bad, Text: "not tried, because of the problems above"}
 		if works {
 			c = d.try(ctx, a, program)
 		}
@@ -148,11 +148,11 @@ func runProbe(ctx context.Context, start core.Command) (p probed, err error) {
 	case ctx.Err() != nil:
 		return fail("%s did not answer within 30 s", start.Path)
 	case err != nil && last != "":
-		return fail("%s is no Python that works: %w: %s", start.Path, err, last)
+		return fail("%s is not a working Python: %w: %s", start.Path, err, last)
 	case err != nil:
-		return fail("%s is no Python that works: %w", start.Path, err)
+		return fail("%s is not a working Python: %w", start.Path, err)
 	default:
-		return fail("%s is no Python: it ran without doing what it was told", start.Path)
+		return fail("%s is not a Python: it ran, but printed no report", start.Path)
 	}
 }
 
@@ -284,7 +284,7 @@ func (d *doctor) ports() check {
 	}
 	if len(taken) == n {
 		c.Status, c.Fix = bad,
-			"choose another --base-port, and the same as BasePort of grpc.Adapter; or a Unix socket, without it"
+			"choose another --base-port, and use the same in your program; without a port, gRPC uses a Unix socket"
 	}
 	return c
 }
@@ -337,7 +337,7 @@ func (d *doctor) user(ctx context.Context, word string) check {
 	start := time.Since(begun)
 	commands, err := describe(ctx, pool)
 	if err != nil {
-		c.Status, c.Text = bad, fmt.Sprintf("it started, but does not say what it offers: %v", err)
+		c.Status, c.Text = bad, fmt.Sprintf("it started, but did not list its commands: %v", err)
 		return c
 	}
 	names := make([]string, len(commands))

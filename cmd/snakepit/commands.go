@@ -36,10 +36,10 @@ func commandsCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "commands WORKER",
-		Short: "Show what a worker offers: its commands, their signatures, types and descriptions",
-		Long: "Commands starts a worker and prints the commands that it offers, with parameters, types, defaults\n" +
-			"and docstrings as Python has them. Of a worker that does not describe its commands it prints the\n" +
-			"names.\n" + exitCodes,
+		Short: "List a worker's commands with their signatures, types and descriptions",
+		Long: "Commands starts a worker and prints its commands with parameters, types, defaults and docstrings,\n" +
+			"in Python's syntax. If the worker does not describe its commands, only their names are printed.\n" +
+			exitCodes,
 		Args:    atMost(1, words("WORKER")),
 		Example: "  snakepit commands worker.py\n  snakepit commands worker.py --json",
 	}
@@ -53,20 +53,20 @@ func commandsCommand() *cobra.Command {
 		defer closing(pool, &err)
 		commands, err := describe(cmd.Context(), pool)
 		if err != nil {
-			return started{err}
+			return runError{err}
 		}
 		if asJSON {
-			return printPlainJSON(cmd.OutOrStdout(), commands)
+			return printIndented(cmd.OutOrStdout(), commands)
 		}
 		if len(commands) == 0 {
-			return printLine(cmd.OutOrStdout(), fmt.Appendf(nil, "%s offers no commands\n", args[0]))
+			return write(cmd.OutOrStdout(), args[0]+" offers no commands\n")
 		}
 		for i, c := range commands {
 			text := c.String()
 			if i > 0 {
 				text = "\n" + text
 			}
-			if err := printLine(cmd.OutOrStdout(), []byte(text)); err != nil {
+			if err := write(cmd.OutOrStdout(), text); err != nil {
 				return err
 			}
 		}
@@ -79,7 +79,7 @@ func commandsCommand() *cobra.Command {
 func describe(ctx context.Context, pool *snakepit.Pool) ([]described, error) {
 	listed := pool.Workers()[0].Info().Commands
 	all := make([]described, 0, len(listed))
-	if _, can := offers(pool, describeCommand); can {
+	if _, can := commandInfo(pool, describeCommand); can {
 		ctx, cancel := asked(ctx)
 		defer cancel()
 		found, err := snakepit.Execute[[]described](ctx, pool, describeCommand, nil)
@@ -136,8 +136,8 @@ func (p param) String() string {
 	}
 }
 
-// literal formats a default value as Python does, with text in quotes. The worker sends a value that is no
-// scalar as its repr.
+// literal formats a default value as Python does, with text in quotes. The worker sends a value that is not
+// a scalar as its repr.
 func literal(v any) string {
 	switch v := v.(type) {
 	case nil:

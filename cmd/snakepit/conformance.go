@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -21,9 +20,9 @@ import (
 const aboutConformance = `Checks a worker in any language against docs/protocol.md, clause by clause.
 
 WORKER is an executable that speaks the protocol, or a Python file (.py). It offers the commands
-that docs/protocol.md lists under "Conformance"; clauses whose commands it lacks are skipped, and
-say so. The clauses that most others rest on come first. If one fails, those that rest on it are
-skipped and name it.
+that docs/protocol.md lists under "Conformance". If it lacks a command, the clauses that need it are
+skipped and name it. The clauses that most others depend on come first. If one fails, those that
+depend on it are skipped and name it.
 
 Exit codes:
   0  every clause passed or was skipped
@@ -63,11 +62,11 @@ func conformanceCommand() *cobra.Command {
 		RunE: f.run,
 	}
 	cmd.Flags().StringVar(&f.adapter, "adapter", "jsonstdio",
-		"adapter to reach the worker by, or several to try in this order; a worker in another language usually has one")
+		"adapter to use, or several to try in this order; a worker in another language usually has one")
 	cmd.Flags().StringVar(&f.format, "format", "text", "report as text, json or junit")
 	cmd.Flags().StringSliceVar(&f.parts, "parts", []string{string(conformance.Worker)},
 		"tables to check: worker, adapter, pool")
-	cmd.Flags().StringSliceVar(&f.known, "known", nil, "clauses that are known to fail; they still run, and have to")
+	cmd.Flags().StringSliceVar(&f.known, "known", nil, "clauses that are known to fail; they still run, and must fail")
 	cmd.Flags().IntVar(&f.maxFrame, "max-frame", 0,
 		"largest frame in bytes to try (default what both sides allow, 8 MiB at most)")
 	cmd.Flags().IntVar(&f.maxConcurrency, "max-concurrency", 0,
@@ -75,7 +74,7 @@ func conformanceCommand() *cobra.Command {
 	cmd.Flags().IntVar(&f.parallel, "parallel", 0, "clauses to check at once (default the number of processors)")
 	cmd.Flags().DurationVar(&f.limit, "time-limit", 30*time.Second, "time limit of each clause")
 	cmd.Flags().BoolVar(&f.reports, "reports", false,
-		"the worker writes the report of the launch contract, as one that serves gRPC has to")
+		"the worker writes the report of the launch contract; on grpc it has to")
 	return cmd
 }
 
@@ -143,9 +142,9 @@ func (f *conformanceFlags) run(cmd *cobra.Command, args []string) error {
 				return err
 			}
 		}
-		return started{fmt.Errorf("%w: %w", errNoWorker, err)}
+		return runError{fmt.Errorf("%w: %w", errNoWorker, err)}
 	case errors.Is(err, context.Canceled):
-		return started{err}
+		return runError{err}
 	case err != nil:
 		return err
 	}
@@ -153,14 +152,14 @@ func (f *conformanceFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if failed > 0 {
-		return started{fmt.Errorf("%w: %d of %d", errClauses, failed, len(results))}
+		return runError{fmt.Errorf("%w: %d of %d", errClauses, failed, len(results))}
 	}
 	return nil
 }
 
 // workerProgram returns the program that the words after -- start.
 func workerProgram(words []string, reports bool) conformance.Program {
-	if filepath.Ext(words[0]) == ".py" {
+	if isPython(words[0]) {
 		return snakepit.Python(words[0], words[1:]...)
 	}
 	return reporting{snakepit.Command(words[0], words[1:]...), reports}
@@ -226,20 +225,20 @@ func newReporter(format string, w io.Writer) (reporter, error) {
 			return err
 		}}, nil
 	}
-	return reporter{}, fmt.Errorf("the format %q: there are text, json and junit", format)
+	return reporter{}, fmt.Errorf("--format is %q; it has to be text, json or junit", format)
 }
 
 // fundamental names the failed clauses that skipped clauses depend on, one per line.
 func fundamental(all []conformance.Result) string {
-	resting := map[string]int{}
+	dependents := map[string]int{}
 	for _, r := range all {
-		resting[r.RestsOn]++
+		dependents[r.RestsOn]++
 	}
 	text := ""
 	for _, r := range all {
 		name := string(r.Part) + "/" + r.Name
-		if n := resting[name]; n > 0 {
-			text += fmt.Sprintf("mend %s first: %d of the skipped clauses rest on it\n", name, n)
+		if n := dependents[name]; n > 0 {
+			text += fmt.Sprintf("fix %s first: %d skipped clauses depend on it\n", name, n)
 		}
 	}
 	return text

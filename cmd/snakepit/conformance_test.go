@@ -103,7 +103,7 @@ func TestConformanceFormats(t *testing.T) {
 	}
 	if text := string(reported("text")); !strings.Contains(text,
 		"skipped worker/e/resting (0s)\n        it rests on worker/b/failed\n") ||
-		!strings.HasSuffix(text, "\nmend worker/b/failed first: 1 of the skipped clauses rest on it\n") {
+		!strings.HasSuffix(text, "\nfix worker/b/failed first: 1 skipped clauses depend on it\n") {
 		t.Errorf("the text is\n%s", text)
 	}
 }

@@ -19,11 +19,10 @@ import (
 //go:embed doctor.py
 var doctorFiles embed.FS
 
-const aboutDoctor = `Doctor examines what workers run on, in one look: which interpreter is chosen and why, versions and
-packages, the generated code, the directories and sockets that a pool needs, limits, and each adapter,
-over which a worker is really started and called. What is wrong comes with what to do about it on
-this machine. With WORKER the interpreter is that worker's, and the worker itself is started as
-well.
+const aboutDoctor = `Doctor examines the environment of workers: the interpreter and the setting that chose it, versions
+and packages, the generated code, the directories and sockets that a pool needs, and limits. It starts
+and calls a worker on each adapter. Each problem comes with a remedy for this machine. With WORKER,
+doctor uses that worker's interpreter, and also starts the worker itself.
 
 Exit codes:
   0    a call works, on one adapter at least; with WORKER, the worker starts too
@@ -69,7 +68,7 @@ type doctor struct {
 func doctorCommand() *cobra.Command {
 	var d doctor
 	cmd := &cobra.Command{
-		Use: "doctor [WORKER]", Short: "Examine what workers run on, and say what to do",
+		Use: "doctor [WORKER]", Short: "Find problems on this machine, with their remedies",
 		Long: aboutDoctor, Args: atMost(1, words()),
 		Example: `  snakepit doctor
   snakepit doctor worker.py --adapter grpc,jsonstdio
@@ -91,13 +90,13 @@ func doctorCommand() *cobra.Command {
 		}
 		found := d.examine(cmd.Context(), word, chain)
 		if err := cmd.Context().Err(); err != nil {
-			return started{err}
+			return runError{err}
 		}
 		if err := found.print(cmd.OutOrStdout(), d.json); err != nil {
 			return err
 		}
 		if !found.OK {
-			return started{&instead{found.summary(), errNoWorker}}
+			return runError{&instead{found.summary(), errNoWorker}}
 		}
 		return nil
 	}
@@ -143,7 +142,7 @@ func (d *diagnosis) summary() string {
 	}
 	switch {
 	case len(works) == 0 && d.OK:
-		return d.Worker.Name + " starts, but no worker in Python would"
+		return d.Worker.Name + " starts, but no Python worker can"
 	case len(works) == 0:
 		return "no call works; begin with the first ✗ above"
 	case d.Worker != nil && d.Worker.Status == bad:
@@ -158,7 +157,7 @@ func (d *diagnosis) summary() string {
 
 func (d *diagnosis) print(w io.Writer, asJSON bool) error {
 	if asJSON {
-		return printPlainJSON(w, d)
+		return printIndented(w, d)
 	}
 	colour := isTerminal(w) && os.Getenv("NO_COLOR") == ""
 	lines := append(d.Checks[:len(d.Checks):len(d.Checks)], d.Adapters...)
@@ -180,7 +179,7 @@ func (d *diagnosis) print(w io.Writer, asJSON bool) error {
 	if d.OK { // otherwise the summary is the error
 		fmt.Fprintf(&b, "\n%s\n", d.summary())
 	}
-	return printLine(w, []byte(b.String()))
+	return write(w, b.String())
 }
 
 // mark returns the symbol of a status.

@@ -24,14 +24,14 @@ const library = "github.com/snakepit-go/snakepit"
 
 const aboutInit = `Init makes a project in a new directory: a Go program, a worker, tests of both sides, a ` +
 	`Makefile and a
-Dockerfile. NAME is the directory, and its last part the module's name.
+Dockerfile. NAME is the directory. Its last part is the module's name.
 
-It requires the version of the library that this command has, and runs go mod tidy. A command that
-was built from a checkout has none that others could get: then --replace names a checkout.
+The project requires the library's version that this command was built with. Then init runs go mod
+tidy. A command built from a checkout has no published version: name a checkout with --replace.
 
 Exit codes:
-  0  the project is there
-  1  it can't be written, or go mod tidy does not work
+  0  the project is complete
+  1  it can't be written, or go mod tidy fails
   2  wrong usage, or NAME exists and is not empty
   130, 143  interrupted by Ctrl-C, terminated by SIGTERM`
 
@@ -68,18 +68,18 @@ func initCommand() *cobra.Command {
 		}
 		written, err := p.write(dir)
 		if err != nil {
-			return started{fmt.Errorf("%w: %w", errProject, err)}
+			return runError{fmt.Errorf("%w: %w", errProject, err)}
 		}
 		text := fmt.Sprintf("made %s with %s\n", dir, strings.Join(written, ", "))
-		if err := printLine(cmd.OutOrStdout(), []byte(text)); err != nil {
+		if err := write(cmd.OutOrStdout(), text); err != nil {
 			return err
 		}
 		if p.Version != "" {
 			if err := p.tidy(cmd, dir); err != nil {
-				return started{fmt.Errorf("%w: %w", errProject, err)}
+				return runError{fmt.Errorf("%w: %w", errProject, err)}
 			}
 		}
-		return printLine(cmd.OutOrStdout(), []byte(p.next(dir)))
+		return write(cmd.OutOrStdout(), p.next(dir))
 	}
 	return cmd
 }
@@ -103,7 +103,7 @@ func (p *project) resolve(dir string) error {
 	switch entries, err := os.ReadDir(dir); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return fmt.Errorf("%s is there and is no directory that can be read; name a new one", dir)
+		return fmt.Errorf("%s exists and is not a readable directory; name a new one", dir)
 	case len(entries) > 0:
 		return fmt.Errorf("the directory %s is not empty; name a new one", dir)
 	}
@@ -120,8 +120,8 @@ func (p *project) resolve(dir string) error {
 		return err
 	}
 	if !isCheckout(checkout) {
-		return fmt.Errorf("--replace %s is no checkout of %s: its go.mod says otherwise, or can't be read", p.Replace,
-			library)
+		return fmt.Errorf("--replace %s is not a checkout of %s: its go.mod names another module or can't be read",
+			p.Replace, library)
 	}
 	p.Replace = filepath.ToSlash(checkout)
 	return nil
@@ -160,7 +160,7 @@ func (p *project) tidy(cmd *cobra.Command, dir string) error {
 	tidy.Dir = dir
 	said, err := tidy.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("go mod tidy in %s: %w%s; when that is mended, run go mod tidy there", dir, err,
+		return fmt.Errorf("go mod tidy in %s: %w%s; when that is fixed, run go mod tidy there", dir, err,
 			cause(string(said)))
 	}
 	return nil
@@ -190,7 +190,7 @@ func (p *project) next(dir string) string {
 	}
 	text += "  make run\n  make test\n"
 	if p.Version == "" {
-		text += "\nthis snakepit has no released version that go.mod could require, so it takes the library from a " +
+		text += "\nthis snakepit has no released version for go.mod, so the project takes the library from a " +
 			"checkout; see also --replace\n"
 	}
 	return text

@@ -14,7 +14,7 @@ func memory() check {
 	c := check{Name: "memory", Status: good}
 	available, ok := meminfo("MemAvailable")
 	if !ok {
-		c.Text = runtime.GOOS + " does not say here how much is available"
+		c.Text = "unknown on " + runtime.GOOS
 		return c
 	}
 	c.Text = fmt.Sprintf("%s available", bytesText(available))

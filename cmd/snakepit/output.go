@@ -13,41 +13,41 @@ import (
 	codecjson "github.com/snakepit-go/snakepit/codec/json"
 )
 
-// console is standard error. The log and the commands write to it. While bars are drawn there, other text goes
-// above them.
+// console is standard error. The log and the commands write to it. While a bar is drawn there, other text goes
+// above it.
 type console struct {
 	out io.Writer
 
-	mu   sync.Mutex
-	bars io.Writer // nil if there are none
+	mu  sync.Mutex
+	bar io.Writer // nil if there is none
 }
 
 func (c *console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.bars != nil {
-		if n, err := c.bars.Write(p); err == nil {
+	if c.bar != nil {
+		if n, err := c.bar.Write(p); err == nil {
 			return n, nil
 		}
 	}
-	return c.out.Write(p) // also when the bars have just ended
+	return c.out.Write(p) // also when the bar has just ended
 }
 
 // lineStart moves the cursor to the start of the line. After Ctrl-C a terminal prints ^C and leaves the cursor
-// behind it. Bars move the cursor only up and down.
+// behind it. A bar moves the cursor only up and down.
 const lineStart = "\r"
 
 // lineStart ignores errors: the worst result is a ragged line.
 func (c *console) lineStart() { _, _ = io.WriteString(c.out, lineStart) }
 
-// above makes later text go above the bars. nil ends that.
-func (c *console) above(bars io.Writer) {
+// above makes later text go above the bar. nil ends that.
+func (c *console) above(bar io.Writer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.bars = bars
+	c.bar = bar
 }
 
-// output is standard output. Its errors say that they come from it.
+// output is standard output. Its errors name it.
 type output struct{ io.Writer }
 
 func (o output) Write(p []byte) (int, error) {
@@ -70,34 +70,34 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// printJSON prints one value of a worker as one line, with the tags of docs/protocol.md for values that JSON lacks.
-func printJSON(w io.Writer, v any) error {
+// printValue prints a worker's value as one line of JSON, with the tags of docs/protocol.md for values that JSON lacks.
+func printValue(w io.Writer, v any) error {
 	line, err := codecjson.Codec{}.Append(nil, v)
 	if err != nil {
-		return started{fmt.Errorf("%w: %w", errPrinting, err)}
+		return runError{fmt.Errorf("%w: %w", errPrinting, err)}
 	}
 	line, err = sortKeys(line)
 	if err != nil {
-		return started{fmt.Errorf("%w: %w", errPrinting, err)}
+		return runError{fmt.Errorf("%w: %w", errPrinting, err)}
 	}
-	return printLine(w, line)
+	return write(w, string(line))
 }
 
-// printPlainJSON prints this program's own data as indented JSON.
-func printPlainJSON(w io.Writer, v any) error {
+// printIndented prints this program's own data as indented JSON.
+func printIndented(w io.Writer, v any) error {
 	var b bytes.Buffer
 	out := json.NewEncoder(&b)
 	out.SetEscapeHTML(false)
 	out.SetIndent("", "  ")
 	if err := out.Encode(v); err != nil {
-		return started{fmt.Errorf("%w: %w", errPrinting, err)}
+		return runError{fmt.Errorf("%w: %w", errPrinting, err)}
 	}
-	return printLine(w, b.Bytes())
+	return write(w, b.String())
 }
 
-func printLine(w io.Writer, line []byte) error {
-	if _, err := w.Write(line); err != nil {
-		return started{err}
+func write(w io.Writer, text string) error {
+	if _, err := io.WriteString(w, text); err != nil {
+		return runError{err}
 	}
 	return nil
 }

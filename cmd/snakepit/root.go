@@ -24,14 +24,14 @@ const (
 	exitInterrupted = 130
 )
 
-const about = `Snakepit calls the commands of a worker, shows and measures them, and examines what they run on.
+const about = `Snakepit calls, lists and measures the commands of a worker, and examines its environment.
 
-WORKER is a Python file (.py), or another executable that speaks Snakepit's protocol. One that
-speaks it only on standard input and output is reached by --adapter jsonstdio.
+WORKER is a Python file (.py), or another executable that speaks Snakepit's protocol. If it speaks
+the protocol only on standard input and output, it needs --adapter jsonstdio.
 
 Results go to standard output. Errors, with the Python traceback, and the log go to standard error.
-SNAKEPIT_LOG=info or debug shows more of the log, such as which adapter is used and why no earlier
-one.
+SNAKEPIT_LOG=info or debug shows more of the log, such as the adapter in use and why earlier ones
+were refused.
 ` + exitCodes
 
 const exitCodes = `
@@ -57,8 +57,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetVersionTemplate("{{.Version}}")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if negative.MatchString(err.Error()) {
-			return fmt.Errorf("%w; a negative number as the argument stands behind --, as in: %s worker.py f -- -5",
-				err,
+			return fmt.Errorf("%w; a negative number needs -- before it, as in: %s worker.py f -- -5", err,
 				cmd.CommandPath())
 		}
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
@@ -80,7 +79,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	code := exitCode(ctx, err)
-	if errors.As(err, new(started)) && ctx.Err() != nil {
+	if errors.As(err, new(runError)) && ctx.Err() != nil {
 		if err = context.Cause(ctx); !errors.As(err, new(signalled)) {
 			err = errors.New("interrupted")
 		}
@@ -143,16 +142,16 @@ func helpCommand() *cobra.Command {
 	}
 }
 
-// started marks errors of the work itself. All earlier errors are usage errors.
-type started struct{ error }
+// runError is an error of the work itself. All other errors are usage errors.
+type runError struct{ error }
 
-func (s started) Unwrap() error { return s.error }
+func (r runError) Unwrap() error { return r.error }
 
 func exitCode(ctx context.Context, err error) int {
 	var start *snakepit.StartError
 	var by signalled
 	switch {
-	case !errors.As(err, new(started)) && !errors.Is(err, errOutput):
+	case !errors.As(err, new(runError)) && !errors.Is(err, errOutput):
 		return exitUsage
 	case errors.As(context.Cause(ctx), &by):
 		return by.exitCode()

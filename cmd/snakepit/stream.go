@@ -9,9 +9,9 @@ import (
 	"github.com/snakepit-go/snakepit"
 )
 
-const aboutBars = `
-On a terminal a bar on standard error shows how far a stream is whose items say so: by progress of
-total, processed_rows of total_rows, progress_percent, or progress alone, which are percent.`
+const aboutBar = `
+On a terminal, standard error shows a bar for a stream whose items report progress. They do so with
+progress and total, processed_rows and total_rows, progress_percent, or progress alone, in percent.`
 
 func streamCommand() *cobra.Command {
 	var c call
@@ -20,7 +20,7 @@ func streamCommand() *cobra.Command {
 		Use:   "stream WORKER COMMAND [KEY=VALUE | JSON | @FILE]...",
 		Short: "Call a command and print each item that it sends",
 		Long: "Stream starts a worker, calls one of its commands and prints each item as soon as it comes.\n" +
-			aboutArguments + aboutResults + aboutBars + "\n" + exitCodes,
+			aboutArguments + aboutResults + aboutBar + "\n" + exitCodes,
 		Args: words("WORKER", "COMMAND"),
 		Example: `  snakepit stream worker.py train epochs=3 --result
   snakepit stream worker.py process file_path=sales.csv > chunks.jsonl`,
@@ -34,8 +34,8 @@ func streamCommand() *cobra.Command {
 			return err
 		}
 		defer closing(c.pool, &err)
-		bar := newBar(cmd, args[1])
-		defer bar.end()
+		bar := newProgressBar(cmd, true)
+		defer bar.end(true)
 		var result any
 		failed := 0
 		c.steps.say("call", "%s", args[1])
@@ -49,23 +49,25 @@ func streamCommand() *cobra.Command {
 				printError(cmd.ErrOrStderr(), err)
 			case err != nil:
 				c.steps.failed(err)
-				return started{err}
+				return runError{err}
 			default:
 				c.steps.item()
-				bar.show(item)
-				if err := printJSON(bar, item); err != nil {
+				if share, ok := progress(item); ok {
+					bar.show(args[1], share)
+				}
+				if err := printValue(bar, item); err != nil {
 					return err
 				}
 			}
 		}
 		c.steps.end()
 		if withResult {
-			if err := printJSON(bar, result); err != nil {
+			if err := printValue(bar, result); err != nil {
 				return err
 			}
 		}
 		if failed > 0 {
-			return started{fmt.Errorf("%w: %d", errItems, failed)}
+			return runError{fmt.Errorf("%w: %d", errItems, failed)}
 		}
 		return nil
 	}

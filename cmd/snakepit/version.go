@@ -35,9 +35,9 @@ func versionCommand() *cobra.Command {
 		Use: "version", Short: "Print the version", Args: atMost(0, words()), Example: "  snakepit version --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON {
-				return printPlainJSON(cmd.OutOrStdout(), version())
+				return printIndented(cmd.OutOrStdout(), version())
 			}
-			return printLine(cmd.OutOrStdout(), []byte(version().String()+"\n"))
+			return write(cmd.OutOrStdout(), version().String()+"\n")
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")

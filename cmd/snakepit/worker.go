@@ -48,15 +48,18 @@ func adapters(names string) (core.Adapter, error) {
 	return adapter, err
 }
 
+// isPython reports whether a worker is a Python file. Any other worker is an executable.
+func isPython(worker string) bool { return filepath.Ext(worker) == ".py" }
+
 // program resolves the command-line argument WORKER.
 func (o *worker) program(word string) (snakepit.Program, error) {
-	if filepath.Ext(word) == ".py" {
+	if isPython(word) {
 		script := snakepit.Python(word)
 		script.Interpreter = o.python
 		return script, nil
 	}
 	if err := executable(word); err != nil {
-		return nil, started{fmt.Errorf("%w: %w", errNoWorker, err)}
+		return nil, runError{fmt.Errorf("%w: %w", errNoWorker, err)}
 	}
 	return snakepit.Command(word), nil
 }
@@ -132,7 +135,7 @@ func (o *worker) openWith(ctx context.Context, adapter core.Adapter, word string
 			own.Remedy = slowStart
 			err = &own
 		}
-		return nil, started{fmt.Errorf("%w could be started: %w", errNoWorker, err)}
+		return nil, runError{fmt.Errorf("%w could be started: %w", errNoWorker, err)}
 	}
 	return pool, nil
 }
@@ -146,7 +149,7 @@ func waiting(stderr io.Writer, word, limit string) (stop func()) {
 	timer := time.AfterFunc(patience, func() {
 		mu.Lock()
 		defer mu.Unlock()
-		fmt.Fprintf(stderr, "snakepit: still waiting for %s to say hello; %s bounds it\n", word, limit)
+		fmt.Fprintf(stderr, "snakepit: still waiting for %s to say hello; %s sets the limit\n", word, limit)
 	})
 	return func() {
 		timer.Stop()
@@ -155,7 +158,7 @@ func waiting(stderr io.Writer, word, limit string) (stop func()) {
 	}
 }
 
-// executable returns an error in command-line terms if the worker is no Python file and can't be started.
+// executable returns an error in command-line terms if the worker, which is not a Python file, can't be started.
 func executable(worker string) error {
 	if _, err := exec.LookPath(worker); err == nil {
 		return nil
@@ -169,7 +172,7 @@ func executable(worker string) error {
 	case info.IsDir():
 		return fmt.Errorf("%s is a directory; %s", worker, what)
 	case filepath.Base(worker) == worker && info.Mode()&0o111 != 0:
-		return fmt.Errorf("%s is not in PATH; for the file in this directory say .%c%s", worker, filepath.Separator,
+		return fmt.Errorf("%s is not in PATH; for the file in this directory use .%c%s", worker, filepath.Separator,
 			worker)
 	default:
 		return fmt.Errorf("%s is not executable; %s", worker, what)
@@ -197,8 +200,8 @@ func logger(w io.Writer) hclog.Logger {
 	return hclog.New(log)
 }
 
-// offers returns the description of a command in the worker's hello, and whether the hello has any descriptions.
-func offers(pool *snakepit.Pool, command string) (core.CommandInfo, bool) {
+// commandInfo returns the command's entry in the worker's hello. ok is false if the hello does not list it.
+func commandInfo(pool *snakepit.Pool, command string) (info core.CommandInfo, ok bool) {
 	commands := pool.Workers()[0].Info().Commands
 	i := slices.IndexFunc(commands, func(c core.CommandInfo) bool { return c.Name == command })
 	if i < 0 {
@@ -210,7 +213,7 @@ func offers(pool *snakepit.Pool, command string) (core.CommandInfo, bool) {
 // closing closes the pool at the end of a command. It reports the pool's error if there is no other.
 func closing(pool *snakepit.Pool, err *error) {
 	if closeErr := pool.Close(); *err == nil && closeErr != nil {
-		*err = started{closeErr}
+		*err = runError{closeErr}
 	}
 }
 
