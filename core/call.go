@@ -335,7 +335,7 @@ func (f *inflight) frame(ctx context.Context) (Frame, error) {
 			return frame, fmt.Errorf("%w %q%s", ErrUnknownCommand, r.command, suggest(r.command, w.commands))
 		}
 		if info.Stream && !r.wantsItems {
-			return frame, fmt.Errorf("%s sends a stream: call it by ExecuteStream", r.command)
+			return frame, fmt.Errorf("%s sends a stream: use ExecuteStream", r.command)
 		}
 	}
 	if r.input != nil {
@@ -409,7 +409,7 @@ func (f *inflight) awaitResult(ctx context.Context, out any) error {
 	s := f.stream
 	for _, err := range s.items(ctx) {
 		if err == nil || errors.As(err, new(*ItemError)) {
-			err = fmt.Errorf("%s sends a stream: call it by ExecuteStream", f.request.command)
+			err = fmt.Errorf("%s sends a stream: use ExecuteStream", f.request.command)
 		}
 		f.abandon(ctx)
 		return err

@@ -156,7 +156,7 @@ func TestErrorsThatDidNotRun(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 		for command, want := range map[string]string{
 			"ecko":  `unknown command "ecko"; did you mean echo?`,
-			"count": "count sends a stream: call it by ExecuteStream",
+			"count": "count sends a stream: use ExecuteStream",
 		} {
 			_, err := core.Execute[any](t.Context(), p, command, 1)
 			if err == nil || !strings.Contains(err.Error(), want) || core.MayHaveRun(err) {
