@@ -73,6 +73,7 @@ type request struct {
 	inputBegun bool // the range over input has begun
 	wantsItems bool
 
+	caller callerContext
 	limit  time.Duration // the time limit that applies, for errors; 0: the deadline of the caller's context
 	source string        // the option that set limit, for errors
 }
@@ -149,7 +150,7 @@ const maxRetries = 8
 
 // execute makes a call with one result.
 func (p *Pool) execute(ctx context.Context, r *request, out any) error {
-	ctx, cancel := withLimit(ctx, r, p.opts.CallTimeout, callLimit)
+	ctx, cancel := r.context(ctx, p.opts.CallTimeout, callLimit)
 	defer cancel()
 	for retries := 0; ; retries++ {
 		f, err := p.dispatch(ctx, r)
@@ -167,7 +168,7 @@ func (p *Pool) execute(ctx context.Context, r *request, out any) error {
 
 // executeStream makes a call with many results. An error that is not an *ItemError is the last value that yield gets.
 func (p *Pool) executeStream(ctx context.Context, r *request, yield func(*mux, item, error) bool) {
-	ctx, cancel := withLimit(ctx, r, p.opts.StreamTimeout, streamLimit)
+	ctx, cancel := r.context(ctx, p.opts.StreamTimeout, streamLimit)
 	defer cancel()
 	for retries := 0; ; retries++ {
 		left := false
@@ -194,24 +195,27 @@ func (r *request) mayRetry(err error, retries int) bool {
 	return errors.As(err, &not) && not.retryable && retries < maxRetries && !r.inputBegun
 }
 
-// withLimit applies the call's own time limit. Without one it applies the standard limit, unless the caller's context
-// has a deadline.
-func withLimit(
-	ctx context.Context, r *request, standard time.Duration, source string,
+// context returns the context of the call. It ends with the caller's context, or when the time limit is reached: the
+// call's own, else the standard one, unless the caller's context has a deadline.
+func (r *request) context(
+	caller context.Context, standard time.Duration, source string,
 ) (context.Context, context.CancelFunc) {
+	r.caller.enter(caller)
 	d := r.timeout
-	deadline, own := ctx.Deadline()
 	switch {
 	case d != 0:
 		source = "the call option Timeout"
-	case !own:
+	case !r.caller.limited:
 		d = standard
 	}
-	if d <= 0 || own && time.Until(deadline) <= d {
-		return ctx, func() {}
+	switch {
+	case d > 0 && !(r.caller.limited && time.Until(r.caller.deadline) <= d):
+		r.limit, r.source = d, source
+		return context.WithTimeout(&r.caller, d)
+	case r.wantsItems: // forwardItems uses AfterFunc, which derives from a context of the context package for less
+		return context.WithCancel(&r.caller)
 	}
-	r.limit, r.source = d, source
-	return context.WithTimeout(ctx, d)
+	return &r.caller, func() {}
 }
 
 // explainTimeout adds to the error of an ended context its cause, or the time limit that was reached.
@@ -219,7 +223,11 @@ func (r *request) explainTimeout(ctx context.Context, err error) error {
 	late := err == context.DeadlineExceeded // ctx itself may not have expired yet
 	if ended := ctx.Err(); ended != nil && errors.Is(err, ended) {
 		late = ended == context.DeadlineExceeded
-		if cause := context.Cause(ctx); cause != ended {
+		cause := r.caller.cause()
+		if cause == nil {
+			cause = context.Cause(ctx)
+		}
+		if cause != ended {
 			err = fmt.Errorf("%w: %w", err, cause)
 		}
 	}

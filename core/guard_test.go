@@ -336,34 +336,6 @@ func countPrefix(lines []string, prefix string) int {
 	return n
 }
 
-// A context may be user code too. None of its methods is called while a lock is held.
-type nosy struct {
-	context.Context
-	p *core.Pool
-}
-
-func (c nosy) Value(key any) any           { c.p.Stats(); return c.Context.Value(key) }
-func (c nosy) Err() error                  { c.p.Stats(); return c.Context.Err() }
-func (c nosy) Deadline() (time.Time, bool) { c.p.Stats(); return c.Context.Deadline() }
-func (c nosy) Done() <-chan struct{}       { c.p.Stats(); return c.Context.Done() }
-
-func TestContextThatCallsThePool(t *testing.T) {
-	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
-		go func() { _, _ = core.Execute[int](t.Context(), p, "nap", 1000) }()
-		synctest.Wait()
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-		defer cancel()
-		for _, target := range []core.Target{p, p.Session("s")} {
-			if _, err := core.Execute[int](nosy{ctx, p}, target, "echo", 1); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("a call that waits too long: %v", err)
-			}
-		}
-		if _, err := core.Execute[int](nosy{t.Context(), p}, p, "echo", 1); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
 // An adapter that panics, ends its goroutine or returns nonsense loses its worker. The host survives, and another
 // worker follows.
 func TestAdaptersCannotHurtTheHost(t *testing.T) {

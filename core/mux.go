@@ -701,7 +701,7 @@ func (m *mux) ping(ctx context.Context, id uint64) ([]byte, error) {
 		m.mu.Lock()
 		delete(m.pings, id)
 		m.mu.Unlock()
-		return nil, ctx.Err()
+		return nil, endOfContext(ctx)
 	}
 }
 

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -103,6 +104,7 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	if adapter == nil {
 		return nil, errors.New("no adapter: pass one, such as jsonstdio.Adapter{}")
 	}
+	late := ctx.Done() // ctx may be user code that panics, so it is asked while there is nothing to clean up
 	o, err := opts.resolve()
 	if err != nil {
 		return nil, err
@@ -140,10 +142,13 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	case <-p.opened:
 		return p, nil
 	case <-p.failed:
-	case <-ctx.Done():
-		err = fmt.Errorf("no worker was ready in time: %w", context.Cause(ctx))
+		late = nil
+	case <-late:
 	}
 	closed := p.Close() // workers that are still starting set lastErr
+	if late != nil {
+		err = fmt.Errorf("no worker was ready in time: %w", cmp.Or(context.Cause(ctx), context.Canceled))
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil && p.lastErr != nil {
@@ -420,7 +425,7 @@ func (p *Pool) WaitReady(ctx context.Context, n int) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d workers are ready: %w", ready, n, ctx.Err())
+			return fmt.Errorf("%d of %d workers are ready: %w", ready, n, endOfContext(ctx))
 		}
 	}
 }
@@ -459,6 +464,7 @@ func (p *Pool) Stats() Stats {
 // Functions in Options.Functions that serve a running call may still call the pool. If ctx is done first, Shutdown
 // closes the pool at once and returns ctx's error.
 func (p *Pool) Shutdown(ctx context.Context) error {
+	late := ctx.Done()
 	p.mu.Lock()
 	p.draining = true
 	p.failWaiters(ErrClosed, func(wt *waiter) bool { return wt.within == nil })
@@ -476,8 +482,9 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
-		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("%d calls were still running: %w", running, ctx.Err()), p.Close())
+		case <-late:
+			closed := p.Close()
+			return errors.Join(fmt.Errorf("%d calls were still running: %w", running, endOfContext(ctx)), closed)
 		}
 	}
 }

@@ -139,7 +139,7 @@ func (s *stream) items(ctx context.Context) iter.Seq2[item, error] {
 			select {
 			case <-s.arrived:
 			case <-ctx.Done():
-				yield(item{}, ctx.Err())
+				yield(item{}, endOfContext(ctx))
 				return
 			}
 		}
@@ -204,7 +204,7 @@ func (s *stream) send(ctx context.Context, v any, flags Flags) error {
 		select {
 		case <-s.sendable:
 		case <-ctx.Done():
-			return ctx.Err()
+			return endOfContext(ctx)
 		}
 	}
 }
