@@ -7,10 +7,10 @@ from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional
 
+from ._command import Command
 from ._errors import Cancelled, ProtocolError
 from ._frames import NO_INPUT, Frame
-from ._native import Lock, get_ident, monotonic
-from ._plan import Plan
+from ._unpatched import Lock, get_ident, monotonic
 
 if TYPE_CHECKING:
     import asyncio
@@ -63,6 +63,7 @@ class Call:
     __slots__ = (
         "asked",
         "cancelled",
+        "command",
         "context",
         "deadline",
         "ended",
@@ -76,7 +77,6 @@ class Call:
         "interrupter",
         "lock",
         "name",
-        "plan",
         "raised",
         "reason",
         "requests",
@@ -88,11 +88,11 @@ class Call:
         "waiters",
     )
 
-    def __init__(self, frame: Frame, plan: Plan, items: int, bytes_: int) -> None:
+    def __init__(self, frame: Frame, command: Command, items: int, bytes_: int) -> None:
         self.frame = frame
         self.id: int = frame["id"]
-        self.name = plan.name
-        self.plan = plan
+        self.name = command.name
+        self.command = command
         ttl = frame.get("ttl", 0)
         self.deadline: Optional[float] = monotonic() + ttl / 1000 if ttl else None
         self.inbox = ENDED if frame.get("flags", 0) & NO_INPUT else Inbox(True)

@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any, AsyncIterator, Iterator, Mapping, Optional, TypeVar
 
 from ._calls import Call, Request
-from ._late import stdlib_first
 from ._sessions import Session
+from ._stdlib import stdlib_first
 
 if TYPE_CHECKING:
     import logging

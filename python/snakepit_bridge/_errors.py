@@ -17,7 +17,7 @@ import os
 from itertools import islice
 from typing import Any, Callable, Dict, List, Mapping, Optional, Set, TypeVar, Union
 
-from ._late import stdlib_first
+from ._stdlib import stdlib_first
 
 HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 """The prefix of the file names of the bridge's own frames."""

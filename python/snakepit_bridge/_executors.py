@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Deque, Dict, Optiona
 
 from ._calls import Call, Interrupter
 from ._interrupt import MainThread, Tasks, Threads, enter, enter_async
-from ._late import stdlib_first
-from ._native import Lock, SimpleQueue, get_ident, spawn
 from ._signals import may_raise
+from ._stdlib import stdlib_first
+from ._unpatched import Lock, SimpleQueue, get_ident, spawn
 
 if TYPE_CHECKING:
     import asyncio
@@ -381,7 +381,7 @@ class Loop(Executor):
                 call = runner.ready.popleft()
             except IndexError:  # the connection has ended
                 break
-            if call.plan.is_async:
+            if call.command.is_async:
                 if runner.unstarted.pop(call.id, None) is not None:
                     self._start(call)
             elif self.pool is not None:

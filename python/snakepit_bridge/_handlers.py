@@ -15,7 +15,7 @@ from ._context import AsyncContext, Context
 from ._errors import BadValue, attempt, shown
 from ._frames import Frame
 from ._interrupt import enter, enter_async
-from ._native import get_ident
+from ._unpatched import get_ident
 
 if TYPE_CHECKING:
     from ._runner import Runner
@@ -56,7 +56,7 @@ class Handlers:
             interrupter.begin(call)
             try:
                 args, kwargs = self._arguments(call)
-                value = enter(call.plan.function, args, kwargs)
+                value = enter(call.command.function, args, kwargs)
                 kind = type(value)
                 if kind is GeneratorType:
                     value = self._drive(call, value)
@@ -80,7 +80,7 @@ class Handlers:
         try:
             try:
                 args, kwargs = self._arguments(call)
-                value = enter(call.plan.function, args, kwargs)
+                value = enter(call.command.function, args, kwargs)
                 if isinstance(value, AsyncGeneratorType):
                     value = await self._drive_async(call, value)
                 elif hasattr(value, "__await__"):
@@ -122,12 +122,12 @@ class Handlers:
             value = self._runner.terms.codec.decode(body) if body else None
         except BadValue as exc:
             raise BadArguments(str(exc)) from None
-        return call.plan.arrange(value, self._context(call))
+        return call.command.arrange(value, self._context(call))
 
     def _context(self, call: Call) -> Any:
-        if call.plan.ctx is None:
+        if call.command.ctx is None:
             return None
-        call.context = (AsyncContext if call.plan.is_async else Context)(self._runner, call)
+        call.context = (AsyncContext if call.command.is_async else Context)(self._runner, call)
         return call.context
 
     def _drive(self, call: Call, generator: GeneratorType[Any, Any, Any]) -> Any:

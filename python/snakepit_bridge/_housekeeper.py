@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, List, Optional
 
 from ._calls import Call
 from ._errors import describe, render
-from ._native import SimpleQueue, monotonic, say, sleep, spawn
+from ._unpatched import SimpleQueue, monotonic, say, sleep, spawn
 
 if TYPE_CHECKING:
     from ._runner import Runner

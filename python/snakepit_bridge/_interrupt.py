@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, Optional, S
 
 from ._calls import CURRENT, Call, Interrupter
 from ._errors import HERE, Cancelled
-from ._late import stdlib_first
-from ._native import MAIN_THREAD, get_ident, monotonic
+from ._stdlib import stdlib_first
+from ._unpatched import MAIN_THREAD, get_ident, monotonic
 
 if TYPE_CHECKING:
     import asyncio

@@ -9,8 +9,8 @@ from typing import Any, Callable, Deque, Dict, List, Optional
 from ._calls import OVERHEAD
 from ._frames import LOG, Frame
 from ._logging import line_of
-from ._native import MAIN_THREAD, RLock, get_ident, say
 from ._terms import Terms
+from ._unpatched import MAIN_THREAD, RLock, get_ident, say
 from .transport import Transport
 
 HOLD = 200e-6

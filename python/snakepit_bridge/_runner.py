@@ -46,13 +46,13 @@ from ._errors import (
     type_name,
 )
 from ._handlers import Handlers, exit_code
+from ._hostcalls import Requests
 from ._housekeeper import Housekeeper
-from ._late import stdlib_first
-from ._native import Lock, say
 from ._outbox import WRITE, Outbox
-from ._requests import Requests
 from ._sessions import Sessions
+from ._stdlib import stdlib_first
 from ._terms import Terms
+from ._unpatched import Lock, say
 from ._version import __version__
 from .transport import (
     CREDIT,
@@ -67,8 +67,8 @@ from .transport import (
 )
 
 if TYPE_CHECKING:
+    from ._command import Command
     from ._executors import Executor
-    from ._plan import Plan
 
 LOST_GRACE = 2.0
 """How many seconds running calls have to end once the host is gone."""
@@ -81,10 +81,10 @@ class Runner:
     """Serves one worker's commands to one host."""
 
     def __init__(
-        self, transport: Transport, plans: Mapping[str, Plan], concurrency: int, queue: int, launch: Launch
+        self, transport: Transport, commands: Mapping[str, Command], concurrency: int, queue: int, launch: Launch
     ) -> None:
         self.transport = transport
-        self.plans = dict(plans)
+        self.commands = dict(commands)
         self.concurrency = concurrency
         self.index = launch.index
         self.token = launch.worker_token
@@ -143,7 +143,7 @@ class Runner:
             "max_frame": terms.max_frame,
             "window": {"items": WINDOW_ITEMS, "bytes": WINDOW_BYTES},
             "concurrency": terms.calls,
-            "commands": [{"name": plan.name, "stream": plan.stream} for plan in self.plans.values()],
+            "commands": [{"name": command.name, "stream": command.stream} for command in self.commands.values()],
             "pid": os.getpid(),
             "runtime": "{} {}.{}.{}".format(sys.implementation.name, *sys.version_info),
             "library": f"snakepit_bridge {__version__}",
@@ -318,7 +318,8 @@ class Runner:
             self.ended = self.outbox.closed = True
             self.outbox.flush()
             self.transport.close()
-        self.plans.clear()  # threads keep the runner alive; the program's objects are released, so their finalizers run
+        # Threads keep the runner alive. The program's objects are released, so their finalizers run.
+        self.commands.clear()
 
     # --- frames from the host
 
@@ -328,15 +329,15 @@ class Runner:
             if not id_ & 1 or not self._mark < id_ < _MAX_ID:
                 raise ProtocolError(f"a call with id {id_}, which is not the host's next")
             self._mark = id_
-        plan = self.plans.get(frame["name"])
-        if plan is None:
+        command = self.commands.get(frame["name"])
+        if command is None:
             self._refuse(id_, UNKNOWN_COMMAND, self._unknown(frame["name"]))
         elif self.draining and frame.get("parent", 0) not in self.requests.live:
             self._refuse(id_, DRAINING, "this worker takes no more calls")
         elif id_ > 0 and len(self.calls) - len(self.client_calls) >= self.terms.calls:
             self._refuse(id_, SATURATED, f"more than {self.terms.calls} calls at once")
         else:
-            call = Call(frame, plan, *self.terms.window)
+            call = Call(frame, command, *self.terms.window)
             self.calls[id_] = call
             if id_ < 0:
                 self.client_calls[id_] = call
@@ -352,10 +353,10 @@ class Runner:
         name = name[:200]
         with stdlib_first():
             from difflib import get_close_matches
-        near = get_close_matches(name, self.plans, cutoff=0.5)
+        near = get_close_matches(name, self.commands, cutoff=0.5)
         if near:
             return f"no command {name!r}; did you mean {' or '.join(map(repr, near))}?"
-        names = ", ".join(n for n in self.plans if not n.startswith("snakepit."))
+        names = ", ".join(n for n in self.commands if not n.startswith("snakepit."))
         return f"no command {name!r}; there are {names or 'none'}"
 
     def _live(self, frame: Frame) -> Any:

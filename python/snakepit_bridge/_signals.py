@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Set, TypeVar
 
 from ._errors import HERE
 from ._interrupt import TRANSPARENT, enter, enter_async
-from ._native import MAIN_THREAD, get_ident, read, sleep, spawn
+from ._unpatched import MAIN_THREAD, get_ident, read, sleep, spawn
 
 if TYPE_CHECKING:
     from ._runner import Runner

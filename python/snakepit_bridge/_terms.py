@@ -1,4 +1,4 @@
-"""The terms of a connection."""
+"""The terms of a connection: what the two hellos have agreed on."""
 
 from __future__ import annotations
 

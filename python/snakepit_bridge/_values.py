@@ -11,7 +11,7 @@ import sys
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple, Union
 
 from ._errors import BadValue, shown, text_of, type_name
-from ._late import stdlib_first
+from ._stdlib import stdlib_first
 
 MAX_DEPTH = 500
 """How many lists and maps may be nested in one value."""

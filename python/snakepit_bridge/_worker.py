@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import FunctionType
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union, overload
 
-from ._plan import Plan, examine
+from ._command import Command, examine
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _C = TypeVar("_C", bound=Type[Any])
@@ -136,23 +136,23 @@ class Worker:
 
         Without a host, it prints the commands and how to use the file, and returns.
         """
-        from . import _host
+        from . import _server
 
-        _host.run(self)
+        _server.run(self)
 
     def _needs_loop(self) -> bool:
         hooks = [getattr(cls, name, None) for cls, _ in self._services for name in ("setup", "close")]
         methods = [getattr(cls, attribute) for cls, marked in self._services for attribute in marked.values()]
         return any(examine(function)[3] for function in [*self._functions.values(), *methods, *filter(callable, hooks)])
 
-    def _plans(self) -> Dict[str, Plan]:
-        """Returns the plans of the plain functions and of the built-in commands."""
+    def _commands(self) -> Dict[str, Command]:
+        """Returns the plain functions and the built-in commands."""
         from . import _builtins
 
-        plans = {name: Plan(name, function) for name, function in self._functions.items()}
+        commands = {name: Command(name, function) for name, function in self._functions.items()}
         for name, function in _builtins.COMMANDS.items():
-            plans[name] = Plan(name, function)
-        return plans
+            commands[name] = Command(name, function)
+        return commands
 
     def _listing(self) -> Dict[str, Callable[..., Any]]:
         """Returns all functions and methods, without making services. The methods are unbound."""

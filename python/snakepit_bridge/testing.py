@@ -27,8 +27,8 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 from ._codecs import get_codec
 from ._errors import UNKNOWN_COMMAND, ItemError, ProtocolError, RemoteError, describe, plain, shown
 from ._executors import choose
-from ._host import set_up, tear_down
 from ._runner import Runner
+from ._server import set_up, tear_down
 from ._worker import Worker, only_worker
 from .transport import (
     BYE,
@@ -304,7 +304,7 @@ class _Host:
         self._answers: Dict[int, SimpleQueue[Frame]] = {}
         self._senders: Dict[int, _Sender] = {}
         self._failure: Optional[BaseException] = None
-        self._runner = Runner(self._transport, worker._plans(), worker.concurrency, worker.queue, Launch({}))
+        self._runner = Runner(self._transport, worker._commands(), worker.concurrency, worker.queue, Launch({}))
         self._thread = threading.Thread(target=self._serve, args=(worker,), name="snakepit-worker", daemon=True)
         self._thread.start()
         hello = self._transport.to_host.get()

@@ -16,7 +16,7 @@ from snakepit_bridge._codec import Codec
 from snakepit_bridge._codecs import get_codec
 from snakepit_bridge._errors import BAD_ARGUMENTS, BAD_RESULT, CANCELLED, DRAINING, SATURATED, UNKNOWN_COMMAND, BadValue
 from snakepit_bridge._frames import weight
-from snakepit_bridge._native import RLock, SimpleQueue
+from snakepit_bridge._unpatched import RLock, SimpleQueue
 from snakepit_bridge.transport import CALL, CANCEL, CREDIT, END, ERROR, FAILED, ITEM, NO_INPUT, Frame, Unavailable
 
 __all__ = ["Clients"]

@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 from snakepit_bridge._codecs import available
 from snakepit_bridge._errors import describe, render
-from snakepit_bridge._native import Lock, SimpleQueue, get_ident, monotonic, say, sleep, spawn, untouched
 from snakepit_bridge._remedy import install
+from snakepit_bridge._unpatched import Lock, SimpleQueue, get_ident, monotonic, say, sleep, spawn, untouched
 from snakepit_bridge.grpc.clients import Clients
 from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Transport, Unavailable
 

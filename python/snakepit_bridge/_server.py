@@ -1,4 +1,4 @@
-"""The host of this process: connecting to it, serving it, and leaving it."""
+"""The life of a worker's process: connecting to the host, serving it, and leaving it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence, Tuple
 
+from ._command import Command
 from ._errors import Disconnected, ProtocolError, Unavailable, attempt, describe, render, text_of, type_name
 from ._frames import ERROR
 from ._logging import line_of
-from ._native import read, say, spawn
-from ._plan import Plan
+from ._unpatched import read, say, spawn
 from .transport import Launch, Transport
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from ._worker import Worker
 
 _TRANSPORTS = {
-    "jsonstdio": ("_jsonstdio", "JsonStdio"),
-    "msgpack": ("_msgpack", "MsgpackSocket"),
+    "jsonstdio": ("_transport_jsonstdio", "JsonStdio"),
+    "msgpack": ("_transport_msgpack", "MsgpackSocket"),
     "grpc": ("grpc.transport", "GrpcTransport"),
 }
 _PACKAGES = {"msgpack": "'msgpack>=1.0.3'", "grpc": "'grpcio>=1.50' 'protobuf>=3.20.3'"}
 
 
-class Host:
-    """The host that started this process.
+class Server:
+    """Serves one worker to the host that started this process.
 
     Attributes:
         exit_code: The exit code of the process, once it has served; None before.
@@ -58,7 +58,7 @@ class Host:
         from ._runner import Runner
 
         launch = self.launch
-        runner = Runner(self.transport, worker._plans(), worker.concurrency, worker.queue, launch)
+        runner = Runner(self.transport, worker._commands(), worker.concurrency, worker.queue, launch)
         runner.outbox.logs.extend(self._early_logs)
         self._early_logs.clear()
         self.runner = runner
@@ -173,7 +173,7 @@ def set_up(runner: Runner, worker: Worker, closing: List[Callable[[], Any]]) -> 
         if "setup" in hooks:
             runner.executor.hook(hooks["setup"])
         for name, attribute in marked.items():
-            runner.plans[name] = Plan(name, getattr(service, attribute))
+            runner.commands[name] = Command(name, getattr(service, attribute))
 
 
 def tear_down(runner: Runner, closing: Sequence[Callable[[], Any]]) -> None:
@@ -192,34 +192,34 @@ def _flush(stream: Any) -> None:
     stream.flush()
 
 
-hosts: Tuple[Host, ...] = ()
-"""The host, if there is one. eventlet replaces locks in lists, dicts and attributes, but not in tuples."""
+servers: Tuple[Server, ...] = ()
+"""The server, if there is one. eventlet replaces locks in lists, dicts and attributes, but not in tuples."""
 shown_workers: List[Worker] = []
 
 
 def run(worker: Worker) -> None:
     """Implements `Worker.run`."""
-    if hosts:
-        hosts[0].serve(worker)
+    if servers:
+        servers[0].serve(worker)
     elif os.environ.get("SNAKEPIT_PROTOCOL"):  # the host started the script directly
         from . import _logging
         from ._signals import Signals
 
-        host = connect(Launch.take())
-        _logging.install(host)
-        host.signals = Signals(lambda: host.runner)
-        host.serve(worker)
-        sys.exit(host.exit_code)
+        server = connect(Launch.take())
+        _logging.install(server)
+        server.signals = Signals(lambda: server.runner)
+        server.serve(worker)
+        sys.exit(server.exit_code)
     else:
         show(worker, sys.argv[0] or "worker.py")
 
 
-def connect(launch: Launch) -> Host:
+def connect(launch: Launch) -> Server:
     """Creates the transport and reports to the host. If that fails, the process ends here."""
-    global hosts
+    global servers
     import signal
 
-    from ._capture import redirect
+    from ._redirect import redirect
     from ._remedy import install
 
     os.environ.pop("SNAKEPIT_PROTOCOL", None)  # children of this process are not workers
@@ -244,8 +244,8 @@ def connect(launch: Launch) -> Host:
         # process still end: they do not inherit a handler. They would inherit SIG_IGN.
         signal.signal(signal.SIGINT, lambda *_: None)
         _report(launch, {"endpoint": transport.endpoint} if transport.endpoint else {})
-        hosts = (Host(launch, transport),)
-        return hosts[0]
+        servers = (Server(launch, transport),)
+        return servers[0]
     os._exit(1)  # the transport that failed may have left threads behind
 
 

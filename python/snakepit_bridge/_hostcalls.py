@@ -9,9 +9,9 @@ from ._answers import too_large
 from ._calls import WINDOW_BYTES, WINDOW_ITEMS, Call, Inbox, Request
 from ._errors import SATURATED, BadValue, Disconnected, ItemError, RemoteError, plain, shown
 from ._frames import CALL, CANCEL, CREDIT, FAILED, NO_INPUT, Frame, weight
-from ._native import Lock
 from ._outbox import Outbox
 from ._terms import Terms
+from ._unpatched import Lock
 
 
 class Requests:
