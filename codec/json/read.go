@@ -355,7 +355,7 @@ func (r *reader) object() (codec.Token, error) {
 		m.N = wrapped
 		return m, r.expect('{', "after "+tagMap)
 	default:
-		return m, fmt.Errorf("a map with the one key %q, which is no known tag", short(key))
+		return m, fmt.Errorf("a map with the one key %q, which is not a known tag", short(key))
 	}
 	if err != nil {
 		return tok, fmt.Errorf("%s: %w", tag, err)

@@ -8,7 +8,7 @@ import sys
 from typing import List, Optional, Sequence
 
 from . import _server
-from ._errors import describe, plain, shown
+from ._errors import describe, shown, simple_error
 from ._loader import prepare, run_script
 from ._version import __version__
 from ._worker import NoWorker, only_worker
@@ -41,7 +41,9 @@ def main(here: str, original: Sequence[str], args: Sequence[str], other: Optiona
     except SystemExit as exc:
         if server.exit_code is None:
             server.refuse(
-                plain("SystemExit", f"{script} ended by itself with exit code {shown(exc.code)} before it served")
+                simple_error(
+                    "SystemExit", f"{script} ended by itself with exit code {shown(exc.code)} before it served"
+                )
             )
         raise
     except BaseException as exc:
@@ -56,17 +58,15 @@ def _serve(
 ) -> None:
     # Import everything that serving needs before the program's directory is in sys.path: a file there may have the
     # name of one of these modules.
-    from . import _executors, _logging, _runner  # noqa: F401
+    from . import _executors, _runner  # noqa: F401
     from ._codecs import get_codec
-    from ._signals import Signals
 
     for codec in server.transport.codecs:
         get_codec(codec)
     for message in _other_copies(here, original, other):
         server.log({"level": "warn", "logger": "snakepit_bridge", "message": message})
-    _logging.install(server)
+    server.attach()
     prepare(script, args[1:], here, original)
-    server.signals = Signals(lambda: server.runner)
     if not script:
         raise FileNotFoundError("no worker script was named")
     try:
@@ -74,7 +74,7 @@ def _serve(
         if server.exit_code is None:
             server.serve(only_worker(namespace, script))
     except NoWorker as exc:
-        server.refuse(plain("NoWorker", str(exc)))
+        server.refuse(simple_error("NoWorker", str(exc)))
 
 
 def _other_copies(here: str, original: Sequence[str], imported: Optional[str]) -> List[str]:

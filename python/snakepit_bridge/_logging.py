@@ -23,7 +23,7 @@ _LEVELS = {"trace": 5, "debug": 10, "info": 20}
 _LEVELS_BELOW = ((10, "trace"), (20, "debug"), (30, "info"), (40, "warn"))
 
 
-def install(server: Server) -> None:
+def forward_logs(server: Server) -> None:
     """Sends log records to the host from now on, or from the moment the program imports logging.
 
     An import of logging takes 14 ms, so the bridge does not import it by itself.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Op
 from ._command import Command
 from ._errors import Disconnected, ProtocolError, Unavailable, attempt, describe, render, text_of, type_name
 from ._frames import ERROR
-from ._logging import line_of
+from ._logging import forward_logs, line_of
 from ._unpatched import read, say, spawn
 from .transport import Launch, Transport
 
@@ -49,6 +49,13 @@ class Server:
         self._early_errors: Deque[Dict[str, Any]] = deque(maxlen=1000)  # standard error has these already
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._in_child)
+
+    def attach(self) -> None:
+        """Sends the program's log records to the host, and guards its signal handlers, from now on."""
+        from ._signals import Signals
+
+        forward_logs(self)
+        self.signals = Signals(lambda: self.runner)
 
     def serve(self, worker: Worker) -> None:
         """Serves a worker until the host is gone."""
@@ -178,8 +185,8 @@ def set_up(runner: Runner, worker: Worker, closing: List[Callable[[], Any]]) -> 
 
 def tear_down(runner: Runner, closing: Sequence[Callable[[], Any]]) -> None:
     """Closes the services, the newest first, and then the executor."""
-    if runner.housekeeper.doom is not None:
-        runner.housekeeper.doom_after(10.0)
+    if runner.housekeeper.exit_at is not None:
+        runner.housekeeper.exit_after(10.0)
     ends: List[Callable[[], Any]] = [partial(runner.executor.hook, close) for close in reversed(closing)]
     for end in (*ends, runner.executor.close):
         try:
@@ -202,12 +209,8 @@ def run(worker: Worker) -> None:
     if servers:
         servers[0].serve(worker)
     elif os.environ.get("SNAKEPIT_PROTOCOL"):  # the host started the script directly
-        from . import _logging
-        from ._signals import Signals
-
         server = connect(Launch.take())
-        _logging.install(server)
-        server.signals = Signals(lambda: server.runner)
+        server.attach()
         server.serve(worker)
         sys.exit(server.exit_code)
     else:

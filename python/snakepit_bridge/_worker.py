@@ -96,7 +96,7 @@ class Worker:
     @overload
     def service(self, *, prefix: str) -> Callable[[_C], _C]: ...
     def service(self, cls: Optional[_C] = None, *, prefix: str = "") -> Union[_C, Callable[[_C], _C]]:
-        """Makes the methods of a class commands that are marked with `snakepit_bridge.command`.
+        """Makes the marked methods of a class commands. `snakepit_bridge.command` marks them.
 
         One instance is made before the worker says that it is ready, so its constructor is the place to load a model.
         If there is a method ``setup``, it runs next. If there is a method ``close``, it runs when the worker ends. Both
@@ -104,7 +104,7 @@ class Worker:
 
         Args:
             cls: The class. It is returned unchanged. It is called without arguments.
-            prefix: Put before the commands' names, followed by a point.
+            prefix: Put before the commands' names, followed by a dot.
 
         Raises:
             ValueError: A name is taken or reserved, or no method is marked.
@@ -112,7 +112,7 @@ class Worker:
 
         def add(cls: _C) -> _C:
             marked: Dict[str, str] = {}
-            for attribute in dict.fromkeys(name for kind in reversed(cls.__mro__) for name in vars(kind)):
+            for attribute in dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base)):
                 chosen = getattr(getattr(cls, attribute, None), _MARK, "")
                 if chosen:
                     chosen = f"{prefix}.{chosen}" if prefix else chosen

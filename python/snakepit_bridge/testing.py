@@ -25,7 +25,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from ._codecs import get_codec
-from ._errors import UNKNOWN_COMMAND, ItemError, ProtocolError, RemoteError, describe, plain, shown
+from ._errors import UNKNOWN_COMMAND, ItemError, ProtocolError, RemoteError, describe, shown, simple_error
 from ._executors import choose
 from ._runner import Runner
 from ._server import set_up, tear_down
@@ -140,7 +140,7 @@ class Caller:
             TimeoutError: The call took too long and was cancelled.
             TypeError: The command sends a stream, and its items would be lost.
         """
-        refusal = f"{name} sends a stream: call it by stream()"
+        refusal = f"{name} sends a stream: use stream()"
         if self._host.streams.get(name):
             raise TypeError(refusal)
         with self._open(name, args, kwargs, False) as stream:
@@ -423,7 +423,7 @@ class _Host:
         id_, name = frame["id"], frame["name"]
         function = self._functions.get(name)
         if function is None:
-            error = plain(UNKNOWN_COMMAND, f"no function {name!r}; give load(functions=...)")
+            error = simple_error(UNKNOWN_COMMAND, f"no function {name!r}; give load(functions=...)")
             self.put({"kind": ERROR, "flags": NOT_STARTED, "id": id_, "body": self.codec.encode(error)})
             return
         try:

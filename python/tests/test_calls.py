@@ -515,7 +515,7 @@ def test_an_input_may_be_closed_while_more_of_it_is_taken(kind):
             was = Inbox.open.__get__(self)
             if was and len(self.queue) == 1:
                 self.queue.clear()
-                runner.requests.stop_input(call)
+                runner.host_calls.stop_input(call)
             return was
 
         @open.setter
@@ -524,7 +524,7 @@ def test_an_input_may_be_closed_while_more_of_it_is_taken(kind):
 
     call = runner.calls[1] = Call({"id": 1}, Command("x", lambda: None), 1, 1)
     call.inbox = Racing(True)
-    runner.take(
+    runner.handle(
         [
             {"kind": ITEM, "id": 1, "body": b"1"},
             {"kind": kind, "id": 1, "body": b"2"},

@@ -290,12 +290,12 @@ class Clients:
         self._abort(error, context)
 
     def _abort(self, error: Mapping[str, Any], context: Any) -> NoReturn:
-        kind, message = error["type"], error["message"]
-        name = _CODES.get(kind, "INTERNAL")
-        if kind == "TypeError" and not error.get("frames"):  # raised by the call itself, not inside of the function
+        error_type, message = error["type"], error["message"]
+        name = _CODES.get(error_type, "INTERNAL")
+        if error_type == "TypeError" and not error.get("frames"):  # raised by the call, not inside of the function
             name = "INVALID_ARGUMENT"
         context.set_trailing_metadata((("snakepit-error-bin", _short(error)),))
-        context.abort(getattr(self._code, name), f"{kind}: {message}"[:DETAIL])
+        context.abort(getattr(self._code, name), f"{error_type}: {message}"[:DETAIL])
         raise AssertionError("abort has returned")
 
     # --- health
@@ -338,15 +338,15 @@ class Clients:
 
 def _short(error: Mapping[str, Any]) -> bytes:
     """Returns as much of the error as fits into a header, as JSON."""
-    kind, message, frames = error["type"], error["message"], error.get("frames") or []
+    error_type, message, frames = error["type"], error["message"], error.get("frames") or []
     attempts: List[Mapping[str, Any]] = [
         error,
         {**error, "cause": None},
-        {"type": kind, "message": message[:DETAIL], "frames": frames[-8:]},
-        {"type": kind, "message": message[:DETAIL], "frames": frames[-1:]},
+        {"type": error_type, "message": message[:DETAIL], "frames": frames[-8:]},
+        {"type": error_type, "message": message[:DETAIL], "frames": frames[-1:]},
     ]
     for attempt in attempts:
         data = json.dumps({key: value for key, value in attempt.items() if value}).encode()
         if len(data) <= ERROR_BYTES:
             return data
-    return json.dumps({"type": kind[:200], "message": message[: DETAIL // 4]}).encode()
+    return json.dumps({"type": error_type[:200], "message": message[: DETAIL // 4]}).encode()
