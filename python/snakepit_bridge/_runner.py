@@ -22,13 +22,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Mapping, Sequence, Set
 
 from ._answers import Answers
-from ._calls import (
-    CURRENT,
-    WINDOW_BYTES,
-    WINDOW_ITEMS,
-    Call,
-    HostCall,
-)
+from ._calls import CURRENT, WINDOW_BYTES, WINDOW_ITEMS, Call, HostCall
 from ._codecs import get_codec
 from ._errors import (
     CANCELLED,
@@ -43,17 +37,8 @@ from ._errors import (
     simple_error,
     type_name,
 )
-from ._frames import BASE_WEIGHT
-from ._handlers import Handlers, exit_code
-from ._hostcalls import HostCalls
-from ._housekeeper import Housekeeper
-from ._outbox import WRITE, Outbox
-from ._sessions import Sessions
-from ._stdlib import stdlib_first
-from ._terms import Terms
-from ._unpatched import Lock, monotonic, say
-from ._version import __version__
-from .transport import (
+from ._frames import (
+    BASE_WEIGHT,
     BYE,
     CALL,
     CANCEL,
@@ -67,9 +52,17 @@ from .transport import (
     PING,
     PONG,
     Frame,
-    Launch,
-    Transport,
 )
+from ._handlers import Handlers, exit_code
+from ._hostcalls import HostCalls
+from ._housekeeper import Housekeeper
+from ._outbox import WRITE, Outbox
+from ._sessions import Sessions
+from ._stdlib import stdlib_first
+from ._terms import Terms
+from ._unpatched import Lock, monotonic, say
+from ._version import __version__
+from .transport import Launch, Transport
 
 if TYPE_CHECKING:
     from ._command import Command
