@@ -73,6 +73,9 @@ func (c rude) Err() error {
 	if c.over() && c.err != nil {
 		return c.err()
 	}
+	if c.over() && c.done != nil {
+		return context.Canceled
+	}
 	return c.Context.Err()
 }
 

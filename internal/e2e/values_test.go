@@ -160,9 +160,9 @@ var hostile = []struct {
 // tampered is a worker whose transport sends bytes that a handler chose, in place of an encoded value.
 const tampered = `
 import base64, json, os
-from snakepit_bridge import ItemError, Worker, _host
+from snakepit_bridge import ItemError, Worker, _server
 
-transport = _host.hosts[0].transport
+transport = _server.servers[0].transport
 write = transport.write
 with open(os.environ["BODIES"]) as file:
     bodies = json.load(file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
-from ._calls import OVERHEAD, Call
+from ._calls import Call
 from ._errors import (
     BAD_ARGUMENTS,
     BAD_RESULT,
@@ -14,10 +14,10 @@ from ._errors import (
     Cancelled,
     ItemError,
     describe,
-    plain,
+    simple_error,
     type_name,
 )
-from ._frames import END, ERROR, FAILED, ITEM, NOT_STARTED, Frame
+from ._frames import BASE_WEIGHT, END, ERROR, FAILED, ITEM, NOT_STARTED, Frame
 from ._terms import Terms
 
 
@@ -25,31 +25,31 @@ class Refused(Exception):
     """A call fails with a type of error that the protocol defines.
 
     Attributes:
-        kind: The type of the error.
+        error_type: The type of the error.
         flags: The flags of the error frame.
     """
 
-    kind = ""
+    error_type = ""
     flags = 0
 
 
 class BadArguments(Refused):
     """The arguments can't be decoded. The handler did not run."""
 
-    kind = BAD_ARGUMENTS
+    error_type = BAD_ARGUMENTS
     flags = NOT_STARTED
 
 
 class BadResult(Refused):
     """A result or an item can't be encoded."""
 
-    kind = BAD_RESULT
+    error_type = BAD_RESULT
 
 
 class TooLarge(Refused):
     """The frame of a result or an item exceeds the limit."""
 
-    kind = TOO_LARGE
+    error_type = TOO_LARGE
 
 
 def too_large(what: str, size: int, limit: int) -> str:
@@ -82,8 +82,8 @@ class Answers:
             body: bytes = self._terms.codec.encode(value)
         except BadValue as exc:
             raise BadResult(f"{what} can't be sent: {exc}") from None
-        if len(body) + OVERHEAD > self._terms.max_frame:
-            raise TooLarge(too_large(what, len(body) + OVERHEAD, self._terms.max_frame))
+        if len(body) + BASE_WEIGHT > self._terms.max_frame:
+            raise TooLarge(too_large(what, len(body) + BASE_WEIGHT, self._terms.max_frame))
         return body
 
     def result(self, call: Call, value: Any) -> Frame:
@@ -99,12 +99,12 @@ class Answers:
 
     def failure(self, call: Call, exc: BaseException) -> Frame:
         """Returns the error frame for the exception that ended the call."""
-        kind = type(exc)
-        if issubclass(kind, Refused):
+        type_ = type(exc)
+        if issubclass(type_, Refused):
             refused: Any = exc
-            return self.error(call, plain(refused.kind, str(exc)), refused.flags)
-        if call.cancelled and (issubclass(kind, Cancelled) or type_name(kind).endswith(".CancelledError")):
-            return self.error(call, plain(CANCELLED, call.reason))
+            return self.error(call, simple_error(refused.error_type, str(exc)), refused.flags)
+        if call.cancelled and (issubclass(type_, Cancelled) or type_name(type_).endswith(".CancelledError")):
+            return self.error(call, simple_error(CANCELLED, call.reason))
         return self.error(call, describe(exc))
 
     def error(self, call: Call, error: Mapping[str, Any], flags: int = 0) -> Frame:
@@ -119,6 +119,6 @@ class Answers:
             body: bytes = self._terms.codec.encode(error)
         except Exception:
             body = b""
-        if not body or len(body) + OVERHEAD > self._terms.max_frame:
+        if not body or len(body) + BASE_WEIGHT > self._terms.max_frame:
             body = self._terms.codec.encode({"type": str(error["type"])[:200], "message": str(error["message"])[:1000]})
         return body

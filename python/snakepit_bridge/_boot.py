@@ -7,8 +7,8 @@ import re
 import sys
 from typing import List, Optional, Sequence
 
-from . import _host
-from ._errors import describe, plain, shown
+from . import _server
+from ._errors import describe, shown, simple_error
 from ._loader import prepare, run_script
 from ._version import __version__
 from ._worker import NoWorker, only_worker
@@ -34,47 +34,47 @@ def main(here: str, original: Sequence[str], args: Sequence[str], other: Optiona
     """
     if not os.environ.get("SNAKEPIT_PROTOCOL"):
         return _by_hand(here, original, args)
-    host = _host.connect(Launch.take())
+    server = _server.connect(Launch.take())
     script = args[0] if args else ""
     try:
-        _serve(host, script, here, original, args, other)
+        _serve(server, script, here, original, args, other)
     except SystemExit as exc:
-        if host.exit_code is None:
-            host.refuse(
-                plain("SystemExit", f"{script} ended by itself with exit code {shown(exc.code)} before it served")
+        if server.exit_code is None:
+            server.refuse(
+                simple_error(
+                    "SystemExit", f"{script} ended by itself with exit code {shown(exc.code)} before it served"
+                )
             )
         raise
     except BaseException as exc:
-        if host.exit_code is not None:
+        if server.exit_code is not None:
             raise
-        host.refuse(describe(exc))
-    return host.exit_code or 0
+        server.refuse(describe(exc))
+    return server.exit_code or 0
 
 
 def _serve(
-    host: _host.Host, script: str, here: str, original: Sequence[str], args: Sequence[str], other: Optional[str]
+    server: _server.Server, script: str, here: str, original: Sequence[str], args: Sequence[str], other: Optional[str]
 ) -> None:
     # Import everything that serving needs before the program's directory is in sys.path: a file there may have the
     # name of one of these modules.
-    from . import _executors, _logging, _runner  # noqa: F401
+    from . import _executors, _runner  # noqa: F401
     from ._codecs import get_codec
-    from ._signals import Signals
 
-    for codec in host.transport.codecs:
+    for codec in server.transport.codecs:
         get_codec(codec)
     for message in _other_copies(here, original, other):
-        host.log({"level": "warn", "logger": "snakepit_bridge", "message": message})
-    _logging.install(host)
+        server.log({"level": "warn", "logger": "snakepit_bridge", "message": message})
+    server.attach()
     prepare(script, args[1:], here, original)
-    host.signals = Signals(lambda: host.runner)
     if not script:
         raise FileNotFoundError("no worker script was named")
     try:
         namespace = run_script(script)
-        if host.exit_code is None:
-            host.serve(only_worker(namespace, script))
+        if server.exit_code is None:
+            server.serve(only_worker(namespace, script))
     except NoWorker as exc:
-        host.refuse(plain("NoWorker", str(exc)))
+        server.refuse(simple_error("NoWorker", str(exc)))
 
 
 def _other_copies(here: str, original: Sequence[str], imported: Optional[str]) -> List[str]:
@@ -121,8 +121,8 @@ def _by_hand(here: str, original: Sequence[str], args: Sequence[str]) -> int:
     prepare(args[0], args[1:], here, original)
     try:
         namespace = run_script(args[0])
-        if not _host.shown_workers:
-            _host.show(only_worker(namespace, args[0]), args[0])
+        if not _server.shown_workers:
+            _server.show(only_worker(namespace, args[0]), args[0])
     except NoWorker as exc:
         print(exc, file=sys.stderr)
         return 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List
 
 from ._context import Context
-from ._late import stdlib_first
+from ._stdlib import stdlib_first
 
 
 def describe(ctx: Context) -> List[Dict[str, Any]]:
     """Describes the worker's commands."""
-    return [describe_function(plan.name, plan.function, plan.stream) for plan in ctx._runner.plans.values()]
+    return [
+        describe_function(command.name, command.function, command.stream) for command in ctx._runner.commands.values()
+    ]
 
 
 def forget(ctx: Context) -> bool:

@@ -7,17 +7,16 @@ from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional
 
+from ._command import Command
 from ._errors import Cancelled, ProtocolError
 from ._frames import NO_INPUT, Frame
-from ._native import Lock, get_ident, monotonic
-from ._plan import Plan
+from ._unpatched import Lock, get_ident, monotonic
 
 if TYPE_CHECKING:
     import asyncio
     from queue import SimpleQueue
 
-OVERHEAD = 256
-"""The weight of a frame without its variable parts, in bytes."""
+    from ._interrupt import Interrupter
 
 WINDOW_ITEMS = 1024
 WINDOW_BYTES = 1 << 20
@@ -61,38 +60,38 @@ class Call:
     """One call of the host, from its call frame to its end or error."""
 
     __slots__ = (
-        "asked",
+        "cancel_asked_at",
         "cancelled",
+        "command",
         "context",
         "deadline",
         "ended",
         "frame",
         "granted_bytes",
         "granted_items",
+        "handler_thread",
+        "host_calls",
         "id",
-        "ident",
         "inbox",
-        "interrupted",
+        "interrupted_at",
         "interrupter",
+        "interruptible_thread",
         "lock",
         "name",
-        "plan",
         "raised",
         "reason",
-        "requests",
-        "started",
+        "started_at",
         "task",
-        "thread",
         "used_bytes",
         "used_items",
         "waiters",
     )
 
-    def __init__(self, frame: Frame, plan: Plan, items: int, bytes_: int) -> None:
+    def __init__(self, frame: Frame, command: Command, items: int, bytes_: int) -> None:
         self.frame = frame
         self.id: int = frame["id"]
-        self.name = plan.name
-        self.plan = plan
+        self.name = command.name
+        self.command = command
         ttl = frame.get("ttl", 0)
         self.deadline: Optional[float] = monotonic() + ttl / 1000 if ttl else None
         self.inbox = ENDED if frame.get("flags", 0) & NO_INPUT else Inbox(True)
@@ -104,18 +103,18 @@ class Call:
         self.raised: Optional[BaseException] = None
         # The time of the last interrupt, or the time from which an interrupt is too late. While it is 0, the call may
         # be interrupted.
-        self.interrupted = 0.0
-        self.asked = 0.0  # when the cancellation of its task was last requested
+        self.interrupted_at = 0.0
+        self.cancel_asked_at = 0.0  # when the cancellation of its task was last requested
         self.ended = False
-        self.started = 0.0
-        self.interrupter = _NOWHERE
-        self.ident = 0  # the thread that runs the handler
-        self.thread = 0  # the same thread, while an exception may be injected there
+        self.started_at = 0.0
+        self.interrupter: Optional[Interrupter] = None  # None until the handler begins
+        self.handler_thread = 0  # the thread that runs the handler
+        self.interruptible_thread = 0  # the same thread, while an exception may be injected there
         self.lock = Lock()
         self.task: Optional[asyncio.Task[Any]] = None
         self.context: Any = None
         self.waiters: List[SimpleQueue[None]] = []
-        self.requests: Optional[Dict[int, Request]] = None
+        self.host_calls: Optional[Dict[int, HostCall]] = None
 
     def may_send(self) -> bool:
         """Reports whether the call need not wait for credit: it has some, or it was cancelled."""
@@ -134,17 +133,17 @@ class Call:
         if self.cancelled:
             if self._in_handler():
                 # The code that cleans up after this exception gets no second one.
-                self.interrupted = self.interrupted or monotonic()
+                self.interrupted_at = self.interrupted_at or monotonic()
             raise Cancelled(self.reason)
 
     def _in_handler(self) -> bool:
         """Reports whether the calling thread and task are the handler's own, and not ones that it started."""
-        if get_ident() != self.ident:
+        if get_ident() != self.handler_thread:
             return False
         return self.task is None or sys.modules["asyncio"].current_task() is self.task
 
 
-class Request:
+class HostCall:
     """A call to the host, made for a call that this worker serves."""
 
     __slots__ = ("answer", "call", "failed", "id", "inbox")
@@ -161,23 +160,6 @@ class Request:
         return self.answer is not None or self.call.cancelled or bool(self.inbox and self.inbox.queue)
 
 
-class Interrupter:
-    """Interrupts handlers, in a way that suits the threads or tasks that run them."""
-
-    def begin(self, call: Call) -> None:
-        """Called by the thread that is about to run the call's handler."""
-
-    def leave(self, call: Call) -> None:
-        """Called by the same thread afterwards. Once it has returned, no interrupt of this call arrives."""
-
-    def interrupt(self, call: Call) -> None:
-        """Interrupts the call if that is possible now. The interrupt sets ``call.interrupted`` to its time.
-
-        Any thread may call it.
-        """
-
-
-_NOWHERE = Interrupter()
 ENDED = Inbox(False)  # shared by all calls without input
 
 CURRENT: ContextVar[Optional[Call]] = ContextVar("snakepit_call", default=None)

@@ -37,10 +37,10 @@ class Json(Codec):
 
     def encode(self, value: Any) -> bytes:
         try:
-            kind = type(value)
-            if kind in _SCALARS or (kind in CONTAINERS and is_plain(value, _SCALARS, -1, _SHALLOW)):
+            type_ = type(value)
+            if type_ in _SCALARS or (type_ in CONTAINERS and is_plain(value, _SCALARS, -1, _SHALLOW)):
                 return dump(value)
-            if kind is int and SMALLEST <= value <= LARGEST:
+            if type_ is int and SMALLEST <= value <= LARGEST:
                 return b"%d" % value
         except (ValueError, RuntimeError):  # NaN, a lone surrogate; a dict that changed; RecursionError
             pass
@@ -106,17 +106,17 @@ class _Writer(Writer):
     def body(self) -> bytes:
         return b"".join(self._parts[:-1])
 
-    def plain(self, value: Any) -> None:
+    def write_plain(self, value: Any) -> None:
         self._parts += (dump(value), b",")
 
-    def special(self, value: Any) -> None:
-        kind = type(value)
+    def write_special(self, value: Any) -> None:
+        type_ = type(value)
         parts: Tuple[bytes, ...]
-        if kind is bytes:
+        if type_ is bytes:
             parts = (b'{"$bytes":"', binascii.b2a_base64(value, newline=False), b'"}')
-        elif kind is float:
+        elif type_ is float:
             parts = (b'{"$float":"', b"nan" if value != value else b"inf" if value > 0 else b"-inf", b'"}')
-        elif kind is Array:
+        elif type_ is Array:
             facts = dump({"dtype": value.dtype, "shape": value.shape})[:-1]
             parts = (b'{"$array":', facts, b',"data":"', binascii.b2a_base64(value.data, newline=False), b'"}}')
         else:
@@ -145,7 +145,7 @@ class _Writer(Writer):
 
 
 class _Tagged:
-    """A map whose one key begins with "$". It is no tag inside of {"$map": ...}. The outer map is known only later."""
+    """A map whose one key begins with "$". Inside {"$map": ...} it is not a tag. The outer map is known only later."""
 
     __slots__ = ("key", "value")
 
@@ -335,7 +335,7 @@ def _meaning(tagged: _Tagged) -> Any:
         if type(value) is dict and value.keys() == {"dtype", "shape", "data"}:
             return decoded_array(value["dtype"], value["shape"], _bytes(value["data"]))
     else:
-        raise BadValue(f"a map with the one key {key!r:.60}, which is no known tag")
+        raise BadValue(f"a map with the one key {key!r:.60}, which is not a known tag")
     raise BadValue(f"a {key} of something else")
 
 
@@ -357,11 +357,11 @@ _RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})
 def _time(text: Any) -> Any:
     match = _RFC3339.fullmatch(text) if type(text) is str else None
     if match is None:
-        raise BadValue(f"{text!r:.60} is no timestamp such as '2026-01-02T03:04:05.678901Z'")
+        raise BadValue(f"{text!r:.60} is not a timestamp such as '2026-01-02T03:04:05.678901Z'")
     *whole, fraction = match.groups()
     micros = int((fraction or "").ljust(6, "0")[:6])
     module = late_datetime()
     try:
         return module.datetime(*map(int, whole), micros, tzinfo=module.timezone.utc)
     except ValueError as exc:
-        raise BadValue(f"{text!r} is no timestamp: {exc}") from None
+        raise BadValue(f"{text!r} is not a timestamp: {exc}") from None

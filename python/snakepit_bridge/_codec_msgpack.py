@@ -63,8 +63,8 @@ class Msgpack(Codec):
             packer = self._module.Packer(datetime=True)
         body: Optional[bytes] = None
         try:
-            kind = type(value)
-            if kind in _SCALARS or (kind in CONTAINERS and is_plain(value, _SCALARS, _COPIED, _LEVELS)):
+            type_ = type(value)
+            if type_ in _SCALARS or (type_ in CONTAINERS and is_plain(value, _SCALARS, _COPIED, _LEVELS)):
                 body = packer.pack(value)
         except (ValueError, OverflowError, RuntimeError):  # a lone surrogate; a dict that changed; RecursionError
             packer = self._module.Packer(datetime=True)
@@ -130,14 +130,14 @@ class _Writer(Writer):
         self._ext_type = ext_type
         self.parts: List[Any] = []
 
-    def plain(self, value: Any) -> None:
+    def write_plain(self, value: Any) -> None:
         try:
             self.parts.append(self._packer.pack(value))
         except (ValueError, OverflowError):
             self._packer.reset()
             raise
 
-    def special(self, value: Any) -> None:
+    def write_special(self, value: Any) -> None:
         if type(value) is bytes:  # longer than binary
             self.parts += (_bin_header(len(value)), value)
         elif type(value) is Array:

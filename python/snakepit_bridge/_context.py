@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, AsyncIterator, Iterator, Mapping, Optional, TypeVar
 
-from ._calls import Call, Request
-from ._late import stdlib_first
+from ._calls import Call, HostCall
 from ._sessions import Session
+from ._stdlib import stdlib_first
+from ._unpatched import monotonic
 
 if TYPE_CHECKING:
     import logging
@@ -70,7 +70,7 @@ class _BaseContext:
     def remaining(self) -> Optional[float]:
         """Returns how many seconds are left, or None if there is no limit. Never negative."""
         deadline = self._call.deadline
-        return None if deadline is None else max(0.0, deadline - time.monotonic())
+        return None if deadline is None else max(0.0, deadline - monotonic())
 
 
 class Context(_BaseContext):
@@ -100,15 +100,15 @@ class Context(_BaseContext):
             BadValue: The argument can't travel.
         """
         runner, call = self._runner, self._call
-        request = runner.requests.open(call, name, args, kwargs, streams=False)
-        runner.executor.wait(call, request.settled)
-        return runner.requests.answer(request)
+        host_call = runner.host_calls.open(call, name, args, kwargs, streams=False)
+        runner.executor.wait(call, host_call.settled)
+        return runner.host_calls.answer(host_call)
 
     def stream(self, name: str, /, *args: Any, **kwargs: Any) -> Stream:
         """Calls a function of the host and returns the stream of its items. It takes the arguments of `call`."""
-        request = self._runner.requests.open(self._call, name, args, kwargs, streams=True)
-        self._runner.outbox.settle()
-        return Stream(self._runner, request)
+        host_call = self._runner.host_calls.open(self._call, name, args, kwargs, streams=True)
+        self._runner.outbox.flush_soon()
+        return Stream(self._runner, host_call)
 
 
 class AsyncContext(_BaseContext):
@@ -127,19 +127,19 @@ class AsyncContext(_BaseContext):
     async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Calls a function of the host and returns its result. See `Context.call`."""
         runner, call = self._runner, self._call
-        request = runner.requests.open(call, name, args, kwargs, streams=False)
+        host_call = runner.host_calls.open(call, name, args, kwargs, streams=False)
         try:
-            await runner.executor.wait_async(call, request.settled)
+            await runner.executor.wait_async(call, host_call.settled)
         except BaseException:
-            runner.requests.abandon(request)
+            runner.host_calls.abandon(host_call)
             raise
-        return runner.requests.answer(request)
+        return runner.host_calls.answer(host_call)
 
     def stream(self, name: str, /, *args: Any, **kwargs: Any) -> AsyncStream:
         """Calls a function of the host and returns the stream of its items. It takes the arguments of `call`."""
-        request = self._runner.requests.open(self._call, name, args, kwargs, streams=True)
-        self._runner.outbox.settle()
-        return AsyncStream(self._runner, request)
+        host_call = self._runner.host_calls.open(self._call, name, args, kwargs, streams=True)
+        self._runner.outbox.flush_soon()
+        return AsyncStream(self._runner, host_call)
 
 
 class _BaseInput:
@@ -151,25 +151,25 @@ class _BaseInput:
     def _ready(self) -> bool:
         return bool(self._inbox.queue) or not self._inbox.open or self._call.cancelled
 
-    def _take(self) -> Any:
-        return self._runner.requests.consume(self._call.id, self._inbox, self._inbox.open)
+    def _next_item(self) -> Any:
+        return self._runner.host_calls.consume(self._call.id, self._inbox, self._inbox.open)
 
     def close(self) -> None:
         """Tells the caller to send no more, and drops the items that have arrived."""
-        self._runner.requests.stop_input(self._call)
+        self._runner.host_calls.stop_input(self._call)
 
 
 class Input(_BaseInput, Iterator[Any]):
     """Iterates over the items that the caller streams in. A failed item is an `ItemError` in its place."""
 
     def __next__(self) -> Any:
-        self._runner.requests.usable(self._call)
+        self._runner.host_calls.usable(self._call)
         if not self._inbox.queue:
             self._runner.executor.wait(self._call, self._ready)
             self._call.check()
             if not self._inbox.queue:
                 raise StopIteration
-        return self._take()
+        return self._next_item()
 
 
 class AsyncInput(_BaseInput, AsyncIterator[Any]):
@@ -179,13 +179,13 @@ class AsyncInput(_BaseInput, AsyncIterator[Any]):
     """
 
     async def __anext__(self) -> Any:
-        self._runner.requests.usable(self._call)
+        self._runner.host_calls.usable(self._call)
         if not self._inbox.queue:
             await self._runner.executor.wait_async(self._call, self._ready)
             self._call.check()
             if not self._inbox.queue:
                 raise StopAsyncIteration
-        return self._take()
+        return self._next_item()
 
 
 class _BaseStream:
@@ -195,33 +195,33 @@ class _BaseStream:
         result: The function's return value; None until the stream has ended.
     """
 
-    def __init__(self, runner: Runner, request: Request) -> None:
+    def __init__(self, runner: Runner, host_call: HostCall) -> None:
         self.result: Any = None
         self._runner = runner
-        self._request = request
-        self._inbox = request.inbox
+        self._host_call = host_call
+        self._inbox = host_call.inbox
         self._done = False
 
     def _waiting(self) -> bool:
         """Reports whether the next item has not arrived yet."""
-        self._runner.requests.usable(self._request.call)
-        return not self._done and not self._request.settled()
+        self._runner.host_calls.usable(self._host_call.call)
+        return not self._done and not self._host_call.settled()
 
-    def _take(self, end: type) -> Any:
-        self._request.call.check()
+    def _next_item(self, end: type) -> Any:
+        self._host_call.call.check()
         if self._done or self._inbox is None:
             raise end
         if self._inbox.queue:
-            return self._runner.requests.consume(self._request.id, self._inbox, self._request.answer is None)
+            return self._runner.host_calls.consume(self._host_call.id, self._inbox, self._host_call.answer is None)
         self._done = True
-        self.result = self._runner.requests.answer(self._request)
+        self.result = self._runner.host_calls.answer(self._host_call)
         raise end
 
     def close(self) -> None:
         """Takes no more items. Cancels the function if it still runs."""
         if not self._done:
             self._done = True
-            self._runner.requests.abandon(self._request)
+            self._runner.host_calls.abandon(self._host_call)
 
 
 class Stream(_BaseStream, Iterator[Any]):
@@ -233,8 +233,8 @@ class Stream(_BaseStream, Iterator[Any]):
 
     def __next__(self) -> Any:
         if self._waiting():
-            self._runner.executor.wait(self._request.call, self._request.settled)
-        return self._take(StopIteration)
+            self._runner.executor.wait(self._host_call.call, self._host_call.settled)
+        return self._next_item(StopIteration)
 
     def __enter__(self: _S) -> _S:
         return self
@@ -248,8 +248,8 @@ class AsyncStream(_BaseStream, AsyncIterator[Any]):
 
     async def __anext__(self) -> Any:
         if self._waiting():
-            await self._runner.executor.wait_async(self._request.call, self._request.settled)
-        return self._take(StopAsyncIteration)
+            await self._runner.executor.wait_async(self._host_call.call, self._host_call.settled)
+        return self._next_item(StopAsyncIteration)
 
     async def __aenter__(self: _S) -> _S:
         return self

@@ -17,7 +17,7 @@ import os
 from itertools import islice
 from typing import Any, Callable, Dict, List, Mapping, Optional, Set, TypeVar, Union
 
-from ._late import stdlib_first
+from ._stdlib import stdlib_first
 
 HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 """The prefix of the file names of the bridge's own frames."""
@@ -145,9 +145,9 @@ def describe(exc: BaseException) -> Dict[str, Any]:
         return {"type": type_name(type(exc)), "message": "this error can't be described"}
 
 
-def plain(kind: str, message: str) -> Dict[str, Any]:
+def simple_error(error_type: str, message: str) -> Dict[str, Any]:
     """Returns a structured error without a traceback."""
-    return {"type": kind, "message": clean(message)}
+    return {"type": error_type, "message": clean(message)}
 
 
 def clean(text: str, limit: int = _MESSAGE) -> str:
@@ -170,10 +170,10 @@ _module_of = type.__dict__["__module__"].__get__
 _qualname_of = type.__dict__["__qualname__"].__get__
 
 
-def type_name(kind: type) -> str:
+def type_name(type_: type) -> str:
     """Returns the type's full name. It never raises, because it does not call a metaclass."""
-    name = text_of(_qualname_of(kind), 500)
-    module = text_of(attempt("builtins", _module_of, kind), 500)
+    name = text_of(_qualname_of(type_), 500)
+    module = text_of(attempt("builtins", _module_of, type_), 500)
     return name if module == "builtins" else clean(f"{module}.{name}", 500)
 
 
@@ -185,13 +185,13 @@ _traceback_of = BaseException.__dict__["__traceback__"].__get__
 
 
 def _describe(exc: BaseException, seen: Set[int], depth: int) -> Dict[str, Any]:
-    kind = type(exc)
+    type_ = type(exc)
     seen.add(id(exc))
-    error: Dict[str, Any] = {"type": type_name(kind), "message": text_of(exc)}
-    if not issubclass(kind, BaseException):
+    error: Dict[str, Any] = {"type": type_name(type_), "message": text_of(exc)}
+    if not issubclass(type_, BaseException):
         return error
     frames = _frames(exc)
-    if issubclass(kind, SyntaxError):
+    if issubclass(type_, SyntaxError):
         frames += attempt(_NOTHING, _syntax_frame, exc)
     if frames:
         error["frames"] = frames
@@ -203,7 +203,7 @@ def _describe(exc: BaseException, seen: Set[int], depth: int) -> Dict[str, Any]:
         cause = _context_of(exc)
     if cause is not None and id(cause) not in seen and depth > 0:
         error["cause"] = _describe(cause, seen, depth - 1)
-    elif issubclass(kind, RemoteError) and depth > 0:
+    elif issubclass(type_, RemoteError) and depth > 0:
         remote = attempt(None, _remote, exc, depth)
         if remote is not None:
             error["cause"] = remote

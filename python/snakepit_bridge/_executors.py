@@ -3,7 +3,7 @@
 `Leader`: the main thread reads and runs handlers. This saves a hand-over between threads for each call. A second thread
 reads while a handler runs.
 `ReaderAndMain`: a thread reads, and the main thread runs handlers.
-`Pool`: a thread reads, and several threads run handlers.
+`ThreadPool`: a thread reads, and several threads run handlers.
 `Loop`: a thread reads, and an asyncio loop on the main thread runs async handlers.
 """
 
@@ -16,11 +16,11 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Deque, Dict, Optional, Set
 
-from ._calls import Call, Interrupter
-from ._interrupt import MainThread, Tasks, Threads, enter, enter_async
-from ._late import stdlib_first
-from ._native import Lock, SimpleQueue, get_ident, spawn
+from ._calls import Call
+from ._interrupt import Interrupter, MainThread, Tasks, Threads, enter, enter_async
 from ._signals import may_raise
+from ._stdlib import stdlib_first
+from ._unpatched import Lock, SimpleQueue, get_ident, spawn
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ._runner import Runner
 
 
-_GLANCE = 200  # the timeout of a poll, in milliseconds
+_POLL_INTERVAL = 200  # milliseconds between two looks whether the connection has ended
 
 
 def choose(runner: Runner, is_async: bool) -> Executor:
@@ -36,7 +36,7 @@ def choose(runner: Runner, is_async: bool) -> Executor:
     if is_async:
         return Loop(runner)
     if runner.concurrency > 1:
-        return Pool(runner)
+        return ThreadPool(runner)
     if MainThread.possible() and hasattr(select, "epoll") and runner.transport.fileno() >= 0:
         try:
             return Leader(runner)
@@ -62,7 +62,7 @@ class Executor:
     def submit(self, count: int) -> None:
         """Called when ``count`` more calls are ready, by the thread that has taken them from the connection."""
 
-    def settle(self) -> None:
+    def flush_soon(self) -> None:
         """Called by an async handler's task after an item was queued."""
         raise NotImplementedError
 
@@ -90,6 +90,21 @@ class Executor:
         """Waits in a handler's task, like `wait`."""
         raise NotImplementedError
 
+    def _run_ready(self, interrupter: Interrupter) -> None:
+        """Runs the calls that are ready on the calling thread, one after the other, and writes their answers."""
+        runner, ready = self.runner, self.runner.ready
+        if len(ready) > 1:  # the first item of a single call must not wait
+            runner.outbox.start_batch()
+        while True:
+            try:
+                call = ready.popleft()
+            except IndexError:  # no call is left, or the connection has ended
+                break
+            runner.handlers.run(call, interrupter)
+            if ready:
+                runner.outbox.flush_soon()
+        runner.outbox.flush()
+
     def _read_in_thread(self) -> None:
         spawn(self.runner.guarded(self._read), "snakepit-reader")
 
@@ -109,7 +124,7 @@ class Leader(Executor):
         super().__init__(runner)
         self.fd = runner.transport.fileno()
         self.main = get_ident()
-        self.reading = Lock()  # guards transport.read and runner.take
+        self.reading = Lock()  # guards transport.read and runner.handle
         self.busy = False
         self.epoll = select.epoll()
         self.epoll.register(self.fd, 0)
@@ -130,17 +145,7 @@ class Leader(Executor):
                 continue
             self.busy = True
             modify(fd, arm)
-            if len(ready) > 1:  # the first item of a single call must not wait
-                runner.outbox.gather()
-            while True:
-                try:
-                    call = ready.popleft()
-                except IndexError:  # no call is left, or the connection has ended
-                    break
-                runner.handlers.run(call, interrupter)
-                if ready:
-                    runner.outbox.settle()
-            runner.outbox.flush()
+            self._run_ready(interrupter)
             self.busy = False
             modify(fd, 0)
 
@@ -159,7 +164,7 @@ class Leader(Executor):
                 with self.reading:
                     # The program's signal handlers may raise during the poll, but not in the functions that this one
                     # calls. The poll has a timeout because the connection may end without an event here.
-                    if not ready() and call.raised is None and self.readable.poll(_GLANCE):
+                    if not ready() and call.raised is None and self.readable.poll(_POLL_INTERVAL):
                         runner.pump()
         finally:
             self.epoll.modify(self.fd, select.EPOLLIN | select.EPOLLONESHOT)
@@ -189,22 +194,12 @@ class ReaderAndMain(Executor):
         self.wakeups: SimpleQueue[None] = SimpleQueue()
 
     def serve(self) -> None:
-        runner, ready = self.runner, self.runner.ready
+        runner = self.runner
         interrupter: Interrupter = MainThread() if MainThread.possible() else Threads()
         self._read_in_thread()
         while not runner.ended:
             self.wakeups.get()
-            if len(ready) > 1:  # the first item of a single call must not wait
-                runner.outbox.gather()
-            while True:
-                try:
-                    call = ready.popleft()
-                except IndexError:
-                    break
-                runner.handlers.run(call, interrupter)
-                if ready:
-                    runner.outbox.settle()
-            runner.outbox.flush()
+            self._run_ready(interrupter)
 
     def submit(self, count: int) -> None:
         self.wakeups.put(None)
@@ -213,7 +208,7 @@ class ReaderAndMain(Executor):
         self.wakeups.put(None)
 
 
-class Pool(Executor):
+class ThreadPool(Executor):
     """A thread reads, and as many threads as the worker's concurrency run handlers.
 
     The main thread stays free for signal handlers, or runs the loop of `Loop`.
@@ -291,8 +286,8 @@ class Loop(Executor):
         self.interrupter = Tasks(self.loop)
         self.plain_interrupter: Interrupter = self.interrupter if self.interrupter.signals else Threads()
         self.tasks: Set[asyncio.Task[None]] = set()
-        self.plain: Optional[Call] = None  # the call that the main thread runs once the loop has stopped
-        self.pool: Optional[Pool] = None
+        self.main_call: Optional[Call] = None  # the call that the main thread runs once the loop has stopped
+        self.pool: Optional[ThreadPool] = None
         self.pooled: Deque[Call] = deque()
         self.in_pool: Dict[int, Call] = {}  # by id: the calls that the pool has queued or runs
         self.scheduled = False  # _dispatch is scheduled on the loop
@@ -314,14 +309,14 @@ class Loop(Executor):
     def serve(self) -> None:
         runner = self.runner
         if runner.concurrency > 1:
-            self.pool = Pool(runner, self.pooled, self._pooled_done)
+            self.pool = ThreadPool(runner, self.pooled, self._pooled_done)
             self.pool.start()
         self._read_in_thread()
         try:
             while not runner.ended or self.tasks:
                 self.loop.run_forever()
-                if self.plain is not None:
-                    call, self.plain = self.plain, None
+                if self.main_call is not None:
+                    call, self.main_call = self.main_call, None
                     runner.handlers.run(call, self.plain_interrupter)
                     runner.outbox.flush()
                     self._dispatch()
@@ -353,7 +348,7 @@ class Loop(Executor):
         except RuntimeError:  # the program has closed the loop, and the main thread has noticed
             pass
 
-    def settle(self) -> None:
+    def flush_soon(self) -> None:
         if not self.flushing:
             self.flushing = True
             self.loop.call_soon(self._flush)
@@ -376,12 +371,12 @@ class Loop(Executor):
     def _dispatch(self) -> None:
         self.scheduled = False
         runner = self.runner
-        while runner.ready and len(self.tasks) + len(self.in_pool) < runner.concurrency and self.plain is None:
+        while runner.ready and len(self.tasks) + len(self.in_pool) < runner.concurrency and self.main_call is None:
             try:
                 call = runner.ready.popleft()
             except IndexError:  # the connection has ended
                 break
-            if call.plan.is_async:
+            if call.command.is_async:
                 if runner.unstarted.pop(call.id, None) is not None:
                     self._start(call)
             elif self.pool is not None:
@@ -389,7 +384,7 @@ class Loop(Executor):
                 self.pooled.append(call)
                 self.pool.submit(1)
             else:
-                self.plain = call
+                self.main_call = call
                 self.loop.stop()
 
     def _start(self, call: Call) -> None:
@@ -416,7 +411,7 @@ class Loop(Executor):
             import asyncio
 
             self.runner.handlers.answered(call, (not task.cancelled() and task.exception()) or asyncio.CancelledError())
-        self.settle()
+        self.flush_soon()
         if self.runner.ready:
             self._dispatch()
         if self.runner.ended:

@@ -14,6 +14,9 @@ Frame = Dict[str, Any]
 """One frame. Its keys are the field names of docs/protocol.md. ``kind`` is always present and a number. An absent field
 is zero, empty or false. ``body`` is bytes. Code that passes a frame on does not use it again."""
 
+BASE_WEIGHT = 256
+"""The weight of a frame without its variable parts, in bytes."""
+
 SLACK = 64 << 10
 """How many bytes longer than its weight a frame may be on the wire. This is generous."""
 
@@ -44,11 +47,11 @@ def check(frame: Any) -> Frame:
         raise ValueError("not a map")
     types = _TYPES
     for name, value in frame.items():
-        kind = types.get(name)
-        if kind is int:
+        type_ = types.get(name)
+        if type_ is int:
             if type(value) is not int or not 0 <= value <= _LARGEST:
                 raise ValueError(f"its {name} is {value!r:.40}")
-        elif kind is not None and type(value) is not kind:
+        elif type_ is not None and type(value) is not type_:
             raise ValueError(f"its {name} is of type {type(value).__name__}")
     if not 0 < frame.get("kind", 0) < len(KINDS):
         raise ValueError(f"of unknown kind {frame.get('kind')!r:.40}")
@@ -60,7 +63,7 @@ def check(frame: Any) -> Frame:
 
 def weight(frame: Frame) -> int:
     """Returns the weight of a frame in bytes, which the limit applies to. See "Limits" in docs/protocol.md."""
-    size = 256 + len(frame.get("body", b""))
+    size = BASE_WEIGHT + len(frame.get("body", b""))
     for name in ("name", "session"):
         if name in frame:
             size += len(frame[name].encode("utf-8", "replace"))

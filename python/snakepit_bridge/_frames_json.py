@@ -6,7 +6,7 @@ import json
 from typing import List
 
 from ._codec_json import dump
-from ._frames import KINDS, Frame, check, weight
+from ._frames import BASE_WEIGHT, KINDS, Frame, check, weight
 
 _NUMBERS = {name: number for number, name in enumerate(KINDS) if number}
 _PREFIXES = tuple(f'{{"kind":"{name}","id":'.encode() for name in KINDS)
@@ -54,7 +54,7 @@ class JsonFrames:
                 if body:
                     frame["body"] = body
             check(frame)
-            if 2 * len(line) + 256 > self.max_frame and weight(frame) > self.max_frame:
+            if 2 * len(line) + BASE_WEIGHT > self.max_frame and weight(frame) > self.max_frame:
                 raise ValueError(f"more than {self.max_frame} bytes")
         except (ValueError, TypeError, StopIteration, RecursionError) as exc:
             why = "no JSON" if isinstance(exc, StopIteration) else str(exc)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from contextvars import copy_context
-from time import monotonic
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from ._answers import BadArguments
-from ._calls import CURRENT, Call, Interrupter
+from ._calls import CURRENT, Call
 from ._context import AsyncContext, Context
 from ._errors import BadValue, attempt, shown
 from ._frames import Frame
-from ._interrupt import enter, enter_async
-from ._native import get_ident
+from ._interrupt import Interrupter, enter, enter_async
+from ._unpatched import get_ident, monotonic
 
 if TYPE_CHECKING:
     from ._runner import Runner
@@ -56,13 +55,13 @@ class Handlers:
             interrupter.begin(call)
             try:
                 args, kwargs = self._arguments(call)
-                value = enter(call.plan.function, args, kwargs)
-                kind = type(value)
-                if kind is GeneratorType:
+                value = enter(call.command.function, args, kwargs)
+                type_ = type(value)
+                if type_ is GeneratorType:
                     value = self._drive(call, value)
-                elif kind is CoroutineType or kind is AsyncGeneratorType:
+                elif type_ is CoroutineType or type_ is AsyncGeneratorType:
                     raise TypeError(
-                        f"the plain function {call.name} returned a {kind.__name__}; write it with async def"
+                        f"the plain function {call.name} returned a {type_.__name__}; write it with async def"
                     )
             finally:
                 interrupter.leave(call)
@@ -80,13 +79,13 @@ class Handlers:
         try:
             try:
                 args, kwargs = self._arguments(call)
-                value = enter(call.plan.function, args, kwargs)
+                value = enter(call.command.function, args, kwargs)
                 if isinstance(value, AsyncGeneratorType):
                     value = await self._drive_async(call, value)
                 elif hasattr(value, "__await__"):
                     value = await enter_async(value)
             finally:
-                call.interrupted = call.interrupted or monotonic()  # from here on, an interrupt is too late
+                call.interrupted_at = call.interrupted_at or monotonic()  # from here on, an interrupt is too late
             answer = self._result(call, value)
         except BaseException as exc:
             answer = self._failure(call, exc)
@@ -109,8 +108,8 @@ class Handlers:
 
     def _begin(self, call: Call, interrupter: Interrupter) -> None:
         CURRENT.set(call)
-        call.started = monotonic()
-        call.ident = get_ident()
+        call.started_at = monotonic()
+        call.handler_thread = get_ident()
         call.interrupter = interrupter  # the housekeeper repeats an interrupt that came earlier
         if "decimal" in sys.modules:
             _own_decimal()
@@ -122,12 +121,12 @@ class Handlers:
             value = self._runner.terms.codec.decode(body) if body else None
         except BadValue as exc:
             raise BadArguments(str(exc)) from None
-        return call.plan.arrange(value, self._context(call))
+        return call.command.arrange(value, self._context(call))
 
     def _context(self, call: Call) -> Any:
-        if call.plan.ctx is None:
+        if call.command.ctx is None:
             return None
-        call.context = (AsyncContext if call.plan.is_async else Context)(self._runner, call)
+        call.context = (AsyncContext if call.command.is_async else Context)(self._runner, call)
         return call.context
 
     def _drive(self, call: Call, generator: GeneratorType[Any, Any, Any]) -> Any:
@@ -151,10 +150,10 @@ class Handlers:
                 if call.used_items == 1:
                     outbox.flush()  # the caller may be waiting for the first item
                 else:
-                    outbox.settle()
+                    outbox.flush_soon()
         finally:
             if generator.gi_frame is not None:  # the generator has not finished
-                call.interrupted = call.interrupted or monotonic()  # closing it is the interrupt
+                call.interrupted_at = call.interrupted_at or monotonic()  # closing it is the interrupt
                 enter(generator.close, (), _NONE)
 
     async def _drive_async(self, call: Call, generator: AsyncGeneratorType[Any, Any]) -> Any:
@@ -172,9 +171,9 @@ class Handlers:
                     await self._runner.executor.wait_async(call, call.may_send)
                     call.check()
                 self._send_item(call, frame)
-                self._runner.executor.settle()
+                self._runner.executor.flush_soon()
         finally:
-            call.interrupted = call.interrupted or monotonic()
+            call.interrupted_at = call.interrupted_at or monotonic()
             await enter_async(generator.aclose())
 
     def _send_item(self, call: Call, frame: Frame) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, List, Optional
 
 from ._calls import Call
 from ._errors import describe, render
-from ._native import SimpleQueue, monotonic, say, sleep, spawn
+from ._unpatched import SimpleQueue, monotonic, say, sleep, spawn
 
 if TYPE_CHECKING:
     from ._runner import Runner
@@ -32,8 +32,8 @@ class Housekeeper:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.awake = False
-        self.pursued: List[Call] = []
-        self.doom: Optional[float] = None  # when the process is to be ended
+        self.to_interrupt: List[Call] = []
+        self.exit_at: Optional[float] = None  # when the process is to be ended
         self._wakeups: SimpleQueue[None] = SimpleQueue()
 
     def start(self) -> None:
@@ -46,22 +46,25 @@ class Housekeeper:
             self.awake = True
             self._wakeups.put(None)
 
-    def pursue(self, call: Call) -> None:
+    def keep_interrupting(self, call: Call) -> None:
         """Interrupts the call as soon as that is possible, and again after each `GRACE`, until it has ended."""
         self._interrupt(call)
-        self.pursued.append(call)
+        self.to_interrupt.append(call)
         self.wake()
 
-    def doom_after(self, seconds: float) -> None:
+    def exit_after(self, seconds: float) -> None:
         """Ends the process after so many seconds, unless it has ended by then."""
-        self.doom = monotonic() + seconds
+        self.exit_at = monotonic() + seconds
         self.wake()
 
     def _interrupt(self, call: Call) -> None:
+        interrupter = call.interrupter
+        if interrupter is None:  # the handler has not begun
+            return
         try:
-            call.interrupter.interrupt(call)
+            interrupter.interrupt(call)
         except Exception as exc:  # for instance, the program has closed the loop
-            call.interrupted = monotonic()  # so that the next attempt comes after GRACE
+            call.interrupted_at = monotonic()  # so that the next attempt comes after GRACE
             say(f"snakepit_bridge: {call.name} can't be interrupted\n{render(describe(exc))}")
 
     def _work(self) -> None:
@@ -80,7 +83,7 @@ class Housekeeper:
                 self.runner.broken(exc)
 
     def _work_waits(self) -> bool:
-        return bool(self.runner.outbox or self.pursued or self.doom is not None)
+        return bool(self.runner.outbox or self.to_interrupt or self.exit_at is not None)
 
     def _tick(self) -> bool:
         busy = False
@@ -88,19 +91,19 @@ class Housekeeper:
             self.runner.outbox.flush()
             busy = True
         now = monotonic()
-        for call in self.pursued[:]:
+        for call in self.to_interrupt[:]:
             if call.ended:
-                self.pursued.remove(call)
+                self.to_interrupt.remove(call)
                 continue
             busy = True
-            if call.interrupted and now - call.interrupted > GRACE:
-                call.interrupted = call.asked = 0.0
-            if not call.interrupted:
+            if call.interrupted_at and now - call.interrupted_at > GRACE:
+                call.interrupted_at = call.cancel_asked_at = 0.0
+            if not call.interrupted_at:
                 self._interrupt(call)
-        if self.doom is not None:
+        if self.exit_at is not None:
             busy = True
-            if now > self.doom:
+            if now > self.exit_at:
                 names = ", ".join(sorted({call.name for call in list(self.runner.calls.values())})) or "tear-down"
-                say(f"snakepit_bridge: {self.runner.fate} and {names} did not end: exiting\n")
+                say(f"snakepit_bridge: {self.runner.end_reason} and {names} did not end: exiting\n")
                 os._exit(self.runner.exit_code or 1)
         return busy

@@ -15,12 +15,12 @@ import os
 import signal
 import sys
 from signal import signal as set_handler
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, Optional, Sequence, Set
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Collection, Mapping, Optional, Sequence, Set, Tuple, Union
 
-from ._calls import CURRENT, Call, Interrupter
+from ._calls import CURRENT, Call
 from ._errors import HERE, Cancelled
-from ._late import stdlib_first
-from ._native import MAIN_THREAD, get_ident, monotonic
+from ._stdlib import stdlib_first
+from ._unpatched import MAIN_THREAD, get_ident, monotonic
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,7 +40,11 @@ TRANSPARENT: Set[Any] = set()
 """The code objects of those functions of the bridge that only call functions of the program."""
 
 _TRAMPOLINES = (enter.__code__, enter_async.__code__)
-_HOLD = (HERE, "<frozen importlib", os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "logging") + os.sep)
+_UNINTERRUPTIBLE = (
+    HERE,
+    "<frozen importlib",
+    os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "logging") + os.sep,
+)
 
 
 def interruptible(frame: Optional[Any]) -> bool:
@@ -48,14 +52,44 @@ def interruptible(frame: Optional[Any]) -> bool:
 
     It may, if user code of a call runs there, and no frame in between belongs to code that must not be interrupted.
     """
+    return first_found(frame, _TRAMPOLINES, _UNINTERRUPTIBLE, False)
+
+
+def first_found(
+    frame: Optional[Any], allowed: Collection[Any], forbidden: Union[str, Tuple[str, ...]], neither: bool
+) -> bool:
+    """Reports whether the stack, from the innermost frame outwards, has allowed code before any forbidden code.
+
+    Args:
+        frame: The innermost frame.
+        allowed: Code objects.
+        forbidden: The beginnings of the names of files. All of their code is forbidden, except `TRANSPARENT` code.
+        neither: The answer for a stack that has neither.
+    """
     while frame is not None:
         code = frame.f_code
-        if code in _TRAMPOLINES:
+        if code in allowed:
             return True
-        if code.co_filename.startswith(_HOLD) and code not in TRANSPARENT:
+        if code.co_filename.startswith(forbidden) and code not in TRANSPARENT:
             return False
         frame = frame.f_back
-    return False
+    return neither
+
+
+class Interrupter:
+    """Interrupts handlers, in a way that suits the threads or tasks that run them."""
+
+    def begin(self, call: Call) -> None:
+        """Called by the thread that is about to run the call's handler."""
+
+    def leave(self, call: Call) -> None:
+        """Called by the same thread afterwards. Once it has returned, no interrupt of this call arrives."""
+
+    def interrupt(self, call: Call) -> None:
+        """Interrupts the call if that is possible now. The interrupt sets ``call.interrupted_at`` to its time.
+
+        Any thread may call it.
+        """
 
 
 class MainThread(Interrupter):
@@ -83,8 +117,8 @@ class MainThread(Interrupter):
 
     def _on_signal(self, number: int, frame: Optional[Any]) -> None:
         call = self.current
-        if call is not None and call.cancelled and not call.interrupted and interruptible(frame):
-            call.interrupted = monotonic()
+        if call is not None and call.cancelled and not call.interrupted_at and interruptible(frame):
+            call.interrupted_at = monotonic()
             raise Cancelled(call.reason)
 
 
@@ -92,15 +126,15 @@ class Threads(Interrupter):
     """Interrupts handlers on any threads. ``call.lock`` ensures that no exception is injected after `leave`."""
 
     def begin(self, call: Call) -> None:
-        call.thread = get_ident()
+        call.interruptible_thread = get_ident()
 
     def leave(self, call: Call) -> None:
         while True:
             try:
                 with call.lock:
-                    if call.interrupted:
-                        _inject(call.thread, None)  # withdraws an exception that has not arrived yet
-                    call.thread = 0
+                    if call.interrupted_at:
+                        _inject(call.interruptible_thread, None)  # withdraws an exception that has not arrived yet
+                    call.interruptible_thread = 0
                 return
             except Cancelled:  # it arrived here, and there is at most one
                 continue
@@ -109,9 +143,13 @@ class Threads(Interrupter):
         with stdlib_first():
             import ctypes  # noqa: F401  imported here: during an import below, the handler could run on
         with call.lock:
-            if call.thread and not call.interrupted and interruptible(sys._current_frames().get(call.thread)):
-                call.interrupted = monotonic()
-                _inject(call.thread, Cancelled)
+            if (
+                call.interruptible_thread
+                and not call.interrupted_at
+                and interruptible(sys._current_frames().get(call.interruptible_thread))
+            ):
+                call.interrupted_at = monotonic()
+                _inject(call.interruptible_thread, Cancelled)
 
 
 class Tasks(MainThread):
@@ -129,15 +167,15 @@ class Tasks(MainThread):
     def interrupt(self, call: Call) -> None:
         if call.task is None:
             super().interrupt(call)
-        elif not call.asked:
-            call.asked = monotonic()
+        elif not call.cancel_asked_at:
+            call.cancel_asked_at = monotonic()
             self.loop.call_soon_threadsafe(self._cancel, call)
-        elif self.signals and monotonic() - call.asked > 0.05:  # something blocks the loop
+        elif self.signals and monotonic() - call.cancel_asked_at > 0.05:  # something blocks the loop
             signal.pthread_kill(self.ident, signal.SIGURG)
 
     def _cancel(self, call: Call) -> None:
-        if call.task is not None and not call.interrupted:
-            call.interrupted = monotonic()
+        if call.task is not None and not call.interrupted_at:
+            call.interrupted_at = monotonic()
             call.task.cancel()
 
     def _on_signal(self, number: int, frame: Optional[Any]) -> None:
@@ -148,10 +186,10 @@ class Tasks(MainThread):
         elif (
             call.task is asyncio.current_task(self.loop)
             and call.cancelled
-            and not call.interrupted
+            and not call.interrupted_at
             and interruptible(frame)
         ):
-            call.interrupted = monotonic()
+            call.interrupted_at = monotonic()
             raise asyncio.CancelledError(call.reason)
 
 

@@ -11,34 +11,34 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from ._calls import CURRENT
 from ._errors import clean, describe, render, text_of, type_name
-from ._native import say
-from ._snapshot import snapshot
+from ._logfields import snapshot
+from ._unpatched import say
 
 if TYPE_CHECKING:
     import logging
 
-    from ._host import Host
+    from ._server import Server
 
 _LEVELS = {"trace": 5, "debug": 10, "info": 20}
 _LEVELS_BELOW = ((10, "trace"), (20, "debug"), (30, "info"), (40, "warn"))
 
 
-def install(host: Host) -> None:
+def forward_logs(server: Server) -> None:
     """Sends log records to the host from now on, or from the moment the program imports logging.
 
     An import of logging takes 14 ms, so the bridge does not import it by itself.
     """
     if "logging" in sys.modules:
-        _attach(sys.modules["logging"], host)
+        _attach(sys.modules["logging"], server)
     else:
-        sys.meta_path.insert(0, _WhenImported(host))
+        sys.meta_path.insert(0, _WhenImported(server))
 
 
 class _WhenImported:
     """Finds logging like the default finder. Attaches the handler once the module has been executed."""
 
-    def __init__(self, host: Host) -> None:
-        self.hosts = (host,)  # a tuple for the same reason as _host.hosts
+    def __init__(self, server: Server) -> None:
+        self.servers = (server,)  # a tuple for the same reason as _server.servers
         self.inner: Any = None
 
     def find_spec(
@@ -64,10 +64,10 @@ class _WhenImported:
             module.__spec__.loader = self.inner
         self.inner.exec_module(module)
         if hasattr(module, "LogRecord"):  # otherwise it is a file of the user's with that name
-            _attach(module, *self.hosts)
+            _attach(module, *self.servers)
 
 
-def _attach(logging: Any, host: Host) -> None:
+def _attach(logging: Any, server: Server) -> None:
     standard = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
     class HostHandler(logging.Handler):  # type: ignore[misc]
@@ -89,7 +89,7 @@ def _attach(logging: Any, host: Host) -> None:
                 self._failed(record)
                 return
             try:
-                host.log(entry)
+                server.log(entry)
             except Exception:  # other exceptions are to end the process
                 self._failed(record)
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from time import monotonic, time
+from time import time
 from typing import Any, Callable, Deque, Dict, List, Optional
 
-from ._calls import OVERHEAD
-from ._frames import LOG, Frame
+from ._frames import BASE_WEIGHT, LOG, Frame
 from ._logging import line_of
-from ._native import MAIN_THREAD, RLock, get_ident, say
 from ._terms import Terms
+from ._unpatched import MAIN_THREAD, RLock, get_ident, monotonic, say
 from .transport import Transport
 
-HOLD = 200e-6
+MAX_BATCH_DELAY = 200e-6
 """How many seconds frames may wait for others before they are written together."""
 
-SYNC = 3.0
+SYNC_TIMEOUT = 3.0
 """How many seconds an error record may wait until it has left the process."""
 
 _MAX_LOGS = 1000
@@ -65,15 +64,15 @@ class Outbox:
         """Reports whether anything waits."""
         return bool(self.frames or self.logs)
 
-    def settle(self) -> None:
+    def flush_soon(self) -> None:
         """Writes the outbox, or leaves that to the housekeeper if the last write was just now."""
-        if monotonic() - self._flushed > HOLD:
+        if monotonic() - self._flushed > MAX_BATCH_DELAY:
             self.flush()
         else:
             self.wake()
 
-    def gather(self) -> None:
-        """Called before a batch of calls: their first frames may wait for `HOLD`, too."""
+    def start_batch(self) -> None:
+        """Called before a batch of calls: their first frames may wait for `MAX_BATCH_DELAY`, too."""
         self._flushed = monotonic()
 
     def flush(self) -> None:
@@ -82,7 +81,7 @@ class Outbox:
         writing = self._writing
         while frames or (self.logs and (self._terms.codec is not None or self.closed)):
             if self.closed:
-                self._spill()
+                self._drain_to_stderr()
             elif writing._is_owned() or not writing.acquire(False):
                 return
             else:
@@ -95,7 +94,7 @@ class Outbox:
     def sync(self) -> None:
         """Writes the outbox before it returns, unless the calling thread would wait for itself.
 
-        It waits at most `SYNC` seconds for the write of another thread and for the transport's `sync`.
+        It waits at most `SYNC_TIMEOUT` seconds for the write of another thread and for the transport's `sync`.
         """
         writing = self._writing
         if writing._is_owned():  # this call interrupts a write, which goes on until everything is written
@@ -103,9 +102,9 @@ class Outbox:
         if self._transport.is_own_thread():  # the threads that write wait for this one
             self.flush()
             return
-        until = monotonic() + SYNC
+        until = monotonic() + SYNC_TIMEOUT
         if self._stuck != self._flushed:  # otherwise a host that does not read would delay every error record
-            if writing.acquire(True, SYNC):
+            if writing.acquire(True, SYNC_TIMEOUT):
                 try:  # frames that another thread took out of the outbox are written by now
                     while not self.closed and (self.frames or (self.logs and self._terms.codec is not None)):
                         self._write()
@@ -141,7 +140,7 @@ class Outbox:
             else:
                 self._broken(exc)
 
-    def _spill(self) -> None:
+    def _drain_to_stderr(self) -> None:
         """Writes the log records to standard error and drops the frames, because the connection has ended."""
         self.frames.clear()
         try:
@@ -165,7 +164,7 @@ class Outbox:
             if record["level"] == "error":  # this may be the last record before a crash
                 self.sync()
             else:
-                self.settle()
+                self.flush_soon()
 
     def _log_frames(self, records: List[Dict[str, Any]]) -> List[Frame]:
         """Returns the frames of the queued records. Moves the records to the given list."""
@@ -177,7 +176,7 @@ class Outbox:
                 body = self._terms.codec.encode(record)
             except Exception:  # every record can travel, but memory may be short
                 body = None
-            if body is not None and len(body) + OVERHEAD <= self._terms.max_frame:
+            if body is not None and len(body) + BASE_WEIGHT <= self._terms.max_frame:
                 frames.append({"kind": LOG, "body": body})
             else:
                 self._dropped += 1

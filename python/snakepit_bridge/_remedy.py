@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ._late import stdlib_first
+from ._stdlib import stdlib_first
 
 
 def install(packages: str) -> str:

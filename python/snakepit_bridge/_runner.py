@@ -3,9 +3,9 @@
 The runner reads and writes batches of frames through its transport. It starts no handler: an executor of `_executors`
 does.
 
-Threads. The thread that reads calls `Runner.take`. A transport that lets clients other than the host call the worker
+Threads. The thread that reads calls `Runner.handle`. A transport that lets clients other than the host call the worker
 calls it, too (see `Transport.opened`). Only one thread at a time runs it, and it never runs user code. The threads that
-run handlers use `Runner.finish`, `requests` and `outbox`.
+run handlers use `Runner.finish`, `host_calls` and `outbox`.
 
 Data that both sides touch has no lock. Either one side alone writes it (credit is kept as two totals, granted and
 used), or each change is a single operation on a dict or deque, which the interpreter makes atomic. The outbox has such
@@ -19,18 +19,10 @@ import json
 import os
 import sys
 from collections import deque
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Mapping, Sequence, Set
 
 from ._answers import Answers
-from ._calls import (
-    CURRENT,
-    OVERHEAD,
-    WINDOW_BYTES,
-    WINDOW_ITEMS,
-    Call,
-    Request,
-)
+from ._calls import CURRENT, WINDOW_BYTES, WINDOW_ITEMS, Call, HostCall
 from ._codecs import get_codec
 from ._errors import (
     CANCELLED,
@@ -41,50 +33,55 @@ from ._errors import (
     ProtocolError,
     clean,
     describe,
-    plain,
     render,
+    simple_error,
     type_name,
 )
-from ._handlers import Handlers, exit_code
-from ._housekeeper import Housekeeper
-from ._late import stdlib_first
-from ._native import Lock, say
-from ._outbox import WRITE, Outbox
-from ._requests import Requests
-from ._sessions import Sessions
-from ._terms import Terms
-from ._version import __version__
-from .transport import (
+from ._frames import (
+    BASE_WEIGHT,
+    BYE,
+    CALL,
+    CANCEL,
     CREDIT,
+    END,
     ERROR,
     HELLO,
+    ITEM,
     KINDS,
     NOT_STARTED,
+    PING,
     PONG,
     Frame,
-    Launch,
-    Transport,
 )
+from ._handlers import Handlers, exit_code
+from ._hostcalls import HostCalls
+from ._housekeeper import Housekeeper
+from ._outbox import WRITE, Outbox
+from ._sessions import Sessions
+from ._stdlib import stdlib_first
+from ._terms import Terms
+from ._unpatched import Lock, monotonic, say
+from ._version import __version__
+from .transport import Launch, Transport
 
 if TYPE_CHECKING:
+    from ._command import Command
     from ._executors import Executor
-    from ._plan import Plan
 
 LOST_GRACE = 2.0
 """How many seconds running calls have to end once the host is gone."""
 
 _MAX_ID = 1 << 53
-_NONE: Mapping[str, Any] = {}
 
 
 class Runner:
     """Serves one worker's commands to one host."""
 
     def __init__(
-        self, transport: Transport, plans: Mapping[str, Plan], concurrency: int, queue: int, launch: Launch
+        self, transport: Transport, commands: Mapping[str, Command], concurrency: int, queue: int, launch: Launch
     ) -> None:
         self.transport = transport
-        self.plans = dict(plans)
+        self.commands = dict(commands)
         self.concurrency = concurrency
         self.index = launch.index
         self.token = launch.worker_token
@@ -98,7 +95,7 @@ class Runner:
         self.ready: Deque[Call] = deque()
         self.sessions = Sessions(self._client_sessions)
         self.outbox = Outbox(transport, self.terms, self.lost, self.broken)
-        self.requests = Requests(self.terms, self.outbox)
+        self.host_calls = HostCalls(self.terms, self.outbox)
         self.answers = Answers(self.terms)
         self.handlers = Handlers(self)
         self.housekeeper = Housekeeper(self)
@@ -107,24 +104,21 @@ class Runner:
         self.ended = False  # the connection has ended
         self.forked = False
         self.exit_code = 0
-        self.fate = "the host is gone"  # the reason why running calls have to end
+        self.end_reason = "the host is gone"  # the reason why running calls have to end
         self._mark = 0  # the highest id that the host has used
-        self._turn = Lock()  # guards take
+        self._turn = Lock()  # guards handle
         self._accepted = 0  # how many calls have been queued for the executor
-        self._after_hello = (
-            None,
-            None,
-            self._on_call,
-            self._on_item,
-            self._on_end,
-            self._on_error,
-            self._on_cancel,
-            self._on_credit,
-            self._on_ping,
-            self._on_pong,
-            None,
-            self._on_bye,
-        )
+        self._frame_handlers: Dict[int, Callable[[Frame], None]] = {
+            CALL: self._on_call,
+            ITEM: self._on_item,
+            END: self._on_end,
+            ERROR: self._on_error,
+            CANCEL: self._on_cancel,
+            CREDIT: self._on_credit,
+            PING: self._on_ping,
+            PONG: self._on_pong,
+            BYE: self._on_bye,
+        }
 
     # --- the connection
 
@@ -135,21 +129,7 @@ class Runner:
             ProtocolError: The host did not say a hello that this worker can accept.
             Disconnected: The host has left.
         """
-        terms = self.terms
-        hello = {
-            "versions": [1],
-            "features": ["exact-numbers"],
-            "codecs": list(self.transport.codecs),
-            "max_frame": terms.max_frame,
-            "window": {"items": WINDOW_ITEMS, "bytes": WINDOW_BYTES},
-            "concurrency": terms.calls,
-            "commands": [{"name": plan.name, "stream": plan.stream} for plan in self.plans.values()],
-            "pid": os.getpid(),
-            "runtime": "{} {}.{}.{}".format(sys.implementation.name, *sys.version_info),
-            "library": f"snakepit_bridge {__version__}",
-        }
-        if self.token:
-            hello["token"] = self.token
+        hello = self._hello()
         try:
             self.transport.write([{"kind": HELLO, "body": json.dumps(hello).encode()}])
             frames = self.transport.read()
@@ -159,11 +139,41 @@ class Runner:
             raise Disconnected(f"the host left before its hello: {exc}") from None
         if not frames:
             raise Disconnected("the host closed the connection before its hello")
-        first = frames[0]
-        if first["kind"] != HELLO:
-            raise ProtocolError(f"the host's first frame is not hello but {_kind(first)}")
+        self._accept(frames[0])
+        self.housekeeper.start()
+        self.transport.opened(self.handle, self.terms.codec.name, self.concurrency)
+        if len(frames) > 1:
+            self.handle(frames[1:])
+
+    def _hello(self) -> Dict[str, Any]:
+        """Returns the body of this worker's hello."""
+        hello: Dict[str, Any] = {
+            "versions": [1],
+            "features": ["exact-numbers"],
+            "codecs": list(self.transport.codecs),
+            "max_frame": self.terms.max_frame,
+            "window": {"items": WINDOW_ITEMS, "bytes": WINDOW_BYTES},
+            "concurrency": self.terms.max_calls,
+            "commands": [{"name": command.name, "stream": command.stream} for command in self.commands.values()],
+            "pid": os.getpid(),
+            "runtime": "{} {}.{}.{}".format(sys.implementation.name, *sys.version_info),
+            "library": f"snakepit_bridge {__version__}",
+        }
+        if self.token:
+            hello["token"] = self.token
+        return hello
+
+    def _accept(self, frame: Frame) -> None:
+        """Sets the terms that the host's first frame states.
+
+        Raises:
+            ProtocolError: It is not a hello that this worker can accept.
+        """
+        if frame["kind"] != HELLO:
+            raise ProtocolError(f"the host's first frame is not hello but {_kind(frame)}")
+        terms = self.terms
         try:
-            body = json.loads(first["body"])
+            body = json.loads(frame["body"])
             if body["version"] != 1:
                 raise ProtocolError(
                     f"the host wants version {body['version']} of the protocol, and this worker speaks 1"
@@ -174,19 +184,15 @@ class Runner:
             terms.codec = get_codec(body["codec"])
             terms.max_frame = min(terms.max_frame, int(body.get("max_frame") or terms.max_frame))
             terms.window = int(body["window"]["items"]), int(body["window"]["bytes"])
-            terms.calls = min(terms.calls, int(body.get("concurrency") or terms.calls))
-            terms.requests = int(body.get("calls", 0))
+            terms.max_calls = min(terms.max_calls, int(body.get("concurrency") or terms.max_calls))
+            terms.max_host_calls = int(body.get("calls", 0))
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise ProtocolError(f"the host's hello can't be understood: {type_name(type(exc))}: {exc}") from None
-        self.housekeeper.start()
-        self.transport.opened(self.take, terms.codec.name, self.concurrency)
-        if len(frames) > 1:
-            self.take(frames[1:])
 
     def pump(self) -> None:
-        """Reads once and takes the frames. Called by the thread whose turn it is to read."""
+        """Reads once and handles the frames. Called by the thread whose turn it is to read."""
         try:
-            self.take(self.transport.read())
+            self.handle(self.transport.read())
         except (ProtocolError, ValueError) as exc:
             self.violated(str(exc))
         except ConnectionError:
@@ -194,7 +200,7 @@ class Runner:
         except Exception as exc:  # if the thread just ended, the host would wait for ever
             self.broken(exc)
 
-    def take(self, frames: Sequence[Frame]) -> None:
+    def handle(self, frames: Sequence[Frame]) -> None:
         """Handles a batch of frames. An empty batch is the end of the connection.
 
         Raises:
@@ -206,16 +212,17 @@ class Runner:
         with self._turn:
             if self.ended:
                 return
+            handlers = self._frame_handlers
             accepted = self._accepted
-            most = self.terms.max_frame - OVERHEAD
+            most = self.terms.max_frame - BASE_WEIGHT
             for frame in frames:
                 try:
-                    handle = self._after_hello[frame["kind"]]
-                    if handle is None:
+                    handle_frame = handlers.get(frame["kind"])
+                    if handle_frame is None:
                         raise ProtocolError(f"the host sent {_kind(frame)}")
                     if "body" in frame and len(frame["body"]) > most:
                         raise ProtocolError(f"a body of {len(frame['body'])} bytes, and the limit is {most}")
-                    handle(frame)
+                    handle_frame(frame)
                 except (IndexError, KeyError, TypeError, ValueError, AttributeError) as exc:
                     raise ProtocolError(f"a frame that makes no sense: {exc!r} in {_show(frame)}") from exc
                 except ProtocolError as exc:
@@ -237,7 +244,7 @@ class Runner:
         """Ends the connection because the bridge has failed. Otherwise the host and handlers could wait for ever."""
         if not self.ended:
             say(f"snakepit_bridge: internal error\n{render(describe(exc))}")
-            self.fate = "the bridge has failed"
+            self.end_reason = "the bridge has failed"
             self.lost()
             self.exit_code = 1
 
@@ -257,10 +264,10 @@ class Runner:
             code = 1
             say(f"snakepit_bridge: an exception ends this worker\n{render(error)}")
         self.outbox.flush()
-        self.fate = f"{error['type']} ends this worker"
+        self.end_reason = f"{error['type']} ends this worker"
         self.lost()
         self.exit_code = code
-        self.housekeeper.doom_after(LOST_GRACE)  # also if the host had said bye
+        self.housekeeper.exit_after(LOST_GRACE)  # also if the host had said bye
 
     def signalled(self, exc: BaseException, frame: Any, number: int) -> None:
         """Takes an exception that a signal handler of the program raised in code of the bridge on the main thread.
@@ -303,11 +310,11 @@ class Runner:
         self.ended = self.outbox.closed = True
         if not self.draining:
             self.exit_code = 1
-            self.housekeeper.doom_after(LOST_GRACE)
+            self.housekeeper.exit_after(LOST_GRACE)
         self.unstarted.clear()
         self.ready.clear()
         for call in list(self.calls.values()):
-            self._cancel(call, self.fate)
+            self._cancel(call, self.end_reason)
         self.executor.stop()
 
     def close(self) -> None:
@@ -318,7 +325,8 @@ class Runner:
             self.ended = self.outbox.closed = True
             self.outbox.flush()
             self.transport.close()
-        self.plans.clear()  # threads keep the runner alive; the program's objects are released, so their finalizers run
+        # Threads keep the runner alive. The program's objects are released, so their finalizers run.
+        self.commands.clear()
 
     # --- frames from the host
 
@@ -328,15 +336,15 @@ class Runner:
             if not id_ & 1 or not self._mark < id_ < _MAX_ID:
                 raise ProtocolError(f"a call with id {id_}, which is not the host's next")
             self._mark = id_
-        plan = self.plans.get(frame["name"])
-        if plan is None:
+        command = self.commands.get(frame["name"])
+        if command is None:
             self._refuse(id_, UNKNOWN_COMMAND, self._unknown(frame["name"]))
-        elif self.draining and frame.get("parent", 0) not in self.requests.live:
+        elif self.draining and frame.get("parent", 0) not in self.host_calls.live:
             self._refuse(id_, DRAINING, "this worker takes no more calls")
-        elif id_ > 0 and len(self.calls) - len(self.client_calls) >= self.terms.calls:
-            self._refuse(id_, SATURATED, f"more than {self.terms.calls} calls at once")
+        elif id_ > 0 and len(self.calls) - len(self.client_calls) >= self.terms.max_calls:
+            self._refuse(id_, SATURATED, f"more than {self.terms.max_calls} calls at once")
         else:
-            call = Call(frame, plan, *self.terms.window)
+            call = Call(frame, command, *self.terms.window)
             self.calls[id_] = call
             if id_ < 0:
                 self.client_calls[id_] = call
@@ -344,39 +352,39 @@ class Runner:
             self.ready.append(call)
             self._accepted += 1
 
-    def _refuse(self, id_: int, kind: str, message: str) -> None:
-        body = self.terms.codec.encode(plain(kind, message))
+    def _refuse(self, id_: int, error_type: str, message: str) -> None:
+        body = self.terms.codec.encode(simple_error(error_type, message))
         self.outbox.append({"kind": ERROR, "flags": NOT_STARTED, "id": id_, "body": body})
 
     def _unknown(self, name: str) -> str:
         name = name[:200]
         with stdlib_first():
             from difflib import get_close_matches
-        near = get_close_matches(name, self.plans, cutoff=0.5)
+        near = get_close_matches(name, self.commands, cutoff=0.5)
         if near:
             return f"no command {name!r}; did you mean {' or '.join(map(repr, near))}?"
-        names = ", ".join(n for n in self.plans if not n.startswith("snakepit."))
+        names = ", ".join(n for n in self.commands if not n.startswith("snakepit."))
         return f"no command {name!r}; there are {names or 'none'}"
 
     def _live(self, frame: Frame) -> Any:
-        """Returns the `Call` or `Request` that the frame belongs to, or None if that has ended."""
+        """Returns the `Call` or `HostCall` that the frame belongs to, or None if that has ended."""
         id_: int = frame["id"]
         if id_ & 1:
             call = self.calls.get(id_)
             if call is None and id_ > self._mark:
                 raise ProtocolError(f"{_kind(frame)} for call {id_}, which never was")
             return call
-        request = self.requests.live.get(id_)
-        if request is None and not 0 < id_ < self.requests.next_id:
+        host_call = self.host_calls.live.get(id_)
+        if host_call is None and not 0 < id_ < self.host_calls.next_id:
             raise ProtocolError(f"{_kind(frame)} for call {id_}, which never was")
-        return request
+        return host_call
 
     def _on_item(self, frame: Frame) -> None:
         target = self._live(frame)
         if target is None:
             return
         inbox = target.inbox
-        if isinstance(target, Request):
+        if isinstance(target, HostCall):
             if inbox is None:  # the handler wants no items
                 size = len(frame.get("body", b""))
                 self.outbox.append({"kind": CREDIT, "id": target.id, "items": 1, "bytes": size})
@@ -391,7 +399,7 @@ class Runner:
 
     def _on_end(self, frame: Frame) -> None:
         target = self._live(frame)
-        if isinstance(target, Request):
+        if isinstance(target, HostCall):
             self._answered(target, frame, False)
         elif target is not None:
             if not target.inbox.open and not target.inbox.unwanted:
@@ -401,16 +409,16 @@ class Runner:
 
     def _on_error(self, frame: Frame) -> None:
         target = self._live(frame)
-        if isinstance(target, Request):
+        if isinstance(target, HostCall):
             self._answered(target, frame, True)
         elif target is not None:
             raise ProtocolError(f"an error for call {target.id} from its opener")
 
-    def _answered(self, request: Request, frame: Frame, failed: bool) -> None:
-        del self.requests.live[request.id]
-        request.failed = failed
-        request.answer = frame.get("body", b"")
-        request.call.wake()
+    def _answered(self, host_call: HostCall, frame: Frame, failed: bool) -> None:
+        del self.host_calls.live[host_call.id]
+        host_call.failed = failed
+        host_call.answer = frame.get("body", b"")
+        host_call.call.wake()
 
     def _on_cancel(self, frame: Frame) -> None:
         target = self._live(frame)
@@ -424,10 +432,10 @@ class Runner:
         call.reason = clean(reason)
         call.cancelled = True
         if self.unstarted.pop(call.id, None) is not None:
-            self.finish(call, self.answers.error(call, plain(CANCELLED, call.reason), NOT_STARTED))
+            self.finish(call, self.answers.error(call, simple_error(CANCELLED, call.reason), NOT_STARTED))
         else:
             call.wake()
-            self.housekeeper.pursue(call)
+            self.housekeeper.keep_interrupting(call)
 
     def _on_credit(self, frame: Frame) -> None:
         target = self._live(frame)
@@ -443,9 +451,9 @@ class Runner:
     def _on_ping(self, frame: Frame) -> None:
         now = monotonic()
         running = [
-            {"id": max(call.id, 0), "name": call.name, "ms": int((now - call.started) * 1000)}
+            {"id": max(call.id, 0), "name": call.name, "ms": int((now - call.started_at) * 1000)}
             for call in list(self.calls.values())
-            if call.started
+            if call.started_at
         ][: self.terms.max_frame // 512]  # so many fit into a frame
         self.outbox.append(
             {"kind": PONG, "id": frame.get("id", 0), "body": self.terms.codec.encode({"running": running})}
@@ -458,13 +466,16 @@ class Runner:
         self.draining = True
 
     def finish(self, call: Call, answer: Frame) -> None:
-        """Ends a call: gives up its requests and queues its answer. Called by the thread that owns the call."""
+        """Ends a call: gives up its calls to the host, and queues its answer.
+
+        Called by the thread that owns the call.
+        """
         call.ended = True
         if call.raised is not None:  # it is too late for this to be the call's error
             say(f"snakepit_bridge: a signal handler raised at the end of {call.name}\n{render(describe(call.raised))}")
-        if call.requests:
-            for request in list(call.requests.values()):
-                self.requests.abandon(request)
+        if call.host_calls:
+            for host_call in list(call.host_calls.values()):
+                self.host_calls.abandon(host_call)
         self.calls.pop(call.id, None)
         self.client_calls.pop(call.id, None)
         self.outbox.append(answer)
@@ -472,7 +483,7 @@ class Runner:
     def in_child(self) -> None:
         """Called in a forked child. The child must not touch the connection."""
         self.forked = True
-        self.requests.in_child()
+        self.host_calls.in_child()
         self.outbox.in_child()
         self.housekeeper.awake = True  # nothing wakes it: its thread is not in the child
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Set
 
-from ._native import RLock, monotonic
+from ._unpatched import RLock, monotonic
 
 CLIENT_SESSIONS = 1000
 """How many sessions are kept that only clients other than the host have named."""

@@ -14,8 +14,8 @@ from signal import signal as set_handler
 from typing import TYPE_CHECKING, Any, Callable, Optional, Set, TypeVar
 
 from ._errors import HERE
-from ._interrupt import TRANSPARENT, enter, enter_async
-from ._native import MAIN_THREAD, get_ident, read, sleep, spawn
+from ._interrupt import TRANSPARENT, enter, enter_async, first_found
+from ._unpatched import MAIN_THREAD, get_ident, read, sleep, spawn
 
 if TYPE_CHECKING:
     from ._runner import Runner
@@ -55,14 +55,7 @@ TRANSPARENT.add(_Handler.__call__.__code__)
 
 
 def _may_raise_in(frame: Optional[Any]) -> bool:
-    while frame is not None:
-        code = frame.f_code
-        if code in _MAY_RAISE:
-            return True
-        if code.co_filename.startswith(HERE) and code not in TRANSPARENT:
-            return False
-        frame = frame.f_back
-    return True  # no code of the bridge is running
+    return first_found(frame, _MAY_RAISE, HERE, True)  # true also if no code of the bridge is running
 
 
 class Signals:

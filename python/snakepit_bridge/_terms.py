@@ -1,4 +1,4 @@
-"""The terms of a connection."""
+"""The terms of a connection: what the two hellos have agreed on."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class Terms:
         codec: The codec of all bodies, a `Codec`; None before the hellos.
         max_frame: The largest weight of a frame that either side may send, in bytes.
         window: How many items and bytes of one call the worker may send before the host grants credit.
-        calls: How many calls the host may have open at once.
-        requests: How many calls this worker may have open at the host.
+        max_calls: How many calls the host may have open at once.
+        max_host_calls: How many calls this worker may have open at the host.
     """
 
-    __slots__ = ("calls", "codec", "max_frame", "requests", "window")
+    __slots__ = ("codec", "max_calls", "max_frame", "max_host_calls", "window")
 
-    def __init__(self, max_frame: int, calls: int) -> None:
+    def __init__(self, max_frame: int, max_calls: int) -> None:
         self.codec: Any = None
         self.max_frame = max_frame
         self.window: Tuple[int, int] = (0, 0)
-        self.calls = calls
-        self.requests = 0
+        self.max_calls = max_calls
+        self.max_host_calls = 0

@@ -11,7 +11,7 @@ import sys
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple, Union
 
 from ._errors import BadValue, shown, text_of, type_name
-from ._late import stdlib_first
+from ._stdlib import stdlib_first
 
 MAX_DEPTH = 500
 """How many lists and maps may be nested in one value."""
@@ -60,9 +60,9 @@ Array.__module__ = "snakepit_bridge"
 def check_array(dtype: Any, shape: Any, size: int) -> None:
     """Raises `BadValue` unless the data has one element for each place of the shape. Its size is in bytes."""
     if type(dtype) is not str or not dtype:
-        raise BadValue("an array whose dtype is no text such as '<f8'")
+        raise BadValue("an array whose dtype is not text such as '<f8'")
     if type(shape) not in (list, tuple) or len(shape) > 64:
-        raise BadValue("an array whose shape is no list of up to 64 integers")
+        raise BadValue("an array whose shape is not a list of up to 64 integers")
     places = 1
     for length in shape:
         if type(length) is not int or length < 0:
@@ -107,15 +107,15 @@ def decoded_array(dtype: Any, shape: Any, data: bytes) -> Any:
     if not _DTYPE.fullmatch(dtype):
         raise BadValue(f"an array of dtype {dtype!r:.40}, which is none of numbers, text or times in little endian")
     try:
-        kind = _numpy.dtype(dtype)
+        element = _numpy.dtype(dtype)
         places = 1
         for length in shape:
             places *= length
-        if places * kind.itemsize != len(data):
+        if places * element.itemsize != len(data):
             raise BadValue(
                 f"an array of dtype {dtype} and shape {list(shape)} has {len(data)} bytes of data, which do not fit"
             )
-        return _numpy.ndarray(tuple(shape), kind, bytearray(data))
+        return _numpy.ndarray(tuple(shape), element, bytearray(data))
     except (ValueError, TypeError) as exc:
         raise exc if isinstance(exc, BadValue) else BadValue(f"an array that NumPy does not take: {exc}") from None
 
@@ -129,10 +129,10 @@ def is_plain(value: Any, scalars: Set[type], binary: int, levels: int) -> bool:
         binary: The length up to which bytes are plain, or -1 for none.
         levels: How deep the container may nest. A deeper one is not plain.
     """
-    kind = type(value)
+    type_ = type(value)
     if not levels:
         return False
-    if kind is dict:
+    if type_ is dict:
         for key in value:
             if type(key) is not str:
                 return False
@@ -142,18 +142,18 @@ def is_plain(value: Any, scalars: Set[type], binary: int, levels: int) -> bool:
     elif len(value) > 32 and scalars.issuperset(map(type, value)):  # this check runs in C
         return True
     for item in value:
-        kind = type(item)
-        if kind in scalars:
+        type_ = type(item)
+        if type_ in scalars:
             continue
-        if kind is int:
+        if type_ is int:
             if SMALLEST <= item <= LARGEST:
                 continue
             return False
-        if kind in CONTAINERS:
+        if type_ in CONTAINERS:
             if is_plain(item, scalars, binary, levels - 1):
                 continue
             return False
-        if kind is bytes and len(item) <= binary:
+        if type_ is bytes and len(item) <= binary:
             continue
         return False
     return True
@@ -163,14 +163,14 @@ class Writer:
     """Writes one encoding for `walk`. Its arguments are valid, except for text, which the writer has to check.
 
     Attributes:
-        scalars: The types that `plain` takes, besides integers of 64 bits.
-        binary: The length up to which `plain` takes bytes, or -1 for none.
+        scalars: The types that `write_plain` takes, besides integers of 64 bits.
+        binary: The length up to which `write_plain` takes bytes, or -1 for none.
     """
 
     scalars: Set[type]
     binary: int
 
-    def plain(self, value: Any) -> None:
+    def write_plain(self, value: Any) -> None:
         """Writes a plain value.
 
         Raises:
@@ -178,8 +178,8 @@ class Writer:
         """
         raise NotImplementedError
 
-    def special(self, value: Any) -> None:
-        """Writes bytes, an exact datetime in UTC, an `Array`, or a float that `plain` did not take."""
+    def write_special(self, value: Any) -> None:
+        """Writes bytes, an exact datetime in UTC, an `Array`, or a float that `write_plain` did not take."""
         raise NotImplementedError
 
     def begin_list(self, length: int) -> None:
@@ -211,11 +211,11 @@ def walk(value: Any, writer: Writer) -> None:
         while True:
             value = reduced(value)
             if not _put_whole(value, writer, MAX_DEPTH - len(opened)):
-                kind = type(value)
-                if kind in CONTAINERS:
+                type_ = type(value)
+                if type_ in CONTAINERS:
                     if len(opened) == MAX_DEPTH:
                         raise BadValue(f"nested deeper than {MAX_DEPTH} levels, or a cycle")
-                    if kind is dict:
+                    if type_ is dict:
                         writer.begin_map(value)
                         opened.append(iter(value.items()))
                     else:
@@ -223,10 +223,10 @@ def walk(value: Any, writer: Writer) -> None:
                         writer.begin_list(len(value))
                         opened.append(enumerate(value))
                     path.append(None)
-                elif kind is str:
+                elif type_ is str:
                     raise BadValue("text with a lone surrogate, which is not valid UTF-8")
                 else:
-                    writer.special(value)
+                    writer.write_special(value)
             while opened:
                 entry = next(opened[-1], None)
                 if entry is not None:
@@ -248,14 +248,14 @@ def walk(value: Any, writer: Writer) -> None:
 
 
 def _put_whole(value: Any, writer: Writer, levels: int) -> bool:
-    kind = type(value)
+    type_ = type(value)
     try:
-        if kind in CONTAINERS:
+        if type_ in CONTAINERS:
             if not is_plain(value, writer.scalars, writer.binary, min(levels, _AT_ONCE)):
                 return False
-        elif kind is not int and kind not in writer.scalars and not (kind is bytes and len(value) <= writer.binary):
+        elif type_ is not int and type_ not in writer.scalars and not (type_ is bytes and len(value) <= writer.binary):
             return False
-        writer.plain(value)
+        writer.write_plain(value)
     except (ValueError, OverflowError, RecursionError):
         return False
     return True
@@ -285,19 +285,19 @@ def reduced(value: Any) -> Any:
     These are the types in _FINAL, int, dict with text keys, and datetime in UTC.
     """
     for _ in range(16):  # an Enum's value may be a model, whose dump may be anything
-        kind = type(value)
-        if kind in _FINAL:
+        type_ = type(value)
+        if type_ in _FINAL:
             return value
-        if kind is int:
+        if type_ is int:
             if SMALLEST <= value <= LARGEST:
                 return value
             raise BadValue(f"an integer of {value.bit_length()} bits; those from -2^63 to 2^64-1 can be sent")
-        if kind is dict:
+        if type_ is dict:
             return _with_text_keys(value)
-        if kind is getattr(sys.modules.get("datetime"), "datetime", None):
+        if type_ is getattr(sys.modules.get("datetime"), "datetime", None):
             return _in_utc(value)
         value = _simpler(value)
-    raise BadValue(f"{type_name(kind)} stands for something else too often")
+    raise BadValue(f"{type_name(type_)} stands for something else too often")
 
 
 def _with_text_keys(value: Dict[Any, Any]) -> Dict[str, Any]:
@@ -320,7 +320,7 @@ def _with_text_keys(value: Dict[Any, Any]) -> Dict[str, Any]:
 
 def _simpler(value: Any) -> Any:
     """Converts a value whose type does not travel to one that is closer to a type that does."""
-    kind = type(value)
+    type_ = type(value)
     if _is(value, "enum", "Enum"):
         return value.value
     for base, bare in _BARE:
@@ -344,14 +344,14 @@ def _simpler(value: Any) -> Any:
             raise BadValue(f"a numpy scalar of type {value.dtype} can't be sent")
         return item
     if not isinstance(value, type):
-        if hasattr(kind, "__dataclass_fields__"):
+        if hasattr(type_, "__dataclass_fields__"):
             return {field.name: getattr(value, field.name) for field in sys.modules["dataclasses"].fields(value)}
-        if hasattr(kind, "model_dump"):  # pydantic 2
+        if hasattr(type_, "model_dump"):  # pydantic 2
             return value.model_dump()
-        if hasattr(kind, "__fields__") and hasattr(kind, "dict"):  # pydantic 1
+        if hasattr(type_, "__fields__") and hasattr(type_, "dict"):  # pydantic 1
             return value.dict()
     raise BadValue(
-        f"a value of type {type_name(kind)} can't be sent; turn it into numbers, text, bytes, lists and maps of them"
+        f"a value of type {type_name(type_)} can't be sent; turn it into numbers, text, bytes, lists and maps of them"
     )
 
 
@@ -386,13 +386,13 @@ def _from_numpy(value: Any) -> Array:
     numpy: Any = sys.modules["numpy"]
     if _is(value, "numpy.ma", "MaskedArray"):
         raise BadValue("a masked array can't be sent; fill it first")
-    kind = value.dtype.newbyteorder("<")
-    if not _DTYPE.fullmatch(kind.str):
+    dtype = value.dtype.newbyteorder("<")
+    if not _DTYPE.fullmatch(dtype.str):
         raise BadValue(f"a numpy array of dtype {value.dtype} can't be sent")
-    flat = numpy.ascontiguousarray(value, kind).reshape(-1)
+    flat = numpy.ascontiguousarray(value, dtype).reshape(-1)
     if flat.nbytes < 4096:
-        return Array(kind.str, value.shape, flat.tobytes())
-    return Array(kind.str, value.shape, memoryview(flat.view("u1")))
+        return Array(dtype.str, value.shape, flat.tobytes())
+    return Array(dtype.str, value.shape, memoryview(flat.view("u1")))
 
 
 def late_datetime() -> Any:

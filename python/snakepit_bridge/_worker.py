@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import FunctionType
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union, overload
 
-from ._plan import Plan, examine
+from ._command import Command, examine
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _C = TypeVar("_C", bound=Type[Any])
@@ -96,7 +96,7 @@ class Worker:
     @overload
     def service(self, *, prefix: str) -> Callable[[_C], _C]: ...
     def service(self, cls: Optional[_C] = None, *, prefix: str = "") -> Union[_C, Callable[[_C], _C]]:
-        """Makes the methods of a class commands that are marked with `snakepit_bridge.command`.
+        """Makes the marked methods of a class commands. `snakepit_bridge.command` marks them.
 
         One instance is made before the worker says that it is ready, so its constructor is the place to load a model.
         If there is a method ``setup``, it runs next. If there is a method ``close``, it runs when the worker ends. Both
@@ -104,7 +104,7 @@ class Worker:
 
         Args:
             cls: The class. It is returned unchanged. It is called without arguments.
-            prefix: Put before the commands' names, followed by a point.
+            prefix: Put before the commands' names, followed by a dot.
 
         Raises:
             ValueError: A name is taken or reserved, or no method is marked.
@@ -112,7 +112,7 @@ class Worker:
 
         def add(cls: _C) -> _C:
             marked: Dict[str, str] = {}
-            for attribute in dict.fromkeys(name for kind in reversed(cls.__mro__) for name in vars(kind)):
+            for attribute in dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base)):
                 chosen = getattr(getattr(cls, attribute, None), _MARK, "")
                 if chosen:
                     chosen = f"{prefix}.{chosen}" if prefix else chosen
@@ -136,23 +136,23 @@ class Worker:
 
         Without a host, it prints the commands and how to use the file, and returns.
         """
-        from . import _host
+        from . import _server
 
-        _host.run(self)
+        _server.run(self)
 
     def _needs_loop(self) -> bool:
         hooks = [getattr(cls, name, None) for cls, _ in self._services for name in ("setup", "close")]
         methods = [getattr(cls, attribute) for cls, marked in self._services for attribute in marked.values()]
         return any(examine(function)[3] for function in [*self._functions.values(), *methods, *filter(callable, hooks)])
 
-    def _plans(self) -> Dict[str, Plan]:
-        """Returns the plans of the plain functions and of the built-in commands."""
+    def _commands(self) -> Dict[str, Command]:
+        """Returns the plain functions and the built-in commands."""
         from . import _builtins
 
-        plans = {name: Plan(name, function) for name, function in self._functions.items()}
+        commands = {name: Command(name, function) for name, function in self._functions.items()}
         for name, function in _builtins.COMMANDS.items():
-            plans[name] = Plan(name, function)
-        return plans
+            commands[name] = Command(name, function)
+        return commands
 
     def _listing(self) -> Dict[str, Callable[..., Any]]:
         """Returns all functions and methods, without making services. The methods are unbound."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, List, Sequence
 
-from ._native import write
+from ._unpatched import write
 
 _JOINED = 128 << 10  # parts of up to this size in all are copied into one
 _AT_ONCE = 512  # parts for one system call; every system takes 1024 (but POSIX demands only 16)

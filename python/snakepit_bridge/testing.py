@@ -25,10 +25,10 @@ from queue import Empty, SimpleQueue
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from ._codecs import get_codec
-from ._errors import UNKNOWN_COMMAND, ItemError, ProtocolError, RemoteError, describe, plain, shown
+from ._errors import UNKNOWN_COMMAND, ItemError, ProtocolError, RemoteError, describe, shown, simple_error
 from ._executors import choose
-from ._host import set_up, tear_down
 from ._runner import Runner
+from ._server import set_up, tear_down
 from ._worker import Worker, only_worker
 from .transport import (
     BYE,
@@ -140,7 +140,7 @@ class Caller:
             TimeoutError: The call took too long and was cancelled.
             TypeError: The command sends a stream, and its items would be lost.
         """
-        refusal = f"{name} sends a stream: call it by stream()"
+        refusal = f"{name} sends a stream: use stream()"
         if self._host.streams.get(name):
             raise TypeError(refusal)
         with self._open(name, args, kwargs, False) as stream:
@@ -304,7 +304,7 @@ class _Host:
         self._answers: Dict[int, SimpleQueue[Frame]] = {}
         self._senders: Dict[int, _Sender] = {}
         self._failure: Optional[BaseException] = None
-        self._runner = Runner(self._transport, worker._plans(), worker.concurrency, worker.queue, Launch({}))
+        self._runner = Runner(self._transport, worker._commands(), worker.concurrency, worker.queue, Launch({}))
         self._thread = threading.Thread(target=self._serve, args=(worker,), name="snakepit-worker", daemon=True)
         self._thread.start()
         hello = self._transport.to_host.get()
@@ -423,7 +423,7 @@ class _Host:
         id_, name = frame["id"], frame["name"]
         function = self._functions.get(name)
         if function is None:
-            error = plain(UNKNOWN_COMMAND, f"no function {name!r}; give load(functions=...)")
+            error = simple_error(UNKNOWN_COMMAND, f"no function {name!r}; give load(functions=...)")
             self.put({"kind": ERROR, "flags": NOT_STARTED, "id": id_, "body": self.codec.encode(error)})
             return
         try:

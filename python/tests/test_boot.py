@@ -142,7 +142,7 @@ def test_a_protocol_that_is_not_to_be_had(script, launch, tmp_path):
 
 
 TRANSPORT = """
-from snakepit_bridge._jsonstdio import JsonStdio
+from snakepit_bridge._transport_jsonstdio import JsonStdio
 class Mine(JsonStdio):
     def __init__(self, launch):
         {body}

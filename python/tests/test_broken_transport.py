@@ -5,7 +5,7 @@ from host import Gone
 
 TRANSPORT = """
 import os
-from snakepit_bridge._jsonstdio import JsonStdio
+from snakepit_bridge._transport_jsonstdio import JsonStdio
 
 
 class Broken(JsonStdio):

@@ -5,7 +5,7 @@ from host import Gone
 
 from snakepit_bridge._calls import Call, Inbox
 from snakepit_bridge._runner import Runner
-from snakepit_bridge._worker import Plan
+from snakepit_bridge._worker import Command
 from snakepit_bridge.transport import END, ITEM, Launch, Transport
 
 
@@ -515,16 +515,16 @@ def test_an_input_may_be_closed_while_more_of_it_is_taken(kind):
             was = Inbox.open.__get__(self)
             if was and len(self.queue) == 1:
                 self.queue.clear()
-                runner.requests.stop_input(call)
+                runner.host_calls.stop_input(call)
             return was
 
         @open.setter
         def open(self, value):
             Inbox.open.__set__(self, value)
 
-    call = runner.calls[1] = Call({"id": 1}, Plan("x", lambda: None), 1, 1)
+    call = runner.calls[1] = Call({"id": 1}, Command("x", lambda: None), 1, 1)
     call.inbox = Racing(True)
-    runner.take(
+    runner.handle(
         [
             {"kind": ITEM, "id": 1, "body": b"1"},
             {"kind": kind, "id": 1, "body": b"2"},

@@ -474,7 +474,7 @@ FINALIZERS = """
 import gc, logging
 import grpc._server as server
 import snakepit_bridge._outbox as outbox_module
-outbox_module.SYNC = 600.0  # who waits at all hangs
+outbox_module.SYNC_TIMEOUT = 600.0  # who waits at all hangs
 
 class Cycle:
     def __init__(self, name):

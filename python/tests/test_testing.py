@@ -126,7 +126,7 @@ def test_streams(host):
 
 
 def test_a_stream_is_not_called_and_what_does_not_stream_is_one_item(host):
-    with pytest.raises(TypeError, match=r"count sends a stream: call it by stream\(\)"):
+    with pytest.raises(TypeError, match=r"count sends a stream: use stream\(\)"):
         host.call("count", 3)
     with pytest.raises(TypeError, match="disguised sends a stream"):
         host.call("disguised", 10**9)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_bridge import _codecs, _frames, transport
-from snakepit_bridge._jsonstdio import JsonStdio
+from snakepit_bridge._transport_jsonstdio import JsonStdio
 from snakepit_bridge.transport import CALL, CREDIT, END, HELLO, ITEM, PING, Launch, Unavailable
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -23,7 +23,7 @@ MSGPACK = "msgpack" in _codecs.available()
 if MSGPACK:
     import msgpack
 
-    from snakepit_bridge._msgpack import MsgpackSocket
+    from snakepit_bridge._transport_msgpack import MsgpackSocket
 
 
 class Json:
@@ -477,7 +477,7 @@ def test_a_long_header_is_allowed_its_escapes(lines):
 def test_descriptors_after_the_transport_has_taken_them():
     program = """
 import os, sys
-from snakepit_bridge._jsonstdio import JsonStdio
+from snakepit_bridge._transport_jsonstdio import JsonStdio
 from snakepit_bridge.transport import Launch
 os.write(1, b"an unfinished line")
 transport = JsonStdio(Launch({}))
@@ -506,7 +506,7 @@ def test_standard_input_or_output_is_closed(closed):
     program = f"""
 import sys
 sys.path.insert(0, {os.path.dirname(HERE)!r})
-from snakepit_bridge._jsonstdio import JsonStdio
+from snakepit_bridge._transport_jsonstdio import JsonStdio
 from snakepit_bridge.transport import Launch, Unavailable
 try:
     JsonStdio(Launch({{}}))

@@ -16,7 +16,7 @@ from snakepit_bridge._codec import Codec
 from snakepit_bridge._codecs import get_codec
 from snakepit_bridge._errors import BAD_ARGUMENTS, BAD_RESULT, CANCELLED, DRAINING, SATURATED, UNKNOWN_COMMAND, BadValue
 from snakepit_bridge._frames import weight
-from snakepit_bridge._native import RLock, SimpleQueue
+from snakepit_bridge._unpatched import RLock, SimpleQueue
 from snakepit_bridge.transport import CALL, CANCEL, CREDIT, END, ERROR, FAILED, ITEM, NO_INPUT, Frame, Unavailable
 
 __all__ = ["Clients"]
@@ -166,7 +166,7 @@ class Clients:
             for frame in frames:
                 if frame["kind"] == ITEM:
                     context.abort(
-                        self._code.FAILED_PRECONDITION, f"{request.command} sends a stream: call it by ExecuteStream"
+                        self._code.FAILED_PRECONDITION, f"{request.command} sends a stream: use ExecuteStream"
                     )
                 return self._pb2.ExecuteResponse(result=self._recode(frame, codec, context))
         return self._pb2.ExecuteResponse()  # the client has left and does not receive this
@@ -290,12 +290,12 @@ class Clients:
         self._abort(error, context)
 
     def _abort(self, error: Mapping[str, Any], context: Any) -> NoReturn:
-        kind, message = error["type"], error["message"]
-        name = _CODES.get(kind, "INTERNAL")
-        if kind == "TypeError" and not error.get("frames"):  # raised by the call itself, not inside of the function
+        error_type, message = error["type"], error["message"]
+        name = _CODES.get(error_type, "INTERNAL")
+        if error_type == "TypeError" and not error.get("frames"):  # raised by the call, not inside of the function
             name = "INVALID_ARGUMENT"
         context.set_trailing_metadata((("snakepit-error-bin", _short(error)),))
-        context.abort(getattr(self._code, name), f"{kind}: {message}"[:DETAIL])
+        context.abort(getattr(self._code, name), f"{error_type}: {message}"[:DETAIL])
         raise AssertionError("abort has returned")
 
     # --- health
@@ -338,15 +338,15 @@ class Clients:
 
 def _short(error: Mapping[str, Any]) -> bytes:
     """Returns as much of the error as fits into a header, as JSON."""
-    kind, message, frames = error["type"], error["message"], error.get("frames") or []
+    error_type, message, frames = error["type"], error["message"], error.get("frames") or []
     attempts: List[Mapping[str, Any]] = [
         error,
         {**error, "cause": None},
-        {"type": kind, "message": message[:DETAIL], "frames": frames[-8:]},
-        {"type": kind, "message": message[:DETAIL], "frames": frames[-1:]},
+        {"type": error_type, "message": message[:DETAIL], "frames": frames[-8:]},
+        {"type": error_type, "message": message[:DETAIL], "frames": frames[-1:]},
     ]
     for attempt in attempts:
         data = json.dumps({key: value for key, value in attempt.items() if value}).encode()
         if len(data) <= ERROR_BYTES:
             return data
-    return json.dumps({"type": kind[:200], "message": message[: DETAIL // 4]}).encode()
+    return json.dumps({"type": error_type[:200], "message": message[: DETAIL // 4]}).encode()

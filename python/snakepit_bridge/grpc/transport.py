@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 from snakepit_bridge._codecs import available
 from snakepit_bridge._errors import describe, render
-from snakepit_bridge._native import Lock, SimpleQueue, get_ident, monotonic, say, sleep, spawn, untouched
 from snakepit_bridge._remedy import install
+from snakepit_bridge._unpatched import Lock, SimpleQueue, get_ident, monotonic, say, sleep, spawn, untouched
 from snakepit_bridge.grpc.clients import Clients
 from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Transport, Unavailable
 
@@ -280,7 +280,7 @@ class GrpcTransport(Transport):
         for name in os.listdir("/dev/fd"):
             try:
                 with _copy_of(int(name)) as copy:
-                    if _plain(copy.getsockname()) == self._address:
+                    if _comparable(copy.getsockname()) == self._address:
                         found.append((int(name), _connected(copy)))
             except OSError:  # not a socket, or the descriptor of the listing itself
                 pass
@@ -304,7 +304,7 @@ def _connected(sock: socket.socket) -> bool:
     return True
 
 
-def _plain(address: Any) -> Any:
+def _comparable(address: Any) -> Any:
     """Returns an address without the parts that IPv6 adds to it. gRPC's sockets accept IPv4 and IPv6 where they can."""
     if isinstance(address, tuple) and isinstance(address[0], str):
         return address[0].replace("::ffff:", ""), address[1]

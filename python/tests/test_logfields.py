@@ -2,10 +2,10 @@
 
 import pytest
 
-from snakepit_bridge import Array, _snapshot
-from snakepit_bridge._snapshot import snapshot
+from snakepit_bridge import Array, _logfields
+from snakepit_bridge._logfields import snapshot
 
-LIMIT = _snapshot._TEXT
+LIMIT = _logfields._TEXT
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_large_arrays_become_text():
 def test_all_together_is_bounded(make):
     kept = snapshot([make(LIMIT) for _ in range(50)])
     data = [getattr(entry, "data", entry) for entry in kept]
-    assert 0 < sum(map(len, data)) < _snapshot._BUDGET + 5000
+    assert 0 < sum(map(len, data)) < _logfields._BUDGET + 5000
 
 
 def test_keys_that_are_cut_to_the_same_text():
@@ -55,4 +55,4 @@ def test_a_key_like_that_of_the_rest():
 
 def test_keys_of_a_map_for_which_nothing_is_left():
     copies = snapshot([["x" * LIMIT] * 4, {"a": 1, "b": 2}])
-    assert len(str(copies)) < 2 * _snapshot._BUDGET
+    assert len(str(copies)) < 2 * _logfields._BUDGET

@@ -1,4 +1,4 @@
-"""The host of this process: connecting to it, serving it, and leaving it."""
+"""The life of a worker's process: connecting to the host, serving it, and leaving it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence, Tuple
 
+from ._command import Command
 from ._errors import Disconnected, ProtocolError, Unavailable, attempt, describe, render, text_of, type_name
 from ._frames import ERROR
-from ._logging import line_of
-from ._native import read, say, spawn
-from ._plan import Plan
+from ._logging import forward_logs, line_of
+from ._unpatched import read, say, spawn
 from .transport import Launch, Transport
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from ._worker import Worker
 
 _TRANSPORTS = {
-    "jsonstdio": ("_jsonstdio", "JsonStdio"),
-    "msgpack": ("_msgpack", "MsgpackSocket"),
+    "jsonstdio": ("_transport_jsonstdio", "JsonStdio"),
+    "msgpack": ("_transport_msgpack", "MsgpackSocket"),
     "grpc": ("grpc.transport", "GrpcTransport"),
 }
 _PACKAGES = {"msgpack": "'msgpack>=1.0.3'", "grpc": "'grpcio>=1.50' 'protobuf>=3.20.3'"}
 
 
-class Host:
-    """The host that started this process.
+class Server:
+    """Serves one worker to the host that started this process.
 
     Attributes:
         exit_code: The exit code of the process, once it has served; None before.
@@ -50,6 +50,13 @@ class Host:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._in_child)
 
+    def attach(self) -> None:
+        """Sends the program's log records to the host, and guards its signal handlers, from now on."""
+        from ._signals import Signals
+
+        forward_logs(self)
+        self.signals = Signals(lambda: self.runner)
+
     def serve(self, worker: Worker) -> None:
         """Serves a worker until the host is gone."""
         if self.exit_code is not None:
@@ -58,7 +65,7 @@ class Host:
         from ._runner import Runner
 
         launch = self.launch
-        runner = Runner(self.transport, worker._plans(), worker.concurrency, worker.queue, launch)
+        runner = Runner(self.transport, worker._commands(), worker.concurrency, worker.queue, launch)
         runner.outbox.logs.extend(self._early_logs)
         self._early_logs.clear()
         self.runner = runner
@@ -173,13 +180,13 @@ def set_up(runner: Runner, worker: Worker, closing: List[Callable[[], Any]]) -> 
         if "setup" in hooks:
             runner.executor.hook(hooks["setup"])
         for name, attribute in marked.items():
-            runner.plans[name] = Plan(name, getattr(service, attribute))
+            runner.commands[name] = Command(name, getattr(service, attribute))
 
 
 def tear_down(runner: Runner, closing: Sequence[Callable[[], Any]]) -> None:
     """Closes the services, the newest first, and then the executor."""
-    if runner.housekeeper.doom is not None:
-        runner.housekeeper.doom_after(10.0)
+    if runner.housekeeper.exit_at is not None:
+        runner.housekeeper.exit_after(10.0)
     ends: List[Callable[[], Any]] = [partial(runner.executor.hook, close) for close in reversed(closing)]
     for end in (*ends, runner.executor.close):
         try:
@@ -192,34 +199,30 @@ def _flush(stream: Any) -> None:
     stream.flush()
 
 
-hosts: Tuple[Host, ...] = ()
-"""The host, if there is one. eventlet replaces locks in lists, dicts and attributes, but not in tuples."""
+servers: Tuple[Server, ...] = ()
+"""The server, if there is one. eventlet replaces locks in lists, dicts and attributes, but not in tuples."""
 shown_workers: List[Worker] = []
 
 
 def run(worker: Worker) -> None:
     """Implements `Worker.run`."""
-    if hosts:
-        hosts[0].serve(worker)
+    if servers:
+        servers[0].serve(worker)
     elif os.environ.get("SNAKEPIT_PROTOCOL"):  # the host started the script directly
-        from . import _logging
-        from ._signals import Signals
-
-        host = connect(Launch.take())
-        _logging.install(host)
-        host.signals = Signals(lambda: host.runner)
-        host.serve(worker)
-        sys.exit(host.exit_code)
+        server = connect(Launch.take())
+        server.attach()
+        server.serve(worker)
+        sys.exit(server.exit_code)
     else:
         show(worker, sys.argv[0] or "worker.py")
 
 
-def connect(launch: Launch) -> Host:
+def connect(launch: Launch) -> Server:
     """Creates the transport and reports to the host. If that fails, the process ends here."""
-    global hosts
+    global servers
     import signal
 
-    from ._capture import redirect
+    from ._redirect import redirect
     from ._remedy import install
 
     os.environ.pop("SNAKEPIT_PROTOCOL", None)  # children of this process are not workers
@@ -244,8 +247,8 @@ def connect(launch: Launch) -> Host:
         # process still end: they do not inherit a handler. They would inherit SIG_IGN.
         signal.signal(signal.SIGINT, lambda *_: None)
         _report(launch, {"endpoint": transport.endpoint} if transport.endpoint else {})
-        hosts = (Host(launch, transport),)
-        return hosts[0]
+        servers = (Server(launch, transport),)
+        return servers[0]
     os._exit(1)  # the transport that failed may have left threads behind
 
 

@@ -1,38 +1,37 @@
-"""A handler's requests to the host: calls of the host's functions, and the input of its own call."""
+"""What a handler asks of the host: calls of the host's functions, and the items of its own input."""
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Any, Dict, Mapping, Sequence
 
 from ._answers import too_large
-from ._calls import WINDOW_BYTES, WINDOW_ITEMS, Call, Inbox, Request
-from ._errors import SATURATED, BadValue, Disconnected, ItemError, RemoteError, plain, shown
+from ._calls import WINDOW_BYTES, WINDOW_ITEMS, Call, HostCall, Inbox
+from ._errors import SATURATED, BadValue, Disconnected, ItemError, RemoteError, shown, simple_error
 from ._frames import CALL, CANCEL, CREDIT, FAILED, NO_INPUT, Frame, weight
-from ._native import Lock
 from ._outbox import Outbox
 from ._terms import Terms
+from ._unpatched import Lock, monotonic
 
 
-class Requests:
+class HostCalls:
     """The calls to the host. Any number of threads may use it at once.
 
     Attributes:
-        live: The requests that the host has not answered, by id.
-        next_id: The id of the next request.
+        live: The calls that the host has not answered, by id.
+        next_id: The id of the next call.
         forked: This is a forked child, which has no host.
     """
 
     def __init__(self, terms: Terms, outbox: Outbox) -> None:
-        self.live: Dict[int, Request] = {}
+        self.live: Dict[int, HostCall] = {}
         self.next_id = 2
         self.forked = False
         self._terms = terms
         self._outbox = outbox
         self._opening = Lock()  # makes taking an id and queueing its frame one step
 
-    def open(self, call: Call, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], streams: bool) -> Request:
-        """Queues a call of the host's function for a handler's call, and returns the request.
+    def open(self, call: Call, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], streams: bool) -> HostCall:
+        """Queues a call of the host's function for a handler's call, and returns it.
 
         Args:
             call: The call that the handler serves.
@@ -42,7 +41,7 @@ class Requests:
             streams: Whether the handler takes items.
 
         Raises:
-            TypeError: The name is no text, or there are too many arguments.
+            TypeError: The name is not text, or there are too many arguments.
             BadValue: The argument can't travel or is too large.
             RemoteError: Too many calls to the host are open.
             Cancelled: The call was cancelled.
@@ -53,7 +52,7 @@ class Requests:
             name = str.__str__(name)
             name.encode()
         except (TypeError, UnicodeEncodeError):
-            raise TypeError(f"{shown(name, 60)} is no function's name") from None
+            raise TypeError(f"{shown(name, 60)} is not a function's name") from None
         if len(args) > 1 or (args and kwargs):
             raise TypeError(f"{name} takes either keyword arguments or one positional argument")
         frame: Frame = {"kind": CALL, "flags": NO_INPUT, "parent": call.id, "name": name}
@@ -66,30 +65,32 @@ class Requests:
             raise BadValue(f"value: {too_large('the arguments', size, self._terms.max_frame)}")
         if call.deadline is not None:
             frame["ttl"] = max(1, int((call.deadline - monotonic()) * 1000))
-        request = Request(call, streams)
+        host_call = HostCall(call, streams)
         with self._opening:
-            if len(self.live) >= self._terms.requests:
-                raise RemoteError(plain(SATURATED, f"more than {self._terms.requests} calls to the host at once"))
-            request.id = frame["id"] = self.next_id
+            if len(self.live) >= self._terms.max_host_calls:
+                raise RemoteError(
+                    simple_error(SATURATED, f"more than {self._terms.max_host_calls} calls to the host at once")
+                )
+            host_call.id = frame["id"] = self.next_id
             self.next_id += 2
-            self.live[request.id] = request
+            self.live[host_call.id] = host_call
             self._outbox.append(frame)
-        if call.requests is None:
-            call.requests = {}
-        call.requests[request.id] = request
-        return request
+        if call.host_calls is None:
+            call.host_calls = {}
+        call.host_calls[host_call.id] = host_call
+        return host_call
 
-    def abandon(self, request: Request) -> None:
-        """Gives up a request. If it still runs, the host is told to cancel it."""
-        if request.call.requests is not None:
-            request.call.requests.pop(request.id, None)
-        if request.answer is None and self.live.get(request.id) is request and not self.forked:
-            self._outbox.append({"kind": CANCEL, "id": request.id, "name": "abandoned"})
-            request.inbox = None  # items that still arrive are dropped, and credited
-            self._outbox.settle()
+    def abandon(self, host_call: HostCall) -> None:
+        """Gives up a call to the host. If it still runs, the host is told to cancel it."""
+        if host_call.call.host_calls is not None:
+            host_call.call.host_calls.pop(host_call.id, None)
+        if host_call.answer is None and self.live.get(host_call.id) is host_call and not self.forked:
+            self._outbox.append({"kind": CANCEL, "id": host_call.id, "name": "abandoned"})
+            host_call.inbox = None  # items that still arrive are dropped, and credited
+            self._outbox.flush_soon()
 
-    def answer(self, request: Request) -> Any:
-        """Returns the result of a request that has ended.
+    def answer(self, host_call: HostCall) -> Any:
+        """Returns the result of a call to the host that has ended.
 
         Raises:
             RemoteError: The function failed.
@@ -97,12 +98,12 @@ class Requests:
             Cancelled: The call was cancelled.
             Disconnected: The call has ended, or this is a forked child.
         """
-        self.usable(request.call)
-        if request.call.requests is not None:
-            request.call.requests.pop(request.id, None)
-        value = self._terms.codec.decode(request.answer) if request.answer else None
-        if request.failed:
-            raise RemoteError(value if isinstance(value, dict) else {"type": "Error", "message": str(value)})
+        self.usable(host_call.call)
+        if host_call.call.host_calls is not None:
+            host_call.call.host_calls.pop(host_call.id, None)
+        value = self._terms.codec.decode(host_call.answer) if host_call.answer else None
+        if host_call.failed:
+            raise _remote_error(value)
         return value
 
     def consume(self, id_: int, inbox: Inbox, live: bool) -> Any:
@@ -126,12 +127,10 @@ class Requests:
             inbox.granted_items += items
             inbox.granted_bytes += bytes_
             self._outbox.append({"kind": CREDIT, "id": id_, "items": items, "bytes": bytes_})
-            self._outbox.settle()
+            self._outbox.flush_soon()
         value = self._terms.codec.decode(body)
         if frame.get("flags", 0) & FAILED:
-            return ItemError(
-                RemoteError(value if isinstance(value, dict) else {"type": "Error", "message": str(value)})
-            )
+            return ItemError(_remote_error(value))
         return value
 
     def stop_input(self, call: Call) -> None:
@@ -140,7 +139,7 @@ class Requests:
             call.inbox.unwanted = True
             call.inbox.open = False
             self._outbox.append({"kind": CANCEL, "id": call.id, "name": "no more input is wanted"})
-            self._outbox.settle()
+            self._outbox.flush_soon()
         call.inbox.queue.clear()
 
     def usable(self, call: Call) -> None:
@@ -160,3 +159,8 @@ class Requests:
         """Called in a forked child."""
         self.forked = True
         self._opening = Lock()
+
+
+def _remote_error(value: Any) -> RemoteError:
+    """Returns the exception for a decoded error of the host. It should be a structured error, but may be any value."""
+    return RemoteError(value if isinstance(value, dict) else {"type": "Error", "message": str(value)})

@@ -1,19 +1,19 @@
-"""How to run one command: its function, and how that takes its arguments."""
+"""A command: its function, and how that takes its arguments."""
 
 from __future__ import annotations
 
 from types import MethodType
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ._late import stdlib_first
+from ._stdlib import stdlib_first
 
 _GENERATOR = 0x20  # code flags of the module inspect, which takes 16 ms to import
 _COROUTINE = 0x80
 _ASYNC_GENERATOR = 0x200
 
 
-class Plan:
-    """How to run one command.
+class Command:
+    """A command of the worker.
 
     Attributes:
         stream: Whether it yields items.

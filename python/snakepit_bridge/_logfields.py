@@ -28,12 +28,12 @@ def snapshot(value: Any) -> Any:
 
 def _copied(value: Any, depth: int, left: List[int]) -> Any:
     try:
-        kind = type(value)
-        if value is None or kind is bool or kind is float:
+        type_ = type(value)
+        if value is None or type_ is bool or type_ is float:
             left[0] -= 8
             return value
         for bases, copy in _COPIES:
-            if issubclass(kind, bases):
+            if issubclass(type_, bases):
                 return copy(value, depth, left)
         return _reduced_copy(value, depth, left)
     except BaseException:  # raised by the value's own code, or the value changed meanwhile
