@@ -61,7 +61,11 @@ func (c *callerContext) cause() error {
 	if c.Err() == nil {
 		return nil
 	}
-	return context.Cause(c.caller)
+	err := c.caller.Err()
+	if err == nil || err == context.Canceled || err == context.DeadlineExceeded {
+		return context.Cause(c.caller)
+	}
+	return err // of a context of another kind
 }
 
 // endOfContext returns the error of a context that is done. A context may be user code that returns none.
