@@ -49,6 +49,9 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 
 	var r report
 	switch {
+	case got.err == errTrying:
+		p.awaitExit(ctx)
+		return &UnavailableError{Reason: fmt.Sprintf("%s tried the protocol, and %s", p.name, p.status())}
 	case got.err != nil:
 		return p.endWithoutReport(ctx, got.err)
 	case !bytes.HasPrefix(bytes.TrimSpace(got.line), []byte("{")):
@@ -69,7 +72,10 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	return nil
 }
 
-var errNoReport = errors.New("it closed its control pipe without a report")
+var (
+	errNoReport = errors.New("it closed its control pipe without a report")
+	errTrying   = errors.New("it ended while it tried the protocol") // it had written blanks only
+)
 
 // readReport reads one line. The end of the pipe ends it too.
 func readReport(r *os.File) ([]byte, error) {
@@ -88,6 +94,8 @@ func readReport(r *os.File) ([]byte, error) {
 		switch {
 		case len(line) > maxReport:
 			return nil, fmt.Errorf("its report is longer than %d bytes", maxReport)
+		case err != nil && len(line) > 0 && len(bytes.Trim(line, " ")) == 0:
+			return nil, errTrying
 		case err != nil && len(line) > 0:
 			return line, nil
 		case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
@@ -98,9 +106,17 @@ func readReport(r *os.File) ([]byte, error) {
 	}
 }
 
-// endWithoutReport adds the way the process ended to the error of a missing or unusable report. It waits up to reportGrace for
-// the exit, then kills the process.
+// endWithoutReport ends a process whose report is missing or unusable, and adds to the error how it ended.
 func (p *Process) endWithoutReport(ctx context.Context, err error) error {
+	p.awaitExit(ctx)
+	if errors.Is(err, errNoReport) {
+		return &reportError{fmt.Errorf("%s ended before it reported that it can start: it %s", p.name, p.status())}
+	}
+	return &reportError{fmt.Errorf("%s cannot be used: %w; it %s", p.name, err, p.status())}
+}
+
+// awaitExit waits up to reportGrace for the process's exit, then kills the process.
+func (p *Process) awaitExit(ctx context.Context) {
 	timer := time.NewTimer(reportGrace)
 	defer timer.Stop()
 	select {
@@ -113,10 +129,6 @@ func (p *Process) endWithoutReport(ctx context.Context, err error) error {
 		p.kill()
 		<-p.done
 	}
-	if errors.Is(err, errNoReport) {
-		return &reportError{fmt.Errorf("%s ended before it reported that it can start: it %s", p.name, p.status())}
-	}
-	return &reportError{fmt.Errorf("%s cannot be used: %w; it %s", p.name, err, p.status())}
 }
 
 // reportError: the process sent no usable report. It may be the wrong program.

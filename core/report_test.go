@@ -20,6 +20,7 @@ func TestReport(t *testing.T) {
 		"line":             `echo '{"endpoint": "unix:/x", "more": 1}' >&$SNAKEPIT_CONTROL_FD; exec sleep 1000`,
 		"line and silence": `echo '{"endpoint": "unix:/x"}' >&$SNAKEPIT_CONTROL_FD; exec 3>&-; exec sleep 1000`,
 		"no line feed":     `printf '{"endpoint": "unix:/x"}' >&3; exec 3>&-; exec sleep 1000`,
+		"after a blank":    `printf ' ' >&3; sleep 0.1; echo '{"endpoint": "unix:/x"}' >&3; exec sleep 1000`,
 		"in pieces":        `printf '{"endpoint": ' >&3; printf '"unix:/x"}\n' >&3; exec sleep 1000`,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -58,6 +59,13 @@ func TestReport(t *testing.T) {
 			fails(t.Context(), Spec{})
 		if !errors.Is(err, ErrUnavailable) ||
 			!strings.Contains(err.Error(), `No module named grpc\x1b[2J; to get it: pip install grpcio`) {
+			t.Error(err)
+		}
+	})
+	t.Run("ended while it tried", func(t *testing.T) {
+		_, err := newFixture(t, report(`printf ' ' >&3; kill -SEGV $$`)).fails(t.Context(), Spec{})
+		if !errors.Is(err, ErrUnavailable) ||
+			!strings.Contains(err.Error(), `tried the protocol, and was ended by signal "segmentation fault"`) {
 			t.Error(err)
 		}
 	})

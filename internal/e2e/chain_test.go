@@ -120,6 +120,18 @@ func TestChainBrokenPackage(t *testing.T) {
 		[2]string{"msgpack", "msgpack 0.5.6 is too old"})
 }
 
+// A package that ends the interpreter when it is imported counts as missing, too.
+func TestChainPackageThatCrashes(t *testing.T) {
+	t.Parallel()
+	e := NewEnvironment(t, "protobuf")
+	File(t, filepath.Join(e.Site, "grpc", "__init__.py"), "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+	File(t, filepath.Join(e.Site, "msgpack.py"), "import os; os._exit(7)")
+	f, err := BeginWith(t, NewChain(), e.program(), snakepit.Options{})
+	works(t, f, err)
+	refused(t, f.Pool, "jsonstdio", [2]string{"grpc", "tried the protocol, and was ended by signal"},
+		[2]string{"msgpack", "tried the protocol, and exited with code 7"})
+}
+
 // A replaced worker runs on whatever adapter is available then.
 func TestChainBetweenRestarts(t *testing.T) {
 	t.Parallel()

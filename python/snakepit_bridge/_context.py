@@ -165,6 +165,7 @@ class Input(_BaseInput, Iterator[Any]):
     def __next__(self) -> Any:
         self._runner.host_calls.usable(self._call)
         if not self._inbox.queue:
+            self._runner.host_calls.may_wait()
             self._runner.executor.wait(self._call, self._ready)
             self._call.check()
             if not self._inbox.queue:
@@ -233,6 +234,7 @@ class Stream(_BaseStream, Iterator[Any]):
 
     def __next__(self) -> Any:
         if self._waiting():
+            self._runner.host_calls.may_wait()
             self._runner.executor.wait(self._host_call.call, self._host_call.settled)
         return self._next_item(StopIteration)
 

@@ -172,9 +172,13 @@ _qualname_of = type.__dict__["__qualname__"].__get__
 
 def type_name(type_: type) -> str:
     """Returns the type's full name. It never raises, because it does not call a metaclass."""
-    name = text_of(_qualname_of(type_), 500)
-    module = text_of(attempt("builtins", _module_of, type_), 500)
-    return name if module == "builtins" else clean(f"{module}.{name}", 500)
+    name = clean(_qualname_of(type_), 500)
+    module = attempt("", _module_text, type_)
+    return name if module in ("", "builtins") else clean(f"{module}.{name}", 500)
+
+
+def _module_text(type_: type) -> str:
+    return clean(str(_module_of(type_)), 500)  # the class may have set anything
 
 
 _cause_of = BaseException.__dict__["__cause__"].__get__
@@ -190,9 +194,9 @@ def _describe(exc: BaseException, seen: Set[int], depth: int) -> Dict[str, Any]:
     error: Dict[str, Any] = {"type": type_name(type_), "message": text_of(exc)}
     if not issubclass(type_, BaseException):
         return error
-    frames = _frames(exc)
+    frames = attempt(_NOTHING, _frames, exc)
     if issubclass(type_, SyntaxError):
-        frames += attempt(_NOTHING, _syntax_frame, exc)
+        frames = [*frames, *attempt(_NOTHING, _syntax_frame, exc)]
     if frames:
         error["frames"] = frames
     notes = [*attempt(_NOTHING, _notes, exc), *attempt(_NOTHING, _members, exc)]
@@ -299,8 +303,8 @@ def _source(frame: Any, line: int) -> str:
     return clean(linecache.getline(frame.f_code.co_filename, line, frame.f_globals).strip(), _SOURCE)
 
 
-def _name(code: Any) -> str:
-    return str(getattr(code, "co_qualname", code.co_name))  # 3.11 and later
+def _name(code: Any) -> Any:
+    return getattr(code, "co_qualname", code.co_name)  # 3.11 and later
 
 
 def shown(value: Any, limit: int = 1000) -> str:

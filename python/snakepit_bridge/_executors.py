@@ -9,6 +9,7 @@ reads while a handler runs.
 
 from __future__ import annotations
 
+import errno
 import select
 import sys
 from collections import deque
@@ -17,10 +18,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Deque, Dict, Optional, Set
 
 from ._calls import Call
+from ._errors import attempt
 from ._interrupt import Interrupter, MainThread, Tasks, Threads, enter, enter_async
 from ._signals import may_raise
 from ._stdlib import stdlib_first
-from ._unpatched import Lock, SimpleQueue, get_ident, spawn
+from ._unpatched import RLock, SimpleQueue, get_ident, spawn
 
 if TYPE_CHECKING:
     import asyncio
@@ -50,6 +52,13 @@ class Executor:
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
+        self.reading: Any = (
+            RLock()
+        )  # held by the thread that reads the connection; an RLock because that knows its owner
+
+    def is_reading(self) -> bool:
+        """Reports whether the calling thread reads the connection."""
+        return bool(self.reading._is_owned())
 
     def hook(self, function: Callable[[], Any]) -> None:
         """Runs a function that sets up or tears down. Later calls begin with the context variables that it leaves."""
@@ -109,8 +118,9 @@ class Executor:
         spawn(self.runner.guarded(self._read), "snakepit-reader")
 
     def _read(self) -> None:
-        while not self.runner.ended:
-            self.runner.pump()
+        with self.reading:
+            while not self.runner.ended:
+                self.runner.pump()
 
 
 class Leader(Executor):
@@ -124,12 +134,11 @@ class Leader(Executor):
         super().__init__(runner)
         self.fd = runner.transport.fileno()
         self.main = get_ident()
-        self.reading = Lock()  # guards transport.read and runner.handle
         self.busy = False
         self.epoll = select.epoll()
         self.epoll.register(self.fd, 0)
-        self.readable = select.poll()  # used by the main thread alone
-        self.readable.register(self.fd, select.POLLIN)
+        self.poll = select.poll()  # used by the main thread alone
+        self.poll.register(self.fd, select.POLLIN)
 
     def serve(self) -> None:
         runner, ready, reading = self.runner, self.runner.ready, self.reading
@@ -164,21 +173,31 @@ class Leader(Executor):
                 with self.reading:
                     # The program's signal handlers may raise during the poll, but not in the functions that this one
                     # calls. The poll has a timeout because the connection may end without an event here.
-                    if not ready() and call.raised is None and self.readable.poll(_POLL_INTERVAL):
+                    if not ready() and call.raised is None and self._readable(self.poll, _POLL_INTERVAL):
                         runner.pump()
         finally:
             self.epoll.modify(self.fd, select.EPOLLIN | select.EPOLLONESHOT)
 
+    def _readable(self, poll: Any, milliseconds: int) -> bool:
+        """Waits until the connection can be read, or for so many milliseconds."""
+        try:
+            return bool(poll.poll(milliseconds))
+        except OSError as exc:
+            if exc.errno != errno.EINVAL:
+                raise
+            # The program has lowered its limit of open files to 0. select has no such limit.
+            return bool(select.select([self.fd], [], [], milliseconds / 1000)[0])
+
     def _follow(self) -> None:
         runner = self.runner
-        readable = select.poll()
-        readable.register(self.fd, select.POLLIN)
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
         while not runner.ended:
             self.epoll.poll()
             if not self.reading.acquire(False):
                 continue  # the main thread reads
             try:
-                if readable.poll(0):
+                if self._readable(poll, 0):
                     runner.pump()
             finally:
                 self.reading.release()
@@ -281,12 +300,17 @@ class Loop(Executor):
         super().__init__(runner)
         with stdlib_first():
             import asyncio
+        self._set_event_loop = asyncio.set_event_loop
         self.loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self.loop)
+        self._close_loop = self.loop.close
+        # A plain handler may take this loop by asyncio.get_event_loop, use it, and close it. It must survive that.
+        attempt(None, setattr, self.loop, "close", self._refuse_close)
+        self._set_event_loop(self.loop)
         self.interrupter = Tasks(self.loop)
         self.plain_interrupter: Interrupter = self.interrupter if self.interrupter.signals else Threads()
         self.tasks: Set[asyncio.Task[None]] = set()
         self.main_call: Optional[Call] = None  # the call that the main thread runs once the loop has stopped
+        self.in_main = False  # it runs; if the loop runs meanwhile, the handler runs it
         self.pool: Optional[ThreadPool] = None
         self.pooled: Deque[Call] = deque()
         self.in_pool: Dict[int, Call] = {}  # by id: the calls that the pool has queued or runs
@@ -314,17 +338,30 @@ class Loop(Executor):
         self._read_in_thread()
         try:
             while not runner.ended or self.tasks:
-                self.loop.run_forever()
-                if self.main_call is not None:
-                    call, self.main_call = self.main_call, None
-                    runner.handlers.run(call, self.plain_interrupter)
-                    runner.outbox.flush()
-                    self._dispatch()
+                if self.main_call is None:
+                    self.loop.run_forever()
+                call, self.main_call = self.main_call, None
+                if call is not None:
+                    self._run_in_main(call)
         finally:
             self.served = True
         if self.pool is not None:
             self.pool.stop()
             self.pool.join()
+
+    def _refuse_close(self) -> None:
+        if self.loop.is_running():
+            self._close_loop()  # it says that a running loop can't be closed
+
+    def _run_in_main(self, call: Call) -> None:
+        self._set_event_loop(self.loop)  # asyncio.run of an earlier handler has left none
+        self.in_main = True
+        try:
+            self.runner.handlers.run(call, self.plain_interrupter)
+        finally:
+            self.in_main = False
+        self.runner.outbox.flush()
+        self._dispatch()
 
     def close(self) -> None:
         import asyncio
@@ -335,7 +372,7 @@ class Loop(Executor):
         if left:
             self.loop.run_until_complete(asyncio.wait(left))
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-        self.loop.close()
+        self._close_loop()
 
     def submit(self, count: int) -> None:
         if not self.scheduled:
@@ -370,6 +407,8 @@ class Loop(Executor):
 
     def _dispatch(self) -> None:
         self.scheduled = False
+        if self.in_main:  # it is called again when the handler has returned
+            return
         runner = self.runner
         while runner.ready and len(self.tasks) + len(self.in_pool) < runner.concurrency and self.main_call is None:
             try:
@@ -385,7 +424,8 @@ class Loop(Executor):
                 self.pool.submit(1)
             else:
                 self.main_call = call
-                self.loop.stop()
+                if self.loop.is_running():  # else the stop would end a loop that the handler runs
+                    self.loop.stop()
 
     def _start(self, call: Call) -> None:
         runner = self.runner
@@ -418,7 +458,7 @@ class Loop(Executor):
             self._stop_if_done()
 
     def _stop_if_done(self) -> None:
-        if not self.tasks and not self.served:
+        if not self.tasks and not self.served and not self.in_main:
             self.loop.stop()
 
     def _flush(self) -> None:

@@ -14,6 +14,7 @@ from ._context import AsyncContext, Context
 from ._errors import BadValue, attempt, shown
 from ._frames import Frame
 from ._interrupt import Interrupter, enter, enter_async
+from ._redirect import flush_output
 from ._unpatched import get_ident, monotonic
 
 if TYPE_CHECKING:
@@ -187,13 +188,9 @@ class Handlers:
         if isinstance(exc, SystemExit):
             code, _ = exit_code(exc)
         elif exc is not None:
-            sys.excepthook(type(exc), exc, exc.__traceback__)
+            attempt(None, sys.excepthook, type(exc), exc, exc.__traceback__)
             code = 1
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (OSError, ValueError):
-                pass
+        flush_output()
         os._exit(code)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Sequence
+from typing import Any, Callable, Dict, Mapping, Sequence
 
 from ._answers import too_large
 from ._calls import WINDOW_BYTES, WINDOW_ITEMS, Call, HostCall, Inbox
@@ -10,7 +10,7 @@ from ._errors import SATURATED, BadValue, Disconnected, ItemError, RemoteError, 
 from ._frames import CALL, CANCEL, CREDIT, FAILED, NO_INPUT, Frame, weight
 from ._outbox import Outbox
 from ._terms import Terms
-from ._unpatched import Lock, monotonic
+from ._unpatched import RLock, monotonic
 
 
 class HostCalls:
@@ -20,6 +20,7 @@ class HostCalls:
         live: The calls that the host has not answered, by id.
         next_id: The id of the next call.
         forked: This is a forked child, which has no host.
+        inside: Returns whether the calling thread is inside of the bridge's own work.
     """
 
     def __init__(self, terms: Terms, outbox: Outbox) -> None:
@@ -28,7 +29,8 @@ class HostCalls:
         self.forked = False
         self._terms = terms
         self._outbox = outbox
-        self._opening = Lock()  # makes taking an id and queueing its frame one step
+        self.inside: Callable[[], bool] = _outside
+        self._opening: Any = RLock()  # makes taking an id and queueing its frame one step; it knows its owner
 
     def open(self, call: Call, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], streams: bool) -> HostCall:
         """Queues a call of the host's function for a handler's call, and returns it.
@@ -46,8 +48,10 @@ class HostCalls:
             RemoteError: Too many calls to the host are open.
             Cancelled: The call was cancelled.
             Disconnected: The call has ended, or this is a forked child.
+            RuntimeError: See `may_wait`.
         """
         self.usable(call)
+        self.may_wait()
         try:
             name = str.__str__(name)
             name.encode()
@@ -142,6 +146,21 @@ class HostCalls:
             self._outbox.flush_soon()
         call.inbox.queue.clear()
 
+    def may_wait(self) -> None:
+        """Checks that the calling thread may wait for the host.
+
+        A signal handler or a finalizer may interrupt the bridge's own work at any step. It must not wait there for an
+        answer that only the interrupted work can bring.
+
+        Raises:
+            RuntimeError: It may not.
+        """
+        if self._opening._is_owned() or self.inside():
+            raise RuntimeError(
+                "the host can't be called here: this code, such as a finalizer or a signal handler, interrupts the "
+                "bridge's own work; let the handler make the call"
+            )
+
     def usable(self, call: Call) -> None:
         """Checks that the handler may still use its call.
 
@@ -158,7 +177,12 @@ class HostCalls:
     def in_child(self) -> None:
         """Called in a forked child."""
         self.forked = True
-        self._opening = Lock()
+        self._opening = RLock()
+
+
+def _outside() -> bool:
+    """Returns False, because there is no runner yet."""
+    return False
 
 
 def _remote_error(value: Any) -> RemoteError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, List, Optional
 
 from ._calls import Call
 from ._errors import describe, render
-from ._unpatched import SimpleQueue, monotonic, say, sleep, spawn
+from ._unpatched import SimpleQueue, get_ident, monotonic, say, sleep, spawn
 
 if TYPE_CHECKING:
     from ._runner import Runner
@@ -32,6 +32,7 @@ class Housekeeper:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.awake = False
+        self.ident = 0  # of the thread
         self.to_interrupt: List[Call] = []
         self.exit_at: Optional[float] = None  # when the process is to be ended
         self._wakeups: SimpleQueue[None] = SimpleQueue()
@@ -68,6 +69,7 @@ class Housekeeper:
             say(f"snakepit_bridge: {call.name} can't be interrupted\n{render(describe(exc))}")
 
     def _work(self) -> None:
+        self.ident = get_ident()
         idle = 0
         while True:
             if idle > _IDLE_TICKS:

@@ -64,6 +64,10 @@ class Outbox:
         """Reports whether anything waits."""
         return bool(self.frames or self.logs)
 
+    def is_writing(self) -> bool:
+        """Reports whether the calling thread is inside of a write."""
+        return bool(self._writing._is_owned())
+
     def flush_soon(self) -> None:
         """Writes the outbox, or leaves that to the housekeeper if the last write was just now."""
         if monotonic() - self._flushed > MAX_BATCH_DELAY:

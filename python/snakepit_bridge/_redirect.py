@@ -6,6 +6,8 @@ import os
 import sys
 from typing import Any
 
+from ._errors import attempt
+
 
 def redirect() -> None:
     """Makes standard input empty, and sends standard output to standard error, line by line.
@@ -29,3 +31,13 @@ def _by_line(stream: Any) -> None:
     # A start-up hook may have replaced the stream by another object or by None.
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")
+
+
+def flush_output() -> None:
+    """Flushes the program's standard output and standard error. It never raises."""
+    for stream in (sys.stdout, sys.stderr):
+        attempt(None, _flush, stream)
+
+
+def _flush(stream: Any) -> None:
+    stream.flush()

@@ -60,7 +60,7 @@ from ._outbox import WRITE, Outbox
 from ._sessions import Sessions
 from ._stdlib import stdlib_first
 from ._terms import Terms
-from ._unpatched import Lock, monotonic, say
+from ._unpatched import Lock, get_ident, monotonic, say
 from ._version import __version__
 from .transport import Launch, Transport
 
@@ -100,6 +100,7 @@ class Runner:
         self.handlers = Handlers(self)
         self.housekeeper = Housekeeper(self)
         self.outbox.wake = self.housekeeper.wake
+        self.host_calls.inside = self.inside
         self.draining = False
         self.ended = False  # the connection has ended
         self.forked = False
@@ -199,6 +200,15 @@ class Runner:
             self.lost()
         except Exception as exc:  # if the thread just ended, the host would wait for ever
             self.broken(exc)
+
+    def inside(self) -> bool:
+        """Reports whether the calling thread is inside of the bridge's own work, which must not wait for the host."""
+        return (
+            self.executor.is_reading()
+            or self.outbox.is_writing()
+            or self.housekeeper.ident == get_ident()
+            or self.transport.is_own_thread()
+        )
 
     def handle(self, frames: Sequence[Frame]) -> None:
         """Handles a batch of frames. An empty batch is the end of the connection.

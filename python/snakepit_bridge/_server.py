@@ -15,7 +15,8 @@ from ._command import Command
 from ._errors import Disconnected, ProtocolError, Unavailable, attempt, describe, render, text_of, type_name
 from ._frames import ERROR
 from ._logging import forward_logs, line_of
-from ._unpatched import read, say, spawn
+from ._redirect import flush_output, redirect
+from ._unpatched import read, say, spawn, write
 from .transport import Launch, Transport
 
 if TYPE_CHECKING:
@@ -138,8 +139,7 @@ class Server:
         The program's threads must not keep it alive. The host does not wait long for the exit code once the connection
         has ended.
         """
-        for stream in (sys.stdout, sys.stderr):
-            attempt(None, _flush, stream)
+        flush_output()
         if self.runner is not None:
             attempt(None, self.runner.close)
         os._exit(code)
@@ -195,10 +195,6 @@ def tear_down(runner: Runner, closing: Sequence[Callable[[], Any]]) -> None:
             say(render(describe(exc)))
 
 
-def _flush(stream: Any) -> None:
-    stream.flush()
-
-
 servers: Tuple[Server, ...] = ()
 """The server, if there is one. eventlet replaces locks in lists, dicts and attributes, but not in tuples."""
 shown_workers: List[Worker] = []
@@ -222,13 +218,13 @@ def connect(launch: Launch) -> Server:
     global servers
     import signal
 
-    from ._redirect import redirect
     from ._remedy import install
 
     os.environ.pop("SNAKEPIT_PROTOCOL", None)  # children of this process are not workers
     for fd in (launch.control_fd, launch.lifeline_fd, launch.conn_fd):
         if fd is not None:
             os.set_inheritable(fd, False)
+    _control(launch, b" ")  # if this process now ends, the host knows that the transport has ended it
     try:
         transport = _transport_class(launch.protocol)(launch)
         redirect()
@@ -295,14 +291,21 @@ def _transport_class(protocol: str) -> Any:
 
 
 def _report(launch: Launch, report: Dict[str, Any]) -> None:
+    """Writes the report, and closes its pipe."""
     line = json.dumps(report).encode() + b"\n"
     if launch.control_fd is None:
         if "unavailable" in report or "failed" in report:
             say(line.decode())
         return
+    _control(launch, line)
+    attempt(None, os.close, launch.control_fd)
+
+
+def _control(launch: Launch, data: bytes) -> None:
+    """Writes to the report's pipe, if there is one."""
     try:
-        with open(launch.control_fd, "wb") as control:
-            control.write(line)
+        while launch.control_fd is not None and data:
+            data = data[write(launch.control_fd, data) :]
     except OSError:  # the host is gone, so the connection will end, too
         pass
 

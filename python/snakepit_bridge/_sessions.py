@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Set
+from typing import Any, Callable, Dict, List, Set
 
 from ._unpatched import RLock, monotonic
 
@@ -52,28 +52,33 @@ class Sessions:
     def get(self, name: str, by_client: bool) -> Session:
         """Returns the session of that name, or a new one. by_client says that a client named it, not the host."""
         with self._lock:
+            dropped: List[Session] = []  # released without the lock: finalizers of their state may take long
             known = name in self._sessions
             session = self._sessions.setdefault(name, Session(name))
             used = self._client_named.pop(name, None)
             if by_client and (used is not None or not known):
                 self._client_named[name] = monotonic()  # at the end of the dict
-                self._drop_oldest()
-            return session
+                dropped = self._drop_oldest()
+        del dropped
+        return session
 
     def forget(self, name: str) -> bool:
         """Drops a session. Returns whether there was one."""
         with self._lock:
             self._client_named.pop(name, None)
-            return self._sessions.pop(name, None) is not None
+            dropped = self._sessions.pop(name, None)
+        return dropped is not None
 
-    def _drop_oldest(self) -> None:
+    def _drop_oldest(self) -> List[Session]:
         before = monotonic() - CLIENT_IDLE
         named = self._client_named
         if len(named) <= CLIENT_SESSIONS and min(named.values(), default=before) > before:
-            return
+            return []
         in_use = self._in_use()
+        dropped: List[Session] = []
         for name in list(named):
             if len(named) <= CLIENT_SESSIONS and named.get(name, before) > before:
-                return
+                break
             if name not in in_use and named.pop(name, None) is not None:
-                self._sessions.pop(name, None)
+                dropped.append(self._sessions.pop(name))
+        return dropped

@@ -63,7 +63,7 @@ class JsonStdio(Transport):
         self._reading = True
         try:
             while not self._closed:
-                if self._poll is not None and any(descriptor != self._in for descriptor, _ in self._poll.poll()):
+                if self._poll is not None and self._in not in self._readable():
                     break
                 data = read(self._in, _CHUNK)
                 if not data:
@@ -81,6 +81,17 @@ class JsonStdio(Transport):
             self._reading = False
             if self._closed:
                 self._close_input()
+
+    def _readable(self) -> List[int]:
+        """Waits for the connection or for `close`. Returns the descriptor of the latter alone, if that has come."""
+        try:
+            found = [descriptor for descriptor, _ in self._poll.poll()]
+        except OSError as exc:
+            if exc.errno != errno.EINVAL:
+                raise
+            # The program has lowered its limit of open files below the number of these two. select has no such limit.
+            found, _, _ = select.select([self._in, self._wake[0]], [], [])
+        return [descriptor for descriptor in found if descriptor != self._in] or found
 
     def _frames(self, lines: List[bytes]) -> List[Frame]:
         if self._pending:

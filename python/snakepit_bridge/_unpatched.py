@@ -41,11 +41,27 @@ read, write = os.read, os.write
 
 
 def spawn(work: Callable[[], Any], name: str) -> None:
-    """Runs work in a daemon thread."""
-    if _thread.start_new_thread is _start:
-        threading.Thread(target=work, name=name, daemon=True).start()
-    else:  # threading would start a green thread
+    """Runs work in a daemon thread, and returns when the thread has begun.
+
+    Code of the program may end a thread before it has begun: a function of ``threading.settrace`` that raises, or a
+    replaced ``Thread.run``.
+    """
+    if _thread.start_new_thread is not _start:  # threading would start a green thread
         _start(work, ())
+        return
+    begun = Lock()
+    begun.acquire()
+
+    def run() -> None:
+        begun.release()
+        work()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    while not begun.acquire(True, 0.01):
+        if not thread.is_alive() and not begun.acquire(False):
+            _start(work, ())
+            return
 
 
 def untouched(name: str) -> Any:

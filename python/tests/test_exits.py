@@ -83,24 +83,6 @@ def test_an_exit_in_a_handler_is_that_call_s_error(everywhere):
     assert host.bye() == 0
 
 
-def test_a_loop_that_the_program_closes_is_named(each_transport):
-    host = each_transport(
-        """
-        import asyncio
-        loop = []
-        @worker.command
-        async def find(): loop.append(asyncio.get_running_loop())
-        @worker.command
-        def close(): loop[0].close()
-        """
-    )
-    host.call("find")
-    host.open("close")
-    assert host.wait() == 1
-    assert "RuntimeError: Event loop is closed" in host.printed
-    assert not any(frame and frame["kind"] == "error" for frame in host.frames.queue)
-
-
 RAISES = """
 import signal, threading
 class Odd(OSError):

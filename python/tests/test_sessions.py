@@ -1,6 +1,9 @@
 """The sessions of a worker. A signal handler or a finalizer may ask for one while another one is looked up."""
 
+import threading
+
 import pytest
+from host import PATIENCE
 
 from snakepit_bridge import _sessions as module
 from snakepit_bridge._sessions import Session, Sessions
@@ -37,6 +40,25 @@ def test_client_sessions_that_change_while_they_are_dropped(monkeypatch, does):
         kept.add(sessions.get(f"s{n}", True).id)
     assert sessions.get("s9", False) is sessions.get("s9", True)
     assert set(sessions._client_named) <= set(sessions._sessions)
+
+
+@pytest.mark.parametrize("by_client", [False, True], ids=["forget", "the oldest"])
+def test_finalizers_of_a_state_hold_up_nobody(monkeypatch, by_client):
+    monkeypatch.setattr(module, "CLIENT_SESSIONS", 1)
+    sessions, found = Sessions(set), []
+
+    class State:
+        def __del__(self):
+            other = threading.Thread(target=lambda: found.append(sessions.get("other", False)))
+            other.start()
+            other.join(PATIENCE)
+
+    sessions.get("s", by_client).state["x"] = State()
+    if by_client:
+        sessions.get("t", True)
+    else:
+        assert sessions.forget("s")
+    assert [session.id for session in found] == ["other"]
 
 
 def test_client_sessions_are_dropped_the_oldest_first(monkeypatch):

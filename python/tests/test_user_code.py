@@ -1,5 +1,7 @@
 """Code of the program's that fails where the bridge runs it: the call has its answer, and the worker goes on."""
 
+import os
+import signal
 import textwrap
 
 import pytest
@@ -72,6 +74,11 @@ def an_odd_metaclass():
         def __getattribute__(cls, name): return 5 if name == "__qualname__" else 1 / 0
     return Meta("Odd", (ValueError,), {"__module__": 5})("the reason")
 @command
+def a_module_that_raises_its_class():
+    def __str__(self): raise Odd("again")
+    Odd = type("Odd", (ValueError,), {"__module__": type("Module", (), {"__str__": __str__})()})
+    return Odd("the reason")
+@command
 def a_class_that_lies(): return type("Odd", (ValueError,), {"__class__": Raises(SystemExit)})("the reason")
 @command
 def nasty_text(): return ValueError(Nasty("the reason"))
@@ -119,6 +126,15 @@ for kind in (KeyError, SystemExit, RecursionError, SyntaxError):
     source_raises(kind)
 
 @worker.command
+def code_with_names_that_raise():
+    class Name(str):
+        def __str__(self): raise KeyError("name")
+    names = {}
+    exec("def run():\\n    raise ValueError('the reason')\\n", names)
+    code = names["run"].__code__.replace(co_name=Name("run"), co_filename=Name("odd.py"))
+    exec(code)
+
+@worker.command
 def a_file_that_is_not_utf_8():
     with open("page.tmpl", "wb") as file:
         file.write(b"# caf\\xe9\\n")
@@ -156,6 +172,8 @@ def test_each_exception_is_described(everywhere, tmp_path):
             assert error["notes"] == ["17"]
         elif name == "an_odd_metaclass":
             assert error["type"] == "5.Odd"
+        elif name == "a_module_that_raises_its_class":
+            assert error["type"] == "Odd"
         assert len(error.get("notes", ())) <= 16
         assert host.call("ok") == "ok"
     assert host.bye() == 0
@@ -359,3 +377,181 @@ def test_a_task_factory_that_fails(serve):
     host.answer(host.open("break_it"))
     error = host.fail("f")
     assert (error["type"], error["message"]) == ("ValueError", "no tasks today")
+
+
+def test_code_that_interrupts_the_bridge_does_not_wait_for_the_host(each_executor):
+    """A finalizer of a garbage cycle may run in any thread of the bridge, and inside of a write."""
+    host = each_executor(
+        """
+        import gc
+        refused = []
+        class Proxy:
+            def __init__(self, ctx):
+                self.me, self.ctx = self, ctx
+            def __del__(self):
+                try: self.ctx.call("release")
+                except RuntimeError as exc: refused.append(str(exc))
+                except (Disconnected, RemoteError): pass
+        @worker.command
+        def busy(ctx):
+            gc.set_threshold(3, 2, 2)
+            for n in range(300):
+                Proxy(ctx)
+                yield n
+            gc.set_threshold(700, 10, 10)
+        @worker.command
+        def ok(): return list({text[:30] for text in refused})
+        """
+    )
+    id = host.open("busy")
+    while True:
+        frame = host.recv()
+        if frame["kind"] == "call":
+            host.send("end", id=frame["id"])
+        elif frame["kind"] == "item":
+            host.send("credit", id=id, items=1, bytes=100)
+        elif frame["kind"] == "end" and frame["id"] == id:
+            break
+    assert host.call("ok") in ([], ["the host can't be called here:"])
+    assert host.bye() == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer signals")
+def test_a_signal_handler_does_not_wait_inside_of_a_wait(each_transport):
+    host = each_transport(
+        """
+        import signal
+        @worker.command
+        def ask(ctx):
+            signal.signal(signal.SIGALRM, lambda *_: ctx.call("inner"))
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            return ctx.call("outer")
+        @worker.command
+        def ok(): return "ok"
+        """
+    )
+    id = host.open("ask")
+    calls = {}
+    while True:
+        frame = host.recv()
+        if frame["kind"] == "call":
+            calls[frame["name"]] = frame["id"]
+            if len(calls) == 2:  # the main thread does not read the connection, so the signal handler could call
+                host.send("end", id=calls["inner"])
+                host.send("end", id=calls["outer"])
+        elif frame["kind"] in ("end", "error") and frame["id"] == id:
+            break
+    if frame["kind"] == "error":
+        assert frame["body"]["type"] == "RuntimeError"
+        assert frame["body"]["message"].startswith("the host can't be called here")
+    else:
+        assert len(calls) == 2
+    assert host.call("ok") == "ok"
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_a_handler_lowers_the_limit_of_open_files(everywhere, limit):
+    pytest.importorskip("resource")
+    host = everywhere(
+        """
+        import resource
+        @worker.command
+        def lower(limit):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        @worker.command
+        def ask(ctx): return ctx.call("host")
+        """
+    )
+    host.call("lower", {"limit": limit})
+    for _ in range(2):
+        id = host.open("ask")
+        host.send("end", 5, id=host.wait_for("call")["id"])
+        assert host.answer(id)["body"] == 5
+    # Python itself may be unable to exit cleanly now, because it loads a library for that.
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "def odd(*_): raise ValueError('odd')\nthreading.settrace(odd)",
+        "def odd(*_): raise ValueError('odd')\nthreading.setprofile(odd)",
+        "def odd(self): raise ValueError('odd')\nthreading.Thread.run = odd",
+        "threading.Thread.run = lambda self: None",
+    ],
+    ids=["settrace", "setprofile", "run raises", "run does nothing"],
+)
+def test_threads_that_the_program_ends_before_they_begin(each_executor, before):
+    host = each_executor("import threading\n" + before + "\n@worker.command\ndef ok(): return 'ok'\n")
+    ids = [host.open("ok") for _ in range(2 if "pool" in host.executor else 1)]
+    assert [host.answer(id)["body"] for id in ids] == ["ok"] * len(ids)
+    assert host.bye() == 0
+
+
+LOOPS = """
+import asyncio
+loops = []
+@worker.command
+async def find():
+    await asyncio.sleep(0)
+    loops[:] = [asyncio.get_running_loop()]
+    return "found"
+@worker.command
+def close(): loops[0].close()
+@worker.command
+async def close_running():
+    try: loops[0].close()
+    except RuntimeError as exc: return str(exc)
+@worker.command
+def idiom():
+    loop = asyncio.get_event_loop()
+    try: return loop.run_until_complete(asyncio.sleep(0.05, "slept"))
+    finally: loop.close()
+@worker.command
+def run(): return asyncio.run(asyncio.sleep(0.05, "slept"))
+"""
+
+
+def test_plain_handlers_use_and_close_loops(each_transport):
+    host = each_transport(LOOPS, "queue=3")
+    assert host.call("find") == "found"
+    host.call("close")
+    assert host.call("find") == "found"
+    assert host.call("close_running") == "Cannot close a running event loop"
+    for name in ("idiom", "run", "idiom", "run"):
+        assert host.call(name) == "slept"
+    ids = [host.open(name) for name in ("idiom", "idiom", "find", "run")]  # the others wait while the first one runs
+    assert [host.answer(id)["body"] for id in ids] == ["slept", "slept", "found", "slept"]
+    assert host.call("find") == "found"
+    assert host.bye() == 0
+    assert host.printed == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork a process")
+@pytest.mark.parametrize(
+    ("before", "then", "code"),
+    [
+        ("sys.excepthook = hook", "raise ValueError('in the child')", 1),
+        ("sys.stdout = None", "return", 0),
+        ("sys.stdout = sys.stderr = Stream()", "sys.exit(3)", 3),
+    ],
+)
+def test_a_forked_child_ends_whatever_it_has_replaced(each_executor, before, then, code):
+    host = each_executor(
+        f"""
+        import os, sys, warnings
+        warnings.simplefilter("ignore")
+        def hook(*_): raise KeyError("hook")
+        class Stream:
+            def write(self, text): raise KeyError("write")
+            def flush(self): raise KeyError("flush")
+        @worker.command
+        def fork():
+            pid = os.fork()
+            if not pid:
+                {before}
+                {then}
+            return os.waitpid(pid, 0)[1] >> 8
+        """
+    )
+    assert host.call("fork") == code
+    assert host.bye() == 0
