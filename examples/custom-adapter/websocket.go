@@ -118,7 +118,7 @@ func (c *conn) parse(message []byte) (frames []core.Frame, err error) {
 	for line := range bytes.Lines(message) {
 		f, err := frame.ParseLine(line)
 		if err == nil {
-			err = frame.Fits(&f, c.limit)
+			err = frame.CheckSize(&f, c.limit)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: the worker sent what is not a frame (%w): %.64q", core.ErrProtocol, err, line)
