@@ -23,8 +23,8 @@ gremlins := v0.6.0
 gotestsum := v1.13.0
 mutmut := 2.5.1
 
-# The Pythons that the tests run on, where the machine has them: the oldest and the newest always, the others in test-matrix.
-PYTHONS := 3.8 3.13
+# The Pythons that the tests run on beside that of .venv, where the machine has them: the oldest always, all in test-matrix.
+PYTHONS := 3.8
 ALL_PYTHONS := 3.8 3.9 3.10 3.11 3.12 3.13
 
 # Every directory with a go.mod is a module: the library and the command, and those with dependencies that users should not get.
@@ -93,7 +93,7 @@ test-go: go-there $(VENV)/.dev $(VENV)/.examples $(TOOLS)/gotestsum-$(gotestsum)
 	@echo "== the ten slowest Go tests"
 	@"$(GOTESTSUM)" tool slowest --jsonfile $(TOOLS)/go-test.json --threshold 1s --num 10
 
-test-python: $(VENV)/.dev $(VENV)/.examples ## Run every Python test, on the oldest and the newest supported Python of this machine, too
+test-python: $(VENV)/.dev $(VENV)/.examples ## Run every Python test, and those of the package on the oldest supported Python, too
 	@echo "== pytest on the Python of .venv"
 	cd python && "$(BIN)/python" -m pytest tests
 	@for tests in $$(ls -d examples/*/test_*.py | xargs -n 1 dirname | uniq); do \
@@ -104,7 +104,7 @@ test-python: $(VENV)/.dev $(VENV)/.examples ## Run every Python test, on the old
 	cd python && "$(BIN)/python" -m pytest -m oldest
 	@echo "== pytest on other Pythons"
 	@mkdir -p $(TOOLS)
-	@$(MAKE) --no-print-directory -k -j 2 $(PYTHONS:%=pytest-%)
+	@$(MAKE) --no-print-directory -k $(PYTHONS:%=pytest-%)
 
 test-matrix: $(VENV)/.dev ## Run the Python tests on each supported Python, and the generated code beside every version of its packages
 	cd python && "$(BIN)/python" -m pytest -m matrix
@@ -116,18 +116,26 @@ pytest-%:
 	@"$(BIN)/nox" --noxfile python/noxfile.py --envdir "$(CURDIR)/$(TOOLS)/nox-$*" --session tests-$* >$(TOOLS)/pytest-$*.log 2>&1; \
 		status=$$?; cat $(TOOLS)/pytest-$*.log; exit $$status
 
+# The packages with files for one system only. lint-systems checks all packages.
+BY_SYSTEM := ./core/... ./conformance ./python ./adapters/msgpack
+
+lint-systems: go-there ## Check the source for macOS and Windows
+	@for os in darwin windows; do for dir in . examples; do \
+		echo "== go vet for $$os in $$dir"; CGO_ENABLED=0 GOOS=$$os $(GO) -C $$dir vet ./... || exit 1; \
+	done; done
+
 lint: go-there $(VENV)/.dev $(TOOLS)/golangci-lint-$(golangci) ## Check the source of both languages
 	@echo "== gofmt"
 	@files=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .); \
 		[ -z "$$files" ] || { echo "not formatted; run gofmt -w:" >&2; echo "$$files" >&2; exit 1; }
 	@for dir in $(MODULES); do \
-		echo "== go mod tidy, go vet, golangci-lint in $$dir"; \
-		(cd $$dir && $(GO) mod tidy -diff && $(GO) vet ./... && \
+		echo "== go mod tidy, golangci-lint with go vet in $$dir"; \
+		(cd $$dir && $(GO) mod tidy -diff && \
 			"$(CURDIR)/$(TOOLS)/golangci-lint-$(golangci)" run --config "$(CURDIR)/.golangci.yml" --allow-parallel-runners ./...) || exit 1; \
 	done
-	@for os in darwin windows; do for dir in . examples; do \
-		echo "== go vet for $$os in $$dir"; CGO_ENABLED=0 GOOS=$$os $(GO) -C $$dir vet ./... || exit 1; \
-	done; done
+	@for os in darwin windows; do \
+		echo "== go vet for $$os"; CGO_ENABLED=0 GOOS=$$os $(GO) vet $(BY_SYSTEM) || exit 1; \
+	done
 	@echo "== ruff, mypy, generated code"
 	"$(BIN)/ruff" check --quiet .
 	"$(BIN)/ruff" format --check --quiet .
@@ -206,7 +214,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: lint-systems docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # Ends the recipe if the Python of .venv is too old, and says so in the words of its argument.
