@@ -90,13 +90,14 @@ func (c rude) Value(key any) any {
 // slot is free again once the handler has been cancelled.
 func TestContextsCannotHurtTheHost(t *testing.T) {
 	errOwn := errors.New("the context's own error")
+	exit := func() error { runtime.Goexit(); return nil }
 	for name, c := range map[string]struct {
 		rude rude
 		want string
 		err  error
 	}{
 		"Err panics":                  {rude{err: func() error { panic("boom") }}, "panicked: boom", nil},
-		"Err ends its goroutine":      {rude{err: func() error { runtime.Goexit(); return nil }}, "ended its goroutine", nil},
+		"Err ends its goroutine":      {rude{err: exit}, "ended its goroutine", nil},
 		"Err returns nothing":         {rude{err: func() error { return nil }}, "returned", context.Canceled},
 		"Err returns an error of own": {rude{err: func() error { return errOwn }}, "returned", errOwn},
 		"Value panics":                {rude{value: boom}, "panicked: boom", nil},
@@ -109,8 +110,10 @@ func TestContextsCannotHurtTheHost(t *testing.T) {
 			for _, stream := range []bool{false, true} {
 				for _, busy := range []bool{false, true} { // the call ends while it waits for a slot
 					for _, limit := range []time.Duration{0, -1, time.Hour} {
-						name := fmt.Sprintf("%s, own Done %t, stream %t, busy %t, limit %s", name, own, stream, busy, limit)
-						t.Run(name, func(t *testing.T) { testRude(t, c.rude, own, stream, busy, limit, c.want, c.err) })
+						how := fmt.Sprintf("own Done %t, stream %t, busy %t, limit %s", own, stream, busy, limit)
+						t.Run(name+", "+how, func(t *testing.T) {
+							testRude(t, c.rude, own, stream, busy, limit, c.want, c.err)
+						})
 					}
 				}
 			}

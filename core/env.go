@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// launchVars are the variables that a host sets for its workers, as docs/protocol.md lists them. A host that is itself a
-// worker, or a worker's child, must not pass on its own values.
+// launchVars are the variables that a host sets for its workers, as docs/protocol.md lists them. A host that is itself
+// a worker, or a worker's child, must not pass on its own values.
 var launchVars = []string{
 	"SNAKEPIT_PROTOCOL", "SNAKEPIT_RUN_ID", "SNAKEPIT_WORKER_INDEX", "SNAKEPIT_CONN_FD", "SNAKEPIT_CONTROL_FD",
 	"SNAKEPIT_LIFELINE_FD", "SNAKEPIT_DIR", "SNAKEPIT_MAX_FRAME", "SNAKEPIT_HOST_TOKEN", "SNAKEPIT_WORKER_TOKEN",

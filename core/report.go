@@ -55,10 +55,12 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	case got.err != nil:
 		return p.endWithoutReport(ctx, got.err)
 	case !bytes.HasPrefix(bytes.TrimSpace(got.line), []byte("{")):
-		return p.endWithoutReport(ctx, fmt.Errorf("its report is not a JSON object: %q", truncate(string(got.line), 200)))
+		err := fmt.Errorf("its report is not a JSON object: %q", truncate(string(got.line), 200))
+		return p.endWithoutReport(ctx, err)
 	}
 	if err := json.Unmarshal(got.line, &r); err != nil {
-		return p.endWithoutReport(ctx, fmt.Errorf("its report is unreadable (%w): %q", err, truncate(string(got.line), 200)))
+		err = fmt.Errorf("its report is unreadable (%w): %q", err, truncate(string(got.line), 200))
+		return p.endWithoutReport(ctx, err)
 	}
 	switch {
 	case r.Failed != nil && r.Remedy != "":

@@ -10,9 +10,10 @@ import (
 )
 
 // Session is a Target whose calls all go to one worker. The worker keeps state for it: the handler sees the session's
-// id and a dict of its own. The first call chooses the worker. Once that worker is lost, every call gets
-// ErrSessionLost until the session ends, so that no call silently continues with fresh state. A session ends by Close,
-// or when no call has used it for Options.SessionIdle. Sessions with the same id are the same session. Any number of goroutines may use them.
+// id and a dict of its own. The first call chooses the worker. Once that worker is lost, every call gets ErrSessionLost
+// until the session ends, so that no call silently continues with fresh state. A session ends by Close, or when no call
+// has used it for Options.SessionIdle. Sessions with the same id are the same session. Any number of goroutines may use
+// them.
 type Session struct {
 	pool *Pool
 	id   string

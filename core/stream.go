@@ -159,7 +159,8 @@ func (s *stream) consumed(size int64) {
 	if !s.inEnded {
 		s.granted.Items += s.ungranted.Items
 		s.granted.Bytes += s.ungranted.Bytes
-		m.control = append(m.control, Frame{Kind: KindCredit, ID: s.id, Items: s.ungranted.Items, Bytes: s.ungranted.Bytes})
+		credit := Frame{Kind: KindCredit, ID: s.id, Items: s.ungranted.Items, Bytes: s.ungranted.Bytes}
+		m.control = append(m.control, credit)
 		m.wakeWriter()
 	}
 	m.mu.Unlock()

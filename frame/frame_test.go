@@ -87,12 +87,13 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
-func TestFits(t *testing.T) {
+func TestCheckSize(t *testing.T) {
 	f := core.Frame{Kind: core.KindItem, Body: []byte("1")}
 	if err := CheckSize(&f, f.Size()); err != nil {
 		t.Error(err)
 	}
-	if err := CheckSize(&f, f.Size()-1); err == nil || !strings.Contains(err.Error(), "of 257 bytes, the limit is 256") {
+	err := CheckSize(&f, f.Size()-1)
+	if err == nil || !strings.Contains(err.Error(), "of 257 bytes, the limit is 256") {
 		t.Error(err)
 	}
 }
