@@ -188,7 +188,7 @@ docs: $(VENV)/.docs ## Build the pages and the Python reference as a site in .to
 
 docs-serve: $(VENV)/.docs ## Serve the site on localhost, and build it again when a page changes
 	@"$(BIN)/python" docs/site/prepare.py $(SITE)
-	@"$(BIN)/python" docs/site/prepare.py $(SITE) --watch & trap "kill $$!" EXIT; cd $(SITE) && "$(BIN)/zensical" serve
+	@"$(BIN)/python" docs/site/prepare.py $(SITE) --watch & trap "kill $$!" EXIT INT TERM; cd $(SITE) && "$(BIN)/zensical" serve
 
 ##@ Releases
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' python/snakepit_bridge/_version.py)

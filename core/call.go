@@ -223,12 +223,14 @@ func (r *request) explainTimeout(ctx context.Context, err error) error {
 	late := err == context.DeadlineExceeded // ctx itself may not have expired yet
 	if ended := ctx.Err(); ended != nil && errors.Is(err, ended) {
 		late = ended == context.DeadlineExceeded
-		cause := r.caller.cause()
-		if cause == nil {
-			cause = context.Cause(ctx)
-		}
-		if cause != ended {
-			err = fmt.Errorf("%w: %w", err, cause)
+		if r.limit == 0 || !late { // the caller's context has ended, and not our limit passed, which is the earlier one
+			own, cause := r.caller.reason()
+			if own != nil {
+				late = own == context.DeadlineExceeded
+			}
+			if cause != nil && cause != ended {
+				err = fmt.Errorf("%w: %w", err, cause)
+			}
 		}
 	}
 	if !late {
@@ -262,11 +264,11 @@ func (p *Pool) dispatch(ctx context.Context, r *request) (*inflight, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, &notRunError{err: err}
 	}
-	if s := servedBy(ctx); s != nil && slices.Contains(s.sessions, sessionKey{p, r.session}) {
+	if s := r.caller.served; s != nil && slices.Contains(s.sessions, sessionKey{p, r.session}) {
 		err := fmt.Errorf("session %q is itself waiting for this call; it would wait for ever", r.session)
 		return nil, &notRunError{err: err}
 	}
-	w, s, err := p.acquire(ctx, r.session)
+	w, s, err := p.acquire(ctx, r.session, r.caller.served)
 	if err != nil {
 		return nil, &notRunError{err: err}
 	}
@@ -283,13 +285,13 @@ func (p *Pool) openCall(ctx context.Context, r *request, w *Worker, s *session) 
 			f.release(false)
 		}
 	}()
-	frame, err := f.frame(ctx)
+	frame, err := f.frame()
 	if err != nil {
 		return f, &notRunError{err: err}
 	}
 	deadline, _ := ctx.Deadline()
 	var sessions []sessionKey
-	if sv := servedBy(ctx); sv != nil {
+	if sv := r.caller.served; sv != nil {
 		sessions = sv.sessions
 	}
 	if s != nil {
@@ -331,7 +333,7 @@ func (p *Pool) addGoroutine() bool {
 }
 
 // frame makes the call frame. An error says why this worker cannot be called.
-func (f *inflight) frame(ctx context.Context) (Frame, error) {
+func (f *inflight) frame() (Frame, error) {
 	r, w := f.request, f.worker
 	frame := Frame{Name: r.command, Session: r.session, Flags: NoInput}
 	if f.session != nil {
@@ -352,10 +354,10 @@ func (f *inflight) frame(ctx context.Context) (Frame, error) {
 	if v := reflect.ValueOf(r.result); r.result != nil && (v.Kind() != reflect.Pointer || v.IsNil()) {
 		return frame, fmt.Errorf("option Result needs a non-nil pointer, not %T", r.result)
 	}
-	if sv := servedBy(ctx); sv != nil && sv.mux == w.mux {
+	if sv := r.caller.served; sv != nil && sv.mux == w.mux {
 		frame.Parent = sv.stream.id
 	}
-	frame.Meta, _ = ctx.Value(metadataKey{}).(map[string]string)
+	frame.Meta = r.caller.metadata
 	if err := checkText(&frame); err != nil {
 		return frame, err
 	}

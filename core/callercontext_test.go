@@ -41,6 +41,33 @@ func TestContextThatCallsThePool(t *testing.T) {
 	})
 }
 
+// A context that was cancelled before its deadline has not missed it, however late the call looks.
+func TestCancelledBeforeTheDeadline(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		check := func(what string, err error) {
+			t.Helper()
+			if !errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		cancel()
+		time.Sleep(2 * time.Second)
+		_, err := core.Execute[int](ctx, p, "echo", 1)
+		check("Execute", err)
+		for _, err := range core.ExecuteStream[int](ctx, p, "count", 1) {
+			check("ExecuteStream", err)
+		}
+		for _, limit := range []time.Duration{-1, time.Hour} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			time.AfterFunc(time.Millisecond, cancel)
+			_, err := core.Execute[int](ctx, p, "nap", 5000, core.Timeout(limit))
+			check("a running call", err)
+			cancel()
+		}
+	})
+}
+
 // rude is a context whose methods misbehave once it is done. Some do so from the beginning.
 type rude struct {
 	context.Context

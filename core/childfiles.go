@@ -21,16 +21,16 @@ type childFiles struct {
 // an error, the caller closes what was made.
 func openChildFiles(p *Process, s Spec, reports bool) (*childFiles, error) {
 	c := &childFiles{}
-	printed, err := c.pipeFrom(p, &p.capture)
+	printed, err := c.pipe(p, &p.capture, false)
 	if err != nil {
 		return c, err
 	}
 	if s.Stdio {
-		in, err := c.pipeTo(p, &p.Stdin)
+		in, err := c.pipe(p, &p.Stdin, true)
 		if err != nil {
 			return c, err
 		}
-		out, err := c.pipeFrom(p, &p.Stdout)
+		out, err := c.pipe(p, &p.Stdout, false)
 		if err != nil {
 			return c, err
 		}
@@ -50,7 +50,7 @@ func openChildFiles(p *Process, s Spec, reports bool) (*childFiles, error) {
 		return c, nil
 	}
 	if reports {
-		report, err := c.pipeFrom(p, &c.control)
+		report, err := c.pipe(p, &c.control, false)
 		if err != nil {
 			return c, err
 		}
@@ -59,42 +59,26 @@ func openChildFiles(p *Process, s Spec, reports bool) (*childFiles, error) {
 	return c, c.lifeline(p)
 }
 
-// pipe makes a pipe for p.
-func (c *childFiles) pipe(p *Process) (r, w *os.File, err error) {
-	if r, w, err = os.Pipe(); err != nil {
-		return nil, nil, fmt.Errorf("a pipe to %s: %w", p.name, err)
-	}
-	return r, w, nil
-}
-
-// pipeFrom makes a pipe that the child writes to, and returns the child's end.
-func (c *childFiles) pipeFrom(p *Process, our **os.File) (their *os.File, err error) {
-	r, w, err := c.pipe(p)
+// pipe makes a pipe, and sets our end of it. It returns the child's end.
+func (c *childFiles) pipe(p *Process, our **os.File, childReads bool) (their *os.File, err error) {
+	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("a pipe to %s: %w", p.name, err)
 	}
-	*our = r
-	c.ours, c.theirs = append(c.ours, r), append(c.theirs, w)
-	return w, nil
-}
-
-// pipeTo makes a pipe that the child reads from, and returns the child's end.
-func (c *childFiles) pipeTo(p *Process, our **os.File) (their *os.File, err error) {
-	r, w, err := c.pipe(p)
-	if err != nil {
-		return nil, err
+	*our, their = r, w
+	if childReads {
+		*our, their = w, r
 	}
-	*our = w
-	c.ours, c.theirs = append(c.ours, w), append(c.theirs, r)
-	return r, nil
+	c.ours, c.theirs = append(c.ours, *our), append(c.theirs, their)
+	return their, nil
 }
 
 // lifeline makes the pipe whose closing ends the child and its group. Both ends stay open here. The child gets a read
 // end of its own.
 func (c *childFiles) lifeline(p *Process) error {
-	r, w, err := c.pipe(p)
+	r, w, err := os.Pipe()
 	if err != nil {
-		return err
+		return fmt.Errorf("a pipe to %s: %w", p.name, err)
 	}
 	p.lifelineRead, p.lifelineWrite = r, w
 	c.ours = append(c.ours, r, w)

@@ -71,7 +71,9 @@ func TestLaunchVars(t *testing.T) {
 	for _, name := range launchVars {
 		t.Setenv(name, "of the outer host")
 	}
-	sp, err := newSpawner(Command{Path: "sh"}, spawnerOptions{Name: "test", Log: newLogQueue(hclog.NewNullLogger())})
+	logs := newLogQueue(hclog.NewNullLogger())
+	defer func() { _ = logs.close(0) }()
+	sp, err := newSpawner(Command{Path: "sh"}, spawnerOptions{Name: "test", Log: logs})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -12,6 +13,11 @@ type exitStatus struct {
 	signal string // such as "killed"; "" if it exited by itself
 	oom    bool   // the kernel killed it because memory ran out
 	killed bool   // the pool killed it
+}
+
+// crashed reports whether the process ended by its own doing: it exited, or a fault ended it.
+func (s exitStatus) crashed() bool {
+	return !s.killed && (s.signal == "" || slices.Contains(faultSignals, s.signal))
 }
 
 // String returns a predicate, such as "exited with code 1".

@@ -139,11 +139,6 @@ type served struct {
 
 type servedKey struct{}
 
-func servedBy(ctx context.Context) *served {
-	s, _ := ctx.Value(servedKey{}).(*served)
-	return s
-}
-
 // withServed returns a context for the Function that serves call. parent is the call of ours whose handler made it, or
 // nil.
 func withServed(ctx context.Context, m *mux, call, parent *stream) context.Context {

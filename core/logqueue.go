@@ -35,7 +35,7 @@ type logEntry struct {
 
 // logSource is a source of entries: the pool itself, the output of one process, or the log frames of one connection.
 // Each source may queue only so much, so a noisy source does not cost another one its entries. Dropped entries are
-// counted, and the count is logged. Any goroutine may call its methods, even under a lock; only putPatiently needs a
+// counted, and the count is logged. Any goroutine may call its methods, even under a lock; only putBlocking needs a
 // goroutine without locks.
 type logSource struct {
 	queue  *logQueue
@@ -47,7 +47,7 @@ type logSource struct {
 	bytes        int
 	dropped      int
 	droppedBytes int
-	timedOut     bool // full for logPatience: putPatiently drops without a wait, until the logger finishes an entry
+	timedOut     bool // full for logWait: putBlocking drops without a wait, until the logger finishes an entry
 }
 
 const noWorker = -1
@@ -97,7 +97,7 @@ func (s *logSource) put(size int, emit func(hclog.Logger)) {
 	s.add(size, emit)
 }
 
-// putBlocking queues an entry. If the source is full, it waits for the logger, at most for logPatience. After that it
+// putBlocking queues an entry. If the source is full, it waits for the logger, at most for logWait. After that it
 // drops entries without a wait, until the logger finishes one. Callers hold no lock.
 func (s *logSource) putBlocking(size int, emit func(hclog.Logger)) {
 	q := s.queue
@@ -225,7 +225,7 @@ func (q *logQueue) emit(e logEntry) {
 }
 
 // close waits for the logger to finish the queued entries, and ends run. It gives up if the logger finishes none within
-// logPatience, and in any case after limit. The error then says how many entries were lost.
+// logWait, and in any case after limit. The error then says how many entries were lost.
 func (q *logQueue) close(limit time.Duration) error {
 	deadline := time.Now().Add(limit)
 	q.mu.Lock()

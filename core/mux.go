@@ -300,7 +300,7 @@ func (m *mux) open(
 	return s, nil
 }
 
-// effects are the answers to send and the functions to call after a batch of frames, once mu is free.
+// effects are the replies to send and the functions to call after a batch of frames, once mu is free.
 type effects struct {
 	replies []reply
 	then    []func()
@@ -503,18 +503,18 @@ func (m *mux) incoming(f *Frame, e *effects) error {
 	return nil
 }
 
-// sendReplies queues answers. An error means that the peer sends but does not read.
-func (m *mux) sendReplies(answers []reply) error {
-	for i := range answers {
+// sendReplies queues replies. An error means that the peer sends but does not read.
+func (m *mux) sendReplies(replies []reply) error {
+	for i := range replies {
 		var err error
-		if answers[i].frame.Body, err = m.encode(answers[i].body); err != nil {
+		if replies[i].frame.Body, err = m.encode(replies[i].body); err != nil {
 			m.fail(err)
 			return nil
 		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, a := range answers {
+	for _, a := range replies {
 		pong := a.frame.Kind == KindPong
 		switch {
 		case pong && len(m.control) > maxBacklog:

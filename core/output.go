@@ -20,7 +20,7 @@ const (
 )
 
 // output is the output of one process. It keeps the last lines for a WorkerExit, and queues all lines for the logger. A
-// slow logger blocks the worker for at most logPatience at a time. After that lines are dropped, counted and reported.
+// slow logger blocks the worker for at most logWait at a time. After that lines are dropped, counted and reported.
 type output struct {
 	log *logSource
 

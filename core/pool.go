@@ -118,7 +118,7 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 		return nil, err
 	}
 	logs := newLogQueue(log)
-	h, err := newSpawner(cmd, spawnerOptions{
+	sp, err := newSpawner(cmd, spawnerOptions{
 		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Env: threadEnv(cmd.Env, o.Size), Log: logs,
 	})
 	if err != nil {
@@ -126,7 +126,7 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 		return nil, err
 	}
 	p := &Pool{
-		adapter: adapter, opts: o, logs: logs, log: logs.events(noWorker), trace: trace, spawner: h,
+		adapter: adapter, opts: o, logs: logs, log: logs.events(noWorker), trace: trace, spawner: sp,
 		nested: map[*waiter]struct{}{}, sessions: map[string]*session{}, ending: map[string]*endingSession{},
 		workers: make([]*Worker, o.Size), failures: make([]startFailures, o.Size),
 		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}),

@@ -21,12 +21,11 @@ type Process struct {
 	proc    *os.Process
 	out     *output
 	capture *os.File // the read end of the pipe for its output
-	// The group is killed when lifelineWrite closes. It is nil where descriptors are not inherited. If only the worker
-	// held a read end, Pdeathsig could kill the worker first, and its group would survive.
-	lifelineWrite *os.File
-	lifelineRead  *os.File
-	oom           *oomCounter
-	oomBase       uint64 // the counter when it was started
+	// The two ends of a pipe, nil where descriptors are not inherited. The group is killed when the write end closes. If
+	// only the worker held a read end, Pdeathsig could kill the worker first, and its group would survive.
+	lifelineWrite, lifelineRead *os.File
+	oom                         *oomCounter
+	oomBase                     uint64 // the counter when it was started
 
 	exited chan struct{} // closed when it has exited, before its group is killed
 	done   chan struct{}

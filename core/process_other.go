@@ -14,6 +14,8 @@ const inheritsFiles = false
 
 const killSignal = ""
 
+var faultSignals []string
+
 func sysProcAttr() *syscall.SysProcAttr { return nil }
 
 func armLifeline(*os.File, int) error { return nil }

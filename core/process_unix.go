@@ -14,6 +14,12 @@ const inheritsFiles = true
 // killSignal is exitSignal's name for SIGKILL.
 var killSignal = syscall.SIGKILL.String()
 
+// faultSignals are exitSignal's names for the signals of a fault in the process itself.
+var faultSignals = []string{
+	syscall.SIGSEGV.String(), syscall.SIGBUS.String(), syscall.SIGILL.String(), syscall.SIGFPE.String(),
+	syscall.SIGABRT.String(), syscall.SIGTRAP.String(), syscall.SIGSYS.String(),
+}
+
 func killGroup(proc *os.Process)      { _ = syscall.Kill(-proc.Pid, syscall.SIGKILL) } // an error: no process is left
 func terminateGroup(proc *os.Process) { _ = syscall.Kill(-proc.Pid, syscall.SIGTERM) }
 

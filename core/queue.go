@@ -90,9 +90,9 @@ func (p *Pool) resolve(wt *waiter, w *Worker, err error) {
 }
 
 // acquire takes a slot and returns its worker, and the session if id is not "". inflight.release gives the slot back. A
-// session's caller gets a slot of the session's worker. acquire waits for a slot until ctx is done.
-func (p *Pool) acquire(ctx context.Context, id string) (*Worker, *session, error) {
-	by := servedBy(ctx) // a context may be user code, so this is not done under the lock
+// session's caller gets a slot of the session's worker. by is the call whose Function asks, or nil. acquire waits for a
+// slot until ctx is done.
+func (p *Pool) acquire(ctx context.Context, id string, by *served) (*Worker, *session, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.owns(by) {

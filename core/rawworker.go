@@ -32,42 +32,44 @@ func StartRaw(ctx context.Context, adapter Adapter, cmd Command, opts *Options) 
 	if err != nil {
 		return nil, err
 	}
-	h, err := newSpawner(cmd, spawnerOptions{Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Log: newLogQueue(log)})
+	logs := newLogQueue(log)
+	sp, err := newSpawner(cmd, spawnerOptions{Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Log: logs})
 	if err != nil {
+		_ = logs.close(0) // the log is still empty
 		return nil, err
 	}
-	at := h.attempt(0)
+	at := sp.attempt(0)
 	link, err := startLink(ctx, adapter, at)
 	if err != nil {
 		at.abandon(nil)
-		h.close()
-		_ = h.opts.Log.close(o.StopTimeout) // err is what the caller needs to know
+		sp.close()
+		_ = logs.close(o.StopTimeout) // err is what the caller needs to know
 		return nil, startError(ctx, at, err)
 	}
 	at.abandon(link.Process)
-	return &RawWorker{Link: link, spawner: h, at: at, logTime: o.StopTimeout}, nil
+	return &RawWorker{Link: link, spawner: sp, at: at, logTime: o.StopTimeout}, nil
 }
 
 // Dir returns the worker's private directory, which its adapter got as Launcher.Dir.
-func (s *RawWorker) Dir() string { return s.spawner.dir }
+func (w *RawWorker) Dir() string { return w.spawner.dir }
 
 // Output returns the last lines that the worker printed, the newest last.
-func (s *RawWorker) Output() []string { return s.at.output() }
+func (w *RawWorker) Output() []string { return w.at.output() }
 
 // Close closes the connection, kills the worker's process if it still runs, and returns when nothing of the worker is
 // left. It may be called again.
-func (s *RawWorker) Close() {
+func (w *RawWorker) Close() {
 	defer func() { // also if the adapter's Close panics
-		s.spawner.close()
-		_ = s.spawner.opts.Log.close(s.logTime)
+		w.spawner.close()
+		_ = w.spawner.opts.Log.close(w.logTime)
 	}()
-	if s.Process != nil {
+	if w.Process != nil {
 		defer func() {
-			s.Process.kill()
-			<-s.Process.Done()
+			w.Process.kill()
+			<-w.Process.Done()
 		}()
 	}
-	_ = s.Conn.Close() // the worker is killed in any case
+	_ = w.Conn.Close() // the worker is killed in any case
 }
 
 // startError says why a worker could not be started. The attempt has been abandoned.

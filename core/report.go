@@ -27,13 +27,14 @@ type report struct {
 // awaitReport waits for the report, the process's exit or ctx.
 func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	type result struct {
-		line []byte
-		err  error
+		line  []byte
+		tried bool
+		err   error
 	}
 	read := make(chan result, 1)
 	go func() {
-		line, err := readReport(control)
-		read <- result{line, err}
+		line, tried, err := readReport(control)
+		read <- result{line, tried, err}
 	}()
 	var got result
 	select {
@@ -49,9 +50,12 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 
 	var r report
 	switch {
-	case got.err == errTrying:
+	case got.tried:
 		p.awaitExit(ctx)
-		return &UnavailableError{Reason: fmt.Sprintf("%s tried the protocol, and %s", p.name, p.status())}
+		if how := p.status(); how.crashed() {
+			return &UnavailableError{Reason: fmt.Sprintf("%s tried the protocol, and %s", p.name, how)}
+		}
+		return p.endWithoutReport(ctx, errNoReport)
 	case got.err != nil:
 		return p.endWithoutReport(ctx, got.err)
 	case !bytes.HasPrefix(bytes.TrimSpace(got.line), []byte("{")):
@@ -74,13 +78,11 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	return nil
 }
 
-var (
-	errNoReport = errors.New("it closed its control pipe without a report")
-	errTrying   = errors.New("it ended while it tried the protocol") // it had written blanks only
-)
+var errNoReport = errors.New("it closed its control pipe without a report")
 
-// readReport reads one line. The end of the pipe ends it too.
-func readReport(r *os.File) ([]byte, error) {
+// readReport reads one line. The end of the pipe ends it too. The second result says that the worker wrote only blanks:
+// its pipe ended while it tried the transport.
+func readReport(r *os.File) ([]byte, bool, error) {
 	var line []byte
 	buf := make([]byte, 4<<10)
 	for {
@@ -91,19 +93,17 @@ func readReport(r *os.File) ([]byte, error) {
 		}
 		line = append(line, more...)
 		if end := bytes.IndexByte(line, '\n'); end >= 0 && end <= maxReport {
-			return line[:end], nil
+			return line[:end], false, nil
 		}
 		switch {
 		case len(line) > maxReport:
-			return nil, fmt.Errorf("its report is longer than %d bytes", maxReport)
-		case err != nil && len(line) > 0 && len(bytes.Trim(line, " ")) == 0:
-			return nil, errTrying
+			return nil, false, fmt.Errorf("its report is longer than %d bytes", maxReport)
 		case err != nil && len(line) > 0:
-			return line, nil
+			return line, len(bytes.Trim(line, " ")) == 0, nil
 		case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, errNoReport
+			return nil, false, errNoReport
 		case err != nil:
-			return nil, fmt.Errorf("its report: %w", err)
+			return nil, false, fmt.Errorf("its report: %w", err)
 		}
 	}
 }

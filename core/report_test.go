@@ -62,13 +62,23 @@ func TestReport(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("ended while it tried", func(t *testing.T) {
-		_, err := newFixture(t, report(`printf ' ' >&3; kill -SEGV $$`)).fails(t.Context(), Spec{})
-		if !errors.Is(err, ErrUnavailable) ||
-			!strings.Contains(err.Error(), `tried the protocol, and was ended by signal "segmentation fault"`) {
-			t.Error(err)
-		}
-	})
+	for script, c := range map[string]struct { // what ends it while it tries the transport
+		says        string
+		unavailable bool
+	}{
+		"kill -SEGV $$": {`tried the protocol, and was ended by signal "segmentation fault"`, true},
+		"exit 7":        {"tried the protocol, and exited with code 7", true},
+		"kill -KILL $$": {`ended before it reported that it can start: it was ended by signal "killed"`, false},
+		"exec 3>&-; exec sleep 1000": {
+			"ended before it reported that it can start: it did not end and was killed", false},
+	} {
+		t.Run("tries, then "+script, func(t *testing.T) {
+			_, err := newFixture(t, report(`printf ' ' >&3; `+script)).fails(t.Context(), Spec{})
+			if errors.Is(err, ErrUnavailable) != c.unavailable || !strings.Contains(err.Error(), c.says) {
+				t.Error(err)
+			}
+		})
+	}
 	t.Run("failed", func(t *testing.T) {
 		fails := report(`echo '{"failed": {"type": "OSError", "message": "no room"}}' >&3; exec sleep 1000`)
 		_, err := newFixture(t, fails).fails(t.Context(), Spec{})

@@ -40,7 +40,7 @@ type stream struct {
 	cancelSent bool
 	closed     bool   // the call has ended
 	endBody    []byte // the body of the End or Error frame that ended the call
-	failed     bool   // answer is an error
+	failed     bool   // endBody is an error
 	notStarted bool   // the error says that the call did not run
 	delivered  bool   // the caller has got the answer
 	logged     bool   // logLate has seen the call

@@ -299,21 +299,21 @@ func (w *Worker) stop() {
 // exitFor makes sure that a lost worker is gone, and returns how it ended. cause is the error that watch returned.
 func (w *Worker) exitFor(cause error) *WorkerExit {
 	w.pool.mu.Lock()
-	o := &WorkerExit{Worker: w.index, Adapter: w.link.Adapter}
+	exit := &WorkerExit{Worker: w.index, Adapter: w.link.Adapter}
 	if endOf(cause) == nil {
-		o.Cause = cause
+		exit.Cause = cause
 	}
 	if w.kill != nil {
-		o.Cause = fmt.Errorf("it was stopped because %s went on %s after it was cancelled",
+		exit.Cause = fmt.Errorf("it was stopped because %s went on %s after it was cancelled",
 			w.stuck, w.pool.opts.CancelGrace)
 	}
 	w.pool.mu.Unlock()
 	w.mux.mu.Lock()
 	busy := w.mux.busySince
-	o.Doing = w.mux.doing
+	exit.Doing = w.mux.doing
 	w.mux.mu.Unlock()
 	if proc := w.link.Process; proc != nil {
-		o.PID = proc.PID()
+		exit.PID = proc.PID()
 		timer := time.NewTimer(drainTime) // a process that closes its connection is about to exit
 		select {
 		case <-proc.Done():
@@ -322,13 +322,13 @@ func (w *Worker) exitFor(cause error) *WorkerExit {
 			<-proc.Done()
 		}
 		timer.Stop()
-		o.ExitCode, o.Signal, o.OOM = proc.Exit()
-		o.Stderr = mergeOutput(proc.out.tail(busy), w.records.tail(busy))
+		exit.ExitCode, exit.Signal, exit.OOM = proc.Exit()
+		exit.Stderr = mergeOutput(proc.out.tail(busy), w.records.tail(busy))
 	} else {
-		o.Stderr = mergeOutput(w.records.tail(busy))
+		exit.Stderr = mergeOutput(w.records.tail(busy))
 	}
-	o.Age = time.Since(w.started)
-	return o
+	exit.Age = time.Since(w.started)
+	return exit
 }
 
 // mergeOutput merges a worker's output and log records by time, and returns the last lines.

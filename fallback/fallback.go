@@ -19,7 +19,7 @@ import (
 // the refused one until the cool-down is over. Any other error is about the worker and is final: the worker would
 // fail with every adapter.
 //
-// While it is unknown whether an adapter is available, one Start finds out, and the others wait for its verdict. When
+// While it is unknown whether an adapter is available, one Start finds out, and the others wait for it. When
 // it is known, any number of Starts run at once. After the cool-down one Start tries a refused adapter again, and the
 // others go on with the one that works.
 //

@@ -143,7 +143,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// One Start finds out the first verdict. Once an adapter is known to work, Starts run side by side.
+// One Start finds out whether an adapter is available. Once an adapter is known to work, Starts run side by side.
 func TestOneStartFindsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &adapter{name: "a", err: lacking("a"), gate: make(chan struct{})}
@@ -262,7 +262,7 @@ func TestNothingWorksButMight(t *testing.T) {
 	})
 }
 
-// A Start that ends with its caller's context gives no verdict. A Start that waits ends with its own caller's context.
+// A Start that ends with its caller's context says nothing about the adapter. A Start that waits ends with its own caller's context.
 func TestContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := &adapter{name: "a", gate: make(chan struct{})}, &adapter{name: "b"}

@@ -82,10 +82,13 @@ def changes() -> "dict[Path, float]":
 if __name__ == "__main__":
     if sys.argv[2:] not in ([], ["--watch"]) or len(sys.argv) < 2:
         raise SystemExit(__doc__)
-    seen = changes()
     prepare(Path(sys.argv[1]))
+    seen = changes()
     while sys.argv[2:]:
         time.sleep(1)
-        if changes() != seen:
-            seen = changes()
-            prepare(Path(sys.argv[1]))
+        try:
+            if changes() != seen:
+                seen = changes()
+                prepare(Path(sys.argv[1]))
+        except (SystemExit, OSError) as problem:  # a page is being written
+            print(problem, file=sys.stderr)

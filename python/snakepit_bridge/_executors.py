@@ -22,7 +22,7 @@ from ._errors import attempt
 from ._interrupt import Interrupter, MainThread, Tasks, Threads, enter, enter_async
 from ._signals import may_raise
 from ._stdlib import stdlib_first
-from ._unpatched import RLock, SimpleQueue, get_ident, spawn
+from ._unpatched import RLock, SimpleQueue, get_ident, spawn, wait_select
 
 if TYPE_CHECKING:
     import asyncio
@@ -52,9 +52,8 @@ class Executor:
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
-        self.reading: Any = (
-            RLock()
-        )  # held by the thread that reads the connection; an RLock because that knows its owner
+        # Held by the thread that reads the connection. It is an RLock because that knows its owner.
+        self.reading: Any = RLock()
 
     def is_reading(self) -> bool:
         """Reports whether the calling thread reads the connection."""
@@ -171,22 +170,23 @@ class Leader(Executor):
         try:
             while not ready() and call.raised is None:
                 with self.reading:
-                    # The program's signal handlers may raise during the poll, but not in the functions that this one
-                    # calls. The poll has a timeout because the connection may end without an event here.
+                    # The program's signal handlers may raise during the poll, but not while frames are read. The poll
+                    # has a timeout because the connection may end without an event here.
                     if not ready() and call.raised is None and self._readable(self.poll, _POLL_INTERVAL):
                         runner.pump()
         finally:
             self.epoll.modify(self.fd, select.EPOLLIN | select.EPOLLONESHOT)
 
+    @may_raise
     def _readable(self, poll: Any, milliseconds: int) -> bool:
         """Waits until the connection can be read, or for so many milliseconds."""
         try:
             return bool(poll.poll(milliseconds))
         except OSError as exc:
-            if exc.errno != errno.EINVAL:
-                raise
+            if exc.errno != errno.EINVAL or (exc.__traceback__ and exc.__traceback__.tb_next):
+                raise  # perhaps of a signal handler
             # The program has lowered its limit of open files to 0. select has no such limit.
-            return bool(select.select([self.fd], [], [], milliseconds / 1000)[0])
+            return bool(wait_select([self.fd], [], [], milliseconds / 1000)[0])
 
     def _follow(self) -> None:
         runner = self.runner
@@ -338,8 +338,9 @@ class Loop(Executor):
         self._read_in_thread()
         try:
             while not runner.ended or self.tasks:
-                if self.main_call is None:
-                    self.loop.run_forever()
+                if self.main_call is not None:  # another plain call; between two of them the tasks get a turn
+                    self.loop.stop()
+                self.loop.run_forever()
                 call, self.main_call = self.main_call, None
                 if call is not None:
                     self._run_in_main(call)
@@ -354,7 +355,7 @@ class Loop(Executor):
             self._close_loop()  # it says that a running loop can't be closed
 
     def _run_in_main(self, call: Call) -> None:
-        self._set_event_loop(self.loop)  # asyncio.run of an earlier handler has left none
+        attempt(None, self._set_event_loop, self.loop)  # asyncio.run of an earlier handler has left none
         self.in_main = True
         try:
             self.runner.handlers.run(call, self.plain_interrupter)

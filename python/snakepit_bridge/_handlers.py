@@ -184,14 +184,15 @@ class Handlers:
 
     def _leave_child(self, exc: Optional[BaseException]) -> NoReturn:
         """Ends a forked child that has returned from the handler. Only the parent may answer the call."""
-        code = 0
-        if isinstance(exc, SystemExit):
-            code, _ = exit_code(exc)
-        elif exc is not None:
-            attempt(None, sys.excepthook, type(exc), exc, exc.__traceback__)
-            code = 1
-        flush_output()
-        os._exit(code)
+        code = 0 if exc is None else 1
+        try:
+            if isinstance(exc, SystemExit):
+                code, _ = exit_code(exc)
+            elif exc is not None:
+                attempt(None, lambda: sys.excepthook(type(exc), exc, exc.__traceback__))
+            flush_output()
+        finally:
+            os._exit(code)
 
 
 def _own_decimal() -> None:

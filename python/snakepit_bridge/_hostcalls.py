@@ -154,7 +154,10 @@ class HostCalls:
 
         Raises:
             RuntimeError: It may not.
+            Disconnected: The host is gone.
         """
+        if self._outbox.closed:
+            raise Disconnected("the host is gone")
         if self._opening._is_owned() or self.inside():
             raise RuntimeError(
                 "the host can't be called here: this code, such as a finalizer or a signal handler, interrupts the "

@@ -35,9 +35,5 @@ def _by_line(stream: Any) -> None:
 
 def flush_output() -> None:
     """Flushes the program's standard output and standard error. It never raises."""
-    for stream in (sys.stdout, sys.stderr):
-        attempt(None, _flush, stream)
-
-
-def _flush(stream: Any) -> None:
-    stream.flush()
+    attempt(None, lambda: sys.stdout.flush())
+    attempt(None, lambda: sys.stderr.flush())

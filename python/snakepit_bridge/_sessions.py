@@ -80,5 +80,7 @@ class Sessions:
             if len(named) <= CLIENT_SESSIONS and named.get(name, before) > before:
                 break
             if name not in in_use and named.pop(name, None) is not None:
-                dropped.append(self._sessions.pop(name))
+                session = self._sessions.pop(name, None)
+                if session is not None:
+                    dropped.append(session)
         return dropped

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import select
-from os import read  # the original function, which a library of the program may replace later
+from os import read  # the original functions, which a library of the program may replace later
+from select import select as wait_select
 from typing import Any, List, Sequence, Tuple
 
 from .transport import Frame, JsonFrames, Launch, Transport, Unavailable, write_all
@@ -90,7 +91,7 @@ class JsonStdio(Transport):
             if exc.errno != errno.EINVAL:
                 raise
             # The program has lowered its limit of open files below the number of these two. select has no such limit.
-            found, _, _ = select.select([self._in, self._wake[0]], [], [])
+            found, _, _ = wait_select([self._in, self._wake[0]], [], [])
         return [descriptor for descriptor in found if descriptor != self._in] or found
 
     def _frames(self, lines: List[bytes]) -> List[Frame]:

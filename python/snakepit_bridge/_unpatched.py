@@ -14,6 +14,7 @@ from _thread import RLock, get_ident
 from _thread import allocate_lock as Lock
 from importlib import import_module
 from queue import SimpleQueue
+from select import select as wait_select
 from time import monotonic, sleep
 from types import ModuleType
 from typing import Any, Callable
@@ -30,6 +31,7 @@ __all__ = [
     "sleep",
     "spawn",
     "untouched",
+    "wait_select",
     "write",
 ]
 
@@ -41,10 +43,10 @@ read, write = os.read, os.write
 
 
 def spawn(work: Callable[[], Any], name: str) -> None:
-    """Runs work in a daemon thread, and returns when the thread has begun.
+    """Runs work in a daemon thread, once.
 
     Code of the program may end a thread before it has begun: a function of ``threading.settrace`` that raises, or a
-    replaced ``Thread.run``.
+    replaced ``Thread.run``. So this waits until the thread has begun, and starts a bare one if it never does.
     """
     if _thread.start_new_thread is not _start:  # threading would start a green thread
         _start(work, ())
@@ -59,8 +61,9 @@ def spawn(work: Callable[[], Any], name: str) -> None:
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     while not begun.acquire(True, 0.01):
-        if not thread.is_alive() and not begun.acquire(False):
-            _start(work, ())
+        if not thread.is_alive():
+            if not begun.acquire(False):
+                _start(work, ())
             return
 
 

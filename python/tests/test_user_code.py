@@ -526,12 +526,58 @@ def test_plain_handlers_use_and_close_loops(each_transport):
     assert host.printed == []
 
 
+def test_tasks_go_on_between_queued_plain_calls(serve):
+    host = serve(
+        """
+        import asyncio
+        turns = 0
+        async def count():
+            global turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+        @worker.command
+        async def begin():
+            begin.task = asyncio.create_task(count())
+        @worker.command
+        def seen(): return turns
+        """,
+        "queue=7",
+    )
+    host.call("begin")
+    ids = [host.open("seen") for _ in range(8)]
+    seen = [host.answer(id)["body"] for id in ids]
+    assert sorted(set(seen)) == seen
+
+
+def test_a_loop_policy_that_raises(serve):
+    host = serve(
+        """
+        import asyncio, warnings
+        warnings.simplefilter("ignore")
+        class Policy(asyncio.DefaultEventLoopPolicy):
+            def set_event_loop(self, loop): raise KeyError("no loop")
+        @worker.command
+        async def find(): return "found"
+        @worker.command
+        def install(): asyncio.set_event_loop_policy(Policy())
+        @worker.command
+        def plain(): return "plain"
+        """
+    )
+    host.call("install")
+    assert host.call("plain") == "plain"
+    assert host.call("find") == "found"
+    assert host.bye() == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork a process")
 @pytest.mark.parametrize(
     ("before", "then", "code"),
     [
         ("sys.excepthook = hook", "raise ValueError('in the child')", 1),
         ("sys.stdout = None", "return", 0),
+        ("del sys.stdout, sys.stderr, sys.excepthook", "raise ValueError('in the child')", 1),
         ("sys.stdout = sys.stderr = Stream()", "sys.exit(3)", 3),
     ],
 )

@@ -1,0 +1,113 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+)
+
+// attempt is the start of one worker. It may launch several processes, one after another. One of them is kept.
+type attempt struct {
+	spawner     *spawner
+	index       int
+	hostToken   string
+	workerToken string
+	adapter     string // the adapter's name; set before its Start is called
+
+	mu       sync.Mutex // guards the fields below
+	launched []*Process
+	returned *Process // the last process that Launch returned to an adapter
+}
+
+// isolate calls the adapter's code like the function isolate, and logs a panic with its stack.
+func (at *attempt) isolate(what string, f func() error) error {
+	err := isolate(what, f)
+	if p, ok := err.(*panicError); ok {
+		at.spawner.opts.Log.events(at.index).Error(p.Error(), "stack", p.stack)
+	}
+	return err
+}
+
+// launcher returns the Launcher for the adapter's Start.
+func (at *attempt) launcher() *Launcher {
+	return &Launcher{
+		Launch: at.launch, Dir: at.spawner.dir, Index: at.index, MaxFrame: at.spawner.opts.MaxFrame,
+		HostToken: at.hostToken, WorkerToken: at.workerToken,
+	}
+}
+
+// launch is Launcher.Launch.
+func (at *attempt) launch(ctx context.Context, s Spec) (*Process, error) {
+	defer closeFiles(s.Files)
+	if len(s.Files) > 0 && !inheritsFiles {
+		return nil, &UnavailableError{Reason: "a worker cannot inherit a connection on " + runtime.GOOS}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", at.spawner.cmd.Path, err)
+	}
+	p, control, err := at.spawner.start(at, s)
+	if err != nil {
+		return nil, err
+	}
+	at.mu.Lock()
+	at.launched = append(at.launched, p)
+	at.mu.Unlock()
+	if control != nil {
+		defer func() { _ = control.Close() }()
+		if err := p.awaitReport(ctx, control); err != nil {
+			p.kill()
+			closeFiles([]*os.File{p.Stdin, p.Stdout})
+			return nil, err
+		}
+	}
+	at.mu.Lock()
+	at.returned = p
+	at.mu.Unlock()
+	return p, nil
+}
+
+// abandon ends all launched processes except keep, and waits until they are gone. It lets them exit by themselves for
+// up to outputGrace, so that errors show their own exit codes.
+func (at *attempt) abandon(keep *Process) {
+	at.mu.Lock()
+	launched := slices.Clone(at.launched)
+	at.mu.Unlock()
+	timer := time.NewTimer(outputGrace)
+	defer timer.Stop()
+	for _, p := range launched {
+		if p == keep {
+			continue
+		}
+		select {
+		case <-p.exited:
+		case <-timer.C:
+			timer.Reset(0)
+			p.kill()
+		}
+		<-p.done
+	}
+}
+
+// exitedEarly returns the process that the adapter got, if it ended by itself, else nil. It is valid after abandon.
+func (at *attempt) exitedEarly() *Process {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if p := at.returned; p != nil && p.exitedByItself() {
+		return p
+	}
+	return nil
+}
+
+// output returns the last lines that the last process printed.
+func (at *attempt) output() []string {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if len(at.launched) == 0 {
+		return nil
+	}
+	return at.launched[len(at.launched)-1].lastOutput(time.Time{})
+}
