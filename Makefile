@@ -185,6 +185,7 @@ SITE := $(TOOLS)/site
 docs: $(VENV)/.docs ## Build the pages and the Python reference as a site in .tools/site/site
 	@"$(BIN)/python" docs/site/prepare.py $(SITE)
 	cd $(SITE) && "$(BIN)/zensical" build --strict --clean
+	@echo "the site: $(SITE)/site/index.html"
 
 docs-serve: $(VENV)/.docs ## Serve the site on localhost, and build it again when a page changes
 	@"$(BIN)/python" docs/site/prepare.py $(SITE)

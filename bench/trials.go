@@ -21,7 +21,7 @@ type trial struct {
 
 var trials = []trial{
 	{"`print()` is safe", printing},
-	{"`kill -9` of the host leaves nothing", killing},
+	{"`kill -9` of the host leaves no worker", killing},
 	{"cancel reaches Python", cancelling},
 	{"the traceback is kept", tracing},
 	{"memory stays flat", flowing},

@@ -49,11 +49,14 @@ func (e *CallError) Error() string {
 	if e.Worker >= 0 {
 		where = fmt.Sprintf(" on worker %d (%s)", e.Worker, e.Adapter)
 	}
-	tail := ""
+	text, details, more := strings.Cut(e.Err.Error(), "\n")
 	if !e.MayHaveRun {
-		tail = " (it did not run)"
+		text += " (it did not run)"
 	}
-	return fmt.Sprintf("%s%s: %v%s", e.Command, where, e.Err, tail)
+	if more {
+		text += "\n" + details
+	}
+	return fmt.Sprintf("%s%s: %s", e.Command, where, text)
 }
 
 // notReached returns the error of a call that reached no worker.

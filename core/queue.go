@@ -178,7 +178,8 @@ func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error
 	}
 	if p.queued >= p.opts.Queue && (s == nil || !s.ended) { // the call that ends a session does not count
 		p.stats.Saturated++
-		return nil, fmt.Errorf("%w: %d callers are waiting for %d workers", ErrSaturated, p.queued, len(p.workers))
+		return nil, fmt.Errorf("%w: no slot is free, and the queue is full (Options.Queue: %d)", ErrSaturated,
+			max(0, p.opts.Queue))
 	}
 	wt := &waiter{session: s, within: by, ready: make(chan struct{})}
 	p.enqueue(q, wt)

@@ -33,8 +33,11 @@ func (e *RemedyError) Unwrap() error { return e.Err }
 
 // Explain returns the reason for err and the remedy, for programs that show them in different places. Both come from
 // the *StartError in err's tree, else from the *UnavailableError, else from the *RemedyError. Without any of them,
-// reason is err's whole text and remedy is "".
+// reason is err's whole text and remedy is "". Of a nil err both are "".
 func Explain(err error) (reason, remedy string) {
+	if err == nil {
+		return "", ""
+	}
 	var start *StartError
 	var unavailable *UnavailableError
 	var remedied *RemedyError

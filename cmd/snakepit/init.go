@@ -120,8 +120,11 @@ func (p *project) resolve(dir string) error {
 		return err
 	}
 	if !isCheckout(checkout) {
-		return fmt.Errorf("--replace %s is not a checkout of %s: its go.mod names another module or can't be read",
-			p.Replace, library)
+		problem := "its go.mod names another module"
+		if _, err := os.Stat(filepath.Join(checkout, "go.mod")); err != nil {
+			problem = err.Error()
+		}
+		return fmt.Errorf("--replace %s is not a checkout of %s: %s", p.Replace, library, problem)
 	}
 	p.Replace = filepath.ToSlash(checkout)
 	return nil
