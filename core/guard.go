@@ -12,8 +12,8 @@ import (
 // logger. User code may panic, end its goroutine, hang, or call the pool.
 //
 //   - No user code runs under a lock.
-//   - On the pool's goroutines it runs inside guard, isolate or guardAdapter. They turn a panic and runtime.Goexit into an
-//     error. The adapter's codec runs there too, even when it encodes the pool's own values.
+//   - On the pool's goroutines it runs inside guard, isolate or guardAdapter. They turn a panic and runtime.Goexit into
+//     an error. The adapter's codec runs there too, even when it encodes the pool's own values.
 //   - On the caller's goroutine a panic passes through to the caller, after the slot has been released (Pool.openCall).
 //   - captureError asks an adapter's error for its text once, where the error comes in.
 //   - The logger runs on a goroutine of its own (logQueue).

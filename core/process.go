@@ -21,8 +21,8 @@ type Process struct {
 	proc    *os.Process
 	out     *output
 	capture *os.File // the read end of the pipe for its output
-	// The two ends of a pipe, nil where descriptors are not inherited. The group is killed when the write end closes. If
-	// only the worker held a read end, Pdeathsig could kill the worker first, and its group would survive.
+	// The two ends of a pipe, nil where descriptors are not inherited. The group is killed when the write end closes.
+	// If only the worker held a read end, Pdeathsig could kill the worker first, and its group would survive.
 	lifelineWrite, lifelineRead *os.File
 	oom                         *oomCounter
 	oomBase                     uint64 // the counter when it was started

@@ -262,7 +262,8 @@ func TestNothingWorksButMight(t *testing.T) {
 	})
 }
 
-// A Start that ends with its caller's context says nothing about the adapter. A Start that waits ends with its own caller's context.
+// A Start that ends with its caller's context says nothing about the adapter. A Start that waits ends with its own
+// caller's context.
 func TestContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := &adapter{name: "a", gate: make(chan struct{})}, &adapter{name: "b"}

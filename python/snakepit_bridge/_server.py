@@ -122,8 +122,8 @@ class Server:
 
             error["notes"] = [
                 *error.get("notes", ()),
-                "hint: put a file of your own beside the worker's script, and embed it, too, if the script is embedded; "
-                f"install a package for this interpreter: {install('...')}",
+                "hint: put a file of your own beside the worker's script, and embed it, too, if the script is "
+                f"embedded; install a package for this interpreter: {install('...')}",
             ]
         try:
             self.transport.write([{"kind": ERROR, "id": 0, "body": json.dumps(error).encode()}])
