@@ -81,19 +81,36 @@ bench: go-there $(VENV)/.dev ## Measure this library beside its floors and peers
 ##@ Checks
 test: lint test-go test-python ## Run the linters, every Go test with the race detector and every Python test
 
+# The library's tests run beside those of the other modules. The longest packages begin first, so that none runs alone
+# at the end. The others print when they have ended.
 test-go: go-there $(VENV)/.dev $(VENV)/.examples $(TOOLS)/gotestsum-$(gotestsum) ## Run every Go test
 	@[ -n "$(RACE)" ] || echo "NOTE: no C compiler, so the tests run without the race detector; install gcc or clang" >&2
-	@rm -f $(TOOLS)/go-test.json
-	@for dir in $(MODULES); do \
-		echo "== go test $(RACE) in $$dir"; \
-		(cd $$dir && SNAKEPIT_PYTHON="$(BIN)/python" "$(GOTESTSUM)" --format pkgname --hide-summary skipped \
-			--jsonfile "$(CURDIR)/$(TOOLS)/go-test-one.json" -- $(RACE) -timeout 30m ./...) || exit 1; \
-		cat $(TOOLS)/go-test-one.json >>$(TOOLS)/go-test.json; \
-	done
+	@rm -f $(TOOLS)/go-test-*
+	@$(MAKE) --no-print-directory -k -j 2 test-go-library test-go-others
 	@echo "== the ten slowest Go tests"
-	@"$(GOTESTSUM)" tool slowest --jsonfile $(TOOLS)/go-test.json --threshold 1s --num 10
+	@cat $(TOOLS)/go-test-*.json >$(TOOLS)/go-test-all && \
+		"$(GOTESTSUM)" tool slowest --jsonfile $(TOOLS)/go-test-all --threshold 1s --num 10
+
+# The arguments: a module's directory, a name for its results, arguments of go test.
+go_test = (cd $(1) && SNAKEPIT_PYTHON="$(BIN)/python" "$(GOTESTSUM)" --format pkgname --hide-summary skipped \
+	--jsonfile "$(CURDIR)/$(TOOLS)/go-test-$(2).json" -- $(RACE) -timeout 30m $(3))
+
+test-go-library:
+	@echo "== go test $(RACE) in ."
+	@$(call go_test,.,library,./internal/... ./cmd/... ./docs ./adapters/... ./...)
+
+test-go-others:
+	@for dir in $(filter-out .,$(MODULES)); do \
+		name=$$(echo $$dir | tr ./ __); log=$(TOOLS)/go-test-$$name.log; status=0; \
+		$(call go_test,$$dir,$$name,-p 1 ./...) >$$log 2>&1 || status=$$?; \
+		echo "== go test $(RACE) in $$dir"; cat $$log; [ $$status = 0 ] || exit $$status; \
+	done
 
 test-python: $(VENV)/.dev $(VENV)/.examples ## Run every Python test, and those of the package on the oldest supported Python, too
+	@mkdir -p $(TOOLS)
+	@$(MAKE) --no-print-directory -k -j 2 pytest-venv $(PYTHONS:%=pytest-%)
+
+pytest-venv:
 	@echo "== pytest on the Python of .venv"
 	cd python && "$(BIN)/python" -m pytest tests
 	@for tests in $$(ls -d examples/*/test_*.py | xargs -n 1 dirname | uniq); do \
@@ -102,9 +119,6 @@ test-python: $(VENV)/.dev $(VENV)/.examples ## Run every Python test, and those 
 	done
 	@echo "== the generated code beside old versions of protobuf and grpcio"
 	cd python && "$(BIN)/python" -m pytest -m oldest
-	@echo "== pytest on other Pythons"
-	@mkdir -p $(TOOLS)
-	@$(MAKE) --no-print-directory -k $(PYTHONS:%=pytest-%)
 
 test-matrix: $(VENV)/.dev ## Run the Python tests on each supported Python, and the generated code beside every version of its packages
 	cd python && "$(BIN)/python" -m pytest -m matrix
@@ -113,6 +127,7 @@ test-matrix: $(VENV)/.dev ## Run the Python tests on each supported Python, and 
 
 # Two run at once, so each prints when it has ended.
 pytest-%:
+	@echo "== pytest on Python $* begins"
 	@"$(BIN)/nox" --noxfile python/noxfile.py --envdir "$(CURDIR)/$(TOOLS)/nox-$*" --session tests-$* >$(TOOLS)/pytest-$*.log 2>&1; \
 		status=$$?; cat $(TOOLS)/pytest-$*.log; exit $$status
 
@@ -215,7 +230,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: lint-systems docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # Ends the recipe if the Python of .venv is too old, and says so in the words of its argument.
