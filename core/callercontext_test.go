@@ -52,7 +52,7 @@ func TestCancelledBeforeTheDeadline(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		cancel()
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // on the bubble's clock, past the deadline
 		_, err := core.Execute[int](ctx, p, "echo", 1)
 		check("Execute", err)
 		for _, err := range core.ExecuteStream[int](ctx, p, "count", 1) {

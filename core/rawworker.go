@@ -61,7 +61,7 @@ func (w *RawWorker) Output() []string { return w.at.output() }
 func (w *RawWorker) Close() {
 	defer func() { // also if the adapter's Close panics
 		w.spawner.close()
-		_ = w.spawner.opts.Log.close(w.logTime)
+		_ = w.spawner.opts.Log.close(w.logTime) // a logger that hangs is no problem of the worker
 	}()
 	if w.Process != nil {
 		defer func() {

@@ -1,9 +1,10 @@
-// Package frame writes and reads frames as JSON and as MessagePack, for adapters. docs/protocol.md describes both
-// encodings. The functions have no state and may be called from any number of goroutines.
+// Package frame writes and reads frames as JSON (json.go) and as MessagePack (msgpack.go), for adapters.
+// docs/protocol.md describes both encodings. The gRPC adapter has one of its own. The functions have no state and may
+// be called from any number of goroutines.
 //
 // The parse functions take any bytes and return a frame or an error. They allocate no more than the frame that is
 // present, whatever lengths the bytes claim. They have no limit of their own: an adapter bounds what it reads before it
-// parses, and compares Frame.Size with Launcher.MaxFrame.
+// parses, and then asks CheckSize.
 package frame
 
 import (

@@ -108,28 +108,26 @@ func TestChainDegrades(t *testing.T) {
 	}
 }
 
-// A package that is installed but broken counts as missing.
+// A package that is installed but broken counts as missing, also if it ends the interpreter that imports it.
 func TestChainBrokenPackage(t *testing.T) {
 	t.Parallel()
-	e := NewEnvironment(t, "protobuf")
-	File(t, filepath.Join(e.Site, "grpc", "__init__.py"), "raise OSError('built for another system')")
-	File(t, filepath.Join(e.Site, "msgpack.py"), "version = (0, 5, 6)\ndef unpackb(): pass")
-	f, err := BeginWith(t, NewChain(), e.program(), snakepit.Options{})
-	works(t, f, err)
-	refused(t, f.Pool, "jsonstdio", [2]string{"grpc", "OSError: built for another system"},
-		[2]string{"msgpack", "msgpack 0.5.6 is too old"})
-}
-
-// A package that ends the interpreter when it is imported counts as missing, too.
-func TestChainPackageThatCrashes(t *testing.T) {
-	t.Parallel()
-	e := NewEnvironment(t, "protobuf")
-	File(t, filepath.Join(e.Site, "grpc", "__init__.py"), "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-	File(t, filepath.Join(e.Site, "msgpack.py"), "import os; os._exit(7)")
-	f, err := BeginWith(t, NewChain(), e.program(), snakepit.Options{})
-	works(t, f, err)
-	refused(t, f.Pool, "jsonstdio", [2]string{"grpc", "tried the protocol, and was ended by signal"},
-		[2]string{"msgpack", "tried the protocol, and exited with code 7"})
+	for name, c := range map[string]struct{ grpc, grpcReason, msgpack, msgpackReason string }{
+		"raises": {"raise OSError('built for another system')", "OSError: built for another system",
+			"version = (0, 5, 6)\ndef unpackb(): pass", "msgpack 0.5.6 is too old"},
+		"crashes": {"import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+			"tried the protocol, and was ended by signal",
+			"import os; os._exit(7)", "tried the protocol, and exited with code 7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := NewEnvironment(t, "protobuf")
+			File(t, filepath.Join(e.Site, "grpc", "__init__.py"), c.grpc)
+			File(t, filepath.Join(e.Site, "msgpack.py"), c.msgpack)
+			f, err := BeginWith(t, NewChain(), e.program(), snakepit.Options{})
+			works(t, f, err)
+			refused(t, f.Pool, "jsonstdio", [2]string{"grpc", c.grpcReason}, [2]string{"msgpack", c.msgpackReason})
+		})
+	}
 }
 
 // A replaced worker runs on whatever adapter is available then.

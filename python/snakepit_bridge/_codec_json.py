@@ -193,7 +193,7 @@ def _int(text: str) -> int:
 
 def _scanners(**options: Any) -> Tuple[Any, Any]:
     """Returns two C scanners of the json module. The second one checks each number."""
-    decoder: Any = json.JSONDecoder  # its type stubs do not know scan_once
+    decoder: Any = json.JSONDecoder  # typeshed does not declare scan_once
     checking = decoder(parse_constant=_constant, parse_int=_int, parse_float=_float, **options)
     return decoder(parse_constant=_constant, **options).scan_once, checking.scan_once
 
