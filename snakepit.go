@@ -141,6 +141,13 @@ func StreamFunc[In, Out any](f func(context.Context, In) iter.Seq2[Out, error]) 
 // FromSlog makes an Options.Logger of a *slog.Logger.
 func FromSlog(l *slog.Logger) hclog.Logger { return core.FromSlog(l) }
 
+// ArrayOf makes an array of values in C order. In Python it is a numpy.ndarray, or nested lists without NumPy. Without
+// a shape it has one dimension. It shares the values' memory; see core.ArrayOf.
+func ArrayOf[E core.Element](values []E, shape ...int) Array { return core.ArrayOf(values, shape...) }
+
+// ArrayOfRows makes an array of two dimensions of equally long rows; see core.ArrayOfRows.
+func ArrayOfRows[E core.Element](rows [][]E) (Array, error) { return core.ArrayOfRows(rows) }
+
 // MayHaveRun reports whether the call that err came from may have run; see core.MayHaveRun.
 func MayHaveRun(err error) bool { return core.MayHaveRun(err) }
 
@@ -160,7 +167,7 @@ type (
 	CallOption = core.CallOption
 	// Function is what workers may call; Func and StreamFunc make one; see core.Function.
 	Function = core.Function
-	// Array is an n-dimensional array of numbers as NumPy has them; see core.Array.
+	// Array is an n-dimensional array as NumPy has them; see core.Array.
 	Array = core.Array
 	// CallError is the error of every call that failed; see core.CallError.
 	CallError = core.CallError

@@ -19,15 +19,22 @@
 // its JSON. Slices and arrays of bytes travel as binary. A decoded map or slice replaces the old one; they are never
 // merged. A nil pointer, interface, map or slice is null. Null sets any type to its zero value.
 //
-// Numbers are checked. An integer must fit its target. A float never goes into an integer type. An integer goes into
-// a float type only if the result is exact. A float64 goes into a float32 only if it is not too large. In an empty
-// interface a body becomes nil, bool, int64, uint64 (only above the largest int64), float64, string, []byte,
-// time.Time in UTC, core.Array, []any or map[string]any.
+// Numbers are checked. An integer must fit its target; a big.Int takes any. A float never goes into an integer type. An
+// integer goes into a float type only if the result is exact. A float64 goes into a float32 only if it is not too
+// large. A time.Time also takes ISO text. Text without a zone, such as Python's naive datetimes and dates, is taken as
+// UTC. A time.Duration travels as a duration. As a target it also takes an integer, as nanoseconds.
+//
+// A core.Array of numbers or booleans goes into slices and arrays of as many dimensions. The rules for single numbers
+// hold for each element. One of no dimensions goes wherever its element does.
+//
+// In an empty interface a body becomes nil, bool, int64, uint64 (only above the largest int64), *big.Int (only beyond
+// 64 bits), float64, string, []byte, time.Time in UTC, time.Duration, core.Array, []any or map[string]any.
 package codec
 
 import (
 	"errors"
 	"fmt"
+	"math/big"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +46,9 @@ import (
 // MaxDepth is the limit on nested lists and maps in one value.
 const MaxDepth = 500
 
+// MaxBits is the limit on an integer's size. It bounds the time of a conversion to decimal digits.
+const MaxBits = 1 << 20
+
 // MaxDims is the limit on an array's dimensions. NumPy has the same limit.
 const MaxDims = 64
 
@@ -48,10 +58,12 @@ type Writer interface {
 	Bool(b bool)
 	Int(n int64)
 	Uint(n uint64)
+	Big(n *big.Int) // n is beyond 64 bits
 	Float(f float64)
 	Text(s string)
 	Bytes(b []byte)
 	Time(t time.Time)
+	Duration(d time.Duration)
 	Array(a core.Array)
 
 	// List is followed by n values and EndList.
@@ -70,22 +82,24 @@ type Kind uint8
 
 // The kinds of token, with the fields of Token that they use.
 const (
-	Null  Kind = iota + 1
-	Bool       // Num: 0 or 1
-	Int        // Num: an int64
-	Uint       // Num: above the largest int64
-	Float      // Num: IEEE 754 bits
-	Text       // Raw: a view, valid until the reader's next call; UTF-8 not yet checked
-	Bytes      // Raw: a new slice
-	Time       // Num: Unix seconds, as int64; N: nanoseconds
-	Array      // Array: new, at most MaxDims dimensions, otherwise not yet checked
-	List       // N: to be passed to Elem
-	Map        // N: to be passed to Key
+	Null     Kind = iota + 1
+	Bool          // Num: 0 or 1
+	Int           // Num: an int64
+	Uint          // Num: above the largest int64
+	Big           // Big: beyond 64 bits, new
+	Float         // Num: IEEE 754 bits
+	Text          // Raw: a view, valid until the reader's next call; UTF-8 not yet checked
+	Bytes         // Raw: a new slice
+	Time          // Num: Unix seconds, as int64; N: nanoseconds
+	Duration      // Num: nanoseconds, as int64
+	Array         // Array: new, at most MaxDims dimensions, otherwise not yet checked
+	List          // N: to be passed to Elem
+	Map           // N: to be passed to Key
 )
 
 var kindNames = [...]string{
-	"nothing", "null", "a bool", "an integer", "an integer", "a float", "text", "binary", "a timestamp", "an array",
-	"a list", "a map",
+	"nothing", "null", "a bool", "an integer", "an integer", "an integer", "a float", "text", "binary", "a timestamp",
+	"a duration", "an array", "a list", "a map",
 }
 
 func (k Kind) String() string { return kindNames[k] }
@@ -97,6 +111,18 @@ type Token struct {
 	Num   uint64
 	Raw   []byte
 	Array *core.Array
+	Big   *big.Int
+}
+
+// Integer returns the token of an integer of any size.
+func Integer(n *big.Int) (Token, error) {
+	switch {
+	case n.IsInt64():
+		return Token{Kind: Int, Num: uint64(n.Int64())}, nil
+	case n.IsUint64():
+		return Token{Kind: Uint, Num: n.Uint64()}, nil
+	}
+	return Token{Kind: Big, Big: n}, checkBig(n)
 }
 
 // Reader yields the tokens of one body. Its errors are about syntax. It allocates no more than a multiple of the
@@ -219,60 +245,18 @@ func checkLen(n int) error {
 	return nil
 }
 
+// checkBig is the rule for integers.
+func checkBig(n *big.Int) error {
+	if n.BitLen() > MaxBits {
+		return fmt.Errorf("an integer of %d bits; %d are the most", n.BitLen(), MaxBits)
+	}
+	return nil
+}
+
 // checkTime is the rule for timestamps: the years that RFC 3339 and Python support.
 func checkTime(t time.Time) error {
 	if y := t.Year(); y < 1 || y > 9999 {
 		return fmt.Errorf("timestamp in year %d; years are 1 to 9999", y)
 	}
 	return nil
-}
-
-// elementSize returns the size in bytes of one element of a dtype such as "<f8" or "<U3", or 0 if the dtype does not
-// say.
-func elementSize(dtype string) int {
-	if len(dtype) < 3 || dtype[0] != '<' && dtype[0] != '|' {
-		return 0
-	}
-	digits, _, _ := strings.Cut(dtype[2:], "[") // times have their unit in brackets
-	n, err := strconv.ParseUint(digits, 10, 30)
-	if err != nil {
-		return 0
-	}
-	if dtype[1] == 'U' { // n counts characters of four bytes
-		n *= 4
-	}
-	return int(n)
-}
-
-// checkArray is the rule for arrays: the data must have one element for each place of the shape. If the size of an
-// element is unknown, the data must have a whole number of bytes for each place.
-func checkArray(a *core.Array) error {
-	if a.DType == "" || !utf8.ValidString(a.DType) {
-		return fmt.Errorf("array with dtype %q; it must be NumPy's, such as \"<f8\"", cut(a.DType))
-	}
-	if len(a.Shape) > MaxDims {
-		return fmt.Errorf("array with %d dimensions; %d are the most", len(a.Shape), MaxDims)
-	}
-	empty, n := false, 1
-	for _, dim := range a.Shape {
-		switch {
-		case dim < 0:
-			return fmt.Errorf("array with negative dimension %d", dim)
-		case dim == 0:
-			empty = true
-		case n > len(a.Data)/dim: // also prevents an overflow of the product; an empty array does not use it
-			n = len(a.Data) + 1
-		default:
-			n *= dim
-		}
-	}
-	fits := n <= len(a.Data) && len(a.Data)%n == 0
-	if size := elementSize(a.DType); size > 0 && fits {
-		fits = len(a.Data)/n == size
-	}
-	if empty && len(a.Data) != 0 || !empty && !fits {
-		return fmt.Errorf("array of dtype %q and shape %v has %d bytes of data, which do not fit",
-			cut(a.DType), a.Shape, len(a.Data))
-	}
-	return checkLen(len(a.Data) + len(a.DType) + 1024) // with room for the shape and the headers
 }

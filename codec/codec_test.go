@@ -126,7 +126,7 @@ func TestEverything(t *testing.T) {
 			}
 		}
 		for key, v := range map[string]any{
-			"deep": "d", "Name": "n", "twice": int64(1), "Big": "1099511627776", "BigValue": "77",
+			"deep": "d", "Name": "n", "twice": int64(1), "Big": int64(1 << 40), "BigValue": int64(77),
 			"Fixed": []byte{1, 2, 3, 4}, "int": int64(-5), "nilMap": nil, "Level": "high", "Addr": "10.0.0.1",
 		} {
 			if !equal(keys[key], v) {
@@ -276,6 +276,7 @@ func TestFit(t *testing.T) {
 		Time  time.Time
 		Array core.Array
 		Big   *big.Int
+		Dur   time.Duration
 		Addr  netip.Addr
 		Ptr   **int
 		Any   any
@@ -296,8 +297,6 @@ func TestFit(t *testing.T) {
 		{"I8", 5.0, nil, "the float 5.0 can't go into int8; use float64, or have an integer sent"},
 		{"I8", -2.5e300, nil, "the float -2.5e+300 can't go into int8"},
 		{"I8", math.Inf(1), nil, "the float +Inf can't go into int8"},
-		{"Ints", core.Array{DType: "|u1", Shape: []int{1}, Data: []byte{1}}, nil,
-			"an array can't go into []int; it goes into core.Array"},
 		{"I8", true, nil, "a bool can't go into int8"},
 		{"I8", "5", nil, "text can't go into int8"},
 		{"I64", uint64(1 << 63), nil, "9223372036854775808 doesn't fit into int64"},
@@ -345,6 +344,34 @@ func TestFit(t *testing.T) {
 		{"Big", "123456789012345678901234567890", bigInt("123456789012345678901234567890"), ""},
 		{"Big", 5, big.NewInt(5), ""},
 		{"Big", uint64(math.MaxUint64), new(big.Int).SetUint64(math.MaxUint64), ""},
+		{"Big", bigInt("-123456789012345678901234567890"), bigInt("-123456789012345678901234567890"), ""},
+		{"I64", bigInt("9223372036854775808"), nil, "9223372036854775808 doesn't fit into int64"},
+		{"I64", bigInt("18446744073709551616"), nil, "18446744073709551616 doesn't fit into int64"},
+		{"U64", bigInt("18446744073709551616"), nil, "18446744073709551616 doesn't fit into uint64"},
+		{"U64", bigInt("-9223372036854775809"), nil, "-9223372036854775809 doesn't fit into uint64"},
+		{"I64", new(big.Int).Lsh(big.NewInt(1), 1000), nil, "an integer of 1001 bits doesn't fit into int64"},
+		{"F64", bigInt("18446744073709551616"), float64(1 << 64), ""},
+		{"F64", bigInt("-18446744073709551616"), -float64(1 << 64), ""},
+		{"F64", bigInt("18446744073709551617"), nil, "18446744073709551617 doesn't fit into float64 exactly"},
+		{"F64", new(big.Int).Lsh(big.NewInt(1), 2000), nil, "an integer of 2001 bits doesn't fit into float64"},
+		{"F32", bigInt("18446744073709551616"), float32(1 << 64), ""},
+		{"F32", new(big.Int).Lsh(big.NewInt(1), 130), nil, "an integer of 131 bits doesn't fit into float32"},
+		{"Text", bigInt("18446744073709551616"), nil, "an integer can't go into string"},
+		{"Any", bigInt("18446744073709551616"), bigInt("18446744073709551616"), ""},
+		{"Any", bigInt("5"), int64(5), ""},
+		{"Any", bigInt("18446744073709551615"), uint64(math.MaxUint64), ""},
+		{"Dur", time.Minute, time.Minute, ""},
+		{"Dur", 1500, 1500 * time.Nanosecond, ""},
+		{"Dur", 1.5, nil, "the float 1.5 can't go into time.Duration; have a timedelta sent"},
+		{"Dur", "1s", nil, "text can't go into time.Duration"},
+		{"I64", time.Second, nil, "a duration can't go into int64; it goes into time.Duration"},
+		{"F64", time.Second, nil, "a duration can't go into float64; it goes into time.Duration"},
+		{"Any", -time.Second, -time.Second, ""},
+		{"Time", "2026-01-02T04:04:05+01:00", year.In(time.FixedZone("", 3600)), ""},
+		{"Time", "2026-01-02T03:04:05", year, ""},
+		{"Time", "2026-01-02T03:04:05.25", year.Add(time.Second / 4), ""},
+		{"Time", "2026-01-02", year.Truncate(24 * time.Hour), ""},
+		{"Time", "03:04:05", nil, `"03:04:05" can't go into time.Time`},
 		{"Big", 5.0, nil, "a float can't go into big.Int"},
 		{"Big", "x", nil, `"x" can't go into big.Int`},
 		{"Addr", "1.2.3.4", netip.MustParseAddr("1.2.3.4"), ""},
@@ -673,4 +700,30 @@ func allocations(f func()) int {
 	f()
 	runtime.ReadMemStats(&after)
 	return int(after.TotalAlloc - before.TotalAlloc)
+}
+
+// An integer has at most MaxBits bits, in both directions.
+func TestLargestInteger(t *testing.T) {
+	most := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), codec.MaxBits), big.NewInt(1))
+	digits := "1" + strings.Repeat("0", codec.MaxBits/4) // one bit more
+	beyond := map[string][]byte{
+		"json":    []byte(`{"$int":"0x` + digits + `"}`),
+		"msgpack": append([]byte{0xc9, 0, 2, 0, 1, 2, 1}, make([]byte, codec.MaxBits/8)...),
+	}
+	each(t, func(t *testing.T, c core.Codec) {
+		for _, n := range []*big.Int{most, new(big.Int).Neg(most)} {
+			var got any
+			if err := c.Decode(appended(t, c, n), &got); err != nil || !reflect.DeepEqual(got, n) {
+				t.Errorf("the largest integer becomes a %T, %v", got, err)
+			}
+		}
+		more := new(big.Int).Add(most, big.NewInt(1))
+		if _, err := c.Append(nil, more); err == nil || !strings.Contains(err.Error(), "1048577 bits") {
+			t.Errorf("a larger integer is sent: %v", err)
+		}
+		var got any
+		if err := c.Decode(beyond[c.Name()], &got); err == nil || !strings.Contains(err.Error(), "1048577 bits") {
+			t.Errorf("a larger integer is taken: %.40v", err)
+		}
+	})
 }

@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/snakepit-go/snakepit/core"
 )
 
 // Decode reads the whole body of r into v, a non-nil pointer. Its error is an *Error that names the path inside the
@@ -86,18 +84,22 @@ func (d *decoder) set(p *plan, v reflect.Value, tok Token) error {
 		if !utf8.Valid(tok.Raw) {
 			return errText
 		}
-		if p.unmarshals {
+		switch {
+		case p.form == formTime:
+			return setTime(v, tok.Raw)
+		case p.unmarshals:
 			return unmarshalText(v, tok.Raw)
 		}
-	} else if p.unmarshals && p.form != formTime {
-		if v, ok := v.Addr().Interface().(*big.Int); ok && (tok.Kind == Int || tok.Kind == Uint) {
-			setBig(v, tok)
-			return nil
-		}
+	} else if p.unmarshals && p.form != formTime && p.form != formBig {
 		return mismatch(p, tok)
 	}
 	if p.unJSON {
 		return d.json(v, tok)
+	}
+	if tok.Kind == Array && p.form.isNumber() {
+		if one, ok := single(tok.Array); ok {
+			tok = one
+		}
 	}
 	switch p.form {
 	case formBool:
@@ -110,7 +112,7 @@ func (d *decoder) set(p *plan, v reflect.Value, tok Token) error {
 		case tok.Kind == Int && !v.OverflowInt(int64(tok.Num)):
 			v.SetInt(int64(tok.Num))
 			return nil
-		case tok.Kind == Int || tok.Kind == Uint:
+		case tok.Kind == Int || tok.Kind == Uint || tok.Kind == Big:
 			return misfit(p, tok)
 		}
 	case formUint:
@@ -118,7 +120,7 @@ func (d *decoder) set(p *plan, v reflect.Value, tok Token) error {
 		case (tok.Kind == Int && int64(tok.Num) >= 0 || tok.Kind == Uint) && !v.OverflowUint(tok.Num):
 			v.SetUint(tok.Num)
 			return nil
-		case tok.Kind == Int || tok.Kind == Uint:
+		case tok.Kind == Int || tok.Kind == Uint || tok.Kind == Big:
 			return misfit(p, tok)
 		}
 	case formFloat:
@@ -130,6 +132,9 @@ func (d *decoder) set(p *plan, v reflect.Value, tok Token) error {
 			return nil
 		case Uint:
 			v.SetString(strconv.FormatUint(tok.Num, 10))
+			return nil
+		case Big:
+			v.SetString(tok.Big.String())
 			return nil
 		case Float:
 			if f := math.Float64frombits(tok.Num); math.IsNaN(f) || math.IsInf(f, 0) {
@@ -150,6 +155,8 @@ func (d *decoder) set(p *plan, v reflect.Value, tok Token) error {
 			return nil
 		case List:
 			return d.list(p, v, tok)
+		case Array:
+			return d.unpack(p, v, tok.Array)
 		}
 	case formByteArray:
 		switch {
@@ -160,12 +167,23 @@ func (d *decoder) set(p *plan, v reflect.Value, tok Token) error {
 			return fmt.Errorf("%d bytes don't fit into %s", len(tok.Raw), p.typ)
 		case tok.Kind == List:
 			return d.fixed(p, v, tok)
+		case tok.Kind == Array:
+			return d.unpack(p, v, tok.Array)
 		}
 	case formTime:
 		if tok.Kind == Time {
 			t, err := timeOf(tok)
 			*v.Addr().Interface().(*time.Time) = t
 			return err
+		}
+	case formDuration:
+		if tok.Kind == Duration || tok.Kind == Int {
+			v.SetInt(int64(tok.Num))
+			return nil
+		}
+	case formBig:
+		if n := v.Addr().Interface().(*big.Int); setBig(n, tok) {
+			return nil
 		}
 	case formArray:
 		return d.array(p, v, tok)
@@ -177,10 +195,15 @@ func (d *decoder) set(p *plan, v reflect.Value, tok Token) error {
 			return err
 		case tok.Kind == List:
 			return d.list(p, v, tok)
+		case tok.Kind == Array:
+			return d.unpack(p, v, tok.Array)
 		}
 	case formFixed:
-		if tok.Kind == List {
+		switch tok.Kind {
+		case List:
 			return d.fixed(p, v, tok)
+		case Array:
+			return d.unpack(p, v, tok.Array)
 		}
 	case formMap:
 		switch {
@@ -207,7 +230,11 @@ func (d *decoder) set(p *plan, v reflect.Value, tok Token) error {
 func mismatch(p *plan, tok Token) error {
 	switch {
 	case tok.Kind == Array:
-		return fmt.Errorf("%s can't go into %s; it goes into core.Array", tok.Kind, p.typ)
+		return arrayMismatch(tok.Array, p.typ)
+	case tok.Kind == Duration:
+		return fmt.Errorf("a duration can't go into %s; it goes into time.Duration", p.typ)
+	case tok.Kind == Float && p.form == formDuration:
+		return fmt.Errorf("the float %s can't go into %s; have a timedelta sent", floatText(tok), p.typ)
 	case tok.Kind == Float && (p.form == formInt || p.form == formUint):
 		return fmt.Errorf("the float %s can't go into %s; use float64, or have an integer sent", floatText(tok), p.typ)
 	}
@@ -230,6 +257,8 @@ func misfit(p *plan, tok Token) error {
 		return fmt.Errorf("%d doesn't fit into %s", int64(tok.Num), p.typ)
 	case Uint:
 		return fmt.Errorf("%d doesn't fit into %s", tok.Num, p.typ)
+	case Big:
+		return fmt.Errorf("%s doesn't fit into %s", bigText(tok.Big), p.typ)
 	}
 	return fmt.Errorf("%v doesn't fit into %s", math.Float64frombits(tok.Num), p.typ)
 }
@@ -255,6 +284,15 @@ func (d *decoder) float(p *plan, v reflect.Value, tok Token) error {
 			return fmt.Errorf("%w exactly", misfit(p, tok))
 		}
 		v.SetFloat(f)
+	case Big:
+		f, _ := new(big.Float).SetInt(tok.Big).Float64()
+		if math.IsInf(f, 0) || v.OverflowFloat(f) {
+			return misfit(p, tok)
+		}
+		v.SetFloat(f)
+		if exact, _ := big.NewFloat(v.Float()).Int(nil); exact.Cmp(tok.Big) != 0 {
+			return fmt.Errorf("%w exactly", misfit(p, tok))
+		}
 	default:
 		return mismatch(p, tok)
 	}
@@ -269,12 +307,38 @@ func timeOf(tok Token) (time.Time, error) {
 	return t, checkTime(t)
 }
 
-func setBig(v *big.Int, tok Token) {
-	if tok.Kind == Uint {
-		v.SetUint64(tok.Num)
-	} else {
-		v.SetInt64(int64(tok.Num))
+// setTime stores ISO text in a time.Time. Text without a zone is UTC.
+func setTime(v reflect.Value, text []byte) error {
+	for _, layout := range [...]string{time.RFC3339, "2006-01-02T15:04:05", time.DateOnly} { // all take fractions
+		if t, err := time.Parse(layout, string(text)); err == nil {
+			*v.Addr().Interface().(*time.Time) = t
+			return nil
+		}
 	}
+	return fmt.Errorf("%q can't go into time.Time; a time is ISO text such as 2026-01-02T03:04:05Z", cut(string(text)))
+}
+
+// setBig stores an integer in a big.Int. It reports whether the token is one.
+func setBig(n *big.Int, tok Token) bool {
+	switch tok.Kind {
+	case Int:
+		n.SetInt64(int64(tok.Num))
+	case Uint:
+		n.SetUint64(tok.Num)
+	case Big:
+		n.Set(tok.Big)
+	default:
+		return false
+	}
+	return true
+}
+
+// bigText formats an integer for an error message. A very large one has too many digits.
+func bigText(n *big.Int) string {
+	if n.BitLen() > 128 {
+		return fmt.Sprintf("an integer of %d bits", n.BitLen())
+	}
+	return n.String()
 }
 
 func unmarshalText(v reflect.Value, text []byte) error {
@@ -379,33 +443,6 @@ func fillEmbedded(v reflect.Value, methods reflect.Type, levels int) bool {
 	return filled
 }
 
-// arrayFields is the map that a worker without NumPy sends for a core.Array.
-type arrayFields struct {
-	DType string `json:"dtype"`
-	Shape []int  `json:"shape"`
-	Data  []byte `json:"data"`
-}
-
-var arrayFieldsPlan = planOf(reflect.TypeFor[arrayFields]())
-
-func (d *decoder) array(p *plan, v reflect.Value, tok Token) error {
-	var a core.Array
-	switch tok.Kind {
-	case Array:
-		a = *tok.Array
-	case Map:
-		var fields arrayFields
-		if err := d.record(arrayFieldsPlan, reflect.ValueOf(&fields).Elem(), tok); err != nil {
-			return err
-		}
-		a = core.Array(fields)
-	default:
-		return mismatch(p, tok)
-	}
-	*v.Addr().Interface().(*core.Array) = a
-	return checkArray(&a)
-}
-
 func (d *decoder) pointer(p *plan, v reflect.Value, tok Token) error {
 	if p.loops {
 		if err := d.enter(); err != nil {
@@ -450,6 +487,8 @@ func (d *decoder) any(tok Token) (any, error) {
 		return int64(tok.Num), nil
 	case Uint:
 		return tok.Num, nil
+	case Big:
+		return tok.Big, nil
 	case Float:
 		return math.Float64frombits(tok.Num), nil
 	case Text:
@@ -461,6 +500,8 @@ func (d *decoder) any(tok Token) (any, error) {
 		return tok.Raw, nil
 	case Time:
 		return timeOf(tok)
+	case Duration:
+		return time.Duration(tok.Num), nil
 	case Array:
 		return *tok.Array, checkArray(tok.Array)
 	case List:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"reflect"
 	"runtime"
 	"strconv"
@@ -50,6 +51,8 @@ func (e *encoder) any(v any) error {
 		return e.bytes(v)
 	case time.Time:
 		return e.time(v)
+	case time.Duration:
+		e.w.Duration(v)
 	case core.Array:
 		return e.array(&v)
 	case []any:
@@ -95,6 +98,10 @@ func (e *encoder) value(p *plan, v reflect.Value) error {
 		return e.bytes(addressable(v).Bytes())
 	case formTime:
 		return e.time(*addressable(v).Addr().Interface().(*time.Time))
+	case formDuration:
+		e.w.Duration(time.Duration(v.Int()))
+	case formBig:
+		return e.integer(addressable(v).Addr().Interface().(*big.Int))
 	case formNumber:
 		return e.number(v.String())
 	case formArray:
@@ -184,11 +191,25 @@ func (e *encoder) number(text string) error {
 		e.w.Int(n)
 		return nil
 	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		return fmt.Errorf("the integer %s has more than 64 bits", cut(text))
+	if len(text) > MaxBits/3 {
+		return fmt.Errorf("an integer of %d digits; %d bits are the most", len(text), MaxBits)
 	}
-	e.w.Uint(n)
+	n, _ := new(big.Int).SetString(text, 10)
+	return e.integer(n)
+}
+
+func (e *encoder) integer(n *big.Int) error {
+	switch {
+	case n.IsInt64():
+		e.w.Int(n.Int64())
+	case n.IsUint64():
+		e.w.Uint(n.Uint64())
+	default:
+		if err := checkBig(n); err != nil {
+			return err
+		}
+		e.w.Big(n)
+	}
 	return nil
 }
 
@@ -355,7 +376,7 @@ func (e *encoder) mapping(p *plan, v reflect.Value) error {
 
 func keyText(p *plan, k reflect.Value) (string, error) {
 	switch {
-	case p.marshals != byNone && p.form != formJSON || p.form == formTime:
+	case p.marshals != byNone && p.form != formJSON || p.form == formTime || p.form == formBig:
 		text, there, err := marshal(p, k)
 		if err == nil && !there {
 			err = fmt.Errorf("a key of type %s that embeds nil has no text", p.typ)

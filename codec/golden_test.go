@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math"
+	"math/big"
 	"os"
 	"reflect"
 	"strings"
@@ -59,6 +60,11 @@ var golden = []struct {
 	{name: "int smallest", value: int64(math.MinInt64)},
 	{name: "int 2^63", value: uint64(1 << 63)},
 	{name: "int largest", value: uint64(math.MaxUint64)},
+	{name: "int 2^64", value: bigInt("18446744073709551616")},
+	{name: "int -2^63-1", value: bigInt("-9223372036854775809")},
+	{name: "int 2^64+255", value: bigInt("18446744073709551871")},
+	{name: "int -2^71", value: bigInt("-2361183241434822606848")},
+	{name: "int of 300 bits", value: new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 300), big.NewInt(1))},
 	{name: "float zero", value: 0.0},
 	{name: "float minus zero", value: math.Copysign(0, -1)},
 	{name: "float five", value: 5.0},
@@ -90,6 +96,13 @@ var golden = []struct {
 	{name: "time after 32 bits", value: time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)},
 	{name: "time at first", value: time.Time{}.UTC()},
 	{name: "time at last", value: time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC)},
+	{name: "duration zero", value: time.Duration(0)},
+	{name: "duration of a nanosecond less", value: time.Duration(-1)},
+	{name: "duration with microseconds", value: 36*time.Hour + 1500*time.Microsecond},
+	{name: "duration longest", value: time.Duration(math.MaxInt64)},
+	{name: "duration shortest", value: time.Duration(math.MinInt64)},
+	{name: "map like a duration", value: map[string]any{"$duration": int64(1)}},
+	{name: "map like an integer", value: map[string]any{"$int": "0x1"}},
 	{name: "list empty", value: []any{}},
 	{
 		name:  "list of all sorts",

@@ -6,6 +6,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/snakepit-go/snakepit/core"
 )
 
 type (
@@ -37,6 +40,8 @@ func TestJSONGoesAsItsValue(t *testing.T) {
 			{json.Number("12"), int64(12)}, {json.Number("-7"), int64(-7)}, {json.Number("5.0"), 5.0},
 			{json.Number("1e2"), 100.0},
 			{json.Number("18446744073709551615"), uint64(math.MaxUint64)}, {json.Number(""), int64(0)},
+			{json.Number("-18446744073709551616"), bigInt("-18446744073709551616")},
+			{json.RawMessage("[18446744073709551616]"), []any{bigInt("18446744073709551616")}},
 			{json.Number("0"), int64(0)}, {json.Number("0.5"), 0.5}, {json.Number("-0.5"), -0.5},
 			{json.Number("9"), int64(9)},
 			{json.RawMessage(`{"a": [1, 2.5, "x", null], "$bytes": "AA=="}`), map[string]any{
@@ -56,7 +61,7 @@ func TestJSONGoesAsItsValue(t *testing.T) {
 		}
 		for _, bad := range []any{
 			json.Number("x"), json.Number("0x10"), json.Number(`"1"`), json.Number("true"),
-			json.Number("18446744073709551616"), json.Number("1e999"),
+			json.Number(strings.Repeat("9", 400_000)), json.Number("1e999"),
 			json.RawMessage(`{"a":`), json.RawMessage(`1 2`),
 			json.RawMessage(strings.Repeat("[", 600) + strings.Repeat("]", 600)),
 			map[status]int{1: 1},
@@ -86,9 +91,18 @@ func TestIntoJSON(t *testing.T) {
 				t.Errorf("%s: %v becomes %v", c.Name(), v, got)
 			}
 		}
-		raw := into(map[string]any{"a": []any{1, 2.0, "x", nil, true}}, new(json.RawMessage)).(json.RawMessage)
-		if string(raw) != `{"a":[1,2.0,"x",null,true]}` {
-			t.Errorf("%s: %s", c.Name(), raw)
+		for want, v := range map[string]any{
+			`{"a":[1,2.0,"x",null,true]}`: map[string]any{"a": []any{1, 2.0, "x", nil, true}},
+			`18446744073709551616`:        bigInt("18446744073709551616"),
+			`[[1.0,0.5],[2.0,0.25]]`:      core.ArrayOf([]float32{1, 0.5, 2, 0.25}, 2, 2),
+			`{"t":1000}`:                  map[string]any{"t": time.Microsecond},
+		} {
+			if raw := into(v, new(json.RawMessage)).(json.RawMessage); string(raw) != want {
+				t.Errorf("%s: %v is %s", c.Name(), v, raw)
+			}
+		}
+		if got := into(bigInt("-18446744073709551616"), new(json.Number)); got != json.Number("-18446744073709551616") {
+			t.Errorf("%s: %v", c.Name(), got)
 		}
 		if got := into([]int{1, 2}, new(Point)); got != (Point{1, 2}) {
 			t.Errorf("%s: %v", c.Name(), got)

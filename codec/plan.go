@@ -3,6 +3,7 @@ package codec
 import (
 	"encoding"
 	"encoding/json"
+	"math/big"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,6 +27,8 @@ const (
 	formBytes     // []byte
 	formByteArray // [n]byte
 	formTime
+	formDuration
+	formBig    // big.Int
 	formArray  // core.Array
 	formNumber // json.Number
 	formJSON   // as the value of its JSON: json.RawMessage, and other types with MarshalJSON but no MarshalText
@@ -36,6 +39,15 @@ const (
 	formPointer
 	formInterface
 )
+
+// isNumber reports whether values of the form are single numbers or booleans.
+func (f form) isNumber() bool {
+	switch f {
+	case formBool, formInt, formUint, formFloat, formBig, formNumber:
+		return true
+	}
+	return false
+}
 
 // plan is what the encoder and the decoder need to know of a type. It is made once and never changed. Plans of
 // recursive types point to each other.
@@ -75,6 +87,8 @@ type field struct {
 
 var (
 	timeType            = reflect.TypeFor[time.Time]()
+	durationType        = reflect.TypeFor[time.Duration]()
+	bigType             = reflect.TypeFor[big.Int]()
 	arrayType           = reflect.TypeFor[core.Array]()
 	anyMapType          = reflect.TypeFor[map[string]any]()
 	anyListType         = reflect.TypeFor[[]any]()
@@ -116,8 +130,23 @@ func (m planner) plan(t reflect.Type) *plan {
 	}
 	p := &plan{typ: t}
 	m[t] = p
-	if t == numberType {
+	switch t {
+	case numberType:
 		p.form = formNumber
+		return p
+	case durationType:
+		p.form = formDuration
+		return p
+	case timeType:
+		p.form = formTime
+		p.unmarshals = true // ISO text is accepted too
+		return p
+	case bigType:
+		p.form = formBig
+		p.unmarshals = true // digits are accepted too
+		return p
+	case arrayType:
+		p.form = formArray
 		return p
 	}
 	switch t.Kind() {
@@ -148,15 +177,6 @@ func (m planner) plan(t reflect.Type) *plan {
 		p.key, p.elem = m.plan(t.Key()), m.plan(t.Elem())
 		p.form = formMap
 	case reflect.Struct:
-		switch t {
-		case timeType:
-			p.form = formTime
-			p.unmarshals = true // ISO text is accepted too
-			return p
-		case arrayType:
-			p.form = formArray
-			return p
-		}
 		p.form = formStruct
 		m.fields(p)
 	case reflect.Pointer:
@@ -226,7 +246,7 @@ func (m planner) fields(p *plan) {
 				}
 				name, options, _ := strings.Cut(tag, ",")
 				index := append(slices.Clip(l.index), i)
-				if inner && name == "" && embedded != timeType && embedded != arrayType && !isText(embedded) {
+				if inner && name == "" && embedded != arrayType && !isText(embedded) {
 					next = append(next, level{embedded, index})
 				} else if f.IsExported() {
 					found = append(found, m.field(f, name, options, index))

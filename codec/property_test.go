@@ -2,6 +2,7 @@ package codec_test
 
 import (
 	"math"
+	"math/big"
 	"reflect"
 	"strings"
 	"testing"
@@ -90,6 +91,8 @@ func values(depth int) *rapid.Generator[any] {
 		texts().AsAny(),
 		rapid.SliceOfN(rapid.Byte(), 0, 300).AsAny(),
 		times().AsAny(),
+		rapid.Map(rapid.Int64(), func(n int64) time.Duration { return time.Duration(n) }).AsAny(),
+		integers().AsAny(),
 		arrays().AsAny(),
 	}
 	if depth > 0 {
@@ -104,11 +107,23 @@ func texts() *rapid.Generator[string] {
 		rapid.String(),
 		rapid.StringN(250, 300, -1),
 		rapid.SampledFrom([]string{
-			"$", "$bytes", "$float", "$time", "$array", "$map", "", "\u2028\x7f\x00\ufffd\U0010ffff",
+			"$", "$bytes", "$float", "$time", "$array", "$map", "$int", "$duration",
+			"", "\u2028\x7f\x00\ufffd\U0010ffff",
 		}),
 		rapid.Map(rapid.SliceOfN(rapid.Rune(), 0, 40),
 			func(r []rune) string { return strings.ToValidUTF8(string(r), "?") }),
 	)
+}
+
+// integers generates integers beyond 64 bits.
+func integers() *rapid.Generator[*big.Int] {
+	return rapid.Map(rapid.SliceOfN(rapid.Byte(), 9, 40), func(b []byte) *big.Int {
+		n := new(big.Int).SetBytes(append([]byte{b[0] | 1}, b[1:]...))
+		if n.Bit(8)&1 == 1 {
+			n.Neg(n)
+		}
+		return n
+	})
 }
 
 func times() *rapid.Generator[time.Time] {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math"
+	"math/big"
 	"reflect"
 	"runtime"
 	"slices"
@@ -42,7 +43,7 @@ var codecClauses = []clause{
 	rule("codec/round-trip", "Decode gives back the value that Append encoded. "+
 		"Every codec gives the same value.", func(t *trial) {
 		t.eachCodec(func(c core.Codec) {
-			for _, v := range slices.Concat(plainValues(), timestamps(), exactValues()) {
+			for _, v := range slices.Concat(plainValues(), timestamps(), durations(), exactValues()) {
 				body, err := c.Append(nil, v)
 				if err != nil {
 					t.Errorf("%s: encoding %#v: %v", c.Name(), v, err)
@@ -142,6 +143,23 @@ var codecClauses = []clause{
 				if body := hostile(c.Name(), depth).deep; body != nil && c.Decode(body, &got) == nil {
 					t.Errorf("%s: %d levels are decoded", c.Name(), depth)
 				}
+			}
+		})
+	}),
+	rule("codec/large-integers", "An integer has at most 1,048,576 bits: "+
+		"such a one passes, and a larger one is an error in both directions.", func(t *trial) {
+		t.eachCodec(func(c core.Codec) {
+			most := new(big.Int).Not(power(1 << 20))
+			most.Add(most, big.NewInt(2))
+			var got any
+			if body, err := c.Append(nil, most); err != nil || c.Decode(body, &got) != nil || !same(got, most) {
+				t.Errorf("%s: 1,048,576 bits do not pass (%v)", c.Name(), err)
+			}
+			if _, err := c.Append(nil, power(1<<20)); err == nil {
+				t.Errorf("%s: 1,048,577 bits are encoded", c.Name())
+			}
+			if body := hostile(c.Name(), 1).large; body != nil && c.Decode(body, &got) == nil {
+				t.Errorf("%s: 1,048,577 bits are decoded", c.Name())
 			}
 		})
 	}),
@@ -261,14 +279,24 @@ func timestamps() []any {
 	}
 }
 
+// durations returns durations of whole microseconds that a double holds exactly. Every worker gives them back
+// unchanged.
+func durations() []any {
+	return []any{time.Duration(0), time.Microsecond, -90 * time.Minute, 100*24*time.Hour + time.Microsecond}
+}
+
 // exactValues returns values that only a worker with exact-numbers gives back unchanged.
 func exactValues() []any {
 	return []any{
 		5.0, math.Copysign(0, -1), 1e15, 1e300, math.Inf(1), math.Inf(-1), math.NaN(), 0.1,
 		int64(5), int64(1<<53 + 1), int64(math.MaxInt64), int64(math.MinInt64), uint64(1 << 63), uint64(math.MaxUint64),
+		power(64), new(big.Int).Not(power(63)), args{"n": []any{new(big.Int).Neg(power(300)), power(1000)}},
 		[]any{int64(5), 5.0}, args{"whole": 2.0},
 	}
 }
+
+// power returns 2 to the power n.
+func power(n uint) *big.Int { return new(big.Int).Lsh(big.NewInt(1), n) }
 
 // same is reflect.DeepEqual, but NaN equals NaN, and 0 differs from -0.
 func same(a, b any) bool {
@@ -303,6 +331,7 @@ type attack struct {
 	deep      []byte   // a list with as many levels as hostile was asked for
 	claims    [][]byte // claimed lengths without the bytes
 	wrong     [][]byte // bad UTF-8, the wrong kind of key, bytes that are no value
+	large     []byte   // an integer of 1,048,577 bits
 	lossy     [][]byte // integers beyond 64 bits: a common decoder takes them and loses digits
 	equalKeys [][]byte // maps with two equal keys: a common decoder takes them too
 	tags      [][]byte // maps whose only key begins with $ and is no tag, or has no fitting value
@@ -327,6 +356,7 @@ func hostile(codec string, depth int) attack {
 			wrong: texts(
 				"\"\xff\xfe\"", "{\"a\xc3\":1}", `{1:2}`, `nul`, `[1,]`, `'x'`, `NaN`, `{"a":1,}`, `{"a"}`, `01`, `"a`,
 			),
+			large: []byte(`{"$int":"0x1` + strings.Repeat("0", 1<<18) + `"}`),
 			lossy: texts(`18446744073709551616`, `{"n":[-9223372036854775809]}`),
 			equalKeys: texts(
 				`{"a":1,"a":2}`, `{"value":{"a":1,"b":2,"a":3}}`, `[{"a":1},{"a":1,"a":1}]`, `{"a":1,"\u0061":2}`,
@@ -338,6 +368,8 @@ func hostile(codec string, depth int) attack {
 				`{"$bytes":"AA"}`, `{"$bytes":"AA =="}`, `{"$bytes":"_-8="}`, `{"$float":"NaN"}`, `{"$float":1}`,
 				`{"$time":"yesterday"}`, `{"$time":"2026-01-02T03:04:05"}`, `{"$time":"2026-13-02T03:04:05Z"}`,
 				`{"$time":"2026-01-02T25:04:05Z"}`, `{"$map":1}`, `{"$array":[]}`, `{"$array":{"dtype":"<f8"}}`,
+				`{"$int":"5"}`, `{"$int":"0x"}`, `{"$int":"0xfg"}`, `{"$int":5}`,
+				`{"$duration":"1s"}`, `{"$duration":0.5}`,
 			),
 			arrays: texts(
 				jsonArray("<f8", "[2]", 15), jsonArray("<f8", "[2]", 17), jsonArray("<f8", "[2,3]", 8),
@@ -362,7 +394,9 @@ func hostile(codec string, depth int) attack {
 			wrong: [][]byte{
 				{0xa2, 0xff, 0xfe}, {0x81, 0xa2, 'a', 0xc3, 0x01}, {0x81, 0x01, 0x02}, {0xc1}, {0xd4, 0x63, 0x00},
 				{0x81, 0xc4, 0x01, 'a', 0x01}, {0xc7, 0x03, 0x01, 0x01, 0x02, 0x03},
+				{0xc7, 0x00, 0x02}, {0xc7, 0x00, 0x03}, {0xd6, 0x03, 0x00, 0x00, 0x00, 0x00},
 			},
+			large: append([]byte{0xc9, 0, 2, 0, 1, 2, 1}, make([]byte, 1<<17)...),
 			equalKeys: [][]byte{
 				{0x82, 0xa1, 'a', 0x01, 0xa1, 'a', 0x02},
 				{0x81, 0xa5, 'v', 'a', 'l', 'u', 'e', 0x82, 0xa1, 'a', 0x01, 0xa1, 'a', 0x02},
@@ -430,6 +464,9 @@ var packed = []struct {
 	{"\x81\xa1a\x05", args{"a": int64(5)}}, {"\xde\x00\x01\xa1a\x05", args{"a": int64(5)}},
 	{"\xdf\x00\x00\x00\x01\xd9\x01a\x05", args{"a": int64(5)}}, {"\xd6\xff\x00\x00\x00\x05", time.Unix(5, 0).UTC()},
 	{"\xd7\xff\x00\x00\x0f\xa0\x00\x00\x00\x05", time.Unix(5, 1000).UTC()},
+	{"\xd7\x03\x00\x00\x00\x00\x00\x00\x03\xe8", time.Microsecond},
+	{"\xc7\x08\x03\xff\xff\xff\xff\xff\xff\xfc\x18", -time.Microsecond},
+	{"\xd4\x02\x05", int64(5)}, {"\xd5\x02\xff\xfb", int64(-5)},
 	{"\xc7\x0c\xff\x00\x00\x03\xe8\x00\x00\x00\x00\x00\x00\x00\x05", time.Unix(5, 1000).UTC()},
 }
 

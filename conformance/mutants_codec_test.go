@@ -51,6 +51,8 @@ var codecMutants = []mutant{
 	{"decodes into anything", "codec/target", lenient(func(b []byte) bool { return string(b) == "1" })},
 	{"narrows in silence", "codec/narrowing", lenient(func(b []byte) bool { return bytes.Contains(b, []byte("300")) })},
 	{"nests without limit", "codec/nesting", lenient(func(b []byte) bool { return bytes.Count(b, []byte("[")) > 500 })},
+	{"has integers without limit", "codec/large-integers",
+		lenient(func(b []byte) bool { return bytes.HasPrefix(b, []byte(`{"$int":"0x1000`)) && len(b) > 1<<18 })},
 	{"allocates what is claimed", "codec/allocation", onCodec(func(c core.Codec) core.Codec {
 		return &codec{Codec: c, decode: func(b []byte, v any) error {
 			if bytes.Contains(b, []byte("4000000000")) {

@@ -27,6 +27,25 @@ var valueMutants = []mutant{
 	{"rounds times up", "value/time", reading(func(f *core.Frame) {
 		f.Body = bytes.Replace(f.Body, []byte(".678901999Z"), []byte(".678902Z"), 1)
 	})},
+	{"announces exact-numbers and has 64 bits", "value/exact", reading(func(f *core.Frame) {
+		f.Body = bytes.ReplaceAll(f.Body, []byte(`{"$int":"0x10000000000000000"}`), []byte("0"))
+	})},
+	{"takes a small integer with a tag for text", "value/exact", writing(func(f *core.Frame) {
+		f.Body = bytes.ReplaceAll(f.Body, []byte(`{"$int":"0x5"}`), []byte(`"0x5"`))
+	})},
+	{"has milliseconds, and no parts of them", "value/duration", reading(func(f *core.Frame) {
+		f.Body = bytes.ReplaceAll(f.Body, []byte(`{"$duration":1000}`), []byte(`{"$duration":0}`))
+	})},
+	{"rounds durations towards zero", "value/duration", reading(func(f *core.Frame) {
+		f.Body = bytes.ReplaceAll(f.Body, []byte(`{"$duration":-1}`), []byte(`{"$duration":0}`))
+	})},
+	{"takes decimal digits for a large integer", "value/tags",
+		forgiving(func(a attack) [][]byte { return a.tags[17:18] })},
+	{"has lists for arrays, of whole numbers", "value/array", reading(func(f *core.Frame) {
+		if bytes.Contains(f.Body, []byte("$array")) {
+			f.Body = []byte("[[0,1,-2],[0,1,6]]")
+		}
+	})},
 	{"flattens arrays", "value/array", reading(func(f *core.Frame) {
 		f.Body = bytes.ReplaceAll(f.Body, []byte(`"shape":[2,3]`), []byte(`"shape":[6]`))
 	})},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"math/big"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,11 @@ func show(v any) string {
 		return tagged("bytes", base64.StdEncoding.EncodeToString(v))
 	case time.Time:
 		return tagged("time", v.UTC().Format(time.RFC3339Nano))
+	case time.Duration:
+		return tagged("duration", int64(v))
+	case *big.Int:
+		digits := new(big.Int).Abs(v).Text(16)
+		return tagged("int", strings.Repeat("-", max(0, -v.Sign()))+"0x"+digits)
 	case core.Array:
 		data := base64.StdEncoding.EncodeToString(v.Data)
 		return tagged("array", args{"dtype": v.DType, "shape": v.Shape, "data": data})

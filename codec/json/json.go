@@ -49,9 +49,11 @@ var (
 
 // The keys of the maps that stand for values that JSON lacks.
 const (
-	tagBytes = "$bytes"
-	tagFloat = "$float"
-	tagTime  = "$time"
-	tagArray = "$array"
-	tagMap   = "$map"
+	tagBytes    = "$bytes"
+	tagFloat    = "$float"
+	tagTime     = "$time"
+	tagDuration = "$duration"
+	tagInt      = "$int"
+	tagArray    = "$array"
+	tagMap      = "$map"
 )

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"strconv"
 	"strings"
 	"time"
@@ -348,6 +349,10 @@ func (r *reader) object() (codec.Token, error) {
 		tok, err = r.float()
 	case tagTime:
 		tok, err = r.time()
+	case tagInt:
+		tok, err = r.big()
+	case tagDuration:
+		tok, err = r.duration()
 	case tagArray:
 		tok.Kind = codec.Array
 		tok.Array, err = r.array()
@@ -364,7 +369,7 @@ func (r *reader) object() (codec.Token, error) {
 }
 
 func tagOf(key []byte) string {
-	for _, tag := range [...]string{tagBytes, tagFloat, tagTime, tagArray, tagMap} {
+	for _, tag := range [...]string{tagBytes, tagFloat, tagTime, tagDuration, tagInt, tagArray, tagMap} {
 		if string(key) == tag {
 			return tag
 		}
@@ -504,6 +509,34 @@ func (r *reader) time() (codec.Token, error) {
 	}
 	tok.Num, tok.N = uint64(t.Unix()), t.Nanosecond()
 	return tok, nil
+}
+
+// big reads an integer of any size, such as "-0x1f".
+func (r *reader) big() (codec.Token, error) {
+	s, err := r.text()
+	if err != nil {
+		return codec.Token{}, err
+	}
+	digits, negative := strings.CutPrefix(s, "-")
+	digits, hex := strings.CutPrefix(digits, "0x")
+	n, ok := new(big.Int).SetString(digits, 16)
+	if !ok || !hex || strings.Trim(digits, "0123456789abcdef") != "" {
+		return codec.Token{}, fmt.Errorf("%q instead of an integer such as \"-0x1f\"", short([]byte(s)))
+	}
+	if negative {
+		n.Neg(n)
+	}
+	return codec.Integer(n)
+}
+
+func (r *reader) duration() (codec.Token, error) {
+	r.peek()
+	tok, err := r.number()
+	if err == nil && tok.Kind != codec.Int {
+		err = errors.New("a duration must be an integer of nanoseconds that fits 64 bits")
+	}
+	tok.Kind = codec.Duration
+	return tok, err
 }
 
 // array reads the map that describes an array.

@@ -3,6 +3,7 @@ package json
 import (
 	"encoding/base64"
 	"math"
+	"math/big"
 	"strconv"
 	"time"
 
@@ -50,6 +51,16 @@ func (w *writer) Uint(n uint64) {
 	w.b = strconv.AppendUint(w.b, n, 10)
 }
 
+func (w *writer) Big(n *big.Int) {
+	w.raw(`{"$int":"`)
+	if n.Sign() < 0 {
+		w.b = append(w.b, '-')
+	}
+	w.b = append(w.b, "0x"...)
+	w.b = new(big.Int).Abs(n).Append(w.b, 16)
+	w.b = append(w.b, `"}`...)
+}
+
 // Float writes the shortest text that reads back as f, with a point or an exponent, as Python's repr does.
 func (w *writer) Float(f float64) {
 	switch {
@@ -93,6 +104,12 @@ func (w *writer) Time(t time.Time) {
 	w.raw(`{"$time":"`)
 	w.b = t.AppendFormat(w.b, time.RFC3339Nano)
 	w.b = append(w.b, `"}`...)
+}
+
+func (w *writer) Duration(d time.Duration) {
+	w.raw(`{"$duration":`)
+	w.b = strconv.AppendInt(w.b, int64(d), 10)
+	w.b = append(w.b, '}')
 }
 
 func (w *writer) Array(a core.Array) {

@@ -1,5 +1,6 @@
-// Package msgpack is the codec of MessagePack bodies. They have the plain types, timestamps as extension -1 and
-// arrays as extension 1. Package codec has the rules for values, docs/protocol.md the notation.
+// Package msgpack is the codec of MessagePack bodies. They have the plain types, and timestamps as extension -1.
+// Arrays, large integers and durations have extensions of their own. Package codec has the rules for values,
+// docs/protocol.md the notation.
 //
 // github.com/vmihailenco/msgpack supplies the tokens. Its decoding into Go values is not used: it believes the
 // lengths that headers claim, recurses without a limit and turns large integers into negative ones.
@@ -46,8 +47,10 @@ var (
 	readers = sync.Pool{New: func() any { return newReader() }}
 )
 
-// extArray is the extension for arrays. extTime is MessagePack's own extension for timestamps.
+// The extensions. extTime is MessagePack's own.
 const (
-	extArray = 1
-	extTime  = -1
+	extTime     = -1
+	extArray    = 1
+	extInt      = 2 // an integer in two's complement, the high byte first
+	extDuration = 3 // nanoseconds as an int64, the high byte first
 )

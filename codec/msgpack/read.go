@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/big"
 
 	"github.com/vmihailenco/msgpack/v5"
 	"github.com/vmihailenco/msgpack/v5/msgpcode"
@@ -166,6 +167,13 @@ func (r *reader) extension() (tok codec.Token, err error) {
 	switch id {
 	case extTime:
 		return timestamp(payload)
+	case extInt:
+		return integer(payload)
+	case extDuration:
+		if len(payload) != 8 {
+			return tok, fmt.Errorf("a duration of %d bytes", len(payload))
+		}
+		return codec.Token{Kind: codec.Duration, Num: binary.BigEndian.Uint64(payload)}, nil
 	case extArray:
 		r.i -= n
 		tok.Kind = codec.Array
@@ -176,6 +184,18 @@ func (r *reader) extension() (tok codec.Token, err error) {
 		return tok, err
 	}
 	return tok, fmt.Errorf("unknown extension %d", id)
+}
+
+// integer reads two's complement.
+func integer(b []byte) (codec.Token, error) {
+	if len(b) == 0 {
+		return codec.Token{}, errors.New("an integer of no bytes")
+	}
+	n := new(big.Int).SetBytes(b)
+	if b[0] >= 0x80 {
+		n.Sub(n, new(big.Int).Lsh(big.NewInt(1), uint(len(b))*8))
+	}
+	return codec.Integer(n)
 }
 
 // timestamp reads the three forms of the MessagePack specification.

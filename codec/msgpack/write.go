@@ -1,6 +1,8 @@
 package msgpack
 
 import (
+	"encoding/binary"
+	"math/big"
 	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -47,6 +49,26 @@ func (w *writer) Map(n int, _ string) { _ = w.enc.EncodeMapLen(n) }
 func (w *writer) Key(name string)     { _ = w.enc.EncodeString(name) }
 func (w *writer) EndList()            {}
 func (w *writer) EndMap(int, string)  {}
+
+// Big writes the shortest two's complement.
+func (w *writer) Big(n *big.Int) {
+	size := n.BitLen()/8 + 1
+	positive := n
+	if n.Sign() < 0 {
+		size = new(big.Int).Not(n).BitLen()/8 + 1
+		positive = new(big.Int).Add(n, new(big.Int).Lsh(big.NewInt(1), uint(size)*8))
+	}
+	w.extension(extInt, positive.FillBytes(make([]byte, size)))
+}
+
+func (w *writer) Duration(d time.Duration) {
+	w.extension(extDuration, binary.BigEndian.AppendUint64(nil, uint64(d)))
+}
+
+func (w *writer) extension(id int8, payload []byte) {
+	_ = w.enc.EncodeExtHeader(id, len(payload))
+	w.b = append(w.b, payload...)
+}
 
 // Array first writes everything but the data: the extension's header has its length.
 func (w *writer) Array(a core.Array) {

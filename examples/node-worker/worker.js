@@ -35,7 +35,7 @@ function errorBody(error) {
   return error.cause === undefined ? body : { ...body, cause: errorBody(error.cause) };
 }
 
-// ---- Values: JSON. A map with one key is a value that JSON lacks. Timestamps and arrays pass through unchanged.
+// ---- Values: JSON. A map with one key is a value that JSON lacks. Times, arrays and large integers pass through unchanged.
 
 class Tagged {
   constructor(tag, value) { Object.assign(this, { tag, value }); }
@@ -68,6 +68,8 @@ function untag(tag, v, depth) {
   if (tag === "$bytes") return binary(v);
   if (tag === "$float" && Object.hasOwn(FLOATS, v)) return FLOATS[v];
   if (tag === "$time" && /^\d{4}-\d\d-\d\dT[\d:]{8}(\.\d{1,9})?Z$/.test(v) && !isNaN(Date.parse(v))) return new Tagged(tag, v);
+  if (tag === "$duration" && Number.isInteger(v)) return new Tagged(tag, v);
+  if (tag === "$int" && /^-?0x[0-9a-f]+$/.test(v)) return new Tagged(tag, v);
   if (tag === "$map" && isMap(v) && isTag(Object.keys(v))) return fromJSON(v, depth, true);
   if (tag === "$array") {
     const [, kind, size] = /^[<|]([a-zA-Z])(\d+)/.exec(v.dtype);

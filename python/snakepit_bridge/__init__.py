@@ -13,10 +13,10 @@
 `Worker` says which functions can be commands. `Context` gives a command access to its call.
 """
 
+from ._arrays import Array
 from ._context import AsyncContext, AsyncInput, AsyncStream, Context, Input, Stream
 from ._errors import BadValue, Cancelled, Disconnected, ItemError, RemoteError, SnakepitError
 from ._sessions import Session
-from ._values import Array
 from ._version import __version__
 from ._worker import Worker, command
 

@@ -11,20 +11,12 @@ from itertools import accumulate
 from json import encoder as _encoder
 from typing import Any, Callable, Dict, List, NoReturn, Tuple
 
+from ._arrays import Array, decoded_array
 from ._codec import Codec
 from ._errors import BadValue
-from ._values import (
-    CONTAINERS,
-    LARGEST,
-    MAX_DEPTH,
-    SMALLEST,
-    Array,
-    Writer,
-    decoded_array,
-    is_plain,
-    late_datetime,
-    walk,
-)
+from ._reduction import check_int
+from ._times import Duration, Instant, late_datetime, timedelta
+from ._values import CONTAINERS, LARGEST, MAX_DEPTH, SMALLEST, Writer, is_plain, walk
 
 _SCALARS = {type(None), bool, float, str}
 _SHALLOW = 64  # levels of nesting that fit on any caller's stack
@@ -116,14 +108,15 @@ class _Writer(Writer):
             parts = (b'{"$bytes":"', binascii.b2a_base64(value, newline=False), b'"}')
         elif type_ is float:
             parts = (b'{"$float":"', b"nan" if value != value else b"inf" if value > 0 else b"-inf", b'"}')
+        elif type_ is int:
+            parts = (b'{"$int":"%s"}' % hex(value).encode(),)
+        elif type_ is Duration:
+            parts = (b'{"$duration":%d}' % value.nanoseconds,)
         elif type_ is Array:
             facts = dump({"dtype": value.dtype, "shape": value.shape})[:-1]
             parts = (b'{"$array":', facts, b',"data":"', binascii.b2a_base64(value.data, newline=False), b'"}}')
         else:
-            text = value.replace(tzinfo=None).isoformat()
-            if value.microsecond:
-                text = text.rstrip("0")
-            parts = (b'{"$time":"', text.encode(), b'Z"}')
+            parts = (b'{"$time":"', _iso(value).encode(), b'Z"}')
         self._parts += (*parts, b",")
 
     def begin_list(self, length: int) -> None:
@@ -142,6 +135,18 @@ class _Writer(Writer):
         if self._parts[-1] == b",":
             self._parts.pop()
         self._parts += (self._ends.pop(), b",")
+
+
+def _iso(instant: Any) -> str:
+    """Returns the text of an instant without its zone. Its fraction has no zeros at the end."""
+    if type(instant) is Instant:
+        module = late_datetime()
+        whole = module.datetime.fromtimestamp(instant.seconds, module.timezone.utc)
+        nanoseconds = instant.nanoseconds
+    else:
+        whole, nanoseconds = instant, instant.microsecond * 1000
+    text: str = whole.replace(tzinfo=None, microsecond=0).isoformat()
+    return text + f".{nanoseconds:09}".rstrip("0") if nanoseconds else text
 
 
 class _Tagged:
@@ -331,12 +336,28 @@ def _meaning(tagged: _Tagged) -> Any:
             return float(value)
     elif key == "$time":
         return _time(value)
+    elif key == "$int":
+        return _large_int(value)
+    elif key == "$duration":
+        if type(value) is int and -(2**63) <= value < 2**63:
+            return timedelta(value)
     elif key == "$array":
         if type(value) is dict and value.keys() == {"dtype", "shape", "data"}:
             return decoded_array(value["dtype"], value["shape"], _bytes(value["data"]))
     else:
         raise BadValue(f"a map with the one key {key!r:.60}, which is not a known tag")
     raise BadValue(f"a {key} of something else")
+
+
+_HEX = re.compile(r"-?0x[0-9a-f]+", re.ASCII)
+
+
+def _large_int(text: Any) -> int:
+    if type(text) is not str or not _HEX.fullmatch(text):
+        raise BadValue(f"{text!r:.60} is not an integer such as '-0x1f'")
+    value = int(text, 16)
+    check_int(value)
+    return value
 
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"

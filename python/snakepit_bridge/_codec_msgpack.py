@@ -6,15 +6,18 @@ import re
 from struct import Struct
 from typing import Any, Dict, List, Optional, Tuple
 
+from ._arrays import Array, decoded_array
 from ._codec import Codec
 from ._errors import BadValue, Unavailable
-from ._values import CONTAINERS, MAX_DEPTH, Array, Writer, decoded_array, is_plain, walk
+from ._reduction import check_int
+from ._times import Duration, Instant, timedelta
+from ._values import CONTAINERS, MAX_DEPTH, Writer, is_plain, walk
 
 _SCALARS = {type(None), bool, int, float, str}  # the packer refuses integers beyond 64 bits
 _LEVELS = 64  # levels of nesting that fit on any caller's stack
 _COPIED = 1 << 16  # bytes and arrays up to this size may be copied once more
 _KEPT = 1 << 20  # a packer's buffer above this size is not kept
-_ARRAY = 1  # the extension type of arrays
+_ARRAY, _INT, _DURATION = 1, 2, 3  # the extension types
 OLDEST = (1, 0, 3)
 
 
@@ -69,7 +72,7 @@ class Msgpack(Codec):
         except (ValueError, OverflowError, RuntimeError):  # a lone surrogate; a dict that changed; RecursionError
             packer = self._module.Packer(datetime=True)
         if body is None:
-            writer = _Writer(packer, self._module.ExtType)
+            writer = _Writer(packer, self._module)
             walk(value, writer)
             body = b"".join(writer.parts)
         if len(body) <= _KEPT:
@@ -95,6 +98,14 @@ class Msgpack(Codec):
         return value
 
     def _extension(self, number: int, payload: bytes) -> Any:
+        if number == _INT and payload:
+            value = int.from_bytes(payload, "big", signed=True)
+            check_int(value)
+            return value
+        if number == _DURATION and len(payload) == 8:
+            return timedelta(int.from_bytes(payload, "big", signed=True))
+        if number in (_INT, _DURATION):
+            raise BadValue(f"the extension {number} with {len(payload)} bytes")
         if number != _ARRAY:
             raise BadValue(f"unknown extension {number}")
         try:
@@ -125,9 +136,9 @@ class _Writer(Writer):
     scalars = _SCALARS
     binary = _COPIED
 
-    def __init__(self, packer: Any, ext_type: Any) -> None:
+    def __init__(self, packer: Any, module: Any) -> None:
         self._packer = packer
-        self._ext_type = ext_type
+        self._module = module
         self.parts: List[Any] = []
 
     def write_plain(self, value: Any) -> None:
@@ -142,15 +153,25 @@ class _Writer(Writer):
             self.parts += (_bin_header(len(value)), value)
         elif type(value) is Array:
             self._array(value)
+        elif type(value) is int:
+            size = (value if value >= 0 else ~value).bit_length() // 8 + 1
+            self._extension(_INT, value.to_bytes(size, "big", signed=True))
+        elif type(value) is Duration:
+            self._extension(_DURATION, value.nanoseconds.to_bytes(8, "big", signed=True))
+        elif type(value) is Instant:
+            self.parts.append(self._packer.pack(self._module.Timestamp(value.seconds, value.nanoseconds)))
         else:
             self.parts.append(self._packer.pack(value))
+
+    def _extension(self, number: int, payload: bytes) -> None:
+        self.parts.append(self._packer.pack(self._module.ExtType(number, payload)))
 
     def _array(self, value: Array) -> None:
         head = b"\x93" + self._packer.pack(value.dtype) + self._packer.pack(value.shape) + _bin_header(len(value.data))
         size = len(head) + len(value.data)
         if size <= _COPIED:
             payload = head + bytes(value.data)
-            self.parts.append(self._packer.pack(self._ext_type(_ARRAY, payload)))
+            self._extension(_ARRAY, payload)
         elif size < 1 << 32:
             self.parts += (_EXT32.pack(0xC9, size, _ARRAY), head, value.data)
         else:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
 
+from ._arrays import Array
 from ._errors import clean, shown
-from ._values import LARGEST, SMALLEST, Array, reduced
+from ._reduction import reduced
+from ._values import LARGEST, SMALLEST
 
 _DEPTH = 6
 _ENTRIES = 100  # of a list or a map

@@ -1,0 +1,247 @@
+package codec
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"reflect"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+	"unsafe"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// elementSize returns the size in bytes of one element of a dtype such as "<f8" or "<U3", or 0 if the dtype does not
+// say.
+func elementSize(dtype string) int {
+	if len(dtype) < 3 || dtype[0] != '<' && dtype[0] != '|' {
+		return 0
+	}
+	digits, _, _ := strings.Cut(dtype[2:], "[") // times have their unit in brackets
+	n, err := strconv.ParseUint(digits, 10, 30)
+	if err != nil {
+		return 0
+	}
+	if dtype[1] == 'U' { // n counts characters of four bytes
+		n *= 4
+	}
+	return int(n)
+}
+
+// checkArray is the rule for arrays: the data must have one element for each place of the shape. If the size of an
+// element is unknown, the data must have a whole number of bytes for each place.
+func checkArray(a *core.Array) error {
+	if a.DType == "" || !utf8.ValidString(a.DType) {
+		return fmt.Errorf("array with dtype %q; it must be NumPy's, such as \"<f8\"", cut(a.DType))
+	}
+	if len(a.Shape) > MaxDims {
+		return fmt.Errorf("array with %d dimensions; %d are the most", len(a.Shape), MaxDims)
+	}
+	empty, n := false, 1
+	for _, dim := range a.Shape {
+		switch {
+		case dim < 0:
+			return fmt.Errorf("array with negative dimension %d", dim)
+		case dim == 0:
+			empty = true
+		case n > len(a.Data)/dim: // also prevents an overflow of the product; an empty array does not use it
+			n = len(a.Data) + 1
+		default:
+			n *= dim
+		}
+	}
+	fits := n <= len(a.Data) && len(a.Data)%n == 0
+	if size := elementSize(a.DType); size > 0 && fits {
+		fits = len(a.Data)/n == size
+	}
+	if empty && len(a.Data) != 0 || !empty && !fits {
+		return fmt.Errorf("array of dtype %q and shape %v has %d bytes of data, which do not fit",
+			cut(a.DType), a.Shape, len(a.Data))
+	}
+	return checkLen(len(a.Data) + len(a.DType) + 1024) // with room for the shape and the headers
+}
+
+// arrayFields is the map that a worker without NumPy sends for a core.Array.
+type arrayFields struct {
+	DType string `json:"dtype"`
+	Shape []int  `json:"shape"`
+	Data  []byte `json:"data"`
+}
+
+var arrayFieldsPlan = planOf(reflect.TypeFor[arrayFields]())
+
+func (d *decoder) array(p *plan, v reflect.Value, tok Token) error {
+	var a core.Array
+	switch tok.Kind {
+	case Array:
+		a = *tok.Array
+	case Map:
+		var fields arrayFields
+		if err := d.record(arrayFieldsPlan, reflect.ValueOf(&fields).Elem(), tok); err != nil {
+			return err
+		}
+		a = core.Array(fields)
+	default:
+		return mismatch(p, tok)
+	}
+	*v.Addr().Interface().(*core.Array) = a
+	return checkArray(&a)
+}
+
+// elementKinds has the Go kind of the elements of each dtype of numbers and booleans. Go has no float of 16 bits.
+var elementKinds = map[string]reflect.Kind{
+	"|b1": reflect.Bool,
+	"|i1": reflect.Int8, "<i2": reflect.Int16, "<i4": reflect.Int32, "<i8": reflect.Int64,
+	"|u1": reflect.Uint8, "<u2": reflect.Uint16, "<u4": reflect.Uint32, "<u8": reflect.Uint64,
+	"<f2": reflect.Invalid, "<f4": reflect.Float32, "<f8": reflect.Float64,
+}
+
+// arrayMismatch is the error for an array that a type does not take.
+func arrayMismatch(a *core.Array, typ reflect.Type) error {
+	remedy := "snakepit.Array"
+	if kind, known := elementKinds[a.DType]; known {
+		if kind == reflect.Invalid {
+			kind = reflect.Float32
+		}
+		remedy = strings.Repeat("[]", len(a.Shape)) + kind.String() + " or " + remedy
+	}
+	return fmt.Errorf("an array of dtype %s and shape %v can't go into %s; it goes into %s",
+		cut(a.DType), a.Shape, typ, remedy)
+}
+
+// single returns the token of the element of an array without dimensions. It reports false for any other array.
+func single(a *core.Array) (tok Token, ok bool) {
+	if _, known := elementKinds[a.DType]; !known || len(a.Shape) > 0 || checkArray(a) != nil {
+		return tok, false
+	}
+	return item(a, 0), true
+}
+
+// item returns the token of an array's i-th element. The dtype must be one of elementKinds.
+func item(a *core.Array, i int) Token {
+	switch v := a.Item(i).(type) {
+	case bool:
+		if v {
+			return Token{Kind: Bool, Num: 1}
+		}
+		return Token{Kind: Bool}
+	case int64:
+		return Token{Kind: Int, Num: uint64(v)}
+	case uint64:
+		if v > math.MaxInt64 {
+			return Token{Kind: Uint, Num: v}
+		}
+		return Token{Kind: Int, Num: v}
+	default:
+		return Token{Kind: Float, Num: math.Float64bits(v.(float64))}
+	}
+}
+
+// unpack stores an array of numbers or booleans in a slice or Go array of as many dimensions.
+func (d *decoder) unpack(p *plan, v reflect.Value, a *core.Array) error {
+	if err := checkArray(a); err != nil {
+		return err
+	}
+	if _, known := elementKinds[a.DType]; !known || len(a.Shape) == 0 {
+		return arrayMismatch(a, p.typ)
+	}
+	if len(a.Data) == 0 { // the shape may claim any number of rows
+		for rows, dims := 1, a.Shape; dims[0] > 0; dims = dims[1:] {
+			if rows *= dims[0]; rows > maxEmptyRows {
+				return fmt.Errorf("an array of shape %v has too many rows without elements", a.Shape)
+			}
+		}
+	}
+	u := unpacker{d: d, array: a, whole: p.typ}
+	return u.fill(p, v, a.Shape)
+}
+
+// maxEmptyRows limits the rows of an array without elements.
+const maxEmptyRows = 1 << 16
+
+// unpacker stores the elements of one array.
+type unpacker struct {
+	d     *decoder
+	array *core.Array
+	whole reflect.Type // the type of the whole target
+	next  int          // the first element that is not stored yet
+}
+
+// fill stores the next elements, as many as the shape has places, in v.
+func (u *unpacker) fill(p *plan, v reflect.Value, shape []int) error {
+	if len(shape) == 0 {
+		switch p.form {
+		case formList, formBytes, formFixed, formByteArray:
+			return arrayMismatch(u.array, u.whole)
+		}
+		u.next++
+		return u.d.set(p, v, item(u.array, u.next-1))
+	}
+	n := shape[0]
+	switch p.form {
+	case formList, formBytes:
+		if len(shape) == 1 && u.share(p, v, n) {
+			return nil
+		}
+		v.Set(reflect.MakeSlice(p.typ, n, n))
+	case formFixed, formByteArray:
+		if n != v.Len() {
+			return fmt.Errorf("an array of shape %v doesn't fit into %s", u.array.Shape, u.whole)
+		}
+	case formPointer:
+		if v.IsNil() {
+			v.Set(reflect.New(p.elem.typ))
+		}
+		return u.fill(p.elem, v.Elem(), shape)
+	case formInterface:
+		if v.NumMethod() > 0 {
+			return arrayMismatch(u.array, u.whole)
+		}
+		list := reflect.New(anyListType).Elem()
+		err := u.fill(planOf(anyListType), list, shape)
+		v.Set(list)
+		return err
+	default:
+		return arrayMismatch(u.array, u.whole)
+	}
+	for i := range n {
+		if err := u.fill(p.elem, v.Index(i), shape[1:]); err != nil {
+			return inElem(err, i)
+		}
+	}
+	return nil
+}
+
+// share makes v a slice of the array's own memory, which nobody else has. It reports false if the elements have
+// another form there.
+func (u *unpacker) share(p *plan, v reflect.Value, n int) bool {
+	elem := p.elem
+	number := elem.form == formInt || elem.form == formUint || elem.form == formFloat
+	if n == 0 || !number || elem.unmarshals || elem.unJSON || !littleEndian {
+		return false
+	}
+	switch kind := elementKinds[u.array.DType]; elem.typ.Kind() {
+	case kind:
+	case reflect.Int:
+		if kind != reflect.Int64 || strconv.IntSize != 64 {
+			return false
+		}
+	case reflect.Uint:
+		if kind != reflect.Uint64 || strconv.IntSize != 64 {
+			return false
+		}
+	default:
+		return false
+	}
+	memory := unsafe.Pointer(&u.array.Data[u.next*int(elem.typ.Size())])
+	if uintptr(memory)%uintptr(elem.typ.Align()) != 0 {
+		return false
+	}
+	v.Set(reflect.SliceAt(elem.typ, memory, n).Convert(p.typ))
+	u.next += n
+	return true
+}
+
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
