@@ -31,8 +31,8 @@ import (
 // TestDocs fails if a block was not run.
 
 // pages are the pages that run here. The other pages of docs name in heldBy the tests that check them.
-var pages = []string{"quickstart", "installation", "concepts", "api", "jobs", "performance", "migration", "deployment",
-	"troubleshooting"}
+var pages = []string{"quickstart", "installation", "concepts", "api", "values", "jobs", "performance", "migration",
+	"deployment", "troubleshooting"}
 
 var heldBy = map[string]string{
 	"README":    "TestLinks; it has no snippets",
