@@ -56,7 +56,8 @@ type command core.Command
 
 func (c command) Command() (core.Command, error) { return core.Command(c), nil }
 
-// Default is the chain that Open uses.
+// Default is the chain that Open uses. gRPC comes first, because such a worker also serves clients in other languages
+// and health checks. A pool that starts on one of the others works as well, and faster for small values.
 const Default = "grpc,msgpack,jsonstdio"
 
 // Open starts a pool of workers on the default chain, or on the chain that SNAKEPIT_ADAPTERS names. Each worker
@@ -94,7 +95,11 @@ func Adapters(names string) (core.Adapter, error) {
 	}
 	names = os.Getenv("SNAKEPIT_ADAPTERS")
 	if names == "" || names == "auto" {
-		return parse(Default)
+		adapter, err := parse(Default)
+		if chain, ok := adapter.(*fallback.Chain); ok {
+			chain.Default = true
+		}
+		return adapter, err
 	}
 	adapter, err := parse(names)
 	if err != nil {

@@ -231,6 +231,8 @@ func (p *Pool) logAdapter(w *Worker) {
 	first := p.adapterChoice == ""
 	p.adapterChoice = choice
 	switch {
+	case len(w.link.Refused) > 0 && first && w.link.Default:
+		w.log.Info("protocol chosen", args...)
 	case len(w.link.Refused) > 0:
 		w.log.Warn("protocol degraded", args...)
 	case !first:

@@ -31,6 +31,10 @@ type Chain struct {
 	// Strict restricts the chain to its first adapter: it fails rather than degrades. It must not change once the
 	// chain is in use.
 	Strict bool
+	// Default says that nobody named these adapters. A pool logs its first choice then at info. Otherwise a choice
+	// other than the first adapter is a warning, as is every later change to one. It must not change once the chain is
+	// in use.
+	Default bool
 
 	adapters []core.Adapter
 
@@ -113,6 +117,7 @@ func (c *Chain) Start(ctx context.Context, l *core.Launcher) (*core.Link, error)
 				link.Adapter = a.Name()
 			}
 			link.Refused = append(refused, link.Refused...)
+			link.Default = link.Default || c.Default
 			return link, nil
 		case !isRefusal(ctx, err):
 			e, ok := err.(*core.StartError) // of a chain inside this one

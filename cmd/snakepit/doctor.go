@@ -132,7 +132,7 @@ func (d *doctor) chain(cmd *cobra.Command) ([]core.Adapter, error) {
 	return chain, nil
 }
 
-// summary returns the last line of the report.
+// summary returns the last lines of the report.
 func (d *diagnosis) summary() string {
 	var works []string
 	for _, c := range d.Adapters {
@@ -149,10 +149,14 @@ func (d *diagnosis) summary() string {
 		return "calls work, but " + d.Worker.Name + " does not start"
 	case len(works) == 1:
 		return "a call works on " + works[0]
-	default:
-		return "a call works on " + strings.Join(works[:len(works)-1], ", ") + " and " + works[len(works)-1] +
-			"; a worker takes the first, " + works[0]
 	}
+	text := "a call works on " + strings.Join(works[:len(works)-1], ", ") + " and " + works[len(works)-1] +
+		"; a worker takes the first, " + works[0]
+	if works[0] == "grpc" {
+		text += "\ngrpc comes first because it also serves other clients and health checks; " +
+			"for the fastest calls set SNAKEPIT_ADAPTERS=" + strings.Join(works[1:], ",")
+	}
+	return text
 }
 
 func (d *diagnosis) print(w io.Writer, asJSON bool) error {

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -169,6 +170,43 @@ func TestChainBetweenRestarts(t *testing.T) {
 	}
 	if n := strings.Count(log, "protocol degraded"); n != 3 {
 		t.Errorf("degraded %d times in the log", n)
+	}
+}
+
+// Nobody chose the default chain, so its first choice is no warning. A change to another one is.
+func TestDefaultChain(t *testing.T) {
+	t.Parallel()
+	e := NewEnvironment(t, "msgpack")
+	chain := NewChain()
+	chain.CoolDown, chain.Default = -1, true
+	f, err := BeginWith(t, chain, e.program(), snakepit.Options{})
+	works(t, f, err)
+	e.uninstall("msgpack")
+	old := f.Workers()[0].Info().PID
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	Eventually(t, "the replacement", func() bool {
+		pid := f.Workers()[0].Info().PID
+		return pid != 0 && pid != old
+	})
+	works(t, f, nil)
+	log := f.Logged()
+	for line, level := range map[string]string{
+		"protocol chosen: worker=0 adapter=msgpack grpc=":     "[INFO]",
+		"protocol degraded: worker=0 adapter=jsonstdio grpc=": "[WARN]",
+	} {
+		before, _, found := strings.Cut(log, line)
+		if !found || !strings.HasSuffix(before, level+"  snakepit: ") {
+			t.Errorf("%q is not in the log at %s", line, level)
+		}
+	}
+	isDefault := os.Getenv("SNAKEPIT_ADAPTERS") == ""
+	for names, want := range map[string]bool{"auto": isDefault, snakepit.Default: false, "grpc,jsonstdio": false} {
+		a, err := snakepit.Adapters(names)
+		if chain, ok := a.(*fallback.Chain); err != nil || !ok && isDefault || ok && chain.Default != want {
+			t.Errorf("%s: %+v, %v", names, a, err)
+		}
 	}
 }
 
