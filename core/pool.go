@@ -55,37 +55,6 @@ type startFailures struct {
 	last  error // the error of the last failed start
 }
 
-// Stats is a snapshot of a pool. Its counters begin with Open.
-type Stats struct {
-	Ready      int   // workers that accept calls
-	Running    int   // calls that hold a slot, including those whose callers have left
-	Waiting    int   // callers in the queue
-	Sessions   int   // live sessions
-	Calls      int64 // calls that got a slot
-	Saturated  int64 // callers that were rejected because the queue was full
-	Cancelled  int64 // calls that were cancelled while they ran
-	Lost       int64 // workers that ended unexpectedly
-	Restarts   int64 // workers that were started to replace another
-	StartFails int64 // starts that failed
-	Terminated int64 // workers that were stopped because a cancelled call kept running
-	Workers    []WorkerStats
-}
-
-// WorkerStats is the part of Stats for one worker.
-type WorkerStats struct {
-	Index    int
-	State    WorkerState
-	PID      int
-	Adapter  string
-	Refused  []Refusal // the adapters that were tried before, and why each was refused
-	Running  int       // slots in use
-	Calls    int64     // calls that got a slot of this worker
-	Sessions int
-	Age      time.Duration
-	Failures int   // starts of this index that failed in a row
-	LastErr  error // the error of the last of them, or nil
-}
-
 // crashLoop is how many starts in a row, over all indexes, have to fail before callers get ErrCrashLoop instead of
 // waiting. Every index must have failed, and no worker may serve.
 const crashLoop = 5

@@ -1,0 +1,64 @@
+package core
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Stats is a snapshot of a pool. Its counters begin with Open. Its JSON is meant for a health check.
+type Stats struct {
+	Ready      int           `json:"ready"`       // workers that accept calls
+	Running    int           `json:"running"`     // calls that hold a slot, including those whose callers have left
+	Waiting    int           `json:"waiting"`     // callers in the queue
+	Sessions   int           `json:"sessions"`    // live sessions
+	Calls      int64         `json:"calls"`       // calls that got a slot
+	Saturated  int64         `json:"saturated"`   // callers that were rejected because the queue was full
+	Cancelled  int64         `json:"cancelled"`   // calls that were cancelled while they ran
+	Lost       int64         `json:"lost"`        // workers that ended unexpectedly
+	Restarts   int64         `json:"restarts"`    // workers that were started to replace another
+	StartFails int64         `json:"start_fails"` // starts that failed
+	Terminated int64         `json:"terminated"`  // workers that were stopped because a cancelled call kept running
+	Workers    []WorkerStats `json:"workers"`
+}
+
+// WorkerStats is the part of Stats for one worker.
+type WorkerStats struct {
+	Index    int           `json:"index"`
+	State    WorkerState   `json:"state"`
+	PID      int           `json:"pid,omitempty"`
+	Adapter  string        `json:"adapter,omitempty"`
+	Refused  []Refusal     `json:"refused,omitempty"` // the adapters that were tried before, and why each was refused
+	Running  int           `json:"running"`           // slots in use
+	Calls    int64         `json:"calls"`             // calls that got a slot of this worker
+	Sessions int           `json:"sessions"`
+	Age      time.Duration `json:"-"`                  // in JSON age_seconds
+	Failures int           `json:"failures,omitempty"` // starts of this index that failed in a row
+	LastErr  error         `json:"-"`                  // the error of the last of them, or nil; in JSON last_error
+}
+
+// MarshalJSON writes the age in seconds, and the error as text.
+func (s WorkerStats) MarshalJSON() ([]byte, error) {
+	type plain WorkerStats
+	return json.Marshal(struct {
+		plain
+
+		Age     float64 `json:"age_seconds"`
+		LastErr string  `json:"last_error,omitempty"`
+	}{plain(s), s.Age.Seconds(), textOf(s.LastErr)})
+}
+
+// MarshalJSON writes the error as text.
+func (r Refusal) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Adapter string `json:"adapter"`
+		Error   string `json:"error"`
+	}{r.Adapter, textOf(r.Err)})
+}
+
+// textOf returns an error's text, or "" for nil.
+func textOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
