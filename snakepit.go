@@ -156,36 +156,6 @@ func ArrayOfRows[E core.Element](rows [][]E) (Array, error) { return core.ArrayO
 // MayHaveRun reports whether the call that err came from may have run; see core.MayHaveRun.
 func MayHaveRun(err error) bool { return core.MayHaveRun(err) }
 
-// Types of core that the common case needs.
-type (
-	// Pool runs workers and hands out their slots; see core.Pool.
-	Pool = core.Pool
-	// Session is called like its pool and always reaches the same worker; see core.Session.
-	Session = core.Session
-	// Stats is a snapshot of a pool; see core.Stats.
-	Stats = core.Stats
-	// Options configure a pool; nil and zero fields mean the defaults; see core.Options.
-	Options = core.Options
-	// Target is where a call can go, a *Pool or a *Session; see core.Target.
-	Target = core.Target
-	// CallOption changes one call: Result, Timeout, Input; see core.CallOption.
-	CallOption = core.CallOption
-	// Function is what workers may call; Func and StreamFunc make one; see core.Function.
-	Function = core.Function
-	// Array is an n-dimensional array as NumPy has them; see core.Array.
-	Array = core.Array
-	// CallError is the error of every call that failed; see core.CallError.
-	CallError = core.CallError
-	// RemoteError is an exception that a handler raised; see core.RemoteError.
-	RemoteError = core.RemoteError
-	// ItemError is the error of one item of a stream, which goes on; see core.ItemError.
-	ItemError = core.ItemError
-	// WorkerExit says how a worker ended; see core.WorkerExit.
-	WorkerExit = core.WorkerExit //nolint:errname // see core
-	// StartError says why a worker could not be started; see core.StartError.
-	StartError = core.StartError
-)
-
 // What a program decides on, under errors.Is.
 var (
 	ErrUnavailable    = core.ErrUnavailable

@@ -105,20 +105,28 @@ var typed = map[string]struct {
 	untyped any
 	targets []target
 }{
-	"None":                    {nil, []target{as((*int)(nil)), as([]int(nil)), as(map[string]int(nil))}},
-	"True":                    {true, []target{as(pointer(true))}},
-	"5":                       {int64(5), []target{as(5), as(int8(5)), as(uint16(5)), as(json.Number("5")), as(big.NewInt(5))}},
-	"2**64 - 1":               {uint64(math.MaxUint64), []target{as(uint64(math.MaxUint64)), as(json.Number("18446744073709551615"))}},
-	"2**80":                   {power(80), []target{as(power(80)), as(json.Number(power(80).String()))}},
-	"2.5":                     {2.5, []target{as(2.5), as(float32(2.5)), as(json.Number("2.5"))}},
-	"5.0":                     {5.0, []target{as(5.0), as(float32(5)), as(json.Number("5.0"))}},
-	`float("inf")`:            {math.Inf(1), []target{as(math.Inf(1)), as(float32(math.Inf(1)))}},
-	`"text"`:                  {"text", []target{as("text"), as(pointer("text"))}},
-	`b"\x00\xff"`:             {[]byte{0, 255}, []target{as([]byte{0, 255}), as([2]byte{0, 255})}},
-	"[1, 2]":                  {[]any{int64(1), int64(2)}, []target{as([]int{1, 2}), as([2]int8{1, 2}), as(json.RawMessage("[1,2]"))}},
-	`(1, "a")`:                {[]any{int64(1), "a"}, []target{as([]any{int64(1), "a"})}},
-	"{7}":                     {[]any{int64(7)}, []target{as([]int{7})}},
-	`{"a": 1}`:                {object, []target{as(map[string]int{"a": 1}), as(point{1}), as(json.RawMessage(`{"a":1}`))}},
+	"None": {nil, []target{as((*int)(nil)), as([]int(nil)), as(map[string]int(nil))}},
+	"True": {true, []target{as(pointer(true))}},
+	"5": {int64(5), []target{
+		as(5), as(int8(5)), as(uint16(5)), as(json.Number("5")), as(big.NewInt(5)),
+	}},
+	"2**64 - 1": {uint64(math.MaxUint64), []target{
+		as(uint64(math.MaxUint64)), as(json.Number("18446744073709551615")),
+	}},
+	"2**80":        {power(80), []target{as(power(80)), as(json.Number(power(80).String()))}},
+	"2.5":          {2.5, []target{as(2.5), as(float32(2.5)), as(json.Number("2.5"))}},
+	"5.0":          {5.0, []target{as(5.0), as(float32(5)), as(json.Number("5.0"))}},
+	`float("inf")`: {math.Inf(1), []target{as(math.Inf(1)), as(float32(math.Inf(1)))}},
+	`"text"`:       {"text", []target{as("text"), as(pointer("text"))}},
+	`b"\x00\xff"`:  {[]byte{0, 255}, []target{as([]byte{0, 255}), as([2]byte{0, 255})}},
+	"[1, 2]": {[]any{int64(1), int64(2)}, []target{
+		as([]int{1, 2}), as([2]int8{1, 2}), as(json.RawMessage("[1,2]")),
+	}},
+	`(1, "a")`: {[]any{int64(1), "a"}, []target{as([]any{int64(1), "a"})}},
+	"{7}":      {[]any{int64(7)}, []target{as([]int{7})}},
+	`{"a": 1}`: {object, []target{
+		as(map[string]int{"a": 1}), as(point{1}), as(json.RawMessage(`{"a":1}`)),
+	}},
 	"Point(a=1), a dataclass": {object, []target{as(map[string]int{"a": 1}), as(point{1})}},
 	"Colour.RED, an Enum":     {"red", []target{as("red")}},
 	`Decimal("1.10")`:         {"1.10", []target{as("1.10")}},
@@ -135,12 +143,16 @@ var typed = map[string]struct {
 		as([2]float64{1.5, 2})}},
 	"numpy.array([1, 2]), as a slice": {snakepit.ArrayOf([]int64{1, 2}), []target{as([]int64{1, 2}), as([]int{1, 2}),
 		as([]int8{1, 2})}},
-	"numpy.array([True, False]), as a slice": {snakepit.ArrayOf([]bool{true, false}), []target{as([]bool{true, false})}},
+	"numpy.array([True, False]), as a slice": {snakepit.ArrayOf([]bool{true, false}), []target{
+		as([]bool{true, false}),
+	}},
 	"numpy.array([[1, 2], [3, 4]]), as a slice": {snakepit.ArrayOf([]int64{1, 2, 3, 4}, 2, 2), []target{
 		as([][]int{{1, 2}, {3, 4}}), as([][2]int8{{1, 2}, {3, 4}})}},
-	`numpy.array(["a", "bc"])`:                 {[]any{"a", "bc"}, []target{as([]string{"a", "bc"})}},
-	`numpy.array(["2026-01-02"], "M8[D]")`:     {[]any{"2026-01-02"}, []target{as([]string{"2026-01-02"})}},
-	`numpy.array([90], "m8[m]")`:               {[]any{90 * time.Minute}, []target{as([]time.Duration{90 * time.Minute})}},
+	`numpy.array(["a", "bc"])`:             {[]any{"a", "bc"}, []target{as([]string{"a", "bc"})}},
+	`numpy.array(["2026-01-02"], "M8[D]")`: {[]any{"2026-01-02"}, []target{as([]string{"2026-01-02"})}},
+	`numpy.array([90], "m8[m]")`: {[]any{90 * time.Minute}, []target{
+		as([]time.Duration{90 * time.Minute}),
+	}},
 	"numpy.float32(0.5)":                       {0.5, []target{as(0.5), as(float32(0.5))}},
 	"numpy.int8(-5)":                           {int64(-5), []target{as(-5), as(int8(-5))}},
 	"numpy.bool_(True)":                        {true, []target{as(true)}},

@@ -1,0 +1,251 @@
+package snakepit
+
+import "github.com/snakepit-go/snakepit/core"
+
+// The comments repeat those of core. To write them anew: go test . -run TestTypes -update.
+
+// Pool runs workers and hands out their slots. It owns the processes and goroutines that it starts, and Close waits for
+// all of them. Any number of goroutines may use its methods.
+//
+//	type Pool struct {
+//		// contains filtered or unexported fields
+//	}
+//	func (p *Pool) Close() error
+//	func (p *Pool) Session(id string) *Session
+//	func (p *Pool) Shutdown(ctx context.Context) error
+//	func (p *Pool) Size() int
+//	func (p *Pool) Stats() Stats
+//	func (p *Pool) WaitReady(ctx context.Context, n int) error
+//	func (p *Pool) Workers() []*Worker
+type Pool = core.Pool
+
+// Session is a Target whose calls all go to one worker. The worker keeps state for it: the handler sees the session's
+// id and a dict of its own. The first call chooses the worker. Once that worker is lost, every call gets ErrSessionLost
+// until the session ends, so that no call silently continues with fresh state. A session ends by Close, or when no call
+// has used it for Options.SessionIdle. Sessions with the same id are the same session. Any number of goroutines may use
+// them.
+//
+//	type Session struct {
+//		// contains filtered or unexported fields
+//	}
+//	func (s *Session) Close()
+//	func (s *Session) ID() string
+type Session = core.Session
+
+// Stats is a snapshot of a pool. Its counters begin with Open. Its JSON is meant for a health check.
+//
+//	type Stats struct {
+//		Ready      int           `json:"ready"`       // workers that accept calls
+//		Running    int           `json:"running"`     // calls that hold a slot, including those whose callers have left
+//		Waiting    int           `json:"waiting"`     // callers in the queue
+//		Sessions   int           `json:"sessions"`    // live sessions
+//		Calls      int64         `json:"calls"`       // calls that got a slot
+//		Saturated  int64         `json:"saturated"`   // callers that were rejected because the queue was full
+//		Cancelled  int64         `json:"cancelled"`   // calls that were cancelled while they ran
+//		Lost       int64         `json:"lost"`        // workers that ended unexpectedly
+//		Restarts   int64         `json:"restarts"`    // workers that were started to replace another
+//		StartFails int64         `json:"start_fails"` // starts that failed
+//		Terminated int64         `json:"terminated"`  // workers that were stopped because a cancelled call kept running
+//		Workers    []WorkerStats `json:"workers"`
+//	}
+type Stats = core.Stats
+
+// WorkerStats is the part of Stats for one worker.
+//
+//	type WorkerStats struct {
+//		Index    int           `json:"index"`
+//		State    WorkerState   `json:"state"`
+//		PID      int           `json:"pid,omitempty"`
+//		Adapter  string        `json:"adapter,omitempty"`
+//		Refused  []Refusal     `json:"refused,omitempty"` // the adapters that were tried before, and why each was refused
+//		Running  int           `json:"running"`           // slots in use
+//		Calls    int64         `json:"calls"`             // calls that got a slot of this worker
+//		Sessions int           `json:"sessions"`
+//		Age      time.Duration `json:"-"`                  // in JSON age_seconds
+//		Failures int           `json:"failures,omitempty"` // starts of this index that failed in a row
+//		LastErr  error         `json:"-"`                  // the error of the last of them, or nil; in JSON last_error
+//	}
+//	func (s WorkerStats) MarshalJSON() ([]byte, error)
+type WorkerStats = core.WorkerStats
+
+// Options configure a Pool. A nil *Options, and each zero field, means the default that the field's comment states. A
+// pool copies its options: later changes have no effect.
+//
+//	type Options struct {
+//		// Name is the pool's name in logs and in the workers' environment. "" means "snakepit".
+//		Name string
+//		// Size is the number of workers, at most 1024. 0 means the number of processors that this program may use
+//		// (GOMAXPROCS, which respects a container's limit), but at most four.
+//		Size int
+//		// Concurrency limits how many calls one worker runs at once. 0 means the number that the worker announces.
+//		Concurrency int
+//		// Queue is how many calls may wait for a worker before ErrSaturated. 0 means 1,000; negative means none may wait.
+//		Queue int
+//
+//		// CallTimeout bounds Execute, and StreamTimeout bounds ExecuteStream, if the context has no deadline. They include
+//		// the wait for a worker. 0 means 30 s and 300 s; negative means no limit.
+//		CallTimeout   time.Duration
+//		StreamTimeout time.Duration
+//		// StartTimeout bounds one worker's start, up to its hello. 0 means 60 s.
+//		StartTimeout time.Duration
+//		// CancelGrace is how long a cancelled call may keep running in its worker. After that the worker accepts no new
+//		// calls until that call ends, and it is stopped once no other call runs there. A worker with sessions accepts calls
+//		// until such calls hold all its slots. 0 means 5 s.
+//		CancelGrace time.Duration
+//		// StopTimeout bounds Close, and the stop of one worker: half of it before SIGTERM, the rest before SIGKILL. 0 means
+//		// 5 s.
+//		StopTimeout time.Duration
+//		// SessionIdle is how long an unused session is kept. 0 means 30 min; negative means for ever.
+//		SessionIdle time.Duration
+//
+//		// MaxFrame is the largest frame in bytes, in both directions. One value has to fit in one frame. 0 means 64 MiB;
+//		// the maximum is 1 GiB. If the worker or the adapter has a lower limit, that limit applies.
+//		MaxFrame int
+//		// WindowItems and WindowBytes are how many items and bytes a stream may send ahead of its consumer. 0 means 1,024
+//		// items and 1 MiB.
+//		WindowItems int
+//		WindowBytes int
+//
+//		// Functions are the functions that workers may call, by name. See Func and StreamFunc. A function that calls this
+//		// pool needs a second slot besides the slot of the call that it serves. If every slot waits for such a function, it
+//		// gets ErrSaturated.
+//		Functions map[string]Function
+//
+//		// Dir is a writable directory in which the pool makes its private directory for sockets. "" means os.TempDir().
+//		Dir string
+//		// Logger receives the pool's log, and the output and log records of workers. nil means standard error, at the
+//		// level in SNAKEPIT_LOG, else info. FromSlog makes a Logger from a *slog.Logger. One goroutine of the pool calls
+//		// it, without a lock, so it may be slow, panic or call the pool. If it is too slow, messages are dropped and
+//		// counted, and the count is logged.
+//		Logger hclog.Logger
+//	}
+type Options = core.Options
+
+// Target is where a call can go: a *Pool, or a *Session of one.
+//
+//	type Target interface {
+//		// contains filtered or unexported methods
+//	}
+type Target = core.Target
+
+// CallOption changes one call.
+//
+//	type CallOption func(*request)
+type CallOption = core.CallOption
+
+// Function answers calls that the peer opens. On the host they come from a worker's ctx.call and ctx.stream. On a
+// worker written in Go they are the host's calls. Func and StreamFunc make a Function from a typed function.
+//
+//	type Function struct {
+//		// Run answers one call. Its result or its error is the call's answer. Values sent before it are the items of a
+//		// stream. ctx ends when the call is cancelled, its deadline has passed, or the connection is lost. Run may be
+//		// called from many goroutines at once. A panic or runtime.Goexit in Run, or in a method of its result or error,
+//		// becomes the call's error, and the stack is logged.
+//		Run func(ctx context.Context, call *Incoming) (any, error)
+//		// Stream says that Run sends items. A worker announces it in its hello.
+//		Stream bool
+//	}
+type Function = core.Function
+
+// Array is an n-dimensional array in NumPy's form: a numpy.ndarray in Python, nested lists where NumPy is not
+// installed. ArrayOf makes one of a slice. When a result is decoded, an array of numbers or booleans also goes into
+// slices of as many dimensions, such as []float64 or [][]int; each element is checked as a single number is.
+//
+// An Array has no lock. Copies share Data.
+//
+//	type Array struct {
+//		DType string // NumPy's dtype string in little endian, such as "<f8" or "|u1"
+//		Shape []int  // the length of each dimension; none for a single element
+//		Data  []byte // the elements in C order
+//	}
+//	func (a Array) At(index ...int) any
+//	func (a Array) Bools() ([]bool, error)
+//	func (a Array) Float32s() ([]float32, error)
+//	func (a Array) Float64s() ([]float64, error)
+//	func (a Array) Int32s() ([]int32, error)
+//	func (a Array) Int64s() ([]int64, error)
+//	func (a Array) Item(i int) any
+//	func (a Array) Len() int
+//	func (a Array) MarshalJSON() ([]byte, error)
+//	func (a Array) Offset(index ...int) int
+type Array = core.Array
+
+// CallError is the error of every failed call: the command, its worker, the cause, and whether the call may have run.
+//
+//	type CallError struct {
+//		Command    string
+//		Worker     int    // index of the worker that had the call; -1 if the call reached none
+//		Adapter    string // such as "grpc"; "" if the call reached no worker
+//		MayHaveRun bool   // false: the handler certainly did not start, so a retry is safe
+//		Err        error
+//	}
+//	func (e *CallError) Error() string
+//	func (e *CallError) Unwrap() error
+type CallError = core.CallError
+
+// RemoteError is an exception that a worker's handler raised, or an error that a Go function returned to a worker.
+//
+//	type RemoteError struct {
+//		Type    string       `json:"type"`             // such as "ValueError", or "pkg.mod.MyError" outside builtins
+//		Message string       `json:"message"`          // str(exception)
+//		Frames  []TraceFrame `json:"frames,omitempty"` // the innermost last, as Python prints them
+//		Notes   []string     `json:"notes,omitempty"`  // the notes that add_note added
+//		Cause   *RemoteError `json:"cause,omitempty"`  // the exception that it was raised from, or while handling
+//	}
+//	func (e *RemoteError) Error() string
+//	func (e *RemoteError) Is(target error) bool
+//	func (e *RemoteError) Traceback() string
+//	func (e *RemoteError) Unwrap() error
+type RemoteError = core.RemoteError
+
+// TraceFrame is one line of a traceback.
+//
+//	type TraceFrame struct {
+//		File     string `json:"file"`
+//		Line     int    `json:"line"` // from 1
+//		Function string `json:"function"`
+//		Source   string `json:"source,omitempty"` // the source line, trimmed, if it could be read
+//	}
+type TraceFrame = core.TraceFrame
+
+// ItemError is the error of one item of a stream. The stream continues.
+//
+//	type ItemError struct {
+//		Index int64 // the item's place in the stream, from 0; failed items count too
+//		Err   error // usually a *RemoteError
+//	}
+//	func (e *ItemError) Error() string
+//	func (e *ItemError) Unwrap() error
+type ItemError = core.ItemError
+
+// WorkerExit says how a worker was lost. It is an error that wraps ErrWorkerLost.
+//
+//	type WorkerExit struct {
+//		Worker   int           // the worker's index
+//		Adapter  string        // the protocol that it spoke
+//		PID      int           // 0 if the pool did not start the process
+//		ExitCode int           // -1 if a signal ended it
+//		Signal   string        // such as "killed"; "" if it exited by itself
+//		OOM      bool          // the kernel reports that the process was killed because memory ran out
+//		Cause    error         // the first error on the connection, or nil
+//		Stderr   []string      // the last lines that it printed or logged; if it was busy, since its oldest call began
+//		Age      time.Duration // since it was started
+//		Doing    []string      // the commands that it was running
+//	}
+//	func (e *WorkerExit) Error() string
+//	func (e *WorkerExit) Unwrap() []error
+type WorkerExit = core.WorkerExit
+
+// StartError says why a worker could not be started, what it printed last, and what to do.
+//
+//	type StartError struct {
+//		Command string    // the command line
+//		Adapter string    // the adapter that was chosen or was being tried
+//		Refused []Refusal // the adapters that a chain tried before; Error names them only if Err is ErrProtocol
+//		Output  []string  // the last lines that the worker printed
+//		Remedy  string    // what to do, or ""
+//		Err     error     // what happened
+//	}
+//	func (e *StartError) Error() string
+//	func (e *StartError) Unwrap() error
+type StartError = core.StartError
