@@ -39,7 +39,14 @@ func commandsCommand() *cobra.Command {
 		Short: "List a worker's commands with their signatures, types and descriptions",
 		Long: "Commands starts a worker and prints its commands with parameters, types, defaults and docstrings,\n" +
 			"in Python's syntax. If the worker does not describe its commands, only their names are printed.\n" +
-			exitCodes,
+			"\nExit codes:\n" +
+			"  0    they are printed\n" +
+			"  1    they can't be printed\n" +
+			"  2    wrong usage\n" +
+			"  3    no worker could be started\n" +
+			"  4    the worker does not answer\n" +
+			"  5    the worker was lost\n" +
+			"  130, 143  interrupted by Ctrl-C, terminated by SIGTERM",
 		Args:    atMost(1, words("WORKER")),
 		Example: "  snakepit commands worker.py\n  snakepit commands worker.py --json",
 	}

@@ -55,13 +55,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("{{.Version}}")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		if negative.MatchString(err.Error()) {
-			return fmt.Errorf("%w; a negative number needs -- before it, as in: %s worker.py f -- -5", err,
-				cmd.CommandPath())
-		}
-		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
-	})
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(initCommand(), callCommand(), streamCommand(), commandsCommand(), benchCommand(), doctorCommand(),
 		conformanceCommand(), versionCommand())
 	root.SetHelpCommand(helpCommand())
@@ -72,6 +66,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		completion.Args = noCommand
 		completion.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	}
+	setHelp(root)
 	stderr = &console{out: stderr}
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
@@ -192,8 +187,8 @@ func (i *instead) Unwrap() error { return i.err }
 func printError(w io.Writer, err error) {
 	var remote *snakepit.RemoteError
 	if errors.As(err, new(*snakepit.StartError)) || !errors.As(err, &remote) || len(remote.Frames) == 0 {
-		fmt.Fprintf(w, "snakepit: %v\n", err)
+		fmt.Fprintf(w, "snakepit: %s\n", inFlags.Replace(err.Error()))
 		return
 	}
-	fmt.Fprintf(w, "%ssnakepit: %v\n", remote.Traceback(), err)
+	fmt.Fprintf(w, "%ssnakepit: %s\n", remote.Traceback(), inFlags.Replace(err.Error()))
 }
