@@ -119,14 +119,15 @@ func (r Result) String() string {
 	return text
 }
 
-// Run checks every clause, each as a subtest. If no worker says hello, that is the only failure: no clause is checked.
+// Run checks every clause, each as a subtest. If there is nothing to check, that is the only failure; see
+// NothingError.
 func Run(t *testing.T, h Harness) {
 	t.Helper()
 	if err := h.check(); err != nil {
 		t.Fatal(err)
 	}
-	if r := first.run(t.Context(), &h, failures{}); r.Outcome != Passed && !r.unclosed {
-		t.Fatal(&NothingError{r.Reasons})
+	if err := h.tryout(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	failed := failures{}
 	serial, parallel := h.clauses()
@@ -164,7 +165,8 @@ func (r Result) tell(t *testing.T, h *Harness) {
 	}
 }
 
-// NothingError is the error if no worker says hello. Then nothing can be checked.
+// NothingError is the error if no worker says hello, or if the worker has none of the suite's commands. Then nothing
+// can be checked.
 type NothingError struct {
 	Reasons []string // what was seen
 }
@@ -175,17 +177,14 @@ func (e *NothingError) Error() string {
 
 // Check checks every clause, outside of a test. It passes the results to report, one at a time. They come in the
 // order of Clauses, but the clauses that are not checked in parallel come first. Check returns when all results are
-// reported, or when ctx ends, with the error of ctx. If no worker says hello, the error is a *NothingError and
-// nothing is reported.
+// reported, or when ctx ends, with the error of ctx. The error is a *NothingError, and nothing is reported,
+// if no worker says hello or if the worker has none of the suite's commands.
 func Check(ctx context.Context, h Harness, report func(Result)) error {
 	if err := h.check(); err != nil {
 		return err
 	}
-	if r := first.run(ctx, &h, failures{}); r.Outcome != Passed && !r.unclosed {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return &NothingError{r.Reasons}
+	if err := h.tryout(ctx); err != nil {
+		return err
 	}
 	failed := failures{}
 	serial, parallel := h.clauses()
@@ -221,6 +220,31 @@ func Check(ctx context.Context, h Harness, report func(Result)) error {
 	}
 	return ctx.Err()
 }
+
+// tryout returns an error if there is nothing to check.
+func (h *Harness) tryout(ctx context.Context) error {
+	for _, c := range []clause{first, testable} {
+		if c.Part == Worker && !h.wants(Worker) {
+			continue
+		}
+		if r := c.run(ctx, h, failures{}); r.Outcome != Passed && !r.unclosed {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return &NothingError{r.Reasons}
+		}
+	}
+	return nil
+}
+
+// testable finds out whether the worker is made for a test. It is no clause of the contract.
+var testable = clause{Clause: Clause{Part: Worker}, check: func(t *trial) {
+	p := t.connect()
+	if p.hello.Commands != nil && !slices.ContainsFunc(commands, p.offers) {
+		t.Fatalf("the worker offers none of the commands that the suite calls, such as conformance.echo; " +
+			"docs/protocol.md lists them under Conformance")
+	}
+}}
 
 // clauses returns the clauses to check: serial one after the other, then parallel at once.
 func (h *Harness) clauses() (serial, parallel []clause) {

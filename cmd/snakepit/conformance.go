@@ -28,7 +28,7 @@ Exit codes:
   0  every clause passed or was skipped
   1  a clause failed, or the report can't be printed
   2  wrong usage
-  3  the worker does not start or says no hello, so nothing was checked
+  3  the worker does not start, says no hello or has none of the commands, so nothing was checked
   130, 143  interrupted by Ctrl-C, terminated by SIGTERM`
 
 // errClauses reports failed clauses. The report has already named them.

@@ -122,6 +122,8 @@ func TestConformanceOfNothing(t *testing.T) {
 	}{
 		{"missing", []string{"--", "./no-such-worker"}, exitNoWorker, "no-such-worker"},
 		{"not executable", []string{"--", file}, exitNoWorker, "chmod +x"},
+		{"is no worker of a test", []string{"--", filepath.Join("testdata", "worker.py")}, exitNoWorker,
+			"the worker offers none of the commands that the suite calls, such as conformance.echo"},
 		{"says no hello", []string{"--time-limit", "1s", "--", "cat"}, exitNoWorker, "hello does not come"},
 		{"exits", []string{"--", "sh", "-c", "echo out of order >&2; exit 4"}, exitNoWorker,
 			"exited with code 4; its last output: out of order"},

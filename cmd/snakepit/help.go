@@ -47,7 +47,8 @@ func flagError(cmd *cobra.Command, err error) error {
 	text := err.Error()
 	switch {
 	case negative.MatchString(text):
-		return fmt.Errorf("%w; a negative number needs -- before it, as in: %s worker.py f -- -5", err, cmd.CommandPath())
+		return fmt.Errorf("%w; a negative number needs -- before it, as in: %s worker.py f -- -5", err,
+			cmd.CommandPath())
 	case strings.Contains(text, "missing unit in duration"):
 		return fmt.Errorf("%w; a duration has a unit, as in 10s or 2m", err)
 	case strings.HasPrefix(text, "unknown flag: --"):
