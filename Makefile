@@ -245,6 +245,7 @@ $(VENV)/.made:
 
 $(VENV)/.demo: $(VENV)/.made python/requirements-dev.txt examples/requirements.txt
 	$(call newer,the demo needs 3.10 or later for pandas)
+	@echo "== installing pandas, grpcio and msgpack into $(VENV)"
 	@$(PIP) --constraint examples/requirements.txt grpcio protobuf msgpack pandas || $(OFFLINE)
 	@touch $@
 
@@ -255,6 +256,7 @@ $(VENV)/.grpc: $(VENV)/.made python/requirements-dev.txt python/pyproject.toml
 
 $(VENV)/.examples: $(VENV)/.made python/requirements-dev.txt examples/requirements.txt
 	$(call newer,the examples need 3.10 or later)
+	@echo "== installing what the examples import into $(VENV)"
 	@$(PIP) --requirement examples/requirements.txt || $(OFFLINE)
 	@touch $@
 

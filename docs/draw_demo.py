@@ -22,8 +22,8 @@ from rich.text import Text
 
 COLUMNS, LINES = 104, 60
 
-SHOWN = "$ large-dataset -runs kill"
-"""What the picture shows as the command, in place of its path here."""
+SHOWN = "$ make demo"
+"""What the picture shows as the command. The picture has the last of the demo's runs."""
 
 FORMAT = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 """The picture's template without the fonts that it would fetch."""

@@ -79,8 +79,12 @@ func (c *Column) content() string {
 	switch {
 	case c.Numbers > 0:
 		sum, _ := strconv.ParseFloat(c.Sum, 64)
+		exact := c.Sum
+		if len(exact) > 20 { // a sum of fractions has many digits
+			exact = fmt.Sprintf("%.15g", sum)
+		}
 		return fmt.Sprintf("%s to %s, mean %.2f, sum %s", number(*c.Least), number(*c.Greatest), sum/float64(c.Numbers),
-			c.Sum)
+			exact)
 	case c.Texts > 0 && c.Tally == nil:
 		return fmt.Sprintf("%s to %s, up to %d characters", short(*c.First), short(*c.Last), c.Longest)
 	default:

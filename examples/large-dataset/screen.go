@@ -48,6 +48,14 @@ func (s *screen) to(out io.Writer) {
 
 func (s *screen) printf(format string, args ...any) { fmt.Fprintf(s, format, args...) }
 
+// green returns text in green on a terminal.
+func (s *screen) green(text string) string {
+	if s.terminal == nil || os.Getenv("NO_COLOR") != "" {
+		return text
+	}
+	return "\x1b[32m" + text + "\x1b[0m"
+}
+
 // table prints rows in columns.
 func (s *screen) table(rows [][]string) {
 	w := tabwriter.NewWriter(s, 0, 0, 2, ' ', 0)
