@@ -244,7 +244,7 @@ func (d *demo) prepare(ctx context.Context, temp string) (reference *result, bar
 	}
 	defer pool.Close()
 	if d.FilePath == "" {
-		d.out.printf("The file is the Unicode database: a row for each code point, a column for each of its properties.\n")
+		d.out.printf("The file is the Unicode database: a row for each code point, its properties in the columns.\n")
 		d.FilePath, err = d.unicode(ctx, pool)
 	} else {
 		d.FilePath, err = filepath.Abs(d.FilePath)
