@@ -27,7 +27,8 @@ const aboutInit = `Init makes a project in a new directory: a Go program, a work
 Dockerfile. NAME is the directory. Its last part is the module's name.
 
 The project requires the library's version that this command was built with. Then init runs go mod
-tidy. A command built from a checkout has no published version: name a checkout with --replace.
+tidy. A command built from a checkout has no published version. The project then takes the library
+from that checkout. --replace names another one.
 
 Exit codes:
   0  the project is complete
@@ -111,6 +112,9 @@ func (p *project) resolve(dir string) error {
 	if b.released {
 		p.Version = b.Snakepit
 	}
+	if p.Replace == "" && p.Version == "" {
+		p.Replace = source()
+	}
 	if p.Replace == "" {
 		return nil
 	}
@@ -188,13 +192,16 @@ func (p *project) next(dir string) string {
 		text += fmt.Sprintf("  cd %s\n", quoted(dir))
 	}
 	if p.Version == "" {
-		text += fmt.Sprintf("  go mod edit -require %s@v0.0.0 -replace %s=%s\n  go mod tidy\n", library, library,
-			source())
+		text += fmt.Sprintf("  go mod edit -require %s@v0.0.0 -replace %s=/path/to/a/checkout\n  go mod tidy\n", library,
+			library)
 	}
 	text += "  make run\n  make test\n"
-	if p.Version == "" {
+	switch {
+	case p.Version == "":
 		text += "\nthis snakepit has no released version for go.mod, so the project takes the library from a " +
 			"checkout; see also --replace\n"
+	case p.Replace != "":
+		text += fmt.Sprintf("\nthe project takes the library from the checkout %s\n", p.Replace)
 	}
 	return text
 }
@@ -204,15 +211,14 @@ func isCheckout(dir string) bool {
 	return err == nil && strings.HasPrefix(string(text), "module "+library+"\n")
 }
 
-// source returns the checkout that this program was built from, quoted for a shell. If the checkout is gone, it
-// returns a path for the reader to replace.
+// source returns the checkout that this program was built from, or "" if it is gone.
 func source() string {
 	_, file, _, _ := runtime.Caller(0)
 	dir := filepath.Join(filepath.Dir(file), "..", "..")
 	if !filepath.IsAbs(dir) || !isCheckout(dir) { // -trimpath removes the directory
-		return "/path/to/a/checkout"
+		return ""
 	}
-	return quoted(dir)
+	return dir
 }
 
 // plain matches words that need no quotes in a shell.
