@@ -192,8 +192,8 @@ func (p *project) next(dir string) string {
 		text += fmt.Sprintf("  cd %s\n", quoted(dir))
 	}
 	if p.Version == "" {
-		text += fmt.Sprintf("  go mod edit -require %s@v0.0.0 -replace %s=/path/to/a/checkout\n  go mod tidy\n", library,
-			library)
+		text += fmt.Sprintf("  go mod edit -require %[1]s@v0.0.0 -replace %[1]s=/path/to/a/checkout\n"+
+			"  go mod tidy\n", library)
 	}
 	text += "  make run\n  make test\n"
 	switch {
