@@ -113,29 +113,47 @@ func arrayMismatch(a *core.Array, typ reflect.Type) error {
 
 // single returns the token of the element of an array without dimensions. It reports false for any other array.
 func single(a *core.Array) (tok Token, ok bool) {
-	if _, known := elementKinds[a.DType]; !known || len(a.Shape) > 0 || checkArray(a) != nil {
+	kind, known := elementKinds[a.DType]
+	if !known || len(a.Shape) > 0 || checkArray(a) != nil {
 		return tok, false
 	}
-	return item(a, 0), true
+	return item(a, kind, 0), true
 }
 
-// item returns the token of an array's i-th element. The dtype must be one of elementKinds.
-func item(a *core.Array, i int) Token {
-	switch v := a.Item(i).(type) {
-	case bool:
-		if v {
-			return Token{Kind: Bool, Num: 1}
+// item returns the token of an array's i-th element, of the kind in elementKinds.
+func item(a *core.Array, kind reflect.Kind, i int) Token {
+	little := binary.LittleEndian
+	switch kind {
+	case reflect.Bool:
+		return Token{Kind: Bool, Num: uint64(min(a.Data[i], 1))}
+	case reflect.Int8:
+		return Token{Kind: Int, Num: uint64(int8(a.Data[i]))}
+	case reflect.Int16:
+		return Token{Kind: Int, Num: uint64(int16(little.Uint16(a.Data[2*i:])))}
+	case reflect.Int32:
+		return Token{Kind: Int, Num: uint64(int32(little.Uint32(a.Data[4*i:])))}
+	case reflect.Int64:
+		return Token{Kind: Int, Num: little.Uint64(a.Data[8*i:])}
+	case reflect.Uint8:
+		return Token{Kind: Int, Num: uint64(a.Data[i])}
+	case reflect.Uint16:
+		return Token{Kind: Int, Num: uint64(little.Uint16(a.Data[2*i:]))}
+	case reflect.Uint32:
+		return Token{Kind: Int, Num: uint64(little.Uint32(a.Data[4*i:]))}
+	case reflect.Uint64:
+		n := little.Uint64(a.Data[8*i:])
+		if n > math.MaxInt64 {
+			return Token{Kind: Uint, Num: n}
 		}
-		return Token{Kind: Bool}
-	case int64:
-		return Token{Kind: Int, Num: uint64(v)}
-	case uint64:
-		if v > math.MaxInt64 {
-			return Token{Kind: Uint, Num: v}
-		}
-		return Token{Kind: Int, Num: v}
-	default:
-		return Token{Kind: Float, Num: math.Float64bits(v.(float64))}
+		return Token{Kind: Int, Num: n}
+	case reflect.Float32:
+		f := math.Float32frombits(little.Uint32(a.Data[4*i:]))
+		return Token{Kind: Float, Num: math.Float64bits(float64(f))}
+	case reflect.Float64:
+		return Token{Kind: Float, Num: little.Uint64(a.Data[8*i:])}
+	default: // 16 bits
+		f, _ := a.Item(i).(float64)
+		return Token{Kind: Float, Num: math.Float64bits(f)}
 	}
 }
 
@@ -144,7 +162,8 @@ func (d *decoder) unpack(p *plan, v reflect.Value, a *core.Array) error {
 	if err := checkArray(a); err != nil {
 		return err
 	}
-	if _, known := elementKinds[a.DType]; !known || len(a.Shape) == 0 {
+	kind, known := elementKinds[a.DType]
+	if !known || len(a.Shape) == 0 {
 		return arrayMismatch(a, p.typ)
 	}
 	if len(a.Data) == 0 { // the shape may claim any number of rows
@@ -154,8 +173,8 @@ func (d *decoder) unpack(p *plan, v reflect.Value, a *core.Array) error {
 			}
 		}
 	}
-	u := unpacker{d: d, array: a, whole: p.typ}
-	return u.fill(p, v, a.Shape)
+	u := unpacker{array: a, kind: kind, whole: p.typ}
+	return d.fill(&u, p, v, a.Shape)
 }
 
 // maxEmptyRows limits the rows of an array without elements.
@@ -163,21 +182,21 @@ const maxEmptyRows = 1 << 16
 
 // unpacker stores the elements of one array.
 type unpacker struct {
-	d     *decoder
 	array *core.Array
+	kind  reflect.Kind // of its elements
 	whole reflect.Type // the type of the whole target
 	next  int          // the first element that is not stored yet
 }
 
 // fill stores the next elements, as many as the shape has places, in v.
-func (u *unpacker) fill(p *plan, v reflect.Value, shape []int) error {
+func (d *decoder) fill(u *unpacker, p *plan, v reflect.Value, shape []int) error {
 	if len(shape) == 0 {
 		switch p.form {
 		case formList, formBytes, formFixed, formByteArray:
 			return arrayMismatch(u.array, u.whole)
 		}
 		u.next++
-		return u.d.set(p, v, item(u.array, u.next-1))
+		return d.set(p, v, item(u.array, u.kind, u.next-1))
 	}
 	n := shape[0]
 	switch p.form {
@@ -194,20 +213,20 @@ func (u *unpacker) fill(p *plan, v reflect.Value, shape []int) error {
 		if v.IsNil() {
 			v.Set(reflect.New(p.elem.typ))
 		}
-		return u.fill(p.elem, v.Elem(), shape)
+		return d.fill(u, p.elem, v.Elem(), shape)
 	case formInterface:
 		if v.NumMethod() > 0 {
 			return arrayMismatch(u.array, u.whole)
 		}
 		list := reflect.New(anyListType).Elem()
-		err := u.fill(planOf(anyListType), list, shape)
+		err := d.fill(u, planOf(anyListType), list, shape)
 		v.Set(list)
 		return err
 	default:
 		return arrayMismatch(u.array, u.whole)
 	}
 	for i := range n {
-		if err := u.fill(p.elem, v.Index(i), shape[1:]); err != nil {
+		if err := d.fill(u, p.elem, v.Index(i), shape[1:]); err != nil {
 			return inElem(err, i)
 		}
 	}
@@ -222,14 +241,14 @@ func (u *unpacker) share(p *plan, v reflect.Value, n int) bool {
 	if n == 0 || !number || elem.unmarshals || elem.unJSON || !littleEndian {
 		return false
 	}
-	switch kind := elementKinds[u.array.DType]; elem.typ.Kind() {
-	case kind:
+	switch elem.typ.Kind() {
+	case u.kind:
 	case reflect.Int:
-		if kind != reflect.Int64 || strconv.IntSize != 64 {
+		if u.kind != reflect.Int64 || strconv.IntSize != 64 {
 			return false
 		}
 	case reflect.Uint:
-		if kind != reflect.Uint64 || strconv.IntSize != 64 {
+		if u.kind != reflect.Uint64 || strconv.IntSize != 64 {
 			return false
 		}
 	default:

@@ -63,3 +63,31 @@ func BenchmarkNumbers(b *testing.B) {
 }
 
 func BenchmarkBytes(b *testing.B) { bench(b, make([]byte, 1<<20)) }
+
+// BenchmarkArray decodes an array of 128 Ki float64: as an array, into the same element type and into others.
+func BenchmarkArray(b *testing.B) {
+	array := core.ArrayOf(make([]float64, 1<<17))
+	for _, c := range codecs {
+		body, err := c.Append(nil, array)
+		if err != nil {
+			b.Fatal(err)
+		}
+		decodeInto[core.Array](b, c, body, "Array")
+		decodeInto[[]float64](b, c, body, "float64")
+		decodeInto[[]float32](b, c, body, "float32")
+		decodeInto[any](b, c, body, "any")
+	}
+}
+
+func decodeInto[T any](b *testing.B, c core.Codec, body []byte, name string) {
+	b.Run(c.Name()+"/"+name, func(b *testing.B) {
+		b.SetBytes(int64(len(body)))
+		b.ReportAllocs()
+		for b.Loop() {
+			var out T
+			if err := c.Decode(body, &out); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
