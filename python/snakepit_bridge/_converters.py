@@ -67,8 +67,9 @@ class Compiler:
             return self.rule(annotation.__args__[0], scope, variables)
         if annotation is typing.Tuple or annotation is tuple:
             return Rule(_tuple(None, None))
-        if annotation in _CONTAINERS:
-            return self._container(_CONTAINERS[annotation], (), scope, variables)
+        container = _container_of(annotation)
+        if container is not None:
+            return self._container(container, (), scope, variables)
         if origin is None or origin is annotation:
             return self._class(annotation, {}) if isinstance(annotation, type) else None
         return self._generic(annotation, origin, scope, variables)
@@ -83,12 +84,13 @@ class Compiler:
             if any("Unpack" in repr(one) or getattr(one, "__unpacked__", False) for one in arguments):
                 return Rule(_tuple(None, None))
             return Rule(_tuple([self.rule(one, scope, variables) for one in arguments], None))
-        if origin in _CONTAINERS:
-            return self._container(_CONTAINERS[origin], arguments, scope, variables)
+        container = _container_of(origin)
+        if container is not None:
+            return self._container(container, arguments, scope, variables)
         if _is(origin, "numpy", "ndarray"):
             from ._converters_numpy import array
 
-            return array(arguments)
+            return array(arguments, variables)
         parameters = getattr(origin, "__parameters__", ()) or getattr(origin, "__type_params__", ())
         known = [variables.get(value, value) for value in map(scope.evaluated, arguments)]
         bound = dict(zip(parameters, known))
@@ -101,8 +103,11 @@ class Compiler:
     def _once(self, key: Any, variables: Dict[Any, Any], make: Callable[[], MaybeRule]) -> MaybeRule:
         """Returns the rule of a class or alias. It may be part of itself."""
         key = (key, *variables.items())
-        if key in self._rules:
-            return self._rules[key]
+        try:
+            if key in self._rules:
+                return self._rules[key]
+        except TypeError:  # such as the metadata of an Annotated
+            return make()
         later = self._rules[key] = Rule(lambda value: later.convert(value))
         made = make()
         later.convert = made.convert if made is not None else _unchanged
@@ -145,7 +150,7 @@ class Compiler:
         if _is(cls, "numpy", "ndarray"):
             from . import _converters_numpy
 
-            return _converters_numpy.array(())
+            return _converters_numpy.array((), {})
         if _is_subclass(cls, "enum", "Enum"):
             return _enum(cls, self)
         if cls.__module__ in ("datetime", "decimal", "fractions", "uuid") or _is_subclass(cls, "pathlib", "PurePath"):
@@ -168,6 +173,13 @@ class Compiler:
 
         make = _converters_records.maker(cls)
         return None if make is None else self._once(cls, variables, lambda: make(self, cls, variables))
+
+
+def _container_of(annotation: Any) -> Any:
+    try:
+        return _CONTAINERS.get(annotation)
+    except TypeError:  # it can't be hashed
+        return None
 
 
 def _is(cls: Any, module: str, name: str) -> bool:
@@ -397,7 +409,7 @@ def _first_of(members: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
             found.append(new)
         if found:
             return found[0]
-        deepest = max(errors, key=lambda exc: (bool(exc.reason), len(exc.path)))
+        deepest = max(errors, key=lambda exc: (len(exc.path), bool(exc.reason)))
         if deepest.reason or deepest.path:  # a member of the right kind, with something wrong inside
             raise deepest
         wanted = list(dict.fromkeys(exc.expected for exc in errors))

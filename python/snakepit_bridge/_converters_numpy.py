@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 from ._misfit import Misfit
 from ._rule import Rule
 
 
-def array(arguments: Sequence[Any]) -> Rule:
-    """Returns the rule of an array. The arguments are those of its annotation: the shape, and the dtype."""
+def array(arguments: Sequence[Any], variables: Mapping[Any, Any]) -> Rule:
+    """Returns the rule of an array.
+
+    Args:
+        arguments: Those of its annotation: the shape, and the dtype.
+        variables: What its type variables stand for.
+    """
     numpy: Any = sys.modules["numpy"]
     inner = getattr(arguments[1], "__args__", ()) if len(arguments) == 2 else ()
-    element = inner[0] if inner and isinstance(inner[0], type) and inner[0] is not numpy.generic else None
-    dtype = None
-    if element is not None and issubclass(element, numpy.generic) and not _is_abstract(numpy, element):
-        dtype = numpy.dtype(element)
+    element = variables.get(inner[0], inner[0]) if inner else None
+    if not isinstance(element, type) or not issubclass(element, numpy.generic) or element is numpy.generic:
+        element = None
+    dtype = numpy.dtype(element) if element is not None and not _is_abstract(numpy, element) else None
 
     def convert(value: Any) -> Any:
         found = _from_list(numpy, value, dtype) if type(value) is list else value
