@@ -92,7 +92,10 @@ class Compiler:
 
             return array(arguments, variables)
         parameters = getattr(origin, "__parameters__", ()) or getattr(origin, "__type_params__", ())
-        known = [variables.get(value, value) for value in map(scope.evaluated, arguments)]
+        known = [
+            variables.get(one, one) if isinstance(one, typing.TypeVar) else one
+            for one in map(scope.evaluated, arguments)
+        ]
         bound = dict(zip(parameters, known))
         if type(origin).__name__ == "TypeAliasType":
             return self._once(origin, bound, lambda: self.rule(origin.__value__, scope, bound))

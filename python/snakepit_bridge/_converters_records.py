@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Mapping, NoReturn, Optional, Sequence
 
 from ._annotations import scope_of_class, scopes_of_fields
-from ._misfit import Misfit, listed, suggestion
-from ._rule import Check, MaybeRule, Rule, as_list, converted, made, optional
+from ._interrupt import enter
+from ._misfit import Misfit, listed, refused, suggestion, there_are
+from ._rule import MaybeRule, Rule, as_list, converted, made, optional
 
 if TYPE_CHECKING:
     from ._converters import Compiler
@@ -32,49 +33,61 @@ def maker(cls: Any) -> Optional[Maker]:
 class _Fields:
     """The fields of a class.
 
-    Attributes:
+    Args:
         rules: The rule of each field, by name.
         required: The names of the fields without a default.
+        more: Whether a map may have other keys.
     """
 
-    def __init__(self, rules: Mapping[str, MaybeRule], required: Sequence[str]) -> None:
+    def __init__(self, rules: Mapping[str, MaybeRule], required: Sequence[str], more: bool = False) -> None:
         self.rules = rules
         self.names = frozenset(rules)
         self.required: FrozenSet[str] = frozenset(required)
-        self.checks: List[Check] = [
-            (name, rule.exact, rule.convert) for name, rule in rules.items() if rule is not None
-        ]
+        self.more = more
 
-    def convert(self, value: Any) -> Dict[str, Any]:
-        """Returns a copy of a map with its fields converted."""
+    def converter(self, build: Optional[Callable[..., Any]]) -> Callable[[Any], Any]:
+        """Returns what converts a map of the fields, and builds a value of them. By default, that is the map."""
+        count, required, more, refuse = len(self.names), self.required, self.more, self._refuse
+        checks = [(name, rule and rule.exact, rule and rule.convert) for name, rule in self.rules.items()]
+
+        def convert(value: Any) -> Any:
+            if type(value) is not dict:
+                refuse(value)
+            fields = value
+            known = 0
+            name = ""
+            try:
+                for name, exact, change in checks:
+                    if name in value:
+                        known += 1
+                        if change and type(value[name]) not in exact:  # type: ignore[operator]
+                            if fields is value:
+                                fields = value.copy()
+                            fields[name] = change(value[name])
+            except Misfit as exc:
+                exc.path.append(name)
+                raise
+            if (known < count and not required <= value.keys()) or (known < len(value) and not more):
+                refuse(value)
+            if build is None:
+                return fields
+            try:
+                return enter(build, (), fields)
+            except Exception as exc:
+                raise refused(exc) from exc
+
+        return convert
+
+    def _refuse(self, value: Any) -> NoReturn:
         if type(value) is not dict:
             raise Misfit(f"a map with {listed(list(self.rules))}" if self.rules else "a map", value)
-        fields = value.copy()
-        if not self.required <= fields.keys():
-            self._refuse(value)
-        name = ""
-        try:
-            for name, exact, change in self.checks:
-                if name in fields and type(fields[name]) not in exact:
-                    fields[name] = change(fields[name])
-        except Misfit as exc:
-            exc.path.append(name)
-            raise
-        return fields
-
-    def convert_exactly(self, value: Any) -> Dict[str, Any]:
-        """Like `convert`, but a map with other keys does not fit."""
-        if type(value) is dict and not self.names >= value.keys():
-            self._refuse(value)
-        return self.convert(value)
-
-    def _refuse(self, value: Mapping[str, Any]) -> None:
         unexpected = [name for name in value if name not in self.names]
         missing = [name for name in self.rules if name in self.required and name not in value]
-        if unexpected and not (missing and self.names >= value.keys()):
-            hint = suggestion(unexpected[0], [name for name in self.rules if name not in value])
-            raise Misfit("", reason=f"unexpected field {listed(unexpected[:1])}{hint}")
-        raise Misfit("", reason=f"missing field{'s' if len(missing) > 1 else ''} {listed(missing)}")
+        if self.more or not unexpected:
+            text = f"missing field{'s' if len(missing) > 1 else ''} {listed(missing)}"
+            raise Misfit("", reason=text + (there_are(unexpected) if unexpected else ""))
+        hint = suggestion(unexpected[0], [name for name in self.rules if name not in value])
+        raise Misfit("", reason=f"unexpected field {listed(unexpected[:1])}{hint}")
 
 
 def _dataclass(compiler: Compiler, cls: Any, variables: Dict[Any, Any]) -> MaybeRule:
@@ -111,8 +124,7 @@ def _attrs(compiler: Compiler, cls: Any, variables: Dict[Any, Any]) -> MaybeRule
 
 
 def _record(cls: Any, rules: Mapping[str, MaybeRule], required: Sequence[str]) -> Rule:
-    convert = _Fields(rules, required).convert_exactly
-    return Rule(lambda value: made(cls, (), convert(value)))
+    return Rule(_Fields(rules, required).converter(cls))
 
 
 def _named_tuple(compiler: Compiler, cls: Any, variables: Dict[Any, Any]) -> MaybeRule:
@@ -125,12 +137,12 @@ def _named_tuple(compiler: Compiler, cls: Any, variables: Dict[Any, Any]) -> May
             rule = compiler.tried(annotations[name], scopes.get(name) or scope_of_class(cls), variables)
         rules[name] = optional(rule) if name in defaults and defaults[name] is None else rule
     required = [name for name in cls._fields if name not in defaults]
-    by_name = _Fields(rules, required).convert_exactly
+    by_name = _Fields(rules, required).converter(cls)
     by_place = list(rules.items())
 
     def convert(value: Any) -> Any:
         if type(value) is dict:
-            return made(cls, (), by_name(value))
+            return by_name(value)
         items = as_list(value)
         if not len(required) <= len(items) <= len(by_place):
             count = f"{len(by_place)}" if len(required) == len(by_place) else f"{len(required)} to {len(by_place)}"
@@ -159,7 +171,7 @@ def _typed_dict(compiler: Compiler, cls: Any, variables: Dict[Any, Any]) -> Mayb
             required.add(name)
         elif qualifier == "NotRequired":
             required.discard(name)
-    return Rule(_Fields(rules, sorted(required, key=list(rules).index)).convert)
+    return Rule(_Fields(rules, list(required), more=True).converter(None))
 
 
 def _qualifier(annotation: Any, scope: Any) -> str:

@@ -41,9 +41,7 @@ def refused(exc: Exception) -> Misfit:
     text = text_of(exc)
     if type(exc) not in (ValueError, TypeError, AssertionError) or not text:
         text = type_name(type(exc)) + (f": {text}" if text else "")
-    misfit = Misfit("", reason=text)
-    misfit.__cause__ = exc
-    return misfit
+    return Misfit("", reason=text)
 
 
 def got(value: Any) -> str:
@@ -94,4 +92,9 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     names = [one for low in near for one in known if one.lower() == low]
     if names:
         return f"; did you mean {listed(list(dict.fromkeys(names)), 'or')}?"
-    return f"; there {'is' if len(known) == 1 else 'are'} {listed(known)}" if known else "; there are none"
+    return there_are(known)
+
+
+def there_are(names: Sequence[str]) -> str:
+    """Returns the end of a message with the names that there are."""
+    return f"; there {'is' if len(names) == 1 else 'are'} {listed(names)}" if names else "; there are none"
