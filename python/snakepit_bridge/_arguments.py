@@ -1,6 +1,6 @@
 """Converts the arguments of a call by the annotations of its function, and explains arguments that do not fit.
 
-A command without annotations does not import this module until a call fails. `_converters` says what each annotation
+A command without annotations does not import this module until a call fails. `_compiler` says what each annotation
 demands.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Dict, FrozenSet, Mapping, Optional, Sequence, Tuple
 from ._annotations import scope_of_function
 from ._answers import BadArguments
 from ._command import Command, Convert, innermost, layers
-from ._converters import Compiler
+from ._compiler import Compiler
 from ._misfit import Misfit, got, listed, suggestion
 from ._rule import Check, MaybeRule, Rule, optional
 

@@ -1,201 +1,22 @@
-"""Makes the rule of each annotation. The simple types and the containers are here; other modules have the rest."""
+"""The rules of simple types, containers, unions, literals and enums."""
 
 from __future__ import annotations
 
 import collections.abc
-import sys
 import typing
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ._annotations import Scope
 from ._misfit import Misfit, got
-from ._rule import MaybeRule, Rule, as_list, converted, made, optional
+from ._rule import MaybeRule, Rule, as_list, converted, made
+
+if TYPE_CHECKING:
+    from ._compiler import Compiler
 
 _NONE = type(None)
 
 
-class Compiler:
-    """Makes rules out of annotations. One compiler makes all rules of a command."""
-
-    def __init__(self) -> None:
-        self._rules: Dict[Any, Rule] = {}  # of classes and aliases, which may be recursive
-
-    def tried(self, annotation: Any, scope: Scope, variables: Optional[Dict[Any, Any]] = None) -> MaybeRule:
-        """Returns the rule of an annotation. If this Python can't evaluate it, the annotation demands nothing.
-
-        Args:
-            annotation: The annotation.
-            scope: Where its text is evaluated.
-            variables: What its type variables stand for.
-        """
-        try:
-            return self.rule(annotation, scope, variables or {})
-        except Exception:  # raised by the program's names and classes
-            return None
-
-    def rule(self, annotation: Any, scope: Scope, variables: Dict[Any, Any]) -> MaybeRule:
-        """Returns the rule of an annotation, like `tried`.
-
-        Raises:
-            Exception: This Python can't evaluate the annotation.
-        """
-        annotation = scope.evaluated(annotation)
-        if annotation is None:
-            return _SIMPLE[_NONE]
-        if annotation is typing.Any:
-            return None
-        if isinstance(annotation, type) and annotation in _SIMPLE:
-            return _SIMPLE[annotation]
-        kind = type(annotation).__name__
-        if kind == "TypeVar":
-            return None if annotation not in variables else self.rule(variables[annotation], scope, {})
-        if kind == "InitVar":
-            return self.rule(annotation.type, scope, variables)
-        if kind == "TypeAliasType":
-            return self._once(annotation, variables, lambda: self.rule(annotation.__value__, scope, variables))
-        if hasattr(annotation, "__metadata__") and hasattr(annotation, "__origin__"):
-            return self._annotated(annotation, scope, variables)
-        if hasattr(annotation, "__supertype__"):  # a NewType
-            return self.rule(annotation.__supertype__, scope, variables)
-        origin = getattr(annotation, "__origin__", None)
-        if kind == "UnionType" or origin is typing.Union:
-            return self._union([self.rule(one, scope, variables) for one in annotation.__args__])
-        name = getattr(origin, "_name", "")
-        if name == "Literal":
-            return _literal(annotation.__args__)
-        if name in ("Final", "ClassVar", "Required", "NotRequired", "ReadOnly"):
-            return self.rule(annotation.__args__[0], scope, variables)
-        if annotation is typing.Tuple or annotation is tuple:
-            return Rule(_tuple(None, None))
-        container = _container_of(annotation)
-        if container is not None:
-            return self._container(container, (), scope, variables)
-        if origin is None or origin is annotation:
-            return self._class(annotation, {}) if isinstance(annotation, type) else None
-        return self._generic(annotation, origin, scope, variables)
-
-    def _generic(self, annotation: Any, origin: Any, scope: Scope, variables: Dict[Any, Any]) -> MaybeRule:
-        arguments: Any = getattr(annotation, "__args__", ())
-        if origin is tuple:
-            if arguments in ((), ((),)):
-                return Rule(_tuple((), None))
-            if len(arguments) == 2 and arguments[1] is Ellipsis:
-                return Rule(_tuple(None, self.rule(arguments[0], scope, variables)))
-            if any("Unpack" in repr(one) or getattr(one, "__unpacked__", False) for one in arguments):
-                return Rule(_tuple(None, None))
-            return Rule(_tuple([self.rule(one, scope, variables) for one in arguments], None))
-        container = _container_of(origin)
-        if container is not None:
-            return self._container(container, arguments, scope, variables)
-        if _is(origin, "numpy", "ndarray"):
-            from ._converters_numpy import array
-
-            return array(arguments, variables)
-        parameters = getattr(origin, "__parameters__", ()) or getattr(origin, "__type_params__", ())
-        known = [
-            variables.get(one, one) if isinstance(one, typing.TypeVar) else one
-            for one in map(scope.evaluated, arguments)
-        ]
-        bound = dict(zip(parameters, known))
-        if type(origin).__name__ == "TypeAliasType":
-            return self._once(origin, bound, lambda: self.rule(origin.__value__, scope, bound))
-        if hasattr(annotation, "__pydantic_validator__") or hasattr(annotation, "__struct_fields__"):
-            origin = annotation
-        return self._class(origin, bound) if isinstance(origin, type) else None
-
-    def _once(self, key: Any, variables: Dict[Any, Any], make: Callable[[], MaybeRule]) -> MaybeRule:
-        """Returns the rule of a class or alias. It may be part of itself."""
-        key = (key, *variables.items())
-        try:
-            if key in self._rules:
-                return self._rules[key]
-        except TypeError:  # such as the metadata of an Annotated
-            return make()
-        later = self._rules[key] = Rule(lambda value: later.convert(value))
-        made = make()
-        later.convert = made.convert if made is not None else _unchanged
-        if made is not None:
-            later.exact = made.exact
-        return made
-
-    def _annotated(self, annotation: Any, scope: Scope, variables: Dict[Any, Any]) -> MaybeRule:
-        modules = {type(one).__module__.partition(".")[0] for one in annotation.__metadata__}
-        if modules & {"pydantic", "annotated_types", "msgspec"}:
-            from . import _converters_models
-
-            rule = _converters_models.annotated(annotation, modules)
-            if rule is not None:
-                return rule
-        return self.rule(annotation.__origin__, scope, variables)
-
-    def _container(self, make: Any, arguments: Sequence[Any], scope: Scope, variables: Dict[Any, Any]) -> MaybeRule:
-        rules = [self.rule(one, scope, variables) for one in arguments]
-        if make is not _map:
-            return Rule(make(rules[0] if rules else None))
-        key, value = rules if len(rules) == 2 else (None, None)
-        return Rule(_map(None if key is None or key is _SIMPLE[str] else _key(key), value))
-
-    def _union(self, rules: List[MaybeRule]) -> MaybeRule:
-        demanding = [rule for rule in rules if rule is not None]
-        if len(demanding) < len(rules):
-            return None
-        others = [rule for rule in demanding if rule is not _SIMPLE[_NONE]]
-        if len(others) == 1:
-            return optional(others[0]) if len(rules) > 1 else others[0]
-        exact = [type_ for rule in demanding for type_ in rule.exact]
-        return Rule(_first_of([rule.convert for rule in demanding]), exact)
-
-    def _class(self, cls: Any, variables: Dict[Any, Any]) -> MaybeRule:
-        if _is_subclass(cls, "numpy", "generic"):
-            from . import _converters_numpy
-
-            return _converters_numpy.scalar(cls)
-        if _is(cls, "numpy", "ndarray"):
-            from . import _converters_numpy
-
-            return _converters_numpy.array((), {})
-        if _is_subclass(cls, "enum", "Enum"):
-            return _enum(cls, self)
-        if cls.__module__ in ("datetime", "decimal", "fractions", "uuid") or _is_subclass(cls, "pathlib", "PurePath"):
-            from . import _converters_text
-
-            return _converters_text.rule(cls)
-        if hasattr(cls, "__get_pydantic_core_schema__") or hasattr(cls, "__pydantic_validator__"):
-            from . import _converters_models
-
-            return _converters_models.pydantic(cls)
-        if hasattr(cls, "__fields__") and hasattr(cls, "parse_obj"):
-            from . import _converters_models
-
-            return _converters_models.pydantic1(cls)
-        if hasattr(cls, "__struct_fields__"):
-            from . import _converters_models
-
-            return _converters_models.msgspec(cls)
-        from . import _converters_records
-
-        make = _converters_records.maker(cls)
-        return None if make is None else self._once(cls, variables, lambda: make(self, cls, variables))
-
-
-def _container_of(annotation: Any) -> Any:
-    try:
-        return _CONTAINERS.get(annotation)
-    except TypeError:  # it can't be hashed
-        return None
-
-
-def _is(cls: Any, module: str, name: str) -> bool:
-    """Reports whether this is the class of that name. The program has imported its module, if it is."""
-    return isinstance(cls, type) and cls is getattr(sys.modules.get(module), name, None)
-
-
-def _is_subclass(cls: type, module: str, name: str) -> bool:
-    base = getattr(sys.modules.get(module), name, None)
-    return isinstance(base, type) and issubclass(cls, base)
-
-
-def _unchanged(value: Any) -> Any:
+def unchanged(value: Any) -> Any:
     return value
 
 
@@ -246,7 +67,7 @@ def _bytes_as(type_: type) -> Callable[[Any], Any]:
     return convert
 
 
-_SIMPLE: Dict[Any, MaybeRule] = {
+SIMPLE: Dict[Any, MaybeRule] = {
     object: None,
     _NONE: _of_types("None", _NONE),
     bool: _of_types("true or false", bool),
@@ -259,7 +80,7 @@ _SIMPLE: Dict[Any, MaybeRule] = {
 }
 
 
-def _list(item: MaybeRule) -> Callable[[Any], List[Any]]:
+def list_of(item: MaybeRule) -> Callable[[Any], List[Any]]:
     if item is None:
         return as_list
     exact, change = item.exact, item.convert
@@ -286,9 +107,9 @@ def _list(item: MaybeRule) -> Callable[[Any], List[Any]]:
     return convert
 
 
-def _set_of(type_: Callable[[List[Any]], Any]) -> Callable[[MaybeRule], Callable[[Any], Any]]:
+def set_of(type_: Callable[[List[Any]], Any]) -> Callable[[MaybeRule], Callable[[Any], Any]]:
     def make(item: MaybeRule) -> Callable[[Any], Any]:
-        items_of = _list(item)
+        items_of = list_of(item)
 
         def convert(value: Any) -> Any:
             items = items_of(value)
@@ -302,10 +123,10 @@ def _set_of(type_: Callable[[List[Any]], Any]) -> Callable[[MaybeRule], Callable
     return make
 
 
-def _tuple(items: Optional[Sequence[MaybeRule]], each: MaybeRule) -> Callable[[Any], Tuple[Any, ...]]:
+def tuple_of(items: Optional[Sequence[MaybeRule]], each: MaybeRule) -> Callable[[Any], Tuple[Any, ...]]:
     """Returns the converter of tuples: with a rule for each place, or with one for all."""
     if items is None:
-        items_of = _list(each)
+        items_of = list_of(each)
         return lambda value: tuple(items_of(value))
     rules = tuple(items)
 
@@ -318,7 +139,7 @@ def _tuple(items: Optional[Sequence[MaybeRule]], each: MaybeRule) -> Callable[[A
     return convert
 
 
-def _map(key: Optional[Callable[[str], Any]], item: MaybeRule) -> Callable[[Any], Dict[Any, Any]]:
+def map_of(key: Optional[Callable[[str], Any]], item: MaybeRule) -> Callable[[Any], Dict[Any, Any]]:
     exact = item.exact if item is not None else frozenset()
 
     def convert(value: Any) -> Dict[Any, Any]:
@@ -348,7 +169,7 @@ def _map(key: Optional[Callable[[str], Any]], item: MaybeRule) -> Callable[[Any]
     return convert
 
 
-def _key(rule: Rule) -> Callable[[str], Any]:
+def key_of(rule: Rule) -> Callable[[str], Any]:
     """Returns the converter of keys, which arrive as text.
 
     If the rule does not accept the text, it gets the number or the bool that the text stands for.
@@ -374,28 +195,28 @@ def _number(text: str) -> Any:
     return float(text) if text.strip("+-0123456789") else int(text)
 
 
-_CONTAINERS: Dict[Any, Any] = {
-    list: _list,
-    set: _set_of(set),
-    frozenset: _set_of(frozenset),
-    dict: _map,
-    collections.abc.Sequence: _list,
-    collections.abc.MutableSequence: _list,
-    collections.abc.Iterable: _list,
-    collections.abc.Collection: _list,
-    collections.abc.Set: _set_of(set),
-    collections.abc.MutableSet: _set_of(set),
-    collections.abc.Mapping: _map,
-    collections.abc.MutableMapping: _map,
+CONTAINERS: Dict[Any, Any] = {
+    list: list_of,
+    set: set_of(set),
+    frozenset: set_of(frozenset),
+    dict: map_of,
+    collections.abc.Sequence: list_of,
+    collections.abc.MutableSequence: list_of,
+    collections.abc.Iterable: list_of,
+    collections.abc.Collection: list_of,
+    collections.abc.Set: set_of(set),
+    collections.abc.MutableSet: set_of(set),
+    collections.abc.Mapping: map_of,
+    collections.abc.MutableMapping: map_of,
 }
 for _name in ("List", "Set", "FrozenSet", "Dict"):
-    _CONTAINERS[getattr(typing, _name)] = _CONTAINERS[getattr(typing, _name).__origin__]
+    CONTAINERS[getattr(typing, _name)] = CONTAINERS[getattr(typing, _name).__origin__]
 for _name in ("Sequence", "MutableSequence", "Iterable", "Collection", "Mapping", "MutableMapping", "MutableSet"):
-    _CONTAINERS[getattr(typing, _name)] = _CONTAINERS[getattr(collections.abc, _name)]
-_CONTAINERS[typing.AbstractSet] = _set_of(set)
+    CONTAINERS[getattr(typing, _name)] = CONTAINERS[getattr(collections.abc, _name)]
+CONTAINERS[typing.AbstractSet] = set_of(set)
 
 
-def _first_of(members: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+def first_of(members: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     """Returns the converter of a union. A member that takes the value as it is wins, else the first that converts."""
 
     def convert(value: Any) -> Any:
@@ -421,7 +242,7 @@ def _first_of(members: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     return convert
 
 
-def _literal(values: Sequence[Any]) -> Rule:
+def literal(values: Sequence[Any]) -> Rule:
     def convert(value: Any) -> Any:
         for one in values:
             if _same(value, getattr(one, "value", one)):
@@ -438,11 +259,11 @@ def _same(value: Any, other: Any) -> bool:
     return type(value) in (bool, int, float, str, bytes, _NONE) and bool(value == other)
 
 
-def _enum(cls: Any, compiler: Compiler) -> Rule:
+def enum(cls: Any, compiler: Compiler) -> Rule:
     members = list(cls)
     types = {type(member.value) for member in members}
     scope = Scope({}, {})
-    rules = [rule for rule in (compiler.tried(type_, scope) for type_ in types if type_ not in _SIMPLE) if rule]
+    rules = [rule for rule in (compiler.tried(type_, scope) for type_ in types if type_ not in SIMPLE) if rule]
 
     def convert(value: Any) -> Any:
         for member in cls.__members__.values():

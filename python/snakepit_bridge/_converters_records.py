@@ -11,7 +11,7 @@ from ._misfit import Misfit, listed, refused, suggestion, there_are
 from ._rule import MaybeRule, Rule, as_list, converted, made, optional
 
 if TYPE_CHECKING:
-    from ._converters import Compiler
+    from ._compiler import Compiler
 
 Maker = Callable[["Compiler", Any, Dict[Any, Any]], MaybeRule]
 """Makes the rule of a class. The last argument is what its type variables stand for."""
