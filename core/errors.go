@@ -116,7 +116,13 @@ func (e *RemoteError) Error() string {
 // Is reports true for ErrFrameTooLarge if the peer had a value that was too large to send, and for ErrBadArguments if
 // it did not accept the arguments.
 func (e *RemoteError) Is(target error) bool {
-	return target == ErrFrameTooLarge && e.Type == TypeTooLarge || target == ErrBadArguments && e.Type == TypeBadArguments
+	switch target {
+	case ErrFrameTooLarge:
+		return e.Type == TypeTooLarge
+	case ErrBadArguments:
+		return e.Type == TypeBadArguments
+	}
+	return false
 }
 
 // Unwrap returns the cause, or nil.

@@ -67,7 +67,7 @@ func TestBadOperations(t *testing.T) {
 	}{
 		{map[string]any{"operation": "modulo", "a": 1, "b": 2},
 			"ValueError: unknown operation 'modulo'; there are add, subtract, multiply, divide"},
-		{map[string]any{"operation": "divide", "a": 1, "b": 0}, "ZeroDivisionError: division by zero"},
+		{map[string]any{"operation": "divide", "a": 1, "b": 0}, "ZeroDivisionError: float division by zero"},
 		{map[string]any{"operation": "add", "a": 1},
 			"BadArguments: compute() missing argument 'b'"},
 		{map[string]any{"operation": "add", "a": 1, "b": "2"}, "BadArguments: b: expected a number, got '2'"},
