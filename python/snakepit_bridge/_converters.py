@@ -7,6 +7,7 @@ import typing
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ._annotations import Scope
+from ._errors import shown
 from ._misfit import Misfit, got
 from ._rule import MaybeRule, Rule, as_list, converted, made
 
@@ -247,7 +248,8 @@ def literal(values: Sequence[Any]) -> Rule:
         for one in values:
             if _same(value, getattr(one, "value", one)):
                 return value if type(one) is type(value) else one
-        raise Misfit(f"one of {', '.join(map(got, values))}" if len(values) > 1 else got(values[0]), value)
+        texts = [got(getattr(one, "value", one)) for one in values]
+        raise Misfit(f"one of {', '.join(texts)}" if len(texts) > 1 else texts[0], value)
 
     return Rule(convert)
 
@@ -271,19 +273,16 @@ def enum(cls: Any, compiler: Compiler) -> Rule:
                 return member
         for rule in rules:  # a value such as a Decimal or a tuple travels as another type
             try:
-                new = rule.convert(value)
+                return made(cls, (rule.convert(value),), {})
             except Misfit:
                 continue
-            for member in members:
-                if member.value == new:
-                    return member
         if type(value) is not bool:  # True is 1 for an Enum
             try:
                 return made(cls, (value,), {})  # the class may know more values, as a Flag does
             except Misfit as exc:
                 if type(exc.__cause__) is not ValueError:
                     raise
-        values = [got(member.value) for member in members[:8]] + ["..."] * (len(members) > 8)
+        values = [shown(member.value, 40) for member in members[:8]] + ["..."] * (len(members) > 8)
         raise Misfit(f"one of {', '.join(values)}", value)
 
     return Rule(convert)

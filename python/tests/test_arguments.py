@@ -374,6 +374,8 @@ REFUSED = [
     (Literal["a", 1], "b", "x: expected one of 'a', 1, got 'b'"),
     (Literal[1], True, "x: expected 1, got True"),
     (Literal["a"], [], "x: expected 'a', got a list"),
+    (Literal[Color.RED], "blue", "x: expected 'red', got 'blue'"),
+    (Price, "2.5", "x: expected one of Decimal('1.5'), (1, 2), got '2.5'"),
     (Color, "green", "x: expected one of 'red', 'blue', got 'green'"),
     (Color, [], "x: expected one of 'red', 'blue', got a list"),
     (Level, True, "x: expected one of 1, 2, got True"),
@@ -422,6 +424,43 @@ REFUSED = [
 @pytest.mark.parametrize("annotation,sent,message", REFUSED, ids=map(repr, range(len(REFUSED))))
 def test_what_is_refused(annotation, sent, message):
     assert refusal(annotation, sent).startswith(message)
+
+
+WIRE = [
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        BIG,
+        0.0,
+        1.5,
+        1e300,
+        float("nan"),
+        float("inf"),
+        "",
+        "x",
+        "1",
+        "1.5",
+        "true",
+        "red",
+    ),
+    *("2026-01-02", "9999-12-31T23:59:59.999999999+23:59", "03:04", "1e5", "\u0661", "x" * 300, b"", b"x", [], [[]]),
+    *([1, "x"], [None], {}, {"": 1}, {"name": "x"}, {"x": {"y": []}}, {"title": None}, {"1": 1}, LATE, timedelta(1)),
+    *(np.arange(3), np.array(5), np.array(["x"]), Array("<f8", [1], bytes(8))),
+]
+
+
+@pytest.mark.parametrize("annotation", [row[0] for row in ACCEPTED], ids=map(repr, range(len(ACCEPTED))))
+def test_whatever_arrives_fits_or_is_refused(annotation):
+    for value in [*WIRE, WIRE, *([one] for one in WIRE), *({"x": one} for one in WIRE), {"name": WIRE, "price": WIRE}]:
+        try:
+            converted(annotation, value)
+        except BadArguments as exc:
+            assert str(exc).startswith("x")  # noqa: PT017
+            assert len(str(exc)) < 500  # noqa: PT017
 
 
 def test_what_fits_is_not_copied():
