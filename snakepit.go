@@ -166,5 +166,6 @@ var (
 	ErrUnknownCommand = core.ErrUnknownCommand
 	ErrCrashLoop      = core.ErrCrashLoop
 	ErrFrameTooLarge  = core.ErrFrameTooLarge
+	ErrBadArguments   = core.ErrBadArguments
 	ErrProtocol       = core.ErrProtocol
 )

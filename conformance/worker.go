@@ -129,11 +129,13 @@ var callClauses = []clause{
 			}
 		}
 	}),
-	rule("call/wrong-arguments", "Arguments that the handler does not take are an error of that call, "+
-		"not a hang.", func(t *trial) {
+	rule("call/wrong-arguments", "A missing argument, or one that the handler does not take, is an error of "+
+		"that call, of the type BadArguments.", func(t *trial) {
 		p := t.connect()
-		if e, _ := p.fails(p.open("conformance.fail", args{"no_such_argument": "x"})); e.Type == "" {
-			t.Errorf("the error has no type: %s", show(e))
+		for _, wrong := range []any{args{"no_such_argument": "x"}, args{"message": "x", "no_such_argument": "x"}, nil} {
+			if e, _ := p.fails(p.open("conformance.fail", wrong)); e.Type != core.TypeBadArguments {
+				t.Errorf("the arguments %s are answered by %s", show(wrong), show(e.Error()))
+			}
 		}
 		p.echo("it goes on")
 	}),

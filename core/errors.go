@@ -31,6 +31,10 @@ var (
 	// ErrFrameTooLarge: a value exceeds the frame limit. Only its call fails. If the value is a result or an item, the
 	// call did run.
 	ErrFrameTooLarge = errors.New("value larger than the frame limit")
+	// ErrBadArguments: the arguments do not fit the command. It is the "400 Bad Request" of an HTTP service: the caller
+	// is wrong, not the worker. If the call did not run, they are this call's arguments. Otherwise they are those of a
+	// call that its handler made, and the handler did not catch the error.
+	ErrBadArguments = errors.New("bad arguments")
 	// ErrProtocol: the peer broke the protocol; the connection has ended.
 	ErrProtocol = errors.New("protocol error")
 )
@@ -79,7 +83,7 @@ const (
 	TypeDraining       = "Draining"       // no new calls are accepted
 	TypeSaturated      = "Saturated"      // more calls at once than agreed
 	TypeCancelled      = "Cancelled"      // the call was cancelled
-	TypeBadArguments   = "BadArguments"   // the arguments cannot be decoded
+	TypeBadArguments   = "BadArguments"   // the arguments cannot be decoded, or they do not fit the command
 	TypeBadResult      = "BadResult"      // a result or item cannot be encoded
 	TypeTooLarge       = "TooLarge"       // a frame would be above the limit
 )
@@ -109,9 +113,16 @@ func (e *RemoteError) Error() string {
 	return e.Type + ": " + e.Message
 }
 
-// Is reports true for ErrFrameTooLarge if the peer had a value that was too large to send.
+// Is reports true for ErrFrameTooLarge if the peer had a value that was too large to send, and for ErrBadArguments if
+// it did not accept the arguments.
 func (e *RemoteError) Is(target error) bool {
-	return target == ErrFrameTooLarge && e.Type == TypeTooLarge
+	switch target {
+	case ErrFrameTooLarge:
+		return e.Type == TypeTooLarge
+	case ErrBadArguments:
+		return e.Type == TypeBadArguments
+	}
+	return false
 }
 
 // Unwrap returns the cause, or nil.

@@ -383,6 +383,36 @@ func TestMovesAreBounded(t *testing.T) {
 	})
 }
 
+// Other workers run the same program. So arguments that do not fit are not tried on another worker.
+func TestBadArgumentsAreAnErrorOfTheCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tries atomic.Int64
+		body := []byte(`{"type": "BadArguments", "message": "n: expected an integer, got 'x'"}`)
+		flags := core.NotStarted
+		a := rogue{func(id uint64) []core.Frame {
+			tries.Add(1)
+			return []core.Frame{{Kind: core.KindError, Flags: flags, ID: id, Body: body}}
+		}}
+		p := opened(t, a, core.Options{Size: 2})
+		_, err := core.Execute[any](t.Context(), p, "go", nil)
+		if n := tries.Load(); n != 1 || !errors.Is(err, core.ErrBadArguments) || core.MayHaveRun(err) {
+			t.Errorf("%d tries; %v", n, err)
+		}
+		if errors.Is(err, core.ErrFrameTooLarge) || errors.Is(err, core.ErrUnknownCommand) {
+			t.Errorf("it is another error, too: %v", err)
+		}
+		flags = 0 // a worker that finds out while its handler runs
+		if _, err := core.Execute[any](t.Context(), p, "go", nil); !errors.Is(err, core.ErrBadArguments) ||
+			!core.MayHaveRun(err) {
+			t.Error(err)
+		}
+		body = []byte(`{"type": "ValueError", "message": "BadArguments"}`)
+		if _, err := core.Execute[any](t.Context(), p, "go", nil); errors.Is(err, core.ErrBadArguments) {
+			t.Error(err)
+		}
+	})
+}
+
 // If a worker does not list its commands, the pool cannot know which of them stream. The result of such a call is its
 // one item, unless the caller asks for the stream's result.
 func TestResultOfAnUnlistedCommand(t *testing.T) {

@@ -174,7 +174,11 @@ var symptoms = map[string]func(s *shopper) string{
 	},
 	"unknown-command":        func(s *shopper) string { return s.fails("prize", "tea") },
 	"execute-of-a-generator": func(s *shopper) string { return s.fails("prices", nil) },
-	"wrong-arguments":        func(s *shopper) string { return s.fails("price", e2e.Args{"name": "tea"}) },
+	"wrong-arguments": func(s *shopper) string {
+		return strings.Join([]string{
+			s.fails("price", e2e.Args{"name": "tea"}), s.fails("price", nil), s.fails("price", 5),
+		}, "\n")
+	},
 	"the-handler-raised": func(s *shopper) string {
 		_, err := snakepit.Execute[int](s.Context(), s.open(shop, snakepit.Options{}), "price", "ink")
 		var remote *snakepit.RemoteError

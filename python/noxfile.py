@@ -15,15 +15,19 @@ MATRIX = ("3.8", "3.13") if os.environ.get("SNAKEPIT_MATRIX") else ()
 """Where the generated code is tried too, beside many versions of protobuf and grpcio."""
 
 REQUIREMENTS = (
+    "attrs",
     "eventlet",
     "gevent",
     "grpcio",
     "hypothesis",
     "msgpack",
+    "msgspec",
     "numpy",
     "protobuf",
+    "pydantic",
     "pytest",
     "pytest-timeout",
+    "typing-extensions",
 )
 
 nox.options.reuse_venv = "yes"

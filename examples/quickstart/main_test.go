@@ -67,9 +67,10 @@ func TestBadOperations(t *testing.T) {
 	}{
 		{map[string]any{"operation": "modulo", "a": 1, "b": 2},
 			"ValueError: unknown operation 'modulo'; there are add, subtract, multiply, divide"},
-		{map[string]any{"operation": "divide", "a": 1, "b": 0}, "ZeroDivisionError: division by zero"},
+		{map[string]any{"operation": "divide", "a": 1, "b": 0}, "ZeroDivisionError: float division by zero"},
 		{map[string]any{"operation": "add", "a": 1},
-			"TypeError: compute() missing 1 required positional argument: 'b'"},
+			"BadArguments: compute() missing argument 'b'"},
+		{map[string]any{"operation": "add", "a": 1, "b": "2"}, "BadArguments: b: expected a number, got '2'"},
 	} {
 		_, err := snakepit.Execute[float64](t.Context(), pool, "compute", test.args)
 		if err == nil || !strings.Contains(err.Error(), test.want) {

@@ -34,7 +34,10 @@ class Refused(Exception):
 
 
 class BadArguments(Refused):
-    """The arguments can't be decoded. The handler did not run."""
+    """The arguments can't be decoded, or they do not fit the handler. It did not run.
+
+    If code of the program refused an argument, its exception is the cause.
+    """
 
     error_type = BAD_ARGUMENTS
     flags = NOT_STARTED
@@ -102,7 +105,10 @@ class Answers:
         type_ = type(exc)
         if issubclass(type_, Refused):
             refused: Any = exc
-            return self.error(call, simple_error(refused.error_type, str(exc)), refused.flags)
+            error = simple_error(refused.error_type, str(exc))
+            if exc.__cause__ is not None:
+                error["cause"] = describe(exc.__cause__)
+            return self.error(call, error, refused.flags)
         if call.cancelled and (issubclass(type_, Cancelled) or type_name(type_).endswith(".CancelledError")):
             return self.error(call, simple_error(CANCELLED, call.reason))
         return self.error(call, describe(exc))

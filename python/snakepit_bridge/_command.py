@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from types import MethodType
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ._stdlib import stdlib_first
 
 _GENERATOR = 0x20  # code flags of the module inspect, which takes 16 ms to import
 _COROUTINE = 0x80
 _ASYNC_GENERATOR = 0x200
+
+
+Convert = Callable[[Tuple[Any, ...], Dict[str, Any]], Tuple[Any, ...]]
+"""Converts the arguments of a call: the keyword arguments in place, and the positional ones by returning them."""
 
 
 class Command:
@@ -19,40 +23,48 @@ class Command:
         stream: Whether it yields items.
         is_async: Whether it needs a loop.
         ctx: How it takes its context: None for not at all, True as its first argument, False by keyword.
+        checked: Whether its arguments are converted by annotations.
+        convert: What converts them. It is None until the first call, and if no annotation demands anything.
     """
 
-    __slots__ = ("ctx", "function", "is_async", "name", "stream")
+    __slots__ = ("checked", "convert", "ctx", "function", "is_async", "name", "stream")
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], validate: bool = True) -> None:
         self.name = name
         self.function = function
         names, first, self.stream, self.is_async = examine(function)
         self.ctx: Optional[bool] = None
         if "ctx" in names:
             self.ctx = first == "ctx"
+        self.checked = validate and _is_annotated(function)
+        self.convert: Optional[Convert] = None
 
-    def arrange(self, value: Any, ctx: Any) -> Tuple[Sequence[Any], Mapping[str, Any]]:
+    @staticmethod
+    def arrange(value: Any) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
         """Returns the positional arguments and the keyword arguments.
 
         A map becomes keyword arguments, None no argument, and any other value the one positional argument.
-
-        Raises:
-            TypeError: The map has a key ``ctx``, but that is the parameter for the context.
         """
-        args: Tuple[Any, ...] = ()
-        kwargs: Dict[str, Any] = {}
         if type(value) is dict:
-            kwargs = value
-        elif value is not None:
-            args = (value,)
-        if self.ctx is None:
-            return args, kwargs
-        if "ctx" in kwargs:
-            raise TypeError(f"{self.name}() takes its context as ctx, so that can't be an argument's name")
-        if self.ctx:
-            return (ctx, *args), kwargs
-        kwargs["ctx"] = ctx
-        return args, kwargs
+            return (), value
+        return (() if value is None else (value,)), {}
+
+
+def layers(function: Any) -> Iterator[Tuple[Any, bool]]:
+    """Yields a function and those that it wraps by ``functools.wraps``, the innermost last.
+
+    Beside each it yields whether the first parameter is bound, as that of a method is.
+    """
+    bound = False
+    while True:
+        if isinstance(function, MethodType):
+            bound, function = True, function.__func__
+        elif not hasattr(function, "__code__") and hasattr(type(function).__call__, "__code__"):
+            bound, function = True, type(function).__call__
+        yield function, bound
+        if not hasattr(function, "__wrapped__"):
+            break
+        function = function.__wrapped__
 
 
 def examine(function: Any) -> Tuple[Sequence[str], str, bool, bool]:
@@ -61,18 +73,10 @@ def examine(function: Any) -> Tuple[Sequence[str], str, bool, bool]:
     The function may be wrapped by ``functools.wraps``. The innermost function has the parameters. There are items if
     any of these functions is a generator. The outermost function decides about the loop, because that one runs.
     """
-    bound = False
     flags: List[int] = []
-    while True:
-        if isinstance(function, MethodType):
-            bound, function = True, function.__func__
-        elif not hasattr(function, "__code__") and hasattr(type(function).__call__, "__code__"):
-            bound, function = True, type(function).__call__
+    for function, bound in layers(function):  # noqa: B007, B020  the last ones are the innermost
         code = getattr(function, "__code__", None)
         flags.append(code.co_flags if code is not None else 0)
-        if not hasattr(function, "__wrapped__"):
-            break
-        function = function.__wrapped__
     if code is None:  # built in, or functools.partial
         names, first = _parameters(function), ""
     else:
@@ -80,6 +84,21 @@ def examine(function: Any) -> Tuple[Sequence[str], str, bool, bool]:
         first = names[0] if code.co_argcount > bound else ""
     streams = any(flag & (_GENERATOR | _ASYNC_GENERATOR) for flag in flags)
     return names, first, streams, bool(flags[0] & (_COROUTINE | _ASYNC_GENERATOR))
+
+
+def innermost(function: Any) -> Tuple[Any, bool]:
+    """Returns the last of `layers`, and what a ``functools.partial`` calls in place of itself."""
+    while True:
+        for function, bound in layers(function):  # noqa: B007, B020
+            pass
+        if hasattr(function, "__code__") or not hasattr(function, "func"):
+            return function, bound
+        function = function.func
+
+
+def _is_annotated(function: Any) -> bool:
+    annotations = getattr(innermost(function)[0], "__annotations__", None) or ()
+    return any(name not in ("ctx", "return") for name in annotations)
 
 
 def _parameters(function: Callable[..., Any]) -> Sequence[str]:

@@ -56,7 +56,11 @@ class Handlers:
             interrupter.begin(call)
             try:
                 args, kwargs = self._arguments(call)
-                value = enter(call.command.function, args, kwargs)
+                try:
+                    value = enter(call.command.function, args, kwargs)
+                except TypeError as exc:
+                    _refuse_misfit(call, exc, args, kwargs)
+                    raise
                 type_ = type(value)
                 if type_ is GeneratorType:
                     value = self._drive(call, value)
@@ -80,7 +84,11 @@ class Handlers:
         try:
             try:
                 args, kwargs = self._arguments(call)
-                value = enter(call.command.function, args, kwargs)
+                try:
+                    value = enter(call.command.function, args, kwargs)
+                except TypeError as exc:
+                    _refuse_misfit(call, exc, args, kwargs)
+                    raise
                 if isinstance(value, AsyncGeneratorType):
                     value = await self._drive_async(call, value)
                 elif hasattr(value, "__await__"):
@@ -122,13 +130,24 @@ class Handlers:
             value = self._runner.terms.codec.decode(body) if body else None
         except BadValue as exc:
             raise BadArguments(str(exc)) from None
-        return call.command.arrange(value, self._context(call))
+        command = call.command
+        args, kwargs = command.arrange(value)
+        if command.ctx is not None and "ctx" in kwargs:
+            raise BadArguments(f"{call.name}() takes its context as ctx, so that can't be an argument's name")
+        if command.checked:
+            if command.convert is None:  # two threads may do this at once, and either result serves
+                from . import _arguments
 
-    def _context(self, call: Call) -> Any:
-        if call.command.ctx is None:
-            return None
-        call.context = (AsyncContext if call.command.is_async else Context)(self._runner, call)
-        return call.context
+                _arguments.prepare(command)
+            if command.convert is not None:
+                args = command.convert(args, kwargs)
+        if command.ctx is None:
+            return args, kwargs
+        call.context = (AsyncContext if command.is_async else Context)(self._runner, call)
+        if command.ctx:
+            return (call.context, *args), kwargs
+        kwargs["ctx"] = call.context
+        return args, kwargs
 
     def _drive(self, call: Call, generator: GeneratorType[Any, Any, Any]) -> Any:
         step = generator.__next__
@@ -193,6 +212,20 @@ class Handlers:
             flush_output()
         finally:
             os._exit(code)
+
+
+def _refuse_misfit(call: Call, exc: TypeError, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raises `BadArguments` if the exception says that the function does not take these arguments.
+
+    Then the function has not run, so the traceback ends in `enter`. A function in C may have run: it has no frames.
+    """
+    tb = exc.__traceback__
+    while tb is not None and tb.tb_next is not None:
+        tb = tb.tb_next
+    if tb is not None and tb.tb_frame.f_code is enter.__code__:
+        from . import _arguments
+
+        _arguments.refuse(call.command, exc, args, kwargs)
 
 
 def _own_decimal() -> None:

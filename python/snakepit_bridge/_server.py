@@ -11,7 +11,6 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence, Tuple
 
-from ._command import Command
 from ._errors import Disconnected, ProtocolError, Unavailable, attempt, describe, render, text_of, type_name
 from ._frames import ERROR
 from ._logging import forward_logs, line_of
@@ -181,7 +180,7 @@ def set_up(runner: Runner, worker: Worker, closing: List[Callable[[], Any]]) -> 
         if "setup" in hooks:
             runner.executor.hook(hooks["setup"])
         for name, attribute in marked.items():
-            runner.commands[name] = Command(name, getattr(service, attribute))
+            runner.commands[name] = worker._command_of(name, getattr(service, attribute))
 
 
 def tear_down(runner: Runner, closing: Sequence[Callable[[], Any]]) -> None:

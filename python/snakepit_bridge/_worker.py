@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from types import FunctionType
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union, overload
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple, Type, TypeVar, Union, overload
 
 from ._command import Command, examine
+from ._errors import shown
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _C = TypeVar("_C", bound=Type[Any])
@@ -14,23 +15,56 @@ _MARK = "__snakepit_command__"
 _RESERVED = "snakepit."
 
 
+class _Mark:
+    """Marks a method as a command.
+
+    Attributes:
+        name: The command's name.
+        validate: Whether its arguments are checked.
+    """
+
+    def __init__(self, name: str, validate: bool) -> None:
+        self.name = name
+        self.validate = validate
+
+
+def _decorated(function: Any, name: str, form: str, apply: Callable[[_F, str], _F]) -> Union[_F, Callable[[_F], _F]]:
+    """Returns the function or the decorator that a use of ``@command`` stands for. The form begins the right ones."""
+    if isinstance(function, str) and function and not name:
+        function, name = None, function
+    if function is not None and not callable(function):
+        raise TypeError(f'command() got {shown(function, 40)}: write {form}, {form}("name") or {form}(name="name")')
+
+    def decorate(function: _F) -> _F:
+        if not callable(function):
+            raise TypeError(f"{form} belongs on a function, and got {shown(function, 40)}")
+        return apply(function, name or function.__name__)
+
+    return decorate if function is None else decorate(function)
+
+
 @overload
 def command(function: _F) -> _F: ...
 @overload
-def command(*, name: str) -> Callable[[_F], _F]: ...
-def command(function: Optional[_F] = None, *, name: str = "") -> Union[_F, Callable[[_F], _F]]:
+def command(function: str = "", /, *, validate: bool = True) -> Callable[[_F], _F]: ...
+@overload
+def command(*, name: str, validate: bool = True) -> Callable[[_F], _F]: ...
+def command(
+    function: Union[_F, str, None] = None, *, name: str = "", validate: bool = True
+) -> Union[_F, Callable[[_F], _F]]:
     """Marks a method as a command. `Worker.service` makes the marked methods of a class commands.
 
     Args:
-        function: The method.
+        function: The method, or the command's name.
         name: The command's name; the method's own name by default.
+        validate: Whether arguments are checked and converted by the method's annotations. See `Worker.command`.
     """
 
-    def mark(function: _F) -> _F:
-        setattr(function, _MARK, name or function.__name__)
+    def mark(function: _F, name: str) -> _F:
+        setattr(function, _MARK, _Mark(name, validate))
         return function
 
-    return mark if function is None else mark(function)
+    return _decorated(function, name, "@command", mark)
 
 
 class Worker:
@@ -61,35 +95,48 @@ class Worker:
         self.concurrency = concurrency
         self.queue = queue
         self._functions: Dict[str, Callable[..., Any]] = {}
+        self._unchecked: Set[str] = set()  # the functions whose arguments are not checked
         self._services: List[Tuple[Type[Any], Dict[str, str]]] = []
 
     @overload
     def command(self, function: _F) -> _F: ...
     @overload
-    def command(self, *, name: str) -> Callable[[_F], _F]: ...
-    def command(self, function: Optional[_F] = None, *, name: str = "") -> Union[_F, Callable[[_F], _F]]:
+    def command(self, function: str = "", /, *, validate: bool = True) -> Callable[[_F], _F]: ...
+    @overload
+    def command(self, *, name: str, validate: bool = True) -> Callable[[_F], _F]: ...
+    def command(
+        self, function: Union[_F, str, None] = None, *, name: str = "", validate: bool = True
+    ) -> Union[_F, Callable[[_F], _F]]:
         """Makes a function a command.
 
+        Before a call runs, its arguments are checked and converted by the function's annotations. A list of maps
+        becomes a ``list[Order]`` of dataclasses, and the text of a date becomes a ``date``. If an argument does not
+        fit, the call fails with an error of the type ``BadArguments``, and the function does not run. An annotation
+        that the bridge does not know demands nothing. Neither the result nor the items of ``ctx.input`` are checked.
+
         Args:
-            function: The function. It is returned unchanged.
+            function: The function, which is returned unchanged. Or the command's name, as in
+                ``@worker.command("name")``.
             name: The command's name; the function's own name by default.
+            validate: Whether arguments are checked and converted. Otherwise they pass as they arrive.
 
         Raises:
             ValueError: The name is taken or reserved.
-            TypeError: It is a method, and the class has no instance yet. See `service`.
+            TypeError: It is a method, and the class has no instance yet. See `service`. Or it is no function.
         """
 
-        def add(function: _F) -> _F:
+        def add(function: _F, name: str) -> _F:
             scope = function.__qualname__.rpartition(".")[0] if isinstance(function, FunctionType) else ""
             if scope and not scope.endswith("<locals>"):
                 hint = "put @command of snakepit_bridge on it, and @worker.service on its class"
                 raise TypeError(f"{function.__qualname__} is a method and has no instance: {hint}")
-            chosen = name or function.__name__
-            self._check_name(chosen)
-            self._functions[chosen] = function
+            self._check_name(name)
+            self._functions[name] = function
+            if not validate:
+                self._unchecked.add(name)
             return function
 
-        return add if function is None else add(function)
+        return _decorated(function, name, "@worker.command", add)
 
     @overload
     def service(self, cls: _C) -> _C: ...
@@ -113,9 +160,9 @@ class Worker:
         def add(cls: _C) -> _C:
             marked: Dict[str, str] = {}
             for attribute in dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base)):
-                chosen = getattr(getattr(cls, attribute, None), _MARK, "")
-                if chosen:
-                    chosen = f"{prefix}.{chosen}" if prefix else chosen
+                mark: Optional[_Mark] = getattr(getattr(cls, attribute, None), _MARK, None)
+                if mark is not None:
+                    chosen = f"{prefix}.{mark.name}" if prefix else mark.name
                     self._check_name(chosen)
                     marked[chosen] = attribute
             if not marked:
@@ -149,10 +196,17 @@ class Worker:
         """Returns the plain functions and the built-in commands."""
         from . import _builtins
 
-        commands = {name: Command(name, function) for name, function in self._functions.items()}
+        commands = {
+            name: Command(name, function, name not in self._unchecked) for name, function in self._functions.items()
+        }
         for name, function in _builtins.COMMANDS.items():
             commands[name] = Command(name, function)
         return commands
+
+    @staticmethod
+    def _command_of(name: str, method: Any) -> Command:
+        """Returns the command of a service's marked method."""
+        return Command(name, method, getattr(method, _MARK).validate)
 
     def _listing(self) -> Dict[str, Callable[..., Any]]:
         """Returns all functions and methods, without making services. The methods are unbound."""

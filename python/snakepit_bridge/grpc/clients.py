@@ -292,8 +292,6 @@ class Clients:
     def _abort(self, error: Mapping[str, Any], context: Any) -> NoReturn:
         error_type, message = error["type"], error["message"]
         name = _CODES.get(error_type, "INTERNAL")
-        if error_type == "TypeError" and not error.get("frames"):  # raised by the call, not inside of the function
-            name = "INVALID_ARGUMENT"
         context.set_trailing_metadata((("snakepit-error-bin", _short(error)),))
         context.abort(getattr(self._code, name), f"{error_type}: {message}"[:DETAIL])
         raise AssertionError("abort has returned")
