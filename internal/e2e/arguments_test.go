@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"encoding/binary"
 	"errors"
 	"math"
 	"math/big"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/snakepit-go/snakepit"
-	"github.com/snakepit-go/snakepit/core"
 )
 
 // arguments lists what Go sends, and the repr() of what Python gets, or the error.
@@ -42,8 +40,10 @@ var arguments = []struct {
 	{"bytearray", []byte("x"), "bytearray(b'x')", ""},
 	{"list", []float64{1, 2.5}, "[1.0, 2.5]", ""},
 	{"list", []int{1, 2}, "[1.0, 2.0]", ""},
-	{"list", floats(1, 2.5), "[1.0, 2.5]", ""},
+	{"list", snakepit.ArrayOf([]float64{1, 2.5}), "[1.0, 2.5]", ""},
 	{"list", []any{1, "x"}, "", "x[1]: expected a number, got 'x'"},
+	{"list", []float64(nil), "[]", ""},
+	{"dict", map[string]float64(nil), "{}", ""},
 	{"set", []int{2, 1, 2}, "{1, 2}", ""},
 	{"frozenset", []string{"a"}, "frozenset({'a'})", ""},
 	{"tuple", []any{1, "a"}, "(1, 'a')", ""},
@@ -93,19 +93,11 @@ var arguments = []struct {
 		"x.items[1].price: expected a number, got 'x'"},
 	{"array", []int{1, 2}, "[1, 2]int64", ""},
 	{"array", [][]float64{{1}, {2}}, "[[1.0], [2.0]]float64", ""},
-	{"array", floats(1), "[1.0]float64", ""},
+	{"array", snakepit.ArrayOf([]float64{1}), "[1.0]float64", ""},
 	{"array", []string{"a"}, "", "x: expected a list of numbers, or lists of them that are equally long"},
-	{"floats", floats(1.5), "[1.5]float32", ""},
+	{"floats", snakepit.ArrayOf([]float64{1.5}), "[1.5]float32", ""},
 	{"floats", []int{1}, "[1.0]float32", ""},
 	{"int8", 200, "", "x: expected an integer from -128 to 127, got 200"},
-}
-
-func floats(values ...float64) core.Array {
-	data, err := binary.Append(nil, binary.LittleEndian, values)
-	if err != nil {
-		panic(err)
-	}
-	return core.Array{DType: "<f8", Shape: []int{len(values)}, Data: data}
 }
 
 // TestArguments checks what annotations make of arguments, on every adapter.

@@ -144,6 +144,8 @@ def map_of(key: Optional[Callable[[str], Any]], item: MaybeRule) -> Callable[[An
     exact = item.exact if item is not None else frozenset()
 
     def convert(value: Any) -> Dict[Any, Any]:
+        if value is None:  # a nil map of Go
+            return {}
         if type(value) is not dict:
             raise Misfit("a map", value)
         result = value

@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 from ._misfit import Misfit
 from ._rule import MaybeRule, Rule, made
-from ._values import late_datetime
+from ._times import late_datetime
 
 _DATE = r"(\d{4})-(\d\d)-(\d\d)"
 _TIME = r"(\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?"

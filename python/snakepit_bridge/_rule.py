@@ -63,13 +63,15 @@ def made(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
 
 
 def as_list(value: Any) -> List[Any]:
-    """Returns a list, or the list of an array's elements.
+    """Returns a list, or the list of an array's elements. None, as which a nil slice of Go travels, is an empty list.
 
     Raises:
-        Misfit: It is neither.
+        Misfit: It is none of them.
     """
     if type(value) is list:
         return value
+    if value is None:
+        return []
     if type(value) is getattr(sys.modules.get("numpy"), "ndarray", None):
         items = value.tolist()
         if type(items) is list:
