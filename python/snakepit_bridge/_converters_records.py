@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Mapping, NoReturn, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Mapping, NoReturn, Optional, Sequence
 
-from ._annotations import scope_of_class, scopes_of_fields
 from ._interrupt import enter
 from ._misfit import Misfit, listed, refused, suggestion, there_are
+from ._records import NOTHING, Record
 from ._rule import MaybeRule, Rule, as_list, converted, made, optional
 
 if TYPE_CHECKING:
     from ._compiler import Compiler
-
-Maker = Callable[["Compiler", Any, Dict[Any, Any]], MaybeRule]
-"""Makes the rule of a class. The last argument is what its type variables stand for."""
-
-
-def maker(cls: Any) -> Optional[Maker]:
-    """Returns what makes the rule of a class, or None if its instances are not made of named fields."""
-    if type(cls).__name__ == "_TypedDictMeta":
-        return _typed_dict
-    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return _named_tuple
-    if "__attrs_attrs__" in vars(cls):
-        return _attrs
-    if "__dataclass_fields__" in vars(cls) and cls.__dataclass_params__.init:
-        return _dataclass
-    return None
-
 
 class _Fields:
     """The fields of a class.
@@ -90,101 +72,35 @@ class _Fields:
         raise Misfit("", reason=f"unexpected field {listed(unexpected[:1])}{hint}")
 
 
-def _dataclass(compiler: Compiler, cls: Any, variables: Dict[Any, Any]) -> MaybeRule:
-    scopes = scopes_of_fields(cls)
-    missing = sys.modules["dataclasses"].MISSING
+def rule(compiler: Compiler, record: Record, variables: Dict[Any, Any]) -> MaybeRule:
+    """Returns the rule of a record. The last argument is what its type variables stand for."""
+    fields = [field for field in record.fields if field.taken]
     rules: Dict[str, MaybeRule] = {}
-    required: List[str] = []
-    for field in cls.__dataclass_fields__.values():  # dataclasses.fields leaves out those of InitVar
-        if not field.init or repr(getattr(field, "_field_type", "")) == "_FIELD_CLASSVAR":
-            continue
-        scope = scopes.get(field.name) or scope_of_class(cls)
-        rule = compiler.tried(field.type, scope, variables)
-        rules[field.name] = optional(rule) if field.default is None else rule
-        if field.default is missing and field.default_factory is missing:
-            required.append(field.name)
-    return _record(cls, rules, required)
+    for field in fields:
+        one: MaybeRule = None
+        if field.annotation is not NOTHING and not field.converted:  # a converter takes what it likes
+            one = compiler.tried(field.annotation, field.scope, variables)
+        rules[field.taken] = optional(one) if field.default is None else one
+    required = [field.taken for field in fields if field.required]
+    if record.kind == "dict":
+        return Rule(_Fields(rules, required, more=True).converter(None))
+    by_name = _Fields(rules, required).converter(record.cls)
+    return Rule(_by_place(record.cls, rules, required, by_name) if record.kind == "tuple" else by_name)
 
 
-def _attrs(compiler: Compiler, cls: Any, variables: Dict[Any, Any]) -> MaybeRule:
-    scopes = scopes_of_fields(cls)
-    rules: Dict[str, MaybeRule] = {}
-    required: List[str] = []
-    for field in cls.__attrs_attrs__:
-        if not field.init:
-            continue
-        name = getattr(field, "alias", None) or field.name.lstrip("_")
-        rule: MaybeRule = None
-        if field.type is not None and field.converter is None:  # a converter takes what it likes
-            rule = compiler.tried(field.type, scopes.get(field.name) or scope_of_class(cls), variables)
-        rules[name] = optional(rule) if field.default is None else rule
-        if repr(field.default) == "NOTHING":
-            required.append(name)
-    return _record(cls, rules, required)
-
-
-def _record(cls: Any, rules: Mapping[str, MaybeRule], required: Sequence[str]) -> Rule:
-    return Rule(_Fields(rules, required).converter(cls))
-
-
-def _named_tuple(compiler: Compiler, cls: Any, variables: Dict[Any, Any]) -> MaybeRule:
-    annotations, scopes = getattr(cls, "__annotations__", {}), scopes_of_fields(cls)
-    defaults = getattr(cls, "_field_defaults", {})
-    rules: Dict[str, MaybeRule] = {}
-    for name in cls._fields:
-        rule = None
-        if name in annotations:
-            rule = compiler.tried(annotations[name], scopes.get(name) or scope_of_class(cls), variables)
-        rules[name] = optional(rule) if name in defaults and defaults[name] is None else rule
-    required = [name for name in cls._fields if name not in defaults]
-    by_name = _Fields(rules, required).converter(cls)
-    by_place = list(rules.items())
+def _by_place(
+    cls: Any, rules: Mapping[str, MaybeRule], required: Sequence[str], by_name: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    """Returns the converter of a named tuple, which takes a list, too."""
+    places = list(rules.items())
 
     def convert(value: Any) -> Any:
         if type(value) is dict:
             return by_name(value)
         items = as_list(value)
-        if not len(required) <= len(items) <= len(by_place):
-            count = f"{len(by_place)}" if len(required) == len(by_place) else f"{len(required)} to {len(by_place)}"
+        if not len(required) <= len(items) <= len(places):
+            count = f"{len(places)}" if len(required) == len(places) else f"{len(required)} to {len(places)}"
             raise Misfit("", reason=f"expected a list of {count}, got one of {len(items)}")
-        return made(cls, [converted(rule, one, name) for (name, rule), one in zip(by_place, items)], {})
+        return made(cls, [converted(one, item, name) for (name, one), item in zip(places, items)], {})
 
-    return Rule(convert)
-
-
-def _typed_dict(compiler: Compiler, cls: Any, variables: Dict[Any, Any]) -> MaybeRule:
-    scopes = scopes_of_fields(cls)
-    bases: List[Any] = list(getattr(cls, "__orig_bases__", ()))
-    while bases:  # a TypedDict's bases are not among its bases at run time
-        base = bases.pop()
-        base = getattr(base, "__origin__", base)
-        bases += getattr(base, "__orig_bases__", ())
-        scopes = {**scopes_of_fields(base), **scopes} if isinstance(base, type) else scopes
-    required = set(getattr(cls, "__required_keys__", cls.__annotations__ if cls.__total__ else ()))
-    rules: Dict[str, MaybeRule] = {}
-    for name, annotation in cls.__annotations__.items():
-        scope = scopes.get(name) or scope_of_class(cls)
-        rules[name] = compiler.tried(annotation, scope, variables)
-        # If the annotation was text, the class could not read its qualifier.
-        qualifier = _qualifier(annotation, scope)
-        if qualifier == "Required":
-            required.add(name)
-        elif qualifier == "NotRequired":
-            required.discard(name)
-    return Rule(_Fields(rules, list(required), more=True).converter(None))
-
-
-def _qualifier(annotation: Any, scope: Any) -> str:
-    try:
-        for _ in range(4):  # Annotated and ReadOnly may be around it
-            annotation = scope.evaluated(annotation)
-            if hasattr(annotation, "__metadata__"):
-                annotation = annotation.__origin__
-                continue
-            name: str = getattr(getattr(annotation, "__origin__", None), "_name", "") or ""
-            if name != "ReadOnly":
-                return name
-            annotation = annotation.__args__[0]
-    except Exception:  # raised by the program's names
-        pass
-    return ""
+    return convert
