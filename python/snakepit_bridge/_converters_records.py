@@ -12,6 +12,7 @@ from ._rule import MaybeRule, Rule, as_list, converted, made, optional
 if TYPE_CHECKING:
     from ._compiler import Compiler
 
+
 class _Fields:
     """The fields of a class.
 

@@ -156,4 +156,3 @@ def _qualifier(annotation: Any, scope: Scope) -> str:
     except Exception:  # raised by the program's names
         pass
     return ""
-
