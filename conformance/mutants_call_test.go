@@ -55,6 +55,23 @@ var callMutants = []mutant{
 			f.Body = []byte(`"a"`)
 		}
 	})},
+	{"describes no command", "call/describe", reading(func(f *core.Frame) {
+		if f.Kind == core.KindEnd && bytes.Contains(f.Body, []byte(`"schema"`)) {
+			f.Body = []byte("[]")
+		}
+	})},
+	{"has a schema that refers to nothing", "call/schema", reading(func(f *core.Frame) {
+		f.Body = bytes.ReplaceAll(f.Body, []byte(`"$defs":{"Message"`), []byte(`"$defs":{"Text"`))
+	})},
+	{"has a schema for items where there are none", "call/schema", reading(func(f *core.Frame) {
+		f.Body = bytes.ReplaceAll(f.Body, []byte(`"result":{"type":"null"}`), []byte(`"result":{},"items":{}`))
+	})},
+	{"has a type for a schema", "call/schema", reading(func(f *core.Frame) {
+		f.Body = bytes.ReplaceAll(f.Body, []byte(`"result":{"type":"null"}`), []byte(`"result":"null"`))
+	})},
+	{"describes the arguments of another command", "call/schema", reading(func(f *core.Frame) {
+		f.Body = bytes.ReplaceAll(f.Body, []byte(`"properties":{"message"`), []byte(`"properties":{"value"`))
+	})},
 	{"never answers what has wrong arguments", "call/wrong-arguments", reading(func(f *core.Frame) {
 		if f.Kind == core.KindError && bytes.Contains(f.Body, []byte("BadArguments")) {
 			drop(f)

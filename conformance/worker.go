@@ -273,7 +273,7 @@ var callClauses = []clause{
 		}
 	}),
 	rule("call/describe", "A worker that lists snakepit.describe returns a list of {name, doc, stream, params: "+
-		"[{name, type, default, required}], returns}. It leaves out what it does not know.", func(t *trial) {
+		"[{name, type, default, required}], returns, schema}. It leaves out what it does not know.", func(t *trial) {
 		p := t.connect()
 		if !p.offers("snakepit.describe") {
 			t.Skipf("the worker does not list snakepit.describe")
@@ -296,6 +296,39 @@ var callClauses = []clause{
 		}
 		if !described {
 			t.Errorf("none of %d descriptions is of conformance.fail", len(list))
+		}
+	}),
+	rule("call/schema", "The schema of a command in the answer to snakepit.describe has arguments, result, items if the "+
+		"command streams, and $defs. Each is a JSON Schema. A $ref names an entry of $defs. If arguments has properties, "+
+		"the command takes its arguments by these names.", func(t *trial) {
+		p := t.connect()
+		if !p.offers("snakepit.describe") {
+			t.Skipf("the worker does not list snakepit.describe")
+		}
+		list, _ := p.call("snakepit.describe", nil).([]any)
+		schemas := 0
+		for _, entry := range list {
+			e, _ := entry.(map[string]any)
+			name, _ := e["name"].(string)
+			schema, says := e["schema"].(map[string]any)
+			if !says {
+				if e["schema"] != nil {
+					t.Errorf("the schema of %s is %s", name, show(e["schema"]))
+				}
+				continue
+			}
+			schemas++
+			checkSchemas(t, name, schema, p.streams(name))
+			if name == "conformance.fail" {
+				arguments, _ := schema["arguments"].(map[string]any)
+				properties, named := arguments["properties"].(map[string]any)
+				if _, has := properties["message"]; named && !has {
+					t.Errorf("the arguments of conformance.fail are %s", show(arguments))
+				}
+			}
+		}
+		if schemas == 0 {
+			t.Skipf("no description has a schema")
 		}
 	}),
 	rule("call/result-too-large", "A sender never sends a frame above the agreed max_frame. "+
@@ -783,4 +816,42 @@ func (t *trial) echoes(values []any, needs ...func(*peer)) {
 			t.Errorf("%s comes back as %s", show(v), show(got))
 		}
 	}
+}
+
+// checkSchemas checks the schema of a command.
+func checkSchemas(t *trial, command string, schema map[string]any, streams bool) {
+	definitions, _ := schema["$defs"].(map[string]any)
+	for _, part := range []string{"arguments", "result", "items"} {
+		found, has := schema[part]
+		if want := part != "items" || streams; has != want {
+			t.Errorf("the schema of %s has the part %s: %v; it should be %v", command, part, has, want)
+		}
+		if _, isMap := found.(map[string]any); has && !isMap {
+			t.Errorf("the %s of %s have the schema %s", part, command, show(found))
+		}
+	}
+	for name, definition := range definitions {
+		if _, isMap := definition.(map[string]any); !isMap {
+			t.Errorf("the definition %s of %s is %s", name, command, show(definition))
+		}
+	}
+	var check func(v any)
+	check = func(v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, one := range v {
+				check(one)
+			}
+		case map[string]any:
+			for _, one := range v {
+				check(one)
+			}
+			if ref, is := v["$ref"].(string); is {
+				if name, ours := strings.CutPrefix(ref, "#/$defs/"); !ours || definitions[name] == nil {
+					t.Errorf("the schema of %s refers to %s, which is not in its $defs", command, ref)
+				}
+			}
+		}
+	}
+	check(schema)
 }

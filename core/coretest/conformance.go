@@ -26,6 +26,7 @@ func Conformance(concurrency int) *Adapter {
 			"conformance.context":   {Run: describe},
 			"conformance.remember":  {Run: state.remember},
 			"snakepit.forget":       {Run: state.forget},
+			"snakepit.describe":     {Run: descriptions},
 			"conformance.callback":  {Run: callback},
 			"conformance.callbacks": {Run: callbacks},
 			"conformance.log":       {Run: log},
@@ -46,6 +47,19 @@ func Conformance(concurrency int) *Adapter {
 		}
 	}
 	return a
+}
+
+// descriptions describes some of the commands.
+func descriptions(context.Context, *core.Incoming) (any, error) {
+	message := map[string]any{"message": map[string]any{"$ref": "#/$defs/Message"}}
+	return []any{
+		map[string]any{"name": "conformance.fail", "stream": false, "schema": map[string]any{
+			"arguments": map[string]any{"type": "object", "properties": message, "required": []any{"message"}},
+			"result":    map[string]any{"type": "null"},
+			"$defs":     map[string]any{"Message": map[string]any{"type": "string"}},
+		}},
+		map[string]any{"name": "conformance.count", "stream": true},
+	}, nil
 }
 
 // argument returns the single argument of a command. It may be passed by name, as a map with one entry.

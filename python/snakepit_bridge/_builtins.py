@@ -5,20 +5,27 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List
 
 from ._context import Context
+from ._errors import attempt, shown
 from ._stdlib import stdlib_first
 
 
 def describe(ctx: Context) -> List[Dict[str, Any]]:
     """Describes the worker's commands."""
-    return [
-        describe_function(command.name, command.function, command.stream) for command in ctx._runner.commands.values()
-    ]
+    commands = list(ctx._runner.commands.values())
+    described = [describe_function(command.name, command.function, command.stream) for command in commands]
+    with stdlib_first():
+        from . import _schema
+    for one, schema in zip(described, _schema.schemas(commands)):
+        one["schema"] = schema
+    return described
 
 
 def forget(ctx: Context) -> bool:
     """Drops the state of the call's session. Returns whether there was any."""
     return ctx._runner.sessions.forget(ctx._call.frame.get("session", ""))
 
+
+_STARS = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}
 
 COMMANDS: Dict[str, Callable[..., Any]] = {"snakepit.describe": describe, "snakepit.forget": forget}
 
@@ -43,12 +50,12 @@ def describe_function(name: str, function: Callable[..., Any], stream: bool) -> 
         if parameter.name == "ctx":
             continue
         param: Dict[str, Any] = {
-            "name": str(parameter).split(":")[0].split("=")[0],
+            "name": _STARS.get(parameter.kind.name, "") + parameter.name,
             "type": _annotation(parameter.annotation),
         }
         if parameter.default is not empty:
             scalar = parameter.default is None or type(parameter.default) in (bool, int, float, str)
-            param["default"] = parameter.default if scalar else repr(parameter.default)
+            param["default"] = parameter.default if scalar else shown(parameter.default)
         variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         param["required"] = parameter.default is empty and not variadic
         described["params"].append(param)
@@ -75,4 +82,4 @@ def _annotation(annotation: Any) -> str:
 
     if annotation is inspect.Parameter.empty:
         return ""
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return annotation if isinstance(annotation, str) else attempt("", inspect.formatannotation, annotation)

@@ -52,15 +52,20 @@ class Record:
         self.fields = fields
 
 
-def record_of(cls: Any) -> Optional[Record]:
-    """Returns the fields of a class, or None if its instances are not made of named fields."""
+def record_of(cls: Any, made: bool = True) -> Optional[Record]:
+    """Returns the fields of a class, or None if its instances have no named fields.
+
+    Args:
+        cls: The class.
+        made: Whether the constructor has to take the fields.
+    """
     if type(cls).__name__ == "_TypedDictMeta":
         return Record(cls, "dict", _typed_dict(cls))
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return Record(cls, "tuple", _named_tuple(cls))
     if "__attrs_attrs__" in vars(cls):
         return Record(cls, "class", _attrs(cls))
-    if "__dataclass_fields__" in vars(cls) and cls.__dataclass_params__.init:
+    if "__dataclass_fields__" in vars(cls) and (cls.__dataclass_params__.init or not made):
         return Record(cls, "class", _dataclass(cls))
     return None
 

@@ -638,13 +638,28 @@ def test_context(serve):
 def test_describe(serve):
     host = serve(
         '''
+        class Broken:
+            def __repr__(self): raise LookupError
+
         @worker.command
         def train(ctx, epochs: int, rate: float = 0.5, *rest, **options) -> "list[str]":
             """Trains."""
             yield 1
+
+        @worker.command
+        def broken(x: "1 / 0", y=Broken()) -> "1 / 0": ...
         '''
     )
-    described = host.call("snakepit.describe")[0]
+    described, broken = host.call("snakepit.describe")[:2]
+    assert broken["schema"] == {
+        "arguments": {
+            "type": "object",
+            "properties": {"x": {}, "y": {}},
+            "required": ["x"],
+            "additionalProperties": False,
+        },
+        "result": {},
+    }
     assert described == {
         "name": "train",
         "doc": "Trains.",
@@ -656,6 +671,16 @@ def test_describe(serve):
             {"name": "**options", "type": "", "required": False},
         ],
         "returns": "list[str]",
+        "schema": {
+            "arguments": {
+                "type": "object",
+                "properties": {"epochs": {"type": "integer"}, "rate": {"type": "number", "default": 0.5}},
+                "required": ["epochs"],
+                "additionalProperties": True,
+            },
+            "items": {},
+            "result": {},
+        },
     }
 
 
