@@ -43,13 +43,14 @@ internal/e2e:             . core adapters/grpc adapters/jsonstdio adapters/msgpa
 internal/e2e:             github.com/hashicorp/go-hclog
 docs:                     internal/e2e
 python:                   core
+schema:                   core
 
 .:                        core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python
 .:                        github.com/hashicorp/go-hclog
-cmd/snakepit:             . adapters/grpc conformance core codec/json python
+cmd/snakepit:             . adapters/grpc conformance core codec/json python schema
 cmd/snakepit:             github.com/hashicorp/go-hclog github.com/spf13/cobra
 cmd/snakepit:             github.com/HdrHistogram/hdrhistogram-go github.com/vbauerster/mpb/v8 golang.org/x/term
-examples/*:               . core python github.com/hashicorp/go-hclog github.com/vbauerster/mpb/v8 golang.org/x/text
+examples/*:               . core python schema github.com/hashicorp/go-hclog github.com/vbauerster/mpb/v8 golang.org/x/text
 `
 
 func TestImports(t *testing.T) {

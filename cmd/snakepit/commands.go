@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -11,25 +11,8 @@ import (
 
 	"github.com/snakepit-go/snakepit"
 	codecjson "github.com/snakepit-go/snakepit/codec/json"
+	"github.com/snakepit-go/snakepit/schema"
 )
-
-// described is a command in the answer to snakepit.describe. docs/protocol.md explains the fields.
-type described struct {
-	Name    string  `json:"name"`
-	Stream  bool    `json:"stream"`
-	Params  []param `json:"params,omitempty"`
-	Returns string  `json:"returns,omitempty"`
-	Doc     string  `json:"doc,omitempty"`
-}
-
-type param struct {
-	Name     string `json:"name"` // with its stars
-	Type     string `json:"type,omitempty"`
-	Default  any    `json:"default"` // nil also if the parameter is required
-	Required bool   `json:"required"`
-}
-
-const describeCommand = "snakepit.describe"
 
 func commandsCommand() *cobra.Command {
 	var o worker
@@ -39,6 +22,7 @@ func commandsCommand() *cobra.Command {
 		Short: "List a worker's commands with their signatures, types and descriptions",
 		Long: "Commands starts a worker and prints its commands with parameters, types, defaults and docstrings,\n" +
 			"in Python's syntax. If the worker does not describe its commands, only their names are printed.\n" +
+			"--json also prints the JSON Schemas of the arguments, items and results.\n" +
 			"\nExit codes:\n" +
 			"  0    they are printed\n" +
 			"  1    they can't be printed\n" +
@@ -69,7 +53,7 @@ func commandsCommand() *cobra.Command {
 			return write(cmd.OutOrStdout(), args[0]+" offers no commands\n")
 		}
 		for i, c := range commands {
-			text := c.String()
+			text := signature(c)
 			if i > 0 {
 				text = "\n" + text
 			}
@@ -82,34 +66,33 @@ func commandsCommand() *cobra.Command {
 	return cmd
 }
 
-// describe asks a worker for its commands. It leaves out the protocol's own.
-func describe(ctx context.Context, pool *snakepit.Pool) ([]described, error) {
+// describe asks a worker for its commands. It leaves out the protocol's own. If the worker does not describe them, they
+// have only names.
+func describe(ctx context.Context, pool *snakepit.Pool) ([]schema.Command, error) {
+	ctx, cancel := asked(ctx)
+	defer cancel()
+	all, err := schema.Describe(ctx, pool)
+	if !errors.Is(err, snakepit.ErrUnknownCommand) {
+		return all, err
+	}
 	listed := pool.Workers()[0].Info().Commands
-	all := make([]described, 0, len(listed))
-	if _, can := commandInfo(pool, describeCommand); can {
-		ctx, cancel := asked(ctx)
-		defer cancel()
-		found, err := snakepit.Execute[[]described](ctx, pool, describeCommand, nil)
-		if err != nil {
-			return nil, err
-		}
-		all = found
-	} else {
-		for _, c := range listed {
-			all = append(all, described{Name: c.Name, Stream: c.Stream})
+	all = make([]schema.Command, 0, len(listed))
+	for _, c := range listed {
+		if !reserved(c.Name) {
+			all = append(all, schema.Command{Name: c.Name, Stream: c.Stream})
 		}
 	}
-	return slices.DeleteFunc(all, func(c described) bool { return reserved(c.Name) }), nil
+	return all, nil
 }
 
-// String returns the signature in Python's syntax, with the docstring below.
-func (c described) String() string {
+// signature returns the signature of a command in Python's syntax, with the docstring below.
+func signature(c schema.Command) string {
 	var b strings.Builder
 	b.WriteString(c.Name)
 	if c.Params != nil || c.Returns != "" || c.Doc != "" {
 		params := make([]string, len(c.Params))
 		for i, p := range c.Params {
-			params[i] = p.String()
+			params[i] = parameter(p)
 		}
 		fmt.Fprintf(&b, "(%s)", strings.Join(params, ", "))
 	}
@@ -128,7 +111,7 @@ func (c described) String() string {
 	return b.String()
 }
 
-func (p param) String() string {
+func parameter(p schema.Param) string {
 	text := p.Name
 	if p.Type != "" {
 		text += ": " + p.Type

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/snakepit-go/snakepit/schema"
 )
 
 // complete makes shells complete the names of worker files, of commands and of their arguments. It asks the
@@ -48,7 +50,7 @@ func complete(cmd *cobra.Command, o *worker) {
 }
 
 // ask starts a worker silently and asks it for its commands.
-func (o *worker) ask(ctx context.Context, word string) ([]described, error) {
+func (o *worker) ask(ctx context.Context, word string) ([]schema.Command, error) {
 	adapter, err := adapters(o.adapter)
 	if err != nil {
 		return nil, err
