@@ -135,7 +135,7 @@ def _own_names(taken: Dict[str, Schema], sent: Dict[str, Schema]) -> Dict[str, s
     """
 
     def essence(schema: Schema) -> Schema:
-        return {key: value for key, value in schema.items() if key != "required"}
+        return {key: value for key, value in schema.items() if key not in ("required", "minItems")}
 
     same = {name for name in taken if name in sent and essence(taken[name]) == essence(sent[name])}
     while True:

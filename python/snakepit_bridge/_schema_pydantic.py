@@ -19,14 +19,14 @@ def schema_of(annotation: Any, results: bool) -> Dict[str, Any]:
     found: Dict[str, Any] = module.TypeAdapter(List[annotation]).json_schema(
         by_alias=not results or bool(config.get("serialize_by_alias")),
         ref_template="#/$defs/{model}",
-        schema_generator=_generator(),
+        schema_generator=_generator(results),
         mode="serialization" if results else "validation",
     )
     schema: Dict[str, Any] = found.pop("items", {})
     return {**schema, "$defs": found.get("$defs", {})}
 
 
-def _generator() -> Any:
+def _generator(results: bool) -> Any:
     """Returns a generator of schemas that knows what travels in a form of its own, and that refuses no type."""
     from pydantic.json_schema import GenerateJsonSchema  # type: ignore[import-not-found, unused-ignore]
 
@@ -46,6 +46,11 @@ def _generator() -> Any:
 
         def handle_invalid_for_json_schema(self, schema: Any, error_info: Any) -> Any:
             return {}
+
+        def field_is_required(self, field: Any, total: bool) -> bool:
+            if not results or field["type"] == "typed-dict-field":
+                return bool(super().field_is_required(field, total))
+            return not field.get("serialization_exclude")
 
         def emit_warning(self, kind: Any, detail: str) -> None:
             """Says nothing about a default that has no JSON."""

@@ -200,7 +200,8 @@ class Types(Reader[Schema]):
             if field.annotation is not NOTHING and (self._results or not field.converted):
                 part = self.tried(field.annotation, field.scope, variables)
             parts[name] = with_default(part, field.default)
-        needed = [name for name, field in fields.items() if field.required]
+        sent_always = self._results and record.kind != "dict"
+        needed = [name for name, field in fields.items() if sent_always or field.required]
         if record.kind == "tuple":
             items = [{**part, "title": name} for name, part in parts.items()]
             return {**schema, "type": "array", "prefixItems": items, "minItems": len(needed), "maxItems": len(items)}

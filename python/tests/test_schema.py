@@ -350,6 +350,10 @@ DEFINITIONS = [
 @pytest.mark.parametrize("annotation,definitions", DEFINITIONS, ids=map(repr, range(len(DEFINITIONS))))
 def test_definitions(annotation, definitions):
     assert of_argument(annotation)[1] == definitions
+    for name in {"Item", "Node"} & set(definitions):
+        definitions = {**definitions, name: {**definitions[name], "required": list(definitions[name]["properties"])}}
+    if annotation is Point:
+        definitions = {"Point": {**POINT, "minItems": 2}}
     assert of_result(annotation)[1] == definitions
 
 
@@ -364,6 +368,7 @@ def test_a_result_has_what_travels():
     assert list(definitions["ScaledResult"]["properties"]) == ["value", "done"]
     assert definitions["Holder"]["properties"] == {"scaled": {"$ref": "#/$defs/Scaled"}}
     assert definitions["HolderResult"]["properties"] == {"scaled": {"$ref": "#/$defs/ScaledResult"}}
+    assert definitions["ScaledResult"]["required"] == ["value", "done"]
     assert of_argument(Own)[0] == {}
     assert of_result(Own)[1]["Own"]["properties"] == {"value": INTEGER}
 
@@ -595,7 +600,8 @@ def test_msgspec():
     assert taken["properties"]["wait"]["anyOf"][0] == {"type": "number", "format": "duration"}
     assert list(sent["properties"]) == ["order_id", "data", "wait", "next_"]
     assert sent["properties"]["order_id"] == INTEGER
-    assert sent["required"] == ["order_id"]
+    assert taken["required"] == ["orderId"]
+    assert sent["required"] == ["order_id", "data", "wait", "next_"]
     limited = of_argument(Annotated[int, msgspec.Meta(ge=0)])[0]
     assert limited == {"type": "integer", "minimum": 0}
 
@@ -618,6 +624,9 @@ def test_pydantic():
     assert list(found["$defs"]["Part"]["properties"]) == ["Size"]
     assert list(found["$defs"]["PartResult"]["properties"]) == ["size"]
     assert found["$defs"]["OrderResult"]["properties"]["parts"]["items"] == {"$ref": "#/$defs/PartResult"}
+    assert found["$defs"]["OrderResult"]["required"] == list(order["properties"])
+    assert found["$defs"]["Simple"]["required"] == ["a"]  # it is also an argument
+    assert of_result(Simple)[1]["Simple"]["required"] == ["a", "b"]
     assert of_argument(Annotated[int, pydantic.Field(ge=0)])[0] == {"type": "integer", "minimum": 0}
 
 
