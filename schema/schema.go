@@ -75,11 +75,9 @@ func (e *DriftError) Error() string {
 // Check compares a worker's commands with those in canonical, which Canonical has made. The error is a *DriftError if
 // they differ. Generated code calls it.
 func Check(ctx context.Context, target core.Target, canonical string) error {
-	var old []Command
-	in := json.NewDecoder(strings.NewReader(canonical))
-	in.UseNumber()
-	if err := in.Decode(&old); err != nil {
-		return fmt.Errorf("the generated code has no canonical form of the worker's commands: %w", err)
+	old, err := Parse(canonical)
+	if err != nil {
+		return err
 	}
 	found, err := Describe(ctx, target)
 	if errors.Is(err, core.ErrUnknownCommand) {
@@ -92,4 +90,15 @@ func Check(ctx context.Context, target core.Target, canonical string) error {
 		return &DriftError{Changes: Diff(old, found)}
 	}
 	return nil
+}
+
+// Parse returns the commands of a canonical form.
+func Parse(canonical string) ([]Command, error) {
+	var commands []Command
+	in := json.NewDecoder(strings.NewReader(canonical))
+	in.UseNumber()
+	if err := in.Decode(&commands); err != nil {
+		return nil, fmt.Errorf("this is not the canonical form of a worker's commands: %w", err)
+	}
+	return commands, nil
 }

@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	root.SetVersionTemplate("{{.Version}}")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(initCommand(), callCommand(), streamCommand(), commandsCommand(), benchCommand(), doctorCommand(),
+	root.AddCommand(initCommand(), callCommand(), streamCommand(), commandsCommand(), genCommand(), benchCommand(), doctorCommand(),
 		conformanceCommand(), versionCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetArgs(args)
@@ -160,7 +160,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitLost
 	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errOutput),
 		errors.Is(err, errPrinting),
-		errors.Is(err, errClauses), errors.Is(err, errProject):
+		errors.Is(err, errClauses), errors.Is(err, errProject), errors.Is(err, errGen):
 		return exitFailed
 	default:
 		return exitUsage
