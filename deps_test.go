@@ -41,6 +41,7 @@ fallback:                 core
 internal/adaptertest:     core golang.org/x/tools pgregory.net/rapid
 internal/e2e:             . core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python
 internal/e2e:             github.com/hashicorp/go-hclog
+internal/e2e/typedworker: . schema
 docs:                     internal/e2e
 python:                   core
 schema:                   core

@@ -2,7 +2,7 @@
 
 // The worker is worker.py.
 
-package typed
+package typedworker
 
 import (
 	"context"
