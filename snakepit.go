@@ -166,6 +166,8 @@ type (
 	CallError = core.CallError
 	// RemoteError is an exception that a handler raised; see core.RemoteError.
 	RemoteError = core.RemoteError
+	// Exception is a target for errors.Is that names a class of exceptions; see core.Exception.
+	Exception = core.Exception
 	// ItemError is the error of one item of a stream, which goes on; see core.ItemError.
 	ItemError = core.ItemError
 	// WorkerExit says how a worker ended; see core.WorkerExit.
@@ -184,5 +186,6 @@ var (
 	ErrUnknownCommand = core.ErrUnknownCommand
 	ErrCrashLoop      = core.ErrCrashLoop
 	ErrFrameTooLarge  = core.ErrFrameTooLarge
+	ErrNoData         = core.ErrNoData
 	ErrProtocol       = core.ErrProtocol
 )

@@ -171,7 +171,7 @@ def test_each_exception_is_described(everywhere, tmp_path):
         elif name == "notes_is_a_number":
             assert error["notes"] == ["17"]
         elif name == "an_odd_metaclass":
-            assert error["type"] == "5.Odd"
+            assert (error["module"], error["type"]) == ("5", "Odd")
         elif name == "a_module_that_raises_its_class":
             assert error["type"] == "Odd"
         assert len(error.get("notes", ())) <= 16
@@ -282,7 +282,7 @@ def test_a_start_that_fails_oddly(script, launch, where):
     host = launch(script(source))
     frame = host.recv()
     assert (frame["kind"], frame["id"]) == ("error", 0)
-    assert frame["body"]["type"] == "__main__.Odd"
+    assert frame["body"]["type"] == "Odd"
     assert host.wait() == 1
 
 
@@ -313,7 +313,7 @@ def test_close_that_fails_oddly(each_executor):
     assert host.call("f") == 1
     assert host.bye() == 0
     assert "first closed" in host.printed
-    assert "__main__.Odd: <no text: str() raised SystemExit>" in host.printed
+    assert any(line.startswith("Odd: <") for line in host.printed)
     assert "SystemExit: 5" in host.printed
 
 
