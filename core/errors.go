@@ -221,8 +221,10 @@ func (e *StartError) Error() string {
 	}
 	fmt.Fprintf(&b, ": %v", e.Err)
 	var remote *RemoteError
-	if errors.As(e.Err, &remote) && (remote.Text != "" || len(remote.Frames) > 0) {
-		b.WriteString("\n" + strings.TrimSuffix(remote.Traceback(), "\n"))
+	if errors.As(e.Err, &remote) {
+		if trace := remote.Traceback(); trace != remote.Error()+"\n" {
+			b.WriteString("\n" + strings.TrimSuffix(trace, "\n"))
+		}
 	}
 	if errors.Is(e.Err, ErrProtocol) {
 		for _, r := range e.Refused { // for any other error they are not the cause

@@ -191,9 +191,11 @@ func (i *instead) Unwrap() error { return i.err }
 // printError prints an error, with the traceback of the worker's exception.
 func printError(w io.Writer, err error) {
 	var remote *snakepit.RemoteError
-	if errors.As(err, new(*snakepit.StartError)) || !errors.As(err, &remote) || len(remote.Frames) == 0 {
-		fmt.Fprintf(w, "snakepit: %v\n", err)
-		return
+	trace := ""
+	if !errors.As(err, new(*snakepit.StartError)) && errors.As(err, &remote) {
+		if trace = remote.Traceback(); trace == remote.Error()+"\n" {
+			trace = ""
+		}
 	}
-	fmt.Fprintf(w, "%ssnakepit: %v\n", remote.Traceback(), err)
+	fmt.Fprintf(w, "%ssnakepit: %v\n", trace, err)
 }

@@ -41,6 +41,7 @@ _BASES = 16
 
 _FRAME = ("file", "line", "function", "source")
 _DATA = "snakepit_data"
+_LINKED = frozenset(("frames", "cause", "context", "errors"))  # without these a traceback is only its last line
 _NOTHING: List[Any] = []
 
 # The functions below inspect objects of the program after a failure. The methods, attributes and classes of these
@@ -127,9 +128,10 @@ class _Description:
             error["notes"] = notes
         if depth > 0:
             self._add_links(exc, error, depth - 1)
-        text = traceback_text(exc, notes) if whole else ""
-        if text:
-            error["traceback"] = text
+        if whole and not _LINKED.isdisjoint(error):
+            text = traceback_text(exc, notes)
+            if text:
+                error["traceback"] = text
         if self._codec is not None and attempt(False, _offers_data, exc):
             self._add_data(exc, error, self._codec)
         return error
