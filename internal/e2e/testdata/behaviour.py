@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-from snakepit_bridge import ItemError, Worker, command
+from snakepit_bridge import ItemError, RemoteError, Worker, command
 
 worker = Worker(concurrency=int(os.environ.get("TEST_CONCURRENCY", "1")))
 cleaned = []
