@@ -287,7 +287,7 @@ var callClauses = []clause{
 			if name == "conformance.fail" {
 				described = true
 				params, says := e["params"].([]any)
-				if says && (len(params) != 1 || !reflect.DeepEqual(params[0].(map[string]any)["name"], "message")) {
+				if says && (len(params) != 2 || !reflect.DeepEqual(params[0].(map[string]any)["name"], "message")) {
 					t.Errorf("the parameters of conformance.fail are %s", show(params))
 				}
 			}
