@@ -337,7 +337,11 @@ def attempt_and_raise(attempt, function):
 
 
 def test_a_remote_error_s_own_traceback_stands_first():
-    remote = {"type": "fs.PathError", "message": "no such file", "traceback": "goroutine 7:\nfs.PathError: no such file"}
+    remote = {
+        "type": "fs.PathError",
+        "message": "no such file",
+        "traceback": "goroutine 7:\nfs.PathError: no such file",
+    }
     first = (
         "goroutine 7:\nfs.PathError: no such file\n\n"
         "The above exception was the direct cause of the following exception:\n\n"
