@@ -167,7 +167,7 @@ type (
 	// RemoteError is an exception that a handler raised; see core.RemoteError.
 	RemoteError = core.RemoteError
 	// Exception is a target for errors.Is that names a class of exceptions; see core.Exception.
-	Exception = core.Exception
+	Exception = core.Exception //nolint:errname // see core
 	// ItemError is the error of one item of a stream, which goes on; see core.ItemError.
 	ItemError = core.ItemError
 	// WorkerExit says how a worker ended; see core.WorkerExit.

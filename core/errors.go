@@ -175,7 +175,7 @@ func (e *RemoteError) cameBy(codec Codec) {
 // JSONDecodeError. The name may be bare, such as "JSONDecodeError", or full, such as "json.decoder.JSONDecodeError". A
 // bare name matches the class in every module. The names are those that the worker sends: a class that is an alias in
 // Python, such as IOError, has its real name, OSError.
-type Exception string
+type Exception string //nolint:errname // as in Python
 
 // Error returns the name.
 func (x Exception) Error() string { return string(x) }

@@ -355,7 +355,8 @@ var behaviours = []struct {
 		if err := remote.Cause.Data(new(any)); !errors.Is(err, snakepit.ErrNoData) {
 			f.Error(err)
 		}
-		for _, err := range snakepit.ExecuteStream[any](f.Context(), f.Pool, "orders", Args{"items": []string{"milk"}}) {
+		items := Args{"items": []string{"milk"}}
+		for _, err := range snakepit.ExecuteStream[any](f.Context(), f.Pool, "orders", items) {
 			var item *snakepit.ItemError
 			var data map[string]string
 			if !errors.As(err, &item) || !errors.As(err, &remote) {
@@ -366,7 +367,8 @@ var behaviours = []struct {
 			}
 		}
 		_, err = snakepit.Execute[any](f.Context(), f.Pool, "unsendable_data", nil)
-		if !errors.As(err, &remote) || !errors.Is(remote.Data(new(any)), snakepit.ErrNoData) || len(remote.Notes) != 1 ||
+		if !errors.As(err, &remote) || !errors.Is(remote.Data(new(any)), snakepit.ErrNoData) ||
+			len(remote.Notes) != 1 ||
 			!strings.HasPrefix(remote.Notes[0], "its snakepit_data can't be sent: value.x: ") ||
 			!strings.HasSuffix(remote.Traceback(), "\n"+remote.Notes[0]+"\n") {
 			f.Errorf("%v, %+v", err, remote)
@@ -374,7 +376,7 @@ var behaviours = []struct {
 	}},
 	{name: "a Go error's data", opts: snakepit.Options{Functions: map[string]snakepit.Function{
 		"stock": snakepit.Func(func(_ context.Context, item string) (int, error) {
-			return 0, fmt.Errorf("looking: %w", soldOut{item})
+			return 0, fmt.Errorf("looking: %w", soldOutError{item})
 		}),
 	}}, check: func(f *Fixture) {
 		got := call[[]any](f, "asks", "tea")
@@ -542,7 +544,7 @@ func TestAdaptersAgree(t *testing.T) {
 	}
 }
 
-type soldOut struct{ item string }
+type soldOutError struct{ item string }
 
-func (soldOut) Error() string       { return "sold out" }
-func (e soldOut) SnakepitData() any { return Args{"item": e.item} }
+func (soldOutError) Error() string       { return "sold out" }
+func (e soldOutError) SnakepitData() any { return Args{"item": e.item} }

@@ -51,7 +51,7 @@ def while_handling(error, make, **named):
     except Exception:
         if "cause" in named:
             raise error from named["cause"]
-        raise error
+        raise error  # noqa: B904
 
 
 def plain():

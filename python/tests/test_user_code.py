@@ -103,7 +103,9 @@ def data_that_changes():
         __iter__ = keys = items
     return failed(snakepit_data=Changing(a=1))
 @command
-def a_cause_that_never_ends(): return type("Odd", (ValueError,), {"__cause__": property(lambda e: type(e)("x"))})("the reason")
+def a_cause_that_never_ends():
+    def cause(self): return type(self)("again")
+    return type("Odd", (ValueError,), {"__cause__": property(cause)})("the reason")
 @command
 def a_context_that_never_ends():
     def context(self): return type(self)("again")
