@@ -60,6 +60,11 @@ var callMutants = []mutant{
 			drop(f)
 		}
 	})},
+	{"has a class for unknown commands", "call/unknown", reading(func(f *core.Frame) {
+		if f.Kind == core.KindError {
+			f.Body = bytes.Replace(f.Body, []byte(`"UnknownCommand"`), []byte(`"UnknownCommand","module":"worker"`), 1)
+		}
+	})},
 	{"does not say that a call did not start", "call/unknown",
 		reading(func(f *core.Frame) { f.Flags &^= core.NotStarted })},
 	{"takes a body that can't be decoded for nil", "call/undecodable", writing(func(f *core.Frame) {

@@ -141,7 +141,7 @@ var callClauses = []clause{
 		"error of the type UnknownCommand with not-started.", func(t *trial) {
 		p := t.connect()
 		e, flags := p.fails(p.openNamed("conformance.no-such-command"))
-		if e.Type != core.TypeUnknownCommand || flags&core.NotStarted == 0 ||
+		if e.Type != core.TypeUnknownCommand || e.Module != "" || flags&core.NotStarted == 0 ||
 			!strings.Contains(e.Message, "no-such-command") {
 			t.Errorf("the error is %q, and its flags are %d", e, flags)
 		}

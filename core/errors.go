@@ -153,8 +153,12 @@ func (e *RemoteError) Is(target error) bool {
 	if named, ok := target.(Exception); ok {
 		return named.matches(e)
 	}
-	return target == ErrFrameTooLarge && e.Type == TypeTooLarge
+	return target == ErrFrameTooLarge && e.is(TypeTooLarge)
 }
+
+// is reports whether e is of a type that the protocol defines. A class of the program may have the same name, but has a
+// module.
+func (e *RemoteError) is(kind string) bool { return e.Type == kind && e.Module == "" }
 
 // some reports whether f is true for e or for an error that it is linked to.
 func (e *RemoteError) some(f func(*RemoteError) bool) bool {

@@ -442,7 +442,7 @@ func (m *mux) logLate(s *stream) {
 	m.log.put(len(s.endBody), func(l hclog.Logger) {
 		var r RemoteError
 		decode := func() error { return m.decode(s.endBody, &r) }
-		if err := guardAdapter("the adapter's codec", decode, func(error) {}); err != nil || r.Type == TypeCancelled {
+		if err := guardAdapter("the adapter's codec", decode, func(error) {}); err != nil || r.is(TypeCancelled) {
 			return
 		}
 		trace := escapeControl(truncate(r.Traceback(), maxMessage), true)

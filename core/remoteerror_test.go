@@ -44,6 +44,10 @@ func TestExceptionMatchesTheTypeAndItsBases(t *testing.T) {
 	if errors.Unwrap(decode) != nil {
 		t.Error("it wraps its cause")
 	}
+	namesake := &core.RemoteError{Type: core.TypeTooLarge, Module: "__main__"}
+	if errors.Is(namesake, core.ErrFrameTooLarge) {
+		t.Error("a class of the program is taken for the type of the protocol")
+	}
 	tooLarge := &core.RemoteError{Type: "RemoteError", Cause: &core.RemoteError{Type: core.TypeTooLarge}}
 	if errors.Is(tooLarge, core.ErrFrameTooLarge) || !errors.Is(tooLarge.Cause, core.ErrFrameTooLarge) {
 		t.Error("only the error of the type TooLarge is ErrFrameTooLarge")

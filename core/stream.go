@@ -324,10 +324,10 @@ func (s *stream) outcome() ([]byte, error) {
 	}
 	var remote *RemoteError
 	if errors.As(err, &remote) {
-		switch remote.Type {
-		case TypeUnknownCommand:
+		switch {
+		case remote.is(TypeUnknownCommand):
 			return nil, &notRunError{err: fmt.Errorf("%w: %s", ErrUnknownCommand, remote.Message)}
-		case TypeDraining, TypeSaturated:
+		case remote.is(TypeDraining), remote.is(TypeSaturated):
 			return nil, &notRunError{err: err, retryable: true}
 		}
 	}
