@@ -163,7 +163,7 @@ class _Description:
         if members:
             error["errors"] = members
 
-    def _is_new(self, exc: BaseException) -> bool:
+    def _is_new(self, exc: object) -> bool:
         return id(exc) not in self._seen and len(self._seen) < _EXCEPTIONS
 
     def _remote(self, exc: Any, depth: int) -> Optional[Dict[str, Any]]:
@@ -175,8 +175,9 @@ class _Description:
 
     def _sound(self, error: Any, depth: int) -> Optional[Dict[str, Any]]:
         """Returns the valid parts of a structured error. The program may make a RemoteError of anything."""
-        if type(error) is not dict:
+        if type(error) is not dict or not self._is_new(error):
             return None
+        self._seen.add(id(error))
         sound: Dict[str, Any] = {"type": text_of(error.get("type", "")), "message": text_of(error.get("message", ""))}
         module = error.get("module")
         if type(module) is str:

@@ -140,6 +140,12 @@ def a_remote_error_of_anything():
     exc.__dict__["__notes__"] = None
     return exc
 @command
+def a_remote_error_of_itself():
+    error = {"type": "T", "message": "the reason"}
+    error["errors"] = [error, *({**error, "errors": [error] * 16} for _ in range(16))]
+    error["cause"] = {"type": "U", "message": "", "cause": error, "errors": [error] * 16}
+    return RemoteError(error)
+@command
 def a_remote_error_of_nothing():
     exc = RemoteError({"type": "T", "message": "the reason"})
     exc.error = 5
