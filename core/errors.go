@@ -159,6 +159,24 @@ func (e *RemoteError) Is(target error) bool {
 	return target == ErrFrameTooLarge && e.is(TypeTooLarge) || target == ErrBadArguments && e.is(TypeBadArguments)
 }
 
+// takeHint removes the last note from e, and returns its text, if it is a hint for the user.
+func (e *RemoteError) takeHint() string {
+	n := len(e.Notes)
+	if n == 0 {
+		return ""
+	}
+	note := e.Notes[n-1]
+	hint, found := strings.CutPrefix(note, "hint: ")
+	if !found {
+		return ""
+	}
+	e.Notes = e.Notes[:n-1]
+	if text, found := strings.CutSuffix(strings.TrimSuffix(e.Text, "\n"), "\n"+note); found {
+		e.Text = text + "\n"
+	}
+	return hint
+}
+
 // is reports whether e is of a type that the protocol defines. A class of the program may have the same name, but has a
 // module.
 func (e *RemoteError) is(kind string) bool { return e.Type == kind && e.Module == "" }
@@ -220,34 +238,54 @@ type StartError struct {
 	Err     error     // what happened
 }
 
+// Error returns the cause in a line of its own, then the details indented, and last the hint.
 func (e *StartError) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "starting %s", cmp.Or(e.Command, "a worker"))
-	if e.Adapter != "" {
-		fmt.Fprintf(&b, " over %s", e.Adapter)
-	}
-	fmt.Fprintf(&b, ": %v", e.Err)
+	cause, remedy := e.cause()
+	first, rest, _ := strings.Cut(cause, "\n")
+	details := []string{rest}
 	var remote *RemoteError
 	if errors.As(e.Err, &remote) {
-		if trace := remote.Traceback(); trace != remote.Error()+"\n" {
-			b.WriteString("\n" + strings.TrimSuffix(trace, "\n"))
-		}
+		trace := strings.TrimSuffix(remote.Traceback(), "\n")
+		details = append(details, strings.TrimSuffix(strings.TrimSuffix(trace, remote.Error()), "\n"))
+	}
+	if e.Command != "" {
+		details = append(details, "command: "+e.Command)
+	}
+	if e.Adapter != "" {
+		details = append(details, "adapter: "+e.Adapter)
 	}
 	if errors.Is(e.Err, ErrProtocol) {
 		for _, r := range e.Refused { // for any other error they are not the cause
-			fmt.Fprintf(&b, "\n%s was refused: %v", r.Adapter, r.Err)
+			details = append(details, fmt.Sprintf("%s was refused: %v", r.Adapter, r.Err))
 		}
 	}
 	if len(e.Output) > 0 {
-		b.WriteString("\nits last output:")
-		for _, line := range e.Output {
-			b.WriteString("\n  " + line)
+		details = append(details, "its last output:\n  "+strings.Join(e.Output, "\n  "))
+	}
+	var b strings.Builder
+	b.WriteString(first)
+	for _, detail := range details {
+		if detail != "" {
+			b.WriteString("\n  " + strings.ReplaceAll(detail, "\n", "\n  "))
 		}
 	}
-	if e.Remedy != "" {
-		b.WriteString("\nhint: " + e.Remedy)
+	if remedy != "" {
+		b.WriteString("\nhint: " + remedy)
 	}
 	return b.String()
+}
+
+// cause returns what happened, without the remedy, and the remedy.
+func (e *StartError) cause() (text, remedy string) {
+	text, remedy = e.Err.Error(), e.Remedy
+	if _, own := Explain(e.Err); own != "" {
+		for _, before := range []string{"; to get it: ", "; "} { // of an UnavailableError, of a RemedyError
+			if cut, found := strings.CutSuffix(text, before+own); found {
+				return cut, cmp.Or(remedy, own)
+			}
+		}
+	}
+	return text, remedy
 }
 
 func (e *StartError) Unwrap() error { return e.Err }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/core"
 )
 
 // These are the exit codes, as the help states them.
@@ -192,5 +193,11 @@ func printError(w io.Writer, err error) {
 			trace = ""
 		}
 	}
-	fmt.Fprintf(w, "%ssnakepit: %s\n", trace, inFlags.Replace(err.Error()))
+	text := err.Error()
+	if _, remedy := core.Explain(err); remedy != "" {
+		if cut, found := strings.CutSuffix(text, "; "+remedy); found {
+			text = cut + "\nhint: " + remedy
+		}
+	}
+	fmt.Fprintf(w, "%ssnakepit: %s\n", trace, inFlags.Replace(text))
 }

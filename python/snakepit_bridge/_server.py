@@ -54,8 +54,10 @@ class Server:
     def attach(self) -> None:
         """Sends the program's log records to the host, and guards its signal handlers, from now on."""
         from ._signals import Signals
+        from ._threads import report_threads
 
         forward_logs(self)
+        report_threads(self)
         self.signals = Signals(lambda: self.runner)
 
     def serve(self, worker: Worker) -> None:
@@ -118,13 +120,9 @@ class Server:
     def refuse(self, error: Dict[str, Any]) -> NoReturn:
         """Tells the host, instead of hello, that this worker can't serve. Then ends the process."""
         if error["type"] == "ModuleNotFoundError":
-            from ._remedy import install
+            from ._remedy import missing_module
 
-            add_note(
-                error,
-                "hint: put a file of your own beside the worker's script, and embed it, too, if the script is "
-                f"embedded; install a package for this interpreter: {install('...')}",
-            )
+            add_note(error, f"hint: {missing_module(error['message'])}")
         try:
             body = encode_error(error, _as_json, self.launch.max_frame - BASE_WEIGHT)
             self.transport.write([{"kind": ERROR, "id": 0, "body": body}])
