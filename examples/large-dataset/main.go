@@ -186,8 +186,8 @@ func (d *demo) run(ctx context.Context) error {
 	defer os.RemoveAll(temp)
 
 	d.out.printf("== the baseline: one plain pass\n" +
-		"One process reads the whole file with Python's csv.reader, without pandas. It is the check of the results,\n" +
-		"not a measure of speed: the runs below use pandas.\n")
+		"One process reads the whole file with Python's csv.reader, without pandas. It checks the results\n" +
+		"and does not measure speed: the runs below use pandas.\n")
 	reference, bare, err := d.prepare(ctx, temp)
 	if err != nil {
 		return err
@@ -249,7 +249,7 @@ func (d *demo) prepare(ctx context.Context, temp string) (reference *result, bar
 	}
 	defer pool.Close()
 	if d.FilePath == "" {
-		d.out.printf("The file is the Unicode database: a row for each code point, its properties in the columns.\n")
+		d.out.printf("The file is the Unicode database: a row for each code point, a column for each property.\n")
 		d.FilePath, err = d.unicode(ctx, pool)
 	} else {
 		d.FilePath, err = filepath.Abs(d.FilePath)
