@@ -49,7 +49,7 @@ schema:                   core
 .:                        core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python
 .:                        github.com/hashicorp/go-hclog
 cmd/snakepit:             . adapters/grpc conformance core codec/json python schema
-cmd/snakepit:             github.com/hashicorp/go-hclog github.com/spf13/cobra
+cmd/snakepit:             github.com/hashicorp/go-hclog github.com/spf13/cobra github.com/spf13/pflag
 cmd/snakepit:             github.com/HdrHistogram/hdrhistogram-go github.com/vbauerster/mpb/v8 golang.org/x/term
 examples/*:               . core python schema github.com/hashicorp/go-hclog github.com/vbauerster/mpb/v8 golang.org/x/text
 `

@@ -167,5 +167,6 @@ var (
 	ErrCrashLoop      = core.ErrCrashLoop
 	ErrFrameTooLarge  = core.ErrFrameTooLarge
 	ErrBadArguments   = core.ErrBadArguments
+	ErrNoData         = core.ErrNoData
 	ErrProtocol       = core.ErrProtocol
 )

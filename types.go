@@ -4,8 +4,8 @@ import "github.com/snakepit-go/snakepit/core"
 
 // The comments repeat those of core. To write them anew: go test . -run TestTypes -update.
 
-// Pool runs workers and hands out their slots. It owns the processes and goroutines that it starts, and Close waits for
-// all of them. Any number of goroutines may use its methods.
+// Pool runs workers and gives each call a slot of one: the place of a running call. It owns the processes and
+// goroutines that it starts, and Close waits for all of them. Any number of goroutines may use its methods.
 //
 //	type Pool struct {
 //		// contains filtered or unexported fields
@@ -140,7 +140,9 @@ type CallOption = core.CallOption
 //		// Run answers one call. Its result or its error is the call's answer. Values sent before it are the items of a
 //		// stream. ctx ends when the call is cancelled, its deadline has passed, or the connection is lost. Run may be
 //		// called from many goroutines at once. A panic or runtime.Goexit in Run, or in a method of its result or error,
-//		// becomes the call's error, and the stack is logged.
+//		// becomes the call's error, and the stack is logged. If the error, or one that it wraps, has a method
+//		// SnakepitData() any, the result travels as the error's data: RemoteError.Data decodes it, and in Python it is
+//		// RemoteError.data. Data that cannot be sent is left out, and a note says why.
 //		Run func(ctx context.Context, call *Incoming) (any, error)
 //		// Stream says that Run sends items. A worker announces it in its hello.
 //		Stream bool
@@ -185,17 +187,27 @@ type CallError = core.CallError
 
 // RemoteError is an exception that a worker's handler raised, or an error that a Go function returned to a worker.
 //
+// It matches an [Exception] that names its type or one of its bases. It does not wrap its cause: a KeyError that was
+// raised while a ValueError was handled is no ValueError. Cause, Context and Errors are fields to walk.
+//
 //	type RemoteError struct {
-//		Type    string       `json:"type"`             // such as "ValueError", or "pkg.mod.MyError" outside builtins
-//		Message string       `json:"message"`          // str(exception)
-//		Frames  []TraceFrame `json:"frames,omitempty"` // the innermost last, as Python prints them
-//		Notes   []string     `json:"notes,omitempty"`  // the notes that add_note added
-//		Cause   *RemoteError `json:"cause,omitempty"`  // the exception that it was raised from, or while handling
+//		Type    string         `json:"type"`                // without its module, such as "JSONDecodeError"
+//		Module  string         `json:"module,omitempty"`    // such as "json.decoder"; "" for a builtin
+//		Bases   []string       `json:"bases,omitempty"`     // the base classes, the nearest first, such as "ValueError"
+//		Message string         `json:"message"`             // str(exception)
+//		Value   any            `json:"data,omitempty"`      // what the exception gives to programs; Data decodes it
+//		Frames  []TraceFrame   `json:"frames,omitempty"`    // the innermost last, as Python prints them
+//		Notes   []string       `json:"notes,omitempty"`     // the notes that add_note added
+//		Text    string         `json:"traceback,omitempty"` // the traceback as the worker's language prints it, or ""
+//		Cause   *RemoteError   `json:"cause,omitempty"`     // what it was raised from
+//		Context *RemoteError   `json:"context,omitempty"`   // what was being handled when it was raised, if it has no cause
+//		Errors  []*RemoteError `json:"errors,omitempty"`    // the members of an exception group
+//		// contains filtered or unexported fields
 //	}
+//	func (e *RemoteError) Data(v any) error
 //	func (e *RemoteError) Error() string
 //	func (e *RemoteError) Is(target error) bool
 //	func (e *RemoteError) Traceback() string
-//	func (e *RemoteError) Unwrap() error
 type RemoteError = core.RemoteError
 
 // TraceFrame is one line of a traceback.
@@ -207,6 +219,17 @@ type RemoteError = core.RemoteError
 //		Source   string `json:"source,omitempty"` // the source line, trimmed, if it could be read
 //	}
 type TraceFrame = core.TraceFrame
+
+// Exception is a target for errors.Is. It names a class of exceptions, and matches a RemoteError of that class or of a
+// class that is derived from it, as except does in Python. So errors.Is(err, Exception("ValueError")) is true for a
+// JSONDecodeError. The name may be bare, such as "JSONDecodeError", or full, such as "json.decoder.JSONDecodeError". A
+// bare name matches the class in every module. The names are those that the worker sends: a class that is an alias in
+// Python, such as IOError, has its real name, OSError.
+//
+//	type Exception string //nolint:errname // as in Python
+//
+//	func (x Exception) Error() string
+type Exception = core.Exception
 
 // ItemError is the error of one item of a stream. The stream continues.
 //

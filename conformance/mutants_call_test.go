@@ -82,6 +82,11 @@ var callMutants = []mutant{
 			f.Body = bytes.Replace(f.Body, []byte("BadArguments"), []byte("TypeError"), 1)
 		}
 	})},
+	{"has a class for unknown commands", "call/unknown", reading(func(f *core.Frame) {
+		if f.Kind == core.KindError {
+			f.Body = bytes.Replace(f.Body, []byte(`"UnknownCommand"`), []byte(`"UnknownCommand","module":"worker"`), 1)
+		}
+	})},
 	{"does not say that a call did not start", "call/unknown",
 		reading(func(f *core.Frame) { f.Flags &^= core.NotStarted })},
 	{"takes a body that can't be decoded for nil", "call/undecodable", writing(func(f *core.Frame) {
@@ -148,6 +153,40 @@ var callMutants = []mutant{
 	{"loses the cause", "error/cause", reading(func(f *core.Frame) {
 		if f.Kind == core.KindError {
 			f.Body = bytes.Replace(f.Body, []byte(`"cause":{`), []byte(`"reason":{`), 1)
+		}
+	})},
+	{"puts the module in front of the type", "error/type", reading(func(f *core.Frame) {
+		if f.Kind == core.KindError {
+			f.Body = bytes.Replace(f.Body, []byte(`"type":"Failure"`), []byte(`"type":"coretest.Failure"`), 1)
+		}
+	})},
+	{"has a base without a name", "error/type", reading(func(f *core.Frame) {
+		if f.Kind == core.KindError {
+			f.Body = bytes.Replace(f.Body, []byte(`"coretest.Base"`), []byte(`""`), 1)
+		}
+	})},
+	{"prints the data of errors", "error/data", reading(func(f *core.Frame) {
+		if f.Kind == core.KindError {
+			f.Body = bytes.Replace(f.Body, []byte(`"truth":true`), []byte(`"truth":"True"`), 1)
+		}
+	})},
+	{"makes up data for errors", "error/data", reading(func(f *core.Frame) {
+		if f.Kind == core.KindError && !bytes.Contains(f.Body, []byte(`"data":`)) {
+			f.Body = append([]byte(`{"data":{},`), f.Body[1:]...)
+		}
+	})},
+	{"sends data of errors above the limit", "error/data-left-out", writing(func(f *core.Frame) {
+		helloOf(f, func(h map[string]any) { h["max_frame"] = 1 << 20 })
+	})},
+	{"loses an error with too much data", "error/data-left-out", reading(func(f *core.Frame) {
+		if f.Kind == core.KindError && bytes.Contains(f.Body, []byte("much data")) {
+			f.Body = []byte(`{"type":"TooLarge","message":"its data"}`)
+		}
+	})},
+	{"sends a context beside the cause", "error/cause", reading(func(f *core.Frame) {
+		if f.Kind == core.KindError {
+			f.Body = bytes.Replace(f.Body, []byte(`"cause":{`),
+				[]byte(`"context":{"type":"T","message":"m"},"cause":{`), 1)
 		}
 	})},
 	{"sends what it can't as nil", "error/unsendable", reading(func(f *core.Frame) {

@@ -143,7 +143,7 @@ var callClauses = []clause{
 		"error of the type UnknownCommand with not-started.", func(t *trial) {
 		p := t.connect()
 		e, flags := p.fails(p.openNamed("conformance.no-such-command"))
-		if e.Type != core.TypeUnknownCommand || flags&core.NotStarted == 0 ||
+		if e.Type != core.TypeUnknownCommand || e.Module != "" || flags&core.NotStarted == 0 ||
 			!strings.Contains(e.Message, "no-such-command") {
 			t.Errorf("the error is %q, and its flags are %d", e, flags)
 		}
@@ -289,7 +289,7 @@ var callClauses = []clause{
 			if name == "conformance.fail" {
 				described = true
 				params, says := e["params"].([]any)
-				if says && (len(params) != 1 || !reflect.DeepEqual(params[0].(map[string]any)["name"], "message")) {
+				if says && (len(params) != 2 || !reflect.DeepEqual(params[0].(map[string]any)["name"], "message")) {
 					t.Errorf("the parameters of conformance.fail are %s", show(params))
 				}
 			}
@@ -361,11 +361,54 @@ var callClauses = []clause{
 			}
 		}
 	}),
+	rule("error/type", "type has no module in front. Each of the bases has a name.", func(t *trial) {
+		p := t.connect()
+		e, _ := p.fails(p.open("conformance.fail", args{"message": "typed"}))
+		for _, module := range []string{e.Module, "__main__", "builtins"} {
+			if module != "" && strings.HasPrefix(e.Type, module+".") {
+				t.Errorf("the type is %q, and its module is %q", e.Type, e.Module)
+			}
+		}
+		if slices.Contains(e.Bases, "") {
+			t.Errorf("the bases are %q", e.Bases)
+		}
+	}),
+	rule("error/data", "data is the value that the error gives to programs.", func(t *trial) {
+		p := t.connect()
+		data := map[string]any{"text": "wörd", "truth": true, "list": []any{"a", nil}}
+		e, _ := p.fails(p.open("conformance.fail", args{"message": "with data", "data": data}))
+		if e.Value == nil {
+			t.Skipf("the worker sends no data with errors")
+		}
+		if !reflect.DeepEqual(e.Value, any(data)) {
+			t.Errorf("the data is %s, not %s", show(e.Value), show(data))
+		}
+		if e, _ = p.fails(p.open("conformance.fail", args{"message": "without"})); e.Value != nil {
+			t.Errorf("an error without data has the data %s", show(e.Value))
+		}
+	}),
+	rule("error/data-left-out", "Data that does not fit into a frame is left out, "+
+		"and the rest of the error arrives.", func(t *trial) {
+		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
+		if p.largest() < 8192 {
+			t.Skipf("frames are at most %d bytes", p.largest())
+		}
+		data := strings.Repeat("x", 7800) // it fits into the frame of the call, and the error has more than that frame
+		t.restsOn("call/unknown")
+		f := p.answer(p.open("conformance.fail", args{"message": "much data", "data": data}))
+		if f.Kind != core.KindError || f.Size() > 8192 || p.remote(f).Message != "much data" {
+			t.Errorf("the limit is 8192, and the answer is %s", f.String())
+		}
+		p.echo("it goes on")
+	}),
 	rule("error/cause", "cause is the error from which this one was raised, in the same shape.", func(t *trial) {
 		p := t.connect()
 		e, _ := p.fails(p.open("conformance.fail", args{"message": "the effect"}))
 		if e.Cause == nil || e.Cause.Type == "" || e.Cause.Message != "the cause" {
 			t.Errorf("the cause is %s", show(e.Cause))
+		}
+		if e.Context != nil {
+			t.Errorf("beside its cause it has the context %s", show(e.Context))
 		}
 	}),
 	rule("error/unsendable", "A value that can't be encoded is an error at the sender, of the type BadResult. "+

@@ -511,7 +511,7 @@ func (f *inflight) abandon(ctx context.Context) {
 // call.
 func (f *inflight) sendInput(input iter.Seq[any]) {
 	for v := range input {
-		if err := f.stream.send(f.pool.ctx, v, 0); err != nil {
+		if err := f.stream.send(f.pool.ctx, v); err != nil {
 			if err != io.EOF { // io.EOF: the handler wants no more input
 				f.stream.failLocally(fmt.Errorf("input: %w", err))
 			}
@@ -565,13 +565,7 @@ func (p *Pool) causeOf(ctx context.Context, f *inflight, err error) error {
 // deadline can pass in the worker, or in a function that it called here, a moment before it passes for the caller.
 func wasCancelled(err error) bool {
 	var remote *RemoteError
-	if !errors.As(err, &remote) {
-		return false
-	}
-	for remote.Cause != nil && remote.Type != TypeCancelled {
-		remote = remote.Cause
-	}
-	return remote.Type == TypeCancelled
+	return errors.As(err, &remote) && remote.some(func(e *RemoteError) bool { return e.is(TypeCancelled) })
 }
 
 // lossError returns the error for the loss of w. It waits for w's own goroutine to find out how the worker ended, until

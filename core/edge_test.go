@@ -309,7 +309,9 @@ func TestDeadlineIsOneAlsoWhenItEndsWhatTheHandlerCalled(t *testing.T) {
 	fs := functions()
 	fs["asks"] = core.Func(func(context.Context, any) (any, error) {
 		time.Sleep(999 * time.Millisecond)
-		return nil, &core.RemoteError{Type: "snakepit_bridge.RemoteError", Cause: &core.RemoteError{Type: "Cancelled"}}
+		return nil, &core.RemoteError{
+			Type: "RemoteError", Module: "snakepit_bridge", Cause: &core.RemoteError{Type: "Cancelled"},
+		}
 	})
 	bubble(t, &coretest.Adapter{Functions: fs}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
 		_, err := core.Execute[any](t.Context(), p, "asks", nil, core.Timeout(time.Second))

@@ -2,8 +2,10 @@ package core
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -32,11 +34,12 @@ var (
 	// call did run.
 	ErrFrameTooLarge = errors.New("value larger than the frame limit")
 	// ErrBadArguments: the arguments do not fit the command. It is the "400 Bad Request" of an HTTP service: the caller
-	// is wrong, not the worker. If the call did not run, they are this call's arguments. Otherwise they are those of a
-	// call that its handler made, and the handler did not catch the error.
+	// is wrong, not the worker.
 	ErrBadArguments = errors.New("bad arguments")
 	// ErrProtocol: the peer broke the protocol; the connection has ended.
 	ErrProtocol = errors.New("protocol error")
+	// ErrNoData: the exception gives nothing to programs. RemoteError.Data returns it.
+	ErrNoData = errors.New("the exception carries no data")
 )
 
 // CallError is the error of every failed call: the command, its worker, the cause, and whether the call may have run.
@@ -89,77 +92,131 @@ const (
 )
 
 // RemoteError is an exception that a worker's handler raised, or an error that a Go function returned to a worker.
+//
+// It matches an [Exception] that names its type or one of its bases. It does not wrap its cause: a KeyError that was
+// raised while a ValueError was handled is no ValueError. Cause, Context and Errors are fields to walk.
 type RemoteError struct {
-	Type    string       `json:"type"`             // such as "ValueError", or "pkg.mod.MyError" outside builtins
-	Message string       `json:"message"`          // str(exception)
-	Frames  []TraceFrame `json:"frames,omitempty"` // the innermost last, as Python prints them
-	Notes   []string     `json:"notes,omitempty"`  // the notes that add_note added
-	Cause   *RemoteError `json:"cause,omitempty"`  // the exception that it was raised from, or while handling
+	Type    string         `json:"type"`                // without its module, such as "JSONDecodeError"
+	Module  string         `json:"module,omitempty"`    // such as "json.decoder"; "" for a builtin
+	Bases   []string       `json:"bases,omitempty"`     // the base classes, the nearest first, such as "ValueError"
+	Message string         `json:"message"`             // str(exception)
+	Value   any            `json:"data,omitempty"`      // what the exception gives to programs; Data decodes it
+	Frames  []TraceFrame   `json:"frames,omitempty"`    // the innermost last, as Python prints them
+	Notes   []string       `json:"notes,omitempty"`     // the notes that add_note added
+	Text    string         `json:"traceback,omitempty"` // the traceback as the worker's language prints it, or ""
+	Cause   *RemoteError   `json:"cause,omitempty"`     // what it was raised from
+	Context *RemoteError   `json:"context,omitempty"`   // what was being handled when it was raised, if it has no cause
+	Errors  []*RemoteError `json:"errors,omitempty"`    // the members of an exception group
+
+	codec Codec // of the connection that it came from; nil if it was made by hand
 }
 
-// TraceFrame is one line of a traceback.
-type TraceFrame struct {
-	File     string `json:"file"`
-	Line     int    `json:"line"` // from 1
-	Function string `json:"function"`
-	Source   string `json:"source,omitempty"` // the source line, trimmed, if it could be read
-}
-
-// Error returns the type and the message, such as "ValueError: bad operand". Traceback has the rest.
+// Error returns what Python prints as the last line, such as "json.decoder.JSONDecodeError: Expecting value". Traceback
+// has the rest.
 func (e *RemoteError) Error() string {
+	name := e.Type
+	if e.Module != "" && e.Module != "builtins" && e.Module != "__main__" {
+		name = e.Module + "." + name
+	}
 	if e.Message == "" {
-		return e.Type
+		return name
 	}
-	return e.Type + ": " + e.Message
+	return name + ": " + e.Message
 }
 
-// Is reports true for ErrFrameTooLarge if the peer had a value that was too large to send, and for ErrBadArguments if
-// it did not accept the arguments.
-func (e *RemoteError) Is(target error) bool {
-	switch target {
-	case ErrFrameTooLarge:
-		return e.Type == TypeTooLarge
-	case ErrBadArguments:
-		return e.Type == TypeBadArguments
+// Data decodes what the exception gives to programs into v, a non-nil pointer. In Python that is the exception's
+// snakepit_data, in Go the result of the error's method SnakepitData. The rules are those of a call's result: numbers
+// are checked, and structs have json tags. The error is ErrNoData if the exception gives nothing. A RemoteError that
+// did not come from a connection, for instance one that a test has made, decodes Value by encoding/json.
+func (e *RemoteError) Data(v any) error {
+	if e == nil || e.Value == nil {
+		return ErrNoData
 	}
-	return false
-}
-
-// Unwrap returns the cause, or nil.
-func (e *RemoteError) Unwrap() error {
-	if e.Cause == nil {
-		return nil
-	}
-	return e.Cause
-}
-
-// Traceback returns the whole chain the way Python prints it, the outermost cause first.
-func (e *RemoteError) Traceback() string {
-	var b strings.Builder
-	e.traceback(&b)
-	return b.String()
-}
-
-func (e *RemoteError) traceback(b *strings.Builder) {
-	if e.Cause != nil {
-		e.Cause.traceback(b)
-		b.WriteString("\nThe above exception led to the following one:\n\n")
-	}
-	if len(e.Frames) > 0 {
-		b.WriteString("Traceback (most recent call last):\n")
-	}
-	for _, f := range e.Frames {
-		fmt.Fprintf(b, "  File %q, line %d, in %s\n", f.File, f.Line, f.Function)
-		if f.Source != "" {
-			fmt.Fprintf(b, "    %s\n", f.Source)
+	var err error
+	if e.codec != nil {
+		var body []byte
+		if body, err = e.codec.Append(nil, e.Value); err == nil {
+			err = e.codec.Decode(body, v)
+		}
+	} else {
+		var body []byte
+		if body, err = json.Marshal(e.Value); err == nil {
+			err = json.Unmarshal(body, v)
 		}
 	}
-	b.WriteString(e.Error())
-	b.WriteByte('\n')
-	for _, n := range e.Notes {
-		b.WriteString(n)
-		b.WriteByte('\n')
+	if err != nil {
+		return fmt.Errorf("the data of %s: %w", e.Type, err)
 	}
+	return nil
+}
+
+// Is reports true for an Exception that names e's type or one of its bases. It also reports true for ErrFrameTooLarge
+// if the peer had a value that was too large to send, and for ErrBadArguments if it did not accept the arguments.
+func (e *RemoteError) Is(target error) bool {
+	if named, ok := target.(Exception); ok {
+		return named.matches(e)
+	}
+	return target == ErrFrameTooLarge && e.is(TypeTooLarge) || target == ErrBadArguments && e.is(TypeBadArguments)
+}
+
+// takeHint removes the last note from e, and returns its text, if it is a hint for the user.
+func (e *RemoteError) takeHint() string {
+	n := len(e.Notes)
+	if n == 0 {
+		return ""
+	}
+	note := e.Notes[n-1]
+	hint, found := strings.CutPrefix(note, "hint: ")
+	if !found {
+		return ""
+	}
+	e.Notes = e.Notes[:n-1]
+	if text, found := strings.CutSuffix(strings.TrimSuffix(e.Text, "\n"), "\n"+note); found {
+		e.Text = text + "\n"
+	}
+	return hint
+}
+
+// is reports whether e is of a type that the protocol defines. A class of the program may have the same name, but has a
+// module.
+func (e *RemoteError) is(kind string) bool { return e.Type == kind && e.Module == "" }
+
+// some reports whether f is true for e or for an error that it is linked to.
+func (e *RemoteError) some(f func(*RemoteError) bool) bool {
+	if e == nil {
+		return false
+	}
+	return f(e) || e.Cause.some(f) || e.Context.some(f) ||
+		slices.ContainsFunc(e.Errors, func(member *RemoteError) bool { return member.some(f) })
+}
+
+// cameBy notes the codec of the connection that e came from.
+func (e *RemoteError) cameBy(codec Codec) {
+	e.some(func(linked *RemoteError) bool { linked.codec = codec; return false })
+}
+
+// Exception is a target for errors.Is. It names a class of exceptions, and matches a RemoteError of that class or of a
+// class that is derived from it, as except does in Python. So errors.Is(err, Exception("ValueError")) is true for a
+// JSONDecodeError. The name may be bare, such as "JSONDecodeError", or full, such as "json.decoder.JSONDecodeError". A
+// bare name matches the class in every module. The names are those that the worker sends: a class that is an alias in
+// Python, such as IOError, has its real name, OSError.
+type Exception string //nolint:errname // as in Python
+
+// Error returns the name.
+func (x Exception) Error() string { return string(x) }
+
+func (x Exception) matches(e *RemoteError) bool {
+	full := e.Type
+	if e.Module != "" {
+		full = e.Module + "." + e.Type
+	}
+	return x.names(full) || slices.ContainsFunc(e.Bases, x.names)
+}
+
+// names reports whether x is the full name of a class, or its end after a point.
+func (x Exception) names(full string) bool {
+	before, ends := strings.CutSuffix(full, string(x))
+	return ends && x != "" && (before == "" || strings.HasSuffix(before, "."))
 }
 
 // ItemError is the error of one item of a stream. The stream continues.
@@ -181,32 +238,54 @@ type StartError struct {
 	Err     error     // what happened
 }
 
+// Error returns the cause in a line of its own, then the details indented, and last the hint.
 func (e *StartError) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "starting %s", cmp.Or(e.Command, "a worker"))
-	if e.Adapter != "" {
-		fmt.Fprintf(&b, " over %s", e.Adapter)
-	}
-	fmt.Fprintf(&b, ": %v", e.Err)
+	cause, remedy := e.cause()
+	first, rest, _ := strings.Cut(cause, "\n")
+	details := []string{rest}
 	var remote *RemoteError
-	if errors.As(e.Err, &remote) && len(remote.Frames) > 0 {
-		b.WriteString("\n" + strings.TrimSuffix(remote.Traceback(), "\n"))
+	if errors.As(e.Err, &remote) {
+		trace := strings.TrimSuffix(remote.Traceback(), "\n")
+		details = append(details, strings.TrimSuffix(strings.TrimSuffix(trace, remote.Error()), "\n"))
+	}
+	if e.Command != "" {
+		details = append(details, "command: "+e.Command)
+	}
+	if e.Adapter != "" {
+		details = append(details, "adapter: "+e.Adapter)
 	}
 	if errors.Is(e.Err, ErrProtocol) {
 		for _, r := range e.Refused { // for any other error they are not the cause
-			fmt.Fprintf(&b, "\n%s was refused: %v", r.Adapter, r.Err)
+			details = append(details, fmt.Sprintf("%s was refused: %v", r.Adapter, r.Err))
 		}
 	}
 	if len(e.Output) > 0 {
-		b.WriteString("\nits last output:")
-		for _, line := range e.Output {
-			b.WriteString("\n  " + line)
+		details = append(details, "its last output:\n  "+strings.Join(e.Output, "\n  "))
+	}
+	var b strings.Builder
+	b.WriteString(first)
+	for _, detail := range details {
+		if detail != "" {
+			b.WriteString("\n  " + strings.ReplaceAll(detail, "\n", "\n  "))
 		}
 	}
-	if e.Remedy != "" {
-		b.WriteString("\nhint: " + e.Remedy)
+	if remedy != "" {
+		b.WriteString("\nhint: " + remedy)
 	}
 	return b.String()
+}
+
+// cause returns what happened, without the remedy, and the remedy.
+func (e *StartError) cause() (text, remedy string) {
+	text, remedy = e.Err.Error(), e.Remedy
+	if _, own := Explain(e.Err); own != "" {
+		for _, before := range []string{"; to get it: ", "; "} { // of an UnavailableError, of a RemedyError
+			if cut, found := strings.CutSuffix(text, before+own); found {
+				return cut, cmp.Or(remedy, own)
+			}
+		}
+	}
+	return text, remedy
 }
 
 func (e *StartError) Unwrap() error { return e.Err }

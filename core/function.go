@@ -15,7 +15,9 @@ type Function struct {
 	// Run answers one call. Its result or its error is the call's answer. Values sent before it are the items of a
 	// stream. ctx ends when the call is cancelled, its deadline has passed, or the connection is lost. Run may be
 	// called from many goroutines at once. A panic or runtime.Goexit in Run, or in a method of its result or error,
-	// becomes the call's error, and the stack is logged.
+	// becomes the call's error, and the stack is logged. If the error, or one that it wraps, has a method
+	// SnakepitData() any, the result travels as the error's data: RemoteError.Data decodes it, and in Python it is
+	// RemoteError.data. Data that cannot be sent is left out, and a note says why.
 	Run func(ctx context.Context, call *Incoming) (any, error)
 	// Stream says that Run sends items. A worker announces it in its hello.
 	Stream bool
@@ -75,11 +77,15 @@ func (c *Incoming) Decode(v any) error {
 }
 
 // Send sends one item. It blocks until the receiver grants credit. It returns ctx's error if ctx is done first.
-func (c *Incoming) Send(ctx context.Context, v any) error { return c.stream.send(ctx, v, 0) }
+func (c *Incoming) Send(ctx context.Context, v any) error { return c.stream.send(ctx, v) }
 
 // Fail sends an error in place of an item. The stream continues.
 func (c *Incoming) Fail(ctx context.Context, err error) error {
-	return c.stream.send(ctx, toRemote(ctx, err), Failed)
+	body, bad := c.stream.mux.errorBody(toRemote(ctx, err))
+	if bad != nil {
+		return bad
+	}
+	return c.stream.sendBody(ctx, body, Failed)
 }
 
 // Input yields the values that the caller streams, decoded into types that the codec chooses. An *ItemError is the
@@ -126,7 +132,12 @@ func toRemote(ctx context.Context, err error) *RemoteError {
 	} else if strings.HasPrefix(kind, "errors.") || strings.HasPrefix(kind, "fmt.") {
 		kind = "error" // these types say nothing about the error
 	}
-	return &RemoteError{Type: kind, Message: err.Error()}
+	remote := &RemoteError{Type: kind, Message: err.Error()}
+	var gives interface{ SnakepitData() any }
+	if errors.As(err, &gives) {
+		remote.Value = gives.SnakepitData()
+	}
+	return remote
 }
 
 // served describes the incoming call that a Function serves. The Function's context carries it.

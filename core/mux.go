@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -441,7 +442,7 @@ func (m *mux) logLate(s *stream) {
 	m.log.put(len(s.endBody), func(l hclog.Logger) {
 		var r RemoteError
 		decode := func() error { return m.decode(s.endBody, &r) }
-		if err := guardAdapter("the adapter's codec", decode, func(error) {}); err != nil || r.Type == TypeCancelled {
+		if err := guardAdapter("the adapter's codec", decode, func(error) {}); err != nil || r.is(TypeCancelled) {
 			return
 		}
 		trace := escapeControl(truncate(r.Traceback(), maxMessage), true)
@@ -552,14 +553,20 @@ func (m *mux) serve(ctx context.Context, fn Function, call *Incoming) {
 			answer, err = m.result(s, v)
 		}
 		if err != nil {
-			answer = m.failure(s, toRemote(ctx, err))
+			answer = Frame{Kind: KindError, ID: s.id}
+			answer.Body, err = m.errorBody(toRemote(ctx, err))
 		}
-		return nil
+		return err
 	}, func(err error) {
 		var p *panicError
 		if errors.As(err, &p) {
 			m.log.Error(p.Error(), "name", call.Name, "stack", p.stack)
-			answer = m.failure(s, p.remote())
+			answer = Frame{Kind: KindError, ID: s.id}
+			body := func() (err error) { answer.Body, err = m.errorBody(p.remote()); return err }
+			err = guardAdapter("the adapter's codec", body, m.fail)
+		}
+		if err != nil {
+			m.fail(err)
 		}
 		m.sendAnswer(s, answer)
 	})
@@ -578,19 +585,30 @@ func (m *mux) result(s *stream, v any) (Frame, error) {
 	return f, m.terms.checkSize(&f, "the result")
 }
 
-// failure makes the frame for an error.
-func (m *mux) failure(s *stream, err *RemoteError) Frame {
-	body, bad := m.encode(err)
-	if bad != nil || len(body) > m.terms.maxFrame-frameOverhead { // such as text that is not valid UTF-8
-		plain := &RemoteError{ // a shortened and escaped copy
-			Type:    escapeControl(truncate(err.Type, 200), true),
-			Message: escapeControl(truncate(err.Message, 1000), true),
-		}
-		if body, bad = m.encode(plain); bad != nil {
-			m.fail(bad)
-		}
+// errorBody encodes an error. If that fails or the frame would be too large, it leaves out the data, then all but the
+// type and the message. The data may be user code. An error of errorBody is one of the codec.
+func (m *mux) errorBody(e *RemoteError) ([]byte, error) {
+	body, err := m.terms.codec.Append(nil, e)
+	limit := m.terms.maxFrame - frameOverhead
+	if err == nil && len(body) > limit {
+		err = fmt.Errorf("the error with it has %d bytes, and the limit is %d", len(body), limit)
 	}
-	return Frame{Kind: KindError, ID: s.id, Body: body}
+	if err != nil && e.Value != nil {
+		smaller := *e
+		smaller.Value = nil
+		smaller.Notes = append(slices.Clip(e.Notes), "its data can't be sent: "+escapeControl(err.Error(), true))
+		if smaller.Text != "" {
+			smaller.Text = strings.TrimSuffix(e.Text, "\n") + "\n" + smaller.Notes[len(e.Notes)] + "\n"
+		}
+		return m.errorBody(&smaller)
+	}
+	if err != nil { // such as text that is not valid UTF-8
+		return m.terms.codec.Append(nil, &RemoteError{ // a shortened and escaped copy
+			Type:    escapeControl(truncate(e.Type, 200), true),
+			Message: escapeControl(truncate(e.Message, 1000), true),
+		})
+	}
+	return body, nil
 }
 
 // sendAnswer sends the answer of an incoming call.

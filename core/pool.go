@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Pool runs workers and hands out their slots. It owns the processes and goroutines that it starts, and Close waits for
-// all of them. Any number of goroutines may use its methods.
+// Pool runs workers and gives each call a slot of one: the place of a running call. It owns the processes and
+// goroutines that it starts, and Close waits for all of them. Any number of goroutines may use its methods.
 type Pool struct {
 	adapter    Adapter
 	opts       Options

@@ -119,8 +119,13 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 		e.Err = fmt.Errorf("the worker has not said hello: %w", cause)
 	}
 	var raised *RemoteError
-	if errors.As(e.Err, &raised) && len(raised.Notes) == 0 && len(raised.Frames) > 0 {
-		e.Remedy = "correct the program: the error is its own; run the command line above by hand to see it again"
+	if errors.As(e.Err, &raised) {
+		switch hint := raised.takeHint(); {
+		case hint != "":
+			e.Remedy = hint
+		case len(raised.Notes) == 0 && len(raised.Frames) > 0:
+			e.Remedy = "correct the program: the error is its own"
+		}
 	}
 }
 

@@ -173,17 +173,23 @@ func (s *stream) remote(body []byte) error {
 	if err := s.mux.decode(body, &r); err != nil {
 		return fmt.Errorf("the worker's error could not be decoded: %w", err)
 	}
+	r.cameBy(s.mux.terms.codec)
 	return &r
 }
 
-// send encodes v and queues it as an item, once there is credit. It returns io.EOF if the peer wants no more items or
-// the call has ended.
-func (s *stream) send(ctx context.Context, v any, flags Flags) error {
-	m := s.mux
-	body, err := m.terms.codec.Append(nil, v)
+// send encodes v and queues it as an item. It returns what sendBody returns.
+func (s *stream) send(ctx context.Context, v any) error {
+	body, err := s.mux.terms.codec.Append(nil, v)
 	if err != nil {
 		return err
 	}
+	return s.sendBody(ctx, body, 0)
+}
+
+// sendBody queues an item, once there is credit. It returns io.EOF if the peer wants no more items or the call has
+// ended.
+func (s *stream) sendBody(ctx context.Context, body []byte, flags Flags) error {
+	m := s.mux
 	f := Frame{Kind: KindItem, Flags: flags, ID: s.id, Body: body}
 	if err := m.terms.checkSize(&f, "the item"); err != nil {
 		return err
@@ -318,10 +324,10 @@ func (s *stream) outcome() ([]byte, error) {
 	}
 	var remote *RemoteError
 	if errors.As(err, &remote) {
-		switch remote.Type {
-		case TypeUnknownCommand:
+		switch {
+		case remote.is(TypeUnknownCommand):
 			return nil, &notRunError{err: fmt.Errorf("%w: %s", ErrUnknownCommand, remote.Message)}
-		case TypeDraining, TypeSaturated:
+		case remote.is(TypeDraining), remote.is(TypeSaturated):
 			return nil, &notRunError{err: err, retryable: true}
 		}
 	}

@@ -359,6 +359,7 @@ var masks = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.+Z-]+`), "TIME"},
 	{regexp.MustCompile(`\b(\d+m)?\d+(\.\d+)?(ms|µs|s)\b`), "DURATION"},
 	{regexp.MustCompile(`python3\.\d+|cpython \d[\d.]*|Python 3\.\d+\.\d+`), "PYTHON"},
+	{regexp.MustCompile(`(?m)^ +[~^]+\n`), ""}, // the carets of a traceback: 3.10 and earlier have none
 	// The end of the process may be seen first instead.
 	{regexp.MustCompile(`: grpc: the stream with the worker has ended: [^;]*`), ""},
 }

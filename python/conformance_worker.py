@@ -23,6 +23,14 @@ def echo(value: Any = None) -> Any:
     return value
 
 
+class Failure(ValueError):
+    """An error that gives data to programs."""
+
+    def __init__(self, message: str, data: Any) -> None:
+        super().__init__(message)
+        self.snakepit_data = data
+
+
 @worker.command(name="conformance.count")
 def count(n: int, size: int = 0, fail: bool = False) -> Iterator[Any]:
     """Streams the integers from 0 to n-1, or n times that many bytes; then fails, if asked to."""
@@ -41,12 +49,12 @@ def mixed(n: int) -> Iterator[Any]:
 
 
 @worker.command(name="conformance.fail")
-def fail(message: str) -> None:
-    """Raises an error with that message, from another one."""
+def fail(message: str, data: Any = None) -> None:
+    """Raises an error with that message and data, from another one."""
     try:
         raise LookupError("the cause")
     except LookupError as cause:
-        raise ValueError(message) from cause
+        raise Failure(message, data) from cause
 
 
 @worker.command(name="conformance.wait")

@@ -377,10 +377,8 @@ func explain(err error) (text, fix string) {
 	case !errors.As(err, &start):
 	case errors.Is(err, context.DeadlineExceeded):
 		fix = slowStart
-	case errors.As(start.Err, &raised) && len(raised.Notes) > 0:
-		text, fix = raised.Error()+lastLine(raised), raised.Notes[len(raised.Notes)-1]
-	case raised != nil && len(raised.Frames) > 0:
-		text, fix = raised.Error()+lastLine(raised), "correct the worker's program"
+	case errors.As(start.Err, &raised) && len(raised.Frames) > 0:
+		text = raised.Error() + lastLine(raised)
 	}
 	return text, fix
 }

@@ -69,7 +69,8 @@ func essence(text string, exact bool) string {
 			name != "jsonstdio":
 			line = "✓ " + name // specific to this machine
 		case strings.Contains(line, "up to "), // a bar of the histogram
-			strings.Contains(line, "still waiting"): // a busy machine
+			strings.Contains(line, "still waiting"),       // a busy machine
+			line != "" && strings.Trim(line, " ~^") == "": // the carets of a traceback: 3.10 and earlier have none
 			continue
 		}
 		if line = paths.ReplaceAllString(line, "/"); !exact {

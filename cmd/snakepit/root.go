@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/core"
 )
 
 // These are the exit codes, as the help states them.
@@ -186,9 +187,17 @@ func (i *instead) Unwrap() error { return i.err }
 // printError prints an error, with the traceback of the worker's exception.
 func printError(w io.Writer, err error) {
 	var remote *snakepit.RemoteError
-	if errors.As(err, new(*snakepit.StartError)) || !errors.As(err, &remote) || len(remote.Frames) == 0 {
-		fmt.Fprintf(w, "snakepit: %s\n", inFlags.Replace(err.Error()))
-		return
+	trace := ""
+	if !errors.As(err, new(*snakepit.StartError)) && errors.As(err, &remote) {
+		if trace = remote.Traceback(); trace == remote.Error()+"\n" {
+			trace = ""
+		}
 	}
-	fmt.Fprintf(w, "%ssnakepit: %s\n", remote.Traceback(), inFlags.Replace(err.Error()))
+	text := err.Error()
+	if _, remedy := core.Explain(err); remedy != "" {
+		if cut, found := strings.CutSuffix(text, "; "+remedy); found {
+			text = cut + "\nhint: " + remedy
+		}
+	}
+	fmt.Fprintf(w, "%ssnakepit: %s\n", trace, inFlags.Replace(text))
 }

@@ -118,16 +118,19 @@ func mixed(ctx context.Context, c *core.Incoming) (any, error) {
 }
 
 func fail(_ context.Context, c *core.Incoming) (any, error) {
-	var in map[string]string
+	var in map[string]any
 	if err := c.Decode(&in); err != nil {
 		return nil, err
 	}
-	message, ok := in["message"]
-	if !ok || len(in) != 1 {
-		return nil, &core.RemoteError{Type: core.TypeBadArguments, Message: "fail takes message, and nothing else"}
+	message, ok := in["message"].(string)
+	data, more := in["data"]
+	if !ok || len(in) > 2 || len(in) == 2 && !more {
+		return nil, &core.RemoteError{Type: core.TypeBadArguments, Message: "fail takes message and data"}
 	}
-	cause := &core.RemoteError{Type: "Reason", Message: "the cause"}
-	return nil, &core.RemoteError{Type: "Failure", Message: message, Cause: cause}
+	return nil, &core.RemoteError{
+		Type: "Failure", Module: "coretest", Bases: []string{"coretest.Base"}, Message: message, Value: data,
+		Cause: &core.RemoteError{Type: "Reason", Message: "the cause"},
+	}
 }
 
 func wait(ctx context.Context, _ *core.Incoming) (any, error) {

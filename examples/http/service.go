@@ -204,9 +204,8 @@ func (s *service) fail(w http.ResponseWriter, err error) {
 
 // status returns the HTTP status of an error. The worker raises ValueError for an invalid argument.
 func status(err error) int {
-	var remote *snakepit.RemoteError
 	switch {
-	case errors.As(err, &remote) && remote.Type == "ValueError":
+	case errors.Is(err, snakepit.Exception("ValueError")):
 		return http.StatusBadRequest
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusGatewayTimeout

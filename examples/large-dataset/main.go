@@ -166,7 +166,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func explain(err error) string {
 	var start *snakepit.StartError
 	var remote *snakepit.RemoteError
-	if !errors.As(err, &start) && errors.As(err, &remote) {
+	switch {
+	case errors.As(err, &start) && errors.Is(err, snakepit.Exception("ModuleNotFoundError")):
+		own := *start
+		own.Remedy = "make install-examples, in the checkout, installs what the examples import into .venv"
+		return own.Error()
+	case start == nil && errors.As(err, &remote):
 		return remote.Message
 	}
 	return err.Error()
@@ -181,8 +186,8 @@ func (d *demo) run(ctx context.Context) error {
 	defer os.RemoveAll(temp)
 
 	d.out.printf("== the baseline: one plain pass\n" +
-		"One process reads the whole file with Python's csv.reader, without pandas. It is the check of the results,\n" +
-		"not a measure of speed: the runs below use pandas.\n")
+		"One process reads the whole file with Python's csv.reader, without pandas. It checks the results\n" +
+		"and does not measure speed: the runs below use pandas.\n")
 	reference, bare, err := d.prepare(ctx, temp)
 	if err != nil {
 		return err
@@ -244,7 +249,7 @@ func (d *demo) prepare(ctx context.Context, temp string) (reference *result, bar
 	}
 	defer pool.Close()
 	if d.FilePath == "" {
-		d.out.printf("The file is the Unicode database: a row for each code point, its properties in the columns.\n")
+		d.out.printf("The file is the Unicode database: a row for each code point, a column for each property.\n")
 		d.FilePath, err = d.unicode(ctx, pool)
 	} else {
 		d.FilePath, err = filepath.Abs(d.FilePath)

@@ -81,7 +81,7 @@ func (c *Column) content() string {
 		sum, _ := strconv.ParseFloat(c.Sum, 64)
 		exact := c.Sum
 		if len(exact) > 20 { // a sum of fractions has many digits
-			exact = fmt.Sprintf("%.15g", sum)
+			exact = fmt.Sprintf("%.6g", sum)
 		}
 		return fmt.Sprintf("%s to %s, mean %.2f, sum %s", number(*c.Least), number(*c.Greatest), sum/float64(c.Numbers),
 			exact)

@@ -28,7 +28,11 @@ const received = (body) => new Failure(body?.type ?? "Error", body?.message ?? "
 function errorBody(error) {
   if (!(error instanceof Error)) return { type: "Error", message: String(error) };
   if (error.body) return error.body;
-  const body = { type: error.name, message: error.message.replace(/\p{Cs}/gu, "\ufffd"), frames: [] };
+  const body = { type: error.name, bases: [], message: error.message.replace(/\p{Cs}/gu, "\ufffd"), frames: [] };
+  for (let base = Object.getPrototypeOf(error.constructor); base?.name; base = Object.getPrototypeOf(base)) {
+    body.bases.push(base.name);
+  }
+  if (error.data !== undefined) body.data = error.data; // the host reads it with RemoteError.Data
   for (const [, name, file, line] of String(error.stack).matchAll(/^ +at (?:(.+) \()?(.+?):(\d+):\d+\)?$/gm)) {
     body.frames.unshift({ file, line: Number(line), function: name ?? "<anonymous>" }); // innermost last
   }
@@ -286,10 +290,15 @@ async function serve(call, body) {
     const result = isStream(command) ? await pump(command.run(args, call), call) : await command.run(args, call);
     answer(call, { kind: "end" }, encode(result));
   } catch (error) {
+    const { data, ...rest } = errorBody(error);
     try {
-      answer(call, { kind: "error", flags }, encode(errorBody(error)));
+      answer(call, { kind: "error", flags }, encode(data === undefined ? rest : { ...rest, data }));
     } catch (why) {
-      answer(call, { kind: "error", flags }, encode({ type: "BadResult", message: `the error can't be sent: ${why.message}` }));
+      try {
+        answer(call, { kind: "error", flags }, encode({ ...rest, notes: [`its data can't be sent: ${why.message}`] }));
+      } catch {
+        answer(call, { kind: "error", flags }, encode({ type: "BadResult", message: `the error can't be sent: ${why.message}` }));
+      }
     }
   }
 }
@@ -385,8 +394,8 @@ const COMMANDS = {
   "conformance.mixed": { params: { n: REQUIRED }, async *run({ n }) {
     for (let i = 0; i < n; i++) yield i % 2 ? new FailedItem(new Error(`${i} is odd`)) : i;
   } },
-  "conformance.fail": { params: { message: REQUIRED }, run({ message }) {
-    throw new Error(message, { cause: new Error("the cause") });
+  "conformance.fail": { params: { message: REQUIRED, data: null }, run({ message, data }) {
+    throw Object.assign(new Error(message, { cause: new Error("the cause") }), data === null ? {} : { data });
   } },
   "conformance.wait": { params: {}, run: (_, call) => call.until(() => false) },
   "conformance.sum": { params: {}, async run(_, call) {

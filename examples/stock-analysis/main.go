@@ -187,7 +187,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func explain(err error) string {
 	var start *snakepit.StartError
 	var remote *snakepit.RemoteError
-	if !errors.As(err, &start) && errors.As(err, &remote) {
+	switch {
+	case errors.As(err, &start) && errors.Is(err, snakepit.Exception("ModuleNotFoundError")):
+		own := *start
+		own.Remedy = "make install-examples, in the checkout, installs what the examples import into .venv"
+		return own.Error()
+	case start == nil && errors.As(err, &remote):
 		return remote.Message
 	}
 	return err.Error()

@@ -45,7 +45,8 @@ def load(symbol: str, files: Dict[str, str]) -> List[Day]:
         import numpy
     except ImportError as error:
         raise ImportError(
-            f"{error}: the prices of {symbol} come with matplotlib; pip install matplotlib, or give others by -csv"
+            f"{error}: the prices of {symbol} come with matplotlib; "
+            "make install-examples, in the checkout, installs it, or give others by -csv"
         ) from None
     path = Path(matplotlib.get_data_path(), "sample_data", BUNDLED[symbol])
     if path.suffix == ".csv":

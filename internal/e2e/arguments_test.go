@@ -79,7 +79,10 @@ var arguments = []struct {
 	{"fraction", big.NewRat(999, 100), "Fraction(999, 100)", ""},
 	{"point", []int{1, 2}, "Point(x=1, y=2)", ""},
 	{"point", Args{"x": 1}, "Point(x=1, y=0)", ""},
-	{"movie", Args{"title": "a", "year": 1.0}, "{'title': 'a', 'year': 1}", ""},
+	{"movie", struct { // a map has no order
+		Title string  `json:"title"`
+		Year  float64 `json:"year"`
+	}{"a", 1}, "{'title': 'a', 'year': 1}", ""},
 	{"movie", Args{"title": "a"}, "", "x: missing field 'year'"},
 	{"item", Args{"name": "tea", "price": 2}, "Item(name='tea', price=2.0, tags=[])", ""},
 	{"item", Args{"name": "tea", "prise": 2}, "", "x: unexpected field 'prise'; did you mean 'price'?"},

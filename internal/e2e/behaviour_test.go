@@ -314,6 +314,88 @@ var behaviours = []struct {
 			f.Error("the worker was not replaced")
 		}
 	}},
+	{name: "an exception's type, data and traceback", check: func(f *Fixture) {
+		_, err := snakepit.Execute[any](f.Context(), f.Pool, "order", Args{"item": "tea"})
+		for _, name := range []snakepit.Exception{"OutOfStock", "__main__.OutOfStock", "Refused", "LookupError"} {
+			if !errors.Is(err, name) {
+				f.Errorf("%v is no %s", err, name)
+			}
+		}
+		if errors.Is(err, snakepit.Exception("KeyError")) {
+			f.Error("the cause matches")
+		}
+		var remote *snakepit.RemoteError
+		if !errors.As(err, &remote) || remote.Error() != "OutOfStock: there is no tea" ||
+			!slices.Equal(remote.Bases, []string{"Refused", "LookupError", "Exception"}) {
+			f.Fatalf("%v, %+v", err, remote)
+		}
+		var data struct {
+			Item  string  `json:"item"`
+			Left  uint8   `json:"left"`
+			Price float64 `json:"price"`
+			Photo []byte  `json:"photo"`
+			Large uint64  `json:"large"`
+		}
+		if err := remote.Data(&data); err != nil || data.Item != "tea" || data.Left != 3 || data.Price != 4.5 ||
+			string(data.Photo) != "\x00\xff" || data.Large != 1<<63 {
+			f.Errorf("%+v, %v", data, err)
+		}
+		var narrow struct {
+			Large int64 `json:"large"`
+		}
+		if err := remote.Data(&narrow); err == nil || errors.Is(err, snakepit.ErrNoData) {
+			f.Error(err)
+		}
+		trace := remote.Traceback()
+		if !strings.HasPrefix(trace, "KeyError: 'tea'\n\nThe above exception was the direct cause of the following ") ||
+			!strings.HasSuffix(trace, "\nOutOfStock: there is no tea\n") ||
+			!strings.Contains(trace, "behaviour.py\", line ") || strings.Contains(trace, "snakepit_bridge") {
+			f.Errorf("%s", trace)
+		}
+		if err := remote.Cause.Data(new(any)); !errors.Is(err, snakepit.ErrNoData) {
+			f.Error(err)
+		}
+		items := Args{"items": []string{"milk"}}
+		for _, err := range snakepit.ExecuteStream[any](f.Context(), f.Pool, "orders", items) {
+			var item *snakepit.ItemError
+			var data map[string]string
+			if !errors.As(err, &item) || !errors.As(err, &remote) {
+				f.Fatal(err)
+			}
+			if err := remote.Data(&data); err != nil || data["item"] != "milk" {
+				f.Errorf("%v, %v", data, err)
+			}
+		}
+		_, err = snakepit.Execute[any](f.Context(), f.Pool, "unsendable_data", nil)
+		if !errors.As(err, &remote) || !errors.Is(remote.Data(new(any)), snakepit.ErrNoData) ||
+			len(remote.Notes) != 1 ||
+			!strings.HasPrefix(remote.Notes[0], "its snakepit_data can't be sent: value.x: ") ||
+			!strings.HasSuffix(remote.Traceback(), "\n"+remote.Notes[0]+"\n") {
+			f.Errorf("%v, %+v", err, remote)
+		}
+	}},
+	{name: "a Go error's data", opts: snakepit.Options{Functions: map[string]snakepit.Function{
+		"stock": snakepit.Func(func(_ context.Context, item string) (int, error) {
+			return 0, fmt.Errorf("looking: %w", soldOutError{item})
+		}),
+	}}, check: func(f *Fixture) {
+		got := call[[]any](f, "asks", "tea")
+		if want := []any{"error", "looking: sold out", Args{"item": "tea"}}; !reflect.DeepEqual(got, want) {
+			f.Errorf("%v", got)
+		}
+		_, err := snakepit.Execute[any](f.Context(), f.Pool, "lets_out", "tea")
+		var remote *snakepit.RemoteError
+		if !errors.As(err, &remote) || remote.Module != "snakepit_bridge" || remote.Type != "RemoteError" {
+			f.Fatalf("%v", err)
+		}
+		var data map[string]string
+		if err := remote.Cause.Data(&data); err != nil || data["item"] != "tea" {
+			f.Errorf("%v, %v", data, err)
+		}
+		if !strings.HasSuffix(remote.Traceback(), "snakepit_bridge.RemoteError: error: looking: sold out\n") {
+			f.Errorf("%s", remote.Traceback())
+		}
+	}},
 	{name: "error", check: func(f *Fixture) {
 		_, err := snakepit.Execute[any](f.Context(), f.Pool, "boom", nil)
 		var remote *snakepit.RemoteError
@@ -461,3 +543,8 @@ func TestAdaptersAgree(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+type soldOutError struct{ item string }
+
+func (soldOutError) Error() string       { return "sold out" }
+func (e soldOutError) SnakepitData() any { return Args{"item": e.item} }

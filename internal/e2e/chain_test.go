@@ -256,7 +256,7 @@ func TestChainFails(t *testing.T) {
 	}{
 		"strict": {strict, []string{"strict",
 			"grpcio cannot be imported: ModuleNotFoundError: No module named 'grpc'", grpcPackages}, 1},
-		"alone": {grpc.Adapter{}, []string{"over grpc", "grpcio cannot be imported", grpcPackages}, 4},
+		"alone": {grpc.Adapter{}, []string{"adapter: grpc", "grpcio cannot be imported", grpcPackages}, 4},
 		"all refused": {fallback.New(grpc.Adapter{}, msgpack.Adapter{}),
 			[]string{"grpcio cannot be", grpcPackages, "No module named 'msgpack'", msgpackPackages}, 2},
 	} {

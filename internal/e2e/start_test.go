@@ -85,7 +85,7 @@ func TestBrokenScript(t *testing.T) {
 		{"syntax error", "print('never')\ndef f(:\n", []string{"SyntaxError", "worker.py", "line 2"}},
 		{"missing module", "import snakes_and_ladders", []string{
 			"ModuleNotFoundError: No module named 'snakes_and_ladders'", "line 1",
-			"for this interpreter: " + Interpreter(t) + " -m pip install",
+			"for this interpreter: " + Interpreter(t) + " -m pip install snakes_and_ladders",
 		}},
 		{"no worker", "x = 1", []string{"worker.py", "Worker"}},
 		{"ends by itself", "import sys\nprint('wrong key')\nsys.exit(3)", []string{"exit code 3", "wrong key"}},
@@ -131,9 +131,9 @@ func TestMissing(t *testing.T) {
 		"directory": {snakepit.Python(filepath.Dir(worker)),
 			[]string{filepath.Dir(worker), "directory", "name the .py file"}},
 		"command": {snakepit.Command("/nowhere/worker", "-v"),
-			[]string{"starting /nowhere/worker -v", "no such file", "correct the path"}},
+			[]string{"command: /nowhere/worker -v", "no such file", "correct the path"}},
 		"looked up command": {snakepit.Command("no-such-worker"), []string{
-			"starting no-such-worker", "not found", "add its directory to PATH",
+			"command: no-such-worker", "not found", "add its directory to PATH",
 		}},
 		"not executable": {snakepit.Command(worker), []string{worker, "permission denied", "chmod +x"}},
 	} {
@@ -427,7 +427,7 @@ func TestImportedOnce(t *testing.T) {
 		count := filepath.Join(t.TempDir(), "count")
 		f, err := Begin(t, snakepit.Default, script(t, File(t, "worker.py", counting+"1 / 0"), "COUNT="+count),
 			snakepit.Options{Size: 3})
-		says(t, err, "ZeroDivisionError", "over grpc")
+		says(t, err, "ZeroDivisionError", "adapter: grpc")
 		if n := imports(count); n != 3 {
 			t.Errorf("imported %d times by 3 workers", n)
 		}

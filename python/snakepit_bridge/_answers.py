@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Dict, Mapping
 
 from ._calls import Call
+from ._description import describe, encode_error
 from ._errors import (
     BAD_ARGUMENTS,
     BAD_RESULT,
@@ -13,7 +14,6 @@ from ._errors import (
     BadValue,
     Cancelled,
     ItemError,
-    describe,
     simple_error,
     type_name,
 )
@@ -77,7 +77,7 @@ class Answers:
             TooLarge: The frame would exceed the limit.
         """
         if isinstance(value, ItemError):
-            return {"kind": ITEM, "flags": FAILED, "id": call.id, "body": self._error_body(describe(value.error))}
+            return {"kind": ITEM, "flags": FAILED, "id": call.id, "body": self._error_body(self._describe(value.error))}
         return {"kind": ITEM, "id": call.id, "body": self._encode(value, "the item")}
 
     def _encode(self, value: Any, what: str) -> bytes:
@@ -111,20 +111,17 @@ class Answers:
             return self.error(call, error, refused.flags)
         if call.cancelled and (issubclass(type_, Cancelled) or type_name(type_).endswith(".CancelledError")):
             return self.error(call, simple_error(CANCELLED, call.reason))
-        return self.error(call, describe(exc))
+        return self.error(call, self._describe(exc))
+
+    def _describe(self, exc: BaseException) -> Dict[str, Any]:
+        return describe(exc, self._terms.codec)
 
     def error(self, call: Call, error: Mapping[str, Any], flags: int = 0) -> Frame:
-        """Returns the frame of a structured error. An error that is too large is cut to its type and message."""
+        """Returns the frame of a structured error. An error that is too large loses its traceback or its data."""
         frame = {"kind": ERROR, "id": call.id, "body": self._error_body(error)}
         if flags:
             frame["flags"] = flags
         return frame
 
     def _error_body(self, error: Mapping[str, Any]) -> bytes:
-        try:
-            body: bytes = self._terms.codec.encode(error)
-        except Exception:
-            body = b""
-        if not body or len(body) + BASE_WEIGHT > self._terms.max_frame:
-            body = self._terms.codec.encode({"type": str(error["type"])[:200], "message": str(error["message"])[:1000]})
-        return body
+        return encode_error(error, self._terms.codec.encode, self._terms.max_frame - BASE_WEIGHT)

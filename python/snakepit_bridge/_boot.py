@@ -8,7 +8,8 @@ import sys
 from typing import List, Optional, Sequence
 
 from . import _server
-from ._errors import describe, shown, simple_error
+from ._description import describe
+from ._errors import shown, simple_error
 from ._loader import prepare, run_script
 from ._version import __version__
 from ._worker import NoWorker, only_worker

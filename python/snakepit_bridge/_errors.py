@@ -1,4 +1,4 @@
-"""The package's exceptions, and the form in which an exception travels.
+"""The package's exceptions, and what its modules need to speak of any exception.
 
 BaseException
  └ Cancelled                in a handler: its call was cancelled
@@ -14,10 +14,7 @@ Exception
 from __future__ import annotations
 
 import os
-from itertools import islice
-from typing import Any, Callable, Dict, List, Mapping, Optional, Set, TypeVar, Union
-
-from ._stdlib import stdlib_first
+from typing import Any, Callable, Dict, List, Mapping, TypeVar, Union
 
 HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 """The prefix of the file names of the bridge's own frames."""
@@ -31,13 +28,12 @@ BAD_ARGUMENTS = "BadArguments"
 BAD_RESULT = "BadResult"
 TOO_LARGE = "TooLarge"
 
-# The limits of a structured error.
 _MESSAGE = 16 << 10  # characters of one text
-_FRAMES = 64
-_SOURCE = 500  # characters of a frame's line of source
-_CAUSES = 8
-_NOTES = 16
-_FRAME = ("file", "line", "function", "source")
+_NAME = 500  # characters of a type's name
+
+# The lines of Python's tracebacks between an exception and the one that it led to.
+_FROM_CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
+_FROM_CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
 _T = TypeVar("_T")
 
@@ -61,8 +57,9 @@ class RemoteError(SnakepitError):
     """A function of the host failed.
 
     Attributes:
-        type: The type of the host's error, such as "*fs.PathError".
+        type: The type of the host's error, such as "fs.PathError".
         message: The message of the host's error.
+        data: What the host's error gives to programs, or None. A Go error gives the result of its method SnakepitData.
         error: The whole error, in the form that docs/protocol.md defines.
     """
 
@@ -70,7 +67,8 @@ class RemoteError(SnakepitError):
         self.error = dict(error)
         self.type = str(self.error.get("type", ""))
         self.message = str(self.error.get("message", ""))
-        super().__init__(f"{self.type}: {self.message}" if self.message else self.type)
+        self.data: Any = self.error.get("data")
+        super().__init__(last_line(self.error))
 
     def traceback(self) -> str:
         """Returns the error with its frames and causes, in the format of Python's tracebacks."""
@@ -134,17 +132,6 @@ def attempt(default: _T, function: Callable[..., _T], *args: Any) -> _T:
         return default
 
 
-def describe(exc: BaseException) -> Dict[str, Any]:
-    """Returns the structured error of docs/protocol.md. It never raises.
-
-    The error is bounded, and its texts are valid UTF-8.
-    """
-    try:
-        return _describe(exc, set(), _CAUSES)
-    except BaseException:  # such as too little memory
-        return {"type": type_name(type(exc)), "message": "this error can't be described"}
-
-
 def simple_error(error_type: str, message: str) -> Dict[str, Any]:
     """Returns a structured error without a traceback."""
     return {"type": error_type, "message": clean(message)}
@@ -170,141 +157,29 @@ _module_of = type.__dict__["__module__"].__get__
 _qualname_of = type.__dict__["__qualname__"].__get__
 
 
-def type_name(type_: type) -> str:
-    """Returns the type's full name. It never raises, because it does not call a metaclass."""
-    name = clean(_qualname_of(type_), 500)
+def qualname_of(type_: type) -> str:
+    """Returns the type's qualified name, without its module. It never raises, because it does not call a metaclass."""
+    return clean(_qualname_of(type_), _NAME)
+
+
+def module_of(type_: type) -> str:
+    """Returns the name of the type's module, or "" for a builtin. It never raises."""
     module = attempt("", _module_text, type_)
-    return name if module in ("", "builtins") else clean(f"{module}.{name}", 500)
+    return "" if module == "builtins" else module
+
+
+def type_name(type_: type) -> str:
+    """Returns the type's name as a traceback shows it: with its module, unless that is builtins or ``__main__``."""
+    return full_name(module_of(type_), qualname_of(type_))
+
+
+def full_name(module: str, name: str) -> str:
+    """Returns a type's name as a traceback shows it."""
+    return name if module in ("", "__main__") else clean(f"{module}.{name}", _NAME)
 
 
 def _module_text(type_: type) -> str:
-    return clean(str(_module_of(type_)), 500)  # the class may have set anything
-
-
-_cause_of = BaseException.__dict__["__cause__"].__get__
-_context_of = BaseException.__dict__["__context__"].__get__
-_suppresses_context = BaseException.__dict__["__suppress_context__"].__get__
-_NOTHING: List[Any] = []
-_traceback_of = BaseException.__dict__["__traceback__"].__get__
-
-
-def _describe(exc: BaseException, seen: Set[int], depth: int) -> Dict[str, Any]:
-    type_ = type(exc)
-    seen.add(id(exc))
-    error: Dict[str, Any] = {"type": type_name(type_), "message": text_of(exc)}
-    if not issubclass(type_, BaseException):
-        return error
-    frames = attempt(_NOTHING, _frames, exc)
-    if issubclass(type_, SyntaxError):
-        frames = [*frames, *attempt(_NOTHING, _syntax_frame, exc)]
-    if frames:
-        error["frames"] = frames
-    notes = [*attempt(_NOTHING, _notes, exc), *attempt(_NOTHING, _members, exc)]
-    if notes:
-        error["notes"] = notes[:_NOTES]
-    cause = _cause_of(exc)
-    if cause is None and not _suppresses_context(exc):
-        cause = _context_of(exc)
-    if cause is not None and id(cause) not in seen and depth > 0:
-        error["cause"] = _describe(cause, seen, depth - 1)
-    elif issubclass(type_, RemoteError) and depth > 0:
-        remote = attempt(None, _remote, exc, depth)
-        if remote is not None:
-            error["cause"] = remote
-    return error
-
-
-def _remote(exc: Any, depth: int) -> Optional[Dict[str, Any]]:
-    return _sound(exc.error, depth - 1)
-
-
-def _sound(error: Any, depth: int) -> Optional[Dict[str, Any]]:
-    """Returns the valid parts of a structured error. The program may make a RemoteError of anything."""
-    if type(error) is not dict:
-        return None
-    sound: Dict[str, Any] = {"type": text_of(error.get("type", "")), "message": text_of(error.get("message", ""))}
-    frames = [
-        {
-            key: _line(value) if key == "line" else text_of(value, _SOURCE)
-            for key, value in frame.items()
-            if key in _FRAME
-        }
-        for frame in _some(error.get("frames"), 2 * _FRAMES)
-        if type(frame) is dict
-    ]
-    notes = [text_of(note) for note in _some(error.get("notes"), _NOTES)]
-    cause = _sound(error.get("cause"), depth - 1) if depth > 0 else None
-    sound.update({key: value for key, value in (("frames", frames), ("notes", notes), ("cause", cause)) if value})
-    return sound
-
-
-def _some(entries: Any, most: int) -> List[Any]:
-    """Returns the first entries of a list or tuple. Anything else has none."""
-    return list(islice(entries, most)) if issubclass(type(entries), (list, tuple)) else []
-
-
-def _notes(exc: Any) -> List[str]:
-    notes = getattr(exc, "__notes__", None)
-    if notes is None:
-        return []
-    if not issubclass(type(notes), (list, tuple)):
-        return [text_of(notes)]
-    return [text_of(note) for note in _some(notes, _NOTES)]
-
-
-def _members(exc: Any) -> List[str]:
-    """Describes the members of an ExceptionGroup. Other exceptions may have an attribute of the same name."""
-    members = _some(getattr(exc, "exceptions", None), _NOTES)
-    return [f"{type_name(type(one))}: {text_of(one)}" for one in members if issubclass(type(one), BaseException)]
-
-
-def _syntax_frame(exc: Any) -> List[Dict[str, Any]]:
-    """Returns the place that a SyntaxError names. Its fields may hold anything, because the program may raise it."""
-    if exc.filename is None:
-        return []
-    frame = {"file": text_of(exc.filename), "line": _line(exc.lineno), "function": "<module>"}
-    if exc.text is not None:
-        source = text_of(exc.text).strip()
-        if source:
-            frame["source"] = clean(source, _SOURCE)
-    return [frame]
-
-
-def _line(number: Any) -> int:
-    return number if type(number) is int and 0 <= number < 1 << 31 else 0
-
-
-def _frames(exc: BaseException) -> List[Dict[str, Any]]:
-    places = []
-    tb = _traceback_of(exc)
-    while tb is not None:
-        name = clean(tb.tb_frame.f_code.co_filename)
-        if not name.startswith((HERE, "<frozen importlib")):
-            places.append((tb.tb_frame, name, _line(tb.tb_lineno)))
-        tb = tb.tb_next
-    left_out = len(places) - _FRAMES
-    if left_out > 0:
-        del places[_FRAMES // 4 : _FRAMES // 4 + left_out]
-    frames: List[Dict[str, Any]] = []
-    for frame, name, line in places:
-        if left_out > 0 and len(frames) == _FRAMES // 4:
-            frames.append({"file": "", "line": 0, "function": f"[{left_out} frames left out]"})
-        entry: Dict[str, Any] = {"file": name, "line": line, "function": clean(_name(frame.f_code))}
-        source = attempt("", _source, frame, line)  # the module's loader may be the program's
-        if source:
-            entry["source"] = source
-        frames.append(entry)
-    return frames
-
-
-def _source(frame: Any, line: int) -> str:
-    with stdlib_first():
-        import linecache
-    return clean(linecache.getline(frame.f_code.co_filename, line, frame.f_globals).strip(), _SOURCE)
-
-
-def _name(code: Any) -> Any:
-    return getattr(code, "co_qualname", code.co_name)  # 3.11 and later
+    return clean(str(_module_of(type_)), _NAME)  # the class may have set anything
 
 
 def shown(value: Any, limit: int = 1000) -> str:
@@ -312,13 +187,21 @@ def shown(value: Any, limit: int = 1000) -> str:
     return text_of(value, limit, repr)
 
 
-def render(error: Optional[Mapping[str, Any]]) -> str:
-    """Returns a structured error in the format of Python's tracebacks."""
-    if not error:
-        return ""
-    text = render(error.get("cause"))
-    if text:
-        text += "\nThe above exception led to the following one:\n\n"
+def last_line(error: Mapping[str, Any]) -> str:
+    """Returns the type and the message of a structured error, as the last line of a traceback has them."""
+    module, name, message = (str(error.get(key, "")) for key in ("module", "type", "message"))
+    return ": ".join(filter(None, (full_name(module, name), message)))
+
+
+def render(error: Mapping[str, Any]) -> str:
+    """Returns a structured error as a traceback: the text that it brings, or one in the format of Python's."""
+    if error.get("traceback"):
+        return str(error["traceback"])
+    text = ""
+    if error.get("cause"):
+        text = render(error["cause"]) + _FROM_CAUSE
+    elif error.get("context"):
+        text = render(error["context"]) + _FROM_CONTEXT
     frames = error.get("frames") or ()
     if frames:
         text += "Traceback (most recent call last):\n"
@@ -326,4 +209,10 @@ def render(error: Optional[Mapping[str, Any]]) -> str:
         text += f'  File "{frame.get("file")}", line {frame.get("line")}, in {frame.get("function")}\n'
         if frame.get("source"):
             text += f"    {frame['source']}\n"
-    return text + ": ".join(filter(None, (error.get("type"), error.get("message")))) + "\n"
+    lines: List[str] = [last_line(error), *(error.get("notes") or ())]
+    text += "".join(f"{line}\n" for line in lines)
+    members = error.get("errors") or ()
+    for number, member in enumerate(members, 1):
+        text += f"  +---------------- {number} ----------------\n"
+        text += "".join(f"  | {line}\n" for line in render(member).splitlines())
+    return text + "  +------------------------------------\n" if members else text

@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING, List, Optional
 
 from ._calls import Call
-from ._errors import describe, render
+from ._description import describe
+from ._errors import render
 from ._unpatched import SimpleQueue, get_ident, monotonic, say, sleep, spawn
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from ._calls import CURRENT
-from ._errors import clean, describe, render, text_of, type_name
+from ._description import describe
+from ._errors import clean, render, text_of, type_name
 from ._logfields import snapshot
 from ._unpatched import say
 

@@ -1,8 +1,9 @@
-"""The remedy for a missing package."""
+"""The remedies for missing packages and modules."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 from ._stdlib import stdlib_first
@@ -27,3 +28,29 @@ def install(packages: str) -> str:
     inside = os.path.join(".venv", "Scripts" if os.name == "nt" else "bin", "python")
     where = "(in the script's directory, where the host finds .venv by itself)"
     return f"{python} -m venv .venv && {inside} -m pip install {packages} {where}"
+
+
+_PACKAGES = {  # the packages of modules that have another name
+    "PIL": "pillow",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python",
+    "dateutil": "python-dateutil",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+
+
+def missing_module(message: str) -> str:
+    """Returns what to do about a module that can't be imported.
+
+    Args:
+        message: The message of the ModuleNotFoundError.
+    """
+    named = re.search(r"No module named '(\w+)", message)
+    name = named.group(1) if named else "..."
+    if name == "snakepit":
+        return "the Python package is snakepit_bridge: from snakepit_bridge import Worker"
+    return (
+        "if it is a file of your own, put it beside the worker's script, and embed it, too, if the script is embedded; "
+        f"otherwise install it for this interpreter: {install(_PACKAGES.get(name, name))}"
+    )

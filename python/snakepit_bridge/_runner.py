@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Mapping, Sequence,
 from ._answers import Answers
 from ._calls import CURRENT, WINDOW_BYTES, WINDOW_ITEMS, Call, HostCall
 from ._codecs import get_codec
+from ._description import describe
 from ._errors import (
     CANCELLED,
     DRAINING,
@@ -32,7 +33,6 @@ from ._errors import (
     Disconnected,
     ProtocolError,
     clean,
-    describe,
     render,
     simple_error,
     type_name,

@@ -11,8 +11,9 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence, Tuple
 
-from ._errors import Disconnected, ProtocolError, Unavailable, attempt, describe, render, text_of, type_name
-from ._frames import ERROR
+from ._description import add_note, describe, encode_error
+from ._errors import Disconnected, ProtocolError, Unavailable, attempt, render, text_of, type_name
+from ._frames import BASE_WEIGHT, ERROR
 from ._logging import forward_logs, line_of
 from ._redirect import flush_output, redirect
 from ._unpatched import read, say, spawn, write
@@ -53,8 +54,10 @@ class Server:
     def attach(self) -> None:
         """Sends the program's log records to the host, and guards its signal handlers, from now on."""
         from ._signals import Signals
+        from ._threads import report_threads
 
         forward_logs(self)
+        report_threads(self)
         self.signals = Signals(lambda: self.runner)
 
     def serve(self, worker: Worker) -> None:
@@ -117,15 +120,12 @@ class Server:
     def refuse(self, error: Dict[str, Any]) -> NoReturn:
         """Tells the host, instead of hello, that this worker can't serve. Then ends the process."""
         if error["type"] == "ModuleNotFoundError":
-            from ._remedy import install
+            from ._remedy import missing_module
 
-            error["notes"] = [
-                *error.get("notes", ()),
-                "hint: put a file of your own beside the worker's script, and embed it, too, if the script is "
-                f"embedded; install a package for this interpreter: {install('...')}",
-            ]
+            add_note(error, f"hint: {missing_module(error['message'])}")
         try:
-            self.transport.write([{"kind": ERROR, "id": 0, "body": json.dumps(error).encode()}])
+            body = encode_error(error, _as_json, self.launch.max_frame - BASE_WEIGHT)
+            self.transport.write([{"kind": ERROR, "id": 0, "body": body}])
             self.transport.close()
         except Exception:  # the host is gone, and only standard error is left
             say(render(error))
@@ -233,7 +233,8 @@ def connect(launch: Launch) -> Server:
     except BaseException as exc:
         # If a transport of the bridge or an import fails, the cause is this system. The next protocol may work here.
         if launch.protocol not in _TRANSPORTS and not isinstance(exc, (ImportError, OSError)):
-            _report(launch, {"failed": describe(exc)})
+            error = json.loads(encode_error(describe(exc), _as_json, _REPORT))
+            _report(launch, {"failed": error})
         else:
             packages = _PACKAGES.get(launch.protocol) if isinstance(exc, ImportError) else None
             _report(launch, {"unavailable": _reason(exc), "remedy": install(packages) if packages else ""})
@@ -288,6 +289,13 @@ def _transport_class(protocol: str) -> Any:
         return getattr(import_module(module), name)
     finally:
         sys.path[:] = saved
+
+
+def _as_json(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+_REPORT = 60 << 10  # bytes of a report, which the host limits
 
 
 def _report(launch: Launch, report: Dict[str, Any]) -> None:

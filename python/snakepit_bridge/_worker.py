@@ -76,6 +76,10 @@ class Worker:
     If a call's argument is a map, its entries become keyword arguments. None becomes no argument. Any other value
     becomes the one positional argument. A parameter called ``ctx`` gets the call's `Context` or `AsyncContext`.
 
+    An exception in a command is the call's error. The host gets its class, message and traceback. An exception may also
+    give data to programs, such as a map of its fields: by an attribute ``snakepit_data``, or by a method of that name
+    that returns the data. Data that can't be sent is left out, and a note in the error says why.
+
     With a concurrency of one, plain functions and generators run on the main thread. With more, they run in so many
     threads. Async functions and async generators always run on one loop, on the main thread.
 

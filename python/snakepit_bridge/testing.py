@@ -25,8 +25,10 @@ from queue import Empty, SimpleQueue
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from ._codecs import get_codec
-from ._errors import UNKNOWN_COMMAND, ItemError, ProtocolError, RemoteError, describe, shown, simple_error
+from ._description import describe, encode_error
+from ._errors import UNKNOWN_COMMAND, ItemError, ProtocolError, RemoteError, shown, simple_error
 from ._executors import choose
+from ._frames import BASE_WEIGHT
 from ._runner import Runner
 from ._server import set_up, tear_down
 from ._worker import Worker, only_worker
@@ -377,7 +379,7 @@ class _Host:
             try:
                 for item in items:
                     failed = isinstance(item, ItemError)
-                    body = self.codec.encode(describe(item.error) if failed else item)
+                    body = self._error_body(item.error) if failed else self.codec.encode(item)
                     if not sender.spend(len(body)):
                         return
                     self.put({"kind": ITEM, "id": id_, "body": body, "flags": FAILED if failed else 0})
@@ -443,7 +445,10 @@ class _Host:
             self.put(self._failed(id_, exc))
 
     def _failed(self, id_: int, exc: BaseException) -> Frame:
-        return {"kind": ERROR, "id": id_, "body": self.codec.encode(describe(exc))}
+        return {"kind": ERROR, "id": id_, "body": self._error_body(exc)}
+
+    def _error_body(self, exc: BaseException) -> bytes:
+        return encode_error(describe(exc, self.codec), self.codec.encode, self._runner.terms.max_frame - BASE_WEIGHT)
 
     def _end(self, id_: int, result: Any) -> Frame:
         return (

@@ -110,6 +110,47 @@ def log(ctx):
     assert host.printed == []
 
 
+def test_an_exception_that_ends_a_thread_is_one_record(each_transport):
+    host = each_transport(
+        """
+        import sys, threading
+
+        def fail(error):
+            raise error
+
+        class Odd(Exception):
+            def __str__(self): raise RuntimeError
+
+        @worker.command
+        def start(kind):
+            error = {"plain": ValueError("boom"), "odd": Odd(), "exit": SystemExit(3)}[kind]
+            thread = threading.Thread(target=fail, args=(error,), name="Thread-x")
+            thread.start()
+            thread.join()
+
+        @worker.command
+        def own():
+            threading.excepthook = lambda args: print("the program's own hook")
+            start("plain")
+        """
+    )
+    for kind in ("plain", "odd", "exit"):
+        host.call("start", kind)
+    host.call("own")
+    plain, odd = [host.wait_for("log")["body"] for _ in range(2)]
+    for record in (plain, odd):
+        assert (record["level"], record["logger"]) == ("error", "threading")
+        assert record["message"] == "an exception has ended the thread Thread-x"
+    text = plain["fields"]["exception"]
+    assert text.startswith("Traceback (most recent call last):\n")
+    assert text.endswith("ValueError: boom")
+    assert "in fail" in text
+    assert "Odd" in odd["fields"]["exception"]
+    assert host.bye() == 0
+    assert not any(frame["kind"] == "log" for frame in host.others)
+    assert host.printed == ["the program's own hook"]
+
+
 def test_records_before_hello_and_the_level(script, launch):
     host = launch(
         script(

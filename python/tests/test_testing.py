@@ -310,3 +310,34 @@ def test_the_public_names():
     assert all(hasattr(snakepit_bridge, name) for name in snakepit_bridge.__all__)
     assert issubclass(Cancelled, BaseException)
     assert not issubclass(Cancelled, Exception)
+
+
+def test_types_and_data_are_those_of_a_host(tmp_path):
+    path = tmp_path / "shop.py"
+    path.write_text(
+        "from snakepit_bridge import RemoteError, Worker\n"
+        "worker = Worker()\n"
+        "class Sold(Exception):\n"
+        "    def snakepit_data(self): return {'left': 0}\n"
+        "class Out(Sold): pass\n"
+        "@worker.command\n"
+        "def buy(): raise Out('sold out')\n"
+        "@worker.command\n"
+        "def ask(ctx):\n"
+        "    try: ctx.call('stock')\n"
+        "    except RemoteError as error: return [error.type, error.data]\n"
+    )
+
+    def stock():
+        exc = KeyError("tea")
+        exc.snakepit_data = {"item": "tea"}
+        raise exc
+
+    with testing.load(path, functions={"stock": stock}) as worker:
+        with pytest.raises(RemoteError, match=r"^shop\.Out: sold out$") as caught:
+            worker.call("buy")
+        error = caught.value
+        assert (error.type, error.error["module"], error.data) == ("Out", "shop", {"left": 0})
+        assert error.error["bases"] == ["shop.Sold", "Exception"]
+        assert error.traceback().endswith("\nshop.Out: sold out\n")
+        assert worker.call("ask") == ["KeyError", {"item": "tea"}]

@@ -81,6 +81,49 @@ def a_module_that_raises_its_class():
 @command
 def a_class_that_lies(): return type("Odd", (ValueError,), {"__class__": Raises(SystemExit)})("the reason")
 @command
+def data_that_raises(): return type("Odd", (ValueError,), {"snakepit_data": Raises(SystemExit)})("the reason")
+@command
+def data_by_a_method_that_raises():
+    def snakepit_data(self): raise Cancelled("from its data")
+    return type("Odd", (ValueError,), {"snakepit_data": snakepit_data})("the reason")
+@command
+def data_that_contains_itself():
+    data = {}
+    data["data"] = data
+    return failed(snakepit_data=data)
+@command
+def data_that_changes():
+    class Changing(dict):
+        asked = 0
+        def snakepit_data(self): return self
+        def items(self):
+            Changing.asked += 1
+            if Changing.asked > 1: raise KeyError("again")
+            return super().items()
+        __iter__ = keys = items
+    return failed(snakepit_data=Changing(a=1))
+@command
+def a_cause_that_never_ends():
+    def cause(self): return type(self)("again")
+    return type("Odd", (ValueError,), {"__cause__": property(cause)})("the reason")
+@command
+def a_context_that_never_ends():
+    def context(self): return type(self)("again")
+    return type("Odd", (ValueError,), {"__context__": property(context)})("the reason")
+@command
+def attributes_that_all_raise():
+    def __getattribute__(self, name): raise SystemExit(name)
+    return type("Odd", (ValueError,), {"__getattribute__": __getattribute__})("the reason")
+@command
+def names_that_any_attribute_has():
+    return type("Odd", (ValueError,), {"__getattr__": lambda self, name: 1 / 0})("the reason")
+@command
+def a_class_with_an_odd_base():
+    class Meta(type):
+        __mro__ = property(lambda cls: 1 / 0)
+        def mro(cls): return type.mro(cls)
+    return Meta("Odd", (Meta("Base", (ValueError,), {"__module__": 5}),), {})("the reason")
+@command
 def nasty_text(): return ValueError(Nasty("the reason"))
 @command
 def a_nasty_str(): return type("Odd", (ValueError,), {"__str__": lambda self: Nasty("the reason")})()
@@ -96,6 +139,12 @@ def a_remote_error_of_anything():
     exc = RemoteError({"type": object(), "message": Nasty("the reason"), "frames": frames, "cause": {"type": 5}})
     exc.__dict__["__notes__"] = None
     return exc
+@command
+def a_remote_error_of_itself():
+    error = {"type": "T", "message": "the reason"}
+    error["errors"] = [error, *({**error, "errors": [error] * 16} for _ in range(16))]
+    error["cause"] = {"type": "U", "message": "", "cause": error, "errors": [error] * 16}
+    return RemoteError(error)
 @command
 def a_remote_error_of_nothing():
     exc = RemoteError({"type": "T", "message": "the reason"})
@@ -170,11 +219,19 @@ def test_each_exception_is_described(everywhere, tmp_path):
             assert error["notes"] == ["good", "<no text: str() raised ZeroDivisionError>", "nasty"]
         elif name == "notes_is_a_number":
             assert error["notes"] == ["17"]
+        elif name.startswith(("data_that_raises", "data_by", "data_that_contains")):
+            assert "data" not in error, name
+            assert error["notes"][-1].startswith("its snakepit_data can't be sent: "), name
+            assert error.get("traceback", error["notes"][-1] + "\n").endswith(error["notes"][-1] + "\n")
+        elif name in ("attributes_that_all_raise", "names_that_any_attribute_has"):
+            assert "notes" not in error, name
+        elif name == "a_class_with_an_odd_base":
+            assert error["bases"] == ["5.Base", "ValueError", "Exception"]
         elif name == "an_odd_metaclass":
-            assert error["type"] == "5.Odd"
+            assert (error["module"], error["type"]) == ("5", "Odd")
         elif name == "a_module_that_raises_its_class":
             assert error["type"] == "Odd"
-        assert len(error.get("notes", ())) <= 16
+        assert len(error.get("notes", ())) <= 17
         assert host.call("ok") == "ok"
     assert host.bye() == 0
     assert host.printed == []
@@ -269,6 +326,93 @@ def test_an_item_s_error_may_be_odd(each_transport):
     assert host.answer(id)["kind"] == "end"
 
 
+DATA = """
+class Sold(Exception):
+    def __init__(self, data):
+        super().__init__("sold out")
+        self.snakepit_data = data
+class Method(Sold):
+    def __init__(self, data):
+        Exception.__init__(self, "sold out")
+        self.own = data
+    def snakepit_data(self): return self.own
+KINDS = [Sold, Method]
+
+@worker.command
+def fail(kind, data): raise KINDS[kind](data)
+@worker.command
+def large(kind, size): raise KINDS[kind]({"text": "x" * size})
+@worker.command
+def bad(kind): raise KINDS[kind]({"items": [1, object()]})
+@worker.command
+def linked(kind, size=3):
+    try: raise KINDS[kind]({"text": "x" * size})
+    except Sold as exc: raise ValueError("no") from exc
+@worker.command
+def item(kind, data):
+    yield ItemError(KINDS[kind](data))
+"""
+
+
+def test_data_of_exceptions(each_transport):
+    host = each_transport(DATA)
+    for kind in (0, 1):
+        for data in ({"left": 3, "price": 4.5}, [1, None], "text", 0, False, {}):
+            error = host.fail("fail", {"kind": kind, "data": data})
+            assert (error["type"], error["message"]) == (("Sold", "Method")[kind], "sold out")
+            assert (error["data"], type(error["data"])) == (data, type(data))
+            assert "notes" not in error
+            id = host.open("item", {"kind": kind, "data": data})
+            frame = host.wait_for("item", id)
+            assert (frame["flags"], frame["body"]["data"]) == (2, data)
+            assert host.answer(id)["kind"] == "end"
+        assert "data" not in host.fail("fail", {"kind": kind, "data": None})
+        error = host.fail("bad", kind)
+        assert "data" not in error
+        assert error["notes"][0].startswith("its snakepit_data can't be sent: value.items[1]: a value of type object ")
+        assert error["traceback"].endswith(f"sold out\n{error['notes'][0]}\n")
+        assert host.fail("linked", {"kind": kind})["cause"]["data"] == {"text": "xxx"}
+
+
+def test_errors_are_cut_to_the_limit_of_frames(each_transport):
+    host = each_transport(DATA, hello={"max_frame": 4096})
+    error = host.fail("large", {"kind": 0, "size": 100})
+    assert error["data"] == {"text": "x" * 100}
+    assert error["traceback"]
+    size = 2800
+    while "traceback" in error:  # until it is too much
+        size += 50
+        error = host.fail("large", {"kind": 0, "size": size})
+    assert len(error["data"]["text"]) == size
+    assert error["frames"]
+    error = host.fail("large", {"kind": 0, "size": 4000})
+    assert "data" not in error
+    assert error["traceback"].endswith(f"{error['notes'][0]}\n")
+    assert error["notes"][0].endswith(", and the limit is 3840")
+    error = host.fail("linked", {"kind": 1, "size": 4000})["cause"]
+    assert "data" not in error
+    assert error["notes"][0].startswith("its snakepit_data can't be sent: the error with it has ")
+    assert host.fail("fail", {"kind": 0, "data": 5})["data"] == 5
+
+
+def test_a_start_error_has_no_data(script, launch):
+    host = launch(script(DATA + "raise Sold({'photo': b'x'})"))
+    error = host.recv()["body"]
+    assert (error["type"], error["module"], error["message"]) == ("Sold", "__main__", "sold out")
+    assert not {"data", "notes"} & set(error)
+    assert error["traceback"].endswith("\nSold: sold out\n")
+    assert host.wait() == 1
+
+
+def test_a_start_error_is_cut_to_the_limit_of_frames(script, launch):
+    host = launch(script("raise ValueError('x' * 10_000)"), env={"SNAKEPIT_MAX_FRAME": "4096"})
+    frame = host.recv()
+    assert frame["kind"] == "error"
+    assert frame["body"]["type"] == "ValueError"
+    assert len(str(frame["body"])) < 4096
+    assert host.wait() == 1
+
+
 @pytest.mark.parametrize("where", ["import", "setup", "init"])
 def test_a_start_that_fails_oddly(script, launch, where):
     raises = "raise type('Odd', (ValueError,), {'__str__': lambda self: 1 / 0, 'exceptions': 3})()"
@@ -282,7 +426,7 @@ def test_a_start_that_fails_oddly(script, launch, where):
     host = launch(script(source))
     frame = host.recv()
     assert (frame["kind"], frame["id"]) == ("error", 0)
-    assert frame["body"]["type"] == "__main__.Odd"
+    assert frame["body"]["type"] == "Odd"
     assert host.wait() == 1
 
 
@@ -313,7 +457,7 @@ def test_close_that_fails_oddly(each_executor):
     assert host.call("f") == 1
     assert host.bye() == 0
     assert "first closed" in host.printed
-    assert "__main__.Odd: <no text: str() raised SystemExit>" in host.printed
+    assert any(line.startswith("Odd: <") for line in host.printed)
     assert "SystemExit: 5" in host.printed
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-from snakepit_bridge import ItemError, Worker, command
+from snakepit_bridge import ItemError, RemoteError, Worker, command
 
 worker = Worker(concurrency=int(os.environ.get("TEST_CONCURRENCY", "1")))
 cleaned = []
@@ -84,6 +84,49 @@ def boom():
         {}["missing"]
     except KeyError as e:
         raise ValueError("bad operand") from e
+
+
+class Refused(Exception):
+    def __init__(self, message, data):
+        super().__init__(message)
+        self._data = data
+
+    def snakepit_data(self):
+        return self._data
+
+
+class OutOfStock(Refused, LookupError):
+    pass
+
+
+@worker.command
+def order(item):
+    data = {"item": item, "left": 3, "price": 4.5, "photo": b"\x00\xff", "large": 2**63}
+    raise OutOfStock(f"there is no {item}", data) from KeyError(item)
+
+
+@worker.command
+def orders(items):
+    for item in items:
+        yield ItemError(Refused(f"there is no {item}", {"item": item}))
+
+
+@worker.command
+def unsendable_data():
+    raise Refused("no", {"x": object()})
+
+
+@worker.command
+def asks(ctx, item):
+    try:
+        ctx.call("stock", item)
+    except RemoteError as error:
+        return [error.type, error.message, error.data]
+
+
+@worker.command
+def lets_out(ctx, item):
+    ctx.call("stock", item)
 
 
 @worker.command

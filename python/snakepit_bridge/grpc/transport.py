@@ -16,7 +16,8 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Set, Tuple
 from urllib.parse import quote
 
 from snakepit_bridge._codecs import available
-from snakepit_bridge._errors import describe, render
+from snakepit_bridge._description import describe
+from snakepit_bridge._errors import render
 from snakepit_bridge._remedy import install
 from snakepit_bridge._unpatched import Lock, SimpleQueue, get_ident, monotonic, say, sleep, spawn, untouched
 from snakepit_bridge.grpc.clients import Clients
