@@ -19,33 +19,31 @@ import (
 //go:embed worker.py
 var files embed.FS
 
-// Chunk is an item of ping_stream. The tags are the keys of the dict in Python.
-type Chunk struct {
-	Message string `json:"message"`
-}
+//go:generate go -C ../.. run ./cmd/snakepit gen examples/quickstart/worker.py -o examples/quickstart/worker_gen.go
 
-// tour makes the calls. Begin reading here.
+// tour makes the calls. Begin reading here. worker_gen.go has the types and methods.
 func tour(ctx context.Context, pool *snakepit.Pool, stdout io.Writer) error {
-	pong, err := snakepit.Execute[string](ctx, pool, "ping", nil)
+	worker := NewClient(pool)
+	pong, err := worker.Ping(ctx)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(stdout, "ping:", pong)
 
-	for chunk, err := range snakepit.ExecuteStream[Chunk](ctx, pool, "ping_stream", map[string]any{"count": 5}) {
+	for chunk, err := range worker.PingStream(ctx, PingStreamArgs{Count: 5}) {
 		if err != nil {
 			return err
 		}
 		fmt.Fprintln(stdout, "Received:", chunk.Message)
 	}
 
-	sum, err := snakepit.Execute[float64](ctx, pool, "compute", map[string]any{"operation": "add", "a": 5, "b": 3})
+	sum, err := worker.Compute(ctx, ComputeArgs{Operation: "add", A: 5, B: 3})
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(stdout, "5 + 3 =", sum)
 
-	_, err = snakepit.Execute[float64](ctx, pool, "compute", map[string]any{"operation": "divide", "a": 1, "b": 0})
+	_, err = worker.Compute(ctx, ComputeArgs{Operation: "divide", A: 1, B: 0})
 	var remote *snakepit.RemoteError
 	if !errors.As(err, &remote) {
 		return errors.Join(errors.New("1 / 0 should have raised an exception in Python"), err)

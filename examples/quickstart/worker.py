@@ -1,12 +1,19 @@
 """The worker of the quick start. Run it by hand to see its commands."""
 
 import operator
+from typing import Iterator, TypedDict
 
 from snakepit_bridge import Worker
 
 worker = Worker()
 
 OPERATIONS = {"add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv}
+
+
+class Chunk(TypedDict):
+    """An item of ping_stream."""
+
+    message: str
 
 
 @worker.command
@@ -16,7 +23,7 @@ def ping() -> str:
 
 
 @worker.command
-def ping_stream(count: int):
+def ping_stream(count: int) -> Iterator[Chunk]:
     """Streams: each item reaches Go as soon as it is yielded."""
     for n in range(1, count + 1):
         yield {"message": f"pong {n} of {count}"}

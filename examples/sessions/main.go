@@ -27,26 +27,16 @@ Example: sessions -epochs 10 -adapter msgpack
 
 `
 
-// Epoch is an item of the stream of train_model.
-type Epoch struct {
-	Epoch int     `json:"epoch"`
-	Loss  float64 `json:"loss"`
-}
-
-// Model is the state of a session: a straight line.
-type Model struct {
-	Slope     float64 `json:"slope"`
-	Intercept float64 `json:"intercept"`
-}
+//go:generate go -C ../.. run ./cmd/snakepit gen examples/sessions/worker.py -o examples/sessions/worker_gen.go
 
 // users train one model each, on points of their own line, in tens of degrees. One learns Fahrenheit from
 // Celsius, the other the reverse.
 var users = []struct {
 	session string
-	points  [][2]float64
+	points  [][]float64
 }{
-	{"ml_training_ann", [][2]float64{{-2, -4}, {-1, 14}, {0, 32}, {1, 50}, {2, 68}}},
-	{"ml_training_bob", [][2]float64{{-2, -28.889}, {-1, -23.333}, {0, -17.778}, {1, -12.222}, {2, -6.667}}},
+	{"ml_training_ann", [][]float64{{-2, -4}, {-1, 14}, {0, 32}, {1, 50}, {2, 68}}},
+	{"ml_training_bob", [][]float64{{-2, -28.889}, {-1, -23.333}, {0, -17.778}, {1, -12.222}, {2, -6.667}}},
 }
 
 func main() {
@@ -103,8 +93,7 @@ func train(ctx context.Context, pool *snakepit.Pool, epochs int, stdout io.Write
 	for _, user := range users {
 		session := pool.Session(user.session)
 		defer session.Close() // the worker drops the state
-		config := map[string]any{"learning_rate": 0.2}
-		if _, err := snakepit.Execute[Model](ctx, session, "initialize_model", config); err != nil {
+		if _, err := NewClient(session).InitializeModel(ctx, InitializeModelArgs{LearningRate: 0.2}); err != nil {
 			return err
 		}
 	}
@@ -112,9 +101,8 @@ func train(ctx context.Context, pool *snakepit.Pool, epochs int, stdout io.Write
 		for _, user := range users {
 			session := pool.Session(user.session) // the same id is the same session
 			var model Model
-			data := map[string]any{"points": user.points, "epochs": epochs}
-			for chunk, err := range snakepit.ExecuteStream[Epoch](ctx, session, "train_model", data,
-				snakepit.Result(&model)) {
+			data := TrainModelArgs{Points: user.points, Epochs: epochs}
+			for chunk, err := range NewClient(session).TrainModel(ctx, data, snakepit.Result(&model)) {
 				if err != nil {
 					return err
 				}

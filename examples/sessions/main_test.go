@@ -79,8 +79,8 @@ func TestTrainingNeedsAModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	data := map[string]any{"points": users[0].points, "epochs": 1}
-	for _, err := range snakepit.ExecuteStream[Epoch](t.Context(), pool.Session("new"), "train_model", data) {
+	data := TrainModelArgs{Points: users[0].points, Epochs: 1}
+	for _, err := range NewClient(pool.Session("new")).TrainModel(t.Context(), data) {
 		if err == nil || explain(err) != "session new has no model; call initialize_model in it first" {
 			t.Errorf("got %v", err)
 		}

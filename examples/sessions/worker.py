@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Generator, List
+from typing import Any, Generator, List, TypedDict
 
 from snakepit_bridge import Worker
 
 worker = Worker()
 
 
+class Epoch(TypedDict):
+    """An item of train_model."""
+
+    epoch: int  # counted over all calls of the session
+    loss: float  # the mean squared error before its step
+
+
+class Model(TypedDict):
+    """The state of a session: a straight line."""
+
+    slope: float
+    intercept: float
+    epoch: int
+    learning_rate: float
+
+
 @worker.command
-def initialize_model(ctx: Any, learning_rate: float) -> Dict[str, Any]:
+def initialize_model(ctx: Any, learning_rate: float) -> Model:
     """Begins a model, y = slope·x + intercept, in the call's session, and returns it."""
     ctx.session.state["model"] = {"slope": 0.0, "intercept": 0.0, "epoch": 0, "learning_rate": learning_rate}
     return ctx.session.state["model"]
 
 
 @worker.command
-def train_model(ctx: Any, points: List[List[float]], epochs: int) -> Generator[Dict[str, Any], None, Dict[str, Any]]:
+def train_model(ctx: Any, points: List[List[float]], epochs: int) -> Generator[Epoch, None, Model]:
     """Trains the session's model from where the last call left it.
 
     Args:
         ctx: The call.
         points: Pairs of x and y.
         epochs: How often to go through them.
-
-    Yields:
-        epoch, counted over all calls of the session, and loss, the mean squared error before its step.
 
     Returns:
         The model.
