@@ -26,19 +26,24 @@ a method for each command. The types come from the worker's annotations.
 The code is the same each time. --check compares it with the file and writes nothing, for CI. To
 write the file by go generate, put this line into a Go file beside the worker:
 
-  //go:generate go run github.com/snakepit-go/snakepit/cmd/snakepit gen worker.py -o worker_gen.go
+  //go:generate snakepit gen worker.py -o worker_gen.go
+
+With "go tool snakepit" in place of snakepit, everybody uses the version in go.mod. For that run
+once: go get -tool github.com/snakepit-go/snakepit/cmd/snakepit
 
 Exit codes:
   0    the code is written, or with --check the file is up to date
-  1    with --check the file is not up to date; or the worker has no schemas, or the file can't be written
+  1    --check finds another file; or the worker has no schemas, or the file can't be written
   2    wrong usage
   3    no worker could be started
   4    the worker does not answer
   5    the worker was lost
   130, 143  interrupted by Ctrl-C, terminated by SIGTERM`
 
-// errGen means that the code is not written, or not up to date.
-var errGen = errors.New("no code")
+// genError means that the code is not written, or not up to date.
+type genError struct{ error }
+
+func (g genError) Unwrap() error { return g.error }
 
 // generator holds the flags of gen.
 type generator struct {
@@ -130,12 +135,12 @@ func packageOf(dir string) string {
 func (g *generator) source(worker string, commands []schema.Command) ([]byte, error) {
 	without := slices.DeleteFunc(slices.Clone(commands), func(c schema.Command) bool { return c.Schema != nil })
 	if len(without) > 0 || len(commands) == 0 {
-		return nil, fmt.Errorf("%w for %s: %s", errGen, worker, lacks(len(commands), without))
+		return nil, genError{fmt.Errorf("there is no code for %s: %s", worker, lacks(len(commands), without))}
 	}
 	c := client{worker: filepath.Base(worker), pkg: g.pkg, name: g.client, commands: commands}
 	source, err := c.source()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errGen, err)
+		return nil, genError{err}
 	}
 	return source, nil
 }
@@ -158,20 +163,20 @@ func (g *generator) finish(source []byte, commands []schema.Command) error {
 	old, err := os.ReadFile(g.output)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && g.check:
-		return fmt.Errorf("%w: %s is missing; run snakepit gen without --check", errGen, g.output)
+		return genError{fmt.Errorf("%s is missing; run snakepit gen without --check", g.output)}
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return fmt.Errorf("%w: %w", errGen, err)
+		return genError{err}
 	case bytes.Equal(old, source):
 		return nil
 	case !bytes.HasPrefix(old, []byte(header)):
-		return fmt.Errorf("%w: %s was not written by snakepit gen; remove it, or name another file by -o", errGen, g.output)
+		return genError{fmt.Errorf("%s was not written by snakepit gen; remove it, or name another file by -o", g.output)}
 	case g.check:
-		return fmt.Errorf("%w: %s is not up to date: %s; run go generate", errGen, g.output,
-			g.drift(old, source, commands))
+		return genError{fmt.Errorf("%s is not up to date: %s; run go generate", g.output,
+			g.drift(old, source, commands))}
 	}
 	if err := os.WriteFile(g.output, source, 0o644); err != nil {
-		return fmt.Errorf("%w: %w", errGen, err)
+		return genError{err}
 	}
 	return nil
 }

@@ -272,6 +272,7 @@ func comment(text, indent string) string {
 	var b strings.Builder
 	for line := range strings.Lines(strings.TrimSpace(text)) {
 		line = strings.TrimRight(strings.Map(printable, strings.ReplaceAll(line, "\t", "    ")), " ")
+		line = strings.ReplaceAll(line, "+build", "+ build") // gofmt would make a build constraint of it
 		margin := line[:len(line)-len(strings.TrimLeft(line, " "))]
 		current := margin
 		for _, word := range strings.Fields(line) {

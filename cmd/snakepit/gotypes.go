@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -245,8 +246,8 @@ func (g *goTypes) fields(name, hint string, s schema.Schema, order []string) str
 		property := mapping(properties[key])
 		field := own.take(goName(key))
 		t := g.of(property, hint+field)
-		options := ""
-		switch needed := slices.Contains(required, any(key)); {
+		options, needed := "", slices.Contains(required, any(key))
+		switch {
 		case needed && g.contains(property, name, map[string]bool{}):
 			t.text = "*" + t.text // a struct can't contain itself
 		case needed:
@@ -263,7 +264,7 @@ func (g *goTypes) fields(name, hint string, s schema.Schema, order []string) str
 		if description, ok := property["description"].(string); ok {
 			b.WriteString(comment(description, "\t"))
 		}
-		fmt.Fprintf(&b, "\t%s %s `json:\"%s%s\"`%s\n", field, t.text, key, options, beside(property))
+		fmt.Fprintf(&b, "\t%s %s `json:\"%s%s\"`%s\n", field, t.text, key, options, beside(property, needed))
 	}
 	return b.String()
 }
@@ -393,7 +394,7 @@ func ordered(properties map[string]any, order []string, required []any) []string
 }
 
 // beside returns the comment behind a field.
-func beside(property schema.Schema) string {
+func beside(property schema.Schema, required bool) string {
 	var notes []string
 	if names := titles(property); names != "" {
 		notes = append(notes, "its items are "+names)
@@ -401,12 +402,12 @@ func beside(property schema.Schema) string {
 	if format, ok := property["format"].(string); ok && property["type"] == "string" && format != "date-time" {
 		notes = append(notes, oneLine(format))
 	}
-	if v, ok := property["default"]; ok && v != nil {
+	if v, ok := property["default"]; ok && v != nil && !required {
 		text := literalOf(v)
 		if len(text) > 60 {
-			text = text[:strings.LastIndexFunc(text[:60], unicode.IsPrint)+1] + "..."
+			text = strings.ToValidUTF8(text[:60], "") + "..."
 		}
-		notes = append(notes, "default "+strings.ToValidUTF8(text, ""))
+		notes = append(notes, "default "+text)
 	}
 	if len(notes) == 0 {
 		return ""
@@ -436,13 +437,16 @@ func docOf(s schema.Schema) string {
 	return " has values of the worker."
 }
 
-// literalOf returns a value as JSON. A text is then also one in Go.
+// literalOf returns a value as Go source, or as JSON if it is a list or map.
 func literalOf(v any) string {
+	if text, ok := v.(string); ok {
+		return strconv.Quote(text)
+	}
 	text, err := json.Marshal(v)
 	if err != nil {
 		return "null"
 	}
-	return string(text)
+	return oneLine(string(text))
 }
 
 func list(v any) []any {

@@ -161,7 +161,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitLost
 	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errOutput),
 		errors.Is(err, errPrinting),
-		errors.Is(err, errClauses), errors.Is(err, errProject), errors.Is(err, errGen):
+		errors.Is(err, errClauses), errors.Is(err, errProject), errors.As(err, new(genError)):
 		return exitFailed
 	default:
 		return exitUsage
