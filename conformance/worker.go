@@ -298,8 +298,8 @@ var callClauses = []clause{
 			t.Errorf("none of %d descriptions is of conformance.fail", len(list))
 		}
 	}),
-	rule("call/schema", "The schema of a command in the answer to snakepit.describe has arguments, result, items if the "+
-		"command streams, and $defs. Each is a JSON Schema. A $ref names an entry of $defs. If arguments has properties, "+
+	rule("call/schema", "The schema of a command in the answer to snakepit.describe has arguments, result, and items "+
+		"if the command streams. Each is a JSON Schema. A $ref names an entry of $defs. If arguments has properties, "+
 		"the command takes its arguments by these names.", func(t *trial) {
 		p := t.connect()
 		if !p.offers("snakepit.describe") {

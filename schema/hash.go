@@ -18,8 +18,8 @@ var keywords = map[string]bool{
 	"anyOf": true, "oneOf": true, "allOf": true, "not": true, "enum": true, "const": true, "$ref": true,
 }
 
-// Canonical returns the part of the descriptions that a caller depends on, as JSON: names, types, and what is required. Each
-// command has a line. The order of the commands, of properties and of required properties makes no difference.
+// Canonical returns the part of the descriptions that a caller depends on, as JSON: names, types, and what is required.
+// Each command has a line. The order of the commands, of properties and of required properties makes no difference.
 func Canonical(commands []Command) []byte {
 	kept := make([]Command, 0, len(commands))
 	for _, c := range commands {

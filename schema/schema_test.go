@@ -81,9 +81,11 @@ func TestDiff(t *testing.T) {
 		{"train: the argument epochs was an integer and is a number",
 			[]string{`"epochs": {"type": "integer"}`, `"epochs": {"type": "number"}`}},
 		{"train: there is a new required argument seed",
-			[]string{`["epochs", "data"]`, `["epochs", "data", "seed"]`, `"epochs": {"type"`, `"seed": {}, "epochs": {"type"`}},
+			[]string{`["epochs", "data"]`, `["epochs", "data", "seed"]`,
+				`"epochs": {"type"`, `"seed": {}, "epochs": {"type"`}},
 		{"train: there is a new argument seed", []string{`"epochs": {"type"`, `"seed": {}, "epochs": {"type"`}},
-		{"train: the argument rate is gone", []string{`"rate": {"type": "number", "default": 0.5, "description": "How fast."},`, ``}},
+		{"train: the argument rate is gone", []string{
+			`"rate": {"type": "number", "default": 0.5, "description": "How fast."},`, ``}},
 		{"train: the argument epochs is optional now", []string{`["epochs", "data"]`, `["data"]`}},
 		{"train: the argument rate is required now", []string{`["epochs", "data"]`, `["data", "epochs", "rate"]`}},
 		{"train: there may be further arguments", []string{`false, "required": ["ep`, `true, "required": ["ep`}},
@@ -102,7 +104,8 @@ func TestDiff(t *testing.T) {
 			[]string{`"item": {"type": "string"}`, `"item": {"type": "string", "format": "date"}`}},
 		{"the type Order: there is a new required field n",
 			[]string{`["item"]`, `["item", "n"]`, `{"item":`, `{"n": {"type": "integer"}, "item":`}},
-		{"plain is gone", []string{`{"name": "plain", "stream": false, "schema": {"arguments": {"type": "integer"}, "result": {}}},`, ``}},
+		{"plain is gone", []string{
+			`{"name": "plain", "stream": false, "schema": {"arguments": {"type": "integer"}, "result": {}}},`, ``}},
 		{"plain: the arguments were an integer and are nothing",
 			[]string{`"arguments": {"type": "integer"}`, `"arguments": {"not": {}}`}},
 		{"plain: the result was anything and is a list of 2",

@@ -170,7 +170,8 @@ func (g *generator) finish(source []byte, commands []schema.Command) error {
 	case bytes.Equal(old, source):
 		return nil
 	case !bytes.HasPrefix(old, []byte(header)):
-		return genError{fmt.Errorf("%s was not written by snakepit gen; remove it, or name another file by -o", g.output)}
+		return genError{fmt.Errorf("%s was not written by snakepit gen; remove it, or name another file by -o",
+			g.output)}
 	case g.check:
 		return genError{fmt.Errorf("%s is not up to date: %s; run go generate", g.output,
 			g.drift(old, source, commands))}

@@ -63,7 +63,7 @@ func (c client) source() ([]byte, error) {
 	for _, decl := range g.decls {
 		b.WriteString("\n" + decl)
 	}
-	fmt.Fprintf(&b, "\n// %s is what the worker's commands have to be.\nconst %s = %s\n", c.schemaName(), c.schemaName(),
+	fmt.Fprintf(&b, "\n// %[1]s is what the worker's commands have to be.\nconst %[1]s = %[2]s\n", c.schemaName(),
 		quotedRaw(string(schema.Canonical(c.commands))))
 	source, err := format.Source([]byte(b.String()))
 	if err != nil {
@@ -180,9 +180,11 @@ func (c client) method(g *goTypes, m method) string {
 	case m.Stream:
 		g.imports["iter"] = true
 		item := g.of(s.Items, m.name+"Item").text
-		results, body = fmt.Sprintf("iter.Seq2[%s, error]", item), fmt.Sprintf("return snakepit.ExecuteStream[%s]%s", item, call)
+		results = fmt.Sprintf("iter.Seq2[%s, error]", item)
+		body = fmt.Sprintf("return snakepit.ExecuteStream[%s]%s", item, call)
 		if len(s.Result) > 0 && s.Result["type"] != "null" {
-			notes = append(notes, fmt.Sprintf("The option snakepit.Result(&v) gets the result, if v is of the type %s.", result))
+			notes = append(notes,
+				fmt.Sprintf("The option snakepit.Result(&v) gets the result, if v is of the type %s.", result))
 		}
 	case s.Result["type"] == "null":
 		results, body = "error", fmt.Sprintf("_, err := snakepit.Execute[any]%s\n\treturn err", call)
@@ -204,8 +206,8 @@ func (c client) method(g *goTypes, m method) string {
 	return "\n" + comment(text, "") + code
 }
 
-// merged returns the commands and the definitions of all of them. If two commands have different definitions of the same
-// name, the later one gets another name.
+// merged returns the commands and the definitions of all of them. If two commands have different definitions of the
+// same name, the later one gets another name.
 func merged(commands []schema.Command) ([]schema.Command, map[string]schema.Schema) {
 	defs := map[string]schema.Schema{}
 	renamed := slices.Clone(commands)

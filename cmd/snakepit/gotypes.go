@@ -233,11 +233,12 @@ func (g *goTypes) circular(name string) bool {
 func (g *goTypes) declare(name string, s schema.Schema) {
 	at := len(g.decls)
 	g.decls = append(g.decls, "") // it comes before the types of its fields
-	g.decls[at] = fmt.Sprintf("%stype %s struct {\n%s}\n", comment(name+docOf(s), ""), name, g.fields(name, name, s, nil))
+	fields := g.fields(name, name, s, nil)
+	g.decls[at] = fmt.Sprintf("%stype %s struct {\n%s}\n", comment(name+docOf(s), ""), name, fields)
 }
 
-// fields returns the fields of a struct. A field that may be absent is a pointer, if its type has no nil. hint begins the
-// names of types that only this struct needs. These properties come first: order, and then those that are required.
+// fields returns the fields of a struct. A field that may be absent is a pointer, if its type has no nil. hint begins
+// the names of types that only this struct needs. The properties in order come first, then the other required ones.
 func (g *goTypes) fields(name, hint string, s schema.Schema, order []string) string {
 	var b strings.Builder
 	properties, required := mapping(s["properties"]), list(s["required"])
