@@ -197,16 +197,17 @@ var build = []string{"CGO_ENABLED=0", "GOFLAGS=-trimpath -modcacherw -buildvcs=f
 
 func TestDocs(t *testing.T) {
 	root := newModule(t)
+	shell := newShell(t)
 	var all []*section
 	for _, page := range pages {
 		for _, s := range sections(t, page) {
 			s.write(t, root)
+			shell.generate(t, s)
 			all = append(all, s)
 		}
 	}
 	bin := t.TempDir()
 	run(t, root, build, "go", "build", "-mod=mod", "-o", bin+string(filepath.Separator), "./...")
-	shell := newShell(t)
 	for _, s := range all {
 		t.Run(s.name(), func(t *testing.T) {
 			t.Parallel()
@@ -321,6 +322,16 @@ func inNestedModule(name string) bool {
 		}
 	}
 	return false
+}
+
+// generate writes the generated code that is a part of the section's program.
+func (sh *shell) generate(t *testing.T, s *section) {
+	t.Helper()
+	for _, b := range s.blocks {
+		if b.lang == "sh" && strings.HasPrefix(b.text, "snakepit gen ") {
+			run(t, s.dir, sh.env, "sh", "-c", b.text)
+		}
+	}
 }
 
 // run runs the section's commands in its directory, in order.

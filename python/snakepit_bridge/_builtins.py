@@ -36,14 +36,14 @@ def describe_function(name: str, function: Callable[..., Any], stream: bool) -> 
         import inspect
     described: Dict[str, Any] = {
         "name": name,
-        "doc": inspect.getdoc(function) or "",
+        "doc": attempt("", inspect.getdoc, function) or "",
         "stream": stream,
         "params": [],
         "returns": "",
     }
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # the function is written in C
+    except Exception:  # the function is written in C, or the program's code raised
         return described
     empty = inspect.Parameter.empty
     for parameter in signature.parameters.values():
