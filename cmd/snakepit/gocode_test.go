@@ -29,12 +29,15 @@ func TestOtherSchemas(t *testing.T) {
 	const described = `[
 {"name": "f", "stream": true, "schema": {
 	"arguments": {"type": "object", "properties": {
-		"nullable": {"type": ["integer", "null"]}, "inline": {"type": "object", "properties": {"a": {"type": "string"}}},
+		"nullable": {"type": ["integer", "null"]}, 
+		"inline": {"type": "object", "properties": {"a": {"type": "string"}}},
 		"one": {"oneOf": [{"type": "integer"}, {"type": "null"}]}, "all": {"allOf": [{"$ref": "#/$defs/Same"}]},
-		"loop": {"$ref": "#/$defs/Loop"}, "constant": {"const": "a", "type": "string"}, "alias": {"$ref": "#/$defs/Alias"},
+		"loop": {"$ref": "#/$defs/Loop"}, "constant": {"const": "a", "type": "string"},
+		"alias": {"$ref": "#/$defs/Alias"},
 		"some": {"$ref": "#/$defs/Some"}, "text": {"type": "string", "description": "What\n\nit says."}},
 		"required": ["nullable", "inline", "one", "all", "loop", "alias", "some"], "additionalProperties": false},
-	"items": {"type": "array", "items": {"type": "object", "properties": {"b": {"type": "boolean"}}, "required": ["b"]}},
+	"items": {"type": "array", "items": {"type": "object", "required": ["b"],
+		"properties": {"b": {"type": "boolean"}}}},
 	"result": {},
 	"$defs": {"Same": {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]},
 		"Loop": {"$ref": "#/$defs/Loop"}, "Alias": {"$ref": "#/$defs/Same"},

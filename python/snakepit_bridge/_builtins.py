@@ -36,7 +36,7 @@ def describe_function(name: str, function: Callable[..., Any], stream: bool) -> 
         import inspect
     described: Dict[str, Any] = {
         "name": name,
-        "doc": attempt("", inspect.getdoc, function) or "",
+        "doc": attempt(None, inspect.getdoc, function) or "",
         "stream": stream,
         "params": [],
         "returns": "",

@@ -195,7 +195,7 @@ def a_b() -> int:
 
 
 @worker.command(name="type")
-def type_(func: int, Func: int = 2) -> int:  # noqa: N803
+def type_(func: int, Func: int = 2) -> int:
     return func + Func
 
 
