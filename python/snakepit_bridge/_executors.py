@@ -249,8 +249,9 @@ class ThreadPool(Executor):
         self.left: SimpleQueue[None] = SimpleQueue()  # an entry for each thread that has ended
 
     def serve(self) -> None:
-        self.start()
+        # The reader comes first. Once a handler has run, a finalizer may interrupt this thread and wait for the host.
         self._read_in_thread()
+        self.start()
         self.join()
 
     def start(self) -> None:
