@@ -162,6 +162,7 @@ type Function = core.Function
 //	}
 //	func (a Array) At(index ...int) any
 //	func (a Array) Bools() ([]bool, error)
+//	func (a Array) Check() error
 //	func (a Array) Float32s() ([]float32, error)
 //	func (a Array) Float64s() ([]float64, error)
 //	func (a Array) Int32s() ([]int32, error)
@@ -195,7 +196,7 @@ type CallError = core.CallError
 //		Module  string         `json:"module,omitempty"`    // such as "json.decoder"; "" for a builtin
 //		Bases   []string       `json:"bases,omitempty"`     // the base classes, the nearest first, such as "ValueError"
 //		Message string         `json:"message"`             // str(exception)
-//		Value   any            `json:"data,omitempty"`      // what the exception gives to programs; Data decodes it
+//		Value   any            `json:"data,omitempty"`      // the exception's data; Data decodes it
 //		Frames  []TraceFrame   `json:"frames,omitempty"`    // the innermost last, as Python prints them
 //		Notes   []string       `json:"notes,omitempty"`     // the notes that add_note added
 //		Text    string         `json:"traceback,omitempty"` // the traceback as the worker's language prints it, or ""

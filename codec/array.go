@@ -7,58 +7,15 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 	"unsafe"
 
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// elementSize returns the size in bytes of one element of a dtype such as "<f8" or "<U3", or 0 if the dtype does not
-// say.
-func elementSize(dtype string) int {
-	if len(dtype) < 3 || dtype[0] != '<' && dtype[0] != '|' {
-		return 0
-	}
-	digits, _, _ := strings.Cut(dtype[2:], "[") // times have their unit in brackets
-	n, err := strconv.ParseUint(digits, 10, 30)
-	if err != nil {
-		return 0
-	}
-	if dtype[1] == 'U' { // n counts characters of four bytes
-		n *= 4
-	}
-	return int(n)
-}
-
-// checkArray is the rule for arrays: the data must have one element for each place of the shape. If the size of an
-// element is unknown, the data must have a whole number of bytes for each place.
+// checkArray is the rule for arrays.
 func checkArray(a *core.Array) error {
-	if a.DType == "" || !utf8.ValidString(a.DType) {
-		return fmt.Errorf("array with dtype %q; it must be NumPy's, such as \"<f8\"", cut(a.DType))
-	}
-	if len(a.Shape) > MaxDims {
-		return fmt.Errorf("array with %d dimensions; %d are the most", len(a.Shape), MaxDims)
-	}
-	empty, n := false, 1
-	for _, dim := range a.Shape {
-		switch {
-		case dim < 0:
-			return fmt.Errorf("array with negative dimension %d", dim)
-		case dim == 0:
-			empty = true
-		case n > len(a.Data)/dim: // also prevents an overflow of the product; an empty array does not use it
-			n = len(a.Data) + 1
-		default:
-			n *= dim
-		}
-	}
-	fits := n <= len(a.Data) && len(a.Data)%n == 0
-	if size := elementSize(a.DType); size > 0 && fits {
-		fits = len(a.Data)/n == size
-	}
-	if empty && len(a.Data) != 0 || !empty && !fits {
-		return fmt.Errorf("array of dtype %q and shape %v has %d bytes of data, which do not fit",
-			cut(a.DType), a.Shape, len(a.Data))
+	if err := a.Check(); err != nil {
+		return err
 	}
 	return checkLen(len(a.Data) + len(a.DType) + 1024) // with room for the shape and the headers
 }
@@ -166,19 +123,52 @@ func (d *decoder) unpack(p *plan, v reflect.Value, a *core.Array) error {
 	if !known || len(a.Shape) == 0 {
 		return arrayMismatch(a, p.typ)
 	}
-	if len(a.Data) == 0 { // the shape may claim any number of rows
-		for rows, dims := 1, a.Shape; dims[0] > 0; dims = dims[1:] {
-			if rows *= dims[0]; rows > maxEmptyRows {
-				return fmt.Errorf("an array of shape %v has too many rows without elements", a.Shape)
-			}
-		}
-	}
 	u := unpacker{array: a, kind: kind, whole: p.typ}
 	return d.fill(&u, p, v, a.Shape)
 }
 
-// maxEmptyRows limits the rows of an array without elements.
-const maxEmptyRows = 1 << 16
+// spendRows takes the memory of n rows out of the budget. The shape of an array without elements may claim any number
+// of rows.
+func (d *decoder) spendRows(a *core.Array, n int, size uintptr) error {
+	if n > d.rows/int(max(size, 1)) {
+		return fmt.Errorf("an array of shape %v has too many rows without elements", a.Shape)
+	}
+	d.rows -= n * int(size)
+	return nil
+}
+
+// spendAllRows does the same for all arrays in a value that becomes JSON.
+func (d *decoder) spendAllRows(v any) error {
+	switch v := v.(type) {
+	case core.Array:
+		if len(v.Data) > 0 {
+			return nil
+		}
+		n := 1
+		for _, dim := range v.Shape {
+			if dim == 0 {
+				break
+			}
+			if err := d.spendRows(&v, dim, uintptr(n)); err != nil {
+				return err
+			}
+			n *= dim
+		}
+	case []any:
+		for _, item := range v {
+			if err := d.spendAllRows(item); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		for _, item := range v {
+			if err := d.spendAllRows(item); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 // unpacker stores the elements of one array.
 type unpacker struct {
@@ -204,12 +194,23 @@ func (d *decoder) fill(u *unpacker, p *plan, v reflect.Value, shape []int) error
 		if len(shape) == 1 && u.share(p, v, n) {
 			return nil
 		}
+		if len(u.array.Data) == 0 {
+			if err := d.spendRows(u.array, n, p.elem.typ.Size()); err != nil {
+				return err
+			}
+		}
 		v.Set(reflect.MakeSlice(p.typ, n, n))
 	case formFixed, formByteArray:
 		if n != v.Len() {
 			return fmt.Errorf("an array of shape %v doesn't fit into %s", u.array.Shape, u.whole)
 		}
 	case formPointer:
+		if p.loops {
+			if err := d.enter(); err != nil {
+				return err
+			}
+			defer d.leave()
+		}
 		if v.IsNil() {
 			v.Set(reflect.New(p.elem.typ))
 		}

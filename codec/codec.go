@@ -49,9 +49,6 @@ const MaxDepth = 500
 // MaxBits is the limit on an integer's size. It bounds the time of a conversion to decimal digits.
 const MaxBits = 1 << 20
 
-// MaxDims is the limit on an array's dimensions. NumPy has the same limit.
-const MaxDims = 64
-
 // Writer takes the tokens of one value, in order. Its arguments are valid. It retains none of them.
 type Writer interface {
 	Null()

@@ -372,6 +372,7 @@ func TestFit(t *testing.T) {
 		{"Time", "2026-01-02T03:04:05.25", year.Add(time.Second / 4), ""},
 		{"Time", "2026-01-02", year.Truncate(24 * time.Hour), ""},
 		{"Time", "03:04:05", nil, `"03:04:05" can't go into time.Time`},
+		{"Big", strings.Repeat("9", 400_000), nil, "an integer of 400000 digits; 1048576 bits are the most"},
 		{"Big", 5.0, nil, "a float can't go into big.Int"},
 		{"Big", "x", nil, `"x" can't go into big.Int`},
 		{"Addr", "1.2.3.4", netip.MustParseAddr("1.2.3.4"), ""},

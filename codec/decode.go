@@ -28,7 +28,7 @@ func Decode(r Reader, v any) (err error) {
 			err = &Error{Err: fmt.Errorf("decoding into a %T panicked: %v", v, p)}
 		}
 	}()
-	d := decoder{r: r, budget: 16 * r.Left()}
+	d := decoder{r: r, budget: 16 * r.Left(), rows: 16*r.Left() + 1<<16}
 	err = d.into(planOf(rv.Type().Elem()), rv.Elem())
 	if err == nil {
 		err = r.End()
@@ -43,6 +43,7 @@ type decoder struct {
 	r      Reader
 	depth  int
 	budget int // bytes that may still be allocated for lengths that headers claim
+	rows   int // bytes that may still be allocated for rows of arrays without elements
 }
 
 func (d *decoder) enter() error {
@@ -87,6 +88,8 @@ func (d *decoder) set(p *plan, v reflect.Value, tok Token) error {
 		switch {
 		case p.form == formTime:
 			return setTime(v, tok.Raw)
+		case p.form == formBig && len(tok.Raw) > MaxBits/3:
+			return fmt.Errorf("an integer of %d digits; %d bits are the most", len(tok.Raw), MaxBits)
 		case p.unmarshals:
 			return unmarshalText(v, tok.Raw)
 		}
@@ -351,6 +354,9 @@ func unmarshalText(v reflect.Value, text []byte) error {
 func (d *decoder) json(v reflect.Value, tok Token) error {
 	value, err := d.any(tok)
 	if err != nil {
+		return err
+	}
+	if err := d.spendAllRows(value); err != nil {
 		return err
 	}
 	text, err := json.Marshal(withPoints(value))

@@ -76,7 +76,7 @@ func slicesOf[T any](v T, n int) []T {
 
 // An array may have MaxDims dimensions and no more.
 func TestMostDimensions(t *testing.T) {
-	for dims, ok := range map[int]bool{codec.MaxDims: true, codec.MaxDims + 1: false} {
+	for dims, ok := range map[int]bool{core.MaxDims: true, core.MaxDims + 1: false} {
 		shape := slicesOf(1, dims)
 		for _, c := range both {
 			_, err := c.Append(nil, core.Array{DType: "|u1", Shape: shape, Data: []byte{7}})

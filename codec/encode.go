@@ -376,7 +376,7 @@ func (e *encoder) mapping(p *plan, v reflect.Value) error {
 
 func keyText(p *plan, k reflect.Value) (string, error) {
 	switch {
-	case p.marshals != byNone && p.form != formJSON || p.form == formTime || p.form == formBig:
+	case p.marshals != byNone && p.form != formJSON || p.form == formTime:
 		text, there, err := marshal(p, k)
 		if err == nil && !there {
 			err = fmt.Errorf("a key of type %s that embeds nil has no text", p.typ)

@@ -29,7 +29,7 @@ type Link struct {
 	Conn     Conn
 	Adapter  string    // the adapter that made the link; "" means Name(); a chain fills it in if it is ""
 	Refused  []Refusal // the adapters that a chain tried before, and why each was refused
-	Default  bool      // nobody named the adapters of the chain: a pool's first choice is then no warning in the log
+	Default  bool      // the program did not name the adapters, so the pool logs its first choice at info
 	Codecs   []Codec   // at least one, of different names, the preferred first; the first that the worker has is used
 	MaxFrame int       // Conn's own limit on Frame.Size, at least 4096; 0 means Launcher.MaxFrame
 	Endpoint string    // where other clients can reach the worker, such as "unix:/tmp/x.sock"; "" if nowhere

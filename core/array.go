@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode/utf8"
 	"unsafe"
 )
 
@@ -22,7 +24,7 @@ type Array struct {
 	Data  []byte // the elements in C order
 }
 
-// Element is what an Array made in Go can hold.
+// Element lists the Go types of an array's elements.
 type Element interface {
 	~bool | ~int | ~int8 | ~int16 | ~int32 | ~int64 | ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64 |
 		~float32 | ~float64 | ~complex64 | ~complex128
@@ -91,7 +93,7 @@ func ViewOf[E Element](a Array) ([]E, error) {
 		return nil, fmt.Errorf("the array has dtype %q; %s needs %q", a.DType, t, want)
 	}
 	size := int(unsafe.Sizeof(*new(E)))
-	if err := a.check(size); err != nil {
+	if err := a.Check(); err != nil {
 		return nil, err
 	}
 	if t.Kind() == reflect.Bool {
@@ -167,23 +169,15 @@ func (a Array) MarshalJSON() ([]byte, error) {
 	if element.kind == 0 || element.kind == 'c' {
 		return nil, fmt.Errorf("an array of dtype %q has no JSON", a.DType)
 	}
-	if err := a.check(element.size); err != nil {
+	if err := a.Check(); err != nil {
 		return nil, err
-	}
-	if len(a.Data) == 0 {
-		rows := 1
-		for _, dim := range a.Shape[:slices.Index(a.Shape, 0)] {
-			if rows *= dim; rows > maxEmptyRows {
-				return nil, fmt.Errorf("an array of shape %v has too many rows without elements", a.Shape)
-			}
-		}
 	}
 	out, _, err := a.appendJSON(nil, a.Shape, 0)
 	return out, err
 }
 
-// maxEmptyRows limits the rows of an array without elements: its shape may claim any number of them.
-const maxEmptyRows = 1 << 16
+// maxEmptyJSON limits the JSON of an array without elements in bytes: its shape may claim any number of rows.
+const maxEmptyJSON = 1 << 18
 
 // appendJSON appends the elements that fill the shape, beginning with the given one. next is the first one after them.
 func (a Array) appendJSON(out []byte, shape []int, from int) (_ []byte, next int, err error) {
@@ -195,6 +189,9 @@ func (a Array) appendJSON(out []byte, shape []int, from int) (_ []byte, next int
 	for i := range shape[0] {
 		if i > 0 {
 			out = append(out, ',')
+		}
+		if len(a.Data) == 0 && len(out) > maxEmptyJSON {
+			return nil, 0, fmt.Errorf("an array of shape %v has too many rows without elements", a.Shape)
 		}
 		if out, from, err = a.appendJSON(out, shape[1:], from); err != nil {
 			return nil, 0, err
@@ -231,24 +228,58 @@ func (a Array) appendItem(out []byte, i int) ([]byte, error) {
 	}
 }
 
-// check is the rule that the data must have one element of that size for each place of the shape.
-func (a Array) check(size int) error {
-	n := size
-	if slices.Contains(a.Shape, 0) {
-		n = 0
+// MaxDims is the limit on an array's dimensions. NumPy has the same limit.
+const MaxDims = 64
+
+// Check returns an error if the array can't be sent: the dtype must be text, and the data must have one element for
+// each place of the shape. If the dtype does not say how large an element is, the data must have a whole number of bytes for
+// each place.
+func (a Array) Check() error {
+	if a.DType == "" || !utf8.ValidString(a.DType) {
+		return fmt.Errorf("array with dtype %q; it must be NumPy's, such as \"<f8\"", truncate(a.DType, 40))
 	}
+	if len(a.Shape) > MaxDims {
+		return fmt.Errorf("array with %d dimensions; %d are the most", len(a.Shape), MaxDims)
+	}
+	empty, n := false, 1
 	for _, dim := range a.Shape {
-		if dim < 0 || n > 0 && n > len(a.Data)/dim { // also prevents an overflow of the product
-			n = -1
-			break
+		switch {
+		case dim < 0:
+			return fmt.Errorf("array with negative dimension %d", dim)
+		case dim == 0:
+			empty = true
+		case n > len(a.Data)/dim: // also prevents an overflow of the product; an empty array does not use it
+			n = len(a.Data) + 1
+		default:
+			n *= dim
 		}
-		n *= dim
 	}
-	if n != len(a.Data) {
-		return fmt.Errorf("the array of dtype %q and shape %v has %d bytes of data, which do not fit",
-			a.DType, a.Shape, len(a.Data))
+	fits := n <= len(a.Data) && len(a.Data)%n == 0
+	if size := elementSize(a.DType); size > 0 && fits {
+		fits = len(a.Data)/n == size
+	}
+	if empty && len(a.Data) != 0 || !empty && !fits {
+		return fmt.Errorf("array of dtype %q and shape %v has %d bytes of data, which do not fit",
+			truncate(a.DType, 40), a.Shape, len(a.Data))
 	}
 	return nil
+}
+
+// elementSize returns the size in bytes of one element of a dtype such as "<f8" or "<U3", or 0 if the dtype does not
+// say.
+func elementSize(dtype string) int {
+	if len(dtype) < 3 || dtype[0] != '<' && dtype[0] != '|' {
+		return 0
+	}
+	digits, _, _ := strings.Cut(dtype[2:], "[") // times have their unit in brackets
+	n, err := strconv.ParseUint(digits, 10, 30)
+	if err != nil {
+		return 0
+	}
+	if dtype[1] == 'U' { // n counts characters of four bytes
+		n *= 4
+	}
+	return int(n)
 }
 
 // numbers has the kind and the size in bytes of the elements of each dtype of numbers and booleans.

@@ -565,7 +565,7 @@ func (p *Pool) causeOf(ctx context.Context, f *inflight, err error) error {
 // deadline can pass in the worker, or in a function that it called here, a moment before it passes for the caller.
 func wasCancelled(err error) bool {
 	var remote *RemoteError
-	return errors.As(err, &remote) && remote.some(func(e *RemoteError) bool { return e.is(TypeCancelled) })
+	return errors.As(err, &remote) && remote.some(maxLinks, func(e *RemoteError) bool { return e.is(TypeCancelled) })
 }
 
 // lossError returns the error for the loss of w. It waits for w's own goroutine to find out how the worker ended, until

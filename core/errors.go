@@ -100,7 +100,7 @@ type RemoteError struct {
 	Module  string         `json:"module,omitempty"`    // such as "json.decoder"; "" for a builtin
 	Bases   []string       `json:"bases,omitempty"`     // the base classes, the nearest first, such as "ValueError"
 	Message string         `json:"message"`             // str(exception)
-	Value   any            `json:"data,omitempty"`      // what the exception gives to programs; Data decodes it
+	Value   any            `json:"data,omitempty"`      // the exception's data; Data decodes it
 	Frames  []TraceFrame   `json:"frames,omitempty"`    // the innermost last, as Python prints them
 	Notes   []string       `json:"notes,omitempty"`     // the notes that add_note added
 	Text    string         `json:"traceback,omitempty"` // the traceback as the worker's language prints it, or ""
@@ -124,8 +124,8 @@ func (e *RemoteError) Error() string {
 	return name + ": " + e.Message
 }
 
-// Data decodes what the exception gives to programs into v, a non-nil pointer. In Python that is the exception's
-// snakepit_data, in Go the result of the error's method SnakepitData. The rules are those of a call's result: numbers
+// Data decodes the exception's data into v, a non-nil pointer. In Python the data is the exception's snakepit_data, in
+// Go the result of the error's method SnakepitData. The rules are those of a call's result: numbers
 // are checked, and structs have json tags. The error is ErrNoData if the exception gives nothing. A RemoteError that
 // did not come from a connection, for instance one that a test has made, decodes Value by encoding/json.
 func (e *RemoteError) Data(v any) error {
@@ -181,18 +181,18 @@ func (e *RemoteError) takeHint() string {
 // module.
 func (e *RemoteError) is(kind string) bool { return e.Type == kind && e.Module == "" }
 
-// some reports whether f is true for e or for an error that it is linked to.
-func (e *RemoteError) some(f func(*RemoteError) bool) bool {
-	if e == nil {
+// some reports whether f is true for e or for an error that it is linked to, at most links deep.
+func (e *RemoteError) some(links int, f func(*RemoteError) bool) bool {
+	if e == nil || links == 0 {
 		return false
 	}
-	return f(e) || e.Cause.some(f) || e.Context.some(f) ||
-		slices.ContainsFunc(e.Errors, func(member *RemoteError) bool { return member.some(f) })
+	return f(e) || e.Cause.some(links-1, f) || e.Context.some(links-1, f) ||
+		slices.ContainsFunc(e.Errors, func(member *RemoteError) bool { return member.some(links-1, f) })
 }
 
 // cameBy notes the codec of the connection that e came from.
 func (e *RemoteError) cameBy(codec Codec) {
-	e.some(func(linked *RemoteError) bool { linked.codec = codec; return false })
+	e.some(maxLinks, func(linked *RemoteError) bool { linked.codec = codec; return false })
 }
 
 // Exception is a target for errors.Is. It names a class of exceptions, and matches a RemoteError of that class or of a
@@ -245,8 +245,12 @@ func (e *StartError) Error() string {
 	details := []string{rest}
 	var remote *RemoteError
 	if errors.As(e.Err, &remote) {
-		trace := strings.TrimSuffix(remote.Traceback(), "\n")
-		details = append(details, strings.TrimSuffix(strings.TrimSuffix(trace, remote.Error()), "\n"))
+		trace := "\n" + strings.TrimSuffix(remote.Traceback(), "\n")
+		end := strings.Join(append([]string{"\n" + remote.Error()}, remote.Notes...), "\n")
+		if before, found := strings.CutSuffix(trace, end); found { // the first line has it
+			trace = before + strings.TrimPrefix(end, "\n"+remote.Error())
+		}
+		details = append(details, strings.TrimPrefix(trace, "\n"))
 	}
 	if e.Command != "" {
 		details = append(details, "command: "+e.Command)

@@ -586,7 +586,8 @@ func (m *mux) result(s *stream, v any) (Frame, error) {
 }
 
 // errorBody encodes an error. If that fails or the frame would be too large, it leaves out the data, then all but the
-// type and the message. The data may be user code. An error of errorBody is one of the codec.
+// type and the message, shortened until they fit. Encoding the data may run user code. errorBody fails only if the
+// codec fails.
 func (m *mux) errorBody(e *RemoteError) ([]byte, error) {
 	body, err := m.terms.codec.Append(nil, e)
 	limit := m.terms.maxFrame - frameOverhead
@@ -602,11 +603,17 @@ func (m *mux) errorBody(e *RemoteError) ([]byte, error) {
 		}
 		return m.errorBody(&smaller)
 	}
-	if err != nil { // such as text that is not valid UTF-8
-		return m.terms.codec.Append(nil, &RemoteError{ // a shortened and escaped copy
-			Type:    escapeControl(truncate(e.Type, 200), true),
-			Message: escapeControl(truncate(e.Message, 1000), true),
+	for most := 1000; err != nil; most /= 2 { // such as text that is not valid UTF-8
+		body, err = m.terms.codec.Append(nil, &RemoteError{ // a shortened and escaped copy
+			Type:    escapeControl(truncate(e.Type, min(most, 200)), true),
+			Message: escapeControl(truncate(e.Message, most), true),
 		})
+		switch {
+		case most == 0:
+			return body, err
+		case err == nil && len(body) > limit:
+			err = errors.New("still too large")
+		}
 	}
 	return body, nil
 }

@@ -201,7 +201,7 @@ func (p *Pool) logAdapter(w *Worker) {
 	p.adapterChoice = choice
 	switch {
 	case len(w.link.Refused) > 0 && first && w.link.Default:
-		w.log.Info("protocol chosen", args...)
+		w.log.Info("protocol fallback", args...)
 	case len(w.link.Refused) > 0:
 		w.log.Warn("protocol degraded", args...)
 	case !first:

@@ -124,7 +124,7 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 		case hint != "":
 			e.Remedy = hint
 		case len(raised.Notes) == 0 && len(raised.Frames) > 0:
-			e.Remedy = "correct the program: the error is its own"
+			e.Remedy = "correct the program; its own code raised this error"
 		}
 	}
 }

@@ -19,48 +19,76 @@ const (
 	fromContext = "\nDuring handling of the above exception, another exception occurred:\n\n"
 )
 
+const (
+	maxTrace = 1 << 20 // bytes of a traceback that Go makes
+	maxLinks = 500     // how deep causes, contexts and members are followed; a body nests no deeper
+)
+
 // Traceback returns the whole chain the way the worker's language prints it, in Python the outermost cause first. If
 // the worker sent no such text, Traceback makes one from the fields, in Python's format.
 func (e *RemoteError) Traceback() string {
-	var b strings.Builder
-	e.traceback(&b)
-	return b.String()
+	var p tracePrinter
+	p.print(e, "", maxLinks)
+	return p.b.String()
 }
 
-func (e *RemoteError) traceback(b *strings.Builder) {
+// tracePrinter writes a traceback. Beyond maxTrace it writes nothing more.
+type tracePrinter struct {
+	b   strings.Builder
+	cut bool
+}
+
+// lines writes text that ends with a line feed, each line after the prefix.
+func (p *tracePrinter) lines(prefix, text string) {
+	for line := range strings.Lines(text) {
+		if p.b.Len()+len(prefix)+len(line) > maxTrace {
+			if !p.cut {
+				p.b.WriteString("[the rest is left out]\n")
+			}
+			p.cut = true
+			return
+		}
+		p.b.WriteString(prefix + line)
+	}
+}
+
+// print writes an error. links is how many more links it may follow: a RemoteError that a program made may be its own
+// cause.
+func (p *tracePrinter) print(e *RemoteError, prefix string, links int) {
+	if e == nil || p.cut || links == 0 {
+		return
+	}
 	if e.Text != "" {
-		b.WriteString(strings.TrimSuffix(e.Text, "\n") + "\n")
+		p.lines(prefix, strings.TrimSuffix(e.Text, "\n")+"\n")
 		return
 	}
 	switch {
 	case e.Cause != nil:
-		e.Cause.traceback(b)
-		b.WriteString(fromCause)
+		p.print(e.Cause, prefix, links-1)
+		p.lines(prefix, fromCause)
 	case e.Context != nil:
-		e.Context.traceback(b)
-		b.WriteString(fromContext)
+		p.print(e.Context, prefix, links-1)
+		p.lines(prefix, fromContext)
 	}
 	if len(e.Frames) > 0 {
-		b.WriteString("Traceback (most recent call last):\n")
+		p.lines(prefix, "Traceback (most recent call last):\n")
 	}
 	for _, f := range e.Frames {
-		fmt.Fprintf(b, "  File %q, line %d, in %s\n", f.File, f.Line, f.Function)
+		p.lines(prefix, fmt.Sprintf("  File %q, line %d, in %s\n", f.File, f.Line, f.Function))
 		if f.Source != "" {
-			fmt.Fprintf(b, "    %s\n", f.Source)
+			p.lines(prefix, "    "+f.Source+"\n")
 		}
 	}
-	b.WriteString(e.Error() + "\n")
+	p.lines(prefix, e.Error()+"\n")
 	for _, n := range e.Notes {
-		b.WriteString(n + "\n")
+		p.lines(prefix, n+"\n")
 	}
 	if len(e.Errors) == 0 {
 		return
 	}
 	for i, member := range e.Errors {
-		fmt.Fprintf(b, "  +---------------- %d ----------------\n", i+1)
-		for line := range strings.Lines(member.Traceback()) {
-			b.WriteString("  | " + line)
-		}
+		p.lines(prefix, fmt.Sprintf("  +---------------- %d ----------------\n", i+1))
+		p.print(member, prefix+"  | ", links-1)
 	}
-	b.WriteString("  +------------------------------------\n")
+	p.lines(prefix, "  +------------------------------------\n")
 }

@@ -31,9 +31,8 @@ type Chain struct {
 	// Strict restricts the chain to its first adapter: it fails rather than degrades. It must not change once the
 	// chain is in use.
 	Strict bool
-	// Default says that nobody named these adapters. A pool logs its first choice then at info. Otherwise a choice
-	// other than the first adapter is a warning, as is every later change to one. It must not change once the chain is
-	// in use.
+	// Default says that the program did not name these adapters. The pool then logs its first choice at info. It logs
+	// every later fallback as a warning. Default must not change once the chain is in use.
 	Default bool
 
 	adapters []core.Adapter

@@ -42,7 +42,7 @@ func setHelp(cmd *cobra.Command) {
 	}
 }
 
-// flagError adds to an error about a flag what was probably meant.
+// flagError adds the probable meaning to an error about a flag.
 func flagError(cmd *cobra.Command, err error) error {
 	text := err.Error()
 	switch {

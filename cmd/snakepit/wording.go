@@ -11,6 +11,7 @@ var flagWords = []string{
 	"raise Options.MaxFrame, or send it in smaller items", "send it in smaller items",
 	"raise Options.StartTimeout", "raise --start-timeout",
 	"set Options.Dir to", "set TMPDIR to",
+	"a shorter Options.Dir", "a shorter TMPDIR",
 	"set Program.Cache to", "set XDG_CACHE_HOME to",
 	"Program.Interpreter", "--python",
 }

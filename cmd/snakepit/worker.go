@@ -195,7 +195,7 @@ func logger(w io.Writer) hclog.Logger {
 	quiet.Add("worker lost")
 	if text == "" || log.Level > hclog.Info {
 		quiet.Add("protocol degraded")
-		quiet.Add("protocol chosen")
+		quiet.Add("protocol fallback")
 	}
 	log.Exclude = quiet.Exclude
 	return hclog.New(log)

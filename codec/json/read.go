@@ -588,8 +588,8 @@ func (r *reader) shape() ([]int, error) {
 		if !more || err != nil {
 			return shape, err
 		}
-		if i == codec.MaxDims {
-			return nil, fmt.Errorf("more than %d dimensions", codec.MaxDims)
+		if i == core.MaxDims {
+			return nil, fmt.Errorf("more than %d dimensions", core.MaxDims)
 		}
 		r.peek()
 		tok, err := r.number()

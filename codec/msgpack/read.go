@@ -235,8 +235,8 @@ func (r *reader) array(end int) (*core.Array, error) {
 		return nil, err
 	}
 	shape, err := r.only(isList, "the shape's list")
-	if err == nil && shape.N > codec.MaxDims {
-		err = fmt.Errorf("%d dimensions; %d are the most", shape.N, codec.MaxDims)
+	if err == nil && shape.N > core.MaxDims {
+		err = fmt.Errorf("%d dimensions; %d are the most", shape.N, core.MaxDims)
 	}
 	if err != nil {
 		return nil, err

@@ -193,7 +193,7 @@ func TestDefaultChain(t *testing.T) {
 	works(t, f, nil)
 	log := f.Logged()
 	for line, level := range map[string]string{
-		"protocol chosen: worker=0 adapter=msgpack grpc=":     "[INFO]",
+		"protocol fallback: worker=0 adapter=msgpack grpc=":   "[INFO]",
 		"protocol degraded: worker=0 adapter=jsonstdio grpc=": "[WARN]",
 	} {
 		before, _, found := strings.Cut(log, line)
