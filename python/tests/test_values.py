@@ -9,6 +9,7 @@ import fractions
 import math
 import pathlib
 import struct
+import sys
 import threading
 import types
 import typing
@@ -629,3 +630,31 @@ def test_pydantic(codec):
     assert there_and_back(codec, {"m": model}) == {"m": {"parts": [{"when": MOMENT, "colour": "red"}], "note": "n"}}
     naive = Model(parts=[Part(when=NAIVE, colour=Colour.RED)])
     assert there_and_back(codec, naive)["parts"] == [{"when": "2026-01-02T00:00:00", "colour": "red"}]
+
+
+@codecs
+@pytest.mark.parametrize(
+    "module, name, remedy",
+    [
+        ("pyarrow", "Table", r"value\.to_pylist\(\) for a list of maps, or value\.to_pydict\(\) for a map of columns"),
+        ("pyarrow", "RecordBatch", r"value\.to_pylist\(\) for a list of maps"),
+        ("pyarrow", "Array", r"value\.to_pylist\(\)"),
+        ("pyarrow", "ChunkedArray", r"value\.to_pylist\(\)"),
+        ("pyarrow", "Scalar", r"value\.as_py\(\)"),
+        ("polars", "DataFrame", r"value\.to_dicts\(\) for a list of maps"),
+        ("polars", "LazyFrame", r"value\.collect\(\)\.to_dicts\(\)"),
+        ("polars", "Series", r"value\.to_list\(\)"),
+        ("torch", "Tensor", r"value\.detach\(\)\.cpu\(\)\.numpy\(\)"),
+        ("tensorflow", "Tensor", r"value\.numpy\(\)"),
+        ("jax", "Array", r"numpy\.asarray\(value\)"),
+        ("scipy.sparse", "spmatrix", r"value\.toarray\(\)"),
+        ("PIL.Image", "Image", r"numpy\.asarray\(value\)"),
+    ],
+)
+def test_remedies_for_types_of_libraries(codec, module, name, remedy, monkeypatch):
+    """The libraries are not installed here, so classes stand in their places."""
+    fake = types.ModuleType(module)
+    monkeypatch.setattr(fake, name, type(name, (), {"__module__": module}), raising=False)
+    monkeypatch.setitem(sys.modules, module, fake)
+    with pytest.raises(BadValue, match=rf"^value\.v: a value of type \S+ can't be sent; send {remedy}"):
+        codec.encode({"v": getattr(fake, name)()})
