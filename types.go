@@ -171,6 +171,8 @@ type Function = core.Function
 //	func (a Array) Len() int
 //	func (a Array) MarshalJSON() ([]byte, error)
 //	func (a Array) Offset(index ...int) int
+//	func (a Array) String() string
+//	func (a *Array) UnmarshalJSON(text []byte) error
 type Array = core.Array
 
 // CallError is the error of every failed call: the command, its worker, the cause, and whether the call may have run.

@@ -3,6 +3,8 @@ package core
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -162,6 +164,24 @@ func (a Array) Item(i int) any {
 	}
 }
 
+// String returns the dtype, the shape and the first elements.
+func (a Array) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "array %s %v", a.DType, a.Shape)
+	if _, known := numbers[a.DType]; !known || a.Check() != nil {
+		fmt.Fprintf(&b, " of %d bytes", len(a.Data))
+		return b.String()
+	}
+	n := a.Len()
+	for i := range min(n, 8) {
+		fmt.Fprintf(&b, " %v", a.Item(i))
+	}
+	if n > 8 {
+		b.WriteString(" ...")
+	}
+	return b.String()
+}
+
 // MarshalJSON writes the elements as nested lists. Only numbers and booleans have JSON; NaN, infinities and complex
 // numbers are an error.
 func (a Array) MarshalJSON() ([]byte, error) {
@@ -228,6 +248,83 @@ func (a Array) appendItem(out []byte, i int) ([]byte, error) {
 	}
 }
 
+// UnmarshalJSON makes an array of nested lists of numbers or of booleans. Its elements are int64 if all are written as
+// integers, else float64. Lists of unequal length are an error, as is null inside of them. A null alone changes nothing.
+func (a *Array) UnmarshalJSON(text []byte) error {
+	in := json.NewDecoder(bytes.NewReader(text))
+	in.UseNumber()
+	var v any
+	if err := in.Decode(&v); err != nil || v == nil {
+		return err
+	}
+	r := jsonArray{shape: []int{}}
+	for inner := v; ; { // the first list of each level sets the shape
+		list, ok := inner.([]any)
+		if !ok {
+			break
+		}
+		if r.shape = append(r.shape, len(list)); len(list) == 0 || len(r.shape) > MaxDims {
+			break
+		}
+		inner = list[0]
+	}
+	if err := r.add(v, r.shape); err != nil {
+		return err
+	}
+	switch {
+	case len(r.bools) > 0:
+		*a = ArrayOf(r.bools, r.shape...)
+	case len(r.ints) == len(r.floats) && len(r.ints) > 0:
+		*a = ArrayOf(r.ints, r.shape...)
+	default:
+		*a = ArrayOf(r.floats, r.shape...)
+	}
+	a.Shape = r.shape // ArrayOf makes one dimension of none
+	return nil
+}
+
+// jsonArray collects the elements of nested lists.
+type jsonArray struct {
+	shape  []int
+	bools  []bool
+	floats []float64 // all numbers
+	ints   []int64   // as long as floats if all are integers
+}
+
+// add adds the elements of v, which must have the shape.
+func (r *jsonArray) add(v any, shape []int) error {
+	list, isList := v.([]any)
+	if isList != (len(shape) > 0) || isList && len(list) != shape[0] {
+		return fmt.Errorf("the lists are not those of an array of shape %v: their lengths differ", r.shape)
+	}
+	for _, item := range list {
+		if err := r.add(item, shape[1:]); err != nil {
+			return err
+		}
+	}
+	switch v := v.(type) {
+	case []any:
+		return nil
+	case bool:
+		r.bools = append(r.bools, v)
+	case json.Number:
+		f, err := v.Float64()
+		if err != nil {
+			return err
+		}
+		if n, err := strconv.ParseInt(v.String(), 10, 64); err == nil && len(r.ints) == len(r.floats) {
+			r.ints = append(r.ints, n)
+		}
+		r.floats = append(r.floats, f)
+	default:
+		return fmt.Errorf("an array has numbers or booleans, not %v", v)
+	}
+	if len(r.bools) > 0 && len(r.floats) > 0 {
+		return errors.New("an array has numbers or booleans, not both")
+	}
+	return nil
+}
+
 // MaxDims is the limit on an array's dimensions. NumPy has the same limit.
 const MaxDims = 64
 
@@ -235,6 +332,9 @@ const MaxDims = 64
 // each place of the shape. If the dtype does not say how large an element is, the data must have a whole number of bytes for
 // each place.
 func (a Array) Check() error {
+	if a.DType == "" && a.Shape == nil && a.Data == nil {
+		return errors.New("the array has no dtype: it is not set; make one by ArrayOf")
+	}
 	if a.DType == "" || !utf8.ValidString(a.DType) {
 		return fmt.Errorf("array with dtype %q; it must be NumPy's, such as \"<f8\"", truncate(a.DType, 40))
 	}

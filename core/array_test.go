@@ -155,3 +155,51 @@ func TestArrayItems(t *testing.T) {
 		}()
 	}
 }
+
+// JSON of nested lists becomes an array, and an array's own JSON the same array.
+func TestArrayFromJSON(t *testing.T) {
+	for text, want := range map[string]core.Array{
+		"[1, 2]": core.ArrayOf([]int64{1, 2}), "[[1, 2.5], [3, 4]]": core.ArrayOf([]float64{1, 2.5, 3, 4}, 2, 2),
+		"[1e2]": core.ArrayOf([]float64{100}), "[true, false]": core.ArrayOf([]bool{true, false}),
+		"[]": core.ArrayOf([]float64{}, 0), "[[], []]": core.ArrayOf([]float64{}, 2, 0), "null": {},
+		"[18446744073709551616]": core.ArrayOf([]float64{1 << 64}),
+		"[[[1]], [[2]]]":         core.ArrayOf([]int64{1, 2}, 2, 1, 1),
+	} {
+		var got core.Array
+		if err := json.Unmarshal([]byte(text), &got); err != nil || got.DType != want.DType ||
+			!reflect.DeepEqual(got.Shape, want.Shape) || string(got.Data) != string(want.Data) {
+			t.Errorf("%s is %v, not %v; %v", text, got, want, err)
+		}
+	}
+	for _, a := range []core.Array{
+		core.ArrayOf([]float64{1, 2, 3, 4}, 2, 2), core.ArrayOf([]bool{true}), core.ArrayOf([]int64{-1, 0}, 2, 1),
+		{DType: "<f8", Shape: []int{}, Data: core.ArrayOf([]float64{5}).Data},
+	} {
+		text, _ := json.Marshal(a)
+		var got core.Array
+		if err := json.Unmarshal(text, &got); err != nil || !reflect.DeepEqual(got, a) {
+			t.Errorf("%s becomes %v, %v", text, got, err)
+		}
+	}
+	for _, bad := range []string{
+		"[[1], [2, 3]]", "[1, [2]]", "[[1], 2]", "[1, null]", `["a"]`, `{"a": 1}`, "[1, true]", "[1e999]",
+	} {
+		var got core.Array
+		if err := json.Unmarshal([]byte(bad), &got); err == nil {
+			t.Errorf("%s is %v", bad, got)
+		}
+	}
+}
+
+func TestArrayAsText(t *testing.T) {
+	for want, a := range map[string]core.Array{
+		"array <f8 [2] 1.5 2": core.ArrayOf([]float64{1.5, 2}), "array |b1 [1] true": core.ArrayOf([]bool{true}),
+		"array <i8 [3 3] 1 2 3 4 5 6 7 8 ...": core.ArrayOf([]int64{1, 2, 3, 4, 5, 6, 7, 8, 9}, 3, 3),
+		"array <U1 [1] of 4 bytes":            {DType: "<U1", Shape: []int{1}, Data: make([]byte, 4)},
+		"array <f8 [3] of 8 bytes":            {DType: "<f8", Shape: []int{3}, Data: make([]byte, 8)},
+	} {
+		if got := a.String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

@@ -369,9 +369,18 @@ func (f *inflight) frame() (Frame, error) {
 		args = reflect.MakeSlice(v.Type(), 0, 0).Interface()
 	}
 	var err error
-	frame.Body, err = w.mux.terms.codec.Append(nil, args)
+	if frame.Body, err = w.mux.terms.codec.Append(nil, args); err != nil {
+		err = &argumentError{err}
+	}
 	return frame, err
 }
+
+// argumentError is the error of arguments that can't be sent. Often they come from a client of the program, as JSON.
+type argumentError struct{ err error }
+
+func (e *argumentError) Error() string        { return e.err.Error() }
+func (e *argumentError) Unwrap() error        { return e.err }
+func (e *argumentError) Is(target error) bool { return target == ErrBadArguments }
 
 // checkText checks that the text fields are valid UTF-8. On some adapters bad text would end the connection, and one
 // call's bad name must not do that.

@@ -33,8 +33,8 @@ var (
 	// ErrFrameTooLarge: a value exceeds the frame limit. Only its call fails. If the value is a result or an item, the
 	// call did run.
 	ErrFrameTooLarge = errors.New("value larger than the frame limit")
-	// ErrBadArguments: the arguments do not fit the command. It is the "400 Bad Request" of an HTTP service: the caller
-	// is wrong, not the worker.
+	// ErrBadArguments: the arguments do not fit the command, or can't be sent. It is the "400 Bad Request" of an HTTP
+	// service: the caller is wrong, not the worker.
 	ErrBadArguments = errors.New("bad arguments")
 	// ErrProtocol: the peer broke the protocol; the connection has ended.
 	ErrProtocol = errors.New("protocol error")

@@ -174,6 +174,9 @@ func TestCheck(t *testing.T) {
 	if err := schema.Check(t.Context(), pool, string(schema.Canonical(commands(t, trainJSON)))); err != nil {
 		t.Errorf("the same commands: %v", err)
 	}
+	if err := schema.Check(t.Context(), pool, "[]"); err != nil {
+		t.Errorf("a new command: %v", err)
+	}
 	other := commands(t, trainJSON, `"epochs": {"type": "integer"}`, `"epochs": {"type": "number"}`)
 	err := schema.Check(t.Context(), pool, string(schema.Canonical(other)))
 	var drift *schema.DriftError

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/conformance"
 	"github.com/snakepit-go/snakepit/core"
 )
 
@@ -153,7 +154,8 @@ func exitCode(ctx context.Context, err error) int {
 		return by.exitCode()
 	case ctx.Err() != nil:
 		return exitInterrupted
-	case errors.As(err, &start), errors.Is(err, snakepit.ErrCrashLoop), errors.Is(err, errNoWorker):
+	case errors.As(err, &start), errors.Is(err, snakepit.ErrCrashLoop), errors.Is(err, errNoWorker),
+		errors.As(err, new(*conformance.NothingError)):
 		return exitNoWorker
 	case errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout

@@ -192,7 +192,8 @@ func (d *demo) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	table := [][]string{{"run", "adapters", "rows", "time", "rows/s", "a worker takes", "equal"},
+	reference.adapters = "-" // it needs no pool
+	table := [][]string{{"run", "adapters", "rows", "time", "rows/s", "memory of a worker", "equal"},
 		reference.row("baseline, csv.reader", "-")}
 	var failures []error
 	for i, v := range d.runs {
@@ -260,7 +261,6 @@ func (d *demo) prepare(ctx context.Context, temp string) (reference *result, bar
 	if reference, err = d.reference(ctx, pool, d.out); err != nil {
 		return nil, "", err
 	}
-	reference.adapters = adapters(pool)
 	if slices.ContainsFunc(d.runs, func(v variant) bool { return v.bare }) {
 		bare, err = snakepit.Execute[string](ctx, pool, "environment_without_grpc", filepath.Join(temp, "venv"))
 	}

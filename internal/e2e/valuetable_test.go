@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/big"
@@ -280,4 +281,18 @@ func named(v any) string {
 	}
 	return strings.NewReplacer("interface {}", "any", "e2e.point", "a struct", "core.Array", "snakepit.Array",
 		"uint8", "byte").Replace(fmt.Sprintf("%T", v))
+}
+
+// Arguments that can't be sent are wrong arguments, too: a program may hand on the JSON of its clients.
+func TestArgumentsThatCanNotBeSent(t *testing.T) {
+	f := Must(Begin(t, "jsonstdio", script(t, File(t, "worker.py", tabulated)), snakepit.Options{}))
+	for _, body := range []string{
+		`{"source": 1e400}`, `{"source":`, `{} {}`, strings.Repeat("[", 600) + strings.Repeat("]", 600),
+		`{"source": ` + strings.Repeat("9", 400_000) + `}`,
+	} {
+		_, err := snakepit.Execute[any](f.Context(), f.Pool, "make", json.RawMessage(body))
+		if !errors.Is(err, snakepit.ErrBadArguments) || snakepit.MayHaveRun(err) {
+			t.Errorf("%.20s: %.100v", body, err)
+		}
+	}
 }
