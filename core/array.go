@@ -249,7 +249,8 @@ func (a Array) appendItem(out []byte, i int) ([]byte, error) {
 }
 
 // UnmarshalJSON makes an array of nested lists of numbers or of booleans. Its elements are int64 if all are written as
-// integers, else float64. Lists of unequal length are an error, as is null inside of them. A null alone changes nothing.
+// integers, else float64. Lists of unequal length are an error, as is null inside of them. A null alone changes
+// nothing.
 func (a *Array) UnmarshalJSON(text []byte) error {
 	in := json.NewDecoder(bytes.NewReader(text))
 	in.UseNumber()
@@ -329,8 +330,8 @@ func (r *jsonArray) add(v any, shape []int) error {
 const MaxDims = 64
 
 // Check returns an error if the array can't be sent: the dtype must be text, and the data must have one element for
-// each place of the shape. If the dtype does not say how large an element is, the data must have a whole number of bytes for
-// each place.
+// each place of the shape. If the dtype does not say how large an element is, the data must have a whole number of
+// bytes for each place.
 func (a Array) Check() error {
 	if a.DType == "" && a.Shape == nil && a.Data == nil {
 		return errors.New("the array has no dtype: it is not set; make one by ArrayOf")
