@@ -21,8 +21,8 @@ const aboutConformance = `Checks a worker in any language against docs/protocol.
 
 WORKER is an executable that speaks the protocol, or a Python file (.py). It offers the commands
 that docs/protocol.md lists under "Conformance". If it lacks some, the clauses that need them are
-skipped and name them. An ordinary worker has none, so nothing can be checked. The clauses that most others depend on come first. If one fails, those that
-depend on it are skipped and name it.
+skipped and name them. An ordinary worker has none, so nothing can be checked. The clauses that most
+others depend on come first. If one fails, those that depend on it are skipped and name it.
 
 Exit codes:
   0  every clause passed or was skipped
