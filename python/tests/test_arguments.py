@@ -569,6 +569,7 @@ def test_arrays(annotation, sent, dtype, got):
         (np.bool_, 1, "x: expected true or false, got 1"),
         (np.str_, 1, "x: expected text, got 1"),
         (List[int], np.array(5), "x: expected a list, got an array"),
+        (list, np.empty((1 << 22, 0)), "x: an array of shape [4194304, 0] has more than 4096 rows without elements"),
         (List[int], Array("<i8", [1], bytes(8)), "x: expected a list, got an array"),
     ],
 )
