@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 
+from ._annotations import Scope
 from ._converters import SIMPLE, enum, first_of, key_of, literal, map_of, tuple_of, unchanged
 from ._reading import Reader
 from ._records import record_of
@@ -18,6 +19,19 @@ class Compiler(Reader[MaybeRule]):
     def __init__(self) -> None:
         self._rules: Dict[Any, Rule] = {}  # of classes and aliases, which may be recursive
 
+    def part(self, annotation: Any, scope: Scope, variables: Dict[Any, Any]) -> MaybeRule:
+        """Reads an annotation inside of a class, like `tried`.
+
+        Raises:
+            RecursionError: The class has no end, so its fields are not worth another try each.
+        """
+        try:
+            return self.read(annotation, scope, variables)
+        except RecursionError:
+            raise
+        except Exception:  # raised by the program's names and classes
+            return None
+
     def anything(self) -> MaybeRule:
         return None
 
@@ -25,12 +39,9 @@ class Compiler(Reader[MaybeRule]):
         return SIMPLE[type_]
 
     def once(self, key: Any, variables: Dict[Any, Any], make: Callable[[], MaybeRule]) -> MaybeRule:
-        key = (key, *variables.items())
-        try:
-            if key in self._rules:
-                return self._rules[key]
-        except TypeError:  # such as the metadata of an Annotated
-            return make()
+        key = (key, *((variable, _hashable(one)) for variable, one in variables.items()))
+        if key in self._rules:
+            return self._rules[key]
         later = self._rules[key] = Rule(lambda value: later.convert(value))
         rule: MaybeRule = None
         try:
@@ -108,3 +119,24 @@ class Compiler(Reader[MaybeRule]):
             return None
         fields = record
         return self.once(cls, variables, lambda: _converters_records.rule(self, fields, variables))
+
+
+class _Identity:
+    """Stands for an object that can't be hashed. It keeps the object alive."""
+
+    def __init__(self, of: Any) -> None:
+        self._of = of
+
+    def __hash__(self) -> int:
+        return id(self._of)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is _Identity and other._of is self._of
+
+
+def _hashable(annotation: Any) -> Any:
+    try:
+        hash(annotation)
+    except TypeError:  # such as the metadata of an Annotated
+        return _Identity(annotation)
+    return annotation

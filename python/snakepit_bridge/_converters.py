@@ -267,7 +267,7 @@ def enum(cls: Any, compiler: Compiler) -> Rule:
     members = list(cls)
     types = {type(member.value) for member in members}
     scope = Scope({}, {})
-    rules = [rule for rule in (compiler.tried(type_, scope) for type_ in types if type_ not in SIMPLE) if rule]
+    rules = [rule for rule in (compiler.part(type_, scope, {}) for type_ in types if type_ not in SIMPLE) if rule]
 
     def convert(value: Any) -> Any:
         for member in cls.__members__.values():

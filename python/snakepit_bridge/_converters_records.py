@@ -80,7 +80,7 @@ def rule(compiler: Compiler, record: Record, variables: Dict[Any, Any]) -> Maybe
     for field in fields:
         one: MaybeRule = None
         if field.annotation is not NOTHING and not field.converted:  # a converter takes what it likes
-            one = compiler.tried(field.annotation, field.scope, variables)
+            one = compiler.part(field.annotation, field.scope, variables)
         rules[field.taken] = optional(one) if field.default is None else one
     required = [field.taken for field in fields if field.required]
     if record.kind == "dict":

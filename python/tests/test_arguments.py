@@ -115,6 +115,20 @@ class Box(Generic[T]):
     content: T
 
 
+@dataclass
+class Pair(Generic[T]):
+    value: T
+    left: Optional[Pair[T]] = None
+    right: Optional[Pair[T]] = None
+
+
+@dataclass
+class Endless(Generic[T]):
+    value: int
+    left: List[Endless[Annotated[int, []]]] = ()
+    right: List[Endless[Annotated[int, []]]] = ()
+
+
 @dataclass(init=False)
 class Own:
     value: int
@@ -304,9 +318,11 @@ ACCEPTED = [
     (Box, {"content": 3.0}, Box(3.0)),
     (Annotated[int, "a note", []], 3.0, 3),
     (Box[Annotated[int, "a note", []]], {"content": 3.0}, Box(3)),
+    (Pair[Annotated[int, []]], {"value": 3.0, "left": {"value": 2.0}}, Pair(3, Pair(2))),
     (UserId, 3.0, 3),
     (Final[int], 3.0, 3),
     # These demand nothing.
+    (Endless[str], {"value": "x"}, {"value": "x"}),  # each evaluation of its text makes another class
     (Own, {"value": "x"}, {"value": "x"}),
     (Greeter, {"value": "x"}, {"value": "x"}),
     (Callable[[int], int], "x", "x"),
