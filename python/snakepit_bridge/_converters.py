@@ -10,6 +10,7 @@ from ._annotations import Scope
 from ._errors import shown
 from ._misfit import Misfit, got
 from ._rule import MaybeRule, Rule, as_list, converted, made
+from ._unpatched import get_ident
 
 if TYPE_CHECKING:
     from ._compiler import Compiler
@@ -220,9 +221,37 @@ CONTAINERS[typing.AbstractSet] = set_of(set)
 
 
 def first_of(members: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    """Returns the converter of a union. A member that takes the value as it is wins, else the first that converts."""
+    """Returns the converter of a union. A member that takes the value as it is wins, else the first that converts.
+
+    If classes of a union refer to the union, each member converts the inner values once more. So the outermost union of
+    a conversion remembers what the unions in it made of each value. Without that the time doubles with each level.
+    """
 
     def convert(value: Any) -> Any:
+        thread = get_ident()
+        outcomes = _outcomes.get(thread)
+        if outcomes is not None:
+            return remembered(outcomes, value)
+        _outcomes[thread] = {}
+        try:
+            return remembered(_outcomes[thread], value)
+        finally:
+            del _outcomes[thread]
+
+    def remembered(outcomes: Dict[Any, Any], value: Any) -> Any:
+        key = (convert, id(value))
+        if key not in outcomes:
+            try:
+                outcomes[key] = (value, chosen(value), None)  # the value stays alive, so its id stays its own
+            except Misfit as exc:
+                outcomes[key] = (value, None, exc.copy())
+                raise
+        _, new, misfit = outcomes[key]
+        if misfit is not None:
+            raise misfit.copy() from misfit.__cause__
+        return new
+
+    def chosen(value: Any) -> Any:
         found: List[Any] = []
         errors: List[Misfit] = []
         for member in members:
@@ -243,6 +272,9 @@ def first_of(members: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
         raise Misfit(" or ".join(filter(None, (", ".join(wanted[:-1]), wanted[-1]))), value)
 
     return convert
+
+
+_outcomes: Dict[int, Dict[Any, Any]] = {}  # of the unions in the conversion that runs, by thread
 
 
 def literal(values: Sequence[Any]) -> Rule:

@@ -27,6 +27,13 @@ class Misfit(Exception):
         self.reason = reason
         self.path: List[Any] = []
 
+    def copy(self) -> Misfit:
+        """Returns a misfit with a path of its own."""
+        copy = Misfit(self.expected, self.value, self.reason)
+        copy.path = self.path[:]
+        copy.__cause__ = self.__cause__
+        return copy
+
     def text(self) -> str:
         """Returns what is wrong, without the path."""
         return self.reason or f"expected {self.expected}, got {got(self.value)}"

@@ -129,6 +129,27 @@ class Endless(Generic[T]):
     right: List[Endless[Annotated[int, []]]] = ()
 
 
+ASKED: List[str] = []
+
+
+@dataclass
+class Left:
+    child: Union[Left, Right, None] = None
+    kind: Literal["left"] = "left"
+
+    def __post_init__(self):
+        ASKED.append("left")
+
+
+@dataclass
+class Right:
+    child: Union[Left, Right, None] = None
+    kind: Literal["left", "right"] = "right"
+
+    def __post_init__(self):
+        ASKED.append("right")
+
+
 @dataclass(init=False)
 class Own:
     value: int
@@ -499,6 +520,25 @@ def test_what_fits_is_not_copied():
     assert converted(List[float], sent) == [1.0, 2.5]
     assert sent == [1, 2.5]
     assert type(sent[0]) is int  # another member of a union may get it
+
+
+@pytest.mark.parametrize(
+    "kind,last,refused",
+    [("left", "left", False), ("right", "right", False), ("left", "middle", True), ("right", "middle", True)],
+)
+def test_a_recursive_union_converts_each_value_once(kind, last, refused):
+    sent: Any = {"kind": last}
+    for _ in range(60):
+        sent = {"child": sent, "kind": kind}
+    del ASKED[:]
+    if refused:
+        assert refusal(Union[Left, Right], sent).endswith("kind: expected 'left', got 'middle'")
+    else:
+        found = converted(Union[Left, Right], sent)
+        for _ in range(60):
+            assert type(found) is (Left if kind == "left" else Right)
+            found = found.child
+        assert len(ASKED) <= 4 * 61
 
 
 def test_a_value_nested_too_deeply_is_refused():
