@@ -74,7 +74,8 @@ def add_note(error: Dict[str, Any], note: str) -> None:
 def encode_error(error: Mapping[str, Any], encode: Callable[[Any], bytes], most: int) -> bytes:
     """Returns an encoded error of at most that many bytes.
 
-    If the whole error is larger, the traceback or the data is left out. The type and the message always remain.
+    If the whole error is larger, the traceback or the data is left out. The type and the message always remain, and
+    are cut if they have to.
     """
     body = attempt(b"", encode, error)
     if body and len(body) <= most:
@@ -85,7 +86,12 @@ def encode_error(error: Mapping[str, Any], encode: Callable[[Any], bytes], most:
         body = attempt(b"", encode, smaller)
         if body and len(body) <= most:
             return body
-    return encode({"type": str(error["type"])[:200], "message": str(error["message"])[:1000]})
+    type_, message = str(error["type"])[:200], str(error["message"])[:1000]
+    while True:  # one character may take 12 bytes
+        body = encode({"type": type_, "message": message})
+        if len(body) <= most or not message:
+            return body
+        type_, message = type_[:100], message[: len(message) // 2]
 
 
 def _without_data(error: Mapping[str, Any], why: str) -> Dict[str, Any]:
