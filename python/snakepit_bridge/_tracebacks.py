@@ -42,7 +42,7 @@ def traceback_text(exc: BaseException, notes: List[str]) -> str:
 def remote_text(exc: Any) -> str:
     """Returns the traceback that the host's error of a RemoteError brings, or ""."""
     text = exc.error.get("traceback")
-    return text_of(text, _TEXT) if type(text) is str else ""
+    return _cut(text) if type(text) is str else ""
 
 
 def _text(exc: BaseException, notes: List[str]) -> str:

@@ -306,6 +306,8 @@ def test_a_long_text_loses_its_middle():
         text = traceback_text(ValueError(message), [])
         assert len(text.encode()) <= 64 << 10
         assert text.endswith(message[:1] * 1000 + "\n")
+        remote = RemoteError({"type": "E", "message": "m", "traceback": message})
+        assert len(describe(remote)["cause"]["traceback"].encode()) <= 64 << 10
 
 
 def test_frames_of_the_bridge_and_of_imports_are_left_out():
