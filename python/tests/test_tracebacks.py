@@ -420,7 +420,10 @@ def test_groups_in_groups_are_bounded():
         left += left.pop().get("errors", ())
     assert counted <= 64
 
-    odd = type("Odd", (ExceptionGroup,), {"exceptions": property(lambda self: iter(int, 1))})  # noqa: F821
-    error = describe(odd("the reason", [ValueError(1)]))
-    assert "traceback" not in error
-    assert error["message"].startswith("the reason")
+    endless = [lambda self: iter(int, 1), lambda self: (type(self)("again", [ValueError(2)]),)]
+    for exceptions in endless:
+        odd = type("Odd", (ExceptionGroup,), {"exceptions": property(exceptions)})  # noqa: F821
+        for exc in (odd("the reason", [ValueError(1)]), ExceptionGroup("the reason", [odd("x", [ValueError(1)])])):  # noqa: F821
+            error = describe(exc)
+            assert "traceback" not in error
+            assert error["message"].startswith("the reason")
