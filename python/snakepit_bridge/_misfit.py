@@ -8,6 +8,7 @@ from typing import Any, List, Sequence
 from ._errors import shown, text_of, type_name
 
 _SHOWN = 40  # characters of a value or key in a message
+_BITS = 128  # of an integer whose digits are in a message
 
 
 class Misfit(Exception):
@@ -54,6 +55,8 @@ def refused(exc: Exception) -> Misfit:
 def got(value: Any) -> str:
     """Describes a value that has arrived."""
     type_ = type(value)
+    if type_ is int and value.bit_length() > _BITS:
+        return f"an integer of {value.bit_length()} bits"
     if value is None or type_ in (bool, int, float):
         return shown(value, _SHOWN)
     if type_ is str:

@@ -389,6 +389,9 @@ REFUSED = [
     (float, "5", "x: expected a number, got '5'"),
     (float, True, "x: expected a number, got True"),
     (float, 10**400, "x: an integer of 1329 bits is too large for a float"),
+    (str, 2**128 - 1, "x: expected text, got 340282366920938463463374607431768211455"),
+    (str, 2**128, "x: expected text, got an integer of 129 bits"),
+    (str, -(10**5000), "x: expected text, got an integer of 16610 bits"),
     (bool, 1, "x: expected true or false, got 1"),
     (str, 5, "x: expected text, got 5"),
     (str, b"abc", "x: expected text, got 3 bytes"),
@@ -597,6 +600,10 @@ ARRAYS = [
     (NDArray[np.floating], [1], "float64", [1.0]),
     (NDArray[np.floating], np.array([1], "f4"), "float32", [1.0]),
     (NDArray[np.integer], [1], "int64", [1]),
+    (NDArray[np.int8], np.array([-128, 127]), "int8", [-128, 127]),
+    (NDArray[np.int64], np.array([2**63 - 1], "u8"), "int64", [2**63 - 1]),
+    (NDArray[np.int8], np.array([], "i8"), "int8", []),
+    (NDArray[np.float32], [1.5, float("inf")], "float32", [1.5, float("inf")]),
 ]
 
 
@@ -619,6 +626,16 @@ def test_arrays(annotation, sent, dtype, got):
         (NDArray[np.int64], np.array([1.5]), "x: expected an array of int64, got one of float64"),
         (NDArray[np.integer], [1.5], "x: expected an array of integer, got one of float64"),
         (NDArray[np.str_], ["a", 1], "x: expected a list of text"),
+        (NDArray[np.int8], np.array([1, 128]), "x: expected numbers from -128 to 127"),
+        (NDArray[np.int8], np.array([-129]), "x: expected numbers from -128 to 127"),
+        (NDArray[np.int64], np.array([2**63], "u8"), f"x: expected numbers from {-(2**63)} to {2**63 - 1}"),
+        (NDArray[np.float32], np.array([1, 1e300]), "x: expected numbers within the range of float32"),
+        (NDArray[np.float32], [1e300], "x: expected numbers within the range of float32"),
+        (NDArray[np.float16], np.array([70_000]), "x: expected numbers within the range of float16"),
+        (NDArray[np.complex64], np.array([1e300j]), "x: expected numbers within the range of complex64"),
+        (np.float32, 1e300, "x: expected a smaller number, got 1e+300"),
+        (np.float16, -70_000, "x: expected a smaller number, got -70000"),
+        (np.float64, 10**400, "x: expected a smaller number, got an integer of 1329 bits"),
         (np.int8, 200, "x: expected an integer from -128 to 127, got 200"),
         (np.int8, True, "x: expected an integer, got True"),
         (np.float32, "x", "x: expected a number, got 'x'"),
@@ -636,7 +653,10 @@ def test_arrays_that_do_not_fit(annotation, sent, message):
 def test_numpy_scalars_and_lists_of_arrays():
     assert same(converted(np.int8, 5.0), np.int8(5))
     assert same(converted(np.float32, 5), np.float32(5))
+    assert same(converted(np.float32, float("-inf")), np.float32("-inf"))
     assert same(converted(np.bool_, True), np.bool_(True))
+    assert same(converted(np.floating, 5), 5)
+    assert same(converted(np.integer, 5), 5)
     assert same(converted(np.str_, "x"), np.str_("x"))
     assert same(converted(List[List[float]], np.array([[1, 2]])), [[1.0, 2.0]])
     assert same(converted(Tuple[int, int], np.array([1, 2])), (1, 2))
