@@ -69,7 +69,8 @@ class _Fields:
         if self.more or not unexpected:
             text = f"missing field{'s' if len(missing) > 1 else ''} {listed(missing)}"
             raise Misfit("", reason=text + (there_are(unexpected) if unexpected else ""))
-        hint = suggestion(unexpected[0], [name for name in self.rules if name not in value])
+        left = [name for name in self.rules if name not in value]
+        hint = suggestion(unexpected[0], left) if left else there_are(list(self.rules))
         raise Misfit("", reason=f"unexpected field {listed(unexpected[:1])}{hint}")
 
 

@@ -50,6 +50,7 @@ from snakepit_bridge import Array, RemoteError, Worker
 from snakepit_bridge._answers import BadArguments
 from snakepit_bridge._arguments import prepare
 from snakepit_bridge._command import Command
+from snakepit_bridge._schema import schemas
 
 T = TypeVar("T")
 UserId = NewType("UserId", int)
@@ -796,14 +797,77 @@ def wrapper(*args, **kwargs):
     return plain(*args, **kwargs)
 
 
+def decorated(function):
+    """As many decorators: it takes anything."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return call
+
+
+@decorated
+@decorated
+def twice_decorated(a: int, b: int = 2):
+    return [a, b]
+
+
+@decorated
+def decorated_items(a: int):
+    yield a
+
+
+@decorated
+def decorated_ctx(ctx, a: int):
+    return [type(ctx).__name__, a]
+
+
+@functools.wraps(train)
+def injecting(*args, **kwargs):
+    return train(*args, epochs=7, **kwargs)
+
+
+@functools.wraps(train)
+def popping(*args, **kwargs):
+    return [kwargs.pop("verbose"), *train(*args, **kwargs)]
+
+
+@functools.wraps(train)
+def broken_decorator(*args, **kwargs):
+    return train(*args, db=5, **kwargs)
+
+
+@functools.wraps(train, assigned=["__name__"])
+def parsing(count: str, ctx):
+    return train(int(count))
+
+
+@functools.wraps(train, assigned=["__name__"])
+def with_context(ctx, *args, **kwargs):
+    return [type(ctx).__name__, *train(*args, **kwargs)]
+
+
+cached = functools.lru_cache(maxsize=None)(train)
+
+
 class Callable_:
     def __call__(self, a: int):
         return a
 
 
 class Service:
+    Number = int
+
     def method(self, a: int):
         return a
+
+    @classmethod
+    def on_class(cls, a: Number):
+        return a
+
+    def in_text(self, a: int, b: Number):
+        return [a, b]
 
     @snakepit_bridge.command
     def checked(self, a: int): ...
@@ -824,6 +888,21 @@ for _function in (
 ):
     WORKER.command(_function)
 WORKER.command("wrapper")(wrapper)
+for _function in (
+    twice_decorated,
+    decorated_items,
+    decorated_ctx,
+    with_context,
+    injecting,
+    popping,
+    parsing,
+    broken_decorator,
+    cached,
+):
+    WORKER.command(next(name for name, one in globals().items() if one is _function))(_function)
+WORKER.command("on_class")(Service.on_class)
+WORKER.command("partial_of_a_method")(functools.partial(Service().in_text, 1))
+WORKER.command("partial_of_one")(functools.partial(plain, 1, c=5))
 WORKER.command("callable")(Callable_())
 WORKER.command(name="method")(Service().method)
 WORKER.command(name="partial")(functools.partial(plain, c=5))
@@ -850,6 +929,19 @@ def caller(request):
         ("rest", 3.0, [[3], {}]),
         ("default_none", {"a": None}, None),
         ("wrapper", {"a": 1}, [1, 2, 3]),
+        ("twice_decorated", {"a": 1.0, "b": 3.0}, [1, 3]),
+        ("twice_decorated", 1.0, [1, 2]),
+        ("decorated_ctx", {"a": 3.0}, ["Context", 3]),
+        ("with_context", {"epochs": 3.0}, ["Context", 3, 0.1, True]),
+        ("injecting", {"rate": 1}, [7, 1.0, True]),
+        ("popping", {"epochs": 3.0, "verbose": 1}, [1, 3, 0.1, True]),
+        ("parsing", {"count": "5"}, [5, 0.1, True]),
+        ("cached", {"epochs": 3.0}, [3, 0.1, True]),
+        ("on_class", {"a": 3.0}, 3),
+        ("partial_of_a_method", {"b": 3.0}, [1, 3]),
+        ("partial_of_a_method", 3.0, [1, 3]),
+        ("partial_of_one", {"b": 1}, [1, 1, 5]),
+        ("partial_of_one", None, [1, 2, 5]),
         ("callable", {"a": 3.0}, 3),
         ("method", {"a": 3.0}, 3),
         ("partial", {"a": 1}, [1, 2, 5]),
@@ -882,6 +974,23 @@ def test_a_command_gets(caller, name, argument, result):
         ("by_place", {"a": 1}, "by_place() takes 'a' by its place: send the value alone, not in a map"),
         ("rest", {"x": "y"}, "x: expected a number, got 'y'"),
         ("rest", "y", "values: expected an integer, got 'y'"),
+        (
+            "train",
+            {"epochs": 1, "rate": 1, "shuffle": True, "zz": 5},
+            "train() got an unexpected argument 'zz'; there are 'epochs', 'rate' and 'shuffle'",
+        ),
+        ("wrapper", None, "wrapper() missing argument 'a'"),
+        ("wrapper", {"a": 1, "x": 2}, "wrapper() got an unexpected argument 'x'; there are 'b' and 'c'"),
+        ("twice_decorated", {"a": 1, "x": 2}, "twice_decorated() got an unexpected argument 'x'; there is 'b'"),
+        ("twice_decorated", {"a": "y"}, "a: expected an integer, got 'y'"),
+        ("decorated_ctx", None, "decorated_ctx() missing argument 'a'"),
+        ("parsing", {"epochs": 5}, "parsing() got an unexpected argument 'epochs'; there is 'count'"),
+        ("parsing", {"count": 5}, "count: expected text, got 5"),
+        ("on_class", {"a": "y"}, "a: expected an integer, got 'y'"),
+        ("on_class", None, "on_class() missing argument 'a'"),
+        ("partial_of_a_method", {"b": "y"}, "b: expected an integer, got 'y'"),
+        ("partial_of_a_method", None, "partial_of_a_method() missing argument 'b'"),
+        ("partial_of_one", {"a": 1}, "partial_of_one() got an unexpected argument 'a'; there is 'b'"),
         ("callable", {"a": "y"}, "a: expected an integer, got 'y'"),
         ("callable", {"b": 1}, "callable() got an unexpected argument 'b'; there is 'a'"),
         ("method", {"a": "y"}, "a: expected an integer, got 'y'"),
@@ -896,11 +1005,64 @@ def test_a_command_refuses(caller, name, argument, message):
     assert (caught.value.type, caught.value.message) == ("BadArguments", message)
 
 
-@pytest.mark.parametrize("name", ["raises_type_error", "calls_with_too_few", "wrapper", "len"])
-def test_a_type_error_of_a_function_that_ran_stays_one(caller, name):
+@pytest.mark.parametrize(
+    "name,argument",
+    [
+        ("raises_type_error", 5),
+        ("calls_with_too_few", 5),
+        ("len", 5),
+        ("cached", {"epoch": 5}),  # in C
+        ("broken_decorator", {"epochs": 1}),
+    ],
+)
+def test_a_type_error_of_a_function_that_ran_stays_one(caller, name, argument):
     with pytest.raises(RemoteError) as caught:
-        caller.call(name, 5 if name != "wrapper" else None)
+        caller.call(name, argument)
     assert caught.value.type == "TypeError"
+
+
+DECORATED = """
+    import functools
+    from snakepit_bridge import command
+    def decorated(function):
+        @functools.wraps(function)
+        def call(*args, **kwargs): return function(*args, **kwargs)
+        @functools.wraps(function)
+        async def call_async(*args, **kwargs): return await function(*args, **kwargs)
+        return call_async if function.__name__ == "waits" else call
+    @worker.command
+    @decorated
+    def value(a: int): return a
+    @worker.command
+    @decorated
+    def items(a: int): yield a
+    @worker.command
+    @decorated
+    async def waits(a: int): return a
+    class Service:
+        @command
+        @decorated
+        def method(self, a: int): return a
+    worker.service(Service)
+"""
+
+
+@pytest.mark.parametrize("name", ["value", "items", "waits", "method"])
+def test_a_decorated_command_refuses(serve, name):
+    host = serve(DECORATED)
+    host.send("call", {"b": 5}, id=1, flags=1, name=name)
+    frame = host.answer(1)
+    assert (frame["kind"], frame["body"]["type"]) == ("error", "BadArguments")
+    assert frame["body"]["message"] == f"{name}() got an unexpected argument 'b'; there is 'a'"
+    assert not frame.get("flags")  # the decorator has run
+
+
+def test_the_names_of_a_decorated_command_are_described():
+    found = schemas([Command("twice", twice_decorated), Command("parsing", parsing)])
+    assert [one["arguments"]["properties"] for one in found] == [
+        {"a": {"type": "integer"}, "b": {"type": "integer", "default": 2}},
+        {"count": {"type": "string"}},
+    ]
 
 
 HANDLERS = """
