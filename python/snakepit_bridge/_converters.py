@@ -289,10 +289,16 @@ def literal(values: Sequence[Any]) -> Rule:
 
 
 def _same(value: Any, other: Any) -> bool:
-    """Reports whether values are equal, and neither is a number if the other one is a bool."""
+    """Reports whether values are equal, and neither is a number if the other one is a bool.
+
+    Values of the program's types, such as arrays, are never compared.
+    """
     if (type(value) is bool) != (type(other) is bool):
         return False
-    return type(value) in (bool, int, float, str, bytes, _NONE) and bool(value == other)
+    return type(value) in _COMPARED and type(other) in _COMPARED and bool(value == other)
+
+
+_COMPARED = {_NONE, bool, int, float, str, bytes}
 
 
 def enum(cls: Any, compiler: Compiler) -> Rule:

@@ -72,6 +72,25 @@ class Price(enum.Enum):
     PAIR = (1, 2)
 
 
+class OddText(str):
+    def __eq__(self, other):
+        raise KeyError("compared")
+
+    __hash__ = str.__hash__
+
+
+class OddOne(enum.Enum):
+    TEXT = OddText("x")
+
+
+class ArrayOne(enum.Enum):
+    ARRAY = np.array([1, 2])
+
+
+class LevelOne(enum.Enum):
+    HIGH = Level.HIGH
+
+
 class Permission(enum.Flag):
     READ = 1
     WRITE = 2
@@ -287,6 +306,7 @@ ACCEPTED = [
     (Level, 2.0, Level.HIGH),
     (Price, "1.5", Price.CHEAP),
     (Price, [1, 2], Price.PAIR),
+    (LevelOne, 2, LevelOne.HIGH),
     (Permission, 3, Permission.READ | Permission.WRITE),
     (Loose, "uno", Loose.ONE),
     (list, None, []),
@@ -426,6 +446,9 @@ REFUSED = [
     (Price, "2.5", "x: expected one of Decimal('1.5'), (1, 2), got '2.5'"),
     (Color, "green", "x: expected one of 'red', 'blue', got 'green'"),
     (Color, [], "x: expected one of 'red', 'blue', got a list"),
+    (ArrayOne, [1, 2], "x: expected one of array([1, 2]), got a list"),
+    (ArrayOne, "y", "x: expected one of array([1, 2]), got 'y'"),
+    (OddOne, "y", "x: expected one of 'x', got 'y'"),
     (Level, True, "x: expected one of 1, 2, got True"),
     (Loose, "boom", "x: LookupError: no such thing"),
     (datetime, "x", "x: expected a datetime, or one as text in ISO form, got 'x'"),
@@ -722,6 +745,7 @@ def test_msgspec():
     assert refusal(Struct, {}) == "x: Object missing required field `name`"
     assert refusal(Struct, {"name": "lookup"}) == "x: LookupError: no such name"
     assert refusal(Annotated[int, msgspec.Meta(gt=0)], 0) == "x: Expected `int` >= 1"
+    assert refusal(Annotated[float, msgspec.Meta(ge=0.5)], 0.25) == "x: Expected `float` >= 0.5"
 
 
 def _refuse_lookup(self):
