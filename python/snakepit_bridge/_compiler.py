@@ -17,7 +17,7 @@ class Compiler(Reader[MaybeRule]):
     """Makes rules out of annotations. One compiler makes all rules of a command."""
 
     def __init__(self) -> None:
-        self._rules: Dict[Any, Rule] = {}  # of classes and aliases, which may be recursive
+        self._rules: Dict[Any, MaybeRule] = {}  # of classes and aliases, which may be recursive
 
     def part(self, annotation: Any, scope: Scope, variables: Dict[Any, Any]) -> MaybeRule:
         """Reads an annotation inside of a class, like `tried`.
@@ -31,6 +31,13 @@ class Compiler(Reader[MaybeRule]):
             raise
         except Exception:  # raised by the program's names and classes
             return None
+
+    def read(self, annotation: Any, scope: Scope, variables: Dict[Any, Any]) -> MaybeRule:
+        text = getattr(annotation, "__forward_arg__", annotation)
+        if type(text) is not str:
+            return super().read(annotation, scope, variables)
+        read = super().read  # an alias such as Json = Union[str, List["Json"]] refers to itself by text
+        return self.once((scope, text), variables, lambda: read(text, scope, variables))
 
     def anything(self) -> MaybeRule:
         return None
@@ -49,6 +56,7 @@ class Compiler(Reader[MaybeRule]):
         finally:  # the parts that refer to it have `later`
             later.convert = unchanged if rule is None else rule.convert
             later.exact = later.exact if rule is None else rule.exact
+        self._rules[key] = rule
         return rule
 
     def union(self, members: List[MaybeRule]) -> MaybeRule:
@@ -59,7 +67,7 @@ class Compiler(Reader[MaybeRule]):
         if len(others) == 1:
             return optional(others[0]) if len(members) > 1 else others[0]
         exact = [type_ for rule in demanding for type_ in rule.exact]
-        return Rule(first_of([rule.convert for rule in demanding]), exact)
+        return Rule(first_of([rule.convert for rule in demanding], frozenset(exact)), exact)
 
     def literal(self, values: Sequence[Any]) -> MaybeRule:
         return literal(values)

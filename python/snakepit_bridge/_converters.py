@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import typing
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 from ._annotations import Scope
 from ._errors import shown
@@ -220,7 +220,7 @@ for _name in ("Sequence", "MutableSequence", "Iterable", "Collection", "Mapping"
 CONTAINERS[typing.AbstractSet] = set_of(set)
 
 
-def first_of(members: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+def first_of(members: Sequence[Callable[[Any], Any]], exact: FrozenSet[type]) -> Callable[[Any], Any]:
     """Returns the converter of a union. A member that takes the value as it is wins, else the first that converts.
 
     If classes of a union refer to the union, each member converts the inner values once more. So the outermost union of
@@ -228,6 +228,8 @@ def first_of(members: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     """
 
     def convert(value: Any) -> Any:
+        if type(value) in exact:
+            return value
         thread = get_ident()
         outcomes = _outcomes.get(thread)
         if outcomes is not None:

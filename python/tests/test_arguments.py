@@ -213,6 +213,7 @@ class Text(str):
 
 Plain = namedtuple("Plain", "a b")
 
+Rows = List[Union[int, "Rows"]]
 Json = Union[None, bool, int, float, str, List["Json"], Dict[str, "Json"]]
 
 
@@ -298,6 +299,7 @@ ACCEPTED = [
     (Union[List[int], List[str]], ["x"], ["x"]),
     (Union[Item, Point], {"x": 1}, Point(1, 0.0)),
     (Json, {"a": [1, None, {"b": 2.5}]}, {"a": [1, None, {"b": 2.5}]}),
+    (Rows, [1, [2.0, []]], [1, [2, []]]),
     (Literal["a", 1], "a", "a"),
     (Literal["a", 1], 1.0, 1),
     (Literal[Color.RED], "red", Color.RED),
@@ -439,6 +441,17 @@ REFUSED = [
     (Union[int, str, None], [], "x: expected an integer, text or None, got a list"),
     (Union[int, Item], {"price": 1}, "x: missing field 'name'"),
     (Union[int, Item, Point], {"name": "x", "price": "y"}, "x.price: expected a number, got 'y'"),
+    (
+        Json,
+        {"a": [1, {"b": b"x"}]},
+        "x.a[1].b: expected None, true or false, an integer, a number, text, a list or a map",
+    ),
+    (
+        "Json",
+        {"a": [1, {"b": b"x"}]},
+        "x.a[1].b: expected None, true or false, an integer, a number, text, a list or a",
+    ),
+    (Rows, [1, [2.0, ["x"]]], "x[1][1][0]: expected an integer or a list, got 'x'"),
     (Literal["a", 1], "b", "x: expected one of 'a', 1, got 'b'"),
     (Literal[1], True, "x: expected 1, got True"),
     (Literal["a"], [], "x: expected 'a', got a list"),
