@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Mapping, NoReturn, Optional, Sequence
 
-from ._interrupt import enter
-from ._misfit import Misfit, listed, refused, suggestion, there_are
+from ._misfit import Misfit, listed, suggestion, there_are
 from ._records import NOTHING, Record
 from ._rule import MaybeRule, Rule, as_list, converted, made, optional
 
@@ -52,12 +51,7 @@ class _Fields:
                 raise
             if (known < count and not required <= value.keys()) or (known < len(value) and not more):
                 refuse(value)
-            if build is None:
-                return fields
-            try:
-                return enter(build, (), fields)
-            except Exception as exc:
-                raise refused(exc) from exc
+            return fields if build is None else made(build, (), fields)
 
         return convert
 

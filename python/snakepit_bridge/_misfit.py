@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, List, Sequence
 
-from ._errors import shown, text_of, type_name
+from ._errors import shown, shown_path, text_of, type_name
 
 _SHOWN = 40  # characters of a value or key in a message
 _BITS = 128  # of an integer whose digits are in a message
@@ -67,21 +66,6 @@ def got(value: Any) -> str:
     if type_.__name__ == "datetime":
         return f"the time {text_of(value, _SHOWN)}"
     return names.get(type_.__name__) or f"a {type_name(type_)}"
-
-
-def shown_path(path: Sequence[Any]) -> str:
-    """Returns the text of a path that begins with the name of an argument."""
-    text = ""
-    for step in path:
-        if type(step) is int:
-            text += f"[{step}]"
-        elif not text:
-            text = step
-        elif len(step) <= _SHOWN and re.fullmatch(r"\w+", step, re.ASCII):
-            text += "." + step
-        else:
-            text += f"[{step if len(step) <= _SHOWN else step[:_SHOWN] + '...'!a}]"
-    return text if len(text) <= 160 else text[:80] + "..." + text[-80:]
 
 
 def listed(names: Sequence[str], word: str = "and") -> str:
