@@ -28,7 +28,7 @@ class _Fields:
         self.more = more
 
     def converter(self, build: Optional[Callable[..., Any]]) -> Callable[[Any], Any]:
-        """Returns what converts a map of the fields, and builds a value of them. By default, that is the map."""
+        """Returns the function that converts a map of the fields, and builds a value of them, or returns the map."""
         count, required, more, refuse = len(self.names), self.required, self.more, self._refuse
         checks = [(name, rule and rule.exact, rule and rule.convert) for name, rule in self.rules.items()]
 
@@ -69,7 +69,7 @@ class _Fields:
 
 
 def rule(compiler: Compiler, record: Record, variables: Dict[Any, Any]) -> MaybeRule:
-    """Returns the rule of a record. The last argument is what its type variables stand for."""
+    """Returns the rule of a record. The last argument has the types of its type variables."""
     fields = [field for field in record.fields if field.taken]
     rules: Dict[str, MaybeRule] = {}
     for field in fields:
