@@ -232,48 +232,46 @@ def first_of(members: Sequence[Callable[[Any], Any]], exact: FrozenSet[type]) ->
             return value
         thread = get_ident()
         outcomes = _outcomes.get(thread)
-        if outcomes is not None:
-            return remembered(outcomes, value)
-        _outcomes[thread] = {}
-        try:
-            return remembered(_outcomes[thread], value)
-        finally:
-            del _outcomes[thread]
-
-    def remembered(outcomes: Dict[Any, Any], value: Any) -> Any:
+        is_outermost = outcomes is None
+        if outcomes is None:
+            outcomes = _outcomes[thread] = {}
         key = (convert, id(value))
-        if key not in outcomes:
-            try:
-                outcomes[key] = (value, chosen(value), None)  # the value stays alive, so its id stays its own
-            except Misfit as exc:
-                outcomes[key] = (value, None, exc.copy())
-                raise
-        _, new, misfit = outcomes[key]
+        try:
+            if key not in outcomes:
+                outcomes[key] = (value, _chosen(members, value), None)  # the value stays alive, so its id stays its own
+            _, new, misfit = outcomes[key]
+        except Misfit as exc:
+            outcomes[key] = (value, None, exc.copy())
+            raise
+        finally:
+            if is_outermost:
+                del _outcomes[thread]
         if misfit is not None:
             raise misfit.copy() from misfit.__cause__
         return new
 
-    def chosen(value: Any) -> Any:
-        found: List[Any] = []
-        errors: List[Misfit] = []
-        for member in members:
-            try:
-                new = member(value)
-            except Misfit as exc:
-                errors.append(exc)
-                continue
-            if new is value:
-                return value
-            found.append(new)
-        if found:
-            return found[0]
-        deepest = max(errors, key=lambda exc: (len(exc.path), bool(exc.reason)))
-        if deepest.reason or deepest.path:  # a member of the right kind, with something wrong inside
-            raise deepest
-        wanted = list(dict.fromkeys(exc.expected for exc in errors))
-        raise Misfit(" or ".join(filter(None, (", ".join(wanted[:-1]), wanted[-1]))), value)
-
     return convert
+
+
+def _chosen(members: Sequence[Callable[[Any], Any]], value: Any) -> Any:
+    found: List[Any] = []
+    errors: List[Misfit] = []
+    for member in members:
+        try:
+            new = member(value)
+        except Misfit as exc:
+            errors.append(exc)
+            continue
+        if new is value:
+            return value
+        found.append(new)
+    if found:
+        return found[0]
+    deepest = max(errors, key=lambda exc: (len(exc.path), bool(exc.reason)))
+    if deepest.reason or deepest.path:  # a member of the right kind, with something wrong inside
+        raise deepest
+    wanted = list(dict.fromkeys(exc.expected for exc in errors))
+    raise Misfit(" or ".join(filter(None, (", ".join(wanted[:-1]), wanted[-1]))), value)
 
 
 _outcomes: Dict[int, Dict[Any, Any]] = {}  # of the unions in the conversion that runs, by thread
