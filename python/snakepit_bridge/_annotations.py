@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import typing
+from types import FunctionType
 from typing import Any, Dict, Mapping, Optional
 
 
@@ -56,6 +57,11 @@ class Scope:
 
 def scope_of_function(function: Any, owner: Optional[type]) -> Scope:
     """Returns the scope of a function's annotations. A method has an owner."""
+    annotations = function.__annotations__
+    while getattr(getattr(function, "__wrapped__", None), "__annotations__", None) is annotations:
+        if type(function.__wrapped__) is not FunctionType:
+            break
+        function = function.__wrapped__  # functools.wraps has copied its annotations, which may be text
     names: Dict[str, Any] = {}
     code = function.__code__
     for name, cell in zip(code.co_freevars, function.__closure__ or ()):

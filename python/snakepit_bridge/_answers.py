@@ -107,7 +107,7 @@ class Answers:
             refused: Any = exc
             error = simple_error(refused.error_type, str(exc))
             if exc.__cause__ is not None:
-                error["cause"] = describe(exc.__cause__)
+                error["cause"] = self._describe(exc.__cause__)
             return self.error(call, error, refused.flags)
         if call.cancelled and (issubclass(type_, Cancelled) or type_name(type_).endswith(".CancelledError")):
             return self.error(call, simple_error(CANCELLED, call.reason))

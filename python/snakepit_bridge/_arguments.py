@@ -7,14 +7,15 @@ demands.
 from __future__ import annotations
 
 from functools import partial
-from types import FunctionType, MethodType
-from typing import Any, Dict, FrozenSet, Mapping, Optional, Sequence, Tuple
+from types import FunctionType
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from ._annotations import scope_of_function
 from ._answers import BadArguments
-from ._command import Command, Convert, innermost, layers
+from ._command import Command, Convert, layers, signer
 from ._compiler import Compiler
-from ._misfit import Misfit, got, listed, suggestion
+from ._errors import text_of
+from ._misfit import Misfit, got, listed, suggestion, there_are
 from ._rule import Check, MaybeRule, Rule, optional
 
 _VAR_ARGS, _VAR_KWARGS = 0x04, 0x08  # code flags of the module inspect
@@ -28,13 +29,12 @@ def prepare(command: Command) -> None:
 
 
 def _compile(function: Any) -> Optional[Convert]:
-    owner = type(function.__self__) if isinstance(function, MethodType) else None
-    function, bound = innermost(function)
+    function, given, owner = signer(function)
     if type(function) is not FunctionType:
         return None
     code = function.__code__
     end = code.co_argcount + code.co_kwonlyargcount
-    names = [name for name in code.co_varnames[bound:end] if name != "ctx"]
+    places, names = _names(code, given)
     compiler, scope = Compiler(), scope_of_function(function, owner)
     defaults = _defaults(function)
     annotations = function.__annotations__
@@ -46,7 +46,6 @@ def _compile(function: Any) -> Optional[Convert]:
         return optional(rule) if name in defaults and defaults[name] is None else rule
 
     rules = {name: rule_of(name) for name in names}
-    places = [name for name in code.co_varnames[bound : code.co_argcount] if name != "ctx"][:1]
     by_place = rules[places[0]] if places else None
     if code.co_flags & _VAR_ARGS:
         if not places:
@@ -98,43 +97,89 @@ def _converter(
     return convert
 
 
+def _names(code: Any, given: int) -> Tuple[List[str], List[str]]:
+    """Returns the names of the parameters that take a place, and those of all parameters.
+
+    The first ones have their arguments already. The context does not count.
+    """
+    places = [name for name in code.co_varnames[given : code.co_argcount] if name != "ctx"]
+    by_name = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    return places, [*places, *(name for name in by_name if name != "ctx")]
+
+
 def refuse(command: Command, exc: TypeError, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Raises `BadArguments` for arguments that the command's function does not take. They include the context.
 
     It returns if the function is not written in Python: such a function may have run.
     """
-    args = args[1:] if command.ctx else args
-    kwargs = {name: value for name, value in kwargs.items() if command.ctx is None or name != "ctx"}
+    args, kwargs = _without_context(command, args, kwargs)
     function, bound = next(layers(command.function))
+    given = 0
     while isinstance(function, partial):
-        args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
+        given += len(function.args)
+        kwargs = {**function.keywords, **kwargs}
         function, bound = next(layers(function.func))
     if type(function) is FunctionType:
-        raise BadArguments(
-            f"{command.name}() {_misfit(function, bound, args, kwargs) or f'does not take these arguments: {exc}'}"
-        )
+        why = _misfit(function, bound + given, args, kwargs) or f"does not take these arguments: {exc}"
+        raise BadArguments(f"{command.name}() {why}")
 
 
-def _misfit(function: Any, bound: bool, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """Returns why a function does not take these arguments besides its context, or "" if that is not clear."""
+def refuse_inside(
+    command: Command, exc: TypeError, raised_in: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Raises `BadArguments` if a decorator has passed on arguments that the function it wraps does not take.
+
+    The decorator has run. It returns for any other error, and if the decorator has changed the arguments.
+
+    Args:
+        command: The command.
+        exc: The exception.
+        raised_in: The code that raised it.
+        args: The arguments of the decorator's function, with the context.
+        kwargs: The named ones.
+    """
+    args, kwargs = _without_context(command, args, kwargs)
+    found = list(layers(command.function))
+    for (decorator, _), (function, bound) in zip(found, found[1:]):
+        if getattr(decorator, "__code__", None) is raised_in and type(function) is FunctionType:
+            called = text_of(exc).partition("() ")[0]
+            why = _misfit(function, bound, args, kwargs)
+            if why and called in (function.__qualname__, function.__name__):
+                refused = BadArguments(f"{command.name}() {why}")
+                refused.flags = 0
+                raise refused
+
+
+def _without_context(
+    command: Command, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Tuple[Sequence[Any], Dict[str, Any]]:
+    taken = {name: value for name, value in kwargs.items() if command.ctx is None or name != "ctx"}
+    return (args[1:] if command.ctx else args), taken
+
+
+def _misfit(function: Any, given: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Returns why a function does not take these arguments besides its context, or "" if that is not clear.
+
+    The first parameters have their arguments already.
+    """
     code = function.__code__
-    end = code.co_argcount + code.co_kwonlyargcount
-    by_place = [name for name in code.co_varnames[bound : code.co_argcount] if name != "ctx"]
-    names = [name for name in code.co_varnames[bound:end] if name != "ctx"]
+    by_place, names = _names(code, given)
     defaults = _defaults(function)
     taken = by_place[: len(args)]
     missing = [name for name in names if name not in kwargs and name not in taken and name not in defaults]
-    if args and not names:
+    too_many = len(args) > len(by_place) and not code.co_flags & _VAR_ARGS
+    if too_many and not names:
         return f"takes no arguments, and got {got(args[-1])}"
-    if args and (missing or len(args) > len(by_place)):
+    if too_many or (args and missing):
         needed = [name for name in names if name not in defaults] or names
         return f"takes its arguments by name: send a map with {listed(needed)}, not {got(args[-1])}"
     if not code.co_flags & _VAR_KWARGS:
         unexpected = [name for name in kwargs if name not in names]
         if unexpected:
-            hint = suggestion(unexpected[0], [name for name in names if name not in kwargs])
+            left = [name for name in names if name not in kwargs]
+            hint = suggestion(unexpected[0], left) if left else there_are(names)
             return f"got an unexpected argument {listed(unexpected[:1])}{hint}"
-    fixed = [name for name in code.co_varnames[bound : code.co_posonlyargcount] if name in kwargs]
+    fixed = [name for name in code.co_varnames[given : code.co_posonlyargcount] if name in kwargs]
     if fixed:
         return f"takes {listed(fixed)} by its place: send the value alone, not in a map"
     if missing:

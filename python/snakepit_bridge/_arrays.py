@@ -1,4 +1,4 @@
-"""Arrays, as they travel: NumPy arrays, and what stands for them without NumPy."""
+"""Arrays, as they travel: NumPy arrays, and their substitute without NumPy."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ _FORMATS = {  # of the module struct
     "<f4": "f",
     "<f8": "d",
 }
-_EMPTY_ROWS = 1 << 16  # the most rows of a list without elements
+_EMPTY_ROWS = 4096
 _numpy: Any = None  # the module; False if it can't be imported; None before the first attempt
 
 
@@ -128,11 +128,9 @@ def decoded_array(dtype: Any, shape: Any, data: bytes) -> Any:
 def _lists(shape: Sequence[int], dtype: str, data: bytes) -> Any:
     """Returns the elements as nested lists, or as a single one if there are no dimensions."""
     if 0 in shape:
-        rows = 1
-        for length in shape[: shape.index(0)]:
-            rows *= length
-        if rows > _EMPTY_ROWS:
-            raise BadValue(f"an array of shape {list(shape)} has too many rows without elements")
+        why = too_empty(shape)
+        if why:
+            raise BadValue(why)
         return _empty(shape)
     form = _FORMATS[dtype]
     flat: List[Any] = list(unpack(f"<{len(data) // int(dtype[2:])}{form}", data))
@@ -143,6 +141,20 @@ def _lists(shape: Sequence[int], dtype: str, data: bytes) -> Any:
 
 def _empty(shape: Sequence[int]) -> List[Any]:
     return [_empty(shape[1:]) for _ in range(shape[0])] if shape[0] else []
+
+
+def too_empty(shape: Sequence[int]) -> str:
+    """Returns why an array without elements may not become lists, or "".
+
+    The data of such an array has no bytes, so nothing else limits the lists. Those at each level count.
+    """
+    total, rows = 0, 1
+    for length in shape[: shape.index(0)]:
+        rows *= length
+        total += rows
+    if total <= _EMPTY_ROWS:
+        return ""
+    return f"an array of shape {list(shape)} has more than {_EMPTY_ROWS} rows without elements"
 
 
 def array_reduced(value: Any) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import MethodType
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 from ._stdlib import stdlib_first
 
 _GENERATOR = 0x20  # code flags of the module inspect, which takes 16 ms to import
 _COROUTINE = 0x80
 _ASYNC_GENERATOR = 0x200
+_VAR_KWARGS = 0x08
 
 
 Convert = Callable[[Tuple[Any, ...], Dict[str, Any]], Tuple[Any, ...]]
@@ -70,13 +72,14 @@ def layers(function: Any) -> Iterator[Tuple[Any, bool]]:
 def examine(function: Any) -> Tuple[Sequence[str], str, bool, bool]:
     """Returns the parameters' names, the first one's name, whether a call yields items, and whether it needs a loop.
 
-    The function may be wrapped by ``functools.wraps``. The innermost function has the parameters. There are items if
-    any of these functions is a generator. The outermost function decides about the loop, because that one runs.
+    The function may be wrapped by ``functools.wraps``. The outermost function has the parameters, unless it takes
+    anything. Then the innermost one has them. There are items if any of these functions is a generator. The outermost
+    function decides about the loop, because that one runs.
     """
-    flags: List[int] = []
-    for function, bound in layers(function):  # noqa: B007, B020  the last ones are the innermost
-        code = getattr(function, "__code__", None)
-        flags.append(code.co_flags if code is not None else 0)
+    found = list(layers(function))
+    flags = [getattr(getattr(one, "__code__", None), "co_flags", 0) for one, _ in found]
+    function, bound = found[-1] if _takes_anything(*found[0]) else found[0]
+    code = getattr(function, "__code__", None)
     if code is None:  # built in, or functools.partial
         names, first = _parameters(function), ""
     else:
@@ -86,18 +89,41 @@ def examine(function: Any) -> Tuple[Sequence[str], str, bool, bool]:
     return names, first, streams, bool(flags[0] & (_COROUTINE | _ASYNC_GENERATOR))
 
 
-def innermost(function: Any) -> Tuple[Any, bool]:
-    """Returns the last of `layers`, and what a ``functools.partial`` calls in place of itself."""
+def _takes_anything(function: Any, bound: bool, besides: str = "") -> bool:
+    """Reports whether a function has no names for its arguments, as ``(*args, **kwargs)``, besides perhaps one."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return True
+    names = code.co_varnames[bound : code.co_argcount + code.co_kwonlyargcount]
+    return bool(code.co_flags & _VAR_KWARGS) and {besides}.issuperset(names)
+
+
+def signer(function: Any) -> Tuple[Any, int, Optional[type]]:
+    """Finds the function whose parameters and annotations count.
+
+    This is the outermost function. If that takes anything, as a decorator's ``(*args, **kwargs)`` does, it is the
+    innermost of those that it wraps. In place of a ``functools.partial`` it is what that calls.
+
+    Returns:
+        The function, how many of its first parameters have their arguments already, and the class of a method.
+    """
+    owner: Optional[type] = None
+    given = 0
     while True:
-        for function, bound in layers(function):  # noqa: B007, B020
-            pass
-        if hasattr(function, "__code__") or not hasattr(function, "func"):
-            return function, bound
+        found = list(layers(function))
+        if isinstance(function, MethodType):
+            owner = function.__self__ if isinstance(function.__self__, type) else type(function.__self__)
+        elif found[0][1]:
+            owner = type(function)
+        function, bound = found[-1] if _takes_anything(*found[0], "ctx") else found[0]
+        if not isinstance(function, partial):
+            return function, bound + given, owner
+        given += len(function.args)
         function = function.func
 
 
 def _is_annotated(function: Any) -> bool:
-    annotations = getattr(innermost(function)[0], "__annotations__", None) or ()
+    annotations = getattr(signer(function)[0], "__annotations__", None) or ()
     return any(name not in ("ctx", "return") for name in annotations)
 
 

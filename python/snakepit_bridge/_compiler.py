@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 
+from ._annotations import Scope
 from ._converters import SIMPLE, enum, first_of, key_of, literal, map_of, tuple_of, unchanged
 from ._reading import Reader
 from ._records import record_of
@@ -16,7 +17,27 @@ class Compiler(Reader[MaybeRule]):
     """Makes rules out of annotations. One compiler makes all rules of a command."""
 
     def __init__(self) -> None:
-        self._rules: Dict[Any, Rule] = {}  # of classes and aliases, which may be recursive
+        self._rules: Dict[Any, MaybeRule] = {}  # of classes and aliases, which may be recursive
+
+    def part(self, annotation: Any, scope: Scope, variables: Dict[Any, Any]) -> MaybeRule:
+        """Reads an annotation inside of a class, like `tried`.
+
+        Raises:
+            RecursionError: The class has no end, so its fields are not worth another try each.
+        """
+        try:
+            return self.read(annotation, scope, variables)
+        except RecursionError:
+            raise
+        except Exception:  # raised by the program's names and classes
+            return None
+
+    def read(self, annotation: Any, scope: Scope, variables: Dict[Any, Any]) -> MaybeRule:
+        text = getattr(annotation, "__forward_arg__", annotation)
+        if type(text) is not str:
+            return super().read(annotation, scope, variables)
+        read = super().read  # an alias such as Json = Union[str, List["Json"]] refers to itself by text
+        return self.once((scope, text), variables, lambda: read(text, scope, variables))
 
     def anything(self) -> MaybeRule:
         return None
@@ -25,12 +46,9 @@ class Compiler(Reader[MaybeRule]):
         return SIMPLE[type_]
 
     def once(self, key: Any, variables: Dict[Any, Any], make: Callable[[], MaybeRule]) -> MaybeRule:
-        key = (key, *variables.items())
-        try:
-            if key in self._rules:
-                return self._rules[key]
-        except TypeError:  # such as the metadata of an Annotated
-            return make()
+        key = (key, *((variable, _hashable(one)) for variable, one in variables.items()))
+        if key in self._rules:
+            return self._rules[key]
         later = self._rules[key] = Rule(lambda value: later.convert(value))
         rule: MaybeRule = None
         try:
@@ -38,6 +56,7 @@ class Compiler(Reader[MaybeRule]):
         finally:  # the parts that refer to it have `later`
             later.convert = unchanged if rule is None else rule.convert
             later.exact = later.exact if rule is None else rule.exact
+        self._rules[key] = rule
         return rule
 
     def union(self, members: List[MaybeRule]) -> MaybeRule:
@@ -48,7 +67,7 @@ class Compiler(Reader[MaybeRule]):
         if len(others) == 1:
             return optional(others[0]) if len(members) > 1 else others[0]
         exact = [type_ for rule in demanding for type_ in rule.exact]
-        return Rule(first_of([rule.convert for rule in demanding]), exact)
+        return Rule(first_of([rule.convert for rule in demanding], frozenset(exact)), exact)
 
     def literal(self, values: Sequence[Any]) -> MaybeRule:
         return literal(values)
@@ -108,3 +127,24 @@ class Compiler(Reader[MaybeRule]):
             return None
         fields = record
         return self.once(cls, variables, lambda: _converters_records.rule(self, fields, variables))
+
+
+class _Identity:
+    """Stands for an object that can't be hashed. It keeps the object alive."""
+
+    def __init__(self, of: Any) -> None:
+        self._of = of
+
+    def __hash__(self) -> int:
+        return id(self._of)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is _Identity and other._of is self._of
+
+
+def _hashable(annotation: Any) -> Any:
+    try:
+        hash(annotation)
+    except TypeError:  # such as the metadata of an Annotated
+        return _Identity(annotation)
+    return annotation

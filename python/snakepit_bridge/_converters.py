@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import collections.abc
 import typing
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 from ._annotations import Scope
 from ._errors import shown
 from ._misfit import Misfit, got
 from ._rule import MaybeRule, Rule, as_list, converted, made
+from ._unpatched import get_ident
 
 if TYPE_CHECKING:
     from ._compiler import Compiler
@@ -219,30 +220,61 @@ for _name in ("Sequence", "MutableSequence", "Iterable", "Collection", "Mapping"
 CONTAINERS[typing.AbstractSet] = set_of(set)
 
 
-def first_of(members: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    """Returns the converter of a union. A member that takes the value as it is wins, else the first that converts."""
+def first_of(members: Sequence[Callable[[Any], Any]], exact: FrozenSet[type]) -> Callable[[Any], Any]:
+    """Returns the converter of a union. A member that takes the value as it is wins, else the first that converts.
+
+    If classes of a union refer to the union, each member converts the inner values once more. So the outermost union of
+    a conversion remembers what the unions in it made of each value. Without that the time doubles with each level.
+    """
 
     def convert(value: Any) -> Any:
-        found: List[Any] = []
-        errors: List[Misfit] = []
-        for member in members:
-            try:
-                new = member(value)
-            except Misfit as exc:
-                errors.append(exc)
-                continue
-            if new is value:
-                return value
-            found.append(new)
-        if found:
-            return found[0]
-        deepest = max(errors, key=lambda exc: (len(exc.path), bool(exc.reason)))
-        if deepest.reason or deepest.path:  # a member of the right kind, with something wrong inside
-            raise deepest
-        wanted = list(dict.fromkeys(exc.expected for exc in errors))
-        raise Misfit(" or ".join(filter(None, (", ".join(wanted[:-1]), wanted[-1]))), value)
+        if type(value) in exact:
+            return value
+        thread = get_ident()
+        outcomes = _outcomes.get(thread)
+        is_outermost = outcomes is None
+        if outcomes is None:
+            outcomes = _outcomes[thread] = {}
+        key = (convert, id(value))
+        try:
+            if key not in outcomes:
+                outcomes[key] = (value, _chosen(members, value), None)  # the value stays alive, so its id stays its own
+            _, new, misfit = outcomes[key]
+        except Misfit as exc:
+            outcomes[key] = (value, None, exc.copy())
+            raise
+        finally:
+            if is_outermost:
+                del _outcomes[thread]
+        if misfit is not None:
+            raise misfit.copy() from misfit.__cause__
+        return new
 
     return convert
+
+
+def _chosen(members: Sequence[Callable[[Any], Any]], value: Any) -> Any:
+    found: List[Any] = []
+    errors: List[Misfit] = []
+    for member in members:
+        try:
+            new = member(value)
+        except Misfit as exc:
+            errors.append(exc)
+            continue
+        if new is value:
+            return value
+        found.append(new)
+    if found:
+        return found[0]
+    deepest = max(errors, key=lambda exc: (len(exc.path), bool(exc.reason)))
+    if deepest.reason or deepest.path:  # a member of the right kind, with something wrong inside
+        raise deepest
+    wanted = list(dict.fromkeys(exc.expected for exc in errors))
+    raise Misfit(" or ".join(filter(None, (", ".join(wanted[:-1]), wanted[-1]))), value)
+
+
+_outcomes: Dict[int, Dict[Any, Any]] = {}  # of the unions in the conversion that runs, by thread
 
 
 def literal(values: Sequence[Any]) -> Rule:
@@ -257,17 +289,23 @@ def literal(values: Sequence[Any]) -> Rule:
 
 
 def _same(value: Any, other: Any) -> bool:
-    """Reports whether values are equal, and neither is a number if the other one is a bool."""
+    """Reports whether values are equal, and neither is a number if the other one is a bool.
+
+    Values of the program's types, such as arrays, are never compared.
+    """
     if (type(value) is bool) != (type(other) is bool):
         return False
-    return type(value) in (bool, int, float, str, bytes, _NONE) and bool(value == other)
+    return type(value) in _COMPARED and type(other) in _COMPARED and bool(value == other)
+
+
+_COMPARED = {_NONE, bool, int, float, str, bytes}
 
 
 def enum(cls: Any, compiler: Compiler) -> Rule:
     members = list(cls)
     types = {type(member.value) for member in members}
     scope = Scope({}, {})
-    rules = [rule for rule in (compiler.tried(type_, scope) for type_ in types if type_ not in SIMPLE) if rule]
+    rules = [rule for rule in (compiler.part(type_, scope, {}) for type_ in types if type_ not in SIMPLE) if rule]
 
     def convert(value: Any) -> Any:
         for member in cls.__members__.values():

@@ -59,10 +59,10 @@ def _pydantic_misfit(exc: Any) -> Misfit:
 
 
 def _msgspec_misfit(exc: Any) -> Misfit:
-    text, _, place = text_of(exc).rpartition(" - at `$")
+    text, found, place = text_of(exc).rpartition(" - at `$")
+    if not found:
+        return Misfit("", reason=place)
     misfit = Misfit("", reason=text)
     for name, index in re.findall(r"\.(\w+)|\[(.+?)\]", place):
         misfit.path.insert(0, int(index) if index.isdigit() else name or index)
-    if not text:  # it names no place
-        misfit.reason = text_of(exc)
     return misfit

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any, Mapping, Sequence
 
 from ._misfit import Misfit
-from ._rule import Rule
+from ._rule import MaybeRule, Rule
 
 
 def array(arguments: Sequence[Any], variables: Mapping[Any, Any]) -> Rule:
@@ -14,7 +15,7 @@ def array(arguments: Sequence[Any], variables: Mapping[Any, Any]) -> Rule:
 
     Args:
         arguments: Those of its annotation: the shape, and the dtype.
-        variables: What its type variables stand for.
+        variables: The types of its type variables.
     """
     numpy: Any = sys.modules["numpy"]
     inner = getattr(arguments[1], "__args__", ()) if len(arguments) == 2 else ()
@@ -37,9 +38,28 @@ def array(arguments: Sequence[Any], variables: Mapping[Any, Any]) -> Rule:
             return found
         if found.size and not numpy.can_cast(found.dtype, dtype, "same_kind"):
             raise Misfit("", reason=f"expected an array of {dtype}, got one of {found.dtype}")
-        return found.astype(dtype)
+        return _cast(numpy, found, dtype)
 
     return Rule(convert)
+
+
+def _cast(numpy: Any, found: Any, dtype: Any) -> Any:
+    """Returns an array with its numbers in another dtype.
+
+    Raises:
+        Misfit: A number is beyond the dtype's range. NumPy would make it another number, or infinite.
+    """
+    if not found.size or numpy.can_cast(found.dtype, dtype, "safe"):
+        return found.astype(dtype)
+    if dtype.kind in "iu" and found.dtype.kind in "iu":
+        limits = numpy.iinfo(dtype)
+        if int(found.min()) < limits.min or int(found.max()) > limits.max:
+            raise Misfit("", reason=f"expected numbers from {limits.min} to {limits.max}")
+    with numpy.errstate(over="ignore"):
+        new = found.astype(dtype)
+    if dtype.kind in "fc" and (numpy.isfinite(found) & ~numpy.isfinite(new)).any():
+        raise Misfit("", reason=f"expected numbers within the range of {dtype}")
+    return new
 
 
 def _is_abstract(numpy: Any, element: Any) -> bool:
@@ -67,17 +87,16 @@ def _from_list(numpy: Any, value: Any, dtype: Any) -> Any:
         if found.size and not {str}.issuperset(map(type, numpy.array(value, dtype=object).flat)):
             raise Misfit("", reason="expected a list of text")
         return found
-    if dtype is not None and dtype.kind in "iu" and found.dtype.kind in "iu" and found.size:
-        limits = numpy.iinfo(dtype)
-        if int(found.min()) < limits.min or int(found.max()) > limits.max:
-            raise Misfit("", reason=f"expected numbers from {limits.min} to {limits.max}")
-        return found.astype(dtype)
+    if dtype is not None and dtype.kind in "iu" and found.dtype.kind in "iu":
+        return _cast(numpy, found, dtype)  # also from signed to unsigned
     return found
 
 
-def scalar(cls: Any) -> Rule:
-    """Returns the rule of a scalar type."""
+def scalar(cls: Any) -> MaybeRule:
+    """Returns the rule of a scalar type. An abstract one demands nothing."""
     numpy: Any = sys.modules["numpy"]
+    if _is_abstract(numpy, cls):
+        return None
 
     def convert(value: Any) -> Any:
         type_ = type(value)
@@ -92,9 +111,13 @@ def scalar(cls: Any) -> Rule:
             return cls(int(value))
         if issubclass(cls, numpy.inexact) and type_ in (int, float):
             try:
-                return cls(value)
+                with numpy.errstate(over="ignore"):
+                    new = cls(value)
             except OverflowError:
                 raise Misfit("a smaller number", value) from None
+            if numpy.isinf(new) and value not in (math.inf, -math.inf):
+                raise Misfit("a smaller number", value)
+            return new
         if issubclass(cls, numpy.str_) and type_ is str:
             return cls(value)
         if issubclass(cls, (numpy.number, numpy.str_)):

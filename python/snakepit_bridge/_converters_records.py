@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Mapping, NoReturn, Optional, Sequence
 
-from ._interrupt import enter
-from ._misfit import Misfit, listed, refused, suggestion, there_are
+from ._misfit import Misfit, listed, suggestion, there_are
 from ._records import NOTHING, Record
 from ._rule import MaybeRule, Rule, as_list, converted, made, optional
 
@@ -29,7 +28,7 @@ class _Fields:
         self.more = more
 
     def converter(self, build: Optional[Callable[..., Any]]) -> Callable[[Any], Any]:
-        """Returns what converts a map of the fields, and builds a value of them. By default, that is the map."""
+        """Returns the function that converts a map of the fields, and builds a value of them, or returns the map."""
         count, required, more, refuse = len(self.names), self.required, self.more, self._refuse
         checks = [(name, rule and rule.exact, rule and rule.convert) for name, rule in self.rules.items()]
 
@@ -52,12 +51,7 @@ class _Fields:
                 raise
             if (known < count and not required <= value.keys()) or (known < len(value) and not more):
                 refuse(value)
-            if build is None:
-                return fields
-            try:
-                return enter(build, (), fields)
-            except Exception as exc:
-                raise refused(exc) from exc
+            return fields if build is None else made(build, (), fields)
 
         return convert
 
@@ -69,18 +63,19 @@ class _Fields:
         if self.more or not unexpected:
             text = f"missing field{'s' if len(missing) > 1 else ''} {listed(missing)}"
             raise Misfit("", reason=text + (there_are(unexpected) if unexpected else ""))
-        hint = suggestion(unexpected[0], [name for name in self.rules if name not in value])
+        left = [name for name in self.rules if name not in value]
+        hint = suggestion(unexpected[0], left) if left else there_are(list(self.rules))
         raise Misfit("", reason=f"unexpected field {listed(unexpected[:1])}{hint}")
 
 
 def rule(compiler: Compiler, record: Record, variables: Dict[Any, Any]) -> MaybeRule:
-    """Returns the rule of a record. The last argument is what its type variables stand for."""
+    """Returns the rule of a record. The last argument has the types of its type variables."""
     fields = [field for field in record.fields if field.taken]
     rules: Dict[str, MaybeRule] = {}
     for field in fields:
         one: MaybeRule = None
         if field.annotation is not NOTHING and not field.converted:  # a converter takes what it likes
-            one = compiler.tried(field.annotation, field.scope, variables)
+            one = compiler.part(field.annotation, field.scope, variables)
         rules[field.taken] = optional(one) if field.default is None else one
     required = [field.taken for field in fields if field.required]
     if record.kind == "dict":

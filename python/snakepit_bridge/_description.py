@@ -29,6 +29,7 @@ from ._tracebacks import (
     traceback_text,
     vars_of,
 )
+from ._values import MAX_DEPTH
 
 # The limits of a structured error.
 _FRAMES = 64
@@ -74,29 +75,35 @@ def add_note(error: Dict[str, Any], note: str) -> None:
 def encode_error(error: Mapping[str, Any], encode: Callable[[Any], bytes], most: int) -> bytes:
     """Returns an encoded error of at most that many bytes.
 
-    If the whole error is larger, the traceback or the data is left out. The type and the message always remain.
+    If the whole error is larger, the traceback or the data is left out. The type and the message always remain, and
+    are cut if they have to.
     """
     body = attempt(b"", encode, error)
     if body and len(body) <= most:
         return body
     why = f"the error with it has {len(body)} bytes, and the limit is {most}" if body else "it changed meanwhile"
-    without_text = {key: value for key, value in error.items() if key != "traceback"}
-    for smaller in (without_text, _without_data(error, why), _without_data(without_text, why)):
-        body = attempt(b"", encode, smaller)
+    for text, data in ((False, True), (True, False), (False, False)):
+        body = attempt(b"", encode, _smaller(error, text, data, why))
         if body and len(body) <= most:
             return body
-    return encode({"type": str(error["type"])[:200], "message": str(error["message"])[:1000]})
+    type_, message = str(error["type"])[:200], str(error["message"])[:1000]
+    while True:  # one character may take 12 bytes
+        body = encode({"type": type_, "message": message})
+        if len(body) <= most or not message:
+            return body
+        type_, message = type_[:100], message[: len(message) // 2]
 
 
-def _without_data(error: Mapping[str, Any], why: str) -> Dict[str, Any]:
-    smaller = {key: value for key, value in error.items() if key != "data"}
-    if "data" in error:
+def _smaller(error: Mapping[str, Any], text: bool, data: bool, why: str) -> Dict[str, Any]:
+    """Returns an error, and those it is linked to, without its traceback or its data, unless they may stay."""
+    smaller = {key: value for key, value in error.items() if (text or key != "traceback") and (data or key != "data")}
+    if "data" in error and not data:
         add_note(smaller, f"{_LEFT_OUT}{why}")
     for link in ("cause", "context"):
         if link in smaller:
-            smaller[link] = _without_data(smaller[link], why)
+            smaller[link] = _smaller(smaller[link], text, data, why)
     if "errors" in smaller:
-        smaller["errors"] = [_without_data(member, why) for member in smaller["errors"]]
+        smaller["errors"] = [_smaller(member, text, data, why) for member in smaller["errors"]]
     return smaller
 
 
@@ -133,16 +140,16 @@ class _Description:
             if text:
                 error["traceback"] = text
         if self._codec is not None and attempt(False, _offers_data, exc):
-            self._add_data(exc, error, self._codec)
+            self._add_data(exc, error, self._codec, depth)
         return error
 
-    def _add_data(self, exc: Any, error: Dict[str, Any], codec: Codec) -> None:
+    def _add_data(self, exc: Any, error: Dict[str, Any], codec: Codec, depth: int) -> None:
         try:
             data = exc.snakepit_data
             if callable(data):
                 data = data()
             if data is not None:
-                codec.encode(data)
+                _check_data(data, codec, depth)
                 error["data"] = data
         except BaseException as broken:  # raised by the program's code, or the data can't be sent
             type_ = type(broken)
@@ -197,7 +204,7 @@ class _Description:
             "notes": [text_of(note) for note in _some(error.get("notes"), _NOTES)],
         }
         data = error.get("data")
-        if self._codec is not None and data is not None and attempt(b"", self._codec.encode, data):
+        if self._codec is not None and data is not None and attempt(False, _check_data, data, self._codec, depth):
             sound["data"] = data
         if depth > 0:
             parts["cause"] = self._sound(error.get("cause"), depth - 1)
@@ -221,6 +228,23 @@ def _identity(type_: type) -> Dict[str, Any]:
     if bases:
         error["bases"] = bases[:_BASES]
     return error
+
+
+def _check_data(data: Any, codec: Codec, depth: int) -> bool:
+    """Returns True if the data of an exception can be encoded inside of the whole error.
+
+    Raises:
+        BaseException: It can't be encoded, or the data's own code raised.
+    """
+    inside = data
+    for _ in range(2 * (_CAUSES - depth) + 2):  # each link is a map, or a list of maps; an answer's error is one, too
+        inside = [inside]
+    try:
+        codec.encode(inside)
+    except BadValue:
+        codec.encode(data)
+        raise BadValue(f"nested deeper than {MAX_DEPTH} levels, with the error around it") from None
+    return True
 
 
 _dict_of = BaseException.__dict__["__dict__"].__get__

@@ -14,7 +14,8 @@ Exception
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, List, Mapping, TypeVar, Union
+import re
+from typing import Any, Callable, Dict, List, Mapping, Sequence, TypeVar, Union
 
 HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 """The prefix of the file names of the bridge's own frames."""
@@ -30,6 +31,7 @@ TOO_LARGE = "TooLarge"
 
 _MESSAGE = 16 << 10  # characters of one text
 _NAME = 500  # characters of a type's name
+_KEY = 40  # characters of a key in a path
 
 # The lines of Python's tracebacks between an exception and the one that it led to.
 _FROM_CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
@@ -185,6 +187,21 @@ def _module_text(type_: type) -> str:
 def shown(value: Any, limit: int = 1000) -> str:
     """Returns the repr() of any value, cut to the limit. It never raises."""
     return text_of(value, limit, repr)
+
+
+def shown_path(path: Sequence[Any]) -> str:
+    """Returns the text of a path, such as "orders[2].price". It begins with the name of an argument or a value."""
+    text = ""
+    for step in path:
+        if type(step) is int:
+            text += f"[{step}]"
+        elif not text:
+            text = step
+        elif len(step) <= _KEY and re.fullmatch(r"\w+", step, re.ASCII):
+            text += "." + step
+        else:
+            text += f"[{step if len(step) <= _KEY else step[:_KEY] + '...'!a}]"
+    return text if len(text) <= 160 else text[:80] + "..." + text[-80:]
 
 
 def last_line(error: Mapping[str, Any]) -> str:

@@ -58,13 +58,13 @@ class Handlers:
                 args, kwargs = self._arguments(call)
                 try:
                     value = enter(call.command.function, args, kwargs)
+                    type_ = type(value)
+                    if type_ is GeneratorType:
+                        value = self._drive(call, value)
                 except TypeError as exc:
                     _refuse_misfit(call, exc, args, kwargs)
                     raise
-                type_ = type(value)
-                if type_ is GeneratorType:
-                    value = self._drive(call, value)
-                elif type_ is CoroutineType or type_ is AsyncGeneratorType:
+                if type_ is CoroutineType or type_ is AsyncGeneratorType:
                     raise TypeError(
                         f"the plain function {call.name} returned a {type_.__name__}; write it with async def"
                     )
@@ -86,13 +86,13 @@ class Handlers:
                 args, kwargs = self._arguments(call)
                 try:
                     value = enter(call.command.function, args, kwargs)
+                    if isinstance(value, AsyncGeneratorType):
+                        value = await self._drive_async(call, value)
+                    elif hasattr(value, "__await__"):
+                        value = await enter_async(value)
                 except TypeError as exc:
                     _refuse_misfit(call, exc, args, kwargs)
                     raise
-                if isinstance(value, AsyncGeneratorType):
-                    value = await self._drive_async(call, value)
-                elif hasattr(value, "__await__"):
-                    value = await enter_async(value)
             finally:
                 call.interrupted_at = call.interrupted_at or monotonic()  # from here on, an interrupt is too late
             answer = self._result(call, value)
@@ -215,17 +215,22 @@ class Handlers:
 
 
 def _refuse_misfit(call: Call, exc: TypeError, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Raises `BadArguments` if the exception says that the function does not take these arguments.
+    """Raises `BadArguments` if the exception says that a function does not take these arguments.
 
-    Then the function has not run, so the traceback ends in `enter`. A function in C may have run: it has no frames.
+    If the command's own function does not, it has not run, so the traceback ends in `enter`. A function in C may have
+    run: it has no frames. If a function inside of a decorator does not, the traceback ends in the decorator.
     """
     tb = exc.__traceback__
     while tb is not None and tb.tb_next is not None:
         tb = tb.tb_next
-    if tb is not None and tb.tb_frame.f_code is enter.__code__:
+    code = tb.tb_frame.f_code if tb is not None else None
+    if code is enter.__code__ or hasattr(call.command.function, "__wrapped__"):
         from . import _arguments
 
-        _arguments.refuse(call.command, exc, args, kwargs)
+        if code is enter.__code__:
+            _arguments.refuse(call.command, exc, args, kwargs)
+        else:
+            _arguments.refuse_inside(call.command, exc, code, args, kwargs)
 
 
 def _own_decimal() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, List, Sequence
 
-from ._errors import shown, text_of, type_name
+from ._errors import shown, shown_path, text_of, type_name
 
 _SHOWN = 40  # characters of a value or key in a message
+_BITS = 128  # of an integer whose digits are in a message
 
 
 class Misfit(Exception):
@@ -26,6 +26,13 @@ class Misfit(Exception):
         self.value = value
         self.reason = reason
         self.path: List[Any] = []
+
+    def copy(self) -> Misfit:
+        """Returns a misfit with a path of its own."""
+        copy = Misfit(self.expected, self.value, self.reason)
+        copy.path = self.path[:]
+        copy.__cause__ = self.__cause__
+        return copy
 
     def text(self) -> str:
         """Returns what is wrong, without the path."""
@@ -47,6 +54,8 @@ def refused(exc: Exception) -> Misfit:
 def got(value: Any) -> str:
     """Describes a value that has arrived."""
     type_ = type(value)
+    if type_ is int and value.bit_length() > _BITS:
+        return f"an integer of {value.bit_length()} bits"
     if value is None or type_ in (bool, int, float):
         return shown(value, _SHOWN)
     if type_ is str:
@@ -57,21 +66,6 @@ def got(value: Any) -> str:
     if type_.__name__ == "datetime":
         return f"the time {text_of(value, _SHOWN)}"
     return names.get(type_.__name__) or f"a {type_name(type_)}"
-
-
-def shown_path(path: Sequence[Any]) -> str:
-    """Returns the text of a path that begins with the name of an argument."""
-    text = ""
-    for step in path:
-        if type(step) is int:
-            text += f"[{step}]"
-        elif not text:
-            text = step
-        elif len(step) <= _SHOWN and re.fullmatch(r"\w+", step, re.ASCII):
-            text += "." + step
-        else:
-            text += f"[{step if len(step) <= _SHOWN else step[:_SHOWN] + '...'!a}]"
-    return text if len(text) <= 160 else text[:80] + "..." + text[-80:]
 
 
 def listed(names: Sequence[str], word: str = "and") -> str:

@@ -17,7 +17,7 @@ _NONE = type(None)
 class Reader(Generic[R]):
     """Reads annotations. A subclass makes something of each kind of annotation.
 
-    The last argument of several methods is what type variables stand for.
+    The last argument of several methods has the types of the type variables.
     """
 
     def anything(self) -> R:
@@ -90,7 +90,7 @@ class Reader(Generic[R]):
         Args:
             annotation: The annotation.
             scope: Where its text is evaluated.
-            variables: What its type variables stand for.
+            variables: The types of its type variables.
         """
         try:
             return self.read(annotation, scope, variables or {})

@@ -1,4 +1,4 @@
-"""What the values of a program travel as. The section "Values" of docs/protocol.md has the table."""
+"""Converts the values of a program to the types that travel. The section "Values" of docs/protocol.md has the table."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ _AS_TEXT = (("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID"),
 
 
 def _is(value: Any, module: str, name: str) -> bool:
-    """Reports whether a value is an instance of a class. There is none if the module has not been imported."""
+    """Reports whether a value is an instance of a class. It is False if the program has not imported the module."""
     found = getattr(sys.modules.get(module), name, None)
     return isinstance(found, type) and isinstance(value, found)
 

@@ -46,11 +46,16 @@ def missing_module(message: str) -> str:
     Args:
         message: The message of the ModuleNotFoundError.
     """
-    named = re.search(r"No module named '(\w+)", message)
-    name = named.group(1) if named else "..."
+    named = re.search(r"No module named '([\w.]+)'", message)
+    name = named.group(1) if named else ""
     if name == "snakepit":
         return "the Python package is snakepit_bridge: from snakepit_bridge import Worker"
-    return (
-        "if it is a file of your own, put it beside the worker's script, and embed it, too, if the script is embedded; "
-        f"otherwise install it for this interpreter: {install(_PACKAGES.get(name, name))}"
-    )
+    if name in _PACKAGES:
+        package = f"install it for this interpreter: {install(_PACKAGES[name])}"
+    elif name and "." not in name:  # the name of the package is a guess
+        package = f"if it has the same name, install it for this interpreter: {install(name)}"
+    else:
+        module = f"the one with {name}" if name else "it"
+        package = f"install {module} for this interpreter, {sys.executable or 'python3'}"
+    own = "Your own file: put it beside the worker's script, and embed it if the script is embedded."
+    return f"{own} A package: {package}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Callable, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
+from ._arrays import too_empty
 from ._interrupt import enter
 from ._misfit import Misfit, refused
 
@@ -73,6 +74,9 @@ def as_list(value: Any) -> List[Any]:
     if value is None:
         return []
     if type(value) is getattr(sys.modules.get("numpy"), "ndarray", None):
+        why = "" if value.size else too_empty(value.shape)
+        if why:
+            raise Misfit("", reason=why)
         items = value.tolist()
         if type(items) is list:
             return items

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
-from types import FunctionType, MethodType
+from types import FunctionType
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from ._annotations import Scope, scope_of_function
-from ._command import Command, innermost
+from ._command import Command, layers, signer
 from ._records import NOTHING
 from ._schema_forms import NULL, Schema, any_of, references, renamed, with_default
 from ._schema_types import Types
@@ -56,12 +56,14 @@ def schemas(commands: Sequence[Command]) -> List[Dict[str, Any]]:
 
 
 def _described(command: Command, arguments: Types, results: Types) -> Tuple[Dict[str, Any], Dict[str, Any]]:
-    function = innermost(command.function)[0]
+    function, _, owner = signer(command.function)
     scope, annotations = Scope({}, {}), {}
     if type(function) is FunctionType:
-        owner = type(command.function.__self__) if isinstance(command.function, MethodType) else None
         scope, annotations = scope_of_function(function, owner), function.__annotations__
-    parameters = [p for p in inspect.signature(command.function).parameters.values() if p.name != "ctx"]
+    follow = function is not next(layers(command.function))[0]
+    parameters = [
+        p for p in inspect.signature(command.function, follow_wrapped=follow).parameters.values() if p.name != "ctx"
+    ]
 
     def schema_of(parameter: inspect.Parameter) -> Schema:
         schema: Schema = {}

@@ -19,7 +19,10 @@ def report_threads(server: Server) -> None:
     servers = (server,)  # a tuple for the same reason as _server.servers
 
     def hook(args: Any) -> None:
-        if args.exc_type is SystemExit:  # it ends the thread, as the default hook has it
+        if args.exc_type is SystemExit:  # it ends the thread; the default hook ignores it, too
+            return
+        if args.exc_value is None:
+            default(args)
             return
         try:
             error = describe(args.exc_value)
@@ -33,7 +36,7 @@ def report_threads(server: Server) -> None:
                     "time": time.time(),
                 }
             )
-        except Exception:  # there is no value, or no host any more
+        except Exception:  # there is no host any more
             default(args)
 
     threading.excepthook = hook

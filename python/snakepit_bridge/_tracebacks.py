@@ -42,7 +42,7 @@ def traceback_text(exc: BaseException, notes: List[str]) -> str:
 def remote_text(exc: Any) -> str:
     """Returns the traceback that the host's error of a RemoteError brings, or ""."""
     text = exc.error.get("traceback")
-    return text_of(text, _TEXT) if type(text) is str else ""
+    return _cut(text) if type(text) is str else ""
 
 
 def _text(exc: BaseException, notes: List[str]) -> str:
@@ -107,13 +107,13 @@ def _is_printable(exc: BaseException) -> bool:
     while left:
         one: Any = left.pop()
         type_ = type(one)
+        is_group = issubclass(type_, _GROUP)
+        kept = (*_KEPT, "exceptions") if is_group else _KEPT
         for base in mro_of(type_):
-            if _flags_of(base) & _IS_HEAP_TYPE and any(name in vars_of(base) for name in _KEPT):
+            if _flags_of(base) & _IS_HEAP_TYPE and any(name in vars_of(base) for name in kept):
                 return False
         linked = [cause_of(one), context_of(one)]
-        if issubclass(type_, _GROUP):
-            if type(one.exceptions) is not tuple:
-                return False
+        if is_group:
             linked += one.exceptions
         for other in linked:
             if other is not None and id(other) not in seen:

@@ -6,10 +6,9 @@ A codec hands a value to the C code of its library if
 
 from __future__ import annotations
 
-import re
-from typing import Any, Dict, Iterator, List, Set, Tuple
+from typing import Any, Dict, Iterator, List, Sequence, Set, Tuple
 
-from ._errors import BadValue, text_of, type_name
+from ._errors import BadValue, shown_path, text_of, type_name
 from ._reduction import reduced
 
 MAX_DEPTH = 500
@@ -22,7 +21,6 @@ CONTAINERS = {dict, list, tuple}
 """The types that `is_plain` takes."""
 
 _AT_ONCE = 16  # levels that `walk` hands to a library in one piece; at each level of a deeper value it checks so many
-_SHOWN = 40  # characters of a key in a path
 
 
 def is_plain(value: Any, scalars: Set[type], binary: int, levels: int) -> bool:
@@ -173,16 +171,5 @@ def _put_whole(value: Any, writer: Writer, levels: int) -> bool:
     return True
 
 
-def _shown(path: List[Any]) -> str:
-    text = "value"
-    for step in path:
-        if type(step) is int:
-            text += f"[{step}]"
-        elif step is None:
-            continue
-        elif len(step) <= _SHOWN and re.fullmatch(r"\w+", step, re.ASCII):
-            text += "." + step
-        else:
-            cut = step if len(step) <= _SHOWN else step[:_SHOWN] + "..."
-            text += f"[{cut!a}]"
-    return text if len(text) <= 160 else text[:80] + "..." + text[-80:]
+def _shown(path: Sequence[Any]) -> str:
+    return shown_path(["value", *(step for step in path if step is not None)])

@@ -50,6 +50,7 @@ from snakepit_bridge import Array, RemoteError, Worker
 from snakepit_bridge._answers import BadArguments
 from snakepit_bridge._arguments import prepare
 from snakepit_bridge._command import Command
+from snakepit_bridge._schema import schemas
 
 T = TypeVar("T")
 UserId = NewType("UserId", int)
@@ -69,6 +70,25 @@ class Level(enum.IntEnum):
 class Price(enum.Enum):
     CHEAP = Decimal("1.5")
     PAIR = (1, 2)
+
+
+class OddText(str):
+    def __eq__(self, other):
+        raise KeyError("compared")
+
+    __hash__ = str.__hash__
+
+
+class OddOne(enum.Enum):
+    TEXT = OddText("x")
+
+
+class ArrayOne(enum.Enum):
+    ARRAY = np.array([1, 2])
+
+
+class LevelOne(enum.Enum):
+    HIGH = Level.HIGH
 
 
 class Permission(enum.Flag):
@@ -115,6 +135,41 @@ class Box(Generic[T]):
     content: T
 
 
+@dataclass
+class Pair(Generic[T]):
+    value: T
+    left: Optional[Pair[T]] = None
+    right: Optional[Pair[T]] = None
+
+
+@dataclass
+class Endless(Generic[T]):
+    value: int
+    left: List[Endless[Annotated[int, []]]] = ()
+    right: List[Endless[Annotated[int, []]]] = ()
+
+
+ASKED: List[str] = []
+
+
+@dataclass
+class Left:
+    child: Union[Left, Right, None] = None
+    kind: Literal["left"] = "left"
+
+    def __post_init__(self):
+        ASKED.append("left")
+
+
+@dataclass
+class Right:
+    child: Union[Left, Right, None] = None
+    kind: Literal["left", "right"] = "right"
+
+    def __post_init__(self):
+        ASKED.append("right")
+
+
 @dataclass(init=False)
 class Own:
     value: int
@@ -158,6 +213,7 @@ class Text(str):
 
 Plain = namedtuple("Plain", "a b")
 
+Rows = List[Union[int, "Rows"]]
 Json = Union[None, bool, int, float, str, List["Json"], Dict[str, "Json"]]
 
 
@@ -243,6 +299,7 @@ ACCEPTED = [
     (Union[List[int], List[str]], ["x"], ["x"]),
     (Union[Item, Point], {"x": 1}, Point(1, 0.0)),
     (Json, {"a": [1, None, {"b": 2.5}]}, {"a": [1, None, {"b": 2.5}]}),
+    (Rows, [1, [2.0, []]], [1, [2, []]]),
     (Literal["a", 1], "a", "a"),
     (Literal["a", 1], 1.0, 1),
     (Literal[Color.RED], "red", Color.RED),
@@ -251,6 +308,7 @@ ACCEPTED = [
     (Level, 2.0, Level.HIGH),
     (Price, "1.5", Price.CHEAP),
     (Price, [1, 2], Price.PAIR),
+    (LevelOne, 2, LevelOne.HIGH),
     (Permission, 3, Permission.READ | Permission.WRITE),
     (Loose, "uno", Loose.ONE),
     (list, None, []),
@@ -304,9 +362,11 @@ ACCEPTED = [
     (Box, {"content": 3.0}, Box(3.0)),
     (Annotated[int, "a note", []], 3.0, 3),
     (Box[Annotated[int, "a note", []]], {"content": 3.0}, Box(3)),
+    (Pair[Annotated[int, []]], {"value": 3.0, "left": {"value": 2.0}}, Pair(3, Pair(2))),
     (UserId, 3.0, 3),
     (Final[int], 3.0, 3),
     # These demand nothing.
+    (Endless[str], {"value": "x"}, {"value": "x"}),  # each evaluation of its text makes another class
     (Own, {"value": "x"}, {"value": "x"}),
     (Greeter, {"value": "x"}, {"value": "x"}),
     (Callable[[int], int], "x", "x"),
@@ -352,6 +412,9 @@ REFUSED = [
     (float, "5", "x: expected a number, got '5'"),
     (float, True, "x: expected a number, got True"),
     (float, 10**400, "x: an integer of 1329 bits is too large for a float"),
+    (str, 2**128 - 1, "x: expected text, got 340282366920938463463374607431768211455"),
+    (str, 2**128, "x: expected text, got an integer of 129 bits"),
+    (str, -(10**5000), "x: expected text, got an integer of 16610 bits"),
     (bool, 1, "x: expected true or false, got 1"),
     (str, 5, "x: expected text, got 5"),
     (str, b"abc", "x: expected text, got 3 bytes"),
@@ -378,6 +441,17 @@ REFUSED = [
     (Union[int, str, None], [], "x: expected an integer, text or None, got a list"),
     (Union[int, Item], {"price": 1}, "x: missing field 'name'"),
     (Union[int, Item, Point], {"name": "x", "price": "y"}, "x.price: expected a number, got 'y'"),
+    (
+        Json,
+        {"a": [1, {"b": b"x"}]},
+        "x.a[1].b: expected None, true or false, an integer, a number, text, a list or a map",
+    ),
+    (
+        "Json",
+        {"a": [1, {"b": b"x"}]},
+        "x.a[1].b: expected None, true or false, an integer, a number, text, a list or a",
+    ),
+    (Rows, [1, [2.0, ["x"]]], "x[1][1][0]: expected an integer or a list, got 'x'"),
     (Literal["a", 1], "b", "x: expected one of 'a', 1, got 'b'"),
     (Literal[1], True, "x: expected 1, got True"),
     (Literal["a"], [], "x: expected 'a', got a list"),
@@ -385,6 +459,9 @@ REFUSED = [
     (Price, "2.5", "x: expected one of Decimal('1.5'), (1, 2), got '2.5'"),
     (Color, "green", "x: expected one of 'red', 'blue', got 'green'"),
     (Color, [], "x: expected one of 'red', 'blue', got a list"),
+    (ArrayOne, [1, 2], "x: expected one of array([1, 2]), got a list"),
+    (ArrayOne, "y", "x: expected one of array([1, 2]), got 'y'"),
+    (OddOne, "y", "x: expected one of 'x', got 'y'"),
     (Level, True, "x: expected one of 1, 2, got True"),
     (Loose, "boom", "x: LookupError: no such thing"),
     (datetime, "x", "x: expected a datetime, or one as text in ISO form, got 'x'"),
@@ -485,6 +562,25 @@ def test_what_fits_is_not_copied():
     assert type(sent[0]) is int  # another member of a union may get it
 
 
+@pytest.mark.parametrize(
+    "kind,last,refused",
+    [("left", "left", False), ("right", "right", False), ("left", "middle", True), ("right", "middle", True)],
+)
+def test_a_recursive_union_converts_each_value_once(kind, last, refused):
+    sent: Any = {"kind": last}
+    for _ in range(60):
+        sent = {"child": sent, "kind": kind}
+    del ASKED[:]
+    if refused:
+        assert refusal(Union[Left, Right], sent).endswith("kind: expected 'left', got 'middle'")
+    else:
+        found = converted(Union[Left, Right], sent)
+        for _ in range(60):
+            assert type(found) is (Left if kind == "left" else Right)
+            found = found.child
+        assert len(ASKED) <= 4 * 61
+
+
 def test_a_value_nested_too_deeply_is_refused():
     sent: Any = {"value": 1}
     for _ in range(490):
@@ -541,6 +637,10 @@ ARRAYS = [
     (NDArray[np.floating], [1], "float64", [1.0]),
     (NDArray[np.floating], np.array([1], "f4"), "float32", [1.0]),
     (NDArray[np.integer], [1], "int64", [1]),
+    (NDArray[np.int8], np.array([-128, 127]), "int8", [-128, 127]),
+    (NDArray[np.int64], np.array([2**63 - 1], "u8"), "int64", [2**63 - 1]),
+    (NDArray[np.int8], np.array([], "i8"), "int8", []),
+    (NDArray[np.float32], [1.5, float("inf")], "float32", [1.5, float("inf")]),
 ]
 
 
@@ -563,12 +663,23 @@ def test_arrays(annotation, sent, dtype, got):
         (NDArray[np.int64], np.array([1.5]), "x: expected an array of int64, got one of float64"),
         (NDArray[np.integer], [1.5], "x: expected an array of integer, got one of float64"),
         (NDArray[np.str_], ["a", 1], "x: expected a list of text"),
+        (NDArray[np.int8], np.array([1, 128]), "x: expected numbers from -128 to 127"),
+        (NDArray[np.int8], np.array([-129]), "x: expected numbers from -128 to 127"),
+        (NDArray[np.int64], np.array([2**63], "u8"), f"x: expected numbers from {-(2**63)} to {2**63 - 1}"),
+        (NDArray[np.float32], np.array([1, 1e300]), "x: expected numbers within the range of float32"),
+        (NDArray[np.float32], [1e300], "x: expected numbers within the range of float32"),
+        (NDArray[np.float16], np.array([70_000]), "x: expected numbers within the range of float16"),
+        (NDArray[np.complex64], np.array([1e300j]), "x: expected numbers within the range of complex64"),
+        (np.float32, 1e300, "x: expected a smaller number, got 1e+300"),
+        (np.float16, -70_000, "x: expected a smaller number, got -70000"),
+        (np.float64, 10**400, "x: expected a smaller number, got an integer of 1329 bits"),
         (np.int8, 200, "x: expected an integer from -128 to 127, got 200"),
         (np.int8, True, "x: expected an integer, got True"),
         (np.float32, "x", "x: expected a number, got 'x'"),
         (np.bool_, 1, "x: expected true or false, got 1"),
         (np.str_, 1, "x: expected text, got 1"),
         (List[int], np.array(5), "x: expected a list, got an array"),
+        (list, np.empty((1 << 22, 0)), "x: an array of shape [4194304, 0] has more than 4096 rows without elements"),
         (List[int], Array("<i8", [1], bytes(8)), "x: expected a list, got an array"),
     ],
 )
@@ -579,7 +690,10 @@ def test_arrays_that_do_not_fit(annotation, sent, message):
 def test_numpy_scalars_and_lists_of_arrays():
     assert same(converted(np.int8, 5.0), np.int8(5))
     assert same(converted(np.float32, 5), np.float32(5))
+    assert same(converted(np.float32, float("-inf")), np.float32("-inf"))
     assert same(converted(np.bool_, True), np.bool_(True))
+    assert same(converted(np.floating, 5), 5)
+    assert same(converted(np.integer, 5), 5)
     assert same(converted(np.str_, "x"), np.str_("x"))
     assert same(converted(List[List[float]], np.array([[1, 2]])), [[1.0, 2.0]])
     assert same(converted(Tuple[int, int], np.array([1, 2])), (1, 2))
@@ -644,6 +758,7 @@ def test_msgspec():
     assert refusal(Struct, {}) == "x: Object missing required field `name`"
     assert refusal(Struct, {"name": "lookup"}) == "x: LookupError: no such name"
     assert refusal(Annotated[int, msgspec.Meta(gt=0)], 0) == "x: Expected `int` >= 1"
+    assert refusal(Annotated[float, msgspec.Meta(ge=0.5)], 0.25) == "x: Expected `float` >= 0.5"
 
 
 def _refuse_lookup(self):
@@ -719,14 +834,77 @@ def wrapper(*args, **kwargs):
     return plain(*args, **kwargs)
 
 
+def decorated(function):
+    """As many decorators: it takes anything."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return call
+
+
+@decorated
+@decorated
+def twice_decorated(a: int, b: int = 2):
+    return [a, b]
+
+
+@decorated
+def decorated_items(a: int):
+    yield a
+
+
+@decorated
+def decorated_ctx(ctx, a: int):
+    return [type(ctx).__name__, a]
+
+
+@functools.wraps(train)
+def injecting(*args, **kwargs):
+    return train(*args, epochs=7, **kwargs)
+
+
+@functools.wraps(train)
+def popping(*args, **kwargs):
+    return [kwargs.pop("verbose"), *train(*args, **kwargs)]
+
+
+@functools.wraps(train)
+def broken_decorator(*args, **kwargs):
+    return train(*args, db=5, **kwargs)
+
+
+@functools.wraps(train, assigned=["__name__"])
+def parsing(count: str, ctx):
+    return train(int(count))
+
+
+@functools.wraps(train, assigned=["__name__"])
+def with_context(ctx, *args, **kwargs):
+    return [type(ctx).__name__, *train(*args, **kwargs)]
+
+
+cached = functools.lru_cache(maxsize=None)(train)
+
+
 class Callable_:
     def __call__(self, a: int):
         return a
 
 
 class Service:
+    Number = int
+
     def method(self, a: int):
         return a
+
+    @classmethod
+    def on_class(cls, a: Number):
+        return a
+
+    def in_text(self, a: int, b: Number):
+        return [a, b]
 
     @snakepit_bridge.command
     def checked(self, a: int): ...
@@ -747,6 +925,21 @@ for _function in (
 ):
     WORKER.command(_function)
 WORKER.command("wrapper")(wrapper)
+for _function in (
+    twice_decorated,
+    decorated_items,
+    decorated_ctx,
+    with_context,
+    injecting,
+    popping,
+    parsing,
+    broken_decorator,
+    cached,
+):
+    WORKER.command(next(name for name, one in globals().items() if one is _function))(_function)
+WORKER.command("on_class")(Service.on_class)
+WORKER.command("partial_of_a_method")(functools.partial(Service().in_text, 1))
+WORKER.command("partial_of_one")(functools.partial(plain, 1, c=5))
 WORKER.command("callable")(Callable_())
 WORKER.command(name="method")(Service().method)
 WORKER.command(name="partial")(functools.partial(plain, c=5))
@@ -773,6 +966,19 @@ def caller(request):
         ("rest", 3.0, [[3], {}]),
         ("default_none", {"a": None}, None),
         ("wrapper", {"a": 1}, [1, 2, 3]),
+        ("twice_decorated", {"a": 1.0, "b": 3.0}, [1, 3]),
+        ("twice_decorated", 1.0, [1, 2]),
+        ("decorated_ctx", {"a": 3.0}, ["Context", 3]),
+        ("with_context", {"epochs": 3.0}, ["Context", 3, 0.1, True]),
+        ("injecting", {"rate": 1}, [7, 1.0, True]),
+        ("popping", {"epochs": 3.0, "verbose": 1}, [1, 3, 0.1, True]),
+        ("parsing", {"count": "5"}, [5, 0.1, True]),
+        ("cached", {"epochs": 3.0}, [3, 0.1, True]),
+        ("on_class", {"a": 3.0}, 3),
+        ("partial_of_a_method", {"b": 3.0}, [1, 3]),
+        ("partial_of_a_method", 3.0, [1, 3]),
+        ("partial_of_one", {"b": 1}, [1, 1, 5]),
+        ("partial_of_one", None, [1, 2, 5]),
         ("callable", {"a": 3.0}, 3),
         ("method", {"a": 3.0}, 3),
         ("partial", {"a": 1}, [1, 2, 5]),
@@ -805,6 +1011,23 @@ def test_a_command_gets(caller, name, argument, result):
         ("by_place", {"a": 1}, "by_place() takes 'a' by its place: send the value alone, not in a map"),
         ("rest", {"x": "y"}, "x: expected a number, got 'y'"),
         ("rest", "y", "values: expected an integer, got 'y'"),
+        (
+            "train",
+            {"epochs": 1, "rate": 1, "shuffle": True, "zz": 5},
+            "train() got an unexpected argument 'zz'; there are 'epochs', 'rate' and 'shuffle'",
+        ),
+        ("wrapper", None, "wrapper() missing argument 'a'"),
+        ("wrapper", {"a": 1, "x": 2}, "wrapper() got an unexpected argument 'x'; there are 'b' and 'c'"),
+        ("twice_decorated", {"a": 1, "x": 2}, "twice_decorated() got an unexpected argument 'x'; there is 'b'"),
+        ("twice_decorated", {"a": "y"}, "a: expected an integer, got 'y'"),
+        ("decorated_ctx", None, "decorated_ctx() missing argument 'a'"),
+        ("parsing", {"epochs": 5}, "parsing() got an unexpected argument 'epochs'; there is 'count'"),
+        ("parsing", {"count": 5}, "count: expected text, got 5"),
+        ("on_class", {"a": "y"}, "a: expected an integer, got 'y'"),
+        ("on_class", None, "on_class() missing argument 'a'"),
+        ("partial_of_a_method", {"b": "y"}, "b: expected an integer, got 'y'"),
+        ("partial_of_a_method", None, "partial_of_a_method() missing argument 'b'"),
+        ("partial_of_one", {"a": 1}, "partial_of_one() got an unexpected argument 'a'; there is 'b'"),
         ("callable", {"a": "y"}, "a: expected an integer, got 'y'"),
         ("callable", {"b": 1}, "callable() got an unexpected argument 'b'; there is 'a'"),
         ("method", {"a": "y"}, "a: expected an integer, got 'y'"),
@@ -819,11 +1042,64 @@ def test_a_command_refuses(caller, name, argument, message):
     assert (caught.value.type, caught.value.message) == ("BadArguments", message)
 
 
-@pytest.mark.parametrize("name", ["raises_type_error", "calls_with_too_few", "wrapper", "len"])
-def test_a_type_error_of_a_function_that_ran_stays_one(caller, name):
+@pytest.mark.parametrize(
+    "name,argument",
+    [
+        ("raises_type_error", 5),
+        ("calls_with_too_few", 5),
+        ("len", 5),
+        ("cached", {"epoch": 5}),  # in C
+        ("broken_decorator", {"epochs": 1}),
+    ],
+)
+def test_a_type_error_of_a_function_that_ran_stays_one(caller, name, argument):
     with pytest.raises(RemoteError) as caught:
-        caller.call(name, 5 if name != "wrapper" else None)
+        caller.call(name, argument)
     assert caught.value.type == "TypeError"
+
+
+DECORATED = """
+    import functools
+    from snakepit_bridge import command
+    def decorated(function):
+        @functools.wraps(function)
+        def call(*args, **kwargs): return function(*args, **kwargs)
+        @functools.wraps(function)
+        async def call_async(*args, **kwargs): return await function(*args, **kwargs)
+        return call_async if function.__name__ == "waits" else call
+    @worker.command
+    @decorated
+    def value(a: int): return a
+    @worker.command
+    @decorated
+    def items(a: int): yield a
+    @worker.command
+    @decorated
+    async def waits(a: int): return a
+    class Service:
+        @command
+        @decorated
+        def method(self, a: int): return a
+    worker.service(Service)
+"""
+
+
+@pytest.mark.parametrize("name", ["value", "items", "waits", "method"])
+def test_a_decorated_command_refuses(serve, name):
+    host = serve(DECORATED)
+    host.send("call", {"b": 5}, id=1, flags=1, name=name)
+    frame = host.answer(1)
+    assert (frame["kind"], frame["body"]["type"]) == ("error", "BadArguments")
+    assert frame["body"]["message"] == f"{name}() got an unexpected argument 'b'; there is 'a'"
+    assert not frame.get("flags")  # the decorator has run
+
+
+def test_the_names_of_a_decorated_command_are_described():
+    found = schemas([Command("twice", twice_decorated), Command("parsing", parsing)])
+    assert [one["arguments"]["properties"] for one in found] == [
+        {"a": {"type": "integer"}, "b": {"type": "integer", "default": 2}},
+        {"count": {"type": "string"}},
+    ]
 
 
 HANDLERS = """

@@ -871,9 +871,18 @@ def test_input_is_credited_by_its_bytes(each_executor):
     assert host.answer(id)["body"] == 32 * 65534
 
 
-def test_an_error_that_is_too_large_is_cut(serve):
-    host = serve("@worker.command\ndef fail(): raise ValueError('x' * 5000)\n", hello={"max_frame": 4096})
-    assert host.fail("fail") == {"type": "ValueError", "message": "x" * 1000}
+@pytest.mark.parametrize(
+    "text,kept", [("x", 1000), ("\x01", 500), ("\U0001f600", 500), ("é", 1000)], ids=["x", "control", "emoji", "accent"]
+)
+def test_an_error_that_is_too_large_is_cut(each_transport, text, kept):
+    host = each_transport(
+        f"@worker.command\ndef fail(): raise ValueError({text!a} * 20000)\n", hello={"max_frame": 4096}
+    )
+    error = host.fail("fail")
+    assert error["type"] == "ValueError"
+    assert set(error["message"]) == {text}
+    assert kept <= len(error["message"]) <= 1000
+    assert host.fail("fail") == error
 
 
 def test_frames_for_ended_calls_are_dropped(serve):

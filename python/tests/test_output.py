@@ -132,10 +132,15 @@ def test_an_exception_that_ends_a_thread_is_one_record(each_transport):
         def own():
             threading.excepthook = lambda args: print("the program's own hook")
             start("plain")
+
+        @worker.command
+        def no_value():
+            threading.excepthook(threading.ExceptHookArgs((KeyError, None, None, threading.current_thread())))
         """
     )
     for kind in ("plain", "odd", "exit"):
         host.call("start", kind)
+    host.call("no_value")  # the default hook prints it
     host.call("own")
     plain, odd = [host.wait_for("log")["body"] for _ in range(2)]
     for record in (plain, odd):
@@ -148,7 +153,7 @@ def test_an_exception_that_ends_a_thread_is_one_record(each_transport):
     assert "Odd" in odd["fields"]["exception"]
     assert host.bye() == 0
     assert not any(frame["kind"] == "log" for frame in host.others)
-    assert host.printed == ["the program's own hook"]
+    assert (host.printed[0], host.printed[-1]) == ("Exception in thread MainThread:", "the program's own hook")
 
 
 def test_records_before_hello_and_the_level(script, launch):

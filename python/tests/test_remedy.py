@@ -8,7 +8,7 @@ import sysconfig
 import pytest
 from host import ROOT
 
-from snakepit_bridge._remedy import install
+from snakepit_bridge._remedy import install, missing_module
 
 PYTHON = "/usr/bin/my python"
 
@@ -29,6 +29,32 @@ def test_install(tmp_path, monkeypatch, managed, in_venv, expected):
     monkeypatch.setattr(sys, "executable", PYTHON)
     monkeypatch.setattr(sys, "prefix", "/env" if in_venv else sys.base_prefix)
     assert install("'x>=1'").startswith(expected.format(shlex.quote(PYTHON)))
+
+
+@pytest.mark.parametrize(
+    ("message", "package"),
+    [
+        ("No module named 'yaml'", "install it for this interpreter: {} -m pip install pyyaml"),
+        (
+            "No module named 'torch'",
+            "if it has the same name, install it for this interpreter: {} -m pip install torch",
+        ),
+        ("No module named 'google.cloud'", "install the one with google.cloud for this interpreter, {}"),
+        ("No module named 'numpy.nope'", "install the one with numpy.nope for this interpreter, {}"),
+        (
+            "No module named 'json.nope'; 'json' is not a package",
+            "install the one with json.nope for this interpreter, {}",
+        ),
+        ("the program's own words", "install it for this interpreter, {}"),
+    ],
+)
+def test_missing_module(monkeypatch, message, package):
+    monkeypatch.setattr(sys, "executable", "/env/bin/python")
+    monkeypatch.setattr(sys, "prefix", "/env")
+    assert missing_module(message) == (
+        "Your own file: put it beside the worker's script, and embed it if the script is embedded. "
+        f"A package: {package.format('/env/bin/python')}"
+    )
 
 
 def test_it_costs_nothing_until_it_is_asked_for():

@@ -306,6 +306,8 @@ def test_a_long_text_loses_its_middle():
         text = traceback_text(ValueError(message), [])
         assert len(text.encode()) <= 64 << 10
         assert text.endswith(message[:1] * 1000 + "\n")
+        remote = RemoteError({"type": "E", "message": "m", "traceback": message})
+        assert len(describe(remote)["cause"]["traceback"].encode()) <= 64 << 10
 
 
 def test_frames_of_the_bridge_and_of_imports_are_left_out():
@@ -418,7 +420,10 @@ def test_groups_in_groups_are_bounded():
         left += left.pop().get("errors", ())
     assert counted <= 64
 
-    odd = type("Odd", (ExceptionGroup,), {"exceptions": property(lambda self: iter(int, 1))})  # noqa: F821
-    error = describe(odd("the reason", [ValueError(1)]))
-    assert "traceback" not in error
-    assert error["message"].startswith("the reason")
+    endless = [lambda self: iter(int, 1), lambda self: (type(self)("again", [ValueError(2)]),)]
+    for exceptions in endless:
+        odd = type("Odd", (ExceptionGroup,), {"exceptions": property(exceptions)})  # noqa: F821
+        for exc in (odd("the reason", [ValueError(1)]), ExceptionGroup("the reason", [odd("x", [ValueError(1)])])):  # noqa: F821
+            error = describe(exc)
+            assert "traceback" not in error
+            assert error["message"].startswith("the reason")

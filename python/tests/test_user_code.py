@@ -351,6 +351,21 @@ def linked(kind, size=3):
 @worker.command
 def item(kind, data):
     yield ItemError(KINDS[kind](data))
+@worker.command
+def deep(levels):
+    data = 1
+    for _ in range(levels): data = [data]
+    try: raise Sold("the inner one")
+    except Sold as exc: raise Sold(data) from exc
+import dataclasses
+@dataclasses.dataclass
+class Order:
+    count: int
+    def __post_init__(self):
+        if self.count > 1000: raise ValueError("x" * self.count)
+        raise Sold({"left": self.count})
+@worker.command
+def order(order: Order): pass
 """
 
 
@@ -372,6 +387,29 @@ def test_data_of_exceptions(each_transport):
         assert error["notes"][0].startswith("its snakepit_data can't be sent: value.items[1]: a value of type object ")
         assert error["traceback"].endswith(f"sold out\n{error['notes'][0]}\n")
         assert host.fail("linked", {"kind": kind})["cause"]["data"] == {"text": "xxx"}
+
+
+def test_data_that_is_nested_too_deeply_inside_of_its_error(each_transport):
+    host = each_transport(DATA)
+    for levels, reason in ((480, None), (499, ", with the error around it"), (501, ", or a cycle")):
+        error = host.fail("deep", {"levels": levels})
+        assert error["cause"]["data"] == "the inner one"
+        if reason is None:
+            assert "notes" not in error
+            assert error["data"]
+        else:
+            assert "data" not in error
+            assert error["notes"][0].endswith("nested deeper than 500 levels" + reason)
+
+
+def test_the_data_of_an_exception_that_refused_an_argument(each_transport):
+    host = each_transport(DATA, hello={"max_frame": 4096})
+    error = host.fail("order", {"order": {"count": 3}})
+    assert (error["type"], error["cause"]["data"]) == ("BadArguments", {"left": 3})
+    assert error["cause"]["traceback"]
+    error = host.fail("order", {"order": {"count": 1300}})  # its message and its traceback do not both fit
+    assert "traceback" not in error["cause"]
+    assert error["cause"]["frames"]
 
 
 def test_errors_are_cut_to_the_limit_of_frames(each_transport):

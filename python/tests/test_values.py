@@ -418,13 +418,21 @@ def test_an_array_without_numpy(codec, no_numpy):
         ("<i4", [], struct.pack("<i", -5), -5),
         ("<i4", [2, 0, 3], b"", [[], []]),
         ("<i4", [0, 1 << 40], b"", []),
+        ("<i4", [4096, 0], b"", [[]] * 4096),
     ]:
         assert same(there_and_back(codec, {"a": [Array(dtype, shape, data)]}), {"a": [arrives]})
     apart = there_and_back(codec, Array("<i4", [2, 0], b""))
     apart[0].append(1)
     assert apart == [[1], []]
-    with pytest.raises(BadValue, match="too many rows"):
-        there_and_back(codec, Array("<i4", [1 << 20, 0], b""))
+    for shape in [
+        [4097, 0],
+        [1 << 40, 0, 5],
+        [2, 2048, 0],
+        [1 << 10, 1 << 10, 0],
+        [*[1] * 20, 400, 1, 1, *[1] * 10, 0],
+    ]:
+        with pytest.raises(BadValue, match="more than 4096 rows without elements"):
+            there_and_back(codec, Array("<i4", shape, b""))
     for array in [Array("<c8", [2, 3], bytes(48)), Array("<U1", [1], b"x" * 4)]:
         assert there_and_back(codec, [array]) == [array]
     array = Array("<f8", [2, 3], bytes(48))
