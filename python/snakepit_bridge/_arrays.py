@@ -199,6 +199,11 @@ def scalar_reduced(value: Any) -> Any:
 
 def _times_of(numpy: Any, value: Any) -> Any:
     """Returns ISO text for each datetime64, which has no zone, and None for each NaT."""
+    unit = numpy.datetime_data(value.dtype)[0]
+    if unit in ("Y", "M", "W"):  # a whole date, or a whole time, is ISO text that every reader takes
+        value = value.astype("M8[D]")
+    elif unit in ("h", "m"):
+        value = value.astype("M8[s]")
     texts = numpy.datetime_as_string(value)
     return _each(numpy, value, texts.tolist() if texts.ndim else str(texts), lambda text: text)
 

@@ -60,6 +60,8 @@ class RemoteError(SnakepitError):
 
     Attributes:
         type: The type of the host's error, such as "fs.PathError".
+        module: The module of an exception's class, such as "json.decoder". It is "" for builtins, and for errors of Go.
+        bases: The names of its base classes, the nearest first. Go errors have none.
         message: The message of the host's error.
         data: What the host's error gives to programs, or None. A Go error gives the result of its method SnakepitData.
         error: The whole error, in the form that docs/protocol.md defines.
@@ -68,9 +70,21 @@ class RemoteError(SnakepitError):
     def __init__(self, error: Mapping[str, Any]) -> None:
         self.error = dict(error)
         self.type = str(self.error.get("type", ""))
+        self.module = str(self.error.get("module", ""))
+        self.bases = tuple(self.error.get("bases") or ())
         self.message = str(self.error.get("message", ""))
         self.data: Any = self.error.get("data")
         super().__init__(last_line(self.error))
+
+    def is_a(self, name: str) -> bool:
+        """Reports whether the error is of a class or of one that is derived from it.
+
+        Args:
+            name: The name of the class: bare, such as "ValueError", or full, such as "json.decoder.JSONDecodeError".
+                It matches as snakepit.Exception does in Go.
+        """
+        full = f"{self.module}.{self.type}" if self.module else self.type
+        return any(f".{known}".endswith(f".{name}") for known in (full, *self.bases))
 
     def traceback(self) -> str:
         """Returns the error with its frames and causes, in the format of Python's tracebacks."""

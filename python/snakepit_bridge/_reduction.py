@@ -163,6 +163,7 @@ _REMEDIES = (  # a module, a class, and what to send; the first that fits
     ("scipy.sparse", "sparray", "value.toarray()"),
     ("PIL.Image", "Image", "numpy.asarray(value), or the bytes that value.save() writes"),
     ("builtins", "complex", "[value.real, value.imag]"),
+    ("io", "IOBase", "what value.read() returns"),
     ("builtins", "BaseException", "str(value), or raise it"),
     ("collections.abc", "Coroutine", "what await gives"),
     ("collections.abc", "Mapping", "dict(value)"),

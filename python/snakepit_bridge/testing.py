@@ -142,6 +142,7 @@ class Caller:
             TimeoutError: The call took too long and was cancelled.
             TypeError: The command sends a stream, and its items would be lost.
         """
+        __tracebackhide__ = True  # pytest shows the test's line
         refusal = f"{name} sends a stream: use stream()"
         if self._host.streams.get(name):
             raise TypeError(refusal)
@@ -168,6 +169,13 @@ class Caller:
         if self._metadata:
             frame["meta"] = dict(self._metadata)
         return Stream(self._host, frame, self._timeout, self._inputs, as_item)
+
+
+class HandlerTraceback(Exception):
+    """The cause of a `RemoteError`: the handler's traceback as text, so that pytest shows the handler's line."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
 
 
 class Stream(Iterator[Any]):
@@ -200,6 +208,7 @@ class Stream(Iterator[Any]):
             )
 
     def __next__(self) -> Any:
+        __tracebackhide__ = True
         if self._done:
             raise StopIteration
         try:
@@ -216,7 +225,8 @@ class Stream(Iterator[Any]):
         self._done = True
         value = self._host.codec.decode(body) if body else None
         if frame["kind"] == ERROR:
-            raise RemoteError(value or {})
+            error = RemoteError(value or {})
+            raise error from (HandlerTraceback(error.traceback()) if error.error.get("frames") else None)
         self.result = value
         if self._as_item and body:
             return value

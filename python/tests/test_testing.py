@@ -341,3 +341,31 @@ def test_types_and_data_are_those_of_a_host(tmp_path):
         assert error.error["bases"] == ["shop.Sold", "Exception"]
         assert error.traceback().endswith("\nshop.Out: sold out\n")
         assert worker.call("ask") == ["KeyError", {"item": "tea"}]
+
+
+class Invalid(ValueError):
+    pass
+
+
+@worker.command
+def refuse(kind):
+    raise {"own": Invalid, "key": KeyError, "decode": __import__("json").JSONDecodeError}[kind](
+        *(["bad", "doc", 0] if kind == "decode" else ["bad"])
+    )
+
+
+def test_an_error_is_recognised_by_its_class():
+    with testing.load(worker) as caller:
+        for kind, names in {
+            "own": ("Invalid", "ValueError", "Exception", f"{__name__}.Invalid"),
+            "key": ("KeyError", "LookupError"),
+            "decode": ("JSONDecodeError", "json.decoder.JSONDecodeError", "ValueError"),
+        }.items():
+            with pytest.raises(RemoteError) as caught:
+                caller.call("refuse", kind)
+            error = caught.value
+            assert all(error.is_a(name) for name in names)
+            assert not any(error.is_a(name) for name in ("TypeError", "Error", "decoder", "", "alid"))
+            assert "Exception" in error.bases
+            assert error.module == {"own": __name__, "key": "", "decode": "json.decoder"}[kind]
+            assert "in refuse" in str(error.__cause__)  # pytest shows the line of the handler

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import io
 import math
 import pathlib
 import struct
@@ -294,6 +295,7 @@ REFUSED = [
     ([{}.keys()], r"value\[0\]: a value of type dict_keys can't be sent; send list\(value\)"),
     ((n for n in [1]), r"value: a value of type generator can't be sent; send list\(value\)"),
     (types.MappingProxyType({}), r"value: a value of type mappingproxy can't be sent; send dict\(value\)"),
+    (io.StringIO(), r"value: a value of type _io\.StringIO can't be sent; send what value\.read\(\) returns"),
     (ValueError("x"), r"value: a value of type ValueError can't be sent; send str\(value\), or raise it"),
     (Outer, "value: a value of type type"),
     ([len], r"value\[0\]: a value of type builtin_function_or_method"),
@@ -536,6 +538,10 @@ def test_numpy_arrays_that_become_lists(codec):
         (numpy.array(["2026-01-02", "NaT"], "M8[s]"), ["2026-01-02T00:00:00", None]),
         (numpy.array([["2026-01-02"], ["NaT"]], "M8[ns]"), [["2026-01-02T00:00:00.000000000"], [None]]),
         (numpy.array("2026-01-02", "M8[D]"), "2026-01-02"),
+        (numpy.array(["2026", "NaT"], "M8[Y]"), ["2026-01-01", None]),
+        (numpy.array(["2026-02"], "M8[M]"), ["2026-02-01"]),
+        (numpy.array(["2026-01-02T03"], "M8[h]"), ["2026-01-02T03:00:00"]),
+        (numpy.datetime64("2026-01-02T03:04", "m"), "2026-01-02T03:04:00"),
         (numpy.array("NaT", "M8[D]"), None),
         (numpy.array([], "M8[D]"), []),
         (numpy.array([1, "NaT"], "m8[h]"), [hour, None]),
