@@ -49,7 +49,7 @@ from .transport import (
     Transport,
 )
 
-__all__ = ["Caller", "Stream", "load"]
+__all__ = ["Caller", "HandlerTraceback", "Stream", "load"]
 
 _WINDOW = {"items": 64, "bytes": 1 << 20}
 
