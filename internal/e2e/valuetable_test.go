@@ -213,14 +213,14 @@ func TestValueTables(t *testing.T) {
 			}
 		}
 		for _, row := range both {
-			want, known := typed[strings.ReplaceAll(row[0], "`", "")]
+			want, known := typed[plain(row[0])]
 			if !known {
 				t.Errorf("no test has the row of %s", row[0])
 				continue
 			}
 			source := codeOf(row[0])[0]
 			got, err := snakepit.Execute[any](f.Context(), f.Pool, "make", source)
-			if err != nil || !reflect.DeepEqual(got, want.untyped) || named(got) != row[1] {
+			if err != nil || !reflect.DeepEqual(got, want.untyped) || named(got) != plain(row[1]) {
 				t.Errorf("%s is %#v, a %s; %v", row[0], got, named(got), err)
 			}
 			var names []string
@@ -229,7 +229,7 @@ func TestValueTables(t *testing.T) {
 				target.check(t, f, source)
 				arrives(target.value, codeOf(row[3])[0])
 			}
-			if all := strings.Join(names, ", "); all != row[2] {
+			if all := strings.Join(names, ", "); all != plain(row[2]) {
 				t.Errorf("%s: the test has the types %s, the page has %s", row[0], all, row[2])
 			}
 		}
@@ -273,6 +273,9 @@ func tableOf(t *testing.T, page, head string) (rows [][]string) {
 	}
 	return rows
 }
+
+// plain returns a cell without its backticks.
+func plain(cell string) string { return strings.ReplaceAll(cell, "`", "") }
 
 // named returns a type's name as the page has it.
 func named(v any) string {
