@@ -14,7 +14,7 @@ import (
 
 // worker is the Python file of the examples. A program has it beside its Go files: snakepit.Python("worker.py").
 const worker = `
-import time
+import threading
 
 import snakepit_bridge
 
@@ -50,8 +50,8 @@ def upper(ctx):
         yield word.upper()
 
 @worker.command
-def sleep():
-    time.sleep(60)
+def wait():
+    threading.Event().wait()
 `
 
 func open(opts *snakepit.Options) *snakepit.Pool {
@@ -145,7 +145,7 @@ func ExampleTimeout() {
 	pool := open(nil)
 	defer pool.Close()
 
-	_, err := snakepit.Execute[any](context.Background(), pool, "sleep", nil, snakepit.Timeout(200*time.Millisecond))
+	_, err := snakepit.Execute[any](context.Background(), pool, "wait", nil, snakepit.Timeout(200*time.Millisecond))
 	fmt.Println(errors.Is(err, context.DeadlineExceeded))
 	// Output: true
 }

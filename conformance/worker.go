@@ -276,7 +276,7 @@ var callClauses = []clause{
 		"[{name, type, default, required}], returns, schema}. It leaves out what it does not know.", func(t *trial) {
 		p := t.connect()
 		if !p.offers("snakepit.describe") {
-			t.Skipf("the worker does not list snakepit.describe")
+			t.Skipf("snakepit.describe is optional, and the worker does not list it")
 		}
 		list, _ := p.call("snakepit.describe", nil).([]any)
 		described := false
@@ -303,7 +303,7 @@ var callClauses = []clause{
 		"the command takes its arguments by these names.", func(t *trial) {
 		p := t.connect()
 		if !p.offers("snakepit.describe") {
-			t.Skipf("the worker does not list snakepit.describe")
+			t.Skipf("snakepit.describe is optional, and the worker does not list it")
 		}
 		list, _ := p.call("snakepit.describe", nil).([]any)
 		schemas := 0
@@ -328,14 +328,14 @@ var callClauses = []clause{
 			}
 		}
 		if schemas == 0 {
-			t.Skipf("no description has a schema")
+			t.Skipf("a schema is optional, and no description has one")
 		}
 	}),
 	rule("call/result-too-large", "A sender never sends a frame above the agreed max_frame. "+
 		"Such a frame is an error of its call alone, of the type TooLarge.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
 		if p.largest() < 8192 {
-			t.Skipf("frames are at most %d bytes", p.largest())
+			t.Skipf("this needs frames of 8192 bytes, and the agreed limit is %d bytes", p.largest())
 		}
 		// Each item is small enough. The handler's list of them is not.
 		id := p.open("conformance.callbacks", args{"name": "host.halves", "value": nil})
@@ -378,7 +378,7 @@ var callClauses = []clause{
 		data := map[string]any{"text": "wörd", "truth": true, "list": []any{"a", nil}}
 		e, _ := p.fails(p.open("conformance.fail", args{"message": "with data", "data": data}))
 		if e.Value == nil {
-			t.Skipf("the worker sends no data with errors")
+			t.Skipf("data of errors is optional, and the worker sends none")
 		}
 		if !reflect.DeepEqual(e.Value, any(data)) {
 			t.Errorf("the data is %s, not %s", show(e.Value), show(data))
@@ -391,7 +391,7 @@ var callClauses = []clause{
 		"and the rest of the error arrives.", func(t *trial) {
 		p := t.connect(func(ours map[string]any) { ours["max_frame"] = 8192 })
 		if p.largest() < 8192 {
-			t.Skipf("frames are at most %d bytes", p.largest())
+			t.Skipf("this needs frames of 8192 bytes, and the agreed limit is %d bytes", p.largest())
 		}
 		data := strings.Repeat("x", 7800) // it fits into the frame of the call, and the error has more than that frame
 		t.restsOn("call/unknown")
@@ -810,7 +810,7 @@ var valueClauses = []clause{
 	rule("value/large", "A value of a megabyte survives a round trip, binary and text.", func(t *trial) {
 		p := t.connect()
 		if p.largest() < 2<<20 {
-			t.Skipf("frames are at most %d bytes", p.largest())
+			t.Skipf("this needs frames of 2 MiB, and the agreed limit is %d bytes", p.largest())
 		}
 		p.echo(bytes.Repeat([]byte{0, 200, 10, 255}, 256<<10))
 		p.echo(strings.Repeat("ü\t\n\"", 200<<10))

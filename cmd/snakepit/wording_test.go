@@ -80,14 +80,14 @@ func TestErrorsNameFlags(t *testing.T) {
 	dir := t.TempDir()
 	worker := filepath.Join(dir, "worker.py")
 	const source = `
-import time
+import threading
 from snakepit_bridge import Worker
 
 worker = Worker()
 
 @worker.command
 def slow():
-    time.sleep(60)
+    threading.Event().wait()  # until it is cancelled
 
 @worker.command
 def hidden():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import typing
+from abc import ABC, abstractmethod
 from typing import Any, Callable, Dict, Generic, List, Optional, Sequence, Set, TypeVar
 
 from ._annotations import Scope
@@ -14,75 +15,75 @@ R = TypeVar("R")
 _NONE = type(None)
 
 
-class Reader(Generic[R]):
+class Reader(ABC, Generic[R]):
     """Reads annotations. A subclass makes something of each kind of annotation.
 
     The last argument of several methods has the types of the type variables.
     """
 
+    @abstractmethod
     def anything(self) -> R:
         """Returns what becomes of an annotation that demands nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def simple(self, type_: Any) -> R:
         """Returns what becomes of a type in SIMPLE, such as int."""
-        raise NotImplementedError
 
+    @abstractmethod
     def once(self, key: Any, variables: Dict[Any, Any], make: Callable[[], R]) -> R:
         """Returns what becomes of a class or an alias, which may be part of itself."""
-        raise NotImplementedError
 
+    @abstractmethod
     def union(self, members: List[R]) -> R:
         """Returns what becomes of a union."""
-        raise NotImplementedError
 
+    @abstractmethod
     def literal(self, values: Sequence[Any]) -> R:
         """Returns what becomes of a Literal."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tuple_(self, items: Optional[Sequence[R]], each: R) -> R:
         """Returns what becomes of a tuple: of one with these items, or of one whose items are alike."""
-        raise NotImplementedError
 
+    @abstractmethod
     def container(self, make: Any, parts: Sequence[R]) -> R:
         """Returns what becomes of a container: its value in CONTAINERS, and what became of its arguments."""
-        raise NotImplementedError
 
+    @abstractmethod
     def array(self, arguments: Sequence[Any], variables: Dict[Any, Any]) -> R:
         """Returns what becomes of an array of NumPy: its annotation may have a shape and a dtype as arguments."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scalar(self, cls: Any) -> R:
         """Returns what becomes of a scalar type of NumPy."""
-        raise NotImplementedError
 
+    @abstractmethod
     def enum(self, cls: Any) -> R:
         """Returns what becomes of an Enum."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text(self, cls: Any) -> R:
         """Returns what becomes of a class of datetime, decimal, fractions, uuid or pathlib."""
-        raise NotImplementedError
 
+    @abstractmethod
     def annotated(self, annotation: Any, modules: Set[str]) -> Optional[R]:
         """Returns what becomes of an ``Annotated`` with metadata of pydantic or msgspec, or None to ignore them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pydantic(self, cls: Any) -> R:
         """Returns what becomes of a model of pydantic 2."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pydantic1(self, cls: Any) -> R:
         """Returns what becomes of a model of pydantic 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def msgspec(self, cls: Any) -> R:
         """Returns what becomes of a Struct of msgspec."""
-        raise NotImplementedError
 
+    @abstractmethod
     def record(self, cls: Any, variables: Dict[Any, Any]) -> R:
         """Returns what becomes of any other class. `_records` tells whether it has named fields."""
-        raise NotImplementedError
 
     def tried(self, annotation: Any, scope: Scope, variables: Optional[Dict[Any, Any]] = None) -> R:
         """Reads an annotation. If this Python can't evaluate it, the annotation demands nothing.
@@ -192,7 +193,7 @@ class Reader(Generic[R]):
 
 
 def is_class(cls: Any, module: str, name: str) -> bool:
-    """Reports whether this is the class of that name. The program has imported its module, if it is."""
+    """Reports whether this is the class of that name. It is False if the program has not imported the module."""
     return isinstance(cls, type) and cls is getattr(sys.modules.get(module), name, None)
 
 
