@@ -36,15 +36,10 @@ func commandsCommand() *cobra.Command {
 	}
 	o.register(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print them as JSON")
-	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		pool, err := o.open(cmd.Context(), args[0], cmd.ErrOrStderr())
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		commands, err := o.commands(cmd, args[0])
 		if err != nil {
 			return err
-		}
-		defer closing(pool, &err)
-		commands, err := describe(cmd.Context(), pool)
-		if err != nil {
-			return runError{err}
 		}
 		if asJSON {
 			return printIndented(cmd.OutOrStdout(), commands)
@@ -64,6 +59,19 @@ func commandsCommand() *cobra.Command {
 		return nil
 	}
 	return cmd
+}
+
+// commands starts a worker, asks it for its commands and ends it.
+func (o *worker) commands(cmd *cobra.Command, word string) (commands []schema.Command, err error) {
+	pool, err := o.open(cmd.Context(), word, cmd.ErrOrStderr())
+	if err != nil {
+		return nil, err
+	}
+	defer closing(pool, &err)
+	if commands, err = describe(cmd.Context(), pool); err != nil {
+		return nil, runError{err}
+	}
+	return commands, nil
 }
 
 // describe asks a worker for its commands. It leaves out the protocol's own. If the worker does not describe them, they

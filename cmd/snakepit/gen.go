@@ -68,18 +68,13 @@ func genCommand() *cobra.Command {
 		"name of the Go package (default: that of the other Go files in the directory, else main)")
 	cmd.Flags().StringVar(&g.client, "client", "Client", "name of the Go type that has the methods")
 	cmd.Flags().BoolVar(&g.check, "check", false, "only check that the file of -o is up to date")
-	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := g.resolve(); err != nil {
 			return err
 		}
-		pool, err := g.open(cmd.Context(), args[0], cmd.ErrOrStderr())
+		commands, err := g.commands(cmd, args[0])
 		if err != nil {
 			return err
-		}
-		defer closing(pool, &err)
-		commands, err := describe(cmd.Context(), pool)
-		if err != nil {
-			return runError{err}
 		}
 		source, err := g.source(args[0], commands)
 		if err != nil {

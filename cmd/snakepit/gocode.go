@@ -64,7 +64,7 @@ func (c client) source() ([]byte, error) {
 		b.WriteString("\n" + decl)
 	}
 	fmt.Fprintf(&b, "\n// %[1]s is what the worker's commands have to be.\nconst %[1]s = %[2]s\n", c.schemaName(),
-		quotedRaw(string(schema.Canonical(c.commands))))
+		quotedRaw(wrapped(string(schema.Canonical(c.commands)))))
 	source, err := format.Source([]byte(b.String()))
 	if err != nil {
 		return nil, fmt.Errorf("the code for these commands is no Go: %w", err)
@@ -303,6 +303,36 @@ func printable(r rune) rune {
 // oneLine returns a name as a part of a comment.
 func oneLine(text string) string {
 	return strings.Join(strings.Fields(strings.Map(printable, text)), " ")
+}
+
+// wrapped returns JSON in lines of up to 110 bytes, where its commas allow that.
+func wrapped(text string) string {
+	var b strings.Builder
+	from, length, inText, escaped := 0, 0, false, false
+	for i, c := range []byte(text) {
+		switch {
+		case escaped:
+			escaped = false
+		case c == '\\':
+			escaped = inText
+		case c == '"':
+			inText = !inText
+		}
+		if (c != ',' || inText) && c != '\n' && i < len(text)-1 {
+			continue
+		}
+		piece := text[from : i+1]
+		if length > 0 && length+len(piece) > 110 {
+			b.WriteByte('\n')
+			length = 0
+		}
+		b.WriteString(piece)
+		if length += len(piece); c == '\n' {
+			length = 0
+		}
+		from = i + 1
+	}
+	return b.String()
 }
 
 // quotedRaw returns a text as a literal of several lines, if it can be one.

@@ -67,3 +67,24 @@ func TestOtherSchemas(t *testing.T) {
 		}
 	}
 }
+
+// The lines of wrapped JSON are short where that is possible, and the JSON is the same.
+func TestWrapped(t *testing.T) {
+	values := []any{strings.Repeat("long, ", 60), `"quoted, \" text,`, `\`, 1.5, map[string]any{"a,b": []any{true, nil}}}
+	for range 40 {
+		values = append(values, "short", 7)
+	}
+	text, err := json.Marshal(values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(wrapped(string(text)), "\n")
+	if len(lines) < 5 || strings.Join(lines, "") != string(text) {
+		t.Errorf("got %q", lines)
+	}
+	for _, line := range lines {
+		if len(line) > 110 && !strings.Contains(line, "long, ") {
+			t.Errorf("%d bytes: %s", len(line), line)
+		}
+	}
+}

@@ -83,7 +83,13 @@ type Chunk struct {
 
 // clientSchema is what the worker's commands have to be.
 const clientSchema = `[
-{"name":"compute","stream":false,"schema":{"arguments":{"additionalProperties":false,"properties":{"a":{"type":"number"},"b":{"type":"number"},"operation":{"type":"string"}},"required":["a","b","operation"],"type":"object"},"result":{"type":"number"}}},
-{"name":"ping","stream":false,"schema":{"arguments":{"additionalProperties":false,"properties":{},"required":[],"type":"object"},"result":{"type":"string"}}},
-{"name":"ping_stream","stream":true,"schema":{"arguments":{"additionalProperties":false,"properties":{"count":{"type":"integer"}},"required":["count"],"type":"object"},"items":{"$ref":"#/$defs/Chunk"},"result":{},"$defs":{"Chunk":{"properties":{"message":{"type":"string"}},"required":["message"],"type":"object"}}}}
+{"name":"compute","stream":false,"schema":{"arguments":{"additionalProperties":false,
+"properties":{"a":{"type":"number"},"b":{"type":"number"},"operation":{"type":"string"}},"required":["a","b",
+"operation"],"type":"object"},"result":{"type":"number"}}},
+{"name":"ping","stream":false,"schema":{"arguments":{"additionalProperties":false,"properties":{},
+"required":[],"type":"object"},"result":{"type":"string"}}},
+{"name":"ping_stream","stream":true,"schema":{"arguments":{"additionalProperties":false,
+"properties":{"count":{"type":"integer"}},"required":["count"],"type":"object"},
+"items":{"$ref":"#/$defs/Chunk"},"result":{},"$defs":{"Chunk":{"properties":{"message":{"type":"string"}},
+"required":["message"],"type":"object"}}}}
 ]`

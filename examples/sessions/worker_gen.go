@@ -97,6 +97,17 @@ type Epoch struct {
 
 // clientSchema is what the worker's commands have to be.
 const clientSchema = `[
-{"name":"initialize_model","stream":false,"schema":{"arguments":{"additionalProperties":false,"properties":{"learning_rate":{"type":"number"}},"required":["learning_rate"],"type":"object"},"result":{"$ref":"#/$defs/Model"},"$defs":{"Model":{"properties":{"epoch":{"type":"integer"},"intercept":{"type":"number"},"learning_rate":{"type":"number"},"slope":{"type":"number"}},"required":["epoch","intercept","learning_rate","slope"],"type":"object"}}}},
-{"name":"train_model","stream":true,"schema":{"arguments":{"additionalProperties":false,"properties":{"epochs":{"type":"integer"},"points":{"items":{"items":{"type":"number"},"type":"array"},"type":"array"}},"required":["epochs","points"],"type":"object"},"items":{"$ref":"#/$defs/Epoch"},"result":{"$ref":"#/$defs/Model"},"$defs":{"Epoch":{"properties":{"epoch":{"type":"integer"},"loss":{"type":"number"}},"required":["epoch","loss"],"type":"object"},"Model":{"properties":{"epoch":{"type":"integer"},"intercept":{"type":"number"},"learning_rate":{"type":"number"},"slope":{"type":"number"}},"required":["epoch","intercept","learning_rate","slope"],"type":"object"}}}}
+{"name":"initialize_model","stream":false,"schema":{"arguments":{"additionalProperties":false,
+"properties":{"learning_rate":{"type":"number"}},"required":["learning_rate"],"type":"object"},
+"result":{"$ref":"#/$defs/Model"},"$defs":{"Model":{"properties":{"epoch":{"type":"integer"},
+"intercept":{"type":"number"},"learning_rate":{"type":"number"},"slope":{"type":"number"}},
+"required":["epoch","intercept","learning_rate","slope"],"type":"object"}}}},
+{"name":"train_model","stream":true,"schema":{"arguments":{"additionalProperties":false,
+"properties":{"epochs":{"type":"integer"},"points":{"items":{"items":{"type":"number"},"type":"array"},
+"type":"array"}},"required":["epochs","points"],"type":"object"},"items":{"$ref":"#/$defs/Epoch"},
+"result":{"$ref":"#/$defs/Model"},"$defs":{"Epoch":{"properties":{"epoch":{"type":"integer"},
+"loss":{"type":"number"}},"required":["epoch","loss"],"type":"object"},
+"Model":{"properties":{"epoch":{"type":"integer"},"intercept":{"type":"number"},
+"learning_rate":{"type":"number"},"slope":{"type":"number"}},"required":["epoch","intercept","learning_rate",
+"slope"],"type":"object"}}}}
 ]`
