@@ -205,15 +205,10 @@ func (d *decoder) fill(u *unpacker, p *plan, v reflect.Value, shape []int) error
 			return fmt.Errorf("an array of shape %v doesn't fit into %s", u.array.Shape, u.whole)
 		}
 	case formPointer:
-		if p.loops {
-			if err := d.enter(); err != nil {
-				return err
-			}
-			defer d.leave()
+		if err := d.follow(p, v); err != nil {
+			return err
 		}
-		if v.IsNil() {
-			v.Set(reflect.New(p.elem.typ))
-		}
+		defer d.leaveLoop(p)
 		return d.fill(u, p.elem, v.Elem(), shape)
 	case formInterface:
 		if v.NumMethod() > 0 {

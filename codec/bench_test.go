@@ -33,16 +33,7 @@ func bench[T any](b *testing.B, v T) {
 				}
 			}
 		})
-		b.Run(c.Name()+"/decode", func(b *testing.B) {
-			b.SetBytes(int64(len(body)))
-			b.ReportAllocs()
-			for b.Loop() {
-				var out T
-				if err := c.Decode(body, &out); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+		decodeInto[T](b, c, body, "decode")
 	}
 }
 

@@ -1,17 +1,12 @@
 package codec
 
 import (
-	"encoding"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"math/big"
-	"math/bits"
 	"reflect"
-	"runtime"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -244,222 +239,31 @@ func mismatch(p *plan, tok Token) error {
 	return fmt.Errorf("%s can't go into %s", tok.Kind, p.typ)
 }
 
-// floatText formats a float so that it reads as a float: 5 as 5.0.
-func floatText(tok Token) string {
-	text := strconv.FormatFloat(math.Float64frombits(tok.Num), 'g', -1, 64)
-	if strings.Trim(text, "-0123456789") == "" {
-		text += ".0"
-	}
-	return text
-}
-
-// misfit is the error for a number of the right kind that the type can't hold.
-func misfit(p *plan, tok Token) error {
-	switch tok.Kind {
-	case Int:
-		return fmt.Errorf("%d doesn't fit into %s", int64(tok.Num), p.typ)
-	case Uint:
-		return fmt.Errorf("%d doesn't fit into %s", tok.Num, p.typ)
-	case Big:
-		return fmt.Errorf("%s doesn't fit into %s", bigText(tok.Big), p.typ)
-	}
-	return fmt.Errorf("%v doesn't fit into %s", math.Float64frombits(tok.Num), p.typ)
-}
-
-func (d *decoder) float(p *plan, v reflect.Value, tok Token) error {
-	switch tok.Kind {
-	case Float:
-		f := math.Float64frombits(tok.Num)
-		if v.OverflowFloat(f) {
-			return misfit(p, tok)
-		}
-		v.SetFloat(f)
-	case Int, Uint:
-		abs, f := tok.Num, float64(tok.Num)
-		if tok.Kind == Int && int64(tok.Num) < 0 {
-			abs, f = -tok.Num, float64(int64(tok.Num))
-		}
-		mantissa := 53
-		if v.Kind() == reflect.Float32 {
-			mantissa = 24
-		}
-		if bits.Len64(abs)-bits.TrailingZeros64(abs) > mantissa && abs != 0 {
-			return fmt.Errorf("%w exactly", misfit(p, tok))
-		}
-		v.SetFloat(f)
-	case Big:
-		f, _ := new(big.Float).SetInt(tok.Big).Float64()
-		if math.IsInf(f, 0) || v.OverflowFloat(f) {
-			return misfit(p, tok)
-		}
-		v.SetFloat(f)
-		if exact, _ := big.NewFloat(v.Float()).Int(nil); exact.Cmp(tok.Big) != 0 {
-			return fmt.Errorf("%w exactly", misfit(p, tok))
-		}
-	default:
-		return mismatch(p, tok)
-	}
-	return nil
-}
-
-func timeOf(tok Token) (time.Time, error) {
-	t := time.Unix(int64(tok.Num), int64(tok.N)).UTC()
-	if seconds := int64(tok.Num); seconds < -1<<40 || seconds > 1<<40 { // time.Time would wrap around
-		return time.Time{}, errors.New("timestamp outside the years 1 to 9999")
-	}
-	return t, checkTime(t)
-}
-
-// setTime stores ISO text in a time.Time. Text without a zone is UTC.
-func setTime(v reflect.Value, text []byte) error {
-	for _, layout := range [...]string{time.RFC3339, "2006-01-02T15:04:05", time.DateOnly} { // all take fractions
-		if t, err := time.Parse(layout, string(text)); err == nil {
-			*v.Addr().Interface().(*time.Time) = t
-			return nil
-		}
-	}
-	return fmt.Errorf("%q can't go into time.Time; a time is ISO text such as 2026-01-02T03:04:05Z", cut(string(text)))
-}
-
-// setBig stores an integer in a big.Int. It reports whether the token is one.
-func setBig(n *big.Int, tok Token) bool {
-	switch tok.Kind {
-	case Int:
-		n.SetInt64(int64(tok.Num))
-	case Uint:
-		n.SetUint64(tok.Num)
-	case Big:
-		n.Set(tok.Big)
-	default:
-		return false
-	}
-	return true
-}
-
-// bigText formats an integer for an error message. A very large one has too many digits.
-func bigText(n *big.Int) string {
-	if n.BitLen() > 128 {
-		return fmt.Sprintf("an integer of %d bits", n.BitLen())
-	}
-	return n.String()
-}
-
-func unmarshalText(v reflect.Value, text []byte) error {
-	return unmarshal(v, text, textUnmarshalerType, func() error {
-		return v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText(text)
-	})
-}
-
-// json stores a value in a type with UnmarshalJSON.
-func (d *decoder) json(v reflect.Value, tok Token) error {
-	value, err := d.any(tok)
-	if err != nil {
-		return err
-	}
-	if err := d.spendAllRows(value); err != nil {
-		return err
-	}
-	text, err := json.Marshal(withPoints(value))
-	if err != nil {
-		return fmt.Errorf("%s can't go into %s: %w", tok.Kind, v.Type(), err)
-	}
-	return unmarshal(v, text, jsonUnmarshalerType, func() error {
-		return v.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(text)
-	})
-}
-
-// withPoints returns v with its finite floats in the form of floatText, so that JSON keeps them floats.
-func withPoints(v any) any {
-	switch v := v.(type) {
-	case float64:
-		if !math.IsNaN(v) && !math.IsInf(v, 0) {
-			return json.Number(floatText(Token{Num: math.Float64bits(v)}))
-		}
-	case []any:
-		for i := range v {
-			v[i] = withPoints(v[i])
-		}
-	case map[string]any:
-		for k := range v {
-			v[k] = withPoints(v[k])
-		}
-	}
-	return v
-}
-
-// unmarshal calls a method of the target that reads text into v.
-func unmarshal(v reflect.Value, text []byte, method reflect.Type, call func() error) error {
-	err := caught(method, call)
-	if p, ok := err.(*methodError); ok && p.runtime() && fillEmbedded(v, method, maxEmbedded) {
-		err = caught(method, call) // the method was promoted from a nil embedded pointer
-	}
-	if err != nil {
-		return fmt.Errorf("%q can't go into %s: %w", cut(string(text)), v.Type(), err)
-	}
-	return nil
-}
-
-// caught calls a method of the target and returns its error, or its panic as a *methodError.
-func caught(method reflect.Type, call func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = &methodError{method.Method(0).Name, p}
-		}
-	}()
-	return call()
-}
-
-type methodError struct {
-	method string
-	value  any
-}
-
-func (e *methodError) runtime() bool {
-	_, ok := e.value.(runtime.Error)
-	return ok
-}
-
-func (e *methodError) Error() string { return fmt.Sprintf("%s panicked: %v", e.method, e.value) }
-
-// fillEmbedded allocates the nil embedded pointers of a struct whose types have the methods. It reports whether there
-// were any.
-func fillEmbedded(v reflect.Value, methods reflect.Type, levels int) bool {
-	if v.Kind() == reflect.Pointer {
-		v = v.Elem()
-	}
-	if v.Kind() != reflect.Struct || levels == 0 {
-		return false
-	}
-	filled := false
-	for i := range v.NumField() {
-		if !v.Type().Field(i).Anonymous {
-			continue
-		}
-		switch f := v.Field(i); {
-		case f.Kind() == reflect.Pointer && f.IsNil():
-			if !f.CanSet() || !f.Type().Implements(methods) {
-				continue
-			}
-			f.Set(reflect.New(f.Type().Elem()))
-			filled = true
-		case f.Kind() == reflect.Pointer, f.Kind() == reflect.Struct:
-			filled = fillEmbedded(f, methods, levels-1) || filled
-		}
-	}
-	return filled
-}
-
 func (d *decoder) pointer(p *plan, v reflect.Value, tok Token) error {
+	if err := d.follow(p, v); err != nil {
+		return err
+	}
+	defer d.leaveLoop(p)
+	return d.set(p.elem, v.Elem(), tok)
+}
+
+// follow makes a pointer point to a value. leaveLoop follows when that has been set.
+func (d *decoder) follow(p *plan, v reflect.Value) error {
 	if p.loops {
 		if err := d.enter(); err != nil {
 			return err
 		}
-		defer d.leave()
 	}
 	if v.IsNil() {
 		v.Set(reflect.New(p.elem.typ))
 	}
-	return d.set(p.elem, v.Elem(), tok)
+	return nil
+}
+
+func (d *decoder) leaveLoop(p *plan) {
+	if p.loops {
+		d.leave()
+	}
 }
 
 // iface stores a value in an interface. If the interface holds a non-nil pointer, the value goes where that points.

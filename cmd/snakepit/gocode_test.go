@@ -70,7 +70,9 @@ func TestOtherSchemas(t *testing.T) {
 
 // The lines of wrapped JSON are short where that is possible, and the JSON is the same.
 func TestWrapped(t *testing.T) {
-	values := []any{strings.Repeat("long, ", 60), `"quoted, \" text,`, `\`, 1.5, map[string]any{"a,b": []any{true, nil}}}
+	values := []any{
+		strings.Repeat("long, ", 60), `"quoted, \" text,`, `\`, 1.5, map[string]any{"a,b": []any{true, nil}},
+	}
 	for range 40 {
 		values = append(values, "short", 7)
 	}

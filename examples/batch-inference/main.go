@@ -22,6 +22,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/examples/internal/explain"
 )
 
 //go:embed worker.py digits.py
@@ -88,7 +89,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 130
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "batch-inference:", explain(err))
+		fmt.Fprintln(stderr, "batch-inference:", explain.Error(err))
 		return 1
 	}
 	return 0
@@ -160,7 +161,7 @@ func infer(ctx context.Context, pool *snakepit.Pool, job batch, stdout io.Writer
 		switch {
 		case errors.As(err, &item): // a broken image: the stream continues
 			failed++
-			out.printf("❌ %s\n", explain(item.Err))
+			out.printf("❌ %s\n", explain.Error(item.Err))
 		case err != nil:
 			end = err
 			continue
@@ -245,19 +246,4 @@ func logger(out io.Writer) hclog.Logger {
 		level = hclog.Off
 	}
 	return hclog.New(&hclog.LoggerOptions{Output: out, Level: level})
-}
-
-// explain shortens a Python exception to the part that matters to users.
-func explain(err error) string {
-	var start *snakepit.StartError
-	var remote *snakepit.RemoteError
-	switch {
-	case errors.As(err, &start) && errors.Is(err, snakepit.Exception("ModuleNotFoundError")):
-		own := *start
-		own.Remedy = "make install-examples, in the checkout, installs what the examples import into .venv"
-		return own.Error()
-	case start == nil && errors.As(err, &remote):
-		return remote.Message
-	}
-	return err.Error()
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/snakepit-go/snakepit"
 	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/examples/internal/explain"
 )
 
 //go:embed worker.py mlp.py dataset.py curves.py
@@ -120,7 +121,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 130
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "distributed-training:", explain(err))
+		fmt.Fprintln(stderr, "distributed-training:", explain.Error(err))
 		return 1
 	}
 	return 0
@@ -330,19 +331,4 @@ func logger(out io.Writer) hclog.Logger {
 		level = hclog.Off // this program prints all that matters itself
 	}
 	return hclog.New(&hclog.LoggerOptions{Output: out, Level: level})
-}
-
-// explain shortens a Python exception to the part that matters to users.
-func explain(err error) string {
-	var start *snakepit.StartError
-	var remote *snakepit.RemoteError
-	switch {
-	case errors.As(err, &start) && errors.Is(err, snakepit.Exception("ModuleNotFoundError")):
-		own := *start
-		own.Remedy = "make install-examples, in the checkout, installs what the examples import into .venv"
-		return own.Error()
-	case start == nil && errors.As(err, &remote):
-		return remote.Message
-	}
-	return err.Error()
 }

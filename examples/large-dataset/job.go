@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/examples/internal/explain"
 )
 
 // job is the argument of process_large_dataset. The names are those of its parameters in Python.
@@ -178,7 +179,7 @@ func stream(ctx context.Context, pool *snakepit.Pool, command string, args any, 
 		switch {
 		case errors.As(err, &item): // a malformed row: the stream continues
 			if len(r.faults) < faultsKept {
-				r.faults = append(r.faults, explain(item.Err))
+				r.faults = append(r.faults, explain.Error(item.Err))
 			}
 		case err != nil:
 			return nil, err

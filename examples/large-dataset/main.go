@@ -25,6 +25,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/examples/internal/explain"
 	"github.com/snakepit-go/snakepit/python"
 )
 
@@ -156,25 +157,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 130
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "large-dataset:", explain(err))
+		fmt.Fprintln(stderr, "large-dataset:", explain.Error(err))
 		return 1
 	}
 	return 0
-}
-
-// explain shortens a Python exception to the part that matters to users.
-func explain(err error) string {
-	var start *snakepit.StartError
-	var remote *snakepit.RemoteError
-	switch {
-	case errors.As(err, &start) && errors.Is(err, snakepit.Exception("ModuleNotFoundError")):
-		own := *start
-		own.Remedy = "make install-examples, in the checkout, installs what the examples import into .venv"
-		return own.Error()
-	case start == nil && errors.As(err, &remote):
-		return remote.Message
-	}
-	return err.Error()
 }
 
 // run does the reference and then all the runs.
@@ -207,8 +193,8 @@ func (d *demo) run(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			d.out.printf("failed: %s\n", explain(err))
-			failures = append(failures, fmt.Errorf("%s failed: %s", v.title, explain(err)))
+			d.out.printf("failed: %s\n", explain.Error(err))
+			failures = append(failures, fmt.Errorf("%s failed: %s", v.title, explain.Error(err)))
 			table = append(table, []string{v.title, "-", "-", "-", "-", "-", "failed"})
 			continue
 		}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/snakepit-go/snakepit"
 	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/examples/internal/explain"
 )
 
 //go:embed worker.py indicators.py prices.py
@@ -177,25 +178,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 130
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "stock-analysis:", explain(err))
+		fmt.Fprintln(stderr, "stock-analysis:", explain.Error(err))
 		return 1
 	}
 	return 0
-}
-
-// explain shortens a Python exception to the part that matters to users.
-func explain(err error) string {
-	var start *snakepit.StartError
-	var remote *snakepit.RemoteError
-	switch {
-	case errors.As(err, &start) && errors.Is(err, snakepit.Exception("ModuleNotFoundError")):
-		own := *start
-		own.Remedy = "make install-examples, in the checkout, installs what the examples import into .venv"
-		return own.Error()
-	case start == nil && errors.As(err, &remote):
-		return remote.Message
-	}
-	return err.Error()
 }
 
 // analyse opens a pool and distributes the symbols to its workers. It prints the items of all streams as they arrive.

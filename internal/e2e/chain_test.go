@@ -141,28 +141,16 @@ func TestChainBetweenRestarts(t *testing.T) {
 	works(t, f, err)
 	refused(t, f.Pool, "msgpack", [2]string{"grpc", e.pip(grpcPackages)})
 
-	replaced := func() {
-		t.Helper()
-		old := f.Workers()[0].Info().PID
-		if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		Eventually(t, "the worker is replaced", func() bool {
-			pid := f.Workers()[0].Info().PID
-			return pid != 0 && pid != old
-		})
-		works(t, f, nil)
-	}
 	e.install("grpcio")
-	replaced()
+	replaceWorker(t, f)
 	refused(t, f.Pool, "grpc")
 	e.uninstall("grpcio")
 	e.uninstall("msgpack")
-	replaced()
+	replaceWorker(t, f)
 	refused(t, f.Pool, "jsonstdio", [2]string{"grpc", e.pip(grpcPackages)},
 		[2]string{"msgpack", e.pip(msgpackPackages)})
 	e.install("msgpack")
-	replaced()
+	replaceWorker(t, f)
 	refused(t, f.Pool, "msgpack", [2]string{"grpc", e.pip(grpcPackages)})
 	log := f.Logged()
 	if n := strings.Count(log, "protocol restored: worker=0 adapter=grpc"); n != 1 {
@@ -171,6 +159,20 @@ func TestChainBetweenRestarts(t *testing.T) {
 	if n := strings.Count(log, "protocol degraded"); n != 3 {
 		t.Errorf("degraded %d times in the log", n)
 	}
+}
+
+// replaceWorker kills the pool's worker and waits until another one works.
+func replaceWorker(t *testing.T, f *Fixture) {
+	t.Helper()
+	old := f.Workers()[0].Info().PID
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	Eventually(t, "the worker is replaced", func() bool {
+		pid := f.Workers()[0].Info().PID
+		return pid != 0 && pid != old
+	})
+	works(t, f, nil)
 }
 
 // Nobody chose the default chain, so its first choice is no warning. A change to another one is.
@@ -182,15 +184,7 @@ func TestDefaultChain(t *testing.T) {
 	f, err := BeginWith(t, chain, e.program(), snakepit.Options{})
 	works(t, f, err)
 	e.uninstall("msgpack")
-	old := f.Workers()[0].Info().PID
-	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	Eventually(t, "the replacement", func() bool {
-		pid := f.Workers()[0].Info().PID
-		return pid != 0 && pid != old
-	})
-	works(t, f, nil)
+	replaceWorker(t, f)
 	log := f.Logged()
 	for line, level := range map[string]string{
 		"protocol fallback: worker=0 adapter=msgpack grpc=":   "[INFO]",
