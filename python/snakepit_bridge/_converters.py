@@ -115,10 +115,9 @@ def set_of(type_: Callable[[List[Any]], Any]) -> Callable[[MaybeRule], Callable[
 
         def convert(value: Any) -> Any:
             items = items_of(value)
-            try:
-                return type_(items)
-            except TypeError:
-                raise Misfit("", reason="a list or map can't be an element of a set") from None
+            if any(type(one) in (list, dict) for one in items):
+                raise Misfit("", reason="a list or map can't be an element of a set")
+            return made(type_, (items,), {})
 
         return convert
 
@@ -158,16 +157,13 @@ def map_of(key: Optional[Callable[[str], Any]], item: MaybeRule) -> Callable[[An
             return result
         keyed: Dict[Any, Any] = {}
         for name, one in result.items():
+            count = len(keyed)
             try:
-                new = key(name)
-                repeated = new in keyed
+                made(keyed.setdefault, (key(name), one), {})
             except Misfit as exc:
                 raise Misfit("", reason=f"the key {got(name)}: {exc.text()}") from exc.__cause__
-            except TypeError:
-                raise Misfit("", reason=f"the key {got(name)}: a list or map can't be a key") from None
-            if repeated:
+            if len(keyed) == count:
                 raise Misfit("", reason=f"the key {got(name)}: there are two such keys")
-            keyed[new] = one
         return keyed
 
     return convert

@@ -53,6 +53,14 @@ UserId = NewType("UserId", int)
 UTC = timezone.utc
 
 
+@dataclass
+class Hashless:
+    name: str
+
+    def __hash__(self):
+        raise ValueError("it has no hash")
+
+
 class Color(enum.Enum):
     RED = "red"
     BLUE = "blue"
@@ -423,6 +431,8 @@ REFUSED = [
     (Sequence[str], "ab", "x: expected a list, got 'ab'"),
     (List[List[int]], [[], [1, None]], "x[1][1]: expected an integer, got None"),
     (Set[Any], [[1]], "x: a list or map can't be an element of a set"),
+    (Set[Hashless], [{"name": "a"}], "x: it has no hash"),
+    (FrozenSet[Tuple[Any, ...]], [[[1]]], "x: unhashable type: 'list'"),
     (Tuple[int, str], [1], "x: expected a list of 2, got one of 1"),
     (Tuple[int, str], [1, 2], "x[1]: expected text, got 2"),
     (Tuple[()], [1], "x: expected a list of 0, got one of 1"),
