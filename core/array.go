@@ -248,8 +248,8 @@ func (a Array) appendItem(out []byte, i int) ([]byte, error) {
 	}
 }
 
-// UnmarshalJSON makes an array of nested lists of numbers or of booleans. Its elements are int64 if all are written as
-// integers, else float64. Lists of unequal length are an error, as is null inside of them. A null alone changes
+// UnmarshalJSON makes an array of nested lists of numbers or of booleans. Its elements are int64 if all are integers of
+// that type, else float64. Lists of unequal length are an error, as is null inside of them. A null alone changes
 // nothing.
 func (a *Array) UnmarshalJSON(text []byte) error {
 	in := json.NewDecoder(bytes.NewReader(text))

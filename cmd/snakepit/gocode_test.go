@@ -18,6 +18,9 @@ func TestGoNames(t *testing.T) {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
+	if got := (client{name: "Ünal"}).schemaName(); got != "ünalSchema" {
+		t.Errorf("the name of the constant is %s", got)
+	}
 	s := scope{}
 	if a, b, c := s.take("A"), s.take("A"), s.take("A"); a != "A" || b != "A2" || c != "A3" {
 		t.Errorf("%s %s %s", a, b, c)
@@ -33,14 +36,15 @@ func TestOtherSchemas(t *testing.T) {
 		"inline": {"type": "object", "properties": {"a": {"type": "string"}}},
 		"one": {"oneOf": [{"type": "integer"}, {"type": "null"}]}, "all": {"allOf": [{"$ref": "#/$defs/Same"}]},
 		"loop": {"$ref": "#/$defs/Loop"}, "constant": {"const": "a", "type": "string"},
-		"alias": {"$ref": "#/$defs/Alias"},
+		"alias": {"$ref": "#/$defs/Alias"}, "may": {"$ref": "#/$defs/Only"},
+		"none": {"anyOf": [{"$ref": "#/$defs/Only"}, {"type": "null"}]},
 		"some": {"$ref": "#/$defs/Some"}, "text": {"type": "string", "description": "What\n\nit says."}},
-		"required": ["nullable", "inline", "one", "all", "loop", "alias", "some"], "additionalProperties": false},
+		"required": ["nullable", "inline", "one", "all", "loop", "alias", "some", "none"], "additionalProperties": false},
 	"items": {"type": "array", "items": {"type": "object", "required": ["b"],
 		"properties": {"b": {"type": "boolean"}}}},
 	"result": {},
 	"$defs": {"Same": {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]},
-		"Loop": {"$ref": "#/$defs/Loop"}, "Alias": {"$ref": "#/$defs/Same"},
+		"Loop": {"$ref": "#/$defs/Loop"}, "Only": {"allOf": [{"$ref": "#/$defs/Same"}]}, "Alias": {"$ref": "#/$defs/Same"},
 		"Some": {"anyOf": [{"type": "integer"}, {"type": "null"}]}}}},
 {"name": "g", "schema": {"arguments": {"$ref": "#/$defs/Same"}, "result": {"$ref": "#/$defs/Other"},
 	"$defs": {"Same": {"type": "array", "items": {"$ref": "#/$defs/Same"}}, "Other": {"type": "number"}}}}
@@ -60,7 +64,8 @@ func TestOtherSchemas(t *testing.T) {
 		"Constant *string `json:\"constant,omitempty\"`", "Some Some `json:\"some\"`", "type Some = *int",
 		"// What // // it says. Text *string", "iter.Seq2[[]FItemItem, error]", "type FItemItem struct { B bool",
 		"arg Same2, opts ...snakepit.CallOption) (Other, error)", "type Same2 []Same2", "type Other = float64",
-		"type FInline struct { A *string",
+		"type FInline struct { A *string", "type Only = Same", "May *Only `json:\"may,omitempty\"`",
+		"None *Only `json:\"none\"`",
 	} {
 		if !strings.Contains(code, want) {
 			t.Errorf("there is no %q in\n%s", want, source)

@@ -42,6 +42,9 @@ func (g *goTypes) of(s schema.Schema, hint string) goType {
 
 // withoutNull returns the schema of the values that are not null, and whether null is one of the others.
 func (g *goTypes) withoutNull(s schema.Schema) (rest schema.Schema, null bool) {
+	for len(list(s["allOf"])) == 1 { // it stands for its only member
+		s = mapping(list(s["allOf"])[0])
+	}
 	members := list(s["anyOf"])
 	if members == nil {
 		members = list(s["oneOf"])
@@ -73,21 +76,18 @@ func (g *goTypes) withoutNull(s schema.Schema) (rest schema.Schema, null bool) {
 			others = append(others, member)
 		}
 	}
-	if len(others) == 1 {
-		return others[0], null
+	if len(others) != 1 {
+		return schema.Schema{}, null
 	}
-	return schema.Schema{}, null
+	rest, nested := g.withoutNull(others[0])
+	return rest, null || nested
 }
 
 func (g *goTypes) plain(s schema.Schema, hint string) goType {
 	if ref, ok := s["$ref"].(string); ok {
 		return g.reference(strings.TrimPrefix(ref, "#/$defs/"))
 	}
-	if members := list(s["allOf"]); len(members) == 1 {
-		return g.of(mapping(members[0]), hint)
-	}
 	if s["x-snakepit"] == "array" {
-		g.imports[library] = true
 		return goType{text: "snakepit.Array"}
 	}
 	if values := list(s["enum"]); values != nil {
