@@ -73,7 +73,7 @@ func (e *DriftError) Error() string {
 }
 
 // Check compares a worker's commands with those in canonical, which Canonical has made. The error is a *DriftError if
-// they differ. New commands are no difference. Generated code calls it.
+// they differ. New commands and other names of definitions are no difference. Generated code calls it.
 func Check(ctx context.Context, target core.Target, canonical string) error {
 	old, err := Parse(canonical)
 	if err != nil {
@@ -89,6 +89,7 @@ func Check(ctx context.Context, target core.Target, canonical string) error {
 	found = slices.DeleteFunc(found, func(c Command) bool { // the code calls none that are new
 		return !slices.ContainsFunc(old, func(known Command) bool { return known.Name == c.Name })
 	})
+	found = aligned(old, found)
 	if Hash(old) != Hash(found) {
 		return &DriftError{Changes: Diff(old, found)}
 	}

@@ -197,6 +197,36 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// A worker takes the names of definitions from all of its commands: a new command can change those of another.
+func TestOtherNames(t *testing.T) {
+	const get = `{"name": "get", "schema": {"arguments": {}, "result": {"$ref": "#/$defs/ORDER"}, "$defs": {
+		"ORDER": {"type": "object", "properties": {"next": {"$ref": "#/$defs/ORDER"}, "at": {"$ref": "#/$defs/POINT"},
+			"const": {"$ref": "#/$defs/POINT"}, "enum": {"items": {"$ref": "#/$defs/POINT"}},
+			"$ref": {"enum": [{"$ref": "#/$defs/Pt"}]}}},
+		"POINT": {"type": "object", "properties": {"x": {"type": "integer"}}}}}}`
+	named := func(order, point string) string {
+		return "[" + strings.NewReplacer("ORDER", order, "POINT", point).Replace(get) + "]"
+	}
+	known := string(schema.Canonical(commands(t, named("Order", "Pt"))))
+	for _, other := range []string{named("Order", "Pt"), named("OrderResult", "Pt2"), named("Pt", "Order")} {
+		if err := schema.Check(t.Context(), worker(t, other), known); err != nil {
+			t.Errorf("%v\nof %s", err, other)
+		}
+	}
+	for _, other := range []string{
+		strings.Replace(named("OrderResult", "Pt2"), "integer", "number", 1),
+		strings.Replace(named("A", "B"), `"at": {"$ref": "#/$defs/B"}`, `"at": {"$ref": "#/$defs/A"}`, 1),
+		strings.Replace(named("A", "Order"), `"next": {"$ref": "#/$defs/A"}`, `"next": {"$ref": "#/$defs/Order"}`, 1),
+	} {
+		var drift *schema.DriftError
+		if err := schema.Check(t.Context(), worker(t, other), known); !errors.As(err, &drift) {
+			t.Errorf("%v\nof %s", err, other)
+		} else {
+			t.Log(err)
+		}
+	}
+}
+
 // TestNumbers checks integers beyond those of a float64, and that numbers of both forms are equal.
 func TestNumbers(t *testing.T) {
 	text := `[{"name": "f", "schema": {"arguments": {"enum": [9007199254740993, 1, 2.5]}, "result": {}}}]`
