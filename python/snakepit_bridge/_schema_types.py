@@ -159,6 +159,9 @@ class Types(Reader[Schema]):
         return self.pydantic(annotation) if hasattr(sys.modules.get("pydantic"), "TypeAdapter") else None
 
     def pydantic(self, cls: Any) -> Schema:
+        if self._results and isinstance(cls, type) and hasattr(cls, "__dataclass_fields__"):
+            return self.record(cls, {})  # a result has the fields of a dataclass, not what its serializers make
+
         from . import _schema_pydantic
 
         return self._lift(_schema_pydantic.schema_of(cls, self._results))

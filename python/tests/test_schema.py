@@ -44,6 +44,7 @@ from typing_extensions import Annotated
 
 from snakepit_bridge import Array
 from snakepit_bridge._command import Command
+from snakepit_bridge._reduction import reduced
 from snakepit_bridge._schema import NEVER, schemas
 
 T = TypeVar("T")
@@ -628,6 +629,28 @@ def test_pydantic():
     assert found["$defs"]["Simple"]["required"] == ["a"]  # it is also an argument
     assert of_result(Simple)[1]["Simple"]["required"] == ["a", "b"]
     assert of_argument(Annotated[int, pydantic.Field(ge=0)])[0] == {"type": "integer", "minimum": 0}
+
+
+def test_a_dataclass_of_pydantic_is_sent_by_its_fields():
+    @pydantic.dataclasses.dataclass
+    class Square:
+        side: int
+        name: str = pydantic.Field(default="", validation_alias="Name")
+
+        @pydantic.field_serializer("side")
+        def text(self, side: int) -> str:
+            return str(side)
+
+        @pydantic.computed_field
+        @property
+        def area(self) -> int:
+            return self.side**2
+
+    definitions = of_result(Square)[1]
+    (definition,) = definitions.values()
+    assert list(definition["properties"]) == ["side", "name"] == list(reduced(Square(3)))
+    assert definition["properties"]["side"] == {"type": "integer"}
+    assert definition["required"] == ["side", "name"]
 
 
 def test_pydantic_1():
