@@ -15,7 +15,7 @@ from ._answers import BadArguments
 from ._command import Command, Convert, layers, signer
 from ._compiler import Compiler
 from ._errors import text_of
-from ._misfit import Misfit, got, listed, suggestion, there_are
+from ._misfit import Misfit, got, listed, unexpected
 from ._rule import Check, MaybeRule, Rule, optional
 
 _VAR_ARGS, _VAR_KWARGS = 0x04, 0x08  # code flags of the module inspect
@@ -174,11 +174,9 @@ def _misfit(function: Any, given: int, args: Sequence[Any], kwargs: Mapping[str,
         needed = [name for name in names if name not in defaults] or names
         return f"takes its arguments by name: send a map with {listed(needed)}, not {got(args[-1])}"
     if not code.co_flags & _VAR_KWARGS:
-        unexpected = [name for name in kwargs if name not in names]
-        if unexpected:
-            left = [name for name in names if name not in kwargs]
-            hint = suggestion(unexpected[0], left) if left else there_are(names)
-            return f"got an unexpected argument {listed(unexpected[:1])}{hint}"
+        wrong = unexpected("argument", kwargs, names)
+        if wrong:
+            return f"got an {wrong}"
     fixed = [name for name in code.co_varnames[given : code.co_posonlyargcount] if name in kwargs]
     if fixed:
         return f"takes {listed(fixed)} by its place: send the value alone, not in a map"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Mapping, NoReturn, Optional, Sequence
 
-from ._misfit import Misfit, listed, suggestion, there_are
+from ._misfit import Misfit, listed, there_are, unexpected
 from ._records import NOTHING, Record
 from ._rule import MaybeRule, Rule, as_list, converted, made, optional
 
@@ -58,14 +58,13 @@ class _Fields:
     def _refuse(self, value: Any) -> NoReturn:
         if type(value) is not dict:
             raise Misfit(f"a map with {listed(list(self.rules))}" if self.rules else "a map", value)
-        unexpected = [name for name in value if name not in self.names]
+        wrong = "" if self.more else unexpected("field", value, list(self.rules))
+        if wrong:
+            raise Misfit("", reason=wrong)
         missing = [name for name in self.rules if name in self.required and name not in value]
-        if self.more or not unexpected:
-            text = f"missing field{'s' if len(missing) > 1 else ''} {listed(missing)}"
-            raise Misfit("", reason=text + (there_are(unexpected) if unexpected else ""))
-        left = [name for name in self.rules if name not in value]
-        hint = suggestion(unexpected[0], left) if left else there_are(list(self.rules))
-        raise Misfit("", reason=f"unexpected field {listed(unexpected[:1])}{hint}")
+        others = [name for name in value if name not in self.names]
+        text = f"missing field{'s' if len(missing) > 1 else ''} {listed(missing)}"
+        raise Misfit("", reason=text + (there_are(others) if others else ""))
 
 
 def rule(compiler: Compiler, record: Record, variables: Dict[Any, Any]) -> MaybeRule:

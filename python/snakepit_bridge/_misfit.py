@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Sequence
+from typing import Any, List, Mapping, Sequence
 
 from ._errors import shown, shown_path, text_of, type_name
 
@@ -76,7 +76,16 @@ def listed(names: Sequence[str], word: str = "and") -> str:
     return f" {word} ".join(filter(None, (", ".join(quoted[:-1]), *quoted[-1:])))
 
 
-def suggestion(name: str, known: Sequence[str]) -> str:
+def unexpected(noun: str, given: Mapping[str, Any], known: Sequence[str]) -> str:
+    """Returns what is wrong with the first name that is not known, and what may be meant, or "" if all are known."""
+    first = next((name for name in given if name not in known), None)
+    if first is None:
+        return ""
+    left = [name for name in known if name not in given]
+    return f"unexpected {noun} {listed([first])}{_suggestion(first, left) if left else there_are(known)}"
+
+
+def _suggestion(name: str, known: Sequence[str]) -> str:
     """Returns "; did you mean 'x'?" for the known names that are close to a name, or the known names if none is."""
     from ._stdlib import stdlib_first
 
