@@ -29,6 +29,7 @@ type conn struct {
 	endpoint string
 	dir      string // the pool's own directory
 	closed   atomic.Bool
+	pace     pace
 	readErr  error        // used by the reader only
 	writeErr error        // used by the writer only
 	out      encodedBatch // used by the writer only
@@ -42,6 +43,7 @@ func (c *conn) Read() ([]core.Frame, error) {
 			c.readErr = c.explain(err)
 			break
 		}
+		c.pace.received(batch.Read)
 		frames, err := decode(batch)
 		if err != nil {
 			c.readErr = err
@@ -63,6 +65,7 @@ func (c *conn) Write(frames []core.Frame) error {
 				break
 			}
 		}
+		c.pace.wait()
 		err := c.stream.Send(c.out.fill(frames[:n]))
 		c.out.clear()
 		if err == io.EOF { // gRPC says that the stream has ended; only the reader learns why
@@ -93,6 +96,57 @@ func (c *conn) Close() error {
 	c.cancel()
 	removeSocket(c.endpoint, c.dir)
 	return c.cc.Close()
+}
+
+// pace makes Write wait while the worker has messages that it has not read, so that frames gather and share the next
+// message. gRPC itself lets Write go far ahead of a worker that reads, and each message costs far more than a frame.
+type pace struct {
+	sent    uint64        // messages; used by Write only
+	read    atomic.Uint64 // how many of them the worker has read; 0: it does not say
+	changed chan struct{} // capacity 1: read has changed
+	timer   *time.Timer
+}
+
+const (
+	maxUnread = 1                      // messages: the worker need not wait for the next one
+	patience  = 200 * time.Microsecond // the most that Write waits: a busy worker may have nothing to say
+)
+
+func newPace() pace {
+	return pace{changed: make(chan struct{}, 1), timer: time.NewTimer(patience)}
+}
+
+// received takes what a message of the worker says. Read calls it.
+func (p *pace) received(read uint64) {
+	if read > p.read.Load() {
+		p.read.Store(read)
+		select {
+		case p.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// wait is called by Write before each message.
+func (p *pace) wait() {
+	if p.unread() >= maxUnread {
+		p.timer.Reset(patience)
+		for late := false; !late && p.unread() >= maxUnread; {
+			select {
+			case <-p.changed:
+			case <-p.timer.C:
+				late = true
+			}
+		}
+	}
+	p.sent++
+}
+
+func (p *pace) unread() uint64 {
+	if read := p.read.Load(); read > 0 && read < p.sent {
+		return p.sent - read
+	}
+	return 0
 }
 
 var errEnded = errors.New("grpc: the worker has ended the stream")

@@ -122,6 +122,8 @@ func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // the connection never leaves the machine
+		// Fixed windows: without them grpc-go sends a ping with each message to measure the bandwidth.
+		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 	)
 	if err != nil {
@@ -140,8 +142,11 @@ func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame
 		cancel()
 		return nil, errors.Join(err, cc.Close())
 	}
-	return &conn{cc: cc, stream: stream, cancel: cancel, endpoint: endpoint, dir: dir}, nil
+	return &conn{cc: cc, stream: stream, cancel: cancel, endpoint: endpoint, dir: dir, pace: newPace()}, nil
 }
+
+// window is how many bytes the worker may send ahead of Read.
+const window = 4 << 20
 
 // tokenKey is the metadata key of a caller's token.
 const tokenKey = "snakepit-token"

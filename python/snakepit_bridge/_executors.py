@@ -1,8 +1,9 @@
 """The executors. An executor decides which thread reads the connection and which threads run handlers.
 
 `Leader`: the main thread reads and runs handlers. This saves a hand-over between threads for each call. A second thread
-reads while a handler runs.
-`ReaderAndMain`: a thread reads, and the main thread runs handlers.
+reads while a handler runs for long.
+`ReaderAndMain`: a thread reads, and the main thread runs handlers. It serves where clients other than the host call, or
+where no signal can interrupt a handler on the main thread.
 `ThreadPool`: a thread reads, and several threads run handlers.
 `Loop`: a thread reads, and an asyncio loop on the main thread runs async handlers.
 """
@@ -22,7 +23,7 @@ from ._errors import attempt
 from ._interrupt import Interrupter, MainThread, Tasks, Threads, enter, enter_async
 from ._signals import may_raise
 from ._stdlib import stdlib_first
-from ._unpatched import RLock, SimpleQueue, get_ident, spawn, wait_select
+from ._unpatched import Lock, SimpleQueue, get_ident, poll, spawn, wait_select
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,12 +40,9 @@ def choose(runner: Runner, is_async: bool) -> Executor:
         return Loop(runner)
     if runner.concurrency > 1:
         return ThreadPool(runner)
-    if MainThread.possible() and hasattr(select, "epoll") and runner.transport.fileno() >= 0:
-        try:
-            return Leader(runner)
-        except OSError:  # epoll refuses the descriptor, such as that of a file
-            pass
-    return ReaderAndMain(runner)
+    if runner.transport.takes_clients or not MainThread.possible():
+        return ReaderAndMain(runner)
+    return Leader(runner)
 
 
 class Executor:
@@ -52,12 +50,12 @@ class Executor:
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
-        # Held by the thread that reads the connection. It is an RLock because that knows its owner.
-        self.reading: Any = RLock()
+        self.reading = Lock()  # held by the thread that reads the connection
+        self.reader = 0  # the ident of that thread, or 0
 
     def is_reading(self) -> bool:
         """Reports whether the calling thread reads the connection."""
-        return bool(self.reading._is_owned())
+        return self.reader == get_ident()
 
     def hook(self, function: Callable[[], Any]) -> None:
         """Runs a function that sets up or tears down. Later calls begin with the context variables that it leaves."""
@@ -69,6 +67,10 @@ class Executor:
 
     def submit(self, count: int) -> None:
         """Called when ``count`` more calls are ready, by the thread that has taken them from the connection."""
+
+    def tick(self) -> bool:
+        """Called by the housekeeper at each of its ticks. Reports whether it needs the next one, too."""
+        return False
 
     def flush_soon(self) -> None:
         """Called by an async handler's task after an item was queued."""
@@ -118,6 +120,7 @@ class Executor:
 
     def _read(self) -> None:
         with self.reading:
+            self.reader = get_ident()
             while not self.runner.ended:
                 self.runner.pump()
 
@@ -125,84 +128,114 @@ class Executor:
 class Leader(Executor):
     """The main thread reads a batch of frames and runs its calls.
 
-    A second thread, the follower, waits on an epoll registration. The main thread arms it before it runs a batch, and
-    disarms it afterwards. So the follower wakes only if something arrives meanwhile: a ping, a cancel, more calls.
+    While it runs calls, nobody reads. If one batch takes longer than a tick of the housekeeper, a second thread, the
+    follower, reads in its place until the batch has ended. So a call costs no hand-over between threads, and a ping, a
+    cancel or an answer of the host waits for two ticks at most.
     """
 
     def __init__(self, runner: Runner) -> None:
         super().__init__(runner)
-        self.fd = runner.transport.fileno()
         self.main = get_ident()
-        self.busy = False
-        self.epoll = select.epoll()
-        self.epoll.register(self.fd, 0)
-        self.poll = select.poll()  # used by the main thread alone
-        self.poll.register(self.fd, select.POLLIN)
+        self.busy = False  # the main thread runs a batch
+        self.batch = 0  # counts the batches
+        self.seen = 0  # the batch that the housekeeper saw at its last tick
+        self.asked: SimpleQueue[None] = SimpleQueue()  # an entry asks the follower to read
+        self.released = Lock()  # the follower unlocks it when it has stopped reading
+        self.released.acquire()
+        self.fd = runner.transport.fileno()
+        self.poll: Any = None  # used by the main thread alone
+        if self.fd >= 0 and poll is not None:
+            self.poll = poll()
+            self.poll.register(self.fd, select.POLLIN)
 
     def serve(self) -> None:
-        runner, ready, reading = self.runner, self.runner.ready, self.reading
+        runner, ready, reading, housekeeper = self.runner, self.runner.ready, self.reading, self.runner.housekeeper
         interrupter = MainThread()
-        arm = select.EPOLLIN | select.EPOLLONESHOT
-        modify, fd = self.epoll.modify, self.fd
         spawn(runner.guarded(self._follow), "snakepit-follower")
         while not runner.ended:
-            if not ready:
-                with reading:
+            if ready:
+                self.batch += 1
+                self.busy = True
+                if not housekeeper.awake:
+                    housekeeper.wake()
+                self._run_ready(interrupter)
+                self.busy = False
+            elif reading.acquire(False):
+                self.reader = self.main
+                try:
                     if not ready and not runner.ended:
                         runner.pump()
-                continue
-            self.busy = True
-            modify(fd, arm)
-            self._run_ready(interrupter)
-            self.busy = False
-            modify(fd, 0)
+                finally:
+                    self.reader = 0
+                    reading.release()
+            else:
+                self.released.acquire()
+
+    def tick(self) -> bool:
+        if not self.busy or self.reader:
+            return False
+        if self.seen == self.batch:
+            self.asked.put(None)
+        self.seen = self.batch
+        return True
+
+    def stop(self) -> None:
+        self.asked.put(None)
+        self._signal_released()
 
     @may_raise
     def wait(self, call: Call, ready: Callable[[], bool]) -> None:
-        if get_ident() != self.main:
-            super().wait(call, ready)
-            return
-        runner = self.runner
-        runner.outbox.flush()
+        self.runner.outbox.flush()
         if ready():
             return
-        self.epoll.modify(self.fd, 0)
+        if self.poll is None or get_ident() != self.main or not self.reading.acquire(False):
+            if not self.reader:
+                self.asked.put(None)
+            super().wait(call, ready)
+            return
+        self.reader = self.main
         try:
             while not ready() and call.raised is None:
-                with self.reading:
-                    # The program's signal handlers may raise during the poll, but not while frames are read. The poll
-                    # has a timeout because the connection may end without an event here.
-                    if not ready() and call.raised is None and self._readable(self.poll, _POLL_INTERVAL):
-                        runner.pump()
+                # The program's signal handlers may raise during the poll, but not while frames are read. The poll has a
+                # timeout because the connection may end without an event here.
+                if self._readable():
+                    self.runner.pump()
         finally:
-            self.epoll.modify(self.fd, select.EPOLLIN | select.EPOLLONESHOT)
+            self.reader = 0
+            self.reading.release()
+            self.runner.housekeeper.wake()
 
     @may_raise
-    def _readable(self, poll: Any, milliseconds: int) -> bool:
-        """Waits until the connection can be read, or for so many milliseconds."""
+    def _readable(self) -> bool:
+        """Waits until the connection can be read, or for `_POLL_INTERVAL`."""
         try:
-            return bool(poll.poll(milliseconds))
+            return bool(self.poll.poll(_POLL_INTERVAL))
         except OSError as exc:
             if exc.errno != errno.EINVAL or (exc.__traceback__ and exc.__traceback__.tb_next):
                 raise  # perhaps of a signal handler
             # The program has lowered its limit of open files to 0. select has no such limit.
-            return bool(wait_select([self.fd], [], [], milliseconds / 1000)[0])
+            return bool(wait_select([self.fd], [], [], _POLL_INTERVAL / 1000)[0])
 
     def _follow(self) -> None:
         runner = self.runner
-        poll = select.poll()
-        poll.register(self.fd, select.POLLIN)
         while not runner.ended:
-            self.epoll.poll()
-            if not self.reading.acquire(False):
-                continue  # the main thread reads
-            try:
-                if self._readable(poll, 0):
-                    runner.pump()
-            finally:
-                self.reading.release()
-            if self.busy:
-                self.epoll.modify(self.fd, select.EPOLLIN | select.EPOLLONESHOT)
+            self.asked.get()
+            batch = self.batch
+            if self.busy and self.reading.acquire(False):
+                self.reader = get_ident()
+                try:
+                    while self.busy and self.batch == batch and not runner.ended:
+                        runner.pump()
+                finally:
+                    self.reader = 0
+                    self.reading.release()
+                    self._signal_released()
+
+    def _signal_released(self) -> None:
+        try:
+            self.released.release()
+        except RuntimeError:  # the main thread has not noticed the last time yet
+            pass
 
 
 class ReaderAndMain(Executor):

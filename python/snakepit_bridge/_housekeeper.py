@@ -26,8 +26,8 @@ _IDLE_TICKS = 20
 class Housekeeper:
     """Does the work of a runner that is done later.
 
-    It writes frames that waited for others. It repeats interrupts that were impossible before. It ends a process that
-    outlives its host.
+    It writes frames that waited for others. It has somebody read while a handler runs for long. It repeats interrupts
+    that were impossible before. It ends a process that outlives its host.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -86,10 +86,11 @@ class Housekeeper:
                 self.runner.broken(exc)
 
     def _work_waits(self) -> bool:
-        return bool(self.runner.outbox or self.to_interrupt or self.exit_at is not None)
+        runner = self.runner
+        return bool(runner.outbox or self.to_interrupt or self.exit_at is not None or runner.executor.tick())
 
     def _tick(self) -> bool:
-        busy = False
+        busy = self.runner.executor.tick()
         if self.runner.outbox:
             self.runner.outbox.flush()
             busy = True

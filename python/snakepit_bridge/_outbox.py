@@ -13,7 +13,13 @@ from ._unpatched import MAIN_THREAD, RLock, get_ident, monotonic, say
 from .transport import Transport
 
 MAX_BATCH_DELAY = 200e-6
-"""How many seconds frames may wait for others before they are written together."""
+"""How many seconds frames may wait for others before they are written together, if a write is fast."""
+
+_WRITE_SHARE = 8
+"""Frames wait for so many times as long as the last write took, so writing takes a ninth of the time at most."""
+
+_LONGEST_DELAY = 0.002
+"""They wait no longer than that, in seconds, after a write that had to wait for the host."""
 
 SYNC_TIMEOUT = 3.0
 """How many seconds an error record may wait until it has left the process."""
@@ -57,6 +63,8 @@ class Outbox:
         self._broken = broken
         self._writing: Any = RLock()  # guards transport.write; an RLock because that knows its owner
         self._flushed = 0.0  # the time of the last write
+        self._delay = MAX_BATCH_DELAY
+        self._due = 0.0  # when the frames that flush_soon has left are written
         self._stuck = -1.0  # the value of _flushed when an error record waited in vain
         self._dropped = 0
 
@@ -70,14 +78,14 @@ class Outbox:
 
     def flush_soon(self) -> None:
         """Writes the outbox, or leaves that to the housekeeper if the last write was just now."""
-        if monotonic() - self._flushed > MAX_BATCH_DELAY:
+        if monotonic() > self._due:
             self.flush()
         else:
             self.wake()
 
     def start_batch(self) -> None:
-        """Called before a batch of calls: their first frames may wait for `MAX_BATCH_DELAY`, too."""
-        self._flushed = monotonic()
+        """Called before a batch of calls: their first frames may wait for others, too."""
+        self._due = monotonic() + self._delay
 
     def flush(self) -> None:
         """Writes the outbox. If another thread is writing, that thread does it."""
@@ -96,15 +104,12 @@ class Outbox:
                 self._leave_now()
 
     def sync(self) -> None:
-        """Writes the outbox before it returns, unless the calling thread would wait for itself.
+        """Writes the outbox before it returns, unless this call interrupts a write.
 
         It waits at most `SYNC_TIMEOUT` seconds for the write of another thread and for the transport's `sync`.
         """
         writing = self._writing
         if writing._is_owned():  # this call interrupts a write, which goes on until everything is written
-            return
-        if self._transport.is_own_thread():  # the threads that write wait for this one
-            self.flush()
             return
         until = monotonic() + SYNC_TIMEOUT
         if self._stuck != self._flushed:  # otherwise a host that does not read would delay every error record
@@ -135,8 +140,11 @@ class Outbox:
             batch = [waiting.popleft() for _ in range(len(waiting))]
             if frames:
                 batch[:0] = frames
+            began = monotonic()
             self._transport.write(batch)
             self._flushed = monotonic()
+            self._delay = min(max(MAX_BATCH_DELAY, _WRITE_SHARE * (self._flushed - began)), _LONGEST_DELAY)
+            self._due = self._flushed + self._delay
         except BaseException as exc:
             self.logs.extendleft(reversed(records))
             if isinstance(exc, ConnectionError):
@@ -156,7 +164,7 @@ class Outbox:
     def log(self, record: Dict[str, Any]) -> None:
         """Queues a log record, or drops it if too many are queued. Any thread, signal handler or finalizer may call it.
 
-        Only an error record waits until it has left the process. See `sync`.
+        Only an error record waits until it has left the process (see `sync`), and not on a thread of the transport.
         """
         if len(self.logs) >= _MAX_LOGS:
             self._dropped += 1
@@ -165,7 +173,9 @@ class Outbox:
         if self.closed:
             self.flush()
         elif self._terms.codec is not None:  # the hellos have been exchanged
-            if record["level"] == "error":  # this may be the last record before a crash
+            if self._transport.is_own_thread():  # a write would wait for this thread
+                self.wake()
+            elif record["level"] == "error":  # this may be the last record before a crash
                 self.sync()
             else:
                 self.flush_soon()

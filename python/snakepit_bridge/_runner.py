@@ -142,7 +142,8 @@ class Runner:
             raise Disconnected("the host closed the connection before its hello")
         self._accept(frames[0])
         self.housekeeper.start()
-        self.transport.opened(self.handle, self.terms.codec.name, self.concurrency)
+        take = self.handle if self.transport.takes_clients else _no_clients
+        self.transport.opened(take, self.terms.codec.name, self.concurrency)
         if len(frames) > 1:
             self.handle(frames[1:])
 
@@ -499,6 +500,10 @@ class Runner:
 
     def _client_sessions(self) -> Set[str]:
         return {call.frame.get("session", "") for call in list(self.client_calls.values())}
+
+
+def _no_clients(frames: Sequence[Frame]) -> None:
+    raise RuntimeError("clients call a worker whose transport has takes_clients = False")
 
 
 _ENDS = (SystemExit, KeyboardInterrupt)

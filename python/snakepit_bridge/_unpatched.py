@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import _thread
 import os
+import select
 import threading
 from _thread import RLock, get_ident
 from _thread import allocate_lock as Lock
 from importlib import import_module
 from queue import SimpleQueue
-from select import select as wait_select
 from time import monotonic, sleep
 from types import ModuleType
 from typing import Any, Callable
@@ -26,6 +26,7 @@ __all__ = [
     "SimpleQueue",
     "get_ident",
     "monotonic",
+    "poll",
     "read",
     "say",
     "sleep",
@@ -40,6 +41,9 @@ MAIN_THREAD = threading.main_thread().ident
 
 _start = _thread.start_new_thread
 read, write = os.read, os.write
+wait_select = select.select
+poll: Any = getattr(select, "poll", None)
+"""The function select.poll, or None on a system that has none."""
 
 
 def spawn(work: Callable[[], Any], name: str) -> None:

@@ -129,10 +129,13 @@ class Transport:
         codecs: The names of the codecs that bodies may use, in order of preference. "json" works everywhere. "msgpack"
             needs the package msgpack.
         endpoint: The address that the host is to dial, for the report; "" if the connection is inherited.
+        takes_clients: Whether clients other than the host may call the worker (see `opened`). The thread that runs
+            handlers then does not read.
     """
 
     codecs: Sequence[str] = ("json",)
     endpoint: str = ""
+    takes_clients: bool = False
 
     def __init__(self, launch: Launch) -> None:
         raise NotImplementedError
@@ -140,8 +143,8 @@ class Transport:
     def fileno(self) -> int:
         """Returns a descriptor that polls readable exactly when `read` would not block, or -1 if there is none.
 
-        With a descriptor, the runner may run handlers on the thread that reads (see docs/design.md). Without one, it
-        reads in a thread of its own.
+        With a descriptor, a handler that waits for the host can read by itself. Without one, it waits for another
+        thread that reads.
         """
         return -1
 
@@ -180,19 +183,17 @@ class Transport:
     def is_own_thread(self) -> bool:
         """Reports whether the calling thread is one of the transport's own, for which `write` and `sync` wait.
 
-        A finalizer that logs may run on such a thread. Its records are written without waiting, so `write` must not
-        block there.
+        A finalizer that logs may run on such a thread. Its records are left to another thread.
         """
         return False
 
     def opened(self, take: Callable[[Sequence[Frame]], None], codec: str, concurrency: int) -> None:
         """Called after the hellos have been exchanged. Does nothing unless overridden.
 
-        Some transports let clients other than the host call the worker. They pass the frames of these clients to
-        ``take``, as if `read` had returned them. The ids of such calls are negative and odd, and each is used for one
-        call. Then `write` gets frames with these ids, too. If such a call opens a call to the host, its id is the
-        ``parent`` of that one. Any thread may call ``take``, until the connection ends. Like `write`, it blocks while
-        the host does not read.
+        A transport that takes clients passes their frames to ``take``, as if `read` had returned them. The ids of such
+        calls are negative and odd, and each is used for one call. Then `write` gets frames with these ids, too. If such
+        a call opens a call to the host, its id is the ``parent`` of that one. Any thread may call ``take``, until the
+        connection ends. Like `write`, it blocks while the host does not read.
 
         Args:
             take: Takes the frames.

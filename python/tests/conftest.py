@@ -67,7 +67,7 @@ def serve(script: Callable[..., Any], launch: Callable[..., Host]) -> Callable[.
 
 EXECUTORS = {
     "leader": ("", ""),
-    "reader": ("", "import select; select.__dict__.pop('epoll', None)\n"),
+    "reader": ("", "import snakepit_bridge._executors as e; e.Leader = e.ReaderAndMain\n"),
     "pool": ("concurrency=2", ""),
     "loop": ("", "@worker.command\nasync def asynchronous(): pass\n"),
     "loop and pool": ("concurrency=2", "@worker.command\nasync def asynchronous(): pass\n"),

@@ -2,6 +2,7 @@
 
 import random
 
+import conftest
 import pytest
 
 HANDLERS = """
@@ -51,9 +52,7 @@ def start(host, name, body=None):
     return id
 
 
-@pytest.mark.parametrize(
-    "before", ["", "import select; select.__dict__.pop('epoll', None)\n", "@worker.command\nasync def a(): pass\n"]
-)
+@pytest.mark.parametrize("before", ["", conftest.EXECUTORS["reader"][1], "@worker.command\nasync def a(): pass\n"])
 def test_whatever_blocks_the_main_thread_is_interrupted(serve, before):
     import textwrap
 

@@ -536,6 +536,7 @@ def test_a_logging_call_lets_the_end_of_the_process_pass(serve):
 def test_only_the_main_thread_takes_its_end():
     import threading
 
+    from snakepit_bridge._executors import Executor
     from snakepit_bridge._runner import Runner
     from snakepit_bridge.transport import Launch, Transport
 
@@ -547,6 +548,7 @@ def test_only_the_main_thread_takes_its_end():
             pass
 
     runner = Runner(Silent(), {}, 1, 0, Launch({}))
+    runner.executor = Executor(runner)
     runner.terms.codec = get_codec("json")
     runner.outbox.leaving = leaving = SystemExit(3)
     raised = []

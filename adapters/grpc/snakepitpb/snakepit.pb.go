@@ -25,8 +25,11 @@ const (
 
 // Batch is one or more frames. The concatenation of two encoded batches is an encoded batch.
 type Batch struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Frames        []*Frame               `protobuf:"bytes,1,rep,name=frames,proto3" json:"frames,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Frames []*Frame               `protobuf:"bytes,1,rep,name=frames,proto3" json:"frames,omitempty"`
+	// How many messages of the stream the sender has read. The other side may wait for that, so that frames gather in one
+	// message while the sender is busy. 0: the sender does not count.
+	Read          uint64 `protobuf:"varint,2,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -66,6 +69,13 @@ func (x *Batch) GetFrames() []*Frame {
 		return x.Frames
 	}
 	return nil
+}
+
+func (x *Batch) GetRead() uint64 {
+	if x != nil {
+		return x.Read
+	}
+	return 0
 }
 
 // Frame is the frame of docs/protocol.md.
@@ -419,9 +429,10 @@ var File_snakepit_bridge_grpc_snakepit_proto protoreflect.FileDescriptor
 
 const file_snakepit_bridge_grpc_snakepit_proto_rawDesc = "" +
 	"\n" +
-	"#snakepit_bridge/grpc/snakepit.proto\x12\vsnakepit.v1\"3\n" +
+	"#snakepit_bridge/grpc/snakepit.proto\x12\vsnakepit.v1\"G\n" +
 	"\x05Batch\x12*\n" +
-	"\x06frames\x18\x01 \x03(\v2\x12.snakepit.v1.FrameR\x06frames\"\xc4\x02\n" +
+	"\x06frames\x18\x01 \x03(\v2\x12.snakepit.v1.FrameR\x06frames\x12\x12\n" +
+	"\x04read\x18\x02 \x01(\x04R\x04read\"\xc4\x02\n" +
 	"\x05Frame\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x14\n" +
 	"\x05flags\x18\x02 \x01(\rR\x05flags\x12\x0e\n" +

@@ -30,7 +30,7 @@ def put_raw(ctx, data):
         elif type(t).__name__ == "MsgpackSocket":
             out = t._socket.fileno()
         else:
-            t._outbox.put(data)
+            t._send(data)
             time.sleep(0.2)  # another thread sends it
             return
         while data:

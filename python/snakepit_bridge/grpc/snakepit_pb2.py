@@ -13,7 +13,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#snakepit_bridge/grpc/snakepit.proto\x12\x0bsnakepit.v1\"+\n\x05\x42\x61tch\x12\"\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x12.snakepit.v1.Frame\"\xf1\x01\n\x05\x46rame\x12\x0c\n\x04kind\x18\x01 \x01(\r\x12\r\n\x05\x66lags\x18\x02 \x01(\r\x12\n\n\x02id\x18\x03 \x01(\x04\x12\x0e\n\x06parent\x18\x04 \x01(\x04\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0b\n\x03ttl\x18\x06 \x01(\x04\x12\x0f\n\x07session\x18\x07 \x01(\t\x12*\n\x04meta\x18\x08 \x03(\x0b\x32\x1c.snakepit.v1.Frame.MetaEntry\x12\r\n\x05items\x18\t \x01(\x03\x12\r\n\x05\x62ytes\x18\n \x01(\x03\x12\x0c\n\x04\x62ody\x18\x0b \x01(\x0c\x1a+\n\tMetaEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc0\x01\n\x0e\x45xecuteRequest\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x02 \x01(\x0c\x12\x10\n\x08\x65ncoding\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12;\n\x08metadata\x18\x05 \x03(\x0b\x32).snakepit.v1.ExecuteRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x0f\x45xecuteResponse\x12\x0e\n\x06result\x18\x01 \x01(\x0c\"O\n\x0c\x45xecuteChunk\x12\x0e\n\x04item\x18\x01 \x01(\x0cH\x00\x12\x14\n\nitem_error\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06result\x18\x03 \x01(\x0cH\x00\x42\x07\n\x05\x63hunk2\xcf\x01\n\x06Worker\x12\x34\n\x06\x41ttach\x12\x12.snakepit.v1.Batch\x1a\x12.snakepit.v1.Batch(\x01\x30\x01\x12\x44\n\x07\x45xecute\x12\x1b.snakepit.v1.ExecuteRequest\x1a\x1c.snakepit.v1.ExecuteResponse\x12I\n\rExecuteStream\x12\x1b.snakepit.v1.ExecuteRequest\x1a\x19.snakepit.v1.ExecuteChunk0\x01\x42:Z8github.com/snakepit-go/snakepit/adapters/grpc/snakepitpbb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#snakepit_bridge/grpc/snakepit.proto\x12\x0bsnakepit.v1\"9\n\x05\x42\x61tch\x12\"\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x12.snakepit.v1.Frame\x12\x0c\n\x04read\x18\x02 \x01(\x04\"\xf1\x01\n\x05\x46rame\x12\x0c\n\x04kind\x18\x01 \x01(\r\x12\r\n\x05\x66lags\x18\x02 \x01(\r\x12\n\n\x02id\x18\x03 \x01(\x04\x12\x0e\n\x06parent\x18\x04 \x01(\x04\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0b\n\x03ttl\x18\x06 \x01(\x04\x12\x0f\n\x07session\x18\x07 \x01(\t\x12*\n\x04meta\x18\x08 \x03(\x0b\x32\x1c.snakepit.v1.Frame.MetaEntry\x12\r\n\x05items\x18\t \x01(\x03\x12\r\n\x05\x62ytes\x18\n \x01(\x03\x12\x0c\n\x04\x62ody\x18\x0b \x01(\x0c\x1a+\n\tMetaEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc0\x01\n\x0e\x45xecuteRequest\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x02 \x01(\x0c\x12\x10\n\x08\x65ncoding\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12;\n\x08metadata\x18\x05 \x03(\x0b\x32).snakepit.v1.ExecuteRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x0f\x45xecuteResponse\x12\x0e\n\x06result\x18\x01 \x01(\x0c\"O\n\x0c\x45xecuteChunk\x12\x0e\n\x04item\x18\x01 \x01(\x0cH\x00\x12\x14\n\nitem_error\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06result\x18\x03 \x01(\x0cH\x00\x42\x07\n\x05\x63hunk2\xcf\x01\n\x06Worker\x12\x34\n\x06\x41ttach\x12\x12.snakepit.v1.Batch\x1a\x12.snakepit.v1.Batch(\x01\x30\x01\x12\x44\n\x07\x45xecute\x12\x1b.snakepit.v1.ExecuteRequest\x1a\x1c.snakepit.v1.ExecuteResponse\x12I\n\rExecuteStream\x12\x1b.snakepit.v1.ExecuteRequest\x1a\x19.snakepit.v1.ExecuteChunk0\x01\x42:Z8github.com/snakepit-go/snakepit/adapters/grpc/snakepitpbb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -26,19 +26,19 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _EXECUTEREQUEST_METADATAENTRY._options = None
   _EXECUTEREQUEST_METADATAENTRY._serialized_options = b'8\001'
   _globals['_BATCH']._serialized_start=52
-  _globals['_BATCH']._serialized_end=95
-  _globals['_FRAME']._serialized_start=98
-  _globals['_FRAME']._serialized_end=339
-  _globals['_FRAME_METAENTRY']._serialized_start=296
-  _globals['_FRAME_METAENTRY']._serialized_end=339
-  _globals['_EXECUTEREQUEST']._serialized_start=342
-  _globals['_EXECUTEREQUEST']._serialized_end=534
-  _globals['_EXECUTEREQUEST_METADATAENTRY']._serialized_start=487
-  _globals['_EXECUTEREQUEST_METADATAENTRY']._serialized_end=534
-  _globals['_EXECUTERESPONSE']._serialized_start=536
-  _globals['_EXECUTERESPONSE']._serialized_end=569
-  _globals['_EXECUTECHUNK']._serialized_start=571
-  _globals['_EXECUTECHUNK']._serialized_end=650
-  _globals['_WORKER']._serialized_start=653
-  _globals['_WORKER']._serialized_end=860
+  _globals['_BATCH']._serialized_end=109
+  _globals['_FRAME']._serialized_start=112
+  _globals['_FRAME']._serialized_end=353
+  _globals['_FRAME_METAENTRY']._serialized_start=310
+  _globals['_FRAME_METAENTRY']._serialized_end=353
+  _globals['_EXECUTEREQUEST']._serialized_start=356
+  _globals['_EXECUTEREQUEST']._serialized_end=548
+  _globals['_EXECUTEREQUEST_METADATAENTRY']._serialized_start=501
+  _globals['_EXECUTEREQUEST_METADATAENTRY']._serialized_end=548
+  _globals['_EXECUTERESPONSE']._serialized_start=550
+  _globals['_EXECUTERESPONSE']._serialized_end=583
+  _globals['_EXECUTECHUNK']._serialized_start=585
+  _globals['_EXECUTECHUNK']._serialized_end=664
+  _globals['_WORKER']._serialized_start=667
+  _globals['_WORKER']._serialized_end=874
 # @@protoc_insertion_point(module_scope)

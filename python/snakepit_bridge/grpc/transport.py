@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hmac
 import importlib
+import importlib.util
 import os
-import queue
 import socket
 import sys
 from functools import partial
@@ -71,24 +71,23 @@ threading.Thread = _Thread
 MESSAGE_BYTES = 1 << 20
 """The size above which a batch is split. A message delays all that follow, but each costs far more than a frame."""
 
-PENDING_BYTES = 4 * MESSAGE_BYTES
-"""How many bytes may wait for the host before `write` blocks."""
-
 COPIED = 64 << 10
 """Bodies up to this size may be copied once more."""
 
 RPCS = 256
 """How many RPCs are served at once. Each one holds a thread while it lasts. Threads are made when needed."""
 
-ATTACH_SECONDS = 5.0
-"""How long `close` may wait for the host to attach, if there are frames for it."""
+ATTACH_SECONDS = 60.0
+"""How long the first `write` waits for the host to attach. The host does that as soon as it has the report."""
 
 READ_SECONDS = 0.1
 """How long an error record may wait until the host has read it."""
 
 STOP_SECONDS = 1.0
-"""How long `close` may take after that."""
+"""How long `close` may take."""
 
+_ENGINE_FROM, _ENGINE_TO = (1, 60), (1, 86)
+"""The versions of grpcio that were tried without the event engine. A version that does not know it would complain."""
 
 DESCRIPTORS = 8
 """How many descriptors have to be free. With fewer, gRPC's C code ends the process."""
@@ -98,10 +97,14 @@ class GrpcTransport(Transport):
     """Carries frames over the Attach stream of ``snakepit.proto``."""
 
     def __init__(self, launch: Launch) -> None:
-        # grpcio reads both when it is imported. It would print warnings about harmless things, and its fork support
-        # would stop every thread at each fork.
+        # grpcio reads these when it is imported. It would print warnings about harmless things, and its fork support
+        # would stop every thread at each fork. The other two take threads out of the way of a message: the thread of
+        # grpcio that waits for events then reads the socket by itself.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        os.environ.setdefault("GRPC_POLL_STRATEGY", "poll")
+        if _ENGINE_FROM <= _version() < _ENGINE_TO:
+            os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
         _need_descriptors(DESCRIPTORS)
         self._grpc, pb2 = _load()
         self._batch, self._frame = pb2.Batch, pb2.Frame
@@ -109,13 +112,17 @@ class GrpcTransport(Transport):
             raise RuntimeError("SNAKEPIT_HOST_TOKEN is not set: a worker that serves gRPC is started by a host")
         self._host_token = launch.host_token.encode()
         client_token = os.environ.pop("SNAKEPIT_GRPC_CLIENT_TOKEN", "")  # hidden from children and user code
-        self._tokens = [self._host_token, client_token.encode()] if client_token else [self._host_token]
+        self.takes_clients = bool(client_token)
+        self._client_tokens = [client_token.encode()] if client_token else []
         self._lock = threading.Lock()
         self._attached = False  # guarded by _lock
-        self._arrived: SimpleQueue[Optional[Iterator[bytes]]] = SimpleQueue()
-        self._host_came = threading.Event()
-        self._requests: Optional[Iterator[bytes]] = None  # used by the thread that reads
-        self._outbox = _Outbox()
+        self._host_came = threading.Event()  # also set at the end
+        self._ended = False
+        self._requests: Iterator[bytes] = iter(())
+        self._send: Callable[[Optional[bytes]], None] = _nowhere
+        self._pulled: Optional[_Pulled] = None
+        self._count = 0  # the messages that were read
+        self._reader = 0  # the ident of the thread that is inside of next()
         self._connection = -1  # the descriptor of the host's connection, while it is attached and known
         self._clients = Clients(self._grpc, pb2, self._admit, launch.max_frame)
         self.codecs = available()
@@ -138,6 +145,7 @@ class GrpcTransport(Transport):
                 # The lengths of metadata may take more bytes in a message than a frame's weight counts for them.
                 ("grpc.max_receive_message_length", self.max_frame + self.max_frame // 64 + MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.http2.bdp_probe", 0),  # no pings to measure the bandwidth
             ],
             maximum_concurrent_rpcs=RPCS,
         )
@@ -145,39 +153,52 @@ class GrpcTransport(Transport):
         self._server.start()
 
     def _admit(self, context: Any) -> None:
-        if not _shows(context, self._tokens):
+        if not _shows(context, self._client_tokens):
             context.abort(self._grpc.StatusCode.UNAUTHENTICATED, _TOKEN_WRONG)
 
-    def _attach(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+    def _attach(self, requests: Iterator[bytes], context: Any, send: Any = None) -> Optional[Iterator[bytes]]:
         code = self._grpc.StatusCode
         if not _shows(context, [self._host_token]):
             context.abort(code.UNAUTHENTICATED, _TOKEN_WRONG)
         with self._lock:
-            refused, self._attached = self._attached, True
+            refused, self._attached = self._attached or self._ended, True
         if refused:
             context.abort(code.FAILED_PRECONDITION, "this worker has or had its host already")
         self._connection = self._only_connection()
         if not context.add_callback(self._left):
             self._left()
-        self._arrived.put(requests)
+        self._requests = requests
+        if send is None:
+            self._pulled = _Pulled()
+            send = self._pulled.send
+        self._send = send
         self._host_came.set()
-        return self._outbox.messages()
+        return None if self._pulled is None else self._pulled.messages()
+
+    # grpcio then passes a function that sends. Without it, grpcio would pull the messages from an iterator, and the
+    # thread that pulls would be another one than the thread that has something to send.
+    _attach.experimental_non_blocking = True  # type: ignore[attr-defined]
 
     def _left(self) -> None:
         self._connection = -1  # the number may soon belong to another file
-        self._outbox.end()
+        self._ended = True
+        self._host_came.set()
+        if self._pulled is not None:
+            self._pulled.end()
         self._clients.end()
 
     def read(self) -> List[Frame]:
-        if self._requests is None:
-            self._requests = self._arrived.get() or iter(())
+        self._host_came.wait()
         while True:
+            self._reader = get_ident()  # next() may hold a lock of the RPC
             try:
-                with _OWN:  # next() may hold a lock of the RPC
-                    message = next(self._requests)
+                message = next(self._requests)
             except Exception:  # StopIteration if the host has ended its side, a bare Exception if the RPC has ended
                 self._requests = iter(())
                 return []
+            finally:
+                self._reader = 0
+            self._count += 1
             frames = self._decode(message)
             if frames:
                 return frames
@@ -220,37 +241,42 @@ class GrpcTransport(Transport):
             body = frame.get("body")
             more = len(body) + 64 if body else 64
             if size and size + more > MESSAGE_BYTES:
-                self._outbox.put(self._encode(frames[first:i], size))
+                self._put(self._encode(frames[first:i], size))
                 first, size = i, 0
             size += more
-        self._outbox.put(self._encode(frames[first:] if first else frames, size))
+        self._put(self._encode(frames[first:] if first else frames, size))
+
+    def _put(self, message: bytes) -> None:
+        """Sends a message. It returns when gRPC has handed it to the system."""
+        if self._send is _nowhere:
+            self._host_came.wait(ATTACH_SECONDS)
+        if self._ended or self._send is _nowhere:
+            raise ConnectionResetError("the host has ended the stream, or has not attached")
+        self._send(message)
 
     def _encode(self, frames: Sequence[Frame], size: int) -> bytes:
         if len(frames) > 1 or size < COPIED:
-            message: bytes = self._batch(frames=frames).SerializeToString()
+            message: bytes = self._batch(frames=frames, read=self._count).SerializeToString()
             return message
         # Encoded by hand, which saves one of two copies of a large body. The body is a frame's last field.
         body = frames[0].pop("body")
         head = self._frame(**frames[0]).SerializeToString() + b"\x5a" + _varint(len(body))
-        return b"".join((b"\x0a", _varint(len(head) + len(body)), head, body))
+        return b"".join((b"\x0a", _varint(len(head) + len(body)), head, body, b"\x10", _varint(self._count)))
 
     def sync(self, timeout: float) -> None:
-        until = monotonic() + timeout
-        self._outbox.sync(timeout)
         # If a gRPC host writes to a worker that has ended, it drops the data that it has not read yet. So wait until it
         # has read everything.
-        until = min(until, monotonic() + READ_SECONDS)
+        until = monotonic() + min(timeout, READ_SECONDS)
         while _unread(self._connection) and monotonic() < until:
             sleep(0.0002)
 
     def is_own_thread(self) -> bool:
-        return get_ident() in _OWN
+        return get_ident() in _OWN or get_ident() == self._reader
 
     def close(self) -> None:
-        if self._outbox.waits():  # perhaps the reason why this worker can't serve; the host may be about to dial
-            self._host_came.wait(ATTACH_SECONDS)
         self._left()
-        self._arrived.put(None)
+        send, self._send = self._send, _nowhere
+        send(None)  # ends the stream
         # This returns at once when the host has read everything.
         self._server.stop(STOP_SECONDS).wait(STOP_SECONDS)
 
@@ -377,94 +403,35 @@ class _Running:
             callback(self)
 
 
-class _Outbox:
-    """The encoded batches on their way from `write` to the thread that serves the RPC."""
+class _Pulled:
+    """The messages for a grpcio that takes them from an iterator. It asks for one when it has sent the one before."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Optional[bytes]] = SimpleQueue()
-        self._room = threading.Condition()  # guards what follows
-        self._pending = 0
-        self._ended = False
-        self._put = 0  # how many messages were put
-        self._sent = 0  # how many of them gRPC has handed to the system; only the sending thread changes it
-        self._waiters: List[SimpleQueue[None]] = []  # one for each thread that waits in sync
-        self._stuck = -1  # the value of _sent when a thread waited in vain
+        self._messages: SimpleQueue[Optional[bytes]] = SimpleQueue()
+        self._sent: SimpleQueue[None] = SimpleQueue()
 
-    def put(self, message: bytes) -> None:
-        """Adds a message. Blocks while too much is pending, except on the threads that make room.
-
-        Raises:
-            OSError: The stream has ended.
-        """
-        with self._room:
-            while self._pending >= PENDING_BYTES and not self._ended and get_ident() not in _OWN:
-                self._room.wait()
-            if self._ended:
-                raise ConnectionResetError("the host has ended the stream")
-            self._pending += len(message)
-            self._put += 1
-            self._queue.put(message)
-
-    def sync(self, timeout: float) -> None:
-        """Waits until gRPC has handed all messages to the system, at most so many seconds.
-
-        It takes no lock, so a finalizer may call it.
-        """
-        until, put = monotonic() + timeout, self._put
-        if self._stuck == self._sent:
-            return
-        waiter: SimpleQueue[None] = SimpleQueue()
-        self._waiters.append(waiter)
-        try:
-            while self._sent < put and not self._ended:
-                waiter.get(True, max(0.0, until - monotonic()))
-        except queue.Empty:
-            self._stuck = self._sent
-        finally:
-            self._waiters.remove(waiter)
-
-    def waits(self) -> bool:
-        """Reports whether a message was put that gRPC has not taken yet."""
-        return self._pending > 0
+    def send(self, message: Optional[bytes]) -> None:
+        """Sends a message and waits until gRPC has done so. None is the end of the stream."""
+        self._messages.put(message)
+        if message is not None:
+            self._sent.get()
 
     def end(self) -> None:
-        """Ends `messages` after those that were put. Every later `put` fails."""
-        with self._room:
-            self._ended = True
-            self._room.notify_all()
-            self._queue.put(None)
-        self._wake()
-
-    def _wake(self) -> None:
-        for waiter in self._waiters[:]:
-            waiter.put(None)
+        """Ends the iterator and wakes the thread that sends."""
+        self._messages.put(None)
+        self._sent.put(None)
 
     def messages(self) -> Iterator[bytes]:
-        """Yields the messages that were put. It joins those that wait, because gRPC's cost is per message.
-
-        gRPC asks for the next one when it has sent the last one.
-        """
-        message = self._queue.get()
+        """Yields the messages."""
+        message = self._messages.get()
         while message is not None:
-            parts, size = [message], len(message)
-            message = self._next()
-            while message and size + len(message) <= MESSAGE_BYTES:
-                parts.append(message)
-                size += len(message)
-                message = self._next()
-            with self._room:
-                self._pending -= size
-                self._room.notify()
-            yield b"".join(parts)
-            self._sent += len(parts)
-            if self._waiters:
-                self._wake()
-            if message == b"":
-                message = self._queue.get()
+            yield message
+            self._sent.put(None)
+            message = self._messages.get()
 
-    def _next(self) -> Optional[bytes]:
-        """Returns the next message. It is empty if none has been put yet, and None at the end."""
-        return b"" if self._queue.empty() else self._queue.get()
+
+def _nowhere(message: Optional[bytes]) -> None:
+    """Stands for the function that sends, while there is no stream."""
 
 
 def _varint(number: int) -> bytes:
@@ -474,6 +441,16 @@ def _varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+def _version() -> Tuple[int, ...]:
+    """Returns the version of grpcio before it is imported, or () if it is not known."""
+    try:
+        spec: Any = importlib.util.find_spec("grpc")
+        with open(os.path.join(spec.submodule_search_locations[0], "_grpcio_metadata.py")) as file:
+            return tuple(map(int, file.read().split('"""')[1].split(".")[:2]))
+    except BaseException:  # a broken installation may raise anything; the import will tell
+        return ()
 
 
 def _load() -> Tuple[Any, Any]:
