@@ -57,35 +57,38 @@ class Inbox:
 
 
 class Call:
-    """One call of the host, from its call frame to its end or error."""
+    """One call of the host, from its call frame to its end or error.
 
-    __slots__ = (
-        "cancel_asked_at",
-        "cancelled",
-        "command",
-        "context",
-        "deadline",
-        "ended",
-        "frame",
-        "granted_bytes",
-        "granted_items",
-        "handler_thread",
-        "host_calls",
-        "id",
-        "inbox",
-        "interrupted_at",
-        "interrupter",
-        "interruptible_thread",
-        "lock",
-        "name",
-        "raised",
-        "reason",
-        "started_at",
-        "task",
-        "used_bytes",
-        "used_items",
-        "waiters",
-    )
+    Most calls change few of these attributes, so their first values are those of the class.
+
+    Attributes:
+        deadline: The time when the host's limit is reached, or None.
+        raised: The exception of a signal handler of the program that ran while code of the bridge ran for this call.
+        interrupted_at: The time of the last interrupt, or the time from which an interrupt is too late. While it is 0,
+            the call may be interrupted.
+        cancel_asked_at: When the cancellation of its task was last requested.
+        interrupter: None until the handler begins.
+        handler_thread: The thread that runs the handler.
+        interruptible_thread: The same thread, while an exception may be injected there.
+        lock: Guards ``interruptible_thread``. `Threads` gives each call its own.
+    """
+
+    deadline: Optional[float] = None
+    used_items = used_bytes = 0
+    cancelled = False
+    reason = ""
+    raised: Optional[BaseException] = None
+    interrupted_at = 0.0
+    cancel_asked_at = 0.0
+    ended = False
+    started_at = 0.0
+    interrupter: Optional[Interrupter] = None
+    handler_thread = 0
+    interruptible_thread = 0
+    lock = Lock()
+    task: Optional[asyncio.Task[Any]] = None
+    context: Any = None
+    host_calls: Optional[Dict[int, HostCall]] = None
 
     def __init__(self, frame: Frame, command: Command, items: int, bytes_: int) -> None:
         self.frame = frame
@@ -93,28 +96,11 @@ class Call:
         self.name = command.name
         self.command = command
         ttl = frame.get("ttl", 0)
-        self.deadline: Optional[float] = monotonic() + ttl / 1000 if ttl else None
+        if ttl:
+            self.deadline = monotonic() + ttl / 1000
         self.inbox = ENDED if frame.get("flags", 0) & NO_INPUT else Inbox(True)
         self.granted_items, self.granted_bytes = items, bytes_
-        self.used_items = self.used_bytes = 0
-        self.cancelled = False
-        self.reason = ""
-        # The exception of a signal handler of the program that ran while code of the bridge ran for this call.
-        self.raised: Optional[BaseException] = None
-        # The time of the last interrupt, or the time from which an interrupt is too late. While it is 0, the call may
-        # be interrupted.
-        self.interrupted_at = 0.0
-        self.cancel_asked_at = 0.0  # when the cancellation of its task was last requested
-        self.ended = False
-        self.started_at = 0.0
-        self.interrupter: Optional[Interrupter] = None  # None until the handler begins
-        self.handler_thread = 0  # the thread that runs the handler
-        self.interruptible_thread = 0  # the same thread, while an exception may be injected there
-        self.lock = Lock()
-        self.task: Optional[asyncio.Task[Any]] = None
-        self.context: Any = None
         self.waiters: List[SimpleQueue[None]] = []
-        self.host_calls: Optional[Dict[int, HostCall]] = None
 
     def may_send(self) -> bool:
         """Reports whether the call need not wait for credit: it has some, or it was cancelled."""

@@ -102,18 +102,18 @@ class Executor:
 
     def _run_ready(self, interrupter: Interrupter) -> None:
         """Runs the calls that are ready on the calling thread, one after the other, and writes their answers."""
-        runner, ready = self.runner, self.runner.ready
+        ready, run, outbox = self.runner.ready, self.runner.handlers.run, self.runner.outbox
         if len(ready) > 1:  # the first item of a single call must not wait
-            runner.outbox.start_batch()
-        while True:
+            outbox.start_batch()
+        while ready:
             try:
                 call = ready.popleft()
-            except IndexError:  # no call is left, or the connection has ended
+            except IndexError:  # the connection has ended
                 break
-            runner.handlers.run(call, interrupter)
+            run(call, interrupter)
             if ready:
-                runner.outbox.flush_soon()
-        runner.outbox.flush()
+                outbox.flush_soon()
+        outbox.flush()
 
     def _read_in_thread(self) -> None:
         spawn(self.runner.guarded(self._read), "snakepit-reader")

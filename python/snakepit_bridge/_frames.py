@@ -45,14 +45,13 @@ def check(frame: Any) -> Frame:
     """
     if type(frame) is not dict:
         raise ValueError("not a map")
-    types = _TYPES
+    type_of = _TYPES.get
     for name, value in frame.items():
-        type_ = types.get(name)
-        if type_ is int:
-            if type(value) is not int or not 0 <= value <= _LARGEST:
-                raise ValueError(f"its {name} is {value!r:.40}")
-        elif type_ is not None and type(value) is not type_:
+        type_ = type_of(name)
+        if type(value) is not type_ and type_ is not None:
             raise ValueError(f"its {name} is of type {type(value).__name__}")
+        if type_ is int and not 0 <= value <= _LARGEST:
+            raise ValueError(f"its {name} is {value!r:.40}")
     if not 0 < frame.get("kind", 0) < len(KINDS):
         raise ValueError(f"of unknown kind {frame.get('kind')!r:.40}")
     meta = frame.get("meta")

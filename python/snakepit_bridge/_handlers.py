@@ -124,7 +124,8 @@ class Handlers:
             _own_decimal()
 
     def _arguments(self, call: Call) -> Tuple[Sequence[Any], Mapping[str, Any]]:
-        call.check()
+        if call.cancelled or call.raised is not None:
+            call.check()
         body = call.frame.get("body")
         try:
             value = self._runner.terms.codec.decode(body) if body else None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Collection, Mapping,
 from ._calls import CURRENT, Call
 from ._errors import HERE, Cancelled
 from ._stdlib import stdlib_first
-from ._unpatched import MAIN_THREAD, get_ident, monotonic
+from ._unpatched import MAIN_THREAD, Lock, get_ident, monotonic
 
 if TYPE_CHECKING:
     import asyncio
@@ -126,6 +126,7 @@ class Threads(Interrupter):
     """Interrupts handlers on any threads. ``call.lock`` ensures that no exception is injected after `leave`."""
 
     def begin(self, call: Call) -> None:
+        call.lock = Lock()
         call.interruptible_thread = get_ident()
 
     def leave(self, call: Call) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import select
-from os import read  # the original functions, which a library of the program may replace later
-from select import select as wait_select
-from typing import Any, List, Sequence, Tuple
+import signal
+from typing import List, Sequence
 
+from ._unpatched import Lock, get_ident, read
 from .transport import Frame, JsonFrames, Launch, Transport, Unavailable, write_all
 
 _CHUNK = 64 << 10  # the capacity of a pipe
@@ -48,25 +47,22 @@ class JsonStdio(Transport):
         self._pending: List[bytes] = []  # the beginning of a line
         self._pending_size = self._pending_limit = 0
         self._begun = False  # something was written
-        self._closed = self._reading = self._writing = False
-        self._wake: Tuple[int, ...] = ()
-        self._poll: Any = None
-        if hasattr(select, "poll"):
-            self._wake = os.pipe()
-            self._poll = select.poll()
-            self._poll.register(self._in, select.POLLIN)
-            self._poll.register(self._wake[0], select.POLLIN)
+        self._closed = self._writing = False
+        self._reader = 0  # the ident of the thread that is inside of read
+        self._input = Lock()  # held where the descriptor of the input changes
+        if hasattr(signal, "SIGURG") and signal.getsignal(signal.SIGURG) is signal.SIG_DFL:
+            signal.signal(signal.SIGURG, lambda *_: None)  # see _interrupt_read
 
     def fileno(self) -> int:
         return self._in
 
     def read(self) -> List[Frame]:
-        self._reading = True
+        self._reader = get_ident()
         try:
             while not self._closed:
-                if self._poll is not None and self._in not in self._readable():
-                    break
                 data = read(self._in, _CHUNK)
+                if self._closed:
+                    break
                 if not data:
                     if self._pending:
                         raise ValueError(
@@ -79,20 +75,9 @@ class JsonStdio(Transport):
                 self._keep(data)
             return []
         finally:
-            self._reading = False
+            self._reader = 0
             if self._closed:
                 self._close_input()
-
-    def _readable(self) -> List[int]:
-        """Waits for the connection or for `close`. Returns the descriptor of the latter alone, if that has come."""
-        try:
-            found = [descriptor for descriptor, _ in self._poll.poll()]
-        except OSError as exc:
-            if exc.errno != errno.EINVAL:
-                raise
-            # The program has lowered its limit of open files below the number of these two. select has no such limit.
-            found, _, _ = wait_select([self._in, self._wake[0]], [], [])
-        return [descriptor for descriptor in found if descriptor != self._in] or found
 
     def _frames(self, lines: List[bytes]) -> List[Frame]:
         if self._pending:
@@ -137,15 +122,28 @@ class JsonStdio(Transport):
         # A descriptor is closed only when no thread is inside of read or write with it, because its number may be
         # reused at once.
         self._closed = True
-        if self._reading and self._wake:
-            try:
-                os.write(self._wake[1], b"x")
-            except OSError:  # the reading thread has just left
-                pass
-        if not self._reading:
+        if self._reader:
+            self._interrupt_read(self._reader)
+        else:
             self._close_input()
         if not self._writing:
             self._close_output()
+
+    def _interrupt_read(self, reader: int) -> None:
+        """Ends a read of another thread, which waits for the host.
+
+        After a signal, Python reads again from the same descriptor. By then it is /dev/null, where the end of file is.
+        """
+        if hasattr(signal, "pthread_kill"):
+            try:
+                null = os.open(os.devnull, os.O_RDONLY)
+            except OSError:  # there are too few descriptors
+                return
+            with self._input:
+                if self._in >= 0:  # the reader has not left meanwhile
+                    os.dup2(null, self._in, inheritable=False)
+                    signal.pthread_kill(reader, signal.SIGURG)
+            os.close(null)
 
     def close_in_child(self) -> None:
         self._closed = True
@@ -153,21 +151,21 @@ class JsonStdio(Transport):
         self._close_output()
 
     def _close_input(self) -> None:
-        descriptors, self._wake, self._in = (self._in, *self._wake), (), -1
-        _close(descriptors)
+        with self._input:
+            descriptor, self._in = self._in, -1
+            _close(descriptor)
 
     def _close_output(self) -> None:
         descriptor, self._out = self._out, -1
-        _close((descriptor,))
+        _close(descriptor)
 
 
-def _close(descriptors: Sequence[int]) -> None:
-    for descriptor in descriptors:
-        if descriptor >= 0:
-            try:
-                os.close(descriptor)
-            except OSError:
-                pass
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        try:
+            os.close(descriptor)
+        except OSError:
+            pass
 
 
 def _moved(descriptor: int) -> int:

@@ -47,11 +47,12 @@ class MsgpackSocket(Transport):
         self._reading = True
         try:
             while not self._closed:
-                frames = self._received()
-                if frames:
-                    return frames
+                if self._end:
+                    frames = self._received()
+                    if frames:
+                        return frames
                 try:
-                    size = self._socket.recv_into(self._view[self._end :])
+                    size = self._socket.recv_into(self._view[self._end :] if self._end else self._view)
                 except ConnectionResetError:  # the host has closed without reading everything
                     break
                 except OSError:

@@ -18,7 +18,11 @@ def write_all(descriptor: int, parts: Sequence[bytes]) -> None:
         OSError: The peer is gone.
     """
     if sum(map(len, parts)) <= _JOINED or not hasattr(os, "writev"):
-        parts = (b"".join(parts),)
+        data = b"".join(parts)
+        written = write(descriptor, data)
+        if written == len(data):
+            return
+        parts = (data[written:],)
     rest: List[Any] = list(parts)
     rest.reverse()  # the next part is the last one, so it can be popped
     while rest:

@@ -214,7 +214,7 @@ def test_few_descriptors(script, launch, protocol, enough):
     assert host.call("echo", 1) == 1
     assert host.bye() == 0
     if protocol != "msgpack":  # which takes none
-        host = start(6 if protocol == "jsonstdio" else 8)
+        host = start(5 if protocol == "jsonstdio" else 8)
         assert host.report["unavailable"].startswith("too few file descriptors: ")
         assert host.wait() == 1
 
