@@ -136,7 +136,7 @@ func ExecuteStream[Out any](
 		p.executeStream(ctx, r, func(m *mux, it item, err error) bool {
 			var v Out
 			if err == nil {
-				if err = m.decode(it.bytes, &v); err != nil {
+				if err = m.decodeOwned(it.bytes, &v); err != nil {
 					v, err = *new(Out), &ItemError{Index: it.index, Err: err}
 				}
 			}
@@ -440,7 +440,7 @@ func (f *inflight) awaitResult(ctx context.Context, out any) error {
 	if out == nil {
 		return nil
 	}
-	if err := s.mux.decode(body, out); err != nil {
+	if err := s.mux.decodeOwned(body, out); err != nil {
 		return fmt.Errorf("decoding the result: %w", err)
 	}
 	return nil

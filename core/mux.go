@@ -766,6 +766,14 @@ func (m *mux) decode(body []byte, v any) error {
 	return m.terms.codec.Decode(body, v)
 }
 
+// decodeOwned is decode for a body that is decoded only once. Large values in v become parts of it.
+func (m *mux) decodeOwned(body []byte, v any) error {
+	if c, ok := m.terms.codec.(interface{ DecodeOwned(b []byte, v any) error }); ok && len(body) > 0 {
+		return c.DecodeOwned(body, v)
+	}
+	return m.decode(body, v)
+}
+
 // null returns the encoding of nil.
 func (m *mux) null() []byte {
 	body, _ := m.terms.codec.Append(nil, nil) // nil can always be encoded

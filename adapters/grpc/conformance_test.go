@@ -4,10 +4,10 @@ package grpc
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"testing"
 
-	"github.com/snakepit-go/snakepit/adapters/grpc/snakepitpb"
 	"github.com/snakepit-go/snakepit/conformance"
 	"github.com/snakepit-go/snakepit/core"
 	worker "github.com/snakepit-go/snakepit/python"
@@ -31,7 +31,7 @@ func (a damageable) Start(ctx context.Context, l *core.Launcher) (*core.Link, er
 	link, err := a.Adapter.Start(ctx, l)
 	if err == nil {
 		c := link.Conn.(*conn)
-		c.stream = &damaged{BidiStreamingClient: c.stream}
+		c.stream = &damaged{ClientStream: c.stream}
 	}
 	return link, err
 }
@@ -43,17 +43,20 @@ func corrupt(c core.Conn) error {
 }
 
 type damaged struct {
-	grpc.BidiStreamingClient[snakepitpb.Batch, snakepitpb.Batch]
+	grpc.ClientStream
 	on atomic.Bool
 }
 
-func (d *damaged) Send(b *snakepitpb.Batch) error {
+func (d *damaged) SendMsg(m any) error {
 	if d.on.Load() {
-		for _, f := range b.Frames {
-			f.Kind = 77
+		sent := *m.(*message)
+		for i := range sent.frames {
+			sent.frames = slices.Clone(sent.frames)
+			sent.frames[i].Kind = 77
 		}
+		m = &sent
 	}
-	return d.BidiStreamingClient.Send(b)
+	return d.ClientStream.SendMsg(m)
 }
 
 func BenchmarkConformance(b *testing.B) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"sync/atomic"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
-	"github.com/snakepit-go/snakepit/adapters/grpc/snakepitpb"
 	"github.com/snakepit-go/snakepit/core"
 )
 
@@ -24,33 +22,31 @@ const batchBytes = 1 << 20
 // conn is the host's side of an Attach stream.
 type conn struct {
 	cc       *grpc.ClientConn
-	stream   grpc.BidiStreamingClient[snakepitpb.Batch, snakepitpb.Batch]
+	stream   grpc.ClientStream
 	cancel   context.CancelFunc
 	endpoint string
 	dir      string // the pool's own directory
 	closed   atomic.Bool
 	pace     pace
-	readErr  error        // used by the reader only
-	writeErr error        // used by the writer only
-	out      encodedBatch // used by the writer only
+	readErr  error   // used by the reader only
+	writeErr error   // used by the writer only
+	in, out  message // used by the reader, and by the writer
 }
 
 // Read returns the frames of one message.
 func (c *conn) Read() ([]core.Frame, error) {
 	for c.readErr == nil {
-		batch, err := c.stream.Recv()
-		if err != nil {
+		if err := c.stream.RecvMsg(&c.in); err != nil {
 			c.readErr = c.explain(err)
 			break
 		}
-		c.pace.received(batch.Read)
-		frames, err := decode(batch)
-		if err != nil {
-			c.readErr = err
+		if c.in.bad != nil {
+			c.readErr = fmt.Errorf("grpc: the worker sent what is not a batch of frames: %w", c.in.bad)
 			break
 		}
-		if len(frames) > 0 {
-			return frames, nil
+		c.pace.received(c.in.read)
+		if len(c.in.frames) > 0 {
+			return c.in.frames, nil
 		}
 	}
 	return nil, c.readErr
@@ -66,8 +62,9 @@ func (c *conn) Write(frames []core.Frame) error {
 			}
 		}
 		c.pace.wait()
-		err := c.stream.Send(c.out.fill(frames[:n]))
-		c.out.clear()
+		c.out.frames = frames[:n]
+		err := c.stream.SendMsg(&c.out)
+		c.out.frames = nil
 		if err == io.EOF { // gRPC says that the stream has ended; only the reader learns why
 			err = errEnded
 		}
@@ -172,49 +169,3 @@ func (e *streamError) Error() string {
 	return fmt.Sprintf("grpc: the stream with the worker has ended: %s (%s)", e.message, e.code)
 }
 func (e *streamError) Unwrap() error { return e.err }
-
-// encodedBatch is a message whose parts are reused: gRPC has encoded it when Send returns.
-type encodedBatch struct {
-	batch  snakepitpb.Batch
-	frames []*snakepitpb.Frame
-}
-
-func (e *encodedBatch) fill(frames []core.Frame) *snakepitpb.Batch {
-	if missing := len(frames) - len(e.frames); missing > 0 {
-		slab := make([]snakepitpb.Frame, missing)
-		for i := range slab {
-			e.frames = append(e.frames, &slab[i])
-		}
-	}
-	for i := range frames {
-		f, to := &frames[i], e.frames[i]
-		to.Kind, to.Flags, to.Id, to.Parent = uint32(f.Kind), uint32(f.Flags), f.ID, f.Parent
-		to.Name, to.Ttl, to.Session, to.Meta = f.Name, uint64(f.TTL/time.Millisecond), f.Session, f.Meta
-		to.Items, to.Bytes, to.Body = f.Items, f.Bytes, f.Body
-	}
-	e.batch.Frames = e.frames[:len(frames)]
-	return &e.batch
-}
-
-// clear drops the references to the memory of Write's caller.
-func (e *encodedBatch) clear() {
-	for _, f := range e.batch.Frames {
-		f.Name, f.Session, f.Meta, f.Body = "", "", nil, nil
-	}
-}
-
-func decode(batch *snakepitpb.Batch) ([]core.Frame, error) {
-	frames := make([]core.Frame, len(batch.Frames))
-	for i, f := range batch.Frames {
-		if f.Kind == 0 || f.Kind > uint32(core.KindBye) || f.Flags > math.MaxUint8 ||
-			f.Ttl > uint64(math.MaxInt64/time.Millisecond) {
-			return nil, fmt.Errorf("grpc: not a frame: kind %d, flags %d, ttl %d", f.Kind, f.Flags, f.Ttl)
-		}
-		frames[i] = core.Frame{
-			Kind: core.Kind(f.Kind), Flags: core.Flags(f.Flags), ID: f.Id, Parent: f.Parent, Name: f.Name,
-			TTL: time.Duration(f.Ttl) * time.Millisecond, Session: f.Session, Meta: f.Meta,
-			Items: f.Items, Bytes: f.Bytes, Body: f.Body,
-		}
-	}
-	return frames, nil
-}

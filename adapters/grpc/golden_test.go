@@ -5,9 +5,6 @@ import (
 	"flag"
 	"testing"
 
-	"google.golang.org/protobuf/proto"
-
-	"github.com/snakepit-go/snakepit/adapters/grpc/snakepitpb"
 	"github.com/snakepit-go/snakepit/core"
 	"github.com/snakepit-go/snakepit/internal/adaptertest"
 )
@@ -19,22 +16,20 @@ func TestGolden(t *testing.T) {
 	adaptertest.Golden{
 		Body: hex.DecodeString,
 		Write: func(f core.Frame) string {
-			message, err := proto.Marshal(new(encodedBatch).fill([]core.Frame{f}))
+			data, err := messageCodec{}.Marshal(&message{frames: []core.Frame{f}})
 			if err != nil {
 				t.Fatal(err)
 			}
-			return hex.EncodeToString(message)
+			return hex.EncodeToString(data.Materialize())
 		},
 		Read: func(line string) ([]core.Frame, error) {
-			message, err := hex.DecodeString(line)
+			data, err := hex.DecodeString(line)
 			if err != nil {
 				return nil, err
 			}
-			batch := &snakepitpb.Batch{}
-			if err := proto.Unmarshal(message, batch); err != nil {
-				return nil, err
-			}
-			return decode(batch)
+			var m message
+			err = m.parse(data)
+			return m.frames, err
 		},
 	}.Check(t, *update)
 }

@@ -134,7 +134,8 @@ func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame
 	connecting, stop := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no connection after %s", timeout))
 	defer stop()
 	release := context.AfterFunc(connecting, cancel)
-	stream, err := snakepitpb.NewWorkerClient(cc).Attach(own)
+	stream, err := cc.NewStream(own, &snakepitpb.Worker_ServiceDesc.Streams[0], snakepitpb.Worker_Attach_FullMethodName,
+		grpc.ForceCodecV2(messageCodec{}))
 	if !release() {
 		err = context.Cause(connecting)
 	}

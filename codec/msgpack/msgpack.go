@@ -33,11 +33,17 @@ func (Codec) Append(dst []byte, v any) ([]byte, error) {
 }
 
 // Decode decodes one MessagePack value, the whole of b, into v.
-func (Codec) Decode(b []byte, v any) error {
+func (Codec) Decode(b []byte, v any) error { return decode(b, v, false) }
+
+// DecodeOwned is Decode for a b that nothing else uses, now or later: large binary values and arrays in v become parts
+// of b, without a copy.
+func (Codec) DecodeOwned(b []byte, v any) error { return decode(b, v, true) }
+
+func decode(b []byte, v any, owned bool) error {
 	r := readers.Get().(*reader)
-	r.b = b
+	r.b, r.owned = b, owned
 	err := codec.Decode(r, v)
-	r.source = source{}
+	r.source, r.owned = source{}, false
 	readers.Put(r)
 	return err
 }

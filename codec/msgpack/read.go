@@ -1,12 +1,14 @@
 package msgpack
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"math/big"
+	"unsafe"
 
 	"github.com/vmihailenco/msgpack/v5"
 	"github.com/vmihailenco/msgpack/v5/msgpcode"
@@ -47,7 +49,8 @@ func (s *source) UnreadByte() error {
 // reader is a codec.Reader that reads its source.
 type reader struct {
 	source
-	dec *msgpack.Decoder
+	dec   *msgpack.Decoder
+	owned bool // parts of b may become parts of the value
 }
 
 func newReader() *reader {
@@ -153,8 +156,14 @@ func (r *reader) view(n int, err error) ([]byte, error) {
 	return r.b[r.i-n : r.i], nil
 }
 
+// minOwned is the length from which on binary is left where it is. A smaller value would keep too much memory alive.
+const minOwned = 64 << 10
+
 func (r *reader) bytes() ([]byte, error) {
 	b, err := r.view(r.dec.DecodeBytesLen())
+	if r.owned && len(b) >= minOwned && 2*len(b) >= len(r.b) {
+		return b[:len(b):len(b)], err
+	}
 	return append(make([]byte, 0, len(b)), b...), err
 }
 
@@ -256,6 +265,9 @@ func (r *reader) array(end int) (*core.Array, error) {
 		return nil, err
 	}
 	a.Data = data.Raw
+	if len(a.Data) > 0 && uintptr(unsafe.Pointer(&a.Data[0]))%8 != 0 { // the elements could not be used where they are
+		a.Data = bytes.Clone(a.Data)
+	}
 	return a, r.End()
 }
 

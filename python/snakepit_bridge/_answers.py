@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Union
 
 from ._calls import Call
+from ._codec import Parts
 from ._description import describe, encode_error
 from ._errors import (
     BAD_ARGUMENTS,
@@ -80,14 +81,14 @@ class Answers:
             return {"kind": ITEM, "flags": FAILED, "id": call.id, "body": self._error_body(self._describe(value.error))}
         return {"kind": ITEM, "id": call.id, "body": self._encode(value, "the item")}
 
-    def _encode(self, value: Any, what: str) -> bytes:
+    def _encode(self, value: Any, what: str) -> Union[bytes, Parts]:
         try:
-            body: bytes = self._terms.codec.encode(value)
+            body = self._terms.encode(value)
         except BadValue as exc:
             raise BadResult(f"{what} can't be sent: {exc}") from None
         if len(body) + BASE_WEIGHT > self._terms.max_frame:
             raise TooLarge(too_large(what, len(body) + BASE_WEIGHT, self._terms.max_frame))
-        return body
+        return body  # type: ignore[no-any-return]
 
     def result(self, call: Call, value: Any) -> Frame:
         """Returns the end frame with the result.

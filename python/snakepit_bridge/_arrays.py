@@ -90,7 +90,7 @@ _EMPTY_ROWS = 4096
 _numpy: Any = None  # the module; False if it can't be imported; None before the first attempt
 
 
-def decoded_array(dtype: Any, shape: Any, data: bytes) -> Any:
+def decoded_array(dtype: Any, shape: Any, data: Union[bytes, memoryview]) -> Any:
     """Returns a received array as a writable NumPy array with memory of its own.
 
     Without NumPy it returns nested lists, or an `Array` if the dtype is none of numbers or booleans.
@@ -108,7 +108,7 @@ def decoded_array(dtype: Any, shape: Any, data: bytes) -> Any:
         except ImportError:
             _numpy = False
     if not _numpy:
-        return _lists(shape, dtype, data) if dtype in _FORMATS else Array(dtype, shape, data)
+        return _lists(shape, dtype, data) if dtype in _FORMATS else Array(dtype, shape, bytes(data))
     if not _DTYPE.fullmatch(dtype):
         raise BadValue(f"an array of dtype {dtype!r:.40}, which is none of numbers, text or times in little endian")
     try:
@@ -125,7 +125,7 @@ def decoded_array(dtype: Any, shape: Any, data: bytes) -> Any:
         raise exc if isinstance(exc, BadValue) else BadValue(f"an array that NumPy does not take: {exc}") from None
 
 
-def _lists(shape: Sequence[int], dtype: str, data: bytes) -> Any:
+def _lists(shape: Sequence[int], dtype: str, data: Union[bytes, memoryview]) -> Any:
     """Returns the elements as nested lists, or as a single one if there are no dimensions."""
     if 0 in shape:
         why = too_empty(shape)

@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, List, Union
+
+
+class Parts:
+    """A large body in parts, which can be written without being joined. Its length is that of the body in bytes."""
+
+    __slots__ = ("_size", "parts")
+
+    def __init__(self, parts: List[Any]) -> None:
+        self.parts = parts
+        self._size = sum(map(len, parts))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.parts)
 
 
 class Codec(ABC):
@@ -25,9 +41,15 @@ class Codec(ABC):
             BadValue: The value can't travel. The message names the path to the part that can't.
         """
 
+    def encode_parts(self, value: Any) -> Union[bytes, Parts]:
+        """Returns the body of a value like `encode`, perhaps in parts. These may be memory of the value."""
+        return self.encode(value)
+
     @abstractmethod
-    def decode(self, data: bytes) -> Any:
-        """Returns the value of a whole body. The body's length bounds the time and the memory that this takes.
+    def decode(self, data: Union[bytes, bytearray, memoryview]) -> Any:
+        """Returns the value of a whole body. It keeps no part of the body.
+
+        The body's length bounds the time and the memory that this takes.
 
         Raises:
             BadValue: The body is not exactly one valid value.

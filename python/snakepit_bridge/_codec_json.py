@@ -9,7 +9,7 @@ import sys
 import threading
 from itertools import accumulate
 from json import encoder as _encoder
-from typing import Any, Callable, Dict, List, NoReturn, Tuple
+from typing import Any, Callable, Dict, List, NoReturn, Tuple, Union
 
 from ._arrays import Array, decoded_array
 from ._codec import Codec
@@ -40,9 +40,9 @@ class Json(Codec):
         walk(value, writer)
         return writer.body()
 
-    def decode(self, data: bytes) -> Any:
+    def decode(self, data: Union[bytes, bytearray, memoryview]) -> Any:
         try:
-            return _load(data)
+            return _load(bytes(data) if type(data) is memoryview else data)
         except BadValue as exc:
             raise BadValue(f"value: {exc}") from None
         except StopIteration as exc:
@@ -214,7 +214,7 @@ _LONG = b"0" * 19
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]|(u[dD][89a-fA-F])|.)", re.DOTALL)
 
 
-def _load(data: bytes) -> Any:
+def _load(data: Union[bytes, bytearray]) -> Any:
     text = str(data, "utf-8")
     levels = _levels(data) if len(data) > _SHALLOW else 0
     careful = 1
@@ -273,7 +273,7 @@ _ROUND = bytes.maketrans(b"[]{}", b"()()")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
-def _levels(data: bytes) -> int:
+def _levels(data: Union[bytes, bytearray]) -> int:
     """Returns an upper bound of how deep the brackets nest, or 0 if the body is shallow.
 
     The brackets inside of strings do not count. Methods of bytes, which run in C, remove the strings, and then several

@@ -12,7 +12,8 @@ NO_INPUT, FAILED, NOT_STARTED = 1, 2, 4
 
 Frame = Dict[str, Any]
 """One frame. Its keys are the field names of docs/protocol.md. ``kind`` is always present and a number. An absent field
-is zero, empty or false. ``body`` is bytes. Code that passes a frame on does not use it again."""
+is zero, empty or false. ``body`` is bytes. In a frame from the host it may also be a bytearray or a memoryview that
+nothing else uses. Code that passes a frame on does not use it again."""
 
 BASE_WEIGHT = 256
 """The weight of a frame without its variable parts, in bytes."""

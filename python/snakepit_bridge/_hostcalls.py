@@ -61,7 +61,7 @@ class HostCalls:
             raise TypeError(f"{name} takes either keyword arguments or one positional argument")
         frame: Frame = {"kind": CALL, "flags": NO_INPUT, "parent": call.id, "name": name}
         if args or kwargs:
-            frame["body"] = self._terms.codec.encode(args[0] if args else dict(kwargs))
+            frame["body"] = self._terms.encode(args[0] if args else dict(kwargs))
         if call.frame.get("session"):
             frame["session"] = call.frame["session"]
         size = weight(frame)

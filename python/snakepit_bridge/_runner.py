@@ -184,6 +184,7 @@ class Runner:
                 names = ", ".join(self.transport.codecs)
                 raise ProtocolError(f"the host wants the codec {body['codec']!r}, and this worker has {names}")
             terms.codec = get_codec(body["codec"])
+            terms.encode = terms.codec.encode_parts if self.transport.takes_parts else terms.codec.encode
             terms.max_frame = min(terms.max_frame, int(body.get("max_frame") or terms.max_frame))
             terms.window = int(body["window"]["items"]), int(body["window"]["bytes"])
             terms.max_calls = min(terms.max_calls, int(body.get("concurrency") or terms.max_calls))

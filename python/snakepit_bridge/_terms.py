@@ -10,16 +10,18 @@ class Terms:
 
     Attributes:
         codec: The codec of all bodies, a `Codec`; None before the hellos.
+        encode: Its method that encodes a value for this transport.
         max_frame: The largest weight of a frame that either side may send, in bytes.
         window: How many items and bytes of one call the worker may send before the host grants credit.
         max_calls: How many calls the host may have open at once.
         max_host_calls: How many calls this worker may have open at the host.
     """
 
-    __slots__ = ("codec", "max_calls", "max_frame", "max_host_calls", "window")
+    __slots__ = ("codec", "encode", "max_calls", "max_frame", "max_host_calls", "window")
 
     def __init__(self, max_frame: int, max_calls: int) -> None:
         self.codec: Any = None
+        self.encode: Any = None
         self.max_frame = max_frame
         self.window: Tuple[int, int] = (0, 0)
         self.max_calls = max_calls

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from typing import Callable, List, Mapping, Optional, Sequence
 
+from ._codec import Parts
 from ._errors import Unavailable
 from ._frames import (
     BYE,
@@ -59,6 +60,7 @@ __all__ = [
     "JsonFrames",
     "Launch",
     "MsgpackFrames",
+    "Parts",
     "Transport",
     "Unavailable",
     "check",
@@ -129,12 +131,14 @@ class Transport:
         codecs: The names of the codecs that bodies may use, in order of preference. "json" works everywhere. "msgpack"
             needs the package msgpack.
         endpoint: The address that the host is to dial, for the report; "" if the connection is inherited.
+        takes_parts: Whether `write` takes bodies that are `Parts`, too.
         takes_clients: Whether clients other than the host may call the worker (see `opened`). The thread that runs
             handlers then does not read.
     """
 
     codecs: Sequence[str] = ("json",)
     endpoint: str = ""
+    takes_parts: bool = False
     takes_clients: bool = False
 
     def __init__(self, launch: Launch) -> None:

@@ -4,6 +4,7 @@ import binascii
 import datetime
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -179,6 +180,35 @@ def test_large_bodies_of_all_sorts(codec):
 
 
 @codecs
+def test_values_in_parts(codec):
+    large = os.urandom(100_000)
+    for value in (large, [large, 1, large], {"a": {"b": large, "c": "x"}}, "x", [1]):
+        body = codec.encode_parts(value)
+        assert bytes(body) == codec.encode(value)
+        assert len(body) == len(codec.encode(value))
+        for data in (bytes(body), bytearray(bytes(body)), memoryview(bytes(body))):
+            assert codec.decode(data) == value
+
+
+@pytest.mark.parametrize("count", [0, 1, 2000])
+@pytest.mark.parametrize(
+    "late", [b"\xd7\xff\xee\x6b\x28\x00\x00\x00\x00\x00", b"\xc7\x0c\xff\x3b\x9a\xca\x00" + bytes(8)]
+)
+def test_a_timestamp_with_a_whole_second_in_a_large_body(count, late):
+    if "msgpack" not in _codecs.available():
+        pytest.skip("msgpack is not installed here")
+    codec = _codecs.get_codec("msgpack")
+    others = [os.urandom(1000)] * count + list(range(count))
+    elements = [codec.encode(element) for element in others]
+    for data in (b"", b"x" * 1_000_000):
+        head = b"\xdd" + (len(elements) + 2).to_bytes(4, "big")
+        body = head + codec.encode(data) + b"".join(elements)
+        assert codec.decode(body + b"\x01") == [data, *others, 1]
+        with pytest.raises(BadValue):
+            codec.decode(body + late)
+
+
+@codecs
 def test_threads(codec):
     value = {"a": [1, 2.5, "x", datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)], "b": {"c": b"x" * 100}}
     body, bad = codec.encode(value), []
@@ -331,7 +361,7 @@ def test_msgpack_claims_do_not_take_memory(head):
 def test_msgpack_claims_of_valid_bodies_add_up(value):
     from snakepit_bridge import _codec_msgpack
 
-    _codec_msgpack._check_claims(PACK.encode([value] * 20))
+    _codec_msgpack._check_heads(PACK.encode([value] * 20), 1000)
 
 
 @needs_msgpack

@@ -567,6 +567,34 @@ def test_the_large_buffer_is_given_back(packed):
 
 
 @needs_msgpack
+@pytest.mark.parametrize("size", [70_000, 300_000, 5_000_000])
+def test_where_a_large_body_is_in_its_frame(packed, size):
+    import msgpack
+
+    frame = {"kind": CALL, "id": 1, "name": "body", "meta": {"body": "body"}}
+    body = os.urandom(size)
+    for fields in ({**frame, "body": body}, {"body": body, **frame}):
+        data = msgpack.packb(fields)
+        with in_thread(packed.send, struct.pack(">I", len(data)) + data):
+            assert received(packed, 1) == [fields]
+
+
+@needs_msgpack
+def test_bytes_that_look_like_a_large_body():
+    import msgpack
+
+    from snakepit_bridge._frames_msgpack import MsgpackFrames
+
+    size = 70_000
+    # The key of a body and its length are inside of the text, and fit the rest of the frame.
+    text = b"\xa4body\xc6" + struct.pack(">I", size) + b"x" * size
+    frame = {"kind": CALL, "id": 1, "session": text}
+    data = msgpack.packb(frame)
+    with pytest.raises(ValueError, match="its session is of type bytes"):
+        MsgpackFrames(1 << 20).parse(memoryview(data))
+
+
+@needs_msgpack
 def test_a_descriptor_that_is_no_socket():
     with pytest.raises(Unavailable, match="SNAKEPIT_CONN_FD is not set"):
         MsgpackSocket(Launch({}))

@@ -147,6 +147,8 @@ class Clients:
             if frame["kind"] in (END, ERROR):
                 del self._running[call.id]
                 self._next()
+        if "body" in frame:
+            frame["body"] = bytes(frame["body"])  # perhaps parts
         call.events.put(frame)
 
     def _next(self) -> None:

@@ -21,7 +21,7 @@ from snakepit_bridge._errors import render
 from snakepit_bridge._remedy import install
 from snakepit_bridge._unpatched import Lock, SimpleQueue, get_ident, monotonic, say, sleep, spawn, untouched
 from snakepit_bridge.grpc.clients import Clients
-from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Transport, Unavailable
+from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Parts, Transport, Unavailable
 
 # These are not imported where they are used: a signal handler that logs there would wait for the import that it has
 # interrupted.
@@ -95,6 +95,8 @@ DESCRIPTORS = 8
 
 class GrpcTransport(Transport):
     """Carries frames over the Attach stream of ``snakepit.proto``."""
+
+    takes_parts = True
 
     def __init__(self, launch: Launch) -> None:
         # grpcio reads these when it is imported. It would print warnings about harmless things, and its fork support
@@ -204,30 +206,37 @@ class GrpcTransport(Transport):
                 return frames
 
     def _decode(self, message: bytes) -> List[Frame]:
+        if len(message) > COPIED:
+            frame = self._cut(message)
+            if frame is not None:
+                return [frame]
         try:
             batch = self._batch.FromString(message)
         except Exception as error:  # protobuf's own error, whose name differs between versions
             raise ValueError(f"not a batch of frames: {message[:64]!r}") from error
-        frames: List[Frame] = []
-        for f in batch.frames:
-            # Each attribute costs 0.1 µs or more, so only the attributes of the kind are read.
-            kind = f.kind
-            frame: Frame = {"kind": kind, "id": f.id, "flags": f.flags, "body": f.body}
-            if kind == CALL:
-                frame["parent"] = f.parent
-                frame["name"] = f.name
-                frame["ttl"] = f.ttl
-                frame["session"] = f.session
-                frame["meta"] = dict(f.meta)
-            elif kind == CREDIT:
-                frame["items"] = f.items
-                frame["bytes"] = f.bytes
-            elif kind in (CANCEL, BYE):
-                frame["name"] = f.name
-            elif not 0 < kind < len(KINDS):
-                raise ValueError(f"not a frame: kind {kind} in {message[:64]!r}")
-            frames.append(frame)
-        return frames
+        return [_frame(f, message) for f in batch.frames]
+
+    def _cut(self, message: bytes) -> Optional[Frame]:
+        """Returns the frame of a message that has one, whose large body is the last field, without a copy of that.
+
+        Returns None for any other message. protobuf would copy the body.
+        """
+        size, begin = _read_varint(message, 1)
+        if message[:1] != b"\x0a" or begin + size != len(message):
+            return None
+        at = message.find(b"\x5a", begin, COPIED)
+        while at >= 0:
+            size, body = _read_varint(message, at + 1)
+            if body + size == len(message):
+                try:
+                    frame = _frame(self._frame.FromString(message[begin:at]), message)
+                except Exception:  # the byte is in another field
+                    frame = {"body": b"?"}
+                if not frame["body"]:
+                    frame["body"] = memoryview(message)[body:]
+                    return frame
+            at = message.find(b"\x5a", at + 1, COPIED)
+        return None
 
     def opened(self, take: Callable[[Sequence[Frame]], None], codec: str, concurrency: int) -> None:
         self._clients.begin(take, codec, concurrency)
@@ -256,12 +265,17 @@ class GrpcTransport(Transport):
 
     def _encode(self, frames: Sequence[Frame], size: int) -> bytes:
         if len(frames) > 1 or size < COPIED:
+            for frame in frames:
+                if type(frame.get("body")) is Parts:
+                    frame["body"] = bytes(frame["body"])
             message: bytes = self._batch(frames=frames, read=self._count).SerializeToString()
             return message
         # Encoded by hand, which saves one of two copies of a large body. The body is a frame's last field.
         body = frames[0].pop("body")
+        parts = body.parts if type(body) is Parts else [body]
         head = self._frame(**frames[0]).SerializeToString() + b"\x5a" + _varint(len(body))
-        return b"".join((b"\x0a", _varint(len(head) + len(body)), head, body, b"\x10", _varint(self._count)))
+        # read comes first, so that the body ends where the message ends. The host can then use an array where it is.
+        return b"".join((b"\x10", _varint(self._count), b"\x0a", _varint(len(head) + len(body)), head, *parts))
 
     def sync(self, timeout: float) -> None:
         # If a gRPC host writes to a worker that has ended, it drops the data that it has not read yet. So wait until it
@@ -432,6 +446,37 @@ class _Pulled:
 
 def _nowhere(message: Optional[bytes]) -> None:
     """Stands for the function that sends, while there is no stream."""
+
+
+def _frame(f: Any, message: bytes) -> Frame:
+    """Returns the frame that protobuf has read. Raises ValueError if it is none."""
+    # Each attribute costs 0.1 µs or more, so only the attributes of the kind are read.
+    kind = f.kind
+    frame: Frame = {"kind": kind, "id": f.id, "flags": f.flags, "body": f.body}
+    if kind == CALL:
+        frame["parent"] = f.parent
+        frame["name"] = f.name
+        frame["ttl"] = f.ttl
+        frame["session"] = f.session
+        frame["meta"] = dict(f.meta)
+    elif kind == CREDIT:
+        frame["items"] = f.items
+        frame["bytes"] = f.bytes
+    elif kind in (CANCEL, BYE):
+        frame["name"] = f.name
+    elif not 0 < kind < len(KINDS):
+        raise ValueError(f"not a frame: kind {kind} in {message[:64]!r}")
+    return frame
+
+
+def _read_varint(data: bytes, at: int) -> Tuple[int, int]:
+    """Returns the number at a place, and the place after it. The number is -1 if there is none."""
+    number = 0
+    for n, byte in enumerate(data[at : at + 5]):
+        number |= (byte & 127) << 7 * n
+        if byte < 128:
+            return number, at + n + 1
+    return -1, at
 
 
 def _varint(number: int) -> bytes:
