@@ -211,6 +211,7 @@ _SPACE = " \t\r\n"
 _FEW = 128  # bytes; in a body up to this size, checking every number costs less than a search for those that need it
 _SHAPES = bytes(ord("0") if 48 <= byte <= 57 else ord("e") if byte == ord("E") else byte for byte in range(256))
 _LONG = b"0" * 19
+_PART = 1 << 16  # bytes
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]|(u[dD][89a-fA-F])|.)", re.DOTALL)
 
 
@@ -219,8 +220,7 @@ def _load(data: Union[bytes, bytearray]) -> Any:
     levels = _levels(data) if len(data) > _SHALLOW else 0
     careful = 1
     if len(data) > _FEW:
-        shapes = data.translate(_SHAPES)
-        careful = b"0e" in shapes or _LONG in shapes
+        careful = _has_unusual_numbers(data)
     tags = "$" in text and '"$' in text
     if "\\" in text:
         tags = tags or "\\u0024" in text
@@ -235,6 +235,15 @@ def _load(data: Union[bytes, bytearray]) -> Any:
         if type(value) is not dict or len(value) == text.count(":"):
             return value
     return _scan(_UNIQUE_KEYS[careful], text, levels)
+
+
+def _has_unusual_numbers(data: Union[bytes, bytearray]) -> bool:
+    """Reports whether the body may have a number with an exponent or with many digits. It may also find text."""
+    for at in range(0, len(data), _PART):
+        shapes = data[at : at + _PART + len(_LONG)].translate(_SHAPES)
+        if b"0e" in shapes or _LONG in shapes:
+            return True
+    return False
 
 
 def _scan(scan: Callable[[str, int], Tuple[Any, int]], text: str, levels: int) -> Any:
@@ -282,7 +291,7 @@ def _levels(data: Union[bytes, bytearray]) -> int:
     Raises:
         BadValue: The body nests deeper than any valid one.
     """
-    if data.count(b"[") + data.count(b"{") <= _SHALLOW:
+    if _finds(data, b"[", _finds(data, b"{", _SHALLOW)) >= 0:
         return 0
     if b"\\" in data:
         brackets = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_BRACKETS)
@@ -302,6 +311,15 @@ def _levels(data: Union[bytes, bytearray]) -> int:
     if deepest > _WIRE_DEPTH:
         raise BadValue(f"nested deeper than {MAX_DEPTH} levels")
     return deepest
+
+
+def _finds(data: Union[bytes, bytearray], byte: bytes, most: int) -> int:
+    """Returns how many fewer than ``most`` times a byte occurs, or a negative number. This is faster than to count."""
+    at = data.find(byte)
+    while at >= 0 and most >= 0:
+        most -= 1
+        at = data.find(byte, at + 1)
+    return most
 
 
 def _untagged(root: Any) -> Any:
@@ -363,9 +381,17 @@ def _large_int(text: Any) -> int:
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
+_STRICT = {"strict_mode": True} if sys.version_info >= (3, 11) else {}
+
+
 def _bytes(text: Any) -> bytes:
     if type(text) is str and len(text) % 4 == 0:
         data = text.encode()
+        if _STRICT:
+            try:
+                return binascii.a2b_base64(data, **_STRICT)
+            except binascii.Error:
+                pass
         padding = data.translate(None, _ALPHABET)
         if padding in (b"", b"=", b"==") and data.endswith(padding):
             return binascii.a2b_base64(data)

@@ -69,9 +69,8 @@ class JsonStdio(Transport):
                             f"the host's connection ended inside of a frame: {b''.join(self._pending)[:64]!r}"
                         )
                     break
-                lines = data.split(b"\n")
-                if len(lines) > 1:
-                    return self._frames(lines)
+                if b"\n" in data:  # the search is much faster than a split
+                    return self._frames(data.split(b"\n"))
                 self._keep(data)
             return []
         finally:
