@@ -19,6 +19,7 @@ PIP := "$(BIN)/python" -m pip --disable-pip-version-check --quiet install --cons
 OFFLINE := { echo "pip could not install the packages: it needs the package index, or PIP_INDEX_URL with a mirror of it" >&2; exit 1; }
 
 golangci := v2.15.0
+benchstat := v0.0.0-20260908200009-22c9c6c9d4da
 gremlins := v0.6.0
 gotestsum := v1.13.0
 mutmut := 2.5.1
@@ -77,6 +78,17 @@ picture: go-there $(VENV)/.demo $(VENV)/.dev ## Draw docs/demo.svg, the README's
 
 bench: go-there $(VENV)/.dev ## Measure this library beside its floors and peers
 	cd bench && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) run . $(BENCHFLAGS)
+
+# The micro-benchmarks of the parts that every call uses, on one processor. bench/micro.txt has the last stored run.
+MICRO = cd core && $(GO) test -run '^$$' -bench '^Benchmark(Execute|Stream|Frames|Struct|Any|Numbers|Bytes|Array|Read|Write)$$' \
+	-benchmem -benchtime 0.2s -cpu 1 -count 6 . ../codec ../frame ../adapters/msgpack ../adapters/jsonstdio
+
+bench-compare: go-there $(TOOLS)/benchstat-$(benchstat) ## Show what a change did to the micro-benchmarks since the last stored run
+	$(MICRO) >../$(TOOLS)/micro.txt
+	@"$(CURDIR)/$(TOOLS)/benchstat-$(benchstat)" bench/micro.txt $(TOOLS)/micro.txt
+
+bench-store: go-there ## Run the micro-benchmarks and store the run in bench/micro.txt
+	$(MICRO) >../bench/micro.txt
 
 ##@ Checks
 test: lint test-go test-python ## Run the linters, every Go test with the race detector and every Python test
@@ -230,7 +242,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench bench-compare bench-store test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # Ends the recipe if the Python of .venv is too old, and says so in the words of its argument.
@@ -274,6 +286,10 @@ $(TOOLS)/golangci-lint-$(golangci): | go-there
 	@echo "== building golangci-lint $(golangci), which takes some minutes once"
 	GOBIN="$(CURDIR)/$(TOOLS)/bin" $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(golangci)
 	@mv $(TOOLS)/bin/golangci-lint $@
+
+$(TOOLS)/benchstat-$(benchstat): | go-there
+	GOBIN="$(CURDIR)/$(TOOLS)/bin" $(GO) install golang.org/x/perf/cmd/benchstat@$(benchstat)
+	@mv $(TOOLS)/bin/benchstat $@
 
 $(TOOLS)/gremlins-$(gremlins): | go-there
 	GOBIN="$(CURDIR)/$(TOOLS)/bin" $(GO) install github.com/go-gremlins/gremlins/cmd/gremlins@$(gremlins)

@@ -61,7 +61,7 @@ func (c *conn) Write(frames []core.Frame) error {
 				break
 			}
 		}
-		c.pace.wait()
+		c.pace.wait(n)
 		c.out.frames = frames[:n]
 		err := c.stream.SendMsg(&c.out)
 		c.out.frames = nil
@@ -102,15 +102,18 @@ type pace struct {
 	read    atomic.Uint64 // how many of them the worker has read; 0: it does not say
 	changed chan struct{} // capacity 1: read has changed
 	timer   *time.Timer
+	limit   time.Duration // the most that the next wait takes
 }
 
 const (
-	maxUnread = 1                      // messages: the worker need not wait for the next one
-	patience  = 200 * time.Microsecond // the most that Write waits: a busy worker may have nothing to say
+	maxUnread   = 1                      // messages that the worker may have before it: it is busy with one
+	patience    = 200 * time.Microsecond // the most that Write waits: a busy worker may have nothing to say
+	maxPatience = 800 * time.Microsecond // the same, if many frames gather
+	many        = 8                      // frames
 )
 
 func newPace() pace {
-	return pace{changed: make(chan struct{}, 1), timer: time.NewTimer(patience)}
+	return pace{changed: make(chan struct{}, 1), timer: time.NewTimer(patience), limit: patience}
 }
 
 // received takes what a message of the worker says. Read calls it.
@@ -124,10 +127,15 @@ func (p *pace) received(read uint64) {
 	}
 }
 
-// wait is called by Write before each message.
-func (p *pace) wait() {
+// wait is called by Write before each message, with the number of its frames. A wait that gathered many frames is worth
+// a longer one.
+func (p *pace) wait(frames int) {
+	p.limit = min(2*p.limit, maxPatience)
+	if frames < many {
+		p.limit = patience
+	}
 	if p.unread() >= maxUnread {
-		p.timer.Reset(patience)
+		p.timer.Reset(p.limit)
 		for late := false; !late && p.unread() >= maxUnread; {
 			select {
 			case <-p.changed:

@@ -9,7 +9,7 @@ import (
 // waited returns how long one wait takes.
 func (p *pace) waited() time.Duration {
 	begin := time.Now()
-	p.wait()
+	p.wait(1)
 	return time.Since(begin)
 }
 
@@ -36,6 +36,16 @@ func TestPace(t *testing.T) {
 		}()
 		if d := p.waited(); d != patience/2 {
 			t.Errorf("%s for a worker that reads meanwhile, not %s", d, patience/2)
+		}
+		for _, want := range []time.Duration{2 * patience, 4 * patience, maxPatience} {
+			begin := time.Now()
+			p.wait(many)
+			if d := time.Since(begin); d != want {
+				t.Errorf("%s where many frames gather, not %s", d, want)
+			}
+		}
+		if d := p.waited(); d != patience {
+			t.Errorf("%s where few frames gather again, not %s", d, patience)
 		}
 		p.received(1 << 60) // nonsense of the worker
 		if d := p.waited(); d != 0 {
