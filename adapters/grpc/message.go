@@ -1,6 +1,7 @@
 package grpc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -69,8 +70,16 @@ func (messageCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	data.CopyTo(b)
 	m := v.(*message)
 	m.bad = m.parse(b)
+	if size > maxShared && len(m.frames) > 1 {
+		for i := range m.frames {
+			m.frames[i].Body = bytes.Clone(m.frames[i].Body)
+		}
+	}
 	return nil // an error would become one of gRPC's
 }
+
+// maxShared is the size up to which frames share the memory of a message. One body would keep all of it alive.
+const maxShared = 64 << 10
 
 // sizeOf returns how many bytes appendFrame appends.
 func sizeOf(f *core.Frame) (n int) {

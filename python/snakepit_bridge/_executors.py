@@ -230,6 +230,8 @@ class Leader(Executor):
                     self.reader = 0
                     self.reading.release()
                     self._signal_released()
+                if self.busy:  # with another batch, for which nobody has asked yet
+                    runner.housekeeper.wake()
 
     def _signal_released(self) -> None:
         try:

@@ -51,7 +51,10 @@ class JsonStdio(Transport):
         self._reader = 0  # the ident of the thread that is inside of read
         self._input = Lock()  # held where the descriptor of the input changes
         if hasattr(signal, "SIGURG") and signal.getsignal(signal.SIGURG) is signal.SIG_DFL:
-            signal.signal(signal.SIGURG, lambda *_: None)  # see _interrupt_read
+            try:
+                signal.signal(signal.SIGURG, lambda *_: None)  # see _interrupt_read
+            except ValueError:  # this is not the main thread
+                pass
 
     def fileno(self) -> int:
         return self._in

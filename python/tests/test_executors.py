@@ -1,0 +1,98 @@
+"""The main thread reads between calls, and another thread during long ones."""
+
+import json
+import queue
+import threading
+import time
+
+import pytest
+
+from snakepit_bridge import _executors
+from snakepit_bridge._runner import Runner
+from snakepit_bridge.transport import HELLO, PING, PONG, Launch, Transport
+
+HELLO_OF_HOST = {"version": 1, "codec": "json", "max_frame": 1 << 20, "window": {"items": 9, "bytes": 9}}
+
+
+class Queues(Transport):
+    """Frames of the host come from one queue, and those of the worker go to another."""
+
+    def __init__(self):
+        self.sent, self.written, self.readers = queue.Queue(), queue.Queue(), queue.Queue()
+        self.sent.put([{"kind": HELLO, "body": json.dumps(HELLO_OF_HOST).encode()}])
+
+    def read(self):
+        self.readers.put(threading.get_ident())
+        return self.sent.get()
+
+    def write(self, frames):
+        for frame in frames:
+            self.written.put(frame)
+
+    def close(self):
+        pass
+
+    def ping(self, number):
+        """Sends a ping and waits for its pong."""
+        self.sent.put([{"kind": PING, "id": number}])
+        while True:
+            frame = self.written.get(timeout=20)
+            if frame["kind"] == PONG:
+                assert frame["id"] == number
+                return
+
+
+@pytest.fixture
+def leader():
+    """A leader whose main thread is this one. It has not begun to serve, so the tests say what it does."""
+    runner = Runner(Queues(), {}, 1, 0, Launch({}))
+    leader = runner.executor = _executors.Leader(runner)
+    runner.greet()
+    thread = threading.Thread(target=leader._follow)
+    thread.start()
+    yield leader
+    runner.ended = True
+    leader.busy = False
+    leader.stop()
+    runner.transport.sent.put([])
+    thread.join()
+
+
+def begin_batch(leader):
+    leader.batch += 1
+    leader.busy = True
+    leader.runner.housekeeper.wake()
+
+
+def test_a_long_batch_is_read_beside(leader):
+    begin_batch(leader)
+    for number in range(3):
+        leader.runner.transport.ping(number)
+
+
+def test_each_long_batch_is_read_beside(leader):
+    begin_batch(leader)
+    leader.runner.transport.ping(1)
+    # The main thread has ended this batch and begun the next one before the follower has seen that.
+    begin_batch(leader)
+    while leader.runner.housekeeper.awake:  # it sleeps as long as somebody reads
+        time.sleep(0.01)
+    for number in range(2, 5):
+        leader.runner.transport.ping(number)
+
+
+def test_the_main_thread_learns_that_it_may_read_again(leader):
+    begin_batch(leader)
+    leader.runner.transport.ping(1)
+    leader.busy = False
+    leader.runner.transport.sent.put([{"kind": PING, "id": 2}])
+    leader.released.acquire()
+    assert leader.reading.acquire(False)
+
+
+def test_no_batch_and_no_work(leader):
+    assert not leader.tick()
+    begin_batch(leader)
+    assert leader.tick()
+    leader.runner.transport.ping(1)
+    assert not leader.tick()  # the follower reads
