@@ -117,11 +117,15 @@ func TestArrayIsNotCopied(t *testing.T) {
 		var array core.Array
 		var list []float64
 		decode := func(v any) float64 {
-			return testing.AllocsPerRun(1, func() {
-				if err := c.Decode(body, v); err != nil {
-					t.Error(err)
-				}
-			})
+			least := math.Inf(1)
+			for range 5 { // a garbage collection may empty the pool of readers
+				least = min(least, testing.AllocsPerRun(1, func() {
+					if err := c.Decode(body, v); err != nil {
+						t.Error(err)
+					}
+				}))
+			}
+			return least
 		}
 		once := decode(&array)
 		if twice := decode(&list); twice > once+3 {

@@ -50,8 +50,8 @@ type damaged struct {
 func (d *damaged) SendMsg(m any) error {
 	if d.on.Load() {
 		sent := *m.(*message)
+		sent.frames = slices.Clone(sent.frames)
 		for i := range sent.frames {
-			sent.frames = slices.Clone(sent.frames)
 			sent.frames[i].Kind = 77
 		}
 		m = &sent

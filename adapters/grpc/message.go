@@ -153,6 +153,9 @@ func (m *message) parse(b []byte) error {
 	return fields(b, func(num protowire.Number, v uint64, part []byte) error {
 		switch {
 		case num == batchFrames && part != nil:
+			if len(m.frames) > 0 && len(b) > 2*batchBytes {
+				return fmt.Errorf("several frames in a message of %d bytes", len(b))
+			}
 			m.frames = append(m.frames, core.Frame{})
 			return parseFrame(&m.frames[len(m.frames)-1], part)
 		case num == batchRead && part == nil:

@@ -41,7 +41,7 @@ func (Codec) DecodeOwned(b []byte, v any) error { return decode(b, v, true) }
 
 func decode(b []byte, v any, owned bool) error {
 	r := readers.Get().(*reader)
-	r.b, r.owned = b, owned
+	r.b, r.owned, r.size = b, owned, len(b)
 	err := codec.Decode(r, v)
 	r.source, r.owned = source{}, false
 	readers.Put(r)

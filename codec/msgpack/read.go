@@ -51,6 +51,7 @@ type reader struct {
 	source
 	dec   *msgpack.Decoder
 	owned bool // parts of b may become parts of the value
+	size  int  // the length of the whole body
 }
 
 func newReader() *reader {
@@ -161,7 +162,7 @@ const minOwned = 64 << 10
 
 func (r *reader) bytes() ([]byte, error) {
 	b, err := r.view(r.dec.DecodeBytesLen())
-	if r.owned && len(b) >= minOwned && 2*len(b) >= len(r.b) {
+	if r.owned && len(b) >= minOwned && 2*len(b) >= r.size {
 		return b[:len(b):len(b)], err
 	}
 	return append(make([]byte, 0, len(b)), b...), err

@@ -138,7 +138,7 @@ class HostCall:
         self.id = 0
         self.call = call
         self.inbox = Inbox(True) if streams else None
-        self.answer: Optional[bytes] = None  # the body of its end or error; None while the host has not answered
+        self.answer: Any = None  # the body of its end or error; None while the host has not answered
         self.failed = False
 
     def settled(self) -> bool:

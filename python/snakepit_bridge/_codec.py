@@ -42,7 +42,7 @@ class Codec(ABC):
         """
 
     def encode_parts(self, value: Any) -> Union[bytes, Parts]:
-        """Returns the body of a value like `encode`, perhaps in parts. These may be memory of the value."""
+        """Returns the body of a value like `encode`, perhaps in parts. Nobody can change these."""
         return self.encode(value)
 
     @abstractmethod

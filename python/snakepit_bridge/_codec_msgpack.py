@@ -77,9 +77,7 @@ class Msgpack(Codec):
         if body is None:
             writer = _Writer(packer, self._module)
             walk(value, writer)
-            body = Parts(writer.parts)
-            if len(body) <= _COPIED:
-                body = bytes(body)
+            body = _joined(writer.parts)
         if len(body) <= _KEPT:
             self._idle.append(packer)
         return body
@@ -132,6 +130,23 @@ class Msgpack(Codec):
         if type(parts) is not list or len(parts) != 3 or type(parts[2]) is not bytes:
             raise BadValue("an array that is not [dtype, shape, data]")
         return parts[0], parts[1], parts[2]
+
+
+def _joined(parts: List[Any]) -> Union[bytes, Parts]:
+    """Joins the parts of a body, except for large ones that nobody can change.
+
+    What is written later must not be memory that the program can change meanwhile, such as an array's.
+    """
+    kept: List[bytes] = []
+    run: List[Any] = []
+    for part in parts:
+        if type(part) is bytes and len(part) > _COPIED:
+            kept += (b"".join(run), part)
+            run = []
+        else:
+            run.append(part)
+    kept.append(b"".join(run))
+    return Parts(kept) if len(kept) > 1 else kept[0]
 
 
 def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
@@ -230,7 +245,8 @@ def _is_late(data: Any, large: bool) -> bool:
         BadValue: The body is large and claims more than it has.
     """
     if not large:
-        return b"\xff" in bytes(data) and _may_be_late(data)
+        data = bytes(data)
+        return b"\xff" in data and _may_be_late(data)
     late = _check_heads(data, _FEW_STEPS)  # enough if most of the body is binary or an array
     if late is not None:
         return late

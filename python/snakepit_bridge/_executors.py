@@ -23,7 +23,7 @@ from ._errors import attempt
 from ._interrupt import Interrupter, MainThread, Tasks, Threads, enter, enter_async
 from ._signals import may_raise
 from ._stdlib import stdlib_first
-from ._unpatched import Lock, SimpleQueue, get_ident, poll, spawn, wait_select
+from ._unpatched import Lock, RLock, SimpleQueue, get_ident, poll, spawn, wait_select
 
 if TYPE_CHECKING:
     import asyncio
@@ -50,12 +50,13 @@ class Executor:
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
-        self.reading = Lock()  # held by the thread that reads the connection
-        self.reader = 0  # the ident of that thread, or 0
+        # Held by the thread that reads the connection. It is an RLock because that knows its owner.
+        self.reading: Any = RLock()
+        self.is_read = False  # a thread reads
 
     def is_reading(self) -> bool:
         """Reports whether the calling thread reads the connection."""
-        return self.reader == get_ident()
+        return bool(self.reading._is_owned())
 
     def hook(self, function: Callable[[], Any]) -> None:
         """Runs a function that sets up or tears down. Later calls begin with the context variables that it leaves."""
@@ -120,7 +121,7 @@ class Executor:
 
     def _read(self) -> None:
         with self.reading:
-            self.reader = get_ident()
+            self.is_read = True
             while not self.runner.ended:
                 self.runner.pump()
 
@@ -161,18 +162,18 @@ class Leader(Executor):
                 self._run_ready(interrupter)
                 self.busy = False
             elif reading.acquire(False):
-                self.reader = self.main
+                self.is_read = True
                 try:
                     if not ready and not runner.ended:
                         runner.pump()
                 finally:
-                    self.reader = 0
+                    self.is_read = False
                     reading.release()
             else:
                 self.released.acquire()
 
     def tick(self) -> bool:
-        if not self.busy or self.reader:
+        if not self.busy or self.is_read:
             return False
         if self.seen == self.batch:
             self.asked.put(None)
@@ -183,25 +184,24 @@ class Leader(Executor):
         self.asked.put(None)
         self._signal_released()
 
-    @may_raise
     def wait(self, call: Call, ready: Callable[[], bool]) -> None:
         self.runner.outbox.flush()
         if ready():
             return
         if self.poll is None or get_ident() != self.main or not self.reading.acquire(False):
-            if not self.reader:
+            if not self.is_read:
                 self.asked.put(None)
             super().wait(call, ready)
             return
-        self.reader = self.main
+        self.is_read = True
         try:
             while not ready() and call.raised is None:
-                # The program's signal handlers may raise during the poll, but not while frames are read. The poll has a
-                # timeout because the connection may end without an event here.
+                # The program's signal handlers may raise during the poll, but nowhere else here. The poll has a timeout
+                # because the connection may end without an event here.
                 if self._readable():
                     self.runner.pump()
         finally:
-            self.reader = 0
+            self.is_read = False
             self.reading.release()
             self.runner.housekeeper.wake()
 
@@ -222,12 +222,12 @@ class Leader(Executor):
             self.asked.get()
             batch = self.batch
             if self.busy and self.reading.acquire(False):
-                self.reader = get_ident()
+                self.is_read = True
                 try:
                     while self.busy and self.batch == batch and not runner.ended:
                         runner.pump()
                 finally:
-                    self.reader = 0
+                    self.is_read = False
                     self.reading.release()
                     self._signal_released()
                 if self.busy:  # with another batch, for which nobody has asked yet

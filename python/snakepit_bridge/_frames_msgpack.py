@@ -38,15 +38,18 @@ class MsgpackFrames:
         head = bytes((packed[0] + 1,)) + packed[1:] + _BODY.pack(_LARGE_BODY, len(body))
         return [head, *body.parts] if type(body) is Parts else [head, body]
 
-    def parse(self, data: Union[bytes, memoryview]) -> Frame:
-        """Returns the frame of the whole data. A large body is a view of the data, if the data is a memoryview.
+    def parse(self, data: Union[bytes, memoryview], keep: bool = False) -> Frame:
+        """Returns the frame of the whole data.
+
+        Args:
+            data: The data.
+            keep: Nothing else uses the data, so a large body may be a view of it.
 
         Raises:
             ValueError: The data is not a frame, or the frame is too large.
         """
         try:
-            large = type(data) is memoryview and len(data) > _COPIED
-            frame = (self._cut(data) if large else None) or check(self._unpackb(data))  # type: ignore[arg-type]
+            frame = (self._cut(memoryview(data)) if keep else None) or check(self._unpackb(data))
             if len(data) + SLACK > self.max_frame and weight(frame) > self.max_frame:
                 raise ValueError(f"more than {self.max_frame} bytes")
             return frame

@@ -143,6 +143,8 @@ class Threads(Interrupter):
     def interrupt(self, call: Call) -> None:
         with stdlib_first():
             import ctypes  # noqa: F401  imported here: during an import below, the handler could run on
+        if not call.interruptible_thread:  # perhaps the call has no lock of its own yet
+            return
         with call.lock:
             if (
                 call.interruptible_thread

@@ -9,7 +9,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional
 from ._frames import BASE_WEIGHT, LOG, Frame
 from ._logging import line_of
 from ._terms import Terms
-from ._unpatched import MAIN_THREAD, RLock, get_ident, monotonic, say
+from ._unpatched import MAIN_THREAD, RLock, get_ident, monotonic, say, sleep
 from .transport import Transport
 
 MAX_BATCH_DELAY = 200e-6
@@ -23,6 +23,9 @@ _LONGEST_DELAY = 0.002
 
 SYNC_TIMEOUT = 3.0
 """How many seconds an error record may wait until it has left the process."""
+
+_OTHERS = 0.1
+"""How many seconds an error record waits for another thread, where the main thread can't write it."""
 
 _MAX_LOGS = 1000
 
@@ -88,7 +91,13 @@ class Outbox:
         self._due = monotonic() + self._delay
 
     def flush(self) -> None:
-        """Writes the outbox. If another thread is writing, that thread does it."""
+        """Writes the outbox. If another thread is writing, that thread does it.
+
+        On a thread of the transport, the housekeeper does it, because a write would wait for this thread.
+        """
+        if self._transport.is_own_thread():
+            self.wake()
+            return
         frames = self.frames
         writing = self._writing
         while frames or (self.logs and (self._terms.codec is not None or self.closed)):
@@ -111,6 +120,11 @@ class Outbox:
         writing = self._writing
         if writing._is_owned():  # this call interrupts a write, which goes on until everything is written
             return
+        if self._transport.is_own_thread():
+            self.wake()
+            if get_ident() == MAIN_THREAD:  # perhaps a signal handler of an idle worker, which ends the process next
+                self._await_others()
+            return
         until = monotonic() + SYNC_TIMEOUT
         if self._stuck != self._flushed:  # otherwise a host that does not read would delay every error record
             if writing.acquire(True, SYNC_TIMEOUT):
@@ -125,6 +139,12 @@ class Outbox:
         if not self.closed:
             self._transport.sync(max(0.0, until - monotonic()))
         self._leave_now()
+
+    def _await_others(self) -> None:
+        """Waits a moment until another thread has written what is queued."""
+        before, until = self._flushed, monotonic() + _OTHERS
+        while (self.logs or self._flushed == before) and not self.closed and monotonic() < until:
+            sleep(0.001)
 
     def _leave_now(self) -> None:
         """Raises the exception that is to end the process, if this is the main thread. Only that one can end it."""
@@ -164,7 +184,7 @@ class Outbox:
     def log(self, record: Dict[str, Any]) -> None:
         """Queues a log record, or drops it if too many are queued. Any thread, signal handler or finalizer may call it.
 
-        Only an error record waits until it has left the process (see `sync`), and not on a thread of the transport.
+        Only an error record waits until it has left the process (see `sync`), and hardly on a thread of the transport.
         """
         if len(self.logs) >= _MAX_LOGS:
             self._dropped += 1
@@ -173,9 +193,7 @@ class Outbox:
         if self.closed:
             self.flush()
         elif self._terms.codec is not None:  # the hellos have been exchanged
-            if self._transport.is_own_thread():  # a write would wait for this thread
-                self.wake()
-            elif record["level"] == "error":  # this may be the last record before a crash
+            if record["level"] == "error":  # this may be the last record before a crash
                 self.sync()
             else:
                 self.flush_soon()

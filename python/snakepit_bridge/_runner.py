@@ -32,6 +32,7 @@ from ._errors import (
     UNKNOWN_COMMAND,
     Disconnected,
     ProtocolError,
+    attempt,
     clean,
     render,
     simple_error,
@@ -259,6 +260,7 @@ class Runner:
             self.end_reason = "the bridge has failed"
             self.lost()
             self.exit_code = 1
+            attempt(None, self.transport.close)  # wakes the thread that reads
 
     def leave(self, exc: BaseException) -> None:
         """Ends the connection because an exception has left the serving thread.

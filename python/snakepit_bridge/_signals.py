@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Set, TypeVar
 
 from ._errors import HERE
 from ._interrupt import TRANSPARENT, enter, enter_async, first_found
-from ._unpatched import MAIN_THREAD, get_ident, read, sleep, spawn
+from ._unpatched import MAIN_THREAD, get_ident, no_signal, read, sleep, spawn
 
 if TYPE_CHECKING:
     from ._runner import Runner
@@ -82,7 +82,7 @@ class Signals:
         signal.signal, signal.getsignal = signal_, getsignal
         if get_ident() == MAIN_THREAD:
             for number in signal.valid_signals() - {signal.SIGINT}:  # the bridge itself handles SIGINT
-                if callable(get_handler(number)):
+                if callable(get_handler(number)) and get_handler(number) is not no_signal:
                     signal_(number, get_handler(number))
 
     def _guarded(self, handler: Any) -> Any:
@@ -120,7 +120,7 @@ class Signals:
             os.close(receive)
             return
         if get_handler(signal.SIGURG) is signal.SIG_DFL:
-            set_handler(signal.SIGURG, lambda *_: None)
+            set_handler(signal.SIGURG, no_signal)
         spawn(partial(_nudge_main, receive), "snakepit-signals")
 
 

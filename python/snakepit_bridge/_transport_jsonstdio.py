@@ -7,7 +7,7 @@ import os
 import signal
 from typing import List, Sequence
 
-from ._unpatched import Lock, get_ident, read
+from ._unpatched import Lock, get_ident, no_signal, read
 from .transport import Frame, JsonFrames, Launch, Transport, Unavailable, write_all
 
 _CHUNK = 64 << 10  # the capacity of a pipe
@@ -52,7 +52,7 @@ class JsonStdio(Transport):
         self._input = Lock()  # held where the descriptor of the input changes
         if hasattr(signal, "SIGURG") and signal.getsignal(signal.SIGURG) is signal.SIG_DFL:
             try:
-                signal.signal(signal.SIGURG, lambda *_: None)  # see _interrupt_read
+                signal.signal(signal.SIGURG, no_signal)  # see _interrupt_read
             except ValueError:  # this is not the main thread
                 pass
 
@@ -124,8 +124,9 @@ class JsonStdio(Transport):
         # A descriptor is closed only when no thread is inside of read or write with it, because its number may be
         # reused at once.
         self._closed = True
-        if self._reader:
-            self._interrupt_read(self._reader)
+        reader = self._reader
+        if reader:
+            self._interrupt_read(reader)
         else:
             self._close_input()
         if not self._writing:

@@ -102,7 +102,7 @@ class MsgpackSocket(Transport):
         frame = self._view[4:]
         self._use(self._usual)
         self._end = 0
-        return self.encoding.parse(frame)
+        return self.encoding.parse(frame, True)
 
     def _make_room(self, wanted: int) -> None:
         start, size = self._start, self._end - self._start
@@ -161,7 +161,7 @@ def _memory(size: int) -> Union[bytearray, mmap.mmap]:
     """Returns new memory, in huge pages if the system has them: a page fault for each 4 KiB takes more than a copy."""
     if size < _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return bytearray(size)
-    memory = mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
         memory.madvise(mmap.MADV_HUGEPAGE)
     except OSError:  # this kernel has none

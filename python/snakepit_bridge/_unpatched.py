@@ -26,6 +26,7 @@ __all__ = [
     "SimpleQueue",
     "get_ident",
     "monotonic",
+    "no_signal",
     "poll",
     "read",
     "say",
@@ -69,6 +70,10 @@ def spawn(work: Callable[[], Any], name: str) -> None:
             if not begun.acquire(False):
                 _start(work, ())
             return
+
+
+def no_signal(number: int, frame: Any) -> None:
+    """Handles a signal that only interrupts a system call."""
 
 
 def untouched(name: str) -> Any:

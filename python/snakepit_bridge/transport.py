@@ -187,7 +187,8 @@ class Transport:
     def is_own_thread(self) -> bool:
         """Reports whether the calling thread is one of the transport's own, for which `write` and `sync` wait.
 
-        A finalizer that logs may run on such a thread. Its records are left to another thread.
+        A finalizer that logs may run on such a thread, so what it writes is left to another thread. A thread that is
+        inside of `read` is such a thread if it may hold a lock there that `write` needs.
         """
         return False
 

@@ -182,12 +182,25 @@ def test_large_bodies_of_all_sorts(codec):
 @codecs
 def test_values_in_parts(codec):
     large = os.urandom(100_000)
-    for value in (large, [large, 1, large], {"a": {"b": large, "c": "x"}}, "x", [1]):
+    for value in (large, [large, 1, large], {"a": {"b": large, "c": "x"}}, "x", [1, -1]):
         body = codec.encode_parts(value)
         assert bytes(body) == codec.encode(value)
         assert len(body) == len(codec.encode(value))
         for data in (bytes(body), bytearray(bytes(body)), memoryview(bytes(body))):
             assert codec.decode(data) == value
+
+
+def test_parts_are_not_memory_that_the_program_can_change():
+    numpy = pytest.importorskip("numpy")
+    if "msgpack" not in _codecs.available():
+        pytest.skip("msgpack is not installed here")
+    array = numpy.zeros(100_000)
+    for value in (array, [array], {"a": bytearray(100_000)}):
+        body = _codecs.get_codec("msgpack").encode_parts(value)
+        before = bytes(body)
+        array[:] = 7
+        assert bytes(body) == before
+        array[:] = 0
 
 
 @pytest.mark.parametrize("count", [0, 1, 2000])
@@ -361,7 +374,7 @@ def test_msgpack_claims_do_not_take_memory(head):
 def test_msgpack_claims_of_valid_bodies_add_up(value):
     from snakepit_bridge import _codec_msgpack
 
-    _codec_msgpack._check_heads(PACK.encode([value] * 20), 1000)
+    assert _codec_msgpack._check_heads(PACK.encode([value] * 20), 100_000) is not None
 
 
 @needs_msgpack

@@ -73,6 +73,8 @@ def test_a_long_batch_is_read_beside(leader):
 def test_each_long_batch_is_read_beside(leader):
     begin_batch(leader)
     leader.runner.transport.ping(1)
+    for _ in range(3):  # the hello, the ping, and now the follower reads again
+        leader.runner.transport.readers.get(timeout=20)
     # The main thread has ended this batch and begun the next one before the follower has seen that.
     begin_batch(leader)
     while leader.runner.housekeeper.awake:  # it sleeps as long as somebody reads
@@ -92,7 +94,8 @@ def test_the_main_thread_learns_that_it_may_read_again(leader):
 
 def test_no_batch_and_no_work(leader):
     assert not leader.tick()
-    begin_batch(leader)
+    leader.batch, leader.busy = 1, True  # without a housekeeper that ticks
     assert leader.tick()
+    assert leader.tick()  # asks the follower
     leader.runner.transport.ping(1)
     assert not leader.tick()  # the follower reads

@@ -32,7 +32,6 @@ for module, names in {
 }.items():
     for name in names:
         if hasattr(module, name): setattr(module, name, green(f"{module.__name__}.{name}", getattr(module, name)))
-del select.epoll
 """,
 }
 

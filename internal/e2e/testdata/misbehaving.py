@@ -31,7 +31,6 @@ def put_raw(ctx, data):
             out = t._socket.fileno()
         else:
             t._send(data)
-            time.sleep(0.2)  # another thread sends it
             return
         while data:
             data = data[os.write(out, data) :]

@@ -40,7 +40,7 @@ _Socket = socket.socket
 
 
 class _Own:
-    """The idents of the threads that serve gRPC. These must not wait until something is sent, because they send it."""
+    """The idents of the threads that serve gRPC. These must not wait until something is sent: one of them sends it."""
 
     def __init__(self) -> None:
         self._idents: Set[int] = set()
@@ -75,7 +75,7 @@ COPIED = 64 << 10
 """Bodies up to this size may be copied once more."""
 
 RPCS = 256
-"""How many RPCs are served at once. Each one holds a thread while it lasts. Threads are made when needed."""
+"""How many RPCs are served at once. Each one but Attach holds a thread while it lasts. Threads are made when needed."""
 
 ATTACH_SECONDS = 60.0
 """How long the first `write` waits for the host to attach. The host does that as soon as it has the report."""
@@ -100,13 +100,16 @@ class GrpcTransport(Transport):
 
     def __init__(self, launch: Launch) -> None:
         # grpcio reads these when it is imported. It would print warnings about harmless things, and its fork support
-        # would stop every thread at each fork. The other two take threads out of the way of a message: the thread of
-        # grpcio that waits for events then reads the socket by itself.
+        # would stop every thread at each fork.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-        os.environ.setdefault("GRPC_POLL_STRATEGY", "poll")
+        # These take threads out of a message's way: grpcio's thread that waits for events then reads the socket itself.
+        # Children of this process do not get them, because their grpcio may be of another version.
+        settings = {"GRPC_POLL_STRATEGY": "poll"}
         if _ENGINE_FROM <= _version() < _ENGINE_TO:
-            os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
+            settings["GRPC_EXPERIMENTS"] = "-event_engine_listener"
+        settings = {name: value for name, value in settings.items() if name not in os.environ}
+        os.environ.update(settings)
         _need_descriptors(DESCRIPTORS)
         self._grpc, pb2 = _load()
         self._batch, self._frame = pb2.Batch, pb2.Frame
@@ -153,6 +156,8 @@ class GrpcTransport(Transport):
         )
         self.endpoint, self._address = _listen(self._server, launch)
         self._server.start()
+        for name in settings:
+            os.environ.pop(name, None)
 
     def _admit(self, context: Any) -> None:
         if not _shows(context, self._client_tokens):
