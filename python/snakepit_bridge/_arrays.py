@@ -120,7 +120,7 @@ def decoded_array(dtype: Any, shape: Any, data: Union[bytes, memoryview]) -> Any
             raise BadValue(
                 f"an array of dtype {dtype} and shape {list(shape)} has {len(data)} bytes of data, which do not fit"
             )
-        return _numpy.ndarray(tuple(shape), element, bytearray(data))
+        return _numpy.ndarray(tuple(shape), element, data).copy()  # NumPy takes huge pages for a large array
     except (ValueError, TypeError) as exc:
         raise exc if isinstance(exc, BadValue) else BadValue(f"an array that NumPy does not take: {exc}") from None
 

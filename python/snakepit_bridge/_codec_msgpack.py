@@ -18,6 +18,7 @@ _LEVELS = 64  # levels of nesting that fit on any caller's stack
 _COPIED = 1 << 16  # bytes and arrays up to this size may be copied once more
 _KEPT = 1 << 20  # a packer's buffer above this size is not kept
 _ARRAY, _INT, _DURATION = 1, 2, 3  # the extension types
+_EXT32 = 0xC9  # an extension with four bytes of length
 OLDEST = (1, 0, 3)
 
 
@@ -87,6 +88,8 @@ class Msgpack(Codec):
         try:
             if _is_late(data, large):
                 self._unpackb(data, timestamp=0)  # checks each timestamp; timestamp=3 does not
+            if large and data[0] == _EXT32 and len(data) == 6 + int.from_bytes(data[1:5], "big"):
+                return self._extension(data[5], memoryview(data)[6:])  # the library would copy an array first
             value = self._unpackb(data, timestamp=3, object_pairs_hook=_unique, ext_hook=self._extension)
             if large and _too_deep(value):
                 raise BadValue(f"nested deeper than {MAX_DEPTH} levels")
@@ -98,7 +101,7 @@ class Msgpack(Codec):
             raise BadValue(f"value: not MessagePack: {str(exc) or type(exc).__name__}") from None
         return value
 
-    def _extension(self, number: int, payload: bytes) -> Any:
+    def _extension(self, number: int, payload: Any) -> Any:
         if number == _INT and payload:
             value = int.from_bytes(payload, "big", signed=True)
             check_int(value)
@@ -116,7 +119,7 @@ class Msgpack(Codec):
         except Exception as exc:  # the library's errors are of many types
             raise BadValue(f"an array that is not MessagePack: {exc}") from None
 
-    def _array(self, payload: bytes) -> Tuple[Any, Any, Union[bytes, memoryview]]:
+    def _array(self, payload: Any) -> Tuple[Any, Any, Union[bytes, memoryview]]:
         """Returns the dtype, the shape and the data of an array's payload."""
         if len(payload) > _COPIED:  # the data is the last of the three: it need not be copied
             head = self._module.Unpacker(max_array_len=64)
@@ -205,7 +208,7 @@ class _Writer(Writer):
             payload = head + bytes(value.data)
             self._extension(_ARRAY, payload)
         elif size < 1 << 32:
-            self.parts += (_EXT32.pack(0xC9, size, _ARRAY), head, value.data)
+            self.parts += (_EXT32_HEAD.pack(_EXT32, size, _ARRAY), head, value.data)
         else:
             raise BadValue(f"{size} bytes are more than one value may have; send them in parts")
 
@@ -222,7 +225,7 @@ class _Writer(Writer):
         pass
 
 
-_EXT32 = Struct(">BIb")
+_EXT32_HEAD = Struct(">BIb")
 _BIN8 = Struct(">BB")
 _BIN16 = Struct(">BH")
 _BIN32 = Struct(">BI")

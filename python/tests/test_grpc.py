@@ -512,6 +512,9 @@ class Cycle:
         self.me, self.name = self, name
     def __del__(self):
         logging.error("finalized in %s", self.name)
+        record = {"level": "info", "message": f"written in {self.name}", "logger": "l", "time": 0.0}
+        outbox.append({"kind": 10, "body": codec.encode(record)})  # as a finalizer that ends a stream of the host
+        outbox.flush()
 
 armed = set()
 
@@ -539,6 +542,8 @@ class Requests:
 
 @worker.command
 def arm(ctx, name):
+    global outbox, codec
+    outbox, codec = ctx._runner.outbox, ctx._runner.terms.codec
     transport = ctx._runner.transport
     if name == "send":
         transport._send = before(name, transport._send)
@@ -552,12 +557,13 @@ def echo(x): return x
 
 
 @pytest.mark.parametrize("thread", ["poll", "send", "read"])
-def test_a_finalizer_that_logs_an_error_in_a_thread_of_grpc_stops_nothing(serve, thread):
+def test_a_finalizer_that_writes_in_a_thread_of_grpc_stops_nothing(serve, thread):
     host = serve(FINALIZERS, protocol="grpc")
     host.call("arm", thread)
     for n in range(3):
         assert host.call("echo", n) == n
     assert host.logs(f"finalized in {thread}")["level"] == "error"
+    assert host.logs(f"written in {thread}")
     assert host.bye() == 0
 
 
