@@ -470,7 +470,7 @@ func (f *inflight) forwardItems(ctx context.Context, yield func(item, error) boo
 	info, listed := f.worker.commands[r.command]
 	// If the command does not stream, its result is its only item.
 	if onlyItem := s.taken == 0 && !info.Stream && (listed || r.result == nil); onlyItem {
-		if !yield(item{bytes: bytes.Clone(body)}, nil) { // the item becomes the caller's, and the result is still decoded
+		if !yield(item{bytes: bytes.Clone(body)}, nil) { // the caller may change the item before the result is decoded
 			return nil
 		}
 	}
