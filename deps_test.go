@@ -33,7 +33,7 @@ frame:                    core github.com/vmihailenco/msgpack/v5
 
 adapters/jsonstdio:       core codec/json frame
 adapters/msgpack:         core codec/json codec/msgpack frame
-adapters/grpc:            core codec/json codec/msgpack adapters/grpc/snakepitpb
+adapters/grpc:            core codec/json codec/msgpack frame adapters/grpc/snakepitpb
 adapters/grpc:            google.golang.org/grpc google.golang.org/protobuf
 adapters/grpc/snakepitpb: google.golang.org/grpc google.golang.org/protobuf
 

@@ -470,7 +470,11 @@ func (f *inflight) forwardItems(ctx context.Context, yield func(item, error) boo
 	info, listed := f.worker.commands[r.command]
 	// If the command does not stream, its result is its only item.
 	if onlyItem := s.taken == 0 && !info.Stream && (listed || r.result == nil); onlyItem {
-		if !yield(item{bytes: bytes.Clone(body)}, nil) { // the caller may change the item before the result is decoded
+		only := item{bytes: body}
+		if r.result != nil { // the item's value may become a part of its body, and the caller may change it
+			only.bytes = bytes.Clone(body)
+		}
+		if !yield(only, nil) {
 			return nil
 		}
 	}

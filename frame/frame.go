@@ -22,6 +22,13 @@ const (
 
 var errNoKind = errors.New("of no known kind")
 
+// Memory returns new memory for a frame of the given size. Its end lies at a multiple of 8. At the end of a frame is its
+// body, and at the end of that perhaps an array, whose elements can then be used where they are.
+func Memory(size int) []byte {
+	pad := -size & 7
+	return make([]byte, pad+size)[pad:]
+}
+
 // CheckSize returns an error if f.Size() is above the limit.
 func CheckSize(f *core.Frame, limit int) error {
 	if n := f.Size(); n > limit {

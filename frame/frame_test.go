@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"pgregory.net/rapid"
 
@@ -84,6 +85,18 @@ func TestCutOff(t *testing.T) {
 	}
 	if _, err := ParseLine([]byte("{}")); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("without a line feed: %v", err)
+	}
+}
+
+func TestMemory(t *testing.T) {
+	for size := range 100 {
+		b := Memory(size)
+		if len(b) != size {
+			t.Fatalf("%d bytes instead of %d", len(b), size)
+		}
+		if end := uintptr(unsafe.Pointer(unsafe.SliceData(b))) + uintptr(size); size > 0 && end%8 != 0 {
+			t.Errorf("%d bytes end at %x", size, end)
+		}
 	}
 }
 

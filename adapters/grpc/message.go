@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/frame"
 )
 
 // message is a Batch of snakepit.proto: what Attach carries in either direction.
@@ -49,7 +50,7 @@ func (messageCodec) Marshal(v any) (mem.BufferSlice, error) {
 	m := v.(*message)
 	size := 0
 	for i := range m.frames {
-		size += protowire.SizeTag(batchFrames) + protowire.SizeBytes(sizeOf(&m.frames[i]))
+		size += m.frames[i].Size() // a little too much
 	}
 	pool := mem.DefaultBufferPool()
 	buf := pool.Get(size)
@@ -64,13 +65,11 @@ func (messageCodec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 func (messageCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	size := data.Len()
-	pad := -size & 7 // the last body ends where an array's elements can be used; see the adapter msgpack
-	b := make([]byte, pad+size)[pad:]
+	b := frame.Memory(data.Len())
 	data.CopyTo(b)
 	m := v.(*message)
 	m.bad = m.parse(b)
-	if size > maxShared && len(m.frames) > 1 {
+	if len(b) > maxShared && len(m.frames) > 1 {
 		for i := range m.frames {
 			m.frames[i].Body = bytes.Clone(m.frames[i].Body)
 		}

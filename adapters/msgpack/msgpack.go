@@ -116,26 +116,19 @@ func (c *conn) receive() ([]byte, error) {
 		case err != nil:
 			return nil, err
 		case next > len(c.buf): // a large frame is read into its own memory
-			frame := alignedEnd(next)
-			n := copy(frame, c.buf[:c.n])
+			whole := frame.Memory(next)
+			n := copy(whole, c.buf[:c.n])
 			c.n = 0
-			if _, err := io.ReadFull(c.sock, frame[n:]); err != nil {
+			if _, err := io.ReadFull(c.sock, whole[n:]); err != nil {
 				return nil, ended(err, true)
 			}
-			return frame, nil
+			return whole, nil
 		}
 		n, err := c.sock.Read(c.buf[c.n:])
 		if c.n += n; n == 0 && err != nil {
 			return nil, ended(err, c.n > 0)
 		}
 	}
-}
-
-// alignedEnd returns memory whose end is a multiple of 8. At the end of a frame is its body, and at the end of that
-// perhaps an array, whose elements can then be used where they are.
-func alignedEnd(size int) []byte {
-	pad := -size & 7
-	return make([]byte, pad+size)[pad:]
 }
 
 // measure returns the end of the whole frames in the buffer, and the size of the frame that follows, or 0 while that

@@ -52,7 +52,7 @@ class Executor:
         self.runner = runner
         # Held by the thread that reads the connection. It is an RLock because that knows its owner.
         self.reading: Any = RLock()
-        self.is_read = False  # a thread reads
+        self.is_read = False  # whether a thread holds it, which an RLock does not tell
 
     def is_reading(self) -> bool:
         """Reports whether the calling thread reads the connection."""

@@ -12,7 +12,7 @@ from ._terms import Terms
 from ._unpatched import MAIN_THREAD, RLock, get_ident, monotonic, say, sleep
 from .transport import Transport
 
-MAX_BATCH_DELAY = 200e-6
+BATCH_DELAY = 200e-6
 """How many seconds frames may wait for others before they are written together, if a write is fast."""
 
 _WRITE_SHARE = 8
@@ -66,7 +66,7 @@ class Outbox:
         self._broken = broken
         self._writing: Any = RLock()  # guards transport.write; an RLock because that knows its owner
         self._flushed = 0.0  # the time of the last write
-        self._delay = MAX_BATCH_DELAY
+        self._delay = BATCH_DELAY
         self._due = 0.0  # when the frames that flush_soon has left are written
         self._stuck = -1.0  # the value of _flushed when an error record waited in vain
         self._dropped = 0
@@ -115,6 +115,9 @@ class Outbox:
     def sync(self) -> None:
         """Writes the outbox before it returns, unless this call interrupts a write.
 
+        On a thread of the transport, the housekeeper writes it. Only the main thread waits for that, and only a moment:
+        there it is a signal handler that logs, and perhaps ends the process next.
+
         It waits at most `SYNC_TIMEOUT` seconds for the write of another thread and for the transport's `sync`.
         """
         writing = self._writing
@@ -122,7 +125,7 @@ class Outbox:
             return
         if self._transport.is_own_thread():
             self.wake()
-            if get_ident() == MAIN_THREAD:  # perhaps a signal handler of an idle worker, which ends the process next
+            if get_ident() == MAIN_THREAD:
                 self._await_others()
             return
         until = monotonic() + SYNC_TIMEOUT
@@ -163,7 +166,7 @@ class Outbox:
             began = monotonic()
             self._transport.write(batch)
             self._flushed = monotonic()
-            self._delay = min(max(MAX_BATCH_DELAY, _WRITE_SHARE * (self._flushed - began)), _LONGEST_DELAY)
+            self._delay = min(max(BATCH_DELAY, _WRITE_SHARE * (self._flushed - began)), _LONGEST_DELAY)
             self._due = self._flushed + self._delay
         except BaseException as exc:
             self.logs.extendleft(reversed(records))
@@ -184,7 +187,7 @@ class Outbox:
     def log(self, record: Dict[str, Any]) -> None:
         """Queues a log record, or drops it if too many are queued. Any thread, signal handler or finalizer may call it.
 
-        Only an error record waits until it has left the process (see `sync`), and hardly on a thread of the transport.
+        Only an error record waits until it has left the process. See `sync`.
         """
         if len(self.logs) >= _MAX_LOGS:
             self._dropped += 1

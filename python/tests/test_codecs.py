@@ -190,10 +190,9 @@ def test_values_in_parts(codec):
             assert codec.decode(data) == value
 
 
+@needs_msgpack
 def test_parts_are_not_memory_that_the_program_can_change():
     numpy = pytest.importorskip("numpy")
-    if "msgpack" not in _codecs.available():
-        pytest.skip("msgpack is not installed here")
     array = numpy.zeros(100_000)
     for value in (array, [array], {"a": bytearray(100_000)}):
         body = _codecs.get_codec("msgpack").encode_parts(value)
@@ -203,13 +202,12 @@ def test_parts_are_not_memory_that_the_program_can_change():
         array[:] = 0
 
 
+@needs_msgpack
 @pytest.mark.parametrize("count", [0, 1, 2000])
 @pytest.mark.parametrize(
     "late", [b"\xd7\xff\xee\x6b\x28\x00\x00\x00\x00\x00", b"\xc7\x0c\xff\x3b\x9a\xca\x00" + bytes(8)]
 )
 def test_a_timestamp_with_a_whole_second_in_a_large_body(count, late):
-    if "msgpack" not in _codecs.available():
-        pytest.skip("msgpack is not installed here")
     codec = _codecs.get_codec("msgpack")
     others = [os.urandom(1000)] * count + list(range(count))
     elements = [codec.encode(element) for element in others]

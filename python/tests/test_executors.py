@@ -3,7 +3,6 @@
 import json
 import queue
 import threading
-import time
 
 import pytest
 
@@ -42,11 +41,24 @@ class Queues(Transport):
                 return
 
 
+class Wakeups:
+    """The housekeeper's queue. An entry in `sleeps` says that it has begun to wait."""
+
+    def __init__(self):
+        self.queue, self.sleeps = queue.SimpleQueue(), queue.SimpleQueue()
+        self.put = self.queue.put
+
+    def get(self):
+        self.sleeps.put(None)
+        return self.queue.get()
+
+
 @pytest.fixture
 def leader():
     """A leader whose main thread is this one. It has not begun to serve, so the tests say what it does."""
     runner = Runner(Queues(), {}, 1, 0, Launch({}))
     leader = runner.executor = _executors.Leader(runner)
+    runner.housekeeper._wakeups = Wakeups()
     runner.greet()
     thread = threading.Thread(target=leader._follow)
     thread.start()
@@ -77,8 +89,7 @@ def test_each_long_batch_is_read_beside(leader):
         leader.runner.transport.readers.get(timeout=20)
     # The main thread has ended this batch and begun the next one before the follower has seen that.
     begin_batch(leader)
-    while leader.runner.housekeeper.awake:  # it sleeps as long as somebody reads
-        time.sleep(0.01)
+    leader.runner.housekeeper._wakeups.sleeps.get(timeout=20)  # as long as somebody reads
     for number in range(2, 5):
         leader.runner.transport.ping(number)
 

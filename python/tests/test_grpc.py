@@ -81,6 +81,18 @@ def test_frames_survive(transport):
         assert host.stream.code() == grpc.StatusCode.OK
 
 
+def test_children_do_not_get_the_settings_of_grpc(environ, monkeypatch):
+    monkeypatch.delenv("GRPC_POLL_STRATEGY", raising=False)
+    monkeypatch.setenv("GRPC_EXPERIMENTS", "the program's")
+    seen = {}
+    load = module._load
+    monkeypatch.setattr(module, "_load", lambda: (seen.update(os.environ), load())[1])
+    GrpcTransport(Launch(environ)).close()
+    assert (seen["GRPC_POLL_STRATEGY"], seen["GRPC_EXPERIMENTS"]) == ("poll", "the program's")
+    assert "GRPC_POLL_STRATEGY" not in os.environ
+    assert os.environ["GRPC_EXPERIMENTS"] == "the program's"
+
+
 def test_the_version_is_known_before_the_import(monkeypatch):
     assert module._version() == tuple(map(int, grpc.__version__.split(".")[:2]))
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
@@ -142,10 +154,16 @@ def test_write_waits_for_a_host_that_does_not_read(transport):
     with Host(transport) as host:
         count = 100  # more than all buffers on the way hold
         frames = [{"kind": ITEM, "id": i, "body": bytes(module.MESSAGE_BYTES)} for i in range(count)]
+        assert transport._host_came.wait(20)
+        send, sent = transport._send, []
+        transport._send = lambda message: (sent.append(None), send(message))
         writer = threading.Thread(target=transport.write, args=(frames,))
         writer.start()
-        writer.join(0.3)
-        assert writer.is_alive()
+        before = -1
+        while len(sent) != before:
+            before = len(sent)
+            writer.join(0.2)  # it sends more within this time, unless it waits
+        assert 0 < before < count
         assert [frame.id for _ in range(count) for frame in next(host.stream).frames] == [*range(count)]
         writer.join()
 
