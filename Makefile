@@ -203,7 +203,7 @@ mutants-python: $(VENV)/.dev
 	@rm -rf $(TOOLS)/mutants && git clone --quiet . $(TOOLS)/mutants
 	cd $(TOOLS)/mutants/python && PATH="$(BIN):$$PATH" PYTHONDONTWRITEBYTECODE=1 "$(BIN)/mutmut" run --no-progress \
 		--paths-to-mutate snakepit_bridge/_runner.py --tests-dir tests \
-		--runner "'$(BIN)/python' -m pytest -x -q -p no:cacheprovider tests/test_calls.py tests/test_user_code.py tests/test_cancel.py" || true
+		--runner "'$(BIN)/python' -m pytest -x -q -p no:cacheprovider tests/test_calls.py tests/test_credit.py tests/test_connection.py tests/test_call_errors.py tests/test_user_code.py tests/test_cancel.py" || true
 	cd $(TOOLS)/mutants/python && "$(BIN)/mutmut" results
 
 ##@ Documentation

@@ -1,12 +1,6 @@
-"""Calls, streams, credit, callbacks and sessions, with real processes, in each way of running handlers."""
+"""Calls, streams and sessions, with real processes, in each way of running handlers."""
 
 import pytest
-from host import Gone
-
-from snakepit_bridge._calls import Call, Inbox
-from snakepit_bridge._runner import Runner
-from snakepit_bridge._worker import Command
-from snakepit_bridge.transport import END, ITEM, Launch, Transport
 
 
 def test_what_an_argument_becomes(each_executor):
@@ -302,114 +296,6 @@ def test_handlers_run_on_the_main_thread_one_at_a_time(serve):
     assert "closed on main: True" in host.printed
 
 
-# --- credit
-
-
-def test_items_wait_for_credit(each_executor):
-    host = each_executor(
-        """
-        @worker.command
-        def count(n):
-            for i in range(n): yield i
-        @worker.command
-        def big():
-            yield "x" * 5000
-            yield "y"
-        """,
-        hello={"window": {"items": 3, "bytes": 1000}},
-    )
-    id = host.open("count", 5)
-    assert [host.wait_for("item", id)["body"] for _ in range(3)] == [0, 1, 2]
-    host.send("ping", id=8)
-    assert host.recv()["kind"] == "pong"  # and not an item
-    host.send("credit", id=id, items=1, bytes=1)
-    assert host.recv()["body"] == 3
-    host.send("credit", id=id, items=9, bytes=9)
-    assert host.recv()["body"] == 4
-    assert host.answer(id)["kind"] == "end"
-    id = host.open("big")
-    assert len(host.recv()["body"]) == 5000
-    host.send("credit", id=id, items=9, bytes=4000)  # still below zero
-    host.send("ping", id=10)
-    assert host.recv()["kind"] == "pong"
-    host.send("credit", id=id, items=0, bytes=1100)
-    assert host.recv()["body"] == "y"
-
-
-def test_async_items_wait_for_credit(serve):
-    host = serve(
-        """
-        @worker.command
-        async def count(n):
-            for i in range(n): yield i
-        """,
-        hello={"window": {"items": 2, "bytes": 1000}},
-    )
-    id = host.open("count", 4)
-    assert [host.wait_for("item", id)["body"] for _ in range(2)] == [0, 1]
-    host.send("ping", id=8)
-    assert host.recv()["kind"] == "pong"
-    host.send("credit", id=id, items=9, bytes=9)
-    assert [host.recv()["body"] for _ in range(2)] == [2, 3]
-    assert host.answer(id)["kind"] == "end"
-
-
-def test_input_is_credited_as_it_is_consumed(each_executor):
-    host = each_executor(
-        """
-        @worker.command
-        def add(ctx):
-            total = 0
-            for x in ctx.input:
-                if isinstance(x, ItemError): total += 1000000
-                else: total += x
-            return total
-        """
-    )
-    id = host.open("add", flags=0)
-    host.send_bytes(b"".join(host.encode("item", 1, id=id) for _ in range(1024)))
-    granted = 0
-    while granted < 1024:
-        granted += host.wait_for("credit", id)["items"]
-    host.send("item", {"type": "E", "message": "m"}, id=id, flags=2)
-    host.send("end", id=id)
-    assert host.answer(id)["body"] == 1001024
-
-
-def test_async_input(serve):
-    host = serve(
-        """
-        @worker.command
-        async def add(ctx): return sum([x async for x in ctx.input])
-        """
-    )
-    id = host.open("add", flags=0)
-    for n in range(5):
-        host.send("item", n, id=id)
-    host.send("end", id=id)
-    assert host.answer(id)["body"] == 10
-
-
-def test_input_can_be_declined(serve):
-    host = serve(
-        """
-        @worker.command
-        def first(ctx):
-            x = next(ctx.input)
-            ctx.input.close()
-            assert list(ctx.input) == []
-            return x
-        """
-    )
-    id = host.open("first", flags=0)
-    host.send("item", 5, id=id)
-    assert host.wait_for("cancel", id)["name"]
-    host.send("item", 6, id=id)  # crossed the cancel
-    host.send("end", id=id)
-    assert host.answer(id)["body"] == 5
-    assert host.call("snakepit.describe")
-
-
 def test_async_and_plain_handlers_share_the_concurrency(serve):
     host = serve(
         """
@@ -444,158 +330,47 @@ def test_async_and_plain_handlers_share_the_concurrency(serve):
     assert host.bye() == 0
 
 
-# --- callbacks
-
-
-def answer_callbacks(host, id):
-    """Answers what a call asks the host, until the call's answer comes."""
-    while True:
-        frame = host.recv()
-        if frame["kind"] == "call":
-            assert frame["parent"] == id
-            assert frame["id"] % 2 == 0
-            if frame["name"] == "double":
-                host.send("end", frame["body"] * 2, id=frame["id"])
-            elif frame["name"] == "fails":
-                host.send("error", {"type": "*fs.PathError", "message": "no such file"}, id=frame["id"])
-            else:
-                for n in range(frame["body"]["n"]):
-                    host.send("item", n, id=frame["id"])
-                host.send("end", "over", id=frame["id"])
-        elif frame["kind"] in ("end", "error"):
-            return frame
-        else:
-            host.others.append(frame)
-
-
-CALLBACKS = """
-    @worker.command
-    def twice(ctx, n): return ctx.call("double", ctx.call("double", n))
-    @worker.command
-    def fails(ctx):
-        try:
-            ctx.call("fails")
-        except RemoteError as error:
-            return [error.type, error.message]
-    @worker.command
-    def passes(ctx): ctx.call("fails")
-    @worker.command
-    def streams(ctx, n):
-        stream = ctx.stream("numbers", n=n)
-        return [sum(stream), stream.result]
-    @worker.command
-    def drops(ctx): return ctx.call("numbers", n=1500)
-    @worker.command
-    async def twice_async(ctx, n): return await ctx.call("double", await ctx.call("double", n))
-    @worker.command
-    async def streams_async(ctx, n):
-        stream = ctx.stream("numbers", n=n)
-        return [sum([x async for x in stream]), stream.result]
-"""
-
-
-@pytest.mark.parametrize("kind", [ITEM, END])
-def test_an_input_may_be_closed_while_more_of_it_is_taken(kind):
-    """Items that the host sends just before it hears of the close are dropped, wherever the reading thread is then."""
-
-    class Silent(Transport):
-        def __init__(self):
-            pass
-
-        def write(self, frames):
-            pass
-
-    runner = Runner(Silent(), {}, 1, 0, Launch({}))
-
-    class Racing(Inbox):
-        """Is closed by another thread right after the reader has looked whether it is open."""
-
-        @property
-        def open(self):
-            was = Inbox.open.__get__(self)
-            if was and len(self.queue) == 1:
-                self.queue.clear()
-                runner.host_calls.stop_input(call)
-            return was
-
-        @open.setter
-        def open(self, value):
-            Inbox.open.__set__(self, value)
-
-    call = runner.calls[1] = Call({"id": 1}, Command("x", lambda: None), 1, 1)
-    call.inbox = Racing(True)
-    runner.handle(
-        [
-            {"kind": ITEM, "id": 1, "body": b"1"},
-            {"kind": kind, "id": 1, "body": b"2"},
-            {"kind": ITEM, "id": 1, "body": b"3"},
-        ]
+@pytest.mark.parametrize("options", ["", "concurrency=4"])
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_what_a_handler_sets_in_decimal_is_its_calls_alone(serve, options, kind):
+    """Also where the program has set its context, which is one object that all copies of a context share."""
+    host = serve(
+        f"""
+        import decimal
+        decimal.getcontext().prec = 20
+        @worker.command
+        {kind} divided(digits):
+            if digits:
+                decimal.getcontext().prec = digits
+            return str(decimal.Decimal(1) / 3)
+        """,
+        options,
     )
-    assert not call.inbox.open
+    assert host.call("divided", 0) == "0." + 20 * "3"
+    assert host.call("divided", 5) == "0.33333"
+    assert host.call("divided", 0) == "0." + 20 * "3"
 
 
-def test_callbacks(each_executor):
-    host = each_executor(CALLBACKS.split("    @worker.command\n    async")[0])
-    _check_callbacks(host, "")
-
-
-def test_async_callbacks(serve):
-    _check_callbacks(serve(CALLBACKS), "_async")
-
-
-def _check_callbacks(host, suffix):
-    def ask(name, body=None):
-        id = host.open(name, body, ttl=20000)
-        return answer_callbacks(host, id)
-
-    assert ask("twice" + suffix, 5)["body"] == 20
-    assert ask("fails")["body"] == ["*fs.PathError", "no such file"]
-    error = ask("passes")["body"]
-    assert (error["module"], error["type"]) == ("snakepit_bridge", "RemoteError")
-    assert error["cause"]["type"] == "*fs.PathError"
-    assert ask("streams" + suffix, 1000)["body"] == [499500, "over"]
-    assert ask("drops")["body"] == "over"
-    assert sum(frame["items"] for frame in host.others if frame["kind"] == "credit") >= 1500
-
-
-def test_a_callback_serves_its_call(serve):
+@pytest.mark.parametrize("mode", ["", "concurrency=2"])
+def test_msgpack(serve, mode):
+    pytest.importorskip("msgpack")
     host = serve(
         """
         @worker.command
-        def ask(ctx):
-            stream = ctx.stream("numbers")
-            return next(stream)
+        def echo(x): return x
         @worker.command
-        def wait(ctx): return ctx.call("never")
-        """
+        def count(n):
+            for i in range(n): yield i
+        """,
+        mode,
+        protocol="msgpack",
     )
-    id = host.open("ask", ttl=20000, session="s")
-    call = host.wait_for("call")
-    assert (call["parent"], call["session"], call["flags"]) == (id, "s", 1)
-    assert 0 < call["ttl"] <= 20000
-    host.send("item", 1, id=call["id"])
-    assert host.wait_for("cancel")["id"] == call["id"]  # the handler returned without taking all
-    assert host.answer(id)["body"] == 1
-    host.send("item", 2, id=call["id"])  # crossed the cancel
-    host.send("error", {"type": "Cancelled", "message": ""}, id=call["id"])
-    id = host.open("wait")
-    call = host.wait_for("call")
-    host.cancel(id)
-    assert host.wait_for("cancel")["id"] == call["id"]
-    assert host.answer(id)["body"]["type"] == "Cancelled"
-
-
-def test_callbacks_from_threads_of_a_handler(each_executor):
-    host = each_executor(
-        """
-        from concurrent.futures import ThreadPoolExecutor
-        @worker.command
-        def spread(ctx):
-            with ThreadPoolExecutor(4) as pool:
-                return sum(pool.map(lambda n: ctx.call("double", n), range(8)))
-        """
-    )
-    assert answer_callbacks(host, host.open("spread"))["body"] == 56
+    assert host.report == {}
+    assert host.call("echo", b"\x00\xff") == b"\x00\xff"
+    id = host.open("count", 100)
+    assert [host.wait_for("item", id)["body"] for _ in range(100)] == list(range(100))
+    assert host.answer(id)["kind"] == "end"
+    assert host.bye() == 0
 
 
 # --- sessions and the rest of the context
@@ -726,304 +501,3 @@ def test_async_tear_down_when_the_connection_ends_during_a_plain_handler(serve):
     host.wait_line("napping")
     assert host.bye() == 0
     assert host.printed == ["napping", "closed"]
-
-
-# --- errors
-
-
-def test_exceptions_travel(each_executor):
-    host = each_executor(
-        """
-        def inner(): raise KeyError("k")
-        class Custom(Exception):
-            def __str__(self): raise RuntimeError
-        @worker.command
-        def chain():
-            try:
-                inner()
-            except KeyError as exc:
-                error = ValueError("bad \\ud800")
-                error.__notes__ = ["look here"]
-                raise error from exc
-        @worker.command
-        def broken(): raise Custom
-        @worker.command
-        def deep(n=5000):
-            import sys
-            sys.setrecursionlimit(400)
-            return deep()
-        @worker.command
-        def exits(): raise SystemExit(3)
-        """
-    )
-    error = host.fail("chain")
-    assert (error["type"], error["message"], error["notes"]) == ("ValueError", "bad ?", ["look here"])
-    frame = error["frames"][-1]
-    assert frame["file"].endswith("worker.py")
-    assert (frame["function"], frame["source"]) == ("chain", "raise error from exc")
-    assert [frame["function"] for frame in error["cause"]["frames"]] == ["chain", "inner"]
-    assert host.fail("broken")["type"] == "Custom"
-    assert 60 < len(host.fail("deep")["frames"]) < 80
-    assert host.fail("exits")["type"] == "SystemExit"
-    assert host.fail("chain", {"x": 1})["type"] == "BadArguments"
-    assert host.bye() == 0
-
-
-def test_unknown_commands(serve):
-    host = serve("@worker.command\ndef compute(): pass\n")
-    frame = host.answer(host.open("comptue"))
-    assert frame["flags"] == 4
-    assert frame["body"]["type"] == "UnknownCommand"
-    assert "'compute'" in frame["body"]["message"]
-
-
-def test_what_can_not_be_encoded(each_executor):
-    host = each_executor(
-        """
-        closed = []
-        @worker.command
-        def result(): return {"a": [1, object()]}
-        @worker.command
-        def items():
-            try:
-                yield 1
-                yield {"b": object()}
-            finally:
-                closed.append(True)
-        @worker.command
-        def huge(): return "x" * (1 << 20)
-        @worker.command
-        def asks(ctx):
-            try: ctx.call("host", "x" * (1 << 20))
-            except BadValue as error: return str(error)
-        @worker.command
-        def was_closed(): return closed
-        """
-    )
-    error = host.fail("result")
-    assert error["type"] == "BadResult"
-    assert "a[1]" in error["message"] or ".a" in error["message"]
-    assert host.fail("items")["type"] == "BadResult"
-    assert host.call("was_closed") == [True]
-    error = host.fail("huge")
-    assert error["type"] == "TooLarge"
-    # Two bytes are the codec's quotes, 256 the allowance for everything but the body.
-    assert error["message"] == (
-        f"a frame with the result has {(1 << 20) + 258} bytes, and the limit is {1 << 20}; "
-        "raise Options.MaxFrame, or send it in smaller items"
-    )
-    assert host.call("asks").startswith("value: a frame with the arguments has ")
-
-
-@pytest.mark.parametrize("body", [b"{", b'{"a":1,"a":2}', b'{"$bytes":5}', b"[" * 2000 + b"]" * 2000, b'"\xff"'])
-def test_a_hostile_body_fails_its_call_alone(each_executor, body):
-    host = each_executor("@worker.command\ndef echo(x=None): return x\n")
-    host.send("call", raw=body, id=1, flags=1, name="echo")
-    frame = host.answer(1)
-    assert (frame["kind"], frame["flags"], frame["body"]["type"]) == ("error", 4, "BadArguments")
-    host.next_id = 3
-    assert host.call("echo", 1) == 1
-
-
-@pytest.mark.parametrize(
-    ("kind", "fields", "message"),
-    [
-        ("end", {"id": 99}, "99"),
-        ("credit", {"id": 2, "items": 1}, "call 2"),
-        ("call", {"id": 2, "name": "echo"}, "id 2"),
-        ("item", {"id": 0}, "call 0"),
-        ("hello", {}, "hello"),
-        ("log", {}, "log"),
-    ],
-)
-def test_a_broken_protocol_ends_the_connection(each_executor, kind, fields, message):
-    host = each_executor("@worker.command\ndef echo(x=None): return x\n")
-    host.send(kind, **fields)
-    with pytest.raises(Gone):
-        host.recv()
-    assert host.wait() == 1
-    assert any("protocol error" in line and message in line for line in host.printed), host.printed
-
-
-def test_items_beyond_credit_and_after_the_end_are_violations(serve):
-    source = "@worker.command\ndef wait(ctx):\n    import time\n    while True: time.sleep(1)\n"
-    for frames in ([("item", 0)] * 1025, [("end", None), ("item", 0)], [("end", None), ("end", None)]):
-        host = serve(source)
-        id = host.open("wait", flags=0)
-        host.send_bytes(b"".join(host.encode(kind, body, id=id) for kind, body in frames))
-        with pytest.raises(Gone):
-            host.answer(id)
-        assert host.wait() == 1
-        host.close()
-
-
-def test_input_is_credited_by_its_bytes(each_executor):
-    host = each_executor("@worker.command\ndef total(ctx): return sum(map(len, ctx.input))\n")
-    id = host.open("total", flags=0)
-    granted = 0
-    for sent in range(1, 33):
-        host.send("item", "x" * 65534, id=id)  # 64 KiB with its quotes, so 16 of them are a window
-        if sent % 8 == 0:
-            credit = host.wait_for("credit", id)
-            granted += credit["bytes"]
-            assert granted >= (sent - 7) << 16
-    host.send("end", id=id)
-    assert host.answer(id)["body"] == 32 * 65534
-
-
-@pytest.mark.parametrize(
-    "text,kept", [("x", 1000), ("\x01", 500), ("\U0001f600", 500), ("é", 1000)], ids=["x", "control", "emoji", "accent"]
-)
-def test_an_error_that_is_too_large_is_cut(each_transport, text, kept):
-    host = each_transport(
-        f"@worker.command\ndef fail(): raise ValueError({text!a} * 20000)\n", hello={"max_frame": 4096}
-    )
-    error = host.fail("fail")
-    assert error["type"] == "ValueError"
-    assert set(error["message"]) == {text}
-    assert kept <= len(error["message"]) <= 1000
-    assert host.fail("fail") == error
-
-
-def test_frames_for_ended_calls_are_dropped(serve):
-    host = serve("@worker.command\ndef echo(x=None): return x\n")
-    id = host.open("echo", 1)
-    host.answer(id)
-    for kind in ("cancel", "credit", "item", "end"):
-        host.send(kind, id=id)
-    assert host.call("echo", 2) == 2
-
-
-def test_frames_for_abandoned_calls_to_the_host_are_dropped(each_executor):
-    host = each_executor(
-        """
-        @worker.command
-        def echo(x): return x
-        @worker.command
-        def asks(ctx): return ctx.call("never")
-        """
-    )
-    id = host.open("asks")
-    request = host.wait_for("call")["id"]
-    host.cancel(id)
-    assert host.answer(id)["body"]["type"] == "Cancelled"
-    assert host.wait_for("cancel")["id"] == request
-    for kind in ("item", "credit", "cancel", "end", "end", "error"):
-        host.send(kind, id=request)
-    assert host.call("echo", 2) == 2
-
-
-def test_ids_of_calls_increase(serve):
-    for id in (1, 3, 5):
-        host = serve("@worker.command\ndef echo(x): return x\n")
-        for used in (1, 5):
-            host.send("call", 1, id=used, flags=1, name="echo")
-            host.answer(used)
-        host.send("call", 1, id=id, flags=1, name="echo")
-        with pytest.raises(Gone):
-            host.recv()
-        assert host.wait() == 1
-        assert f"a call with id {id}, which is not the host's next" in host.printed[0]
-        host.close()
-
-
-def test_draining(serve):
-    host = serve(
-        """
-        @worker.command
-        def wait(ctx): return list(ctx.input)
-        @worker.command
-        def calls(ctx): return ctx.call("host")
-        @worker.command
-        def echo(): return 1
-        """,
-        "queue=1",
-    )
-    id = host.open("calls")
-    callback = host.wait_for("call")["id"]
-    host.send("bye")
-    refused = host.answer(host.open("wait"))
-    assert refused["flags"] == 4
-    assert refused["body"]["type"] == "Draining"
-    nested = host.open("echo", parent=callback)
-    host.send("end", 5, id=callback)
-    assert host.answer(id)["body"] == 5
-    assert host.answer(nested)["body"] == 1
-    host.hang_up()
-    assert host.wait() == 0
-
-
-def test_pings_are_answered_while_a_handler_runs(each_executor):
-    host = each_executor(
-        """
-        @worker.command
-        def spin(ctx):
-            while not ctx.cancelled: pass
-        """
-    )
-    id = host.open("spin")
-    running = []
-    while not running:  # the call may not have begun when the first ping comes
-        host.send("ping", id=1)
-        running = host.wait_for("pong", 1)["body"]["running"]
-    (call,) = running
-    assert 0 <= call.pop("ms") < 60_000
-    assert call == {"id": id, "name": "spin"}
-    host.cancel(id)
-    host.answer(id)
-
-
-@pytest.mark.parametrize("mode", ["", "concurrency=2"])
-def test_msgpack(serve, mode):
-    pytest.importorskip("msgpack")
-    host = serve(
-        """
-        @worker.command
-        def echo(x): return x
-        @worker.command
-        def count(n):
-            for i in range(n): yield i
-        """,
-        mode,
-        protocol="msgpack",
-    )
-    assert host.report == {}
-    assert host.call("echo", b"\x00\xff") == b"\x00\xff"
-    id = host.open("count", 100)
-    assert [host.wait_for("item", id)["body"] for _ in range(100)] == list(range(100))
-    assert host.answer(id)["kind"] == "end"
-    assert host.bye() == 0
-
-
-@pytest.mark.parametrize("options", ["", "concurrency=4"])
-@pytest.mark.parametrize("kind", ["def", "async def"])
-def test_what_a_handler_sets_in_decimal_is_its_calls_alone(serve, options, kind):
-    """Also where the program has set its context, which is one object that all copies of a context share."""
-    host = serve(
-        f"""
-        import decimal
-        decimal.getcontext().prec = 20
-        @worker.command
-        {kind} divided(digits):
-            if digits:
-                decimal.getcontext().prec = digits
-            return str(decimal.Decimal(1) / 3)
-        """,
-        options,
-    )
-    assert host.call("divided", 0) == "0." + 20 * "3"
-    assert host.call("divided", 5) == "0.33333"
-    assert host.call("divided", 0) == "0." + 20 * "3"
-
-
-@pytest.mark.parametrize("place", ["import", "setup"])
-def test_records_of_errors_before_a_crash_at_the_start(script, launch, place):
-    crash = "import logging, os; logging.error('about to die'); logging.info('less so'); os._exit(9)"
-    source = (
-        crash
-        if place == "import"
-        else f"@worker.service\nclass S:\n    def setup(self): {crash}\n    @command\n    def f(self): pass\n"
-    )
-    host = launch(script(source))
-    assert host.wait() == 9
-    assert host.printed == ["ERROR:root:about to die"]
