@@ -22,8 +22,8 @@ const (
 
 var errNoKind = errors.New("of no known kind")
 
-// Memory returns new memory for a frame of the given size. Its end lies at a multiple of 8. At the end of a frame is its
-// body, and at the end of that perhaps an array, whose elements can then be used where they are.
+// Memory returns new memory for a frame of the given size. Its end lies at a multiple of 8. A frame ends with its body,
+// and that perhaps with an array, whose elements can then be used where they are.
 func Memory(size int) []byte {
 	pad := -size & 7
 	return make([]byte, pad+size)[pad:]

@@ -138,6 +138,18 @@ var behaviours = []struct {
 		if result["sent"] != 2 {
 			f.Error(result)
 		}
+		// The only item of a command that does not stream is its result. Each has memory of its own.
+		big, got := bytes.Repeat([]byte{7}, 1<<20), []byte(nil)
+		for v, err := range snakepit.ExecuteStream[[]byte](f.Context(), f.Pool, "echo", Args{"value": big},
+			snakepit.Result(&got)) {
+			if err != nil {
+				f.Fatal(err)
+			}
+			clear(v)
+		}
+		if !bytes.Equal(got, big) {
+			f.Error("a change of the item has changed the result")
+		}
 	}},
 	{name: "item error", check: func(f *Fixture) {
 		var good []int
