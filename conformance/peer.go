@@ -226,7 +226,7 @@ func endOf(calls []uint64) func(f *core.Frame) bool {
 
 func isCalls(k core.Kind) bool {
 	return k == core.KindItem || k == core.KindEnd || k == core.KindError ||
-		k == core.KindCancel || k == core.KindCredit
+		k == core.KindCancel || k == core.KindCredit || k == core.KindPiece
 }
 
 // next returns the next frame of a kind.

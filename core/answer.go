@@ -11,12 +11,15 @@ import (
 
 // This file answers the calls that the peer opens, on either side of a connection.
 
-// incoming starts a call that the peer opened, or refuses it. Callers hold mu.
-func (m *mux) incoming(f *Frame, e *effects) error {
-	if f.ID%2 == m.nextID%2 || f.ID <= m.lastPeerID || f.ID >= 1<<53 {
-		return errors.New("a call with an id that is not the peer's next")
+// incoming starts a call that the peer opened, or refuses it. isJoined says that pieces of it came before. Callers hold
+// mu.
+func (m *mux) incoming(f *Frame, isJoined bool, e *effects) error {
+	if !isJoined {
+		if !m.isNext(f.ID) {
+			return errors.New("a call with an id that is not the peer's next")
+		}
+		m.lastPeerID = f.ID
 	}
-	m.lastPeerID = f.ID
 	refuse := func(kind, text string) error {
 		frame := Frame{Kind: KindError, Flags: NotStarted, ID: f.ID}
 		e.replies = append(e.replies, reply{frame, &RemoteError{Type: kind, Message: text}})
@@ -140,7 +143,7 @@ func (m *mux) sendAnswer(s *stream, answer Frame) {
 	m.openIncoming--
 	if !s.closed {
 		m.close(s, nil)
-		m.enqueue(answer, nil)
+		m.enqueue(answer, s)
 	}
 	m.mu.Unlock()
 	s.finish()

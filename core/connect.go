@@ -41,6 +41,8 @@ type hostHello struct {
 	Window      window `json:"window"`
 	Concurrency int    `json:"concurrency"`
 	Calls       int    `json:"calls"`
+
+	Features []string `json:"features"`
 }
 
 // hostCalls is how many calls one worker may have open at its host. A worker with a higher concurrency may have one for
@@ -54,8 +56,11 @@ const drainTime = 100 * time.Millisecond
 // defaultWindow is the credit that a receiver grants for one direction of a call.
 var defaultWindow = window{Items: 1024, Bytes: 1 << 20}
 
-// goFeatures are the features that a worker in Go announces.
-var goFeatures = []string{"exact-numbers"}
+// goFeatures are the features that a worker in Go announces. hostFeatures are those of a host.
+var (
+	goFeatures   = []string{"exact-numbers", featurePieces}
+	hostFeatures = []string{featurePieces}
+)
 
 // connected is a link whose hellos have been exchanged.
 type connected struct {
@@ -141,7 +146,10 @@ func handshake(ctx context.Context, at *attempt, link *Link, o *Options) (*conne
 		return nil, fmt.Errorf("%w: the worker's hello has an impossible limit: "+
 			"concurrency %d, window %+v, max_frame %d", ErrProtocol, h.Concurrency, h.Window, h.MaxFrame)
 	}
-	c.terms = terms{send: h.Window, receive: window{int64(o.WindowItems), int64(o.WindowBytes)}}
+	c.terms = terms{
+		send: h.Window, receive: window{int64(o.WindowItems), int64(o.WindowBytes)},
+		pieces: slices.Contains(h.Features, featurePieces),
+	}
 	if err := c.chooseCodec(at); err != nil {
 		return nil, err
 	}
@@ -155,7 +163,7 @@ func handshake(ctx context.Context, at *attempt, link *Link, o *Options) (*conne
 	c.terms.incoming = max(hostCalls, h.Concurrency)
 	body, err := json.Marshal(hostHello{
 		Version: version, Codec: c.codec, MaxFrame: c.terms.maxFrame,
-		Window: c.terms.receive, Concurrency: h.Concurrency, Calls: c.terms.incoming,
+		Window: c.terms.receive, Concurrency: h.Concurrency, Calls: c.terms.incoming, Features: hostFeatures,
 	})
 	if err == nil {
 		err = at.isolate("the adapter's Write", func() error {

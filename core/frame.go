@@ -25,6 +25,7 @@ type Kind uint8
 //	Pong    both      for each Ping                            it is alive, and runs these calls
 //	Log     worker    after both hellos                        one log record
 //	Bye     both      once                                     opens no more calls; accepts only those of live parents
+//	Piece   both      before a Call, Item, End or Error        the next bytes of that frame's body
 const (
 	KindHello Kind = 1 + iota
 	KindCall
@@ -37,10 +38,11 @@ const (
 	KindPong
 	KindLog
 	KindBye
+	KindPiece
 )
 
 var kindNames = [...]string{
-	"", "hello", "call", "item", "end", "error", "cancel", "credit", "ping", "pong", "log", "bye",
+	"", "hello", "call", "item", "end", "error", "cancel", "credit", "ping", "pong", "log", "bye", "piece",
 }
 
 // String returns the kind's name, such as "call". Text protocols send this name.
@@ -53,7 +55,7 @@ func (k Kind) String() string {
 
 // ParseKind returns the kind with the given name, or 0 if there is none.
 func ParseKind(name string) Kind {
-	for k := KindHello; k <= KindBye; k++ {
+	for k := KindHello; k <= KindPiece; k++ {
 		if kindNames[k] == name {
 			return k
 		}
@@ -82,7 +84,7 @@ type Frame struct {
 	Session string            // Call: the session that the call belongs to, or ""
 	Meta    map[string]string // Call: the caller's metadata
 	Items   int64             // Credit: how many more items the peer may send
-	Bytes   int64             // Credit: how many more body bytes the peer may send
+	Bytes   int64             // Credit: how many more body bytes the peer may send; first Piece: the size of the body
 	Body    []byte            // encoded by the agreed codec; JSON in a Hello, and in an Error instead of a Hello
 }
 
@@ -119,7 +121,10 @@ func (f *Frame) String() string {
 		s += fmt.Sprintf(" flags=%d", f.Flags)
 	}
 	if f.Kind == KindCredit {
-		s += fmt.Sprintf(" items=%d bytes=%d", f.Items, f.Bytes)
+		s += fmt.Sprintf(" items=%d", f.Items)
+	}
+	if f.Kind == KindCredit || f.Kind == KindPiece && f.Bytes != 0 {
+		s += fmt.Sprintf(" bytes=%d", f.Bytes)
 	}
 	if len(f.Meta) > 0 {
 		s += fmt.Sprintf(" meta=%d", len(f.Meta)) // values may be secrets

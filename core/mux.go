@@ -32,11 +32,13 @@ type mux struct {
 
 	mu           sync.Mutex // guards all fields below, and the mutable fields of every stream
 	streams      map[uint64]*stream
-	nextID       uint64     // the id of the next call that we open
-	lastPeerID   uint64     // the highest id that the peer has opened
-	control      []Frame    // frames that the writer sends first
-	queue        []outgoing // all other frames
-	stale        int        // frames in queue that belong to abandoned calls
+	nextID       uint64           // the id of the next call that we open
+	lastPeerID   uint64           // the highest id that the peer has opened
+	control      []Frame          // frames that the writer sends first
+	queue        []outgoing       // all other frames
+	splits       []splitFrame     // those that are being sent in pieces
+	joins        map[uint64]*join // by call, the bodies that arrive in pieces
+	stale        int              // frames in queue that belong to abandoned calls
 	pings        map[uint64]chan []byte
 	openIncoming int       // live incoming calls
 	byeSent      bool      // we open no more calls
@@ -55,6 +57,7 @@ type terms struct {
 	receive  window // the credit that we grant
 	incoming int    // how many calls the peer may have open at once
 	outgoing int    // how many calls a worker may have open at once; on the host's side the pool counts
+	pieces   bool   // both sides take large bodies in pieces
 }
 
 // checkSize returns an error if a frame exceeds the limit. what names its content in the error.
@@ -186,28 +189,15 @@ func (m *mux) write() {
 			return
 		}
 		batch = append(batch[:0], m.control...)
-		now := time.Now()
-		for i := range m.queue {
-			q := &m.queue[i]
-			if q.of != nil {
-				q.of.inQueue--
-			}
-			if q.stale() {
-				continue
-			}
-			if s := q.of; q.frame.Kind == KindCall {
-				s.written, s.since = true, now
-				if !s.deadline.IsZero() {
-					q.frame.TTL = max(s.deadline.Sub(now), time.Millisecond)
-				}
-			}
-			batch = append(batch, q.frame)
-		}
+		batch = m.appendQueued(batch, time.Now())
 		clear(m.control)
-		clear(m.queue)
-		m.control, m.queue, m.stale = m.control[:0], m.queue[:0], 0
-		closing := m.closing
+		m.control = m.control[:0]
+		isMore := len(m.splits) > 0 || len(m.queue) > 0
+		closing := m.closing && !isMore
 		m.mu.Unlock()
+		if isMore {
+			m.wakeWriter()
+		}
 		if m.trace {
 			m.show("frame sent", batch)
 		}
@@ -225,6 +215,37 @@ func (m *mux) write() {
 			return
 		}
 	}
+}
+
+// appendQueued appends the queued frames, and pieces of large ones. A frame stays in the queue while another one of its
+// call is being sent in pieces. Callers hold mu.
+func (m *mux) appendQueued(batch []Frame, now time.Time) []Frame {
+	kept := m.queue[:0]
+	for i := range m.queue {
+		q := &m.queue[i]
+		if q.of != nil {
+			if q.of.splitting && !q.stale() {
+				kept = append(kept, *q)
+				continue
+			}
+			q.of.inQueue--
+		}
+		if q.stale() {
+			continue
+		}
+		if s := q.of; q.frame.Kind == KindCall {
+			s.written, s.since = true, now
+			q.frame.TTL = s.ttl(now)
+		}
+		if m.terms.pieces && len(q.frame.Body) > splitAbove {
+			batch = m.split(batch, *q)
+		} else {
+			batch = append(batch, q.frame)
+		}
+	}
+	clear(m.queue[len(kept):])
+	m.queue, m.stale = kept, 0
+	return m.appendPieces(batch, now)
 }
 
 // enqueue queues a frame. of is the frame's call, or nil. Callers hold mu.
@@ -343,12 +364,21 @@ func (m *mux) handle(frames []Frame) error {
 
 // handleOne passes one frame to its call. It returns the call if the frame ended it, else nil. Callers hold mu.
 func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
+	isJoined := false
+	if len(m.joins) > 0 && (f.Kind == KindCall || f.Kind == KindItem || f.Kind == KindEnd || f.Kind == KindError) {
+		var err error
+		if isJoined, err = m.joined(f); err != nil {
+			return nil, err
+		}
+	}
 	if n := f.Size(); n > m.terms.maxFrame {
 		return nil, fmt.Errorf("a frame of %d bytes, and the limit is %d", n, m.terms.maxFrame)
 	}
 	switch f.Kind {
 	case KindCall:
-		return nil, m.incoming(f, e)
+		return nil, m.incoming(f, isJoined, e)
+	case KindPiece:
+		return nil, m.piece(f)
 	case KindPing:
 		e.replies = append(e.replies, reply{Frame{Kind: KindPong, ID: f.ID}, m.pong()})
 		return nil, nil
@@ -381,7 +411,7 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 func (m *mux) handleInCall(f *Frame, e *effects) (*stream, error) {
 	s := m.streams[f.ID]
 	if s == nil {
-		if f.ID == 0 || (f.ID%2 == m.nextID%2 && f.ID >= m.nextID) || (f.ID%2 != m.nextID%2 && f.ID > m.lastPeerID) {
+		if m.neverUsed(f.ID) {
 			return nil, errors.New("an id that was never used")
 		}
 		return nil, nil // the call ended while the frame was on its way
@@ -452,6 +482,7 @@ func (m *mux) logLate(s *stream) {
 // close ends a call and removes it from streams. Callers hold mu, and call s.finish once they have released mu.
 func (m *mux) close(s *stream, err error) *stream {
 	delete(m.streams, s.id)
+	delete(m.joins, s.id)
 	s.closed, s.err, s.inEnded, s.outEnded = true, err, true, true
 	return s
 }
@@ -548,7 +579,7 @@ func (m *mux) shutdown(err error) {
 	m.mu.Lock()
 	ended := m.closeAll(err)
 	clear(m.queue) // their callers are told that the calls did not run
-	m.queue, m.stale = m.queue[:0], 0
+	m.queue, m.splits, m.stale = m.queue[:0], nil, 0
 	m.bye("closing")
 	m.closing = true
 	m.mu.Unlock()

@@ -916,7 +916,7 @@ func TestHealth(t *testing.T) {
 			t.Fatalf("%+v %v", h, err)
 		}
 		if i := w.Info(); i.Adapter != "coretest" || i.Codec != "json" || i.Slots != 1 || len(i.Commands) == 0 ||
-			!slices.Equal(i.Features, []string{"exact-numbers"}) {
+			!slices.Equal(i.Features, []string{"exact-numbers", "pieces"}) {
 			t.Fatalf("%+v", i)
 		}
 	})

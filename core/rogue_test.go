@@ -139,8 +139,9 @@ func TestBreaches(t *testing.T) {
 		"negative credit": {func(id uint64) []core.Frame {
 			return []core.Frame{{Kind: core.KindCredit, ID: id, Items: -1}}
 		}, "negative credit"},
-		"a second hello":           {one(core.KindHello), "unexpected kind of frame"},
-		"a kind that there is not": {one(core.KindBye + 1), "unexpected kind of frame"},
+		"a second hello":                     {one(core.KindHello), "unexpected kind of frame"},
+		"a kind that there is not":           {one(core.KindPiece + 1), "unexpected kind of frame"},
+		"a piece, which it did not announce": {one(core.KindPiece), "was not agreed on"},
 		"a call with an id of the host's": {func(id uint64) []core.Frame {
 			return []core.Frame{{Kind: core.KindCall, ID: id + 2, Name: "host"}}
 		}, "not the peer's next"},

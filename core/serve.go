@@ -82,6 +82,7 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 	m := newMux(conn, terms{
 		codec: codecs[at], maxFrame: min(h.MaxFrame, host.MaxFrame), send: host.Window, receive: h.Window,
 		incoming: min(host.Concurrency, h.Concurrency), outgoing: host.Calls,
+		pieces: slices.Contains(host.Features, featurePieces),
 	}, functions, 2, log)
 	m.run(frames[1:])
 	if endOf(m.err) == io.EOF {

@@ -30,6 +30,8 @@ type stream struct {
 	// guarded by mux.mu
 	written    bool    // of an outgoing call: its frame is passed to Conn.Write
 	inQueue    int     // its frames in mux.queue
+	splitting  bool    // one of its frames is being sent in pieces
+	opening    bool    // that is its call frame
 	in         []Frame // items received and not yet consumed
 	granted    window  // credit that the peer still has
 	gotItem    bool    // an item has been received
@@ -37,15 +39,17 @@ type stream struct {
 	discarding bool    // received items are dropped: we cancelled the call, or want no more input
 	credit     window  // credit that we still have
 	outEnded   bool    // we send no more
-	cancelSent bool
-	closed     bool   // the call has ended
-	endBody    []byte // the body of the End or Error frame that ended the call
-	failed     bool   // endBody is an error
-	notStarted bool   // the error says that the call did not run
-	delivered  bool   // the caller has got the answer
-	logged     bool   // logLate has seen the call
-	err        error  // why the call ended without an answer
-	localErr   error  // an error of our own direction
+	cancelSent bool    // or to be sent once the call frame is
+	closed     bool    // the call has ended
+	endBody    []byte  // the body of the End or Error frame that ended the call
+	failed     bool    // endBody is an error
+	notStarted bool    // the error says that the call did not run
+	delivered  bool    // the caller has got the answer
+	logged     bool    // logLate has seen the call
+	err        error   // why the call ended without an answer
+	localErr   error   // an error of our own direction
+
+	cancelReason string // the reason of a cancel that waits for the call frame
 }
 
 // finish wakes all goroutines that wait for s. It is called once, after s was closed, without mu.
@@ -254,8 +258,10 @@ func (s *stream) abandon(reason string) bool {
 	if s.written {
 		s.cancelSent = true
 		m.dropQueued(s)
-		m.control = append(m.control, Frame{Kind: KindCancel, ID: s.id, Name: reason})
-		m.wakeWriter()
+		if s.cancelReason = reason; !s.opening {
+			m.control = append(m.control, Frame{Kind: KindCancel, ID: s.id, Name: reason})
+			m.wakeWriter()
+		}
 		m.mu.Unlock()
 		return true
 	}

@@ -159,7 +159,7 @@ func TestWriteRetainsNothing(t *testing.T) {
 func TestWhatIsNoFrame(t *testing.T) {
 	for name, frame := range map[string]*snakepitpb.Frame{
 		"kind 0":     {},
-		"kind 12":    {Kind: 12},
+		"kind 13":    {Kind: 13},
 		"kind 258":   {Kind: 258},
 		"flags":      {Kind: 3, Flags: 256},
 		"ttl":        {Kind: 2, Ttl: math.MaxUint64},

@@ -88,6 +88,8 @@ class Answers:
             raise BadResult(f"{what} can't be sent: {exc}") from None
         if len(body) + BASE_WEIGHT > self._terms.max_frame:
             raise TooLarge(too_large(what, len(body) + BASE_WEIGHT, self._terms.max_frame))
+        if len(body) > self._terms.split_above:
+            self._terms.sent_large = True
         return body  # type: ignore[no-any-return]
 
     def result(self, call: Call, value: Any) -> Frame:

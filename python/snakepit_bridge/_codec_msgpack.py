@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 from ._arrays import Array, decoded_array
 from ._codec import Codec, Parts
 from ._errors import BadValue, Unavailable
+from ._memory import bytes_of, copy
 from ._reduction import check_int
 from ._times import Duration, Instant, timedelta
 from ._values import CONTAINERS, MAX_DEPTH, Writer, is_plain, walk
@@ -19,6 +20,7 @@ _COPIED = 1 << 16  # bytes and arrays up to this size may be copied once more
 _KEPT = 1 << 20  # a packer's buffer above this size is not kept
 _ARRAY, _INT, _DURATION = 1, 2, 3  # the extension types
 _EXT32 = 0xC9  # an extension with four bytes of length
+_LONG_BINARY = 0xC6  # binary with four bytes of length
 OLDEST = (1, 0, 3)
 
 
@@ -90,6 +92,8 @@ class Msgpack(Codec):
                 self._unpackb(data, timestamp=0)  # checks each timestamp; timestamp=3 does not
             if large and data[0] == _EXT32 and len(data) == 6 + int.from_bytes(data[1:5], "big"):
                 return self._extension(data[5], memoryview(data)[6:])  # the library would copy an array first
+            if large and data[0] == _LONG_BINARY and len(data) == 5 + int.from_bytes(data[1:5], "big"):
+                return bytes_of(memoryview(data)[5:])
             value = self._unpackb(data, timestamp=3, object_pairs_hook=_unique, ext_hook=self._extension)
             if large and _too_deep(value):
                 raise BadValue(f"nested deeper than {MAX_DEPTH} levels")
@@ -136,15 +140,15 @@ class Msgpack(Codec):
 
 
 def _joined(parts: List[Any]) -> Union[bytes, Parts]:
-    """Joins the parts of a body, except for large ones that nobody can change.
+    """Joins the parts of a body, except for large ones.
 
     What is written later must not be memory that the program can change meanwhile, such as an array's.
     """
-    kept: List[bytes] = []
+    kept: List[Any] = []
     run: List[Any] = []
     for part in parts:
-        if type(part) is bytes and len(part) > _COPIED:
-            kept += (b"".join(run), part)
+        if len(part) > _COPIED:
+            kept += (b"".join(run), part if type(part) is bytes else copy(part))
             run = []
         else:
             run.append(part)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-HELLO, CALL, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, LOG, BYE = range(1, 12)
-KINDS = ("", "hello", "call", "item", "end", "error", "cancel", "credit", "ping", "pong", "log", "bye")
+HELLO, CALL, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, LOG, BYE, PIECE = range(1, 13)
+KINDS = ("", "hello", "call", "item", "end", "error", "cancel", "credit", "ping", "pong", "log", "bye", "piece")
 """The names of the kinds, indexed by their numbers."""
 
 NO_INPUT, FAILED, NOT_STARTED = 1, 2, 4

@@ -11,6 +11,7 @@ from ._frames import SLACK, Frame, check, weight
 
 _BODY = Struct(">6sI")
 _LARGE_BODY = b"\xa4body\xc6"  # the key and the code of a length of four bytes
+_HEAD = 256  # the first part of a frame is shorter, unless its name or metadata are long
 _COPIED = 64 << 10  # bodies up to this size are copied into their frame
 
 
@@ -43,7 +44,7 @@ class MsgpackFrames:
 
         Args:
             data: The data.
-            keep: Nothing else uses the data, so a large body may be a view of it.
+            keep: A large body may be a view of the data.
 
         Raises:
             ValueError: The data is not a frame, or the frame is too large.
@@ -58,8 +59,11 @@ class MsgpackFrames:
 
     def _cut(self, data: memoryview) -> Optional[Frame]:
         """Returns the frame without a copy of its body. Returns None if that is not large or not the last entry."""
-        head = bytes(data[:_COPIED])
+        head = bytes(data[:_HEAD])
         at = head.find(_LARGE_BODY)
+        if at < 0:
+            head = bytes(data[:_COPIED])
+            at = head.find(_LARGE_BODY)
         begin = at + _BODY.size
         if at < 0 or not 0x80 < head[0] < 0x90 or len(data) - begin != int.from_bytes(head[begin - 4 : begin], "big"):
             return None

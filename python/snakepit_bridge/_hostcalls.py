@@ -67,6 +67,8 @@ class HostCalls:
         size = weight(frame)
         if size > self._terms.max_frame:
             raise BadValue(f"value: {too_large('the arguments', size, self._terms.max_frame)}")
+        if size > self._terms.split_above:
+            self._terms.sent_large = True
         if call.deadline is not None:
             frame["ttl"] = max(1, int((call.deadline - monotonic()) * 1000))
         host_call = HostCall(call, streams)

@@ -8,6 +8,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional
 
 from ._frames import BASE_WEIGHT, LOG, Frame
 from ._logging import line_of
+from ._pieces import Splitter
 from ._terms import Terms
 from ._unpatched import MAIN_THREAD, RLock, get_ident, monotonic, say, sleep
 from .transport import Transport
@@ -70,10 +71,11 @@ class Outbox:
         self._due = 0.0  # when the frames that flush_soon has left are written
         self._stuck = -1.0  # the value of _flushed when an error record waited in vain
         self._dropped = 0
+        self._splitter = Splitter(transport.takes_parts)
 
     def __bool__(self) -> bool:
         """Reports whether anything waits."""
-        return bool(self.frames or self.logs)
+        return bool(self.frames or self.logs or self._splitter)
 
     def is_writing(self) -> bool:
         """Reports whether the calling thread is inside of a write."""
@@ -100,7 +102,8 @@ class Outbox:
             return
         frames = self.frames
         writing = self._writing
-        while frames or (self.logs and (self._terms.codec is not None or self.closed)):
+        splitter = self._splitter
+        while frames or splitter or (self.logs and (self._terms.codec is not None or self.closed)):
             if self.closed:
                 self._drain_to_stderr()
             elif writing._is_owned() or not writing.acquire(False):
@@ -132,7 +135,7 @@ class Outbox:
         if self._stuck != self._flushed:  # otherwise a host that does not read would delay every error record
             if writing.acquire(True, SYNC_TIMEOUT):
                 try:  # frames that another thread took out of the outbox are written by now
-                    while not self.closed and (self.frames or (self.logs and self._terms.codec is not None)):
+                    while not self.closed and self._is_due():
                         self._write()
                 finally:
                     writing.release()
@@ -142,6 +145,10 @@ class Outbox:
         if not self.closed:
             self._transport.sync(max(0.0, until - monotonic()))
         self._leave_now()
+
+    def _is_due(self) -> bool:
+        """Reports whether there is something to write. Log records wait for the hellos."""
+        return bool(self.frames or self._splitter or (self.logs and self._terms.codec is not None))
 
     def _await_others(self) -> None:
         """Waits a moment until another thread has written what is queued."""
@@ -160,7 +167,10 @@ class Outbox:
         try:
             frames = self._log_frames(records) if self.logs and self._terms.codec is not None else None
             waiting = self.frames
-            batch = [waiting.popleft() for _ in range(len(waiting))]
+            if self._terms.sent_large:
+                batch = self._splitter.take(waiting)
+            else:
+                batch = [waiting.popleft() for _ in range(len(waiting))]
             if frames:
                 batch[:0] = frames
             began = monotonic()
@@ -178,6 +188,7 @@ class Outbox:
     def _drain_to_stderr(self) -> None:
         """Writes the log records to standard error and drops the frames, because the connection has ended."""
         self.frames.clear()
+        self._splitter.clear()
         try:
             while True:
                 say(line_of(self.logs.popleft()))
@@ -226,6 +237,7 @@ class Outbox:
         """Called in a forked child. The child must not touch the connection."""
         self.closed = True
         self.frames.clear()
+        self._splitter.clear()
         self.logs.clear()
         self._writing = RLock()
 

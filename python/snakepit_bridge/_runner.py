@@ -50,6 +50,7 @@ from ._frames import (
     ITEM,
     KINDS,
     NOT_STARTED,
+    PIECE,
     PING,
     PONG,
     Frame,
@@ -58,6 +59,7 @@ from ._handlers import Handlers, exit_code
 from ._hostcalls import HostCalls
 from ._housekeeper import Housekeeper
 from ._outbox import WRITE, Outbox
+from ._pieces import FEATURE, JOINED, SPLIT_ABOVE, Join
 from ._sessions import Sessions
 from ._stdlib import stdlib_first
 from ._terms import Terms
@@ -108,6 +110,8 @@ class Runner:
         self.exit_code = 0
         self.end_reason = "the host is gone"  # the reason why running calls have to end
         self._mark = 0  # the highest id that the host has used
+        self._joins: Dict[int, Join] = {}  # by call, the bodies that arrive in pieces
+        self._opening: Set[int] = set()  # those of them that open their calls
         self._turn = Lock()  # guards handle
         self._accepted = 0  # how many calls have been queued for the executor
         self._frame_handlers: Dict[int, Callable[[Frame], None]] = {
@@ -120,6 +124,7 @@ class Runner:
             PING: self._on_ping,
             PONG: self._on_pong,
             BYE: self._on_bye,
+            PIECE: self._on_piece,
         }
 
     # --- the connection
@@ -152,7 +157,7 @@ class Runner:
         """Returns the body of this worker's hello."""
         hello: Dict[str, Any] = {
             "versions": [1],
-            "features": ["exact-numbers"],
+            "features": ["exact-numbers", FEATURE],
             "codecs": list(self.transport.codecs),
             "max_frame": self.terms.max_frame,
             "window": {"items": WINDOW_ITEMS, "bytes": WINDOW_BYTES},
@@ -190,6 +195,8 @@ class Runner:
             terms.window = int(body["window"]["items"]), int(body["window"]["bytes"])
             terms.max_calls = min(terms.max_calls, int(body.get("concurrency") or terms.max_calls))
             terms.max_host_calls = int(body.get("calls", 0))
+            if FEATURE in (body.get("features") or ()):
+                terms.split_above = SPLIT_ABOVE
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise ProtocolError(f"the host's hello can't be understood: {type_name(type(exc))}: {exc}") from None
 
@@ -228,11 +235,14 @@ class Runner:
             handlers = self._frame_handlers
             accepted = self._accepted
             most = self.terms.max_frame - BASE_WEIGHT
+            joins = self._joins
             for frame in frames:
                 try:
                     handle_frame = handlers.get(frame["kind"])
                     if handle_frame is None:
                         raise ProtocolError(f"the host sent {_kind(frame)}")
+                    if joins and frame["kind"] in JOINED and frame["id"] in joins and not self._join(frame):
+                        continue
                     if "body" in frame and len(frame["body"]) > most:
                         raise ProtocolError(f"a body of {len(frame['body'])} bytes, and the limit is {most}")
                     handle_frame(frame)
@@ -347,9 +357,12 @@ class Runner:
     def _on_call(self, frame: Frame) -> None:
         id_: int = frame["id"]
         if id_ >= 0:  # ids of the transport's clients are negative
-            if not id_ & 1 or not self._mark < id_ < _MAX_ID:
+            if id_ in self._opening:
+                self._opening.discard(id_)
+            elif not id_ & 1 or not self._mark < id_ < _MAX_ID:
                 raise ProtocolError(f"a call with id {id_}, which is not the host's next")
-            self._mark = id_
+            else:
+                self._mark = id_
         command = self.commands.get(frame["name"])
         if command is None:
             self._refuse(id_, UNKNOWN_COMMAND, self._unknown(frame["name"]))
@@ -479,6 +492,38 @@ class Runner:
     def _on_bye(self, frame: Frame) -> None:
         self.draining = True
 
+    def _on_piece(self, frame: Frame) -> None:
+        id_, size = frame["id"], frame.get("bytes", 0)
+        join = self._joins.get(id_)
+        if join is None:
+            opens = bool(id_ & 1 and self._mark < id_ < _MAX_ID and size)
+            if not opens:
+                if self._live(frame) is None:
+                    return  # the call ended while the piece was on its way
+                if not size:
+                    raise ProtocolError(f"a piece of a frame of call {id_} that has not begun")
+            if size > self.terms.max_frame - BASE_WEIGHT:
+                raise ProtocolError(f"the first piece of a body of {size} bytes, and the limit is too low")
+            open_ = len(self.calls) - len(self.client_calls) + len(self._opening)
+            if opens:
+                self._mark = id_
+                self._opening.add(id_)
+            join = self._joins[id_] = Join(size, opens and open_ >= self.terms.max_calls)
+        elif size:
+            raise ProtocolError(f"a first piece for call {id_}, whose frame has begun already")
+        join.add(frame["body"])
+
+    def _join(self, frame: Frame) -> bool:
+        """Puts the pieces before the body of their frame. Returns False if the frame is a call that is refused."""
+        id_: int = frame["id"]
+        if (frame["kind"] == CALL) != (id_ in self._opening):
+            raise ProtocolError("another kind of frame than its pieces began")
+        if self._joins.pop(id_).finish(frame):
+            return True
+        self._opening.discard(id_)
+        self._refuse(id_, SATURATED, f"more than {self.terms.max_calls} calls at once")
+        return False
+
     def finish(self, call: Call, answer: Frame) -> None:
         """Ends a call: gives up its calls to the host, and queues its answer.
 
@@ -492,6 +537,8 @@ class Runner:
                 self.host_calls.abandon(host_call)
         self.calls.pop(call.id, None)
         self.client_calls.pop(call.id, None)
+        if self._joins:
+            self._joins.pop(call.id, None)
         self.outbox.append(answer)
 
     def in_child(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Tuple
 
 
@@ -15,9 +16,11 @@ class Terms:
         window: How many items and bytes of one call the worker may send before the host grants credit.
         max_calls: How many calls the host may have open at once.
         max_host_calls: How many calls this worker may have open at the host.
+        split_above: A frame with a larger body is sent in pieces.
+        sent_large: Such a body was made, so the outbox has to look for it.
     """
 
-    __slots__ = ("codec", "encode", "max_calls", "max_frame", "max_host_calls", "window")
+    __slots__ = ("codec", "encode", "max_calls", "max_frame", "max_host_calls", "sent_large", "split_above", "window")
 
     def __init__(self, max_frame: int, max_calls: int) -> None:
         self.codec: Any = None
@@ -26,3 +29,5 @@ class Terms:
         self.window: Tuple[int, int] = (0, 0)
         self.max_calls = max_calls
         self.max_host_calls = 0
+        self.split_above = sys.maxsize
+        self.sent_large = False

@@ -7,12 +7,13 @@ import socket
 from struct import Struct
 from typing import List, Sequence, Union
 
-from ._frames import SLACK
+from ._frames import PIECE, SLACK
+from ._memory import memory
 from .transport import Frame, Launch, MsgpackFrames, Transport, Unavailable, write_all
 
 _LENGTH = Struct(">I")
 _BUFFER = 256 << 10
-_HUGE = 4 << 20  # from so many bytes on, the pages of memory cost more than what is copied into them
+_KIND = 10  # where the kind of a frame is, as Snakepit's own host encodes it
 
 
 class MsgpackSocket(Transport):
@@ -87,7 +88,11 @@ class MsgpackSocket(Transport):
             wanted = 4 + size
             if end - at < wanted:
                 break
-            frames.append(self.encoding.parse(view[at + 4 : at + wanted]))
+            is_piece = wanted > _KIND and view[at + _KIND] == PIECE
+            frame = self.encoding.parse(view[at + 4 : at + wanted], is_piece)
+            if is_piece and frame["kind"] != PIECE and "body" in frame:
+                frame["body"] = bytes(frame["body"])
+            frames.append(frame)
             at += wanted
             wanted = 0
         self._start = at
@@ -108,7 +113,7 @@ class MsgpackSocket(Transport):
         start, size = self._start, self._end - self._start
         if wanted > len(self._buffer):
             rest = self._view[start : self._end]
-            self._use(_memory(wanted))  # for this frame alone: there is no room for anything behind it
+            self._use(memory(wanted))  # for this frame alone: there is no room for anything behind it
             self._view[:size] = rest
         elif start + max(wanted, _BUFFER // 2) > len(self._buffer):
             self._view[:size] = bytes(self._view[start : self._end])
@@ -155,15 +160,3 @@ class MsgpackSocket(Transport):
     def close_in_child(self) -> None:
         self._closed = True
         self._socket.close()
-
-
-def _memory(size: int) -> Union[bytearray, mmap.mmap]:
-    """Returns new memory, in huge pages if the system has them: a page fault for each 4 KiB takes more than a copy."""
-    if size < _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return bytearray(size)
-    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # this kernel has none
-        pass
-    return memory

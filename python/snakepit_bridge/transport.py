@@ -30,6 +30,7 @@ from ._frames import (
     LOG,
     NO_INPUT,
     NOT_STARTED,
+    PIECE,
     PING,
     PONG,
     Frame,
@@ -54,6 +55,7 @@ __all__ = [
     "LOG",
     "NOT_STARTED",
     "NO_INPUT",
+    "PIECE",
     "PING",
     "PONG",
     "Frame",
@@ -131,7 +133,7 @@ class Transport:
         codecs: The names of the codecs that bodies may use, in order of preference. "json" works everywhere. "msgpack"
             needs the package msgpack.
         endpoint: The address that the host is to dial, for the report; "" if the connection is inherited.
-        takes_parts: Whether `write` takes bodies that are `Parts`, too.
+        takes_parts: Whether `write` takes bodies that are `Parts` or memoryviews, too.
         takes_clients: Whether clients other than the host may call the worker (see `opened`). The thread that runs
             handlers then does not read.
     """
@@ -154,6 +156,8 @@ class Transport:
 
     def read(self) -> List[Frame]:
         """Blocks until at least one frame has arrived. Returns all frames that have, or an empty list at end of file.
+
+        The body of a PIECE may be a view that the next `read` overwrites. Other bodies are the caller's.
 
         One thread reads at a time, but not always the same one. Frames that were received but not returned must not be
         lost when a signal handler raises. A system call that a signal interrupts has to be retried, as Python does.

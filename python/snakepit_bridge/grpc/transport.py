@@ -21,7 +21,19 @@ from snakepit_bridge._errors import render
 from snakepit_bridge._remedy import install
 from snakepit_bridge._unpatched import Lock, SimpleQueue, get_ident, monotonic, say, sleep, spawn, untouched
 from snakepit_bridge.grpc.clients import Clients
-from snakepit_bridge.transport import BYE, CALL, CANCEL, CREDIT, KINDS, Frame, Launch, Parts, Transport, Unavailable
+from snakepit_bridge.transport import (
+    BYE,
+    CALL,
+    CANCEL,
+    CREDIT,
+    KINDS,
+    PIECE,
+    Frame,
+    Launch,
+    Parts,
+    Transport,
+    Unavailable,
+)
 
 # These are not imported where they are used: a signal handler that logs there would wait for the import that it has
 # interrupted.
@@ -271,7 +283,7 @@ class GrpcTransport(Transport):
     def _encode(self, frames: Sequence[Frame], size: int) -> bytes:
         if len(frames) > 1 or size < COPIED:
             for frame in frames:
-                if type(frame.get("body")) is Parts:
+                if type(frame.get("body", b"")) is not bytes:
                     frame["body"] = bytes(frame["body"])
             message: bytes = self._batch(frames=frames, read=self._count).SerializeToString()
             return message
@@ -466,6 +478,8 @@ def _frame(f: Any, message: bytes) -> Frame:
         frame["meta"] = dict(f.meta)
     elif kind == CREDIT:
         frame["items"] = f.items
+        frame["bytes"] = f.bytes
+    elif kind == PIECE:
         frame["bytes"] = f.bytes
     elif kind in (CANCEL, BYE):
         frame["name"] = f.name
