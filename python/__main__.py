@@ -25,6 +25,17 @@ sys.path[:] = [here] + sorted(original, key=lambda entry: os.path.abspath(entry)
 if os.environ.get("SNAKEPIT_CACHE") and not sys.pycache_prefix and not os.access(here, os.W_OK):
     sys.pycache_prefix = os.path.join(os.environ["SNAKEPIT_CACHE"], "pycache")
 
+# PYTHONDONTWRITEBYTECODE is common in images. Without compiled files half of a start would go into compiling the
+# bridge. The host's directory is not the user's, so they are made there, and for this package only.
+if sys.dont_write_bytecode and os.environ.get("SNAKEPIT_CACHE"):
+    from importlib.util import cache_from_source
+
+    package = os.path.join(here, "snakepit_bridge")
+    if not os.path.exists(cache_from_source(os.path.join(package, "transport.py"))):  # the last one to be made
+        import compileall
+
+        compileall.compile_dir(package, quiet=2)
+
 # A start-up hook may have imported another copy of the bridge: this one serves, and boot warns.
 other = getattr(sys.modules.get("snakepit_bridge"), "__file__", None)
 if other is not None and os.path.dirname(os.path.dirname(os.path.abspath(other))) != here:

@@ -1,6 +1,7 @@
 """Starting, failing to start, and ending."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -20,7 +21,7 @@ def test_a_worker_starts_and_ends(serve):
     assert [command["name"] for command in hello.pop("commands")] == ["stream", "snakepit.describe", "snakepit.forget"]
     assert hello == {
         "versions": [1],
-        "features": ["exact-numbers"],
+        "features": ["exact-numbers", "pieces"],
         "codecs": ["json"],
         "max_frame": 64 << 20,
         "window": {"items": 1024, "bytes": 1 << 20},
@@ -29,6 +30,25 @@ def test_a_worker_starts_and_ends(serve):
     }
     assert host.bye() == 0
     assert host.printed == []
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_the_host_s_copy_of_the_bridge_is_compiled_and_nothing_else(script, tmp_path, cache):
+    bridge = tmp_path / "bridge"
+    shutil.copytree(ROOT / "snakepit_bridge", bridge / "snakepit_bridge", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "__main__.py", bridge)
+    (tmp_path / "helper.py").write_text("")
+    env = {"PYTHONDONTWRITEBYTECODE": "1", **({"SNAKEPIT_CACHE": str(tmp_path / "cache")} if cache else {})}
+    for _ in range(2):
+        host = Host(bridge / "__main__.py", script("import helper\n@worker.command\ndef f(): return 5\n"), env=env)
+        try:
+            host.greet()
+            assert host.call("f") == 5
+            assert host.bye() == 0
+        finally:
+            host.close()
+    compiled = {path.parent.parent.relative_to(tmp_path).parts for path in tmp_path.rglob("*.pyc")}
+    assert compiled == ({("bridge", "snakepit_bridge"), ("bridge", "snakepit_bridge", "grpc")} if cache else set())
 
 
 @pytest.mark.parametrize("protocol", ["jsonstdio", "msgpack"])
