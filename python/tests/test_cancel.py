@@ -22,7 +22,7 @@ HANDLERS = """
         lock = threading.Lock(); lock.acquire(); lock.acquire()
     def condition(): threading.Event().wait()
     def get(): Queue().get()
-    def wait(): subprocess.run([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    def wait(): subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE).wait()
     def read(): os.read(os.pipe()[0], 1)
     def polling(): select.select([], [], [])
     def catches():
