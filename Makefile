@@ -76,8 +76,18 @@ picture: go-there $(VENV)/.demo $(VENV)/.dev ## Draw docs/demo.svg, the README's
 	@$(GO) -C examples build -o ../$(TOOLS)/large-dataset ./large-dataset
 	SNAKEPIT_PYTHON="$(BIN)/python" "$(BIN)/python" docs/draw_demo.py $(TOOLS)/large-dataset -runs kill docs/demo.svg
 
-bench: go-there $(VENV)/.dev ## Measure this library beside its floors and peers
-	cd bench && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) run . $(BENCHFLAGS)
+BENCH = cd bench && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) run .
+
+bench: go-there $(VENV)/.peers ## Measure this library beside its floors and peers; BENCHFLAGS="-only call" measures a part
+	$(BENCH) $(or $(BENCHFLAGS),-write)
+
+bench-quick: go-there $(VENV)/.peers ## Try the bench, in under two minutes
+	$(BENCH) -quick $(BENCHFLAGS)
+
+bench-soak: go-there $(VENV)/.dev ## Put a mixed load on the library for an hour and watch its memory
+	$(BENCH) -soak 1h -write
+
+bench-peers: $(VENV)/.peers ## Install what the bench compares with
 
 # The micro-benchmarks of the parts that every call uses, on one processor. bench/micro.txt has the last stored run.
 MICRO = cd core && $(GO) test -run '^$$' -bench '^Benchmark(Execute|Stream|Frames|Struct|Any|Numbers|Bytes|Array|Read|Write)$$' \
@@ -95,7 +105,7 @@ test: lint test-go test-python ## Run the linters, every Go test with the race d
 
 # The library's tests run beside those of the other modules. The longest packages begin first, so that none runs alone
 # at the end. The others print when they have ended.
-test-go: go-there $(VENV)/.dev $(VENV)/.examples $(TOOLS)/gotestsum-$(gotestsum) ## Run every Go test
+test-go: go-there $(VENV)/.dev $(VENV)/.examples $(VENV)/.light-peers $(TOOLS)/gotestsum-$(gotestsum) ## Run every Go test
 	@[ -n "$(RACE)" ] || echo "NOTE: no C compiler, so the tests run without the race detector; install gcc or clang" >&2
 	@rm -f $(TOOLS)/go-test-*
 	@$(MAKE) --no-print-directory -k -j 2 test-go-library test-go-others
@@ -242,7 +252,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench bench-compare bench-store test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench bench-quick bench-soak bench-peers bench-compare bench-store test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # Ends the recipe if the Python of .venv is too old, and says so in the words of its argument.
@@ -280,6 +290,17 @@ $(VENV)/.docs: $(VENV)/.made docs/site/requirements.txt
 $(VENV)/.dev: $(VENV)/.made python/requirements-dev.txt
 	$(call newer,development needs 3.10 or later)
 	@$(PIP) --requirement python/requirements-dev.txt || $(OFFLINE)
+	@touch $@
+
+# The other ways to call Python that the bench measures. Ray is large, and the tests do without it.
+LIGHT_PEERS := bench/peers/fastapi/requirements.txt bench/peers/goplugin/requirements.txt bench/peers/pyproc/requirements.txt
+
+$(VENV)/.light-peers: $(VENV)/.dev $(LIGHT_PEERS)
+	@$(PIP) $(LIGHT_PEERS:%=--requirement %) || $(OFFLINE)
+	@touch $@
+
+$(VENV)/.peers: $(VENV)/.light-peers bench/peers/ray/requirements.txt
+	@$(PIP) --requirement bench/peers/ray/requirements.txt || $(OFFLINE)
 	@touch $@
 
 $(TOOLS)/golangci-lint-$(golangci): | go-there

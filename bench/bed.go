@@ -11,23 +11,63 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/bench/peers"
+	"github.com/snakepit-go/snakepit/bench/peers/fastapi"
+	"github.com/snakepit-go/snakepit/bench/peers/goplugin"
+	"github.com/snakepit-go/snakepit/bench/peers/grpcio"
+	"github.com/snakepit-go/snakepit/bench/peers/loops"
+	"github.com/snakepit-go/snakepit/bench/peers/process"
+	"github.com/snakepit-go/snakepit/bench/peers/pyproc"
 	"github.com/snakepit-go/snakepit/core"
 )
 
-//go:embed worker.py
-var workerFile embed.FS
+//go:embed worker.py streams_worker.py
+var workerFiles embed.FS
 
-var program = snakepit.PythonFS(workerFile, "worker.py")
+var (
+	program        = snakepit.PythonFS(workerFiles, "worker.py")
+	streamsProgram = snakepit.PythonFS(workerFiles, "streams_worker.py")
+)
 
-// arguments are the payload of every unary call, in both directions.
+var adapters = []string{"grpc", "msgpack", "jsonstdio"}
+
+// arguments are the payload of every small call, in both directions.
 var arguments = map[string]any{"operation": "add", "a": 5, "b": 3}
+
+// The names of the subjects that are no adapter of ours.
+const (
+	msgpackLoop = "bare MessagePack loop"
+	jsonLoop    = "bare JSON lines"
+	msgpackIDs  = "MessagePack loop with ids"
+	plainGRPC   = "plain grpcio"
+	fastAPI     = "FastAPI"
+	pyProc      = "pyproc"
+	goPlugin    = "go-plugin"
+	oneProcess  = "one process a call"
+	rayActor    = "Ray actor"
+	socketEcho  = "socket-pair echo"
+	base64Echo  = "JSON lines with base64"
+)
+
+// starts are the subjects that answer small calls, by name.
+var starts = map[string]peers.Start{
+	msgpackLoop: loops.Msgpack,
+	jsonLoop:    loops.JSON,
+	msgpackIDs:  loops.MsgpackIDs,
+	plainGRPC:   grpcio.Start,
+	fastAPI:     fastapi.Start,
+	pyProc:      pyproc.Start,
+	goPlugin:    goplugin.Start,
+	oneProcess:  process.Start,
+	"msgpack":   ours("msgpack"),
+	"jsonstdio": ours("jsonstdio"),
+	"grpc":      ours("grpc"),
+}
 
 // bed holds the subjects of the measurements. Each starts on first use. Only one goroutine uses a bed.
 type bed struct {
 	python string
-	pools  map[string]*core.Pool
-	loops  map[string]func() error
-	plain  *plainGRPC
+	kept   map[string]peers.Process
 	ways   map[string]way
 	closes []func() error
 }
@@ -37,8 +77,7 @@ func newBed() (*bed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bed{python: cmd.Path, pools: map[string]*core.Pool{}, loops: map[string]func() error{},
-		ways: map[string]way{}}, nil
+	return &bed{python: cmd.Path, kept: map[string]peers.Process{}, ways: map[string]way{}}, nil
 }
 
 func (b *bed) close() error {
@@ -49,73 +88,52 @@ func (b *bed) close() error {
 	return all
 }
 
-// pool returns this library's pool of one worker on the adapter.
-func (b *bed) pool(adapter string) (*core.Pool, error) {
-	if p := b.pools[adapter]; p != nil {
-		return p, nil
+func (b *bed) peer(name string) (peers.Peer, error) {
+	start := starts[name]
+	if start == nil {
+		return nil, fmt.Errorf("unknown peer %q", name)
 	}
-	p, err := openPool(adapter)
+	return keep(b, name, func() (peers.Peer, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		return start(ctx, b.python)
+	})
+}
+
+func (b *bed) echo(name string) (peers.Echo, error) {
+	switch name {
+	case socketEcho:
+		return keep(b, name, func() (peers.Echo, error) { return loops.Socket(b.python) })
+	case base64Echo:
+		return keep(b, name, func() (peers.Echo, error) { return loops.Base64(b.python) })
+	}
+	p, err := b.peer(name)
 	if err != nil {
 		return nil, err
 	}
-	b.pools[adapter] = p
+	return p.(peers.Echo), nil
+}
+
+// keep starts a process unless the bed has it.
+func keep[P peers.Process](b *bed, name string, start func() (P, error)) (p P, err error) {
+	if kept := b.kept[name]; kept != nil {
+		return kept.(P), nil
+	}
+	if p, err = start(); err != nil {
+		return p, err
+	}
+	b.kept[name] = p
 	b.closes = append(b.closes, p.Close)
 	return p, nil
 }
 
-func openPool(adapter string) (*core.Pool, error) {
-	log := hclog.New(&hclog.LoggerOptions{Name: "bench", Level: hclog.Warn, Output: os.Stderr})
-	return openProgram(adapter, program, core.Options{Logger: log})
-}
-
-// openProgram opens a pool of one worker, without a time limit for streams.
-func openProgram(adapter string, program snakepit.Program, o core.Options) (*core.Pool, error) {
-	a, err := snakepit.Adapters(adapter)
+// pool returns this library's pool of one worker on the adapter.
+func (b *bed) pool(adapter string) (*core.Pool, error) {
+	p, err := b.peer(adapter)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	o.Size, o.StreamTimeout = 1, -1
-	return snakepit.OpenWith(ctx, a, program, &o)
-}
-
-// loop returns the call of one of the bare loops.
-func (b *bed) loop(name string) (func() error, error) {
-	if call := b.loops[name]; call != nil {
-		return call, nil
-	}
-	p, err := startPeer(b.python, name)
-	if err != nil {
-		return nil, err
-	}
-	b.closes = append(b.closes, p.close)
-	var call func() error
-	switch name {
-	case "json_lines":
-		call = (&jsonLines{peer: p}).call
-	case "msgpack_loop":
-		call = (&msgpackLoop{peer: p}).call
-	case "msgpack_ids":
-		call = newMsgpackIDs(p).call
-	default:
-		return nil, fmt.Errorf("unknown loop %q", name)
-	}
-	b.loops[name] = call
-	return call, nil
-}
-
-func (b *bed) plainGRPC() (*plainGRPC, error) {
-	if b.plain != nil {
-		return b.plain, nil
-	}
-	p, err := startPlainGRPC(b.python)
-	if err != nil {
-		return nil, err
-	}
-	b.plain = p
-	b.closes = append(b.closes, p.close)
-	return p, nil
+	return p.(pool).Pool, nil
 }
 
 func (b *bed) way(name string) (way, error) {
@@ -129,4 +147,50 @@ func (b *bed) way(name string) (way, error) {
 	b.ways[name] = w
 	b.closes = append(b.closes, w.close)
 	return w, nil
+}
+
+// pool is this library as one of its peers.
+type pool struct{ *core.Pool }
+
+func ours(adapter string) peers.Start {
+	return func(context.Context, string) (peers.Peer, error) {
+		p, err := openPool(adapter, program, core.Options{Size: 1, MaxFrame: 256 << 20})
+		return pool{p}, err
+	}
+}
+
+func (p pool) Call(ctx context.Context, args map[string]any) (map[string]any, error) {
+	return core.Execute[map[string]any](ctx, p.Pool, "echo", args)
+}
+
+func (p pool) PIDs() []int { return pidsOf(p.Pool) }
+
+func pidsOf(p *core.Pool) []int {
+	var pids []int
+	for _, w := range p.Workers() {
+		pids = append(pids, w.Info().PID)
+	}
+	return pids
+}
+
+// openPool opens a pool and waits until all its workers are ready. Streams have no time limit.
+func openPool(adapter string, program snakepit.Program, o core.Options) (*core.Pool, error) {
+	a, err := snakepit.Adapters(adapter)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	o.StreamTimeout = -1
+	if o.Logger == nil {
+		o.Logger = hclog.New(&hclog.LoggerOptions{Name: "bench", Level: hclog.Warn, Output: os.Stderr})
+	}
+	p, err := snakepit.OpenWith(ctx, a, program, &o)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.WaitReady(ctx, p.Size()); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
 }

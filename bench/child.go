@@ -2,20 +2,29 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 )
 
-// childVariable holds an order for a process of this program. The process does only that. A measurement in its
-// own process is not affected by earlier measurements. A host that a trial kills has to be a process of its own.
+// childVariable makes a process of this program a child. A child carries out orders from its standard input and
+// answers on its standard output. It keeps the subjects that it has started.
+//
+// What is measured runs in children: so it can be pinned to one processor, is not affected by what was measured
+// before, and can be killed.
 const childVariable = "SNAKEPIT_BENCH_CHILD"
 
-// order is the job of such a process, with its arguments.
+// order is a job with its arguments.
 type order struct {
 	Job     string `json:"job"`
+	Row     string `json:"row,omitempty"`
+	Subject string `json:"subject,omitempty"`
+	Point   int    `json:"point,omitempty"`
+	Quick   bool   `json:"quick,omitempty"`
+	Trace   bool   `json:"trace,omitempty"`
 	Way     string `json:"way,omitempty"`
-	Python  string `json:"python,omitempty"`
 	Adapter string `json:"adapter,omitempty"`
 	Command string `json:"command,omitempty"`
 	Bytes   int64  `json:"bytes,omitempty"`
@@ -23,56 +32,122 @@ type order struct {
 	Busy    bool   `json:"busy,omitempty"`
 }
 
-// jobs are the available jobs. The process prints the result of its job.
-var jobs = map[string]func(order) (any, error){
-	"memory": memoryJob,
-	"result": resultJob,
-	"way":    wayJob,
-	"host":   hostJob,
+// answer is the result of an order, or an error.
+type answer struct {
+	Result json.RawMessage `json:"result,omitempty"`
+	Error  string          `json:"error,omitempty"`
 }
 
-// child prepares the process.
-func child(o order) (*exec.Cmd, error) {
+// jobs are the available jobs.
+var jobs = map[string]func(*bed, order) (any, error){
+	"row":     rowJob,
+	"series":  seriesJob,
+	"streams": streamsJob,
+	"memory":  memoryJob,
+	"result":  resultJob,
+	"way":     wayJob,
+	"host":    hostJob,
+}
+
+// child is such a process.
+type child struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *json.Decoder
+}
+
+// startChild starts a child, on one processor if the mode is pinned. The variables are added to its environment.
+func startChild(m mode, variables ...string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	text, err := json.Marshal(o)
+	cmd := exec.Command(self)
+	cmd.Env = append(append(os.Environ(), childVariable+"=1"), variables...)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), childVariable+"="+string(text))
-	cmd.Stderr = os.Stderr
-	return cmd, nil
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	start := cmd.Start
+	if m == pinned {
+		start = func() error { return startPinned(cmd) }
+	}
+	if err := start(); err != nil {
+		return nil, err
+	}
+	return &child{cmd, in, json.NewDecoder(out)}, nil
 }
 
-// inChild runs the process and decodes its output into result.
+// ask has an order carried out and decodes its result.
+func (c *child) ask(result any, o order) error {
+	if err := c.send(o); err != nil {
+		return err
+	}
+	var a answer
+	if err := c.out.Decode(&a); err != nil {
+		return fmt.Errorf("the process for %+v ended: %w", o, err)
+	}
+	if a.Error != "" {
+		return errors.New(a.Error)
+	}
+	return json.Unmarshal(a.Result, result)
+}
+
+func (c *child) send(o order) error { return json.NewEncoder(c.in).Encode(o) }
+
+// close ends the child and what it has started.
+func (c *child) close() error {
+	_ = c.in.Close()
+	return c.cmd.Wait()
+}
+
+// inChild carries out one order in a child of its own.
 func inChild(result any, o order) error {
-	cmd, err := child(o)
+	c, err := startChild(free)
 	if err != nil {
 		return err
 	}
-	out, err := cmd.Output()
-	if err != nil {
-		return fmt.Errorf("%+v, in a process of its own: %w", o, err)
-	}
-	return json.Unmarshal(out, result)
+	return errors.Join(c.ask(result, o), c.close())
 }
 
-// runChild runs in the process.
-func runChild(text string) error {
-	var o order
-	if err := json.Unmarshal([]byte(text), &o); err != nil {
-		return fmt.Errorf("%s: %w", childVariable, err)
-	}
-	job := jobs[o.Job]
-	if job == nil {
-		return fmt.Errorf("%s: unknown job %q", childVariable, o.Job)
-	}
-	result, err := job(o)
+// runChild is the child's side.
+func runChild() error {
+	b, err := newBed()
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(result)
+	err = serve(b, json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout))
+	return errors.Join(err, b.close())
+}
+
+func serve(b *bed, orders *json.Decoder, answers *json.Encoder) error {
+	for {
+		var o order
+		if err := orders.Decode(&o); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		job := jobs[o.Job]
+		if job == nil {
+			return fmt.Errorf("unknown job %q", o.Job)
+		}
+		var a answer
+		result, err := job(b, o)
+		if err == nil {
+			a.Result, err = json.Marshal(result)
+		}
+		if err != nil {
+			a.Error = err.Error()
+		}
+		if err := answers.Encode(a); err != nil {
+			return err
+		}
+	}
 }

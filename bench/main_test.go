@@ -5,12 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 )
 
 func TestMain(m *testing.M) {
-	if job := os.Getenv(childVariable); job != "" {
-		if err := runChild(job); err != nil {
+	if os.Getenv(childVariable) != "" {
+		if err := runChild(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -19,29 +20,91 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestQuick checks that every row can be measured. Speed does not matter in a test.
-func TestQuick(t *testing.T) {
+// run runs the bench and decodes its report.
+func run(t *testing.T, args ...string) (r report) {
+	t.Helper()
 	var out bytes.Buffer
-	if err := runBench([]string{"-quick", "-json"}, &out); err != nil {
+	if err := runBench(append(args, "-json"), &out); err != nil {
 		t.Fatal(err)
 	}
-	var r report
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
 		t.Fatal(err)
 	}
+	return r
+}
+
+// TestRows checks that each row can be measured. Speed does not matter in a test.
+func TestRows(t *testing.T) {
+	var only []string
+	for _, r := range rows {
+		only = append(only, r.key)
+	}
+	r := run(t, "-quick", "-only", strings.Join(only, "|"))
 	if len(r.Rows) != len(rows) {
 		t.Fatalf("%d rows instead of %d", len(r.Rows), len(rows))
 	}
-	for i, row := range r.Rows {
-		if len(row.Figures) != len(rows[i].subjects) {
-			t.Errorf("%s: %d figures instead of %d", row.Name, len(row.Figures), len(rows[i].subjects))
+	for i, row := range rows {
+		found := map[string]subjectReport{}
+		for _, s := range r.Rows[i].Subjects {
+			found[s.Name] = s
 		}
-		for _, f := range row.Figures {
-			if f.Median <= 0 || f.Against != "" && f.Ratio <= 0 {
-				t.Errorf("%s: %+v", row.Name, f)
+		for _, s := range row.subjects {
+			t.Run(row.key+"/"+s.name, func(t *testing.T) { checkSubject(t, row, s, found[s.name], r.Missing) })
+		}
+	}
+}
+
+func checkSubject(t *testing.T, row row, s subject, got subjectReport, missing []string) {
+	for _, name := range missing {
+		if s.name == name {
+			t.Skipf("%s is not installed: make bench-peers", name)
+		}
+	}
+	modes := row.modes
+	if s.modes != nil {
+		modes = s.modes
+	}
+	for _, m := range modes {
+		f := got.Figures[m]
+		if f == nil {
+			if m != pinned || canPin {
+				t.Errorf("no figure of %s", m)
+			}
+			continue
+		}
+		if f.Median <= 0 {
+			t.Errorf("%s: %+v", m, f)
+		}
+		if s.costs && (f.Cost.Allocs <= 0 || canPin && (f.Cost.GoCPU <= 0 || f.Cost.PythonCPU <= 0)) {
+			t.Errorf("%s has no cost: %+v", m, f.Cost)
+		}
+	}
+	if (s.target.in != "") != (got.Met != nil) {
+		t.Errorf("the target is %+v, and the report has %+v", s.target, got)
+	}
+}
+
+func TestSeries(t *testing.T) {
+	r := run(t, "-quick", "-only", "by-.*")
+	if len(r.Series) != len(allSeries) {
+		t.Fatalf("%d series instead of %d", len(r.Series), len(allSeries))
+	}
+	for i, s := range r.Series {
+		if len(s.Points) != len(allSeries[i].quickPoints) || len(s.Lines) != len(adapters) {
+			t.Errorf("%+v", s)
+		}
+		for _, l := range s.Lines {
+			for _, v := range l.Values {
+				if v <= 0 {
+					t.Errorf("%s, %s: %v", s.Key, l.Adapter, l.Values)
+				}
 			}
 		}
 	}
+}
+
+func TestMemory(t *testing.T) {
+	r := run(t, "-quick", "-only", memoryKey)
 	if len(r.Memory) != 3 {
 		t.Fatalf("the memory of %d adapters instead of 3", len(r.Memory))
 	}
@@ -52,24 +115,174 @@ func TestQuick(t *testing.T) {
 	}
 }
 
-func TestAgainst(t *testing.T) {
+// TestStreamingTable checks the parts that do not depend on speed.
+func TestStreamingTable(t *testing.T) {
+	r := run(t, "-quick", "-only", "streaming")
+	rows := r.Tables[0].Rows
+	if len(rows) != 7 {
+		t.Fatalf("%d rows: %v", len(rows), rows)
+	}
+	for i, row := range rows {
+		if len(row) != 7 {
+			t.Errorf("row %d has %d cells: %v", i, len(row), row)
+		}
+	}
+	for _, want := range []string{
+		"results that came before the work ended|0|9|0|9|0|9",
+		"item 5 raises: results that come|0 of 9|9 of 9|0 of 9|9 of 9|0 of 9|9 of 9",
+	} {
+		found := false
+		for _, row := range rows {
+			found = found || strings.Join(row, "|") == want
+		}
+		if !found {
+			t.Errorf("no row %q in %v", want, rows)
+		}
+	}
+}
+
+func TestSmallCalls(t *testing.T) {
+	b, err := newBed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	took, err := smallCalls(b, quick, 1)
+	if err != nil {
+		t.Error(err)
+	}
+	if len(took) != 6 {
+		t.Errorf("%d ways: %v", len(took), took)
+	}
+	for name, values := range took {
+		if len(values) != 1 || values[0] <= 0 {
+			t.Errorf("%s: %v", name, values)
+		}
+	}
+	if err := b.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSoak(t *testing.T) {
+	r := run(t, "-soak", "3s")
+	if r.Soak == nil || r.Soak.Calls < 100 || len(r.Soak.Points) < 10 {
+		t.Fatalf("%+v", r.Soak)
+	}
+	for _, p := range r.Soak.Points {
+		if p.Host <= 0 || p.Workers <= 0 || p.Descriptors < 20 || p.Goroutines < 10 {
+			t.Errorf("%+v", p)
+		}
+	}
+	if got := r.Soak.table(); len(got.Rows) != 4 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestTargets checks that each target compares with a subject of its row, in a mode of both.
+func TestTargets(t *testing.T) {
 	for _, row := range rows {
-		known := map[string]bool{}
+		known := map[string]bool{"": true}
 		for _, s := range row.subjects {
-			if known[s.name] || s.against != "" && !known[s.against] {
-				t.Errorf("%s: %s, against %q: its name is not unique, or its comparison does not come "+
-					"before it", row.name, s.name, s.against)
+			if known[s.name] {
+				t.Errorf("%s has %q twice", row.key, s.name)
 			}
 			known[s.name] = true
+		}
+		for _, s := range row.subjects {
+			if !known[s.target.against] || !known[s.target.plus] {
+				t.Errorf("%s: the target of %s is %+v, which names no subject of the row", row.key, s.name, s.target)
+			}
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	other := subjectReport{Name: "other", Figures: map[mode]*figure{free: {Median: 10, values: []float64{10, 20, 5}}}}
+	extra := subjectReport{Name: "extra", Figures: map[mode]*figure{free: {Median: 4, values: []float64{4, 4, 4}}}}
+	for _, c := range []struct {
+		target target
+		met    bool
+		ratio  float64
+	}{
+		{target{in: free, bound: 13, less: true}, true, 0},
+		{target{in: free, bound: 11, less: true}, false, 0},
+		{target{in: free, bound: 11}, true, 0},
+		{target{in: free, against: "other", bound: 1.2, less: true}, true, 1.2},
+		{target{in: free, against: "other", bound: 1.1, less: true}, false, 1.2},
+		{target{in: free, against: "other", bound: 1.3}, false, 1.2},
+		{target{in: free, against: "other", bound: 1, less: true, plus: "extra"}, true, 1.2},
+	} {
+		s := subjectReport{Figures: map[mode]*figure{free: {Median: 12, values: []float64{12, 12, 12}}}}
+		s.judge(c.target, []subjectReport{other, extra})
+		if s.Met == nil || *s.Met != c.met || s.Ratio != c.ratio {
+			t.Errorf("%+v: %+v", c.target, s)
+		}
+	}
+	s := subjectReport{Figures: map[mode]*figure{free: {Median: 12, values: []float64{12}}}}
+	if s.judge(target{in: pinned, bound: 1}, nil); s.Met != nil {
+		t.Error("a target was met in a mode that was not measured")
+	}
+}
+
+func TestNumber(t *testing.T) {
+	for want, v := range map[string]float64{
+		"0.00": 0, "1.23": 1.234, "12.3": 12.34, "123": 123.4, "1,230": 1234, "12,300": 12345, "1,230,000": 1234567,
+		"-1,230": -1234,
+	} {
+		if got := number(v); got != want {
+			t.Errorf("%v is %q, not %q", v, got, want)
+		}
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	text := []byte("above\n<!-- table one -->\nold\n<!-- end of table one -->\nbelow\n")
+	want := "above\n<!-- table one -->\n\nToday.\n\n<!-- end of table one -->\nbelow\n"
+	for range 2 { // the second time changes nothing
+		var err error
+		if text, err = update(text, "one", "Today.\n"); err != nil || string(text) != want {
+			t.Fatalf("%v:\n%s", err, text)
+		}
+	}
+	if _, err := update([]byte("<!-- table one -->\n"), "one", ""); err == nil {
+		t.Error("no error without the second marker")
+	}
+	if err := place(append(keys(), runName, soakName)); err != nil {
+		t.Error(err)
+	}
+	got := table{Header: []string{"", "a"}, Rows: [][]string{{"b", "c|d"}}}.markdown()
+	if want := "|  | a |\n| --- | --- |\n| b | c\\|d |\n"; got != want {
+		t.Errorf("%q instead of %q", got, want)
+	}
+}
+
+// TestPages checks that the tables of the pages are those of the stored runs.
+func TestPages(t *testing.T) {
+	for _, file := range []string{resultsFile, soakFile} {
+		r, err := load(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := r.places()
+		if len(all) == 0 {
+			t.Errorf("%s has no tables", file)
+		}
+		for name, content := range all {
+			page, err := os.ReadFile(pageOf(name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if written, err := update(page, name, content); err != nil || !bytes.Equal(written, page) {
+				t.Errorf("%s does not have %s of %s: run go run . -rewrite (%v)", pageOf(name), name, file, err)
+			}
 		}
 	}
 }
 
 func TestNonsense(t *testing.T) {
 	for _, args := range [][]string{
-		{"-rounds", "0"}, {"-memory", "-1"}, {"-rows", "("}, {"extra"}, {"-quick", "-rows", "no such row"},
-		{"-table", "nothing"}, {"-table", "peers,peers"}, {"-table", "peers", "-rows", "unary"}, {"-update"},
-		{"-table", "peers", "-update", "-quick"},
+		{"-rounds", "0"}, {"-memory", "-1"}, {"-only", "("}, {"extra"}, {"-quick", "-only", "no such part"},
+		{"-write", "-quick"}, {"-write", "-only", "call"}, {"-soak", "-1s"}, {"-soak", "1s", "-quick"},
 	} {
 		if err := runBench(args, &bytes.Buffer{}); err == nil {
 			t.Errorf("%q: no error", args)

@@ -19,9 +19,6 @@ const memoryLimit = 32
 // chunk is the size of the streamed values.
 const chunk = 64 << 10
 
-// memoryName is the row's name, for -rows and the table.
-const memoryName = "memory, slow consumer"
-
 // growth is the growth of the two processes, in MiB, during a stream whose consumer is ten times slower than
 // its producer.
 type growth struct {
@@ -42,12 +39,11 @@ func memory(adapter string, bytes int64) (g growth, err error) {
 	return g, err
 }
 
-func memoryJob(o order) (any, error) {
-	pool, err := openPool(o.Adapter)
+func memoryJob(b *bed, o order) (any, error) {
+	pool, err := b.pool(o.Adapter)
 	if err != nil {
 		return nil, err
 	}
-	defer pool.Close()
 	if _, err := core.Execute[any](context.Background(), pool, "echo", arguments); err != nil {
 		return nil, err
 	}

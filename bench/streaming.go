@@ -14,7 +14,7 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// job is work on n items. Each takes the same time. A job runs in one of two modes.
+// job is work on n items. Each takes the same time. A job runs in one of two forms.
 type job struct {
 	Items  int     `json:"n"`
 	Work   float64 `json:"work"` // seconds
@@ -22,13 +22,13 @@ type job struct {
 	Note   any     `json:"note"` // a path, or nil
 }
 
-// mode is how a job's items arrive: all together at the end, as the result of a traditional call, or one by one.
-type mode struct {
+// form is how a job's items arrive: all together at the end, as the result of a traditional call, or one by one.
+type form struct {
 	name, produce string
 	run           func(ctx context.Context, pool *core.Pool, j job) (outcome, error)
 }
 
-var modes = []mode{
+var forms = []form{
 	{"one list", "produce_at_once", atOnce},
 	{"stream", "produce", oneByOne},
 }
@@ -67,12 +67,10 @@ func oneByOne(ctx context.Context, pool *core.Pool, j job) (o outcome, err error
 	return o, nil
 }
 
-var adapters = []string{"grpc", "msgpack", "jsonstdio"}
-
-// column is one adapter in one mode with its measurements, one value per round.
+// column is one adapter in one form with its measurements, one value per round.
 type column struct {
 	adapter string
-	mode    mode
+	form    form
 
 	first, whole, cancel []float64 // ms
 	early                []float64 // items that arrived before the end of the work
@@ -84,14 +82,14 @@ type column struct {
 func streamingTable(b *bed, n scale, rounds int, bytes int64) (table, error) {
 	var columns []*column
 	for _, adapter := range adapters {
-		for _, m := range modes {
-			columns = append(columns, &column{adapter: adapter, mode: m})
+		for _, m := range forms {
+			columns = append(columns, &column{adapter: adapter, form: m})
 		}
 	}
 	for range rounds {
 		for _, c := range columns {
 			if err := c.round(b, n.job); err != nil {
-				return table{}, fmt.Errorf("%s, %s: %w", c.adapter, c.mode.name, err)
+				return table{}, fmt.Errorf("%s, %s: %w", c.adapter, c.form.name, err)
 			}
 		}
 	}
@@ -100,7 +98,7 @@ func streamingTable(b *bed, n scale, rounds int, bytes int64) (table, error) {
 	for _, c := range columns {
 		for _, size := range sizes {
 			var g growth
-			if err := inChild(&g, order{Job: "result", Adapter: c.adapter, Command: c.mode.produce,
+			if err := inChild(&g, order{Job: "result", Adapter: c.adapter, Command: c.form.produce,
 				Bytes: size}); err != nil {
 				return table{}, err
 			}
@@ -120,12 +118,12 @@ func streamingTable(b *bed, n scale, rounds int, bytes int64) (table, error) {
 	list := columns[0]
 	for _, c := range columns {
 		first := duration(median(c.first))
-		if c.mode.name == "stream" {
+		if c.form.name == "stream" {
 			first += fmt.Sprintf(", %.0f times sooner", ratio(list.first, c.first))
 		} else {
 			list = c
 		}
-		t.Header = append(t.Header, c.adapter+", "+c.mode.name)
+		t.Header = append(t.Header, c.adapter+", "+c.form.name)
 		for i, cell := range []string{
 			first,
 			duration(median(c.whole)),
@@ -150,7 +148,7 @@ func (c *column) round(b *bed, j job) error {
 	ctx := context.Background()
 	j.Broken = -1
 	begin := time.Now()
-	o, err := c.mode.run(ctx, pool, j)
+	o, err := c.form.run(ctx, pool, j)
 	if err != nil {
 		return err
 	}
@@ -168,7 +166,7 @@ func (c *column) round(b *bed, j job) error {
 	c.whole = append(c.whole, milliseconds(whole))
 	c.early = append(c.early, float64(early))
 
-	o, err = c.mode.run(ctx, pool, job{Items: j.Items, Broken: j.Items / 2})
+	o, err = c.form.run(ctx, pool, job{Items: j.Items, Broken: j.Items / 2})
 	var remote *core.RemoteError
 	if o.broken != 1 && !errors.As(err, &remote) {
 		return fmt.Errorf("the broken item is no error: %w", err)
@@ -181,8 +179,8 @@ func (c *column) round(b *bed, j job) error {
 	}
 	defer os.RemoveAll(directory)
 	pid := pool.Workers()[0].Info().PID
-	took, ran, err := cancelled(filepath.Join(directory, "note"), func(ctx context.Context, note string) error {
-		_, err := c.mode.run(ctx, pool, job{Items: 1, Work: 60, Broken: -1, Note: note})
+	took, ran, err := cancelNoted(filepath.Join(directory, "note"), func(ctx context.Context, note string) error {
+		_, err := c.form.run(ctx, pool, job{Items: 1, Work: 60, Broken: -1, Note: note})
 		return err
 	})
 	if err != nil {
@@ -199,8 +197,9 @@ func (c *column) round(b *bed, j job) error {
 }
 
 // resultJob measures the memory of one result, in one list or in a stream.
-func resultJob(o order) (any, error) {
-	pool, err := openProgram(o.Adapter, program, core.Options{MaxFrame: 1 << 30, Logger: hclog.NewNullLogger()})
+func resultJob(_ *bed, o order) (any, error) {
+	pool, err := openPool(o.Adapter, program,
+		core.Options{Size: 1, MaxFrame: 1 << 30, Logger: hclog.NewNullLogger()})
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ import (
 // trial is a property to try on each way.
 type trial struct {
 	name string
-	try  func(*attempt) (answer, error) // an error means that it could not be tried
+	try  func(*attempt) (verdict, error) // an error means that it could not be tried
 }
 
 var trials = []trial{
@@ -28,13 +28,13 @@ var trials = []trial{
 	{"the next call survives a crash", crashing},
 }
 
-// answer is the outcome of a trial.
-type answer struct {
+// verdict is the outcome of a trial.
+type verdict struct {
 	yes    bool
 	figure string
 }
 
-func (a answer) String() string {
+func (a verdict) String() string {
 	word := "no"
 	if a.yes {
 		word = "yes"
@@ -59,7 +59,7 @@ type attempt struct {
 }
 
 // run tries the property on a way.
-func (t trial) run(python, name string, bytes int64) (a answer, err error) {
+func (t trial) run(python, name string, bytes int64) (a verdict, err error) {
 	directory, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return a, err
@@ -81,23 +81,23 @@ func (t trial) run(python, name string, bytes int64) (a answer, err error) {
 var none = map[string]any{}
 
 // printing calls twice, because printed text may damage the next call.
-func printing(t *attempt) (answer, error) {
+func printing(t *attempt) (verdict, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	defer cancel()
 	for range 2 {
 		result, err := t.call(ctx, "chatter", map[string]any{"lines": 5000})
 		if err != nil {
-			return answer{figure: last(err)}, nil
+			return verdict{figure: last(err)}, nil
 		}
 		if fmt.Sprint(result) != "5000" {
-			return answer{figure: fmt.Sprintf("the result is %v", result)}, nil
+			return verdict{figure: fmt.Sprintf("the result is %v", result)}, nil
 		}
 	}
-	return answer{yes: true}, nil
+	return verdict{yes: true}, nil
 }
 
 // killing kills one host between calls and another in the middle of a call.
-func killing(t *attempt) (answer, error) {
+func killing(t *attempt) (verdict, error) {
 	idle, idleErr := t.kill(false)
 	busy, busyErr := t.kill(true)
 	text := func(took time.Duration) string {
@@ -107,26 +107,25 @@ func killing(t *attempt) (answer, error) {
 		return "gone after " + short(took)
 	}
 	figure := fmt.Sprintf("%s; in mid-call %s", text(idle), text(busy))
-	return answer{max(idle, busy) < patience, figure}, errors.Join(idleErr, busyErr)
+	return verdict{max(idle, busy) < patience, figure}, errors.Join(idleErr, busyErr)
 }
 
 // kill starts a host and kills it. It returns how long the host's processes live on.
 func (t *attempt) kill(busy bool) (time.Duration, error) {
 	note := filepath.Join(t.directory, fmt.Sprint("busy-", busy))
 	mark := "SNAKEPIT_BENCH_MARK=" + note
-	host, err := child(order{Job: "host", Way: t.name, Python: t.python, Note: note, Busy: busy})
+	host, err := startChild(free, mark, "TMPDIR="+t.directory)
 	if err != nil {
 		return 0, err
 	}
-	host.Env = append(host.Env, mark, "TMPDIR="+t.directory)
-	if err := host.Start(); err != nil {
+	if err := host.send(order{Job: "host", Way: t.name, Note: note, Busy: busy}); err != nil {
 		return 0, err
 	}
 	if err = exists(note); err == nil && len(marked(mark)) < 2 {
 		err = errors.New("/proc does not show the host and its Python; this trial needs Linux")
 	}
-	_ = host.Process.Kill()
-	_ = host.Wait()
+	_ = host.cmd.Process.Kill()
+	_ = host.cmd.Wait()
 	begin := time.Now()
 	for err == nil && time.Since(begin) < patience && len(marked(mark)) > 0 {
 		time.Sleep(10 * time.Millisecond)
@@ -141,8 +140,8 @@ func (t *attempt) kill(busy bool) (time.Duration, error) {
 }
 
 // hostJob is such a host.
-func hostJob(o order) (any, error) {
-	w, err := openWay(o.Python, o.Way)
+func hostJob(b *bed, o order) (any, error) {
+	w, err := openWay(b.python, o.Way)
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +172,7 @@ func marked(variable string) (pids []int) {
 }
 
 // cancelling cancels a call and a stream.
-func cancelling(t *attempt) (answer, error) {
+func cancelling(t *attempt) (verdict, error) {
 	ways := []struct {
 		name string
 		do   func(ctx context.Context, note string) error
@@ -186,14 +185,14 @@ func cancelling(t *attempt) (answer, error) {
 			return t.stream(ctx, "ticks", map[string]any{"n": 600, "seconds": 0.1, "note": note}, func(any) {})
 		}},
 	}
-	a := answer{yes: true}
+	a := verdict{yes: true}
 	var figures []string
 	for _, w := range ways {
 		before, err := t.pid()
 		if err != nil {
 			return a, err
 		}
-		took, ran, err := cancelled(filepath.Join(t.directory, w.name), w.do)
+		took, ran, err := cancelNoted(filepath.Join(t.directory, w.name), w.do)
 		if err != nil {
 			return a, err
 		}
@@ -222,9 +221,11 @@ func (t *attempt) pid() (string, error) {
 	return fmt.Sprint(pid), err
 }
 
-// cancelled runs do, which creates the note and works on, and cancels it. It reports whether the handler's
+// cancelNoted runs do, which creates the note and works on, and cancels it. It reports whether the handler's
 // finally ran, and after which time.
-func cancelled(note string, do func(ctx context.Context, note string) error) (took time.Duration, ran bool, err error) {
+func cancelNoted(
+	note string, do func(ctx context.Context, note string) error,
+) (took time.Duration, ran bool, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ended := make(chan error, 1)
@@ -263,10 +264,10 @@ func exists(path string) error {
 }
 
 // tracing raises an exception with a cause. It looks for the places of both.
-func tracing(t *attempt) (answer, error) {
+func tracing(t *attempt) (verdict, error) {
 	_, err := t.call(context.Background(), "share", map[string]any{"total": 10, "people": 0})
 	if err == nil {
-		return answer{}, errors.New("no error")
+		return verdict{}, errors.New("no error")
 	}
 	text, figure := err.Error(), "as text"
 	var remote *snakepit.RemoteError
@@ -276,25 +277,25 @@ func tracing(t *attempt) (answer, error) {
 	for _, part := range []string{"functions.py", "return divide(total, people)", "return total / people",
 		"ZeroDivisionError", "ValueError"} {
 		if !strings.Contains(text, part) {
-			return answer{figure: last(err)}, nil
+			return verdict{figure: last(err)}, nil
 		}
 	}
-	return answer{true, figure}, nil
+	return verdict{true, figure}, nil
 }
 
 // flowing streams through a consumer that takes three times as long as the producer.
-func flowing(t *attempt) (answer, error) {
+func flowing(t *attempt) (verdict, error) {
 	var g growth
-	if err := inChild(&g, order{Job: "way", Way: t.name, Python: t.python, Bytes: t.bytes}); err != nil {
-		return answer{}, err
+	if err := inChild(&g, order{Job: "way", Way: t.name, Bytes: t.bytes}); err != nil {
+		return verdict{}, err
 	}
 	flat := max(g.HostPeak, g.WorkerPeak) <= memoryLimit
 	text := fmt.Sprintf("%+.0f MiB in Go, %+.0f in Python, of %d", g.HostPeak, g.WorkerPeak, t.bytes>>20)
-	return answer{flat, text}, nil
+	return verdict{flat, text}, nil
 }
 
-func wayJob(o order) (any, error) {
-	w, err := openWay(o.Python, o.Way)
+func wayJob(b *bed, o order) (any, error) {
+	w, err := openWay(b.python, o.Way)
 	if err != nil {
 		return nil, err
 	}
@@ -323,15 +324,15 @@ func wayJob(o order) (any, error) {
 }
 
 // crashing has the Python process killed during a call, as the kernel does when memory runs out.
-func crashing(t *attempt) (answer, error) {
+func crashing(t *attempt) (verdict, error) {
 	if _, err := t.call(context.Background(), "crash", none); err == nil {
-		return answer{}, errors.New("no error")
+		return verdict{}, errors.New("no error")
 	}
 	begin := time.Now()
 	if _, err := t.pid(); err != nil {
-		return answer{figure: last(err)}, nil
+		return verdict{figure: last(err)}, nil
 	}
-	return answer{true, "after " + short(time.Since(begin))}, nil
+	return verdict{true, "after " + short(time.Since(begin))}, nil
 }
 
 // last is the innermost part of an error's text.

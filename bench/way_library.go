@@ -18,8 +18,8 @@ func openLibrary(adapter string) (way, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool, err := openProgram(adapter, snakepit.PythonFS(files, "worker.py"),
-		core.Options{Logger: hclog.NewNullLogger()})
+	pool, err := openPool(adapter, snakepit.PythonFS(files, "worker.py"),
+		core.Options{Size: 1, Logger: hclog.NewNullLogger()})
 	if err != nil {
 		return nil, err
 	}

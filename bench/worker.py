@@ -1,5 +1,6 @@
 """Our side of the bench: the handlers that the bare loops and the plain gRPC server are compared with."""
 
+import sys
 import time
 from contextlib import contextmanager
 
@@ -11,6 +12,49 @@ worker = Worker(queue=63)  # 64 callers can use it at once
 @worker.command
 def echo(**args):
     return args
+
+
+@worker.command
+def same(value):
+    return value
+
+
+@worker.command
+def fail():
+    raise ValueError("it fails on purpose")
+
+
+@worker.command
+def imports():
+    """Lists the modules that this worker has imported, without those of this library, in their order."""
+    own = {"__main__", "snakepit_bridge"}
+    return [name for name in sys.modules if name.partition(".")[0] not in own]
+
+
+@worker.command
+def spin():
+    for _ in range(500_000):
+        pass
+
+
+end_of_computing = 0
+
+
+@worker.command
+def compute():
+    """Sends an item and computes until it is cancelled."""
+    global end_of_computing
+    try:
+        yield 0
+        while True:
+            pass
+    finally:
+        end_of_computing = time.time_ns()
+
+
+@worker.command
+def computed():
+    return end_of_computing
 
 
 @worker.command

@@ -141,22 +141,6 @@ func TestErrorTypes(t *testing.T) {
 	}
 }
 
-// Each figure of the page is in bench/README.md, which the bench writes.
-func TestFiguresAreMeasured(t *testing.T) {
-	measured := strings.Fields(readPage(t, filepath.Join("bench", "README.md")))
-	for line := range strings.Lines(readPage(t, filepath.Join("docs", "performance.md"))) {
-		if !strings.HasPrefix(line, "| ") {
-			continue
-		}
-		for _, cell := range strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")[1:] {
-			if cell = strings.TrimSpace(cell); regexp.MustCompile(`^[+-]?\d[\d.,]*$`).MatchString(cell) &&
-				!slices.Contains(measured, cell) {
-				t.Errorf("docs/performance.md has %s, which bench/README.md has not: copy the figures of its run", cell)
-			}
-		}
-	}
-}
-
 // Each make command on the pages is a target of the Makefile.
 func TestMakeTargets(t *testing.T) {
 	target := regexp.MustCompile("(?m)(?:^    |`)make ([a-z][a-z-]*)")

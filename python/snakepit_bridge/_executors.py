@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Deque, Dict, Optiona
 
 from ._calls import Call
 from ._errors import attempt
+from ._housekeeper import TICK
 from ._interrupt import Interrupter, MainThread, Tasks, Threads, enter, enter_async
 from ._signals import may_raise
 from ._stdlib import stdlib_first
-from ._unpatched import Lock, RLock, SimpleQueue, get_ident, poll, spawn, wait_select
+from ._unpatched import Lock, RLock, SimpleQueue, get_ident, monotonic, poll, spawn, wait_select
 
 if TYPE_CHECKING:
     import asyncio
@@ -129,9 +130,10 @@ class Executor:
 class Leader(Executor):
     """The main thread reads a batch of frames and runs its calls.
 
-    While it runs calls, nobody reads. If one batch takes longer than a tick of the housekeeper, a second thread, the
-    follower, reads in its place until the batch has ended. So a call costs no hand-over between threads, and a ping, a
-    cancel or an answer of the host waits for two ticks at most.
+    While it runs calls, nobody reads. If the housekeeper finds a batch that has taken longer than a tick, a second
+    thread, the follower, reads in the main thread's place until the batch has ended. So a call costs no hand-over
+    between threads, and a ping, a cancel or an answer of the host waits for two ticks at most, and for the threads to
+    get the interpreter's lock.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -139,7 +141,7 @@ class Leader(Executor):
         self.main = get_ident()
         self.busy = False  # the main thread runs a batch
         self.batch = 0  # counts the batches
-        self.seen = 0  # the batch that the housekeeper saw at its last tick
+        self.since = 0.0  # when the last batch began
         self.asked: SimpleQueue[None] = SimpleQueue()  # an entry asks the follower to read
         self.released = Lock()  # the follower unlocks it when it has stopped reading
         self.released.acquire()
@@ -156,6 +158,7 @@ class Leader(Executor):
         while not runner.ended:
             if ready:
                 self.batch += 1
+                self.since = monotonic()
                 self.busy = True
                 if not housekeeper.awake:
                     housekeeper.wake()
@@ -175,9 +178,8 @@ class Leader(Executor):
     def tick(self) -> bool:
         if not self.busy or self.is_read:
             return False
-        if self.seen == self.batch:
+        if monotonic() - self.since > TICK:
             self.asked.put(None)
-        self.seen = self.batch
         return True
 
     def stop(self) -> None:

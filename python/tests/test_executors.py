@@ -3,6 +3,7 @@
 import json
 import queue
 import threading
+import time
 
 import pytest
 
@@ -72,6 +73,7 @@ def leader():
 
 def begin_batch(leader):
     leader.batch += 1
+    leader.since = time.monotonic()
     leader.busy = True
     leader.runner.housekeeper.wake()
 

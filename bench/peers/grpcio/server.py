@@ -22,7 +22,8 @@ handlers = grpc.method_handlers_generic_handler(
     "bench.Peer",
     {"Echo": grpc.unary_unary_rpc_method_handler(echo), "Count": grpc.unary_stream_rpc_method_handler(count)},
 )
-server = grpc.server(ThreadPoolExecutor(max_workers=8))
+sizes = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+server = grpc.server(ThreadPoolExecutor(max_workers=8), options=sizes)
 server.add_generic_rpc_handlers((handlers,))
 server.add_insecure_port(sys.argv[1])
 server.start()
