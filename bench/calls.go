@@ -65,10 +65,10 @@ func serial(name string, t target) subject {
 func fewer(s subject, most int) subject {
 	measure := s.measure
 	s.measure = func(b *bed, n scale) (sample, error) {
-		if n.trace {
-			most /= 10
-		}
 		n.calls = min(n.calls, most)
+		if n.trace {
+			n.calls = max(n.calls/10, 1)
+		}
 		return measure(b, n)
 	}
 	return s

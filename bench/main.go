@@ -68,8 +68,8 @@ func runBench(args []string, out io.Writer) error {
 		return errors.New("-write needs a whole run: remove -only and -quick")
 	case *soakTime != 0 && (*only != "" || *isQuick):
 		return errors.New("-soak excludes -only and -quick")
-	case *soakTime < 0:
-		return fmt.Errorf("-soak is %v; it has to be positive", *soakTime)
+	case *soakTime < 0 || *soakTime > 0 && *soakTime < time.Second:
+		return fmt.Errorf("-soak is %v; the least is 1s", *soakTime)
 	case *rounds < 1:
 		return fmt.Errorf("-rounds is %d; the least is 1", *rounds)
 	case *size < 1:

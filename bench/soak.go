@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -77,6 +78,9 @@ func soak(python string, length time.Duration, say func(string)) (*report, error
 	}
 	r.Soak = &soakReport{Time: length}
 	err = r.Soak.watch(ctx, length, pools, say)
+	if err == nil && len(r.Soak.Points) == 0 {
+		err = errors.New("the machine was too busy to look at the processes even once")
+	}
 	cancel()
 	users.Wait()
 	r.Soak.Calls = calls.Load()
@@ -232,8 +236,9 @@ func (s *soakReport) table() table {
 		{"goroutines", func(p soakPoint) float64 { return float64(p.Goroutines) }},
 	} {
 		a, b := mean(early, row.of), mean(late, row.of)
+		change := math.Round(10*(b-a))/10 + 0 // without the sign of a zero
 		t.Rows = append(t.Rows, []string{row.name, fmt.Sprintf("%.1f", a), fmt.Sprintf("%.1f", b),
-			fmt.Sprintf("%+.1f", b-a)})
+			fmt.Sprintf("%+.1f", change)})
 	}
 	return t
 }

@@ -65,6 +65,12 @@ var pieceClauses = []clause{
 				frames[0].Bytes++
 				return frames
 			},
+			"the frame itself has no byte of the body": func(_ *peer, frames []core.Frame) []core.Frame {
+				last := frames[len(frames)-1]
+				piece := core.Frame{Kind: core.KindPiece, ID: last.ID, Body: last.Body}
+				last.Body = nil
+				return append(frames[:len(frames)-1], piece, last)
+			},
 			"the first piece does not come": func(_ *peer, frames []core.Frame) []core.Frame { return frames[1:] },
 			"the first piece comes twice": func(_ *peer, frames []core.Frame) []core.Frame {
 				return slices.Concat(frames[:1], frames)

@@ -11,10 +11,10 @@ import (
 
 // This file answers the calls that the peer opens, on either side of a connection.
 
-// incoming starts a call that the peer opened, or refuses it. isJoined says that pieces of it came before. Callers hold
-// mu.
-func (m *mux) incoming(f *Frame, isJoined bool, e *effects) error {
-	if !isJoined {
+// incoming starts a call that the peer opened, or refuses it. joined holds the pieces that came before, or is nil.
+// Callers hold mu.
+func (m *mux) incoming(f *Frame, joined *join, e *effects) error {
+	if joined == nil {
 		if !m.isNext(f.ID) {
 			return errors.New("a call with an id that is not the peer's next")
 		}
@@ -32,7 +32,7 @@ func (m *mux) incoming(f *Frame, isJoined bool, e *effects) error {
 	case !known:
 		text := fmt.Sprintf("unknown function %q%s", truncate(f.Name, 200), suggest(f.Name, m.functions))
 		return refuse(TypeUnknownCommand, text)
-	case m.openIncoming >= m.terms.incoming:
+	case m.openIncoming >= m.terms.incoming, joined != nil && joined.dropped:
 		return refuse(TypeSaturated, fmt.Sprintf("more than %d calls at once", m.terms.incoming))
 	}
 	s := &stream{

@@ -38,6 +38,7 @@ type mux struct {
 	queue        []outgoing       // all other frames
 	splits       []splitFrame     // those that are being sent in pieces
 	joins        map[uint64]*join // by call, the bodies that arrive in pieces
+	opening      int              // those of them that open calls
 	stale        int              // frames in queue that belong to abandoned calls
 	pings        map[uint64]chan []byte
 	openIncoming int       // live incoming calls
@@ -364,10 +365,10 @@ func (m *mux) handle(frames []Frame) error {
 
 // handleOne passes one frame to its call. It returns the call if the frame ended it, else nil. Callers hold mu.
 func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
-	isJoined := false
+	var joined *join
 	if len(m.joins) > 0 && (f.Kind == KindCall || f.Kind == KindItem || f.Kind == KindEnd || f.Kind == KindError) {
 		var err error
-		if isJoined, err = m.joined(f); err != nil {
+		if joined, err = m.joined(f); err != nil {
 			return nil, err
 		}
 	}
@@ -376,7 +377,7 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 	}
 	switch f.Kind {
 	case KindCall:
-		return nil, m.incoming(f, isJoined, e)
+		return nil, m.incoming(f, joined, e)
 	case KindPiece:
 		return nil, m.piece(f)
 	case KindPing:
@@ -537,7 +538,7 @@ func (m *mux) fail(err error) {
 		m.log.Error(p.Error(), "stack", p.stack)
 	}
 	for _, s := range m.streams {
-		if s.opener && s.written {
+		if s.opener && s.isSent() {
 			m.doing = append(m.doing, s.name)
 			if m.busySince.IsZero() || s.since.Before(m.busySince) {
 				m.busySince = s.since

@@ -80,10 +80,11 @@ func (s *stream) ttl(now time.Time) time.Duration {
 
 // join is a body that arrives in pieces.
 type join struct {
-	size  int
-	body  []byte // the pieces so far; its capacity is size, or it stays nil if the call is going to be refused
-	n     int    // their bytes
-	opens bool   // the pieces are those of a call frame
+	size    int
+	body    []byte // the pieces so far
+	n       int    // their bytes
+	opens   bool   // the pieces are those of a call frame
+	dropped bool   // the call is going to be refused, so body stays nil
 }
 
 // piece keeps a piece. Callers hold mu.
@@ -108,10 +109,25 @@ func (m *mux) piece(f *Frame) error {
 	if j.n += len(f.Body); j.n >= j.size {
 		return fmt.Errorf("pieces of %d bytes, and the first one said %d with the frame itself", j.n, j.size)
 	}
-	if j.body != nil {
-		j.body = append(j.body, f.Body...)
-	}
+	j.add(f.Body)
 	return nil
+}
+
+// add adds bytes to the body. A peer may claim much and send little, so there is memory for the whole body only once a
+// part of it has come. The body's end lies at a multiple of 8: an array at its end can be used where it is.
+func (j *join) add(b []byte) {
+	const part = 16
+	switch n := len(j.body) + len(b); {
+	case j.dropped:
+		return
+	case n <= cap(j.body):
+	case n < j.size/part:
+		j.body = append(make([]byte, 0, j.size/part), j.body...)
+	default:
+		pad := -j.size & 7
+		j.body = append(make([]byte, pad+j.size)[pad:pad], j.body...)
+	}
+	j.body = append(j.body, b...)
 }
 
 // newJoin begins to join a frame. It returns nil if the frame's call has ended. Callers hold mu.
@@ -127,17 +143,12 @@ func (m *mux) newJoin(f *Frame) (*join, error) {
 		}
 		return nil, nil
 	}
-	opening := m.openIncoming
-	for _, other := range m.joins {
-		if other.opens {
-			opening++
-		}
-	}
 	if j.opens {
 		m.lastPeerID = f.ID
-	}
-	if !j.opens || opening < m.terms.incoming {
-		j.body = joinMemory(j.size)
+		j.dropped = m.openIncoming+m.opening >= m.terms.incoming
+		if m.opening++; m.opening > maxBacklog {
+			return nil, errors.New("more calls begin than are sent")
+		}
 	}
 	if m.joins == nil {
 		m.joins = map[uint64]*join{}
@@ -146,31 +157,26 @@ func (m *mux) newJoin(f *Frame) (*join, error) {
 	return j, nil
 }
 
-// joinMemory returns memory for a body whose end lies at a multiple of 8: an array at its end can be used where it is.
-func joinMemory(size int) []byte {
-	pad := -size & 7
-	return make([]byte, pad+size)[pad:pad]
-}
-
-// joined puts the pieces before the body of the frame that they belong to. It reports whether they opened the frame's
-// call. Callers hold mu.
-func (m *mux) joined(f *Frame) (opened bool, err error) {
+// joined puts the pieces before the body of the frame that they belong to. It returns nil if there are none. Callers
+// hold mu.
+func (m *mux) joined(f *Frame) (*join, error) {
 	j := m.joins[f.ID]
 	if j == nil {
-		return false, nil
+		return nil, nil
 	}
 	delete(m.joins, f.ID)
-	switch {
-	case j.opens != (f.Kind == KindCall):
-		return false, errors.New("another kind of frame than its pieces began")
-	case j.n+len(f.Body) != j.size:
-		return false, fmt.Errorf("a body of %d bytes, and its first piece said %d", j.n+len(f.Body), j.size)
-	case j.body == nil:
-		f.Body = nil
-	default:
-		f.Body = append(j.body, f.Body...)
+	if j.opens {
+		m.opening--
 	}
-	return j.opens, nil
+	switch n := j.n + len(f.Body); {
+	case j.opens != (f.Kind == KindCall):
+		return nil, errors.New("another kind of frame than its pieces began")
+	case n != j.size:
+		return nil, fmt.Errorf("a body of %d bytes, and its first piece said %d", n, j.size)
+	}
+	j.add(f.Body)
+	f.Body = j.body
+	return j, nil
 }
 
 // isNext reports whether the peer may open a call with this id. Callers hold mu.

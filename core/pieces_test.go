@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/snakepit-go/snakepit/core"
 	"github.com/snakepit-go/snakepit/core/coretest"
@@ -47,25 +48,27 @@ func write(t *testing.T, worker *coretest.Conn, frames ...core.Frame) {
 // A large argument travels in pieces. Other calls and pings go between them, and frames of the same call do not.
 func TestSplit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		begun, queued := make(chan struct{}), make(chan struct{})
 		var order []string
 		var body []byte
 		p := opened(t, taking(func(worker *coretest.Conn, batch []core.Frame) {
 			for _, f := range batch {
+				name := f.Kind.String()
+				if f.Name != "" {
+					name += " " + f.Name
+				}
+				if len(order) == 0 || order[len(order)-1] != name {
+					order = append(order, name)
+				}
 				switch {
 				case f.Kind == core.KindPiece:
-					if len(order) == 0 || order[len(order)-1] != "piece" {
-						order = append(order, "piece")
-					}
 					if len(f.Body) > piece || (f.Bytes != 0) != (len(body) == 0) {
 						t.Errorf("a piece of %d bytes says %d, after %d bytes", len(f.Body), f.Bytes, len(body))
 					}
-					body = append(body, f.Body...)
-				case f.Name != "":
-					order = append(order, f.Kind.String()+" "+f.Name)
-				default:
-					order = append(order, f.Kind.String())
-				}
-				switch {
+					if body = append(body, f.Body...); f.Bytes != 0 {
+						close(begun)
+						<-queued
+					}
 				case f.Kind == core.KindPing:
 					write(t, worker, core.Frame{Kind: core.KindPong, ID: f.ID, Body: []byte(`{"running":[]}`)})
 				case f.Kind == core.KindCall && f.Name == "large":
@@ -76,28 +79,99 @@ func TestSplit(t *testing.T) {
 			}
 		}), core.Options{Size: 1, Concurrency: 2})
 		text := strings.Repeat("x", largeText)
-		ended := make(chan error, 1)
+		ended := make(chan error, 3)
 		go func() {
 			_, err := core.Execute[any](t.Context(), p, "large", text, core.Input(slices.Values([]int{1})))
 			ended <- err
 		}()
-		if _, err := p.Workers()[0].Health(t.Context()); err != nil {
-			t.Error(err)
-		}
-		if _, err := core.Execute[any](t.Context(), p, "small", nil); err != nil {
-			t.Error(err)
-		}
-		if err := <-ended; err != nil {
-			t.Error(err)
+		<-begun
+		go func() { _, err := p.Workers()[0].Health(t.Context()); ended <- err }()
+		go func() { _, err := core.Execute[any](t.Context(), p, "small", nil); ended <- err }()
+		synctest.Wait()
+		close(queued)
+		for range 3 {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
 		}
 		var got string
 		if err := json.Unmarshal(body, &got); err != nil || got != text {
 			t.Errorf("%d bytes came: %v", len(body), err)
 		}
-		joined := strings.Join(order, ", ")
-		if !strings.HasSuffix(joined, "piece, call large, item, end") || !strings.Contains(joined, "ping") ||
-			!strings.Contains(joined, "call small") {
-			t.Errorf("the order is %s", joined)
+		want := "hello, piece, ping, call small, piece, call large, item, end"
+		if got := strings.Join(order, ", "); got != want {
+			t.Errorf("the order is %s, not %s", got, want)
+		}
+	})
+}
+
+// A call of which only pieces were written has not run. It goes to another worker.
+func TestLossWhileSplit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, size := true, 0
+		p := opened(t, taking(func(worker *coretest.Conn, batch []core.Frame) {
+			for _, f := range batch {
+				switch {
+				case f.Kind == core.KindPiece && first:
+					first = false
+					_ = worker.Close() // always nil for a coretest.Conn
+					return
+				case f.Kind == core.KindPiece:
+					size += len(f.Body)
+				case f.Kind == core.KindCall:
+					size += len(f.Body)
+					write(t, worker, core.Frame{Kind: core.KindEnd, ID: f.ID})
+				}
+			}
+		}), core.Options{Size: 1})
+		if _, err := core.Execute[any](t.Context(), p, "large", strings.Repeat("x", largeText)); err != nil {
+			t.Error(err)
+		}
+		if s := p.Stats(); s.Lost != 1 || size != largeText+2 {
+			t.Errorf("%d workers were lost, and %d bytes came", s.Lost, size)
+		}
+	})
+}
+
+// An item of which only pieces were written is given up when its call is cancelled. Other calls go on.
+func TestItemGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		given := make(chan struct{})
+		var after []string
+		p := opened(t, taking(func(worker *coretest.Conn, batch []core.Frame) {
+			for _, f := range batch {
+				switch f.Kind {
+				case core.KindCall:
+					if f.Name == "any" {
+						write(t, worker, core.Frame{Kind: core.KindEnd, ID: f.ID})
+					} else {
+						write(t, worker, core.Frame{Kind: core.KindCredit, ID: f.ID, Items: 9, Bytes: 64 << 20})
+					}
+				case core.KindPiece:
+					if f.Bytes != 0 {
+						cancel()
+						<-given
+					}
+				case core.KindItem, core.KindCancel:
+					after = append(after, f.Kind.String())
+				}
+				if f.Kind == core.KindCancel {
+					body := []byte(`{"type":"Cancelled","message":"cancelled"}`)
+					write(t, worker, core.Frame{Kind: core.KindError, ID: f.ID, Body: body})
+				}
+			}
+		}), core.Options{Size: 1})
+		input := core.Input(slices.Values([]string{strings.Repeat("x", largeText), "more"}))
+		if _, err := core.Execute[any](ctx, p, "inputs", nil, input); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		close(given)
+		if _, err := core.Execute[any](t.Context(), p, "any", nil); err != nil {
+			t.Error(err)
+		}
+		if !slices.Equal(after, []string{"cancel"}) {
+			t.Errorf("%q", after)
 		}
 	})
 }
@@ -306,14 +380,13 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// A worker's calls in pieces count against its limit from their first piece on. Those beyond it are refused, and what
-// they carry is not kept.
+// A worker's calls in pieces count against its limit from their first piece on. Those beyond it are refused, even if a
+// call has ended by then, and what they carry is not kept.
 func TestJoinsAreLimited(t *testing.T) {
 	const limit = 64
-	release := make(chan struct{})
 	var refused []uint64
+	ran := 0
 	synctest.Test(t, func(t *testing.T) {
-		release = make(chan struct{})
 		p := opened(t, taking(func(worker *coretest.Conn, batch []core.Frame) {
 			for _, f := range batch {
 				switch f.Kind {
@@ -326,7 +399,11 @@ func TestJoinsAreLimited(t *testing.T) {
 						}, 5)
 						begins, ends = append(begins, in[0]), append(ends, in[1:]...)
 					}
-					write(t, worker, append(begins, ends...)...)
+					write(t, worker, begins...)
+					for _, f := range ends { // each call has ended when the next one arrives
+						write(t, worker, f)
+						synctest.Wait()
+					}
 				case core.KindError:
 					if !bytes.Contains(f.Body, []byte("Saturated")) {
 						t.Errorf("%s", f.Body)
@@ -335,16 +412,14 @@ func TestJoinsAreLimited(t *testing.T) {
 				}
 			}
 		}), core.Options{Size: 1, Functions: map[string]core.Function{
-			"host": core.Func(func(context.Context, any) (any, error) { <-release; return nil, nil }),
+			"host": core.Func(func(_ context.Context, s string) (any, error) { ran++; return nil, nil }),
 		}})
-		synctest.Wait()
-		close(release)
-		synctest.Wait()
+		time.Sleep(time.Second) // on the bubble's clock
 		if n := p.Stats().Lost; n != 0 {
 			t.Errorf("%d workers were lost", n)
 		}
 	})
-	if !slices.Equal(refused, []uint64{2*limit + 2, 2*limit + 4}) {
-		t.Errorf("refused: %d", refused)
+	if !slices.Equal(refused, []uint64{2*limit + 2, 2*limit + 4}) || ran != limit {
+		t.Errorf("refused: %d; %d ran", refused, ran)
 	}
 }

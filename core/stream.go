@@ -17,7 +17,7 @@ type stream struct {
 	id        uint64
 	name      string
 	opener    bool                    // we opened the call
-	since     time.Time               // when it was received; if we opened it, when it was written (guarded by mux.mu)
+	since     time.Time               // when it was received; if we opened it, when writing began (guarded by mux.mu)
 	deadline  time.Time               // of an outgoing call: becomes the call frame's TTL
 	ended     func(answered bool)     // called by finish, once, without mu; or nil
 	cancel    context.CancelCauseFunc // of an incoming call's context
@@ -28,7 +28,7 @@ type stream struct {
 	taken     int64                   // items consumed; only the consumer uses it
 
 	// guarded by mux.mu
-	written    bool    // of an outgoing call: its frame is passed to Conn.Write
+	written    bool    // of an outgoing call: its frame, or the first piece of it, is passed to Conn.Write
 	inQueue    int     // its frames in mux.queue
 	splitting  bool    // one of its frames is being sent in pieces
 	opening    bool    // that is its call frame
@@ -304,14 +304,18 @@ func (s *stream) wasAbandoned() bool {
 func (s *stream) wasWritten() bool {
 	s.mux.mu.Lock()
 	defer s.mux.mu.Unlock()
-	return s.written
+	return s.written // a call whose first piece is written will be sent to its end
 }
+
+// isSent reports whether the peer may have the call: its frame is written, and not only pieces of it. Callers hold
+// mux.mu.
+func (s *stream) isSent() bool { return s.written && !s.opening }
 
 // outcome returns the answer of an ended call that we opened, or the error that ended it.
 func (s *stream) outcome() ([]byte, error) {
 	s.mux.mu.Lock()
 	s.delivered = true
-	answer, failed, refused, written, err := s.endBody, s.failed, s.notStarted, s.written, s.err
+	answer, failed, refused, written, err := s.endBody, s.failed, s.notStarted, s.isSent(), s.err
 	s.mux.mu.Unlock()
 	switch {
 	case err != nil && !written:

@@ -22,12 +22,15 @@ here = os.path.dirname(os.path.abspath(__file__))
 stray = {os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)}
 original = sys.path[os.path.abspath(sys.path[0]) == here :]  # PYTHONSAFEPATH keeps Python from putting it there
 sys.path[:] = [here] + sorted(original, key=lambda entry: os.path.abspath(entry) in stray)  # noqa: RUF005 (see above)
-if os.environ.get("SNAKEPIT_CACHE") and not sys.pycache_prefix and not os.access(here, os.W_OK):
-    sys.pycache_prefix = os.path.join(os.environ["SNAKEPIT_CACHE"], "pycache")
+cache = os.environ.get("SNAKEPIT_CACHE")
+own = not sys.pycache_prefix  # compiled files go to the host's directories
+written = here if os.access(here, os.W_OK) else cache
+if cache and own and written == cache:
+    sys.pycache_prefix = os.path.join(cache, "pycache")
 
 # PYTHONDONTWRITEBYTECODE is common in images. Without compiled files half of a start would go into compiling the
-# bridge. The host's directory is not the user's, so they are made there, and for this package only.
-if sys.dont_write_bytecode and os.environ.get("SNAKEPIT_CACHE"):
+# bridge. The host's directories are not the user's, so they are made there, and for this package only.
+if sys.dont_write_bytecode and cache and own and os.access(written, os.W_OK):
     from importlib.util import cache_from_source
 
     package = os.path.join(here, "snakepit_bridge")

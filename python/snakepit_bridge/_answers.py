@@ -19,6 +19,7 @@ from ._errors import (
     type_name,
 )
 from ._frames import BASE_WEIGHT, END, ERROR, FAILED, ITEM, NOT_STARTED, Frame
+from ._memory import LARGE
 from ._terms import Terms
 
 
@@ -88,8 +89,8 @@ class Answers:
             raise BadResult(f"{what} can't be sent: {exc}") from None
         if len(body) + BASE_WEIGHT > self._terms.max_frame:
             raise TooLarge(too_large(what, len(body) + BASE_WEIGHT, self._terms.max_frame))
-        if len(body) > self._terms.split_above:
-            self._terms.sent_large = True
+        if len(body) > LARGE:
+            self._terms.large(len(body))
         return body  # type: ignore[no-any-return]
 
     def result(self, call: Call, value: Any) -> Frame:
@@ -127,4 +128,7 @@ class Answers:
         return frame
 
     def _error_body(self, error: Mapping[str, Any]) -> bytes:
-        return encode_error(error, self._terms.codec.encode, self._terms.max_frame - BASE_WEIGHT)
+        body = encode_error(error, self._terms.codec.encode, self._terms.max_frame - BASE_WEIGHT)
+        if len(body) > LARGE:
+            self._terms.large(len(body))
+        return body

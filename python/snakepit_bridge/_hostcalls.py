@@ -8,6 +8,7 @@ from ._answers import too_large
 from ._calls import WINDOW_BYTES, WINDOW_ITEMS, Call, HostCall, Inbox
 from ._errors import SATURATED, BadValue, Disconnected, ItemError, RemoteError, shown, simple_error
 from ._frames import CALL, CANCEL, CREDIT, FAILED, NO_INPUT, Frame, weight
+from ._memory import LARGE
 from ._outbox import Outbox
 from ._terms import Terms
 from ._unpatched import RLock, monotonic
@@ -67,8 +68,8 @@ class HostCalls:
         size = weight(frame)
         if size > self._terms.max_frame:
             raise BadValue(f"value: {too_large('the arguments', size, self._terms.max_frame)}")
-        if size > self._terms.split_above:
-            self._terms.sent_large = True
+        if size > LARGE:
+            self._terms.large(size)
         if call.deadline is not None:
             frame["ttl"] = max(1, int((call.deadline - monotonic()) * 1000))
         host_call = HostCall(call, streams)

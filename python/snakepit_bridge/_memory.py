@@ -6,11 +6,19 @@ glibc takes new pages from the system for each large object. A page fault for ea
 from __future__ import annotations
 
 import mmap
+import os
 import sys
 from typing import Any, Callable, Optional, Union
 
+from ._stdlib import stdlib_first
+
 _HUGE = 4 << 20  # from so many bytes on, huge pages are worth a system call
 _ADVICE: int = getattr(mmap, "MADV_HUGEPAGE", 0)
+_KEPT = 32 << 20  # the largest threshold that glibc takes
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # in glibc's malloc.h
+
+getrefcount: Callable[[Any], int] = getattr(sys, "getrefcount", lambda _: sys.maxsize)
+_ALONE = 2  # the references to an object that only its attribute and an argument refer to
 
 
 def memory(size: int) -> Union[bytearray, mmap.mmap]:
@@ -23,6 +31,57 @@ def memory(size: int) -> Union[bytearray, mmap.mmap]:
     except OSError:  # this kernel has none
         pass
     return pages
+
+
+LARGE = 256 << 10
+"""Whoever sees a body of more bytes calls `keep_pages`."""
+
+_pages_are_kept = False
+
+
+def keep_pages() -> None:
+    """Has glibc's allocator keep the pages of what is freed, up to 32 MiB, for the next large value.
+
+    Otherwise it gives them back as soon as 128 KiB are free at the end of its memory, or twice the size of the largest
+    block that was freed. Then a value of 1 MiB has new pages in each call. Nothing changes if the environment has
+    settings for the allocator. Any thread may call it.
+    """
+    global _pages_are_kept
+    if _pages_are_kept:
+        return
+    _pages_are_kept = True
+    if any(name == "GLIBC_TUNABLES" or (name[:7] == "MALLOC_" and name[-1] == "_") for name in os.environ):
+        return
+    try:
+        if "CS_GNU_LIBC_VERSION" not in os.confstr_names:
+            return
+        with stdlib_first():
+            import ctypes
+
+        mallopt = ctypes.CDLL(None).mallopt
+        if mallopt(_M_MMAP_THRESHOLD, _KEPT):
+            mallopt(_M_TRIM_THRESHOLD, _KEPT)
+    except Exception:  # there is no ctypes, or another library
+        return
+
+
+class Spare:
+    """Memory for one thing after the other. One thread at a time uses it.
+
+    Memory is reused if nothing refers to the last view any more. It would have new pages otherwise, because the
+    allocator gives that much back to the system.
+    """
+
+    def __init__(self) -> None:
+        self._kept: Union[bytearray, mmap.mmap] = bytearray()
+
+    def view(self, size: int) -> memoryview:
+        """Returns a view of so many bytes. What it holds is undefined."""
+        if size >= _HUGE:
+            return memoryview(memory(size))
+        if size > len(self._kept) or getrefcount(self._kept) > _ALONE:
+            self._kept = memory(size)
+        return memoryview(self._kept)[:size]
 
 
 def copy(data: Union[bytes, bytearray, memoryview]) -> memoryview:
@@ -59,7 +118,8 @@ def _copier() -> Callable[[memoryview], bytes]:
     The documentation of PyBytes_FromStringAndSize and PyBytes_AsString in Python's C API allows it: new bytes without
     content may be filled as long as nothing else has them.
     """
-    import ctypes
+    with stdlib_first():
+        import ctypes
 
     new: Any = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)(
         ("PyBytes_FromStringAndSize", ctypes.pythonapi)
@@ -76,7 +136,7 @@ def _copier() -> Callable[[memoryview], bytes]:
         begin = content(result)
         first = (begin + page - 1) // page * page
         advise(first, (begin + size - first) // page * page, _ADVICE)  # without huge pages it fails, and is not needed
-        ctypes.memmove(begin, ctypes.addressof((ctypes.c_char * size).from_buffer(data)), size)
+        ctypes.memmove(begin, ctypes.addressof(ctypes.c_char.from_buffer(data)), size)
         return result
 
     return copied

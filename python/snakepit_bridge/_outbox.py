@@ -111,6 +111,8 @@ class Outbox:
             else:
                 try:
                     self._write()
+                    while splitter and not self.closed:  # without a pause in which another thread would take over
+                        self._write()
                 finally:
                     writing.release()
                 self._leave_now()

@@ -128,12 +128,9 @@ class Join:
         Raises:
             ProtocolError: The body is larger than its first piece said.
         """
-        end = self._filled + len(body)
-        if end > self._size:
-            raise ProtocolError(f"pieces of {end} bytes, and the first one said {self._size}")
-        if self._view is not None:
-            self._view[self._filled : end] = body
-        self._filled = end
+        if self._filled + len(body) >= self._size:  # the frame itself has at least one byte
+            raise ProtocolError(f"pieces of {self._filled + len(body)} bytes, and the first one said {self._size}")
+        self._append(body)
 
     def finish(self, frame: Frame) -> bool:
         """Adds the body of the frame itself, and makes the whole the frame's body. Returns False if it was dropped.
@@ -141,8 +138,15 @@ class Join:
         Raises:
             ProtocolError: The body has another size than its first piece said.
         """
-        self.add(frame.get("body", b""))
-        if self._filled != self._size:
-            raise ProtocolError(f"a body of {self._filled} bytes, and its first piece said {self._size}")
+        body = frame.get("body", b"")
+        if self._filled + len(body) != self._size:
+            raise ProtocolError(f"a body of {self._filled + len(body)} bytes, and its first piece said {self._size}")
+        self._append(body)
         frame["body"] = self._view
         return self._view is not None
+
+    def _append(self, body: Any) -> None:
+        end = self._filled + len(body)
+        if self._view is not None:
+            self._view[self._filled : end] = body
+        self._filled = end

@@ -58,6 +58,7 @@ from ._frames import (
 from ._handlers import Handlers, exit_code
 from ._hostcalls import HostCalls
 from ._housekeeper import Housekeeper
+from ._memory import LARGE, keep_pages
 from ._outbox import WRITE, Outbox
 from ._pieces import FEATURE, JOINED, SPLIT_ABOVE, Join
 from ._sessions import Sessions
@@ -235,6 +236,7 @@ class Runner:
             handlers = self._frame_handlers
             accepted = self._accepted
             most = self.terms.max_frame - BASE_WEIGHT
+            large = min(most, LARGE)
             joins = self._joins
             for frame in frames:
                 try:
@@ -243,15 +245,17 @@ class Runner:
                         raise ProtocolError(f"the host sent {_kind(frame)}")
                     if joins and frame["kind"] in JOINED and frame["id"] in joins and not self._join(frame):
                         continue
-                    if "body" in frame and len(frame["body"]) > most:
-                        raise ProtocolError(f"a body of {len(frame['body'])} bytes, and the limit is {most}")
+                    if "body" in frame and len(frame["body"]) > large:
+                        keep_pages()
+                        if len(frame["body"]) > most:
+                            raise ProtocolError(f"a body of {len(frame['body'])} bytes, and the limit is {most}")
                     handle_frame(frame)
                 except (IndexError, KeyError, TypeError, ValueError, AttributeError) as exc:
                     raise ProtocolError(f"a frame that makes no sense: {exc!r} in {_show(frame)}") from exc
                 except ProtocolError as exc:
                     raise ProtocolError(f"{exc}; the frame was {_show(frame)}") from None
             accepted = self._accepted - accepted
-        if self.outbox:
+        if self.outbox.frames or self.outbox.logs:  # whoever sends pieces goes on by itself
             self.outbox.flush()
         if accepted:
             self.executor.submit(accepted)
@@ -495,6 +499,8 @@ class Runner:
     def _on_piece(self, frame: Frame) -> None:
         id_, size = frame["id"], frame.get("bytes", 0)
         join = self._joins.get(id_)
+        if self.terms.split_above == sys.maxsize:
+            raise ProtocolError("a piece, and the host has not announced the feature pieces")
         if join is None:
             opens = bool(id_ & 1 and self._mark < id_ < _MAX_ID and size)
             if not opens:
@@ -503,7 +509,8 @@ class Runner:
                 if not size:
                     raise ProtocolError(f"a piece of a frame of call {id_} that has not begun")
             if size > self.terms.max_frame - BASE_WEIGHT:
-                raise ProtocolError(f"the first piece of a body of {size} bytes, and the limit is too low")
+                most = self.terms.max_frame - BASE_WEIGHT
+                raise ProtocolError(f"the first piece of a body of {size} bytes, and the limit is {most}")
             open_ = len(self.calls) - len(self.client_calls) + len(self._opening)
             if opens:
                 self._mark = id_
@@ -512,13 +519,16 @@ class Runner:
         elif size:
             raise ProtocolError(f"a first piece for call {id_}, whose frame has begun already")
         join.add(frame["body"])
+        if id_ not in self._opening and self._live(frame) is None:  # the call has ended meanwhile
+            self._joins.pop(id_, None)
 
     def _join(self, frame: Frame) -> bool:
         """Puts the pieces before the body of their frame. Returns False if the frame is a call that is refused."""
         id_: int = frame["id"]
         if (frame["kind"] == CALL) != (id_ in self._opening):
             raise ProtocolError("another kind of frame than its pieces began")
-        if self._joins.pop(id_).finish(frame):
+        join = self._joins.pop(id_, None)
+        if join is None or join.finish(frame):  # None: the call has ended meanwhile, on another thread
             return True
         self._opening.discard(id_)
         self._refuse(id_, SATURATED, f"more than {self.terms.max_calls} calls at once")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any, Tuple
 
+from ._memory import keep_pages
+
 
 class Terms:
     """The terms of a connection, which the two hellos set. Before them, only this worker's own limits are known.
@@ -17,7 +19,7 @@ class Terms:
         max_calls: How many calls the host may have open at once.
         max_host_calls: How many calls this worker may have open at the host.
         split_above: A frame with a larger body is sent in pieces.
-        sent_large: Such a body was made, so the outbox has to look for it.
+        sent_large: Such a body was made, so the outbox looks for it.
     """
 
     __slots__ = ("codec", "encode", "max_calls", "max_frame", "max_host_calls", "sent_large", "split_above", "window")
@@ -31,3 +33,9 @@ class Terms:
         self.max_host_calls = 0
         self.split_above = sys.maxsize
         self.sent_large = False
+
+    def large(self, size: int) -> None:
+        """Called for each body of more than `LARGE` bytes that is to be sent."""
+        keep_pages()
+        if size > self.split_above:
+            self.sent_large = True

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
 import socket
 from struct import Struct
-from typing import List, Sequence, Union
+from typing import List, Sequence
 
 from ._frames import PIECE, SLACK
-from ._memory import memory
+from ._memory import Spare
 from .transport import Frame, Launch, MsgpackFrames, Transport, Unavailable, write_all
 
 _LENGTH = Struct(">I")
@@ -39,9 +38,9 @@ class MsgpackSocket(Transport):
             self._socket.setblocking(True)
         except OSError as exc:
             raise Unavailable(f"descriptor {launch.conn_fd} of SNAKEPIT_CONN_FD is not a socket: {exc}") from None
-        self._usual = bytearray(_BUFFER)
-        self._buffer: Union[bytearray, mmap.mmap] = self._usual
-        self._view = memoryview(self._buffer)
+        self._usual = memoryview(bytearray(_BUFFER))
+        self._view = self._usual
+        self._spare = Spare()  # for frames that do not fit there
         self._start = self._end = 0  # of the data in the buffer
         self._closed = self._reading = self._writing = False
 
@@ -76,7 +75,7 @@ class MsgpackSocket(Transport):
 
     def _received(self) -> List[Frame]:
         """Takes the complete frames out of the buffer. If there is none, makes room for the rest of the next one."""
-        if self._end == len(self._buffer) and self._buffer is not self._usual:
+        if self._end == len(self._view) and self._view is not self._usual:
             return [self._large()]
         frames: List[Frame] = []
         at, end, view = self._start, self._end, self._view
@@ -103,27 +102,23 @@ class MsgpackSocket(Transport):
         return frames
 
     def _large(self) -> Frame:
-        """Takes the frame out of the buffer that was made for it alone."""
+        """Takes the frame out of the memory that it has for itself."""
         frame = self._view[4:]
-        self._use(self._usual)
+        self._view = self._usual
         self._end = 0
         return self.encoding.parse(frame, True)
 
     def _make_room(self, wanted: int) -> None:
         start, size = self._start, self._end - self._start
-        if wanted > len(self._buffer):
+        if wanted > len(self._view):
             rest = self._view[start : self._end]
-            self._use(memory(wanted))  # for this frame alone: there is no room for anything behind it
+            self._view = self._spare.view(wanted)  # for this frame alone: there is no room for anything behind it
             self._view[:size] = rest
-        elif start + max(wanted, _BUFFER // 2) > len(self._buffer):
+        elif start + max(wanted, _BUFFER // 2) > len(self._view):
             self._view[:size] = bytes(self._view[start : self._end])
         else:
             return
         self._start, self._end = 0, size
-
-    def _use(self, buffer: Union[bytearray, mmap.mmap]) -> None:
-        self._buffer = buffer
-        self._view = memoryview(buffer)
 
     def _shown(self) -> bytes:
         return bytes(self._view[self._start : min(self._end, self._start + 64)])

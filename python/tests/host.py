@@ -243,6 +243,15 @@ class Host:
         packed = msgpack.packb(frame)
         return struct.pack(">I", len(packed)) + packed
 
+    def encode_body(self, body: Any) -> bytes:
+        """Returns the body of a frame."""
+        if self._socket is None:
+            return json.dumps(body).encode()
+        import msgpack
+
+        packed: bytes = msgpack.packb(body)
+        return packed
+
     def send_bytes(self, data: bytes) -> None:
         if self._socket is not None:
             self._socket.sendall(data)

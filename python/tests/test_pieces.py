@@ -118,8 +118,9 @@ def test_clear_drops_what_is_left():
 
 
 def test_joins_check_their_size():
-    with pytest.raises(ProtocolError, match="pieces of 11 bytes, and the first one said 10"):
-        Join(10, False).add(bytes(11))
+    for size in (10, 11):
+        with pytest.raises(ProtocolError, match=f"pieces of {size} bytes, and the first one said 10"):
+            Join(10, False).add(bytes(size))
     join = Join(10, False)
     join.add(bytes(5))
     with pytest.raises(ProtocolError, match="a body of 9 bytes, and its first piece said 10"):
@@ -166,3 +167,115 @@ def test_bytes_without_ctypes(monkeypatch):
 def test_large_memory_is_mapped():
     assert type(_memory.memory(4 << 20)) is mmap.mmap
     assert type(_memory.memory((4 << 20) - 1)) is bytearray
+
+
+PIECES = {"features": ["pieces"]}
+ECHO = "@worker.command\ndef echo(x): return x\n"
+
+
+def send_pieces(host, kind, data, id, **fields):
+    """Sends the body of a frame in pieces of five bytes, and then the frame. Returns the last frame unsent."""
+    host.send("piece", raw=data[:5], id=id, bytes=len(data))
+    at = 5
+    while len(data) - at > 5:
+        host.send("piece", raw=data[at : at + 5], id=id)
+        at += 5
+    return lambda: host.send(kind, raw=data[at:], id=id, **fields)
+
+
+def test_a_call_in_pieces_lets_others_pass(each_transport):
+    host = each_transport(ECHO, "concurrency=2", hello=PIECES)
+    data = host.encode_body("a value in pieces")
+    finish = send_pieces(host, "call", data, 1, name="echo", flags=1)
+    host.next_id = 3
+    host.send("ping", id=1)
+    assert host.recv()["kind"] == "pong"
+    assert host.call("echo", "another") == "another"
+    finish()
+    assert host.answer(1)["body"] == "a value in pieces"
+    assert host.bye() == 0
+
+
+def test_calls_in_pieces_count_from_their_first_piece(serve):
+    host = serve(ECHO, hello={**PIECES, "concurrency": 1}, protocol="jsonstdio")
+    data = host.encode_body("a value in pieces")
+    finish = [send_pieces(host, "call", data, id, name="echo", flags=1) for id in (1, 3)]
+    finish[0]()
+    assert host.answer(1)["body"] == "a value in pieces"
+    finish[1]()  # the first call has ended, and yet this one's pieces were not kept
+    answer = host.answer(3)
+    assert answer["body"]["type"] == "Saturated"
+    assert answer["flags"] == 4
+    host.next_id = 5
+    assert host.call("echo", "another") == "another"
+
+
+def test_pieces_of_an_item_for_a_call_that_has_ended(serve):
+    host = serve("@worker.command\ndef first(ctx):\n    for x in ctx.input: return x\n" + ECHO, hello=PIECES)
+    id = host.open("first", flags=0)
+    data = host.encode_body("a value in pieces")
+    finish = send_pieces(host, "item", data, id)
+    finish()
+    assert host.answer(id)["body"] == "a value in pieces"
+    send_pieces(host, "item", data, id)()
+    assert host.call("echo", "another") == "another"
+
+
+@pytest.mark.parametrize(
+    ("hello", "frames", "message"),
+    [
+        ({}, [("piece", b'"ab', {"id": 1, "bytes": 9})], "has not announced the feature"),
+        (PIECES, [("piece", b'"ab', {"id": 1})], "piece for call 1, which never was"),
+        (PIECES, [("piece", b'"ab', {"id": 2, "bytes": 9})], "piece for call 2, which never was"),
+        (PIECES, [("piece", b'"ab', {"id": 1, "bytes": 1 << 30})], "and the limit is"),
+        (PIECES, [("piece", b'"ab', {"id": 1, "bytes": 9})] * 2, "whose frame has begun already"),
+        (PIECES, [("piece", b'"ab', {"id": 1, "bytes": 3})], "pieces of 3 bytes, and the first one said 3"),
+        (
+            PIECES,
+            [("piece", b'"ab', {"id": 1, "bytes": 9}), ("call", b'c"', {"id": 1, "name": "echo"})],
+            "a body of 5 bytes, and its first piece said 9",
+        ),
+        (
+            PIECES,
+            [("piece", b'"ab', {"id": 1, "bytes": 5}), ("end", b'c"', {"id": 1})],
+            "another kind of frame than its pieces began",
+        ),
+    ],
+)
+def test_pieces_that_fit_no_body_end_the_connection(serve, hello, frames, message):
+    host = serve(ECHO, hello=hello)
+    for kind, raw, fields in frames:
+        host.send(kind, raw=raw, **fields)
+    assert host.wait() == 1
+    assert any(message in line for line in host.printed), host.printed
+
+
+def test_memory_is_reused_once_nothing_refers_to_it():
+    spare = _memory.Spare()
+    first = spare.view(1000)
+    first[0] = 7
+    kept = first.obj
+    second = spare.view(900)
+    assert second.obj is not kept  # the first view is in use
+    assert len(second) == 900
+    del first, kept
+    kept = id(second.obj)
+    del second
+    assert id(spare.view(500).obj) == kept
+    assert id(spare.view(900).obj) == kept
+    part = spare.view(300)[100:]
+    assert spare.view(300).obj is not part.obj
+    assert type(spare.view(4 << 20).obj) is not bytearray or not hasattr(mmap, "MADV_HUGEPAGE")
+
+
+def test_pages_are_kept_once_and_not_against_settings(monkeypatch):
+    monkeypatch.setattr(_memory, "_pages_are_kept", False)
+    _memory.keep_pages()
+    assert _memory._pages_are_kept
+    monkeypatch.setattr(_memory, "_pages_are_kept", False)
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+
+    imports = []
+    monkeypatch.setattr(_memory, "stdlib_first", lambda: imports.append(1))
+    _memory.keep_pages()
+    assert not imports
