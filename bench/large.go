@@ -75,6 +75,7 @@ func ourFloats(b *bed, name string, data []byte) (roundTrip, peers.Process, erro
 func large(name string, size int, t target,
 	open func(b *bed, name string, data []byte) (roundTrip, peers.Process, error)) subject {
 	return subject{name: name, target: t, costs: true, measure: func(b *bed, n scale) (sample, error) {
+		size := size / n.smaller
 		trip, process, err := open(b, name, bytes.Repeat([]byte("snakepit"), size/8))
 		if err != nil {
 			return sample{}, err
@@ -108,7 +109,7 @@ func pings(adapter string, t target) subject {
 		if err != nil {
 			return sample{}, err
 		}
-		data := make([]byte, enormous)
+		data := make([]byte, max(enormous/n.smaller, enormous/2)) // enough to travel in pieces
 		slowest := make([]time.Duration, max(n.times/2, 1))
 		for i := range slowest {
 			ended := make(chan error, 1)

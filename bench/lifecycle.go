@@ -17,12 +17,12 @@ import (
 )
 
 // timed is a subject that measures a time in milliseconds. It takes the median of several.
-func timed(name string, t target, times int, measure func(b *bed) (time.Duration, error)) subject {
+func timed(name string, t target, times int, measure func(b *bed, n scale) (time.Duration, error)) subject {
 	return subject{name: name, target: t, measure: func(b *bed, n scale) (sample, error) {
 		took := make([]time.Duration, min(times, n.times))
 		for i := range took {
 			var err error
-			if took[i], err = measure(b); err != nil {
+			if took[i], err = measure(b, n); err != nil {
 				return sample{}, err
 			}
 		}
@@ -32,7 +32,7 @@ func timed(name string, t target, times int, measure func(b *bed) (time.Duration
 
 // bare starts interpreters that import what a worker on the adapter imports, without this library.
 func bare(name, adapter string, count int) subject {
-	return timed(name, target{}, 5, func(b *bed) (time.Duration, error) {
+	return timed(name, target{}, 5, func(b *bed, n scale) (time.Duration, error) {
 		var modules []string
 		if adapter != "" {
 			p, err := b.pool(adapter)
@@ -54,7 +54,7 @@ func bare(name, adapter string, count int) subject {
 			}
 		}()
 		var err error
-		for range count {
+		for range min(count, n.workers) {
 			cmd := exec.Command(b.python, "-c", script)
 			cmd.Stderr = os.Stderr
 			read, write, pipeErr := os.Pipe()
@@ -86,9 +86,9 @@ func bare(name, adapter string, count int) subject {
 
 // ready opens a pool and waits for all its workers.
 func ready(adapter string, size int, t target) subject {
-	return timed(adapter, t, 5, func(*bed) (time.Duration, error) {
+	return timed(adapter, t, 5, func(_ *bed, n scale) (time.Duration, error) {
 		begin := time.Now()
-		p, err := openPool(adapter, program, core.Options{Size: size})
+		p, err := openPool(adapter, program, core.Options{Size: min(size, n.workers)})
 		if err != nil {
 			return 0, err
 		}
@@ -100,7 +100,7 @@ func startName(adapter string) string { return adapter + ", a plain start" }
 
 // started opens a pool of one worker and makes a call.
 func started(adapter string) subject {
-	return timed(startName(adapter), target{}, 5, func(*bed) (time.Duration, error) {
+	return timed(startName(adapter), target{}, 5, func(*bed, scale) (time.Duration, error) {
 		begin := time.Now()
 		p, err := openPool(adapter, program, core.Options{Size: 1})
 		if err != nil {
@@ -114,7 +114,7 @@ func started(adapter string) subject {
 // replaced kills a worker and waits for the next result.
 func replaced(adapter string) subject {
 	t := target{in: free, against: startName(adapter), bound: 1.3, less: true}
-	return timed(adapter, t, 5, func(*bed) (time.Duration, error) {
+	return timed(adapter, t, 5, func(*bed, scale) (time.Duration, error) {
 		p, err := openPool(adapter, program, core.Options{Size: 1, Logger: hclog.NewNullLogger()})
 		if err != nil {
 			return 0, err

@@ -54,16 +54,17 @@ type scale struct {
 	large   int     // MiB of large values
 	times   int     // starts, cancelled streams and the like
 	idle    float64 // seconds
-	workers int     // that idle
+	workers int     // that start or idle, at most
+	smaller int     // large values are so many times smaller
 	job     job     // for the table of streaming
 	trace   bool    // count system calls, instead of time
 }
 
 var (
 	full = scale{calls: 3000, burst: 30000, items: 100000, firsts: 200, large: 128, times: 20, idle: 5, workers: 64,
-		job: job{Items: 100, Work: 0.02}}
-	quick = scale{calls: 100, burst: 1280, items: 2000, firsts: 10, large: 1, times: 1, idle: 1, workers: 4,
-		job: job{Items: 10, Work: 0.02}}
+		smaller: 1, job: job{Items: 100, Work: 0.02}}
+	quick = scale{calls: 50, burst: 640, items: 2000, firsts: 10, large: 1, times: 1, idle: 1, workers: 4,
+		smaller: 16, job: job{Items: 10, Work: 0.02}}
 )
 
 func scaleOf(o order) scale {
