@@ -289,6 +289,7 @@ $(VENV)/.docs: $(VENV)/.made docs/site/requirements.txt
 
 $(VENV)/.dev: $(VENV)/.made python/requirements-dev.txt
 	$(call newer,development needs 3.10 or later)
+	@echo "== installing what development needs into $(VENV)"
 	@$(PIP) --requirement python/requirements-dev.txt || $(OFFLINE)
 	@touch $@
 
@@ -296,10 +297,12 @@ $(VENV)/.dev: $(VENV)/.made python/requirements-dev.txt
 LIGHT_PEERS := bench/peers/fastapi/requirements.txt bench/peers/goplugin/requirements.txt bench/peers/pyproc/requirements.txt
 
 $(VENV)/.light-peers: $(VENV)/.dev $(LIGHT_PEERS)
+	@echo "== installing what the bench compares with into $(VENV)"
 	@$(PIP) $(LIGHT_PEERS:%=--requirement %) || $(OFFLINE)
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.light-peers bench/peers/ray/requirements.txt
+	@echo "== installing Ray for the bench into $(VENV)"
 	@$(PIP) --requirement bench/peers/ray/requirements.txt || $(OFFLINE)
 	@touch $@
 

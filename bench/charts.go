@@ -86,7 +86,7 @@ func (t theme) plot() *plot.Plot {
 	p.Title.TextStyle.Color, p.Legend.TextStyle.Color = t.ink, t.ink
 	p.Title.TextStyle.Font, p.Legend.TextStyle.Font = sans, sans
 	p.Title.Padding = 6
-	p.Legend.Top, p.Legend.Padding, p.Legend.XOffs = true, 3, -6
+	p.Legend.Top = true
 	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
 		axis.Color, axis.Label.TextStyle.Color = t.ink, t.ink
 		axis.Tick.Color, axis.Tick.Label.Color = t.ink, t.ink
@@ -101,7 +101,7 @@ func (t theme) plot() *plot.Plot {
 // draw shows a line for each subject with a dot for each mode.
 func (r rowReport) draw(p *plot.Plot, t theme) error {
 	p.Title.Text = r.Name
-	p.X.Label.Text = r.Unit
+	p.X.Label.Text = r.Unit + ", logarithmic"
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.Legend.ThumbnailWidth = 10
 	var names []string
@@ -129,6 +129,7 @@ func (r rowReport) draw(p *plot.Plot, t theme) error {
 		p.Legend.Add(modeTitles[m], scatter)
 	}
 	p.X.Min, p.X.Max = p.X.Min*0.8, p.X.Max*1.5
+	legendAbove(p, 2)
 	return nil
 }
 
@@ -147,8 +148,15 @@ func (r seriesReport) draw(p *plot.Plot, t theme) error {
 			return err
 		}
 	}
-	p.Y.Min = 0
+	p.Y.Min, p.X.Max = 0, p.X.Max*1.03 // room for the last number
+	legendAbove(p, len(r.Lines))
 	return nil
+}
+
+// legendAbove puts the lines of the legend between the title and the data.
+func legendAbove(p *plot.Plot, lines int) {
+	height := vg.Length(lines) * 13
+	p.Title.Padding, p.Legend.YOffs = height+6, height
 }
 
 func (s *soakReport) draw(p *plot.Plot, t theme) error {
@@ -159,6 +167,7 @@ func (s *soakReport) draw(p *plot.Plot, t theme) error {
 		workers = append(workers, plotter.XY{X: point.Seconds / 60, Y: point.Workers})
 	}
 	p.Y.Min = 0
+	legendAbove(p, 2)
 	return errors.Join(t.line(p, 0, "Go", host), t.line(p, 1, "six workers", workers))
 }
 

@@ -105,7 +105,7 @@ func runBench(args []string, out io.Writer) error {
 	} else {
 		r, err = p.measure(cmd.Path)
 	}
-	p.say("")
+	p.say("", "")
 	if err != nil {
 		return err
 	}
@@ -136,16 +136,31 @@ func (r *report) print(out io.Writer, asJSON bool) error {
 	return nil
 }
 
-// progress returns a function that says on a terminal what is measured, and for how long this has gone on.
-func progress(out *os.File) func(string) {
+// progress returns a function that says what is measured: on a terminal in one line that changes, with the time so far,
+// and otherwise in a line for each part. An empty part is the end.
+func progress(out *os.File) func(part, detail string) {
+	last := ""
 	if !term.IsTerminal(int(out.Fd())) {
-		return func(string) {}
-	}
-	begin := time.Now()
-	return func(text string) {
-		fmt.Fprint(out, "\r\x1b[K")
-		if text != "" {
-			fmt.Fprintf(out, "%s  %s", time.Since(begin).Round(time.Second), text)
+		return func(part, _ string) {
+			if part != last && part != "" {
+				fmt.Fprintln(out, "measuring", part)
+			}
+			last = part
 		}
+	}
+	begin, at := time.Now(), map[string]int{}
+	for i, key := range keys() {
+		at[key] = i + 1
+	}
+	return func(part, detail string) {
+		fmt.Fprint(out, "\r\x1b[K")
+		if part == "" {
+			return
+		}
+		fmt.Fprint(out, time.Since(begin).Round(time.Second), "  ")
+		if at[part] > 0 {
+			fmt.Fprintf(out, "part %d of %d, ", at[part], len(at))
+		}
+		fmt.Fprint(out, part, ": ", detail)
 	}
 }

@@ -79,8 +79,8 @@ func checkSubject(t *testing.T, row row, s subject, got subjectReport, missing [
 			t.Errorf("%s has no cost: %+v", m, f.Cost)
 		}
 	}
-	if (s.target.in != "") != (got.Met != nil) {
-		t.Errorf("the target is %+v, and the report has %+v", s.target, got)
+	if got.Met != nil {
+		t.Errorf("a quick run judges: %+v", got)
 	}
 }
 

@@ -12,8 +12,8 @@ type plan struct {
 	only    *regexp.Regexp // the parts, by their keys
 	isQuick bool
 	rounds  int
-	memory  int64        // bytes to stream, to measure memory
-	say     func(string) // progress
+	memory  int64                     // bytes to stream, to measure memory
+	say     func(part, detail string) // progress
 }
 
 // memoryKey is the key of the part that measures memory.
@@ -63,7 +63,7 @@ func (p plan) measure(python string) (*report, error) {
 	}
 	if p.has(memoryKey) {
 		for _, adapter := range adapters {
-			p.say("memory: " + adapter)
+			p.say(memoryKey, adapter)
 			g, err := memory(adapter, p.memory)
 			if err != nil {
 				return nil, err
@@ -83,7 +83,7 @@ func (p plan) tables(r *report) error {
 		if !p.has(t.key) {
 			continue
 		}
-		p.say(t.key)
+		p.say(t.key, "")
 		b, err := newBed()
 		if err != nil {
 			return err
@@ -125,12 +125,12 @@ func (p plan) row(r row, missing []string) (rowReport, error) {
 		return got, err
 	}
 	for round := range p.rounds {
-		p.say(fmt.Sprintf("%s, round %d of %d", r.name, round+1, p.rounds))
 		for _, m := range r.modes {
 			for _, s := range subjects {
 				if children[m] == nil || s.modes != nil && !slices.Contains(s.modes, m) {
 					continue
 				}
+				p.say(r.key, fmt.Sprintf("round %d of %d, %s, %s", round+1, p.rounds, modeTitles[m], s.name))
 				got, err := ask(m, s, false)
 				if err != nil {
 					return report, err
@@ -147,7 +147,7 @@ func (p plan) row(r row, missing []string) (rowReport, error) {
 			}
 		}
 		if f := mine.Figures[pinned]; s.costs && f != nil && (!p.isQuick || r.key == "call") {
-			p.say(r.name + ", system calls of " + s.name)
+			p.say(r.key, "system calls of "+s.name)
 			got, err := ask(pinned, s, true)
 			if err != nil {
 				return report, err
@@ -157,7 +157,9 @@ func (p plan) row(r row, missing []string) (rowReport, error) {
 		report.Subjects = append(report.Subjects, mine)
 	}
 	for i, s := range subjects {
-		report.Subjects[i].judge(s.target, report.Subjects)
+		if !p.isQuick { // so little says nothing about a target
+			report.Subjects[i].judge(s.target, report.Subjects)
+		}
 	}
 	return report, nil
 }

@@ -33,8 +33,11 @@ func (r *report) places() map[string]string {
 	all := map[string]string{}
 	for _, t := range r.tables() {
 		all[t.Name] = t.markdown()
+		if t.Title != "" {
+			all[t.Name] = "*" + t.Title + "*\n\n" + t.markdown()
+		}
 		if pageOf(t.Name) == readme || t.Name == soakName {
-			all[t.Name] = r.line() + "\n\n" + t.markdown()
+			all[t.Name] = r.line() + "\n\n" + all[t.Name]
 		}
 	}
 	if len(r.Rows) > 0 {

@@ -202,7 +202,7 @@ print(json.dumps(found))`
 	}
 	for _, name := range []string{"grpcio", "protobuf", "msgpack", "numpy"} {
 		if v[name] == "" {
-			return nil, fmt.Errorf("%s has no %s: run make dev-setup, or set SNAKEPIT_PYTHON", python, name)
+			return nil, fmt.Errorf("%s has no %s: run make bench-peers, or set SNAKEPIT_PYTHON", python, name)
 		}
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {

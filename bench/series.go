@@ -42,7 +42,7 @@ type seriesReport struct {
 }
 
 // measure measures each point in a child of its own. The value of a point is the median of its rounds.
-func (s series) measure(isQuick bool, rounds int, say func(string)) (seriesReport, error) {
+func (s series) measure(isQuick bool, rounds int, say func(part, detail string)) (seriesReport, error) {
 	r := seriesReport{Key: s.key, Points: s.points}
 	if isQuick {
 		r.Points = s.quickPoints
@@ -51,7 +51,7 @@ func (s series) measure(isQuick bool, rounds int, say func(string)) (seriesRepor
 		r.Lines = append(r.Lines, line{adapter, make([]float64, len(r.Points))})
 	}
 	for i, point := range r.Points {
-		say(fmt.Sprintf("%s: %d", s.name, point))
+		say("by-"+s.key, fmt.Sprintf("%d %s", point, s.x))
 		values := make([][]float64, len(adapters))
 		for range rounds {
 			for a, adapter := range adapters {

@@ -35,7 +35,7 @@ type soakPoint struct {
 }
 
 // soak puts a mixed load on two workers of each adapter for a time.
-func soak(python string, length time.Duration, say func(string)) (*report, error) {
+func soak(python string, length time.Duration, say func(part, detail string)) (*report, error) {
 	r, err := newReport(python, 1)
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func soak(python string, length time.Duration, say func(string)) (*report, error
 }
 
 // watch takes 180 points.
-func (s *soakReport) watch(ctx context.Context, length time.Duration, pools []*core.Pool, say func(string)) error {
+func (s *soakReport) watch(ctx context.Context, length time.Duration, pools []*core.Pool, say func(part, detail string)) error {
 	begin, tick := time.Now(), time.NewTicker(length/180)
 	defer tick.Stop()
 	for {
@@ -102,7 +102,7 @@ func (s *soakReport) watch(ctx context.Context, length time.Duration, pools []*c
 			return nil
 		case <-tick.C:
 		}
-		say(fmt.Sprintf("mixed load of %v", length))
+		say(soakName, fmt.Sprintf("mixed load of %v", length))
 		debug.FreeOSMemory() // so that garbage is no growth
 		p := soakPoint{Seconds: time.Since(begin).Seconds(), Goroutines: runtime.NumGoroutine()}
 		var err error

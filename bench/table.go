@@ -79,7 +79,10 @@ func (r rowReport) table() table {
 		}
 		t.Header = append(t.Header, title)
 	}
-	t.Header = append(t.Header, "ratio", "target")
+	hasTarget := slices.ContainsFunc(r.Subjects, func(s subjectReport) bool { return s.Met != nil })
+	if hasTarget {
+		t.Header = append(t.Header, "ratio", "target")
+	}
 	if hasMode(pinned) {
 		t.Header = append(t.Header, "CPU µs: Go", "Python", "system calls: Go", "Python", "allocations in Go")
 	}
@@ -92,7 +95,9 @@ func (r rowReport) table() table {
 				cells = append(cells, "")
 			}
 		}
-		cells = append(cells, s.ratio(), s.verdict())
+		if hasTarget {
+			cells = append(cells, s.ratio(len(modes) > 1), s.verdict())
+		}
 		if hasMode(pinned) {
 			cells = append(cells, s.costs()...)
 		}
@@ -101,11 +106,16 @@ func (r rowReport) table() table {
 	return t
 }
 
-func (s subjectReport) ratio() string {
+// ratio names the column that it is of if there are several.
+func (s subjectReport) ratio(isOneOfSeveral bool) string {
 	if s.Ratio == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.2f of %s", s.Ratio, s.Against)
+	text := fmt.Sprintf("%.2f of %s", s.Ratio, s.Against)
+	if isOneOfSeveral {
+		text += ", " + modeTitles[s.In]
+	}
+	return text
 }
 
 func (s subjectReport) verdict() string {
