@@ -93,7 +93,9 @@ func soak(python string, length time.Duration, say func(part, detail string)) (*
 }
 
 // watch takes 180 points.
-func (s *soakReport) watch(ctx context.Context, length time.Duration, pools []*core.Pool, say func(part, detail string)) error {
+func (s *soakReport) watch(
+	ctx context.Context, length time.Duration, pools []*core.Pool, say func(part, detail string),
+) error {
 	begin, tick := time.Now(), time.NewTicker(length/180)
 	defer tick.Stop()
 	for {
