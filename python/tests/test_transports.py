@@ -535,10 +535,10 @@ def packed():
 @pytest.mark.parametrize("size", [0, (64 << 20) + (64 << 10) + 1, 2**31, 2**32 - 1, 0x68656C6C])
 def test_lengths_that_are_not_frames(packed, size):
     packed.send(struct.pack(">I", size))
-    before = len(packed.transport._buffer)
+    before = len(packed.transport._view)
     with pytest.raises(ValueError, match=f"of {size} bytes"):
         packed.transport.read()
-    assert len(packed.transport._buffer) == before
+    assert len(packed.transport._view) == before
 
 
 @needs_msgpack
@@ -559,11 +559,13 @@ def test_frames_that_are_not_what_their_length_says(packed, inside):
 
 
 @needs_msgpack
-def test_the_large_buffer_is_given_back(packed):
-    frame = {"kind": ITEM, "id": 2, "body": b"x" * 1_000_000}
+@pytest.mark.parametrize("size", [1_000_000, 6_000_000])
+def test_the_large_buffer_is_given_back(packed, size):
+    frame = {"kind": ITEM, "id": 2, "body": b"x" * size}
     with in_thread(packed.send, packed.encode(frame) * 3 + packed.encode({"kind": PING})):
         assert received(packed, 4) == [frame] * 3 + [{"kind": PING}]
-    assert len(packed.transport._buffer) < 1_000_000
+    assert len(packed.transport._view) < 1_000_000
+    assert len(packed.transport._spare._kept) < 4 << 20  # larger memory is not kept for the next frame
 
 
 @needs_msgpack
