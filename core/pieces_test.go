@@ -11,7 +11,6 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/snakepit-go/snakepit/core"
 	"github.com/snakepit-go/snakepit/core/coretest"
@@ -387,6 +386,7 @@ func TestJoinsAreLimited(t *testing.T) {
 	var refused []uint64
 	ran := 0
 	synctest.Test(t, func(t *testing.T) {
+		sent := make(chan struct{})
 		p := opened(t, taking(func(worker *coretest.Conn, batch []core.Frame) {
 			for _, f := range batch {
 				switch f.Kind {
@@ -404,6 +404,7 @@ func TestJoinsAreLimited(t *testing.T) {
 						write(t, worker, f)
 						synctest.Wait()
 					}
+					close(sent)
 				case core.KindError:
 					if !bytes.Contains(f.Body, []byte("Saturated")) {
 						t.Errorf("%s", f.Body)
@@ -414,7 +415,8 @@ func TestJoinsAreLimited(t *testing.T) {
 		}), core.Options{Size: 1, Functions: map[string]core.Function{
 			"host": core.Func(func(_ context.Context, s string) (any, error) { ran++; return nil, nil }),
 		}})
-		time.Sleep(time.Second) // on the bubble's clock
+		<-sent
+		synctest.Wait()
 		if n := p.Stats().Lost; n != 0 {
 			t.Errorf("%d workers were lost", n)
 		}

@@ -8,7 +8,8 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from typing import Any, Callable, Optional, Union
+from functools import lru_cache
+from typing import Any, Callable, Union
 
 from ._stdlib import stdlib_first
 
@@ -93,27 +94,24 @@ def copy(data: Union[bytes, bytearray, memoryview]) -> memoryview:
 
 def bytes_of(data: memoryview) -> bytes:
     """Returns a copy as bytes. While it copies large data, other threads can run."""
-    global _copy
-    if len(data) < _HUGE or data.readonly or _copy is None:
+    if len(data) < _HUGE or data.readonly:
         return bytes(data)
-    if _copy is _untried:
-        try:
-            _copy = _copier()
-        except Exception:  # there is no ctypes, or this Python has not all that is needed
-            _copy = None
-            return bytes(data)
-    return _copy(data)
+    return _copier()(data)
 
 
-def _untried(data: memoryview) -> bytes:
-    raise NotImplementedError
-
-
-_copy: Optional[Callable[[memoryview], bytes]] = _untried if _ADVICE and sys.implementation.name == "cpython" else None
-
-
+@lru_cache(maxsize=None)
 def _copier() -> Callable[[memoryview], bytes]:
-    """Returns the function that copies large data.
+    """Returns the function that copies large data. That is `bytes` where the C API or huge pages are missing."""
+    if not _ADVICE or sys.implementation.name != "cpython":
+        return bytes
+    try:
+        return _c_copier()
+    except Exception:  # there is no ctypes, or it lacks a function
+        return bytes
+
+
+def _c_copier() -> Callable[[memoryview], bytes]:
+    """Returns the function that copies by the C API.
 
     The documentation of PyBytes_FromStringAndSize and PyBytes_AsString in Python's C API allows it: new bytes without
     content may be filled as long as nothing else has them.

@@ -3,6 +3,7 @@
 import mmap
 import random
 from collections import deque
+from functools import lru_cache
 
 import pytest
 
@@ -156,8 +157,8 @@ def test_bytes_without_ctypes(monkeypatch):
     def fails():
         raise ImportError("no ctypes")
 
-    monkeypatch.setattr(_memory, "_copier", fails)
-    monkeypatch.setattr(_memory, "_copy", _memory._untried)
+    monkeypatch.setattr(_memory, "_c_copier", fails)
+    monkeypatch.setattr(_memory, "_copier", lru_cache(maxsize=None)(_memory._copier.__wrapped__))
     source = _memory.memory(5 << 20)
     memoryview(source)[7] = 7
     assert _memory.bytes_of(memoryview(source)) == bytes(7) + b"\x07" + bytes((5 << 20) - 8)

@@ -13,7 +13,7 @@ import (
 func python(t testing.TB) string {
 	python := cmp.Or(os.Getenv("SNAKEPIT_PYTHON"), "python3")
 	if out, err := exec.Command(python, "-c", "import json").CombinedOutput(); err != nil {
-		t.Skipf("%s does not run: %v\n%s", python, err, out)
+		t.Fatalf("%s does not run: %v\n%s", python, err, out)
 	}
 	return python
 }
