@@ -1,27 +1,18 @@
 package goplugin
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/snakepit-go/snakepit/bench/peers/peertest"
 )
 
-func python(t testing.TB) string {
-	python := cmp.Or(os.Getenv("SNAKEPIT_PYTHON"), "python3")
-	cmd := exec.Command(python, "-c", "import grpc, grpc_health, google.protobuf")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Skipf("%s has not the packages of bench/peers/goplugin/requirements.txt: %v\n%s", python, err, out)
-	}
-	return python
-}
+func python(t testing.TB) string { return peertest.Python(t, "grpc, grpc_health, google.protobuf") }
 
 func alive(pid int) bool {
 	p, err := os.FindProcess(pid)
@@ -37,18 +28,6 @@ func TestCalls(t *testing.T) {
 	if len(pids) != 1 || !alive(pids[0]) {
 		t.Errorf("PIDs() = %v, want one live process", pids)
 	}
-	args := map[string]any{"operation": "add", "a": 5.0, "b": 3.0}
-	var callers sync.WaitGroup
-	for range 64 {
-		callers.Go(func() {
-			for range 5 {
-				if result, err := p.Call(t.Context(), args); err != nil || !maps.Equal(result, args) {
-					t.Errorf("Call(%v) = %v, %v", args, result, err)
-				}
-			}
-		})
-	}
-	callers.Wait()
 	if err := p.Close(); err != nil {
 		t.Error(err)
 	}
@@ -58,6 +37,7 @@ func TestCalls(t *testing.T) {
 	if _, err := os.Stat(p.(*peer).directory); !os.IsNotExist(err) {
 		t.Errorf("the directory is left: %v", err)
 	}
+	peertest.Calls(t, Start, python(t))
 }
 
 func TestStartOutlivesItsContext(t *testing.T) {
@@ -98,18 +78,4 @@ func TestStartEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func BenchmarkCall(b *testing.B) {
-	p, err := Start(b.Context(), python(b))
-	if err != nil {
-		b.Fatal(err)
-	}
-	args := map[string]any{"operation": "add", "a": 5, "b": 3}
-	for b.Loop() {
-		if _, err := p.Call(b.Context(), args); err != nil {
-			b.Fatal(err)
-		}
-	}
-	if err := p.Close(); err != nil {
-		b.Error(err)
-	}
-}
+func BenchmarkCall(b *testing.B) { peertest.Benchmark(b, Start, python(b)) }

@@ -2,25 +2,19 @@ package ray
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/snakepit-go/snakepit/bench/peers/peertest"
 )
 
-func python(t *testing.T) string {
-	python := cmp.Or(os.Getenv("SNAKEPIT_PYTHON"), "python3")
-	if out, err := exec.Command(python, "-c", "import ray").CombinedOutput(); err != nil {
-		t.Skipf("%s has not the packages of bench/peers/ray/requirements.txt: %v\n%s", python, err, out)
-	}
-	return python
-}
+func python(t *testing.T) string { return peertest.Python(t, "ray") }
 
 // adoptOrphans makes this process the parent of descendants that outlive theirs.
 func adoptOrphans(t *testing.T) {
