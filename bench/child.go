@@ -102,8 +102,7 @@ func (c *child) send(o order) error { return json.NewEncoder(c.in).Encode(o) }
 
 // close ends the child and what it has started.
 func (c *child) close() error {
-	_ = c.in.Close()
-	return c.cmd.Wait()
+	return errors.Join(c.in.Close(), c.cmd.Wait())
 }
 
 // inChild carries out one order in a child of its own.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -130,7 +131,9 @@ func startTrace(pids ...int) (*trace, error) {
 		return nil, err
 	}
 	t := &trace{path: file.Name()}
-	_ = file.Close()
+	if err := file.Close(); err != nil {
+		return nil, errors.Join(err, os.Remove(t.path))
+	}
 	args := []string{"-f", "-c", "-e", "trace=%desc,%network", "-o", t.path}
 	for _, pid := range pids {
 		args = append(args, "-p", strconv.Itoa(pid))
@@ -144,8 +147,7 @@ func startTrace(pids ...int) (*trace, error) {
 		err = t.cmd.Start()
 	}
 	if err != nil {
-		_ = os.Remove(t.path)
-		return nil, err
+		return nil, errors.Join(err, os.Remove(t.path))
 	}
 	said := make([]byte, 0, 4096)
 	for strings.Count(string(said), "attached") < len(pids) {
@@ -160,11 +162,10 @@ func startTrace(pids ...int) (*trace, error) {
 
 // stop ends the trace and returns the number of system calls, or -1.
 func (t *trace) stop() float64 {
-	_ = t.cmd.Process.Signal(unix.SIGINT)
-	_ = t.cmd.Wait()
+	_ = t.cmd.Process.Signal(unix.SIGINT) // it has ended by itself if it could not attach
+	_ = t.cmd.Wait()                      // it ends by the signal
 	text, err := os.ReadFile(t.path)
-	_ = os.Remove(t.path)
-	if err != nil {
+	if err = errors.Join(err, os.Remove(t.path)); err != nil {
 		return -1
 	}
 	for line := range strings.Lines(string(text)) {

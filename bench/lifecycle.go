@@ -50,7 +50,7 @@ func bare(name, adapter string, count int) subject {
 		var outs []*os.File
 		defer func() {
 			for _, out := range outs {
-				_ = out.Close()
+				_ = out.Close() // it was read from, so nothing is lost
 			}
 		}()
 		var err error
@@ -63,9 +63,7 @@ func bare(name, adapter string, count int) subject {
 			}
 			cmd.Stdout = write
 			outs = append(outs, read)
-			err = cmd.Start()
-			_ = write.Close()
-			if err != nil {
+			if err = errors.Join(cmd.Start(), write.Close()); err != nil {
 				break
 			}
 			started = append(started, cmd)

@@ -98,12 +98,12 @@ func (p plan) tables(r *report) error {
 }
 
 // row measures a row: in each round and each mode every subject once, and at the end their system calls.
-func (p plan) row(r row, missing []string) (rowReport, error) {
-	report := rowReport{Key: r.key, Name: r.name, Unit: r.unit}
+func (p plan) row(r row, missing []string) (report rowReport, err error) {
+	report = rowReport{Key: r.key, Name: r.name, Unit: r.unit}
 	children := map[mode]*child{}
 	defer func() {
 		for _, c := range children {
-			_ = c.close()
+			err = errors.Join(err, c.close())
 		}
 	}()
 	for _, m := range r.modes {

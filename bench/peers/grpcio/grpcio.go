@@ -117,8 +117,7 @@ func (s *Server) Close() error {
 		err = s.conn.Close()
 	}
 	if s.cmd != nil {
-		_ = s.in.Close() // the server ends by itself
-		err = errors.Join(err, s.cmd.Wait())
+		err = errors.Join(err, s.in.Close(), s.cmd.Wait()) // the server ends by itself
 	}
 	return errors.Join(err, os.RemoveAll(s.directory))
 }

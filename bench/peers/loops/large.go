@@ -97,6 +97,5 @@ func (s *socket) PIDs() []int { return []int{s.cmd.Process.Pid} }
 
 // Close closes the socket, so that the process ends by itself, and waits for it.
 func (s *socket) Close() error {
-	_ = s.conn.Close()
-	return s.cmd.Wait()
+	return errors.Join(s.conn.Close(), s.cmd.Wait())
 }

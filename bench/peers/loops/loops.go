@@ -8,6 +8,7 @@ import (
 	"embed"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -53,8 +54,7 @@ func (p *process) PIDs() []int { return []int{p.cmd.Process.Pid} }
 
 // Close closes standard input, so that the process ends by itself, and waits for it.
 func (p *process) Close() error {
-	_ = p.in.Close()
-	return p.cmd.Wait()
+	return errors.Join(p.in.Close(), p.cmd.Wait())
 }
 
 type request struct {

@@ -134,7 +134,7 @@ func (w *worker) Call(ctx context.Context, args map[string]any) (map[string]any,
 	}
 	reply, err := c.call(ctx, args)
 	if err != nil {
-		_ = c.Close()
+		_ = c.Close() // err is what the caller needs to know
 		c.Conn = nil
 		return nil, errors.Join(ctx.Err(), err)
 	}
@@ -148,7 +148,7 @@ func (w *worker) Call(ctx context.Context, args map[string]any) (map[string]any,
 func (c *connection) call(ctx context.Context, args map[string]any) (*response, error) {
 	// The end of ctx closes the connection, as pyproc does it.
 	conn := c.Conn
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // the call then fails
 	c.id++
 	body, err := json.Marshal(request{c.id, "echo", args})
 	if err == nil {
@@ -197,11 +197,12 @@ func read(r io.Reader) ([]byte, error) {
 func (w *worker) PIDs() []int { return []int{w.cmd.Process.Pid} }
 
 func (w *worker) Close() error {
+	var err error
 	if c := <-w.conn; c.Conn != nil {
-		_ = c.Close()
+		err = c.Close()
 	}
 	w.stop()
 	// The result says only that the process ended by our signal.
 	<-w.exited
-	return os.RemoveAll(w.directory)
+	return errors.Join(err, os.RemoveAll(w.directory))
 }
