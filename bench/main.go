@@ -12,22 +12,46 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/term"
 )
 
 func main() {
-	run := runBench
+	var err error
 	if os.Getenv(childVariable) != "" {
-		run = func([]string, io.Writer) error { return runChild() }
+		err = runChild()
+	} else {
+		err = inDirectory(func() error { return runBench(os.Args[1:], os.Stdout) })
 	}
-	if err := run(os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// inDirectory runs the bench with a directory for the temporary files of all its processes. Nothing of it is left, also
+// after an interrupt. The children end when this program has ended.
+func inDirectory(run func() error) error {
+	directory, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	if err := os.Setenv("TMPDIR", directory); err != nil {
+		return errors.Join(err, os.RemoveAll(directory))
+	}
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-interrupts
+		_ = os.RemoveAll(directory) // there is nobody to tell
+		os.Exit(130)
+	}()
+	return errors.Join(run(), os.RemoveAll(directory))
 }
 
 const usage = `Measures this library beside bare loops and beside what people would use instead. For example

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -17,8 +19,15 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if os.Getenv(mainVariable) != "" {
+		main()
+		return
+	}
 	os.Exit(m.Run())
 }
+
+// mainVariable makes a process of the tests the bench.
+const mainVariable = "SNAKEPIT_BENCH_MAIN"
 
 // run runs the bench and decodes its report.
 func run(t *testing.T, args ...string) (r report) {
@@ -175,6 +184,32 @@ func TestSoak(t *testing.T) {
 	}
 	if got := r.Soak.table(); len(got.Rows) != 4 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestInterrupt checks that an interrupted bench leaves no files.
+func TestInterrupt(t *testing.T) {
+	directory := t.TempDir()
+	cmd := exec.Command(os.Args[0], "-soak", "1h")
+	cmd.Env = append(os.Environ(), mainVariable+"=1", "TMPDIR="+directory)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(stderr).ReadString('\n'); err != nil {
+		t.Errorf("%q, %v", line, err)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 130 {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(directory); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
 	}
 }
 

@@ -44,6 +44,11 @@ func write(t *testing.T, worker *coretest.Conn, frames ...core.Frame) {
 	}
 }
 
+// cancelled answers a cancel.
+func cancelled(f core.Frame) core.Frame {
+	return core.Frame{Kind: core.KindError, ID: f.ID, Body: []byte(`{"type":"Cancelled","message":"cancelled"}`)}
+}
+
 // A large argument travels in pieces. Other calls and pings go between them, and frames of the same call do not.
 func TestSplit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -156,8 +161,7 @@ func TestItemGivenUp(t *testing.T) {
 					after = append(after, f.Kind.String())
 				}
 				if f.Kind == core.KindCancel {
-					body := []byte(`{"type":"Cancelled","message":"cancelled"}`)
-					write(t, worker, core.Frame{Kind: core.KindError, ID: f.ID, Body: body})
+					write(t, worker, cancelled(f))
 				}
 			}
 		}), core.Options{Size: 1})
@@ -220,8 +224,7 @@ func TestCancelWhileSplit(t *testing.T) {
 					after = append(after, f.Kind.String()+" "+f.Name)
 				}
 				if f.Kind == core.KindCancel {
-					body := []byte(`{"type":"Cancelled","message":"cancelled"}`)
-					write(t, worker, core.Frame{Kind: core.KindError, ID: f.ID, Body: body})
+					write(t, worker, cancelled(f))
 				}
 			}
 		}), core.Options{Size: 1})

@@ -12,8 +12,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -30,78 +28,40 @@ const (
 	connections = 128
 	// idle is less than the 5 s after which uvicorn closes an idle connection. So no call meets a closing connection.
 	idle = 4 * time.Second
-	// grace is the time that uvicorn has to end by itself.
-	grace = 5 * time.Second
 )
 
 // server is a uvicorn process and an HTTP client of it.
 type server struct {
+	*peers.Server
 	client    http.Client
 	transport *http.Transport
-	directory string // holds the program and the socket
-	cmd       *exec.Cmd
-	stop      context.CancelFunc // sends SIGTERM, and SIGKILL after grace
-	exited    chan struct{}      // closed when the process has ended and was waited for
-	exit      error              // the result of that; read it after exited
 }
 
 // Start starts uvicorn and returns when it accepts connections.
 func Start(ctx context.Context, python string) (peers.Peer, error) {
-	directory, err := os.MkdirTemp("", "fastapi")
+	process, err := peers.StartServer(python, "server.py", serverSource, syscall.SIGTERM, uvicorn)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(directory, "server.py"), serverSource, 0o600); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(directory))
-	}
-	socket := filepath.Join(directory, "s")
-	s := &server{directory: directory, exited: make(chan struct{})}
-	s.transport = &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		},
+	transport := &http.Transport{
+		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return process.Dial(ctx) },
 		MaxConnsPerHost:     connections,
 		MaxIdleConnsPerHost: connections,
 		IdleConnTimeout:     idle,
 	}
-	s.client.Transport = s.transport
-
-	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s.stop = stop
-	s.cmd = exec.CommandContext(life, python, "-m", "uvicorn", "server:app", "--app-dir", directory, "--uds", socket,
-		"--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
-	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
-	s.cmd.WaitDelay = grace
-	s.cmd.Stderr = os.Stderr
-	if err := s.cmd.Start(); err != nil {
-		stop()
-		return nil, errors.Join(err, os.RemoveAll(directory))
+	s := &server{process, http.Client{Transport: transport}, transport}
+	conn, err := process.Await(ctx)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("fastapi: %w", err), s.Close())
 	}
-	go func() {
-		s.exit = s.cmd.Wait()
-		close(s.exited)
-	}()
-	if err := s.ready(ctx, socket); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	return s, nil
+	return s, conn.Close()
 }
 
-// ready waits until the socket accepts a connection.
-func (s *server) ready(ctx context.Context, socket string) error {
-	for {
-		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
-		if err == nil {
-			return conn.Close()
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-s.exited:
-			return fmt.Errorf("fastapi: uvicorn ended at its start: %w", s.exit)
-		case <-ctx.Done():
-			return fmt.Errorf("fastapi: uvicorn does not listen: %w", ctx.Err())
-		}
-	}
+func uvicorn(program, socket string) (args, env []string) {
+	return []string{
+		"-m", "uvicorn", "server:app", "--app-dir", filepath.Dir(program), "--uds", socket,
+		"--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning",
+	}, nil
 }
 
 func (s *server) Call(ctx context.Context, args map[string]any) (map[string]any, error) {
@@ -132,13 +92,8 @@ func (s *server) Call(ctx context.Context, args map[string]any) (map[string]any,
 	return result, err
 }
 
-func (s *server) PIDs() []int { return []int{s.cmd.Process.Pid} }
-
+// Close ends uvicorn. It waits for connections that are open.
 func (s *server) Close() error {
-	// uvicorn waits for connections that are open.
 	s.transport.CloseIdleConnections()
-	s.stop()
-	// The result says only that the process ended by our signal.
-	<-s.exited
-	return os.RemoveAll(s.directory)
+	return s.Server.Close()
 }

@@ -11,11 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/snakepit-go/snakepit/bench/peers"
 )
@@ -23,19 +19,11 @@ import (
 //go:embed worker.py
 var workerSource []byte
 
-// grace is the time that the worker has to end by itself.
-const grace = 5 * time.Second
-
 // worker is a Python worker and the only connection to it. The worker serves one connection at a time and one call at
 // a time on it.
 type worker struct {
-	conn      chan *connection // holds the connection while no call uses it
-	socket    string
-	directory string // holds the program and the socket
-	cmd       *exec.Cmd
-	stop      context.CancelFunc // sends SIGINT, and SIGKILL after grace
-	exited    chan struct{}      // closed when the process has ended and was waited for
-	exit      error              // the result of that; read it after exited
+	*peers.Server
+	conn chan *connection // holds the connection while no call uses it
 }
 
 // connection is closed and dialled anew after a call that did not read its reply.
@@ -59,62 +47,20 @@ type response struct {
 
 // Start starts a worker and connects to it.
 func Start(ctx context.Context, python string) (peers.Peer, error) {
-	directory, err := os.MkdirTemp("", "pyproc")
+	server, err := peers.StartServer(python, "worker.py", workerSource, syscall.SIGINT,
+		func(program, socket string) (args, env []string) {
+			return []string{program}, []string{"PYPROC_SOCKET_PATH=" + socket}
+		})
 	if err != nil {
 		return nil, err
 	}
-	script := filepath.Join(directory, "worker.py")
-	if err := os.WriteFile(script, workerSource, 0o600); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(directory))
-	}
-	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	w := &worker{
-		conn:      make(chan *connection, 1),
-		socket:    filepath.Join(directory, "s"),
-		directory: directory,
-		cmd:       exec.CommandContext(life, python, script),
-		stop:      stop,
-		exited:    make(chan struct{}),
-	}
-	w.cmd.Env = append(os.Environ(), "PYPROC_SOCKET_PATH="+w.socket)
-	w.cmd.Cancel = func() error { return w.cmd.Process.Signal(syscall.SIGINT) }
-	w.cmd.WaitDelay = grace
-	w.cmd.Stderr = os.Stderr
-	if err := w.cmd.Start(); err != nil {
-		stop()
-		return nil, errors.Join(err, os.RemoveAll(directory))
-	}
-	go func() {
-		w.exit = w.cmd.Wait()
-		close(w.exited)
-	}()
-	conn, err := w.connect(ctx)
+	w := &worker{server, make(chan *connection, 1)}
+	conn, err := server.Await(ctx)
 	w.conn <- &connection{Conn: conn}
 	if err != nil {
-		return nil, errors.Join(err, w.Close())
+		return nil, errors.Join(fmt.Errorf("pyproc: %w", err), w.Close())
 	}
 	return w, nil
-}
-
-// connect dials until the worker listens.
-func (w *worker) connect(ctx context.Context) (net.Conn, error) {
-	for {
-		conn, err := w.dial(ctx)
-		if err == nil {
-			return conn, nil
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-w.exited:
-			return nil, fmt.Errorf("pyproc: the worker ended at its start: %w", w.exit)
-		case <-ctx.Done():
-			return nil, fmt.Errorf("pyproc: the worker does not listen: %w", ctx.Err())
-		}
-	}
-}
-
-func (w *worker) dial(ctx context.Context) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "unix", w.socket)
 }
 
 func (w *worker) Call(ctx context.Context, args map[string]any) (map[string]any, error) {
@@ -126,7 +72,7 @@ func (w *worker) Call(ctx context.Context, args map[string]any) (map[string]any,
 	}
 	defer func() { w.conn <- c }()
 	if c.Conn == nil {
-		conn, err := w.dial(ctx)
+		conn, err := w.Dial(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -194,15 +140,11 @@ func read(r io.Reader) ([]byte, error) {
 	return body, err
 }
 
-func (w *worker) PIDs() []int { return []int{w.cmd.Process.Pid} }
-
+// Close closes the connection and ends the worker.
 func (w *worker) Close() error {
 	var err error
 	if c := <-w.conn; c.Conn != nil {
 		err = c.Close()
 	}
-	w.stop()
-	// The result says only that the process ended by our signal.
-	<-w.exited
-	return errors.Join(err, os.RemoveAll(w.directory))
+	return errors.Join(err, w.Server.Close())
 }
