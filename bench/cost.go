@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -83,25 +82,15 @@ func microsecondsOf(u unix.Rusage) float64 {
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1000
 }
 
-// processorTime reads the time that the threads of a process have run; see Linux, Documentation/scheduler/sched-stats.
-func processorTime(pid int) (ran time.Duration, err error) {
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-	if err == nil && len(threads) == 0 {
-		err = fmt.Errorf("/proc does not show how long process %d has run", pid)
+// processorTime reads the time that a process has run, with its threads that have ended; see the description of process
+// clocks in Linux, include/linux/posix-timers.h. Other systems do not know the clock.
+func processorTime(pid int) (time.Duration, error) {
+	const clockOfProcess = 2 // CPUCLOCK_SCHED
+	var ran unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|clockOfProcess), &ran); err != nil {
+		return 0, fmt.Errorf("the processor time of process %d: %w", pid, err)
 	}
-	for _, path := range threads {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // the thread has ended
-		}
-		first, _, _ := strings.Cut(string(text), " ")
-		ns, err := strconv.ParseInt(first, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", path, err)
-		}
-		ran += time.Duration(ns)
-	}
-	return ran, err
+	return time.Duration(ran.Nano()), nil
 }
 
 // systemCalls runs do, which makes n operations, under strace and returns the system calls of one, in Go and in

@@ -70,7 +70,7 @@ func runBench(args []string, out io.Writer) error {
 		fmt.Fprintf(flags.Output(), usage, strings.Join(keys(), ", "))
 		flags.PrintDefaults()
 	}
-	rounds := flags.Int("rounds", 5, "measure each row this many `times`")
+	rounds := flags.Int("rounds", 3, "measure each row this many `times`")
 	isQuick := flags.Bool("quick", false, "measure little: shows that the bench works, not how fast anything is")
 	only := flags.String("only", "", "measure only the parts whose whole key matches the `regexp`")
 	isWrite := flags.Bool("write", false, "write "+resultsFile+", the tables of the pages and the charts")

@@ -54,7 +54,7 @@ func (p plan) measure(python string) (*report, error) {
 	}
 	for _, s := range allSeries {
 		if p.has("by-" + s.key) {
-			s, err := s.measure(p.isQuick, min(p.rounds, 3), p.say)
+			s, err := s.measure(p.isQuick, p.rounds, p.say)
 			if err != nil {
 				return nil, err
 			}
@@ -88,7 +88,7 @@ func (p plan) tables(r *report) error {
 		if err != nil {
 			return err
 		}
-		measured, err := t.measure(b, scaleOf(order{Quick: p.isQuick}), min(p.rounds, 3), p.memory)
+		measured, err := t.measure(b, scaleOf(order{Quick: p.isQuick}), p.rounds, p.memory)
 		if err = errors.Join(err, b.close()); err != nil {
 			return err
 		}

@@ -66,12 +66,20 @@ func figureOf(samples []sample) *figure {
 	return &figure{
 		Median: median(values), Least: slices.Min(values), Most: slices.Max(values), values: values,
 		Cost: cost{
-			GoCPU:     median(of(func(s sample) float64 { return s.Cost.GoCPU })),
-			PythonCPU: median(of(func(s sample) float64 { return s.Cost.PythonCPU })),
-			Allocs:    median(of(func(s sample) float64 { return s.Cost.Allocs })),
+			GoCPU:     medianCost(of(func(s sample) float64 { return s.Cost.GoCPU })),
+			PythonCPU: medianCost(of(func(s sample) float64 { return s.Cost.PythonCPU })),
+			Allocs:    medianCost(of(func(s sample) float64 { return s.Cost.Allocs })),
 			GoCalls:   -1, PyCalls: -1,
 		},
 	}
+}
+
+// medianCost returns -1 if a round has no figure.
+func medianCost(values []float64) float64 {
+	if slices.Min(values) < 0 {
+		return -1
+	}
+	return median(values)
 }
 
 // judge compares the subject with its target. others are the subjects of the row.

@@ -71,7 +71,7 @@ func soak(python string, length time.Duration, say func(part, detail string)) (*
 						return
 					}
 					calls.Add(1)
-					time.Sleep(5 * time.Millisecond) // the machine is to serve others, too
+					time.Sleep(5 * time.Millisecond) // otherwise the load takes all processors
 				}
 			})
 		}

@@ -36,9 +36,9 @@ type mux struct {
 	lastPeerID   uint64           // the highest id that the peer has opened
 	control      []Frame          // frames that the writer sends first
 	queue        []outgoing       // all other frames
-	splits       []splitFrame     // those that are being sent in pieces
+	splits       []splitFrame     // frames that are being sent in pieces
 	joins        map[uint64]*join // by call, the bodies that arrive in pieces
-	opening      int              // those of them that open calls
+	opening      int              // how many joins are of call frames
 	stale        int              // frames in queue that belong to abandoned calls
 	pings        map[uint64]chan []byte
 	openIncoming int       // live incoming calls

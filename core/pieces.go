@@ -10,7 +10,7 @@ import (
 // This file sends and receives large bodies in pieces, so that other frames need not wait for the whole of one: a ping,
 // a cancel, another call.
 
-// featurePieces is what a hello announces if its sender takes pieces.
+// featurePieces is the feature that a side announces in its hello if it takes pieces.
 const featurePieces = "pieces"
 
 const (
@@ -87,7 +87,7 @@ type join struct {
 	dropped bool   // the call is going to be refused, so body stays nil
 }
 
-// piece keeps a piece. Callers hold mu.
+// piece keeps a piece. Callers hold mu, and it releases that for a while.
 func (m *mux) piece(f *Frame) error {
 	j := m.joins[f.ID]
 	switch {
@@ -109,8 +109,16 @@ func (m *mux) piece(f *Frame) error {
 	if j.n += len(f.Body); j.n >= j.size {
 		return fmt.Errorf("pieces of %d bytes, and the first one said %d with the frame itself", j.n, j.size)
 	}
-	j.add(f.Body)
+	m.fill(j, f.Body)
 	return nil
+}
+
+// fill adds bytes to a body. It releases mu meanwhile, because to make the memory for a large body takes long. Only the
+// goroutine that reads uses a join.
+func (m *mux) fill(j *join, b []byte) {
+	m.mu.Unlock()
+	defer m.mu.Lock()
+	j.add(b)
 }
 
 // add adds bytes to the body. A peer may claim much and send little, so there is memory for the whole body only once a
@@ -158,7 +166,7 @@ func (m *mux) newJoin(f *Frame) (*join, error) {
 }
 
 // joined puts the pieces before the body of the frame that they belong to. It returns nil if there are none. Callers
-// hold mu.
+// hold mu, and it releases that for a while.
 func (m *mux) joined(f *Frame) (*join, error) {
 	j := m.joins[f.ID]
 	if j == nil {
@@ -174,7 +182,7 @@ func (m *mux) joined(f *Frame) (*join, error) {
 	case n != j.size:
 		return nil, fmt.Errorf("a body of %d bytes, and its first piece said %d", n, j.size)
 	}
-	j.add(f.Body)
+	m.fill(j, f.Body)
 	f.Body = j.body
 	return j, nil
 }

@@ -31,7 +31,7 @@ type stream struct {
 	written    bool    // of an outgoing call: its frame, or the first piece of it, is passed to Conn.Write
 	inQueue    int     // its frames in mux.queue
 	splitting  bool    // one of its frames is being sent in pieces
-	opening    bool    // that is its call frame
+	opening    bool    // the frame that is being split is the call frame
 	in         []Frame // items received and not yet consumed
 	granted    window  // credit that the peer still has
 	gotItem    bool    // an item has been received
@@ -39,7 +39,7 @@ type stream struct {
 	discarding bool    // received items are dropped: we cancelled the call, or want no more input
 	credit     window  // credit that we still have
 	outEnded   bool    // we send no more
-	cancelSent bool    // or to be sent once the call frame is
+	cancelSent bool    // we cancelled the call; if its frame is in pieces, the cancel follows it
 	closed     bool    // the call has ended
 	endBody    []byte  // the body of the End or Error frame that ended the call
 	failed     bool    // endBody is an error

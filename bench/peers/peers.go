@@ -1,5 +1,6 @@
 // Package peers says what each of its packages offers: a way to call Python from Go without this library. Each is set
-// up as its own documentation advises, and its folder says where that is written.
+// up as its own documentation advises, and its folder says where that is written. Package loops is the exception: its
+// bare loops are the least that any such way has to do.
 package peers
 
 import "context"

@@ -35,15 +35,15 @@ def memory(size: int) -> Union[bytearray, mmap.mmap]:
 
 
 LARGE = 256 << 10
-"""Whoever sees a body of more bytes calls `keep_pages`."""
+"""For a body of more bytes, `keep_pages` is called."""
 
 _pages_are_kept = False
 
 
 def keep_pages() -> None:
-    """Has glibc's allocator keep the pages of what is freed, up to 32 MiB, for the next large value.
+    """Has glibc's allocator keep the pages of what is freed, up to 32 MiB in each arena, for the next large value.
 
-    Otherwise it gives them back as soon as 128 KiB are free at the end of its memory, or twice the size of the largest
+    Otherwise it gives them back as soon as 128 KiB are free at the end of an arena, or twice the size of the largest
     block that was freed. Then a value of 1 MiB has new pages in each call. Nothing changes if the environment has
     settings for the allocator. Any thread may call it.
     """
@@ -51,7 +51,7 @@ def keep_pages() -> None:
     if _pages_are_kept:
         return
     _pages_are_kept = True
-    if any(name == "GLIBC_TUNABLES" or (name[:7] == "MALLOC_" and name[-1] == "_") for name in os.environ):
+    if any(name == "GLIBC_TUNABLES" or name[:7] == "MALLOC_" for name in os.environ):
         return
     try:
         if "CS_GNU_LIBC_VERSION" not in os.confstr_names:
@@ -67,10 +67,9 @@ def keep_pages() -> None:
 
 
 class Spare:
-    """Memory for one thing after the other. One thread at a time uses it.
+    """A buffer that is reused once nothing refers to its last view. One thread at a time uses it.
 
-    Memory is reused if nothing refers to the last view any more. It would have new pages otherwise, because the
-    allocator gives that much back to the system.
+    New memory would have new pages, because the allocator gives that much back to the system.
     """
 
     def __init__(self) -> None:
@@ -93,7 +92,10 @@ def copy(data: Union[bytes, bytearray, memoryview]) -> memoryview:
 
 
 def bytes_of(data: memoryview) -> bytes:
-    """Returns a copy as bytes. While it copies large data, other threads can run."""
+    """Returns a copy as bytes.
+
+    Large writable memory is copied in huge pages and without the interpreter's lock, if the C API can be called.
+    """
     if len(data) < _HUGE or data.readonly:
         return bytes(data)
     return _copier()(data)

@@ -10,7 +10,7 @@ from ._frames import BASE_WEIGHT, LOG, Frame
 from ._logging import line_of
 from ._pieces import Splitter
 from ._terms import Terms
-from ._unpatched import MAIN_THREAD, RLock, get_ident, monotonic, say, sleep
+from ._unpatched import MAIN_THREAD, RLock, SimpleQueue, get_ident, monotonic, say, sleep, spawn
 from .transport import Transport
 
 BATCH_DELAY = 200e-6
@@ -34,7 +34,10 @@ _MAX_LOGS = 1000
 class Outbox:
     """The frames and the log records for the host. Log records are written first.
 
-    Any thread, signal handler or finalizer may add to it. One thread at a time writes.
+    Any thread, signal handler or finalizer may add to it. One thread at a time writes. Large bodies are left to a
+    thread of their own, because the thread that has something to write may be the one that reads.
+
+    It is true while frames or log records wait. The pieces of large bodies do not count.
 
     Attributes:
         frames: The frames. ``append`` adds one without writing it.
@@ -72,14 +75,15 @@ class Outbox:
         self._stuck = -1.0  # the value of _flushed when an error record waited in vain
         self._dropped = 0
         self._splitter = Splitter(transport.takes_parts)
+        self._splits: SimpleQueue[None] = SimpleQueue()  # an entry for each write that has left pieces
+        self._splits_thread = 0  # the ident of the thread that writes pieces
 
     def __bool__(self) -> bool:
-        """Reports whether anything waits."""
-        return bool(self.frames or self.logs or self._splitter)
+        return bool(self.frames or self.logs)
 
     def is_writing(self) -> bool:
         """Reports whether the calling thread is inside of a write."""
-        return bool(self._writing._is_owned())
+        return bool(self._writing._is_owned()) or get_ident() == self._splits_thread
 
     def flush_soon(self) -> None:
         """Writes the outbox, or leaves that to the housekeeper if the last write was just now."""
@@ -102,8 +106,7 @@ class Outbox:
             return
         frames = self.frames
         writing = self._writing
-        splitter = self._splitter
-        while frames or splitter or (self.logs and (self._terms.codec is not None or self.closed)):
+        while frames or (self.logs and (self._terms.codec is not None or self.closed)):
             if self.closed:
                 self._drain_to_stderr()
             elif writing._is_owned() or not writing.acquire(False):
@@ -111,14 +114,14 @@ class Outbox:
             else:
                 try:
                     self._write()
-                    while splitter and not self.closed:  # without a pause in which another thread would take over
-                        self._write()
                 finally:
                     writing.release()
                 self._leave_now()
 
-    def sync(self) -> None:
+    def sync(self, pieces: bool = False) -> None:
         """Writes the outbox before it returns, unless this call interrupts a write.
+
+        If pieces is true, it also writes what is left of large bodies, as long as that takes.
 
         On a thread of the transport, the housekeeper writes it. Only the main thread waits for that, and only a moment:
         there it is a signal handler that logs, and perhaps ends the process next.
@@ -137,8 +140,8 @@ class Outbox:
         if self._stuck != self._flushed:  # otherwise a host that does not read would delay every error record
             if writing.acquire(True, SYNC_TIMEOUT):
                 try:  # frames that another thread took out of the outbox are written by now
-                    while not self.closed and self._is_due():
-                        self._write()
+                    while not self.closed and (self._is_due() or (pieces and self._splitter)):
+                        self._write(pieces)
                 finally:
                     writing.release()
             else:
@@ -150,7 +153,7 @@ class Outbox:
 
     def _is_due(self) -> bool:
         """Reports whether there is something to write. Log records wait for the hellos."""
-        return bool(self.frames or self._splitter or (self.logs and self._terms.codec is not None))
+        return bool(self.frames or (self.logs and self._terms.codec is not None))
 
     def _await_others(self) -> None:
         """Waits a moment until another thread has written what is queued."""
@@ -164,19 +167,21 @@ class Outbox:
             leaving, self.leaving = self.leaving, None
             raise leaving
 
-    def _write(self) -> None:
+    def _write(self, pieces: bool = False) -> None:
+        """Writes the frames and the log records, and the next pieces if pieces is true."""
         records: List[Dict[str, Any]] = []
         try:
             frames = self._log_frames(records) if self.logs and self._terms.codec is not None else None
             waiting = self.frames
-            if self._terms.sent_large:
-                batch = self._splitter.take(waiting)
+            if self._terms.splits:
+                batch = self._take(pieces)
             else:
                 batch = [waiting.popleft() for _ in range(len(waiting))]
             if frames:
                 batch[:0] = frames
             began = monotonic()
-            self._transport.write(batch)
+            if batch:
+                self._transport.write(batch)
             self._flushed = monotonic()
             self._delay = min(max(BATCH_DELAY, _WRITE_SHARE * (self._flushed - began)), _LONGEST_DELAY)
             self._due = self._flushed + self._delay
@@ -186,6 +191,28 @@ class Outbox:
                 self._lost()
             else:
                 self._broken(exc)
+
+    def _take(self, pieces: bool) -> List[Frame]:
+        """Takes the frames out of the outbox. Returns those to write next. Leaves pieces to their thread."""
+        batch = self._splitter.take(self.frames)
+        if pieces:
+            batch += self._splitter.pieces()
+        elif self._splitter:
+            if not self._splits_thread:
+                self._splits_thread = -1  # until it has begun
+                spawn(self._write_pieces, "snakepit-pieces")
+            self._splits.put(None)
+        return batch
+
+    def _write_pieces(self) -> None:
+        """Writes pieces whenever there are some. Other threads can write between them."""
+        self._splits_thread = get_ident()
+        while True:
+            self._splits.get()
+            while self._splitter and not self.closed:
+                with self._writing:
+                    self._write(pieces=True)
+            self.flush()  # what other threads have left because this one was writing
 
     def _drain_to_stderr(self) -> None:
         """Writes the log records to standard error and drops the frames, because the connection has ended."""

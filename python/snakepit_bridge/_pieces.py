@@ -11,7 +11,7 @@ from ._frames import CALL, CANCEL, END, ERROR, ITEM, PIECE, Frame
 from ._memory import memory
 
 FEATURE = "pieces"
-"""What a hello announces if its sender takes pieces."""
+"""The feature that a side announces in its hello if it takes pieces."""
 
 SPLIT_ABOVE = 24 << 20
 """A frame with a larger body is split. A smaller one takes some milliseconds."""
@@ -26,9 +26,9 @@ _COPIED = 64 << 10  # the last piece of a body is joined if it is not larger
 
 
 class Splitter:
-    """Takes the frames of the outbox and says which to write next. One thread at a time uses it.
+    """Splits large frames of the outbox. One thread at a time uses it.
 
-    It is true while frames are left.
+    It is true while pieces are left.
     """
 
     def __init__(self, takes_parts: bool) -> None:
@@ -46,10 +46,15 @@ class Splitter:
         self._behind.clear()
 
     def take(self, frames: Deque[Frame]) -> List[Frame]:
-        """Takes all frames out of a deque. Returns those to write next, and the next pieces of large ones."""
+        """Takes all frames out of a deque. Returns those to write next, and the first pieces of large ones."""
         batch: List[Frame] = []
         for _ in range(len(frames)):
             self._add(batch, frames.popleft())
+        return batch
+
+    def pieces(self) -> List[Frame]:
+        """Returns the next pieces, and frames that they had to precede."""
+        batch: List[Frame] = []
         for _ in range(_AT_ONCE):
             if not self._splits:
                 break
@@ -132,8 +137,10 @@ class Join:
             raise ProtocolError(f"pieces of {self._filled + len(body)} bytes, and the first one said {self._size}")
         self._append(body)
 
-    def finish(self, frame: Frame) -> bool:
-        """Adds the body of the frame itself, and makes the whole the frame's body. Returns False if it was dropped.
+    def finish(self, frame: Frame) -> None:
+        """Adds the body of the frame itself, and makes the whole the frame's body.
+
+        If it was dropped, the frame has no body, but the field ``dropped``.
 
         Raises:
             ProtocolError: The body has another size than its first piece said.
@@ -142,8 +149,11 @@ class Join:
         if self._filled + len(body) != self._size:
             raise ProtocolError(f"a body of {self._filled + len(body)} bytes, and its first piece said {self._size}")
         self._append(body)
-        frame["body"] = self._view
-        return self._view is not None
+        if self._view is None:
+            frame["dropped"] = True
+            frame.pop("body", None)
+        else:
+            frame["body"] = self._view
 
     def _append(self, body: Any) -> None:
         end = self._filled + len(body)

@@ -60,7 +60,7 @@ from ._hostcalls import HostCalls
 from ._housekeeper import Housekeeper
 from ._memory import LARGE, keep_pages
 from ._outbox import WRITE, Outbox
-from ._pieces import FEATURE, JOINED, SPLIT_ABOVE, Join
+from ._pieces import FEATURE, JOINED, Join
 from ._sessions import Sessions
 from ._stdlib import stdlib_first
 from ._terms import Terms
@@ -197,7 +197,7 @@ class Runner:
             terms.max_calls = min(terms.max_calls, int(body.get("concurrency") or terms.max_calls))
             terms.max_host_calls = int(body.get("calls", 0))
             if FEATURE in (body.get("features") or ()):
-                terms.split_above = SPLIT_ABOVE
+                terms.pieces = True
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise ProtocolError(f"the host's hello can't be understood: {type_name(type(exc))}: {exc}") from None
 
@@ -243,8 +243,8 @@ class Runner:
                     handle_frame = handlers.get(frame["kind"])
                     if handle_frame is None:
                         raise ProtocolError(f"the host sent {_kind(frame)}")
-                    if joins and frame["kind"] in JOINED and frame["id"] in joins and not self._join(frame):
-                        continue
+                    if joins and frame["kind"] in JOINED and frame["id"] in joins:
+                        self._join(frame)
                     if "body" in frame and len(frame["body"]) > large:
                         keep_pages()
                         if len(frame["body"]) > most:
@@ -255,7 +255,7 @@ class Runner:
                 except ProtocolError as exc:
                     raise ProtocolError(f"{exc}; the frame was {_show(frame)}") from None
             accepted = self._accepted - accepted
-        if self.outbox.frames or self.outbox.logs:  # whoever sends pieces goes on by itself
+        if self.outbox:
             self.outbox.flush()
         if accepted:
             self.executor.submit(accepted)
@@ -291,7 +291,7 @@ class Runner:
         else:
             code = 1
             say(f"snakepit_bridge: an exception ends this worker\n{render(error)}")
-        self.outbox.flush()
+        self.outbox.sync(pieces=True)
         self.end_reason = f"{error['type']} ends this worker"
         self.lost()
         self.exit_code = code
@@ -348,7 +348,7 @@ class Runner:
     def close(self) -> None:
         """Writes what is left and closes the connection."""
         try:
-            self.outbox.sync()
+            self.outbox.sync(pieces=True)
         finally:
             self.ended = self.outbox.closed = True
             self.outbox.flush()
@@ -372,7 +372,7 @@ class Runner:
             self._refuse(id_, UNKNOWN_COMMAND, self._unknown(frame["name"]))
         elif self.draining and frame.get("parent", 0) not in self.host_calls.live:
             self._refuse(id_, DRAINING, "this worker takes no more calls")
-        elif id_ > 0 and len(self.calls) - len(self.client_calls) >= self.terms.max_calls:
+        elif "dropped" in frame or (id_ > 0 and len(self.calls) - len(self.client_calls) >= self.terms.max_calls):
             self._refuse(id_, SATURATED, f"more than {self.terms.max_calls} calls at once")
         else:
             call = Call(frame, command, *self.terms.window)
@@ -499,7 +499,7 @@ class Runner:
     def _on_piece(self, frame: Frame) -> None:
         id_, size = frame["id"], frame.get("bytes", 0)
         join = self._joins.get(id_)
-        if self.terms.split_above == sys.maxsize:
+        if not self.terms.pieces:
             raise ProtocolError("a piece, and the host has not announced the feature pieces")
         if join is None:
             opens = bool(id_ & 1 and self._mark < id_ < _MAX_ID and size)
@@ -522,17 +522,14 @@ class Runner:
         if id_ not in self._opening and self._live(frame) is None:  # the call has ended meanwhile
             self._joins.pop(id_, None)
 
-    def _join(self, frame: Frame) -> bool:
-        """Puts the pieces before the body of their frame. Returns False if the frame is a call that is refused."""
+    def _join(self, frame: Frame) -> None:
+        """Puts the pieces before the body of their frame."""
         id_: int = frame["id"]
         if (frame["kind"] == CALL) != (id_ in self._opening):
             raise ProtocolError("another kind of frame than its pieces began")
         join = self._joins.pop(id_, None)
-        if join is None or join.finish(frame):  # None: the call has ended meanwhile, on another thread
-            return True
-        self._opening.discard(id_)
-        self._refuse(id_, SATURATED, f"more than {self.terms.max_calls} calls at once")
-        return False
+        if join is not None:  # otherwise the call has ended meanwhile, on another thread
+            join.finish(frame)
 
     def finish(self, call: Call, answer: Frame) -> None:
         """Ends a call: gives up its calls to the host, and queues its answer.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Tuple
 
 from ._memory import keep_pages
+from ._pieces import SPLIT_ABOVE
 
 
 class Terms:
@@ -18,11 +18,11 @@ class Terms:
         window: How many items and bytes of one call the worker may send before the host grants credit.
         max_calls: How many calls the host may have open at once.
         max_host_calls: How many calls this worker may have open at the host.
-        split_above: A frame with a larger body is sent in pieces.
-        sent_large: Such a body was made, so the outbox looks for it.
+        pieces: The host takes large bodies in pieces.
+        splits: Such a body was made, so the outbox has to split frames.
     """
 
-    __slots__ = ("codec", "encode", "max_calls", "max_frame", "max_host_calls", "sent_large", "split_above", "window")
+    __slots__ = ("codec", "encode", "max_calls", "max_frame", "max_host_calls", "pieces", "splits", "window")
 
     def __init__(self, max_frame: int, max_calls: int) -> None:
         self.codec: Any = None
@@ -31,11 +31,11 @@ class Terms:
         self.window: Tuple[int, int] = (0, 0)
         self.max_calls = max_calls
         self.max_host_calls = 0
-        self.split_above = sys.maxsize
-        self.sent_large = False
+        self.pieces = False
+        self.splits = False
 
     def large(self, size: int) -> None:
         """Called for each body of more than `LARGE` bytes that is to be sent."""
         keep_pages()
-        if size > self.split_above:
-            self.sent_large = True
+        if self.pieces and size > SPLIT_ABOVE:
+            self.splits = True

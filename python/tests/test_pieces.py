@@ -4,6 +4,8 @@ import mmap
 import random
 from collections import deque
 from functools import lru_cache
+from threading import Event, current_thread, main_thread
+from time import sleep
 
 import pytest
 
@@ -11,7 +13,9 @@ from snakepit_bridge import _memory, _pieces
 from snakepit_bridge._codec import Parts
 from snakepit_bridge._errors import ProtocolError
 from snakepit_bridge._frames import CALL, CANCEL, CREDIT, END, ITEM, PIECE, PONG
+from snakepit_bridge._outbox import Outbox
 from snakepit_bridge._pieces import Join, Splitter
+from snakepit_bridge._terms import Terms
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +30,7 @@ def taken(splitter, *frames):
     waiting = deque(frames)
     batches = [splitter.take(waiting)]
     while splitter:
-        batches.append(splitter.take(waiting))
+        batches.append(splitter.pieces())
     assert not waiting
     return batches
 
@@ -45,7 +49,7 @@ def joined(frames):
         elif frame["kind"] in _pieces.JOINED:
             whole = {**frame, "body": bytes(frame["body"])}
             if id_ in joins:
-                assert joins.pop(id_).finish(whole)
+                joins.pop(id_).finish(whole)
             bodies.setdefault(id_, []).append(bytes(whole["body"]))
     assert not joins
     return bodies
@@ -128,7 +132,9 @@ def test_joins_check_their_size():
         join.finish({"kind": END, "body": bytes(4)})
     dropped = Join(10, True)
     dropped.add(bytes(5))
-    assert not dropped.finish({"kind": END, "body": bytes(5)})
+    frame = {"kind": CALL, "body": bytes(5)}
+    dropped.finish(frame)
+    assert frame == {"kind": CALL, "dropped": True}
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, 4 << 20, (4 << 20) + 4097, 9 << 20])
@@ -170,6 +176,63 @@ def test_large_memory_is_mapped():
     assert type(_memory.memory((4 << 20) - 1)) is bytearray
 
 
+class Slow:
+    """A transport whose write of a later piece waits."""
+
+    takes_parts = True
+
+    def __init__(self):
+        self.written = []  # the kind of each frame, and whether another thread than the main one wrote it
+        self.waits, self.may_go = Event(), Event()
+
+    def is_own_thread(self):
+        return False
+
+    def sync(self, timeout):
+        pass
+
+    def write(self, frames):
+        is_other = current_thread() is not main_thread()
+        if is_other and not self.waits.is_set():
+            self.waits.set()
+            assert self.may_go.wait(20)
+        self.written += [(frame["kind"], is_other) for frame in frames]
+
+
+def test_pieces_are_left_to_their_own_thread():
+    transport, terms = Slow(), Terms(1 << 20, 1)
+    terms.codec, terms.splits = "any", True
+    outbox = Outbox(transport, terms, pytest.fail, pytest.fail)
+    outbox.append({"kind": END, "id": 1, "body": bytes(95)})
+    outbox.flush()
+    assert transport.waits.wait(20)
+    outbox.append({"kind": PONG, "id": 1})
+    outbox.flush()  # does not wait
+    assert transport.written == [(PIECE, False)]
+    assert not outbox.is_writing()
+    transport.may_go.set()
+    outbox.sync(pieces=True)
+    kinds = [kind for kind, _ in transport.written]
+    assert sorted(kinds) == sorted([PIECE] * 9 + [END, PONG])
+    assert kinds.index(PONG) < kinds.index(END)
+
+
+def test_pieces_are_written_by_their_thread_to_the_end():
+    transport, terms = Slow(), Terms(1 << 20, 1)
+    terms.codec, terms.splits = "any", True
+    outbox = Outbox(transport, terms, pytest.fail, pytest.fail)
+    transport.may_go.set()
+    for id_ in 1, 3:
+        outbox.append({"kind": END, "id": id_, "body": bytes(95)})
+        outbox.flush()
+    for _ in range(2000):
+        if transport.written.count((END, True)) == 2:
+            break
+        sleep(0.01)
+    assert transport.written.count((PIECE, False)) == 2
+    assert transport.written.count((END, True)) == 2
+
+
 PIECES = {"features": ["pieces"]}
 ECHO = "@worker.command\ndef echo(x): return x\n"
 
@@ -207,7 +270,12 @@ def test_calls_in_pieces_count_from_their_first_piece(serve):
     answer = host.answer(3)
     assert answer["body"]["type"] == "Saturated"
     assert answer["flags"] == 4
-    host.next_id = 5
+    finish = [send_pieces(host, "call", data, id, name=name, flags=1) for id, name in ((5, "echo"), (7, "unknown"))]
+    finish[1]()  # too many, and yet to repeat it would not help
+    assert host.answer(7)["body"]["type"] == "UnknownCommand"
+    finish[0]()
+    assert host.answer(5)["body"] == "a value in pieces"
+    host.next_id = 9
     assert host.call("echo", "another") == "another"
 
 
@@ -273,10 +341,11 @@ def test_pages_are_kept_once_and_not_against_settings(monkeypatch):
     monkeypatch.setattr(_memory, "_pages_are_kept", False)
     _memory.keep_pages()
     assert _memory._pages_are_kept
-    monkeypatch.setattr(_memory, "_pages_are_kept", False)
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-
     imports = []
     monkeypatch.setattr(_memory, "stdlib_first", lambda: imports.append(1))
-    _memory.keep_pages()
+    for name in "GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_":
+        with monkeypatch.context() as settings:
+            settings.setattr(_memory, "_pages_are_kept", False)
+            settings.setenv(name, "1")
+            _memory.keep_pages()
     assert not imports

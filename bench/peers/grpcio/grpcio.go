@@ -1,8 +1,8 @@
-// Package grpcio is a plain grpcio server, set up as in its tutorial, and a Go client: raw bytes over a Unix socket.
+// Package grpcio is a plain grpcio server and a Go client: raw bytes over a Unix socket. Both are set up as in gRPC's
+// tutorials, https://grpc.io/docs/languages/python/basics/ and https://grpc.io/docs/languages/go/basics/.
 package grpcio
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	_ "embed"
@@ -10,9 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"syscall"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -22,50 +20,38 @@ import (
 )
 
 //go:embed server.py
-var source string
+var source []byte
 
 // Server is a running server and its client. Any number of goroutines may use it at once.
 type Server struct {
-	cmd       *exec.Cmd
-	in        io.Closer
-	conn      *grpc.ClientConn
-	directory string
+	*peers.Server
+	conn *grpc.ClientConn
 }
 
 // Start starts a server.
 func Start(ctx context.Context, python string) (peers.Peer, error) {
-	directory, err := os.MkdirTemp("", "bench")
+	var address string
+	process, err := peers.StartServer(python, "server.py", source, syscall.SIGTERM,
+		func(program, socket string) (args, env []string) {
+			address = "unix:" + socket
+			return []string{program, address}, nil
+		})
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{directory: directory}
-	if err := s.start(python, "unix:"+filepath.Join(directory, "s")); err != nil {
-		return nil, errors.Join(err, s.Close())
+	first, err := process.Await(ctx)
+	if err == nil {
+		err = first.Close()
 	}
-	return s, nil
-}
-
-func (s *Server) start(python, address string) error {
-	cmd := exec.Command(python, "-c", source, address)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
 	if err != nil {
-		return err
+		return nil, errors.Join(fmt.Errorf("grpcio: %w", err), process.Close())
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	s.cmd, s.in = cmd, in
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		return fmt.Errorf("the grpcio server said nothing: %w", err)
-	}
-	s.conn, err = grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(raw{}), grpc.MaxCallRecvMsgSize(math.MaxInt32)))
-	return err
+	if err != nil {
+		return nil, errors.Join(err, process.Close())
+	}
+	return &Server{process, conn}, nil
 }
 
 // message has about the size of the bench's arguments as a protobuf message.
@@ -107,19 +93,9 @@ func (s *Server) Stream(ctx context.Context, n int) error {
 	}
 }
 
-// PIDs lists the server.
-func (s *Server) PIDs() []int { return []int{s.cmd.Process.Pid} }
-
-// Close ends the server and removes its socket.
+// Close ends the client and the server.
 func (s *Server) Close() error {
-	var err error
-	if s.conn != nil {
-		err = s.conn.Close()
-	}
-	if s.cmd != nil {
-		err = errors.Join(err, s.in.Close(), s.cmd.Wait()) // the server ends by itself
-	}
-	return errors.Join(err, os.RemoveAll(s.directory))
+	return errors.Join(s.conn.Close(), s.Server.Close())
 }
 
 // raw is a gRPC codec for *[]byte.

@@ -27,6 +27,4 @@ server = grpc.server(ThreadPoolExecutor(max_workers=8), options=sizes)
 server.add_generic_rpc_handlers((handlers,))
 server.add_insecure_port(sys.argv[1])
 server.start()
-print("listening", flush=True)
-sys.stdin.read()  # until the bench ends
-server.stop(0)
+server.wait_for_termination()

@@ -3,6 +3,7 @@ package loops
 import (
 	"bytes"
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -17,6 +18,7 @@ type ids struct {
 	id      uint64
 	waiting map[uint64]chan map[string]any
 	ended   error
+	done    chan struct{} // closed when read has returned
 }
 
 // MsgpackIDs starts a loop over MessagePack with many calls in flight.
@@ -25,12 +27,20 @@ func MsgpackIDs(_ context.Context, python string) (peers.Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &ids{process: p, waiting: map[uint64]chan map[string]any{}}
+	c := &ids{process: p, waiting: map[uint64]chan map[string]any{}, done: make(chan struct{})}
 	go c.read()
 	return c, nil
 }
 
+// Close is that of process, which must not wait while the pipe is read.
+func (p *ids) Close() error {
+	err := p.in.Close()
+	<-p.done
+	return errors.Join(err, p.cmd.Wait())
+}
+
 func (p *ids) read() {
+	defer close(p.done)
 	decoder := msgpack.NewDecoder(p.out)
 	for {
 		var r reply
