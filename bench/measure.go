@@ -42,7 +42,7 @@ func (p plan) measure(python string) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Missing = missing(python)
+	r.Quick, r.Missing = p.isQuick, missing(python)
 	for _, row := range rows {
 		if p.has(row.key) {
 			row, err := p.row(row, r.Missing)

@@ -19,6 +19,7 @@ type report struct {
 	Machine  string            `json:"machine"`
 	Versions map[string]string `json:"versions"`
 	Rounds   int               `json:"rounds"`
+	Quick    bool              `json:"quick,omitempty"`
 	Missing  []string          `json:"missing,omitempty"` // peers that are not installed
 	Rows     []rowReport       `json:"rows,omitempty"`
 	Series   []seriesReport    `json:"series,omitempty"`
@@ -168,6 +169,9 @@ func (r *report) line() string {
 	line := fmt.Sprintf("%s; %s; %s", r.Date, r.Machine, strings.Join(names, ", "))
 	if r.Soak != nil {
 		return line + "."
+	}
+	if r.Quick {
+		return line + ".\nA quick run: sizes and numbers are smaller than the titles say, and no figure means anything."
 	}
 	return fmt.Sprintf("%s; medians of %d rounds in turns.", line, r.Rounds)
 }

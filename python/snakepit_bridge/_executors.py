@@ -325,6 +325,7 @@ class ThreadPool(Executor):
             runner.outbox.flush()
             if self.done is not None:
                 self.done(call)
+            del call  # otherwise its arguments would be kept until the next one
 
 
 class Loop(Executor):
@@ -382,6 +383,7 @@ class Loop(Executor):
                 call, self.main_call = self.main_call, None
                 if call is not None:
                     self._run_in_main(call)
+                del call  # otherwise its arguments would be kept until the next one
         finally:
             self.served = True
         if self.pool is not None:

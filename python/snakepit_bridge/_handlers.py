@@ -142,6 +142,8 @@ class Handlers:
                 _arguments.prepare(command)
             if command.convert is not None:
                 args = command.convert(args, kwargs)
+        if call.cancelled or call.raised is not None:  # it may have taken long to decode the arguments
+            call.check()
         if command.ctx is None:
             return args, kwargs
         call.context = (AsyncContext if command.is_async else Context)(self._runner, call)

@@ -66,6 +66,39 @@ def test_whatever_blocks_the_main_thread_is_interrupted(serve, before):
         assert host.call("echo", n) == [n, BLOCKING[: n + 1]]
 
 
+SLOW_CODEC = """
+    import time
+    from snakepit_bridge import _codecs
+    from snakepit_bridge._calls import CURRENT
+
+    codec, ran = _codecs.get_codec("json"), []
+    decode = codec.decode
+    def slow(body):
+        value = decode(body)
+        if value == "slow":
+            print("started")
+            while not CURRENT.get().cancelled:
+                time.sleep(0.001)
+        return value
+    codec.decode = slow
+
+    @worker.command
+    def quick(x): ran.append(x)
+    @worker.command
+    def seen(): return ran
+"""
+
+
+def test_a_handler_does_not_begin_after_a_cancel_that_came_while_its_arguments_were_decoded(each_executor):
+    import textwrap
+
+    host = each_executor(textwrap.dedent(SLOW_CODEC), protocol="jsonstdio")
+    id = start(host, "quick", "slow")
+    host.cancel(id)
+    assert host.answer(id)["body"]["type"] == "Cancelled"
+    assert host.call("seen") == []
+
+
 def test_threads_are_interrupted_where_python_runs(serve):
     import textwrap
 

@@ -112,3 +112,24 @@ def test_no_batch_and_no_work(leader):
     assert leader.tick()  # asks the follower
     leader.runner.transport.ping(1)
     assert not leader.tick()  # the follower reads
+
+
+def test_arguments_are_released_when_their_call_has_ended(each_executor):
+    host = each_executor("""
+        import gc, time
+        from snakepit_bridge._calls import Call
+        @worker.command
+        def take(x): time.sleep(0.01)  # so that the other thread takes the next call
+        @worker.command
+        def held():
+            for _ in range(1000):
+                n = sum(type(o) is Call for o in gc.get_objects())
+                if n == 1:
+                    break
+                time.sleep(0.01)
+            return n
+    """)
+    ids = [host.open("take", "x") for _ in range(4)]
+    for id in ids:
+        host.answer(id)
+    assert host.call("held") == 1
