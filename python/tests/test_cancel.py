@@ -67,7 +67,7 @@ def test_whatever_blocks_the_main_thread_is_interrupted(serve, before):
 
 
 SLOW_CODEC = """
-    import time
+    from queue import SimpleQueue
     from snakepit_bridge import _codecs
     from snakepit_bridge._calls import CURRENT
 
@@ -76,9 +76,10 @@ SLOW_CODEC = """
     def slow(body):
         value = decode(body)
         if value == "slow":
+            cancelled = SimpleQueue()
+            CURRENT.get().waiters.append(cancelled)
             print("started")
-            while not CURRENT.get().cancelled:
-                time.sleep(0.001)
+            cancelled.get(timeout=20)
         return value
     codec.decode = slow
 

@@ -4,8 +4,8 @@ import mmap
 import random
 from collections import deque
 from functools import lru_cache
+from queue import SimpleQueue
 from threading import Event, current_thread, main_thread
-from time import sleep
 
 import pytest
 
@@ -184,6 +184,7 @@ class Slow:
     def __init__(self):
         self.written = []  # the kind of each frame, and whether another thread than the main one wrote it
         self.waits, self.may_go = Event(), Event()
+        self.ends = SimpleQueue()  # an entry for each frame that ends a call
 
     def is_own_thread(self):
         return False
@@ -197,6 +198,9 @@ class Slow:
             self.waits.set()
             assert self.may_go.wait(20)
         self.written += [(frame["kind"], is_other) for frame in frames]
+        for frame in frames:
+            if frame["kind"] == END:
+                self.ends.put(None)
 
 
 def test_pieces_are_left_to_their_own_thread():
@@ -225,10 +229,8 @@ def test_pieces_are_written_by_their_thread_to_the_end():
     for id_ in 1, 3:
         outbox.append({"kind": END, "id": id_, "body": bytes(95)})
         outbox.flush()
-    for _ in range(2000):
-        if transport.written.count((END, True)) == 2:
-            break
-        sleep(0.01)
+    for _ in range(2):
+        transport.ends.get(timeout=20)
     assert transport.written.count((PIECE, False)) == 2
     assert transport.written.count((END, True)) == 2
 
