@@ -48,7 +48,9 @@ func inDirectory(run func() error) error {
 	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-interrupts
-		_ = os.RemoveAll(directory) // there is nobody to tell
+		if err := os.RemoveAll(directory); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
 		os.Exit(130)
 	}()
 	return errors.Join(run(), os.RemoveAll(directory))
