@@ -53,7 +53,7 @@ class Splitter:
         return batch
 
     def pieces(self) -> List[Frame]:
-        """Returns the next pieces, and frames that they had to precede."""
+        """Returns the next pieces, and the frames that have waited for the last of them."""
         batch: List[Frame] = []
         for _ in range(_AT_ONCE):
             if not self._splits:
