@@ -1,0 +1,170 @@
+package core_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/snakepit-go/snakepit/core"
+	"github.com/snakepit-go/snakepit/core/coretest"
+)
+
+func TestSessionsStayAndAreLostWithTheirWorker(t *testing.T) {
+	a := &coretest.Adapter{}
+	bubble(t, a, core.Options{Size: 3, SessionIdle: time.Minute}, func(t *testing.T, p *core.Pool) {
+		if err := p.WaitReady(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		s := p.Session("s")
+		for range 5 {
+			if _, err := core.Execute[any](t.Context(), s, "echo", 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		home := -1
+		for _, w := range p.Stats().Workers {
+			if w.Sessions == 1 && w.Calls == 5 {
+				home = w.Index
+			}
+		}
+		if home < 0 {
+			t.Fatalf("%+v", p.Stats())
+		}
+		a.Crash(home)
+		synctest.Wait()
+		for range 2 {
+			if _, err := core.Execute[any](t.Context(), s, "echo", 1); !errors.Is(err, core.ErrSessionLost) ||
+				core.MayHaveRun(err) {
+				t.Fatal(err)
+			}
+		}
+		s.Close()
+		if _, err := core.Execute[any](t.Context(), s, "echo", 1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute) // on the bubble's clock
+		if n := p.Stats().Sessions; n != 0 {
+			t.Fatalf("%d sessions outlived their idle time", n)
+		}
+	})
+}
+
+func TestSessionsSpread(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 3}, func(t *testing.T, p *core.Pool) {
+		if err := p.WaitReady(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 6 {
+			if _, err := core.Execute[any](t.Context(), p.Session(fmt.Sprint(i)), "echo", 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, w := range p.Stats().Workers {
+			if w.Sessions != 2 {
+				t.Fatalf("%+v", p.Stats())
+			}
+		}
+	})
+}
+
+// A closed session starts anew after its worker has dropped the state. If the worker fails to, the log says so.
+func TestClosedSessionIsForgottenFirst(t *testing.T) {
+	for failing, warnings := range map[bool]int{false: 0, true: 1} {
+		log := newSpy(func(*spy, string) {})
+		worker := functions()
+		worker["snakepit.forget"] = core.Func(func(context.Context, any) (any, error) {
+			time.Sleep(2 * time.Second)
+			if failing {
+				return nil, errors.New("it cannot forget")
+			}
+			return nil, nil
+		})
+		a := &coretest.Adapter{Functions: worker, Concurrency: 2}
+		bubble(t, a, core.Options{Size: 1, Logger: log}, func(t *testing.T, p *core.Pool) {
+			s := p.Session("s")
+			for range 2 {
+				begin := time.Now()
+				if _, err := core.Execute[any](t.Context(), s, "echo", 1); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(begin); took != 0 {
+					t.Errorf("a call took %s", took)
+				}
+				s.Close()
+				if _, err := core.Execute[any](t.Context(), p, "echo", 1); err != nil || time.Since(begin) != 0 {
+					t.Errorf("a call beside it: %v after %s", err, time.Since(begin))
+				}
+				_, err := core.Execute[any](t.Context(), s, "echo", 1)
+				if err != nil || time.Since(begin) != 2*time.Second {
+					t.Errorf("the call after it: %v after %s", err, time.Since(begin))
+				}
+			}
+			if n := countPrefix(log.lines(), "session's state could not be dropped"); n != 2*warnings {
+				t.Errorf("%d warnings", n)
+			}
+		})
+	}
+}
+
+// A new session goes to a worker with the fewest sessions, and to the least busy of those.
+func TestSessionsAvoidTheBusy(t *testing.T) {
+	for idle := range 3 {
+		bubble(t, &coretest.Adapter{Concurrency: 2}, core.Options{Size: 3}, func(t *testing.T, p *core.Pool) {
+			if err := p.WaitReady(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 {
+				if _, err := core.Execute[any](t.Context(), p.Session(fmt.Sprint(i)), "echo", 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			for i := range 3 {
+				if i != idle {
+					go func() { _, _ = core.Execute[int](ctx, p.Session(fmt.Sprint(i)), "nap", 10_000) }()
+				}
+			}
+			synctest.Wait()
+			if _, err := core.Execute[any](t.Context(), p.Session("new"), "echo", 1); err != nil {
+				t.Fatal(err)
+			}
+			s := p.Stats()
+			for _, w := range s.Workers {
+				if free := w.Running == 0; free != (w.Sessions == 2) {
+					t.Errorf("worker %d runs %d calls, and has %d sessions", w.Index, w.Running, w.Sessions)
+				}
+			}
+			if s.Calls != 6 {
+				t.Errorf("Stats counts %d calls", s.Calls)
+			}
+		})
+	}
+}
+
+func TestFirstCallsOfASessionShareOneWorker(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 4}, func(t *testing.T, p *core.Pool) {
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				if _, err := core.Execute[any](t.Context(), p.Session("s"), "nap", 10); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		homes := 0
+		for _, w := range p.Stats().Workers {
+			if w.Calls > 0 {
+				homes++
+			}
+		}
+		if homes != 1 {
+			t.Fatalf("%+v", p.Stats())
+		}
+	})
+}
