@@ -127,6 +127,15 @@ func Result(v any) CallOption { return core.Result(v) }
 // Timeout bounds one call in place of the pool's option; negative means no limit. See core.Timeout.
 func Timeout(d time.Duration) CallOption { return core.Timeout(d) }
 
+// Priority orders the calls that wait: those with a higher n are served first. See core.Priority.
+func Priority(n int) CallOption { return core.Priority(n) }
+
+// NoWait makes a call fail with ErrSaturated at once if it would have to wait for a worker; see core.NoWait.
+func NoWait() CallOption { return core.NoWait() }
+
+// Hint makes a session prefer its worker, and take another one while that is busy; see core.Hint.
+func Hint() SessionOption { return core.Hint() }
+
 // Input streams values to the handler; see core.Input.
 func Input[T any](seq iter.Seq[T]) CallOption { return core.Input(seq) }
 
@@ -134,6 +143,9 @@ func Input[T any](seq iter.Seq[T]) CallOption { return core.Input(seq) }
 func WithMetadata(ctx context.Context, md map[string]string) context.Context {
 	return core.WithMetadata(ctx, md)
 }
+
+// WithTenant returns a context whose calls belong to a tenant. Waiting tenants take turns. See core.WithTenant.
+func WithTenant(ctx context.Context, name string) context.Context { return core.WithTenant(ctx, name) }
 
 // Func makes a function of Options.Functions, which workers call by ctx.call.
 func Func[In, Out any](f func(context.Context, In) (Out, error)) Function { return core.Func(f) }

@@ -13,7 +13,7 @@ import "github.com/snakepit-go/snakepit/core"
 //	func (p *Pool) Close() error
 //	func (p *Pool) Reload(ctx context.Context) error
 //	func (p *Pool) Resize(size int) error
-//	func (p *Pool) Session(id string) *Session
+//	func (p *Pool) Session(id string, opts ...SessionOption) *Session
 //	func (p *Pool) Shutdown(ctx context.Context) error
 //	func (p *Pool) Size() int
 //	func (p *Pool) Stats() Stats
@@ -37,20 +37,26 @@ type Session = core.Session
 // Stats is a snapshot of a pool. Its counters begin with Open. Its JSON is meant for a health check.
 //
 //	type Stats struct {
-//		Ready      int           `json:"ready"`       // workers that accept calls
-//		Running    int           `json:"running"`     // calls that hold a slot, including those whose callers have left
-//		Waiting    int           `json:"waiting"`     // callers in the queue
-//		Sessions   int           `json:"sessions"`    // live sessions
-//		Calls      int64         `json:"calls"`       // calls that got a slot
-//		Saturated  int64         `json:"saturated"`   // callers that were rejected because the queue was full
-//		Cancelled  int64         `json:"cancelled"`   // calls that were cancelled while they ran
-//		Lost       int64         `json:"lost"`        // workers that ended unexpectedly
-//		Restarts   int64         `json:"restarts"`    // workers that were started after a loss or a failed start
-//		Replaced   int64         `json:"replaced"`    // workers that left because their replacement was ready
-//		StartFails int64         `json:"start_fails"` // starts that failed
-//		Terminated int64         `json:"terminated"`  // workers that were stopped because a cancelled call kept running
-//		Workers    []WorkerStats `json:"workers"`
+//		Ready      int   `json:"ready"`       // workers that accept calls
+//		Running    int   `json:"running"`     // calls that hold a slot, including those whose callers have left
+//		Waiting    int   `json:"waiting"`     // callers in the queue
+//		Sessions   int   `json:"sessions"`    // live sessions
+//		Calls      int64 `json:"calls"`       // calls that got a slot
+//		Saturated  int64 `json:"saturated"`   // callers that were rejected: the queue was full, or they used NoWait
+//		Waited     int64 `json:"waited"`      // callers that have waited in the queue
+//		Cancelled  int64 `json:"cancelled"`   // calls that were cancelled while they ran
+//		Lost       int64 `json:"lost"`        // workers that ended unexpectedly
+//		Restarts   int64 `json:"restarts"`    // workers that were started after a loss or a failed start
+//		Replaced   int64 `json:"replaced"`    // workers that left because their replacement was ready
+//		StartFails int64 `json:"start_fails"` // starts that failed
+//		Terminated int64 `json:"terminated"`  // workers that were stopped because a cancelled call kept running
+//
+//		WaitTime   time.Duration  `json:"-"`                 // of all that have waited; in JSON wait_seconds
+//		OldestWait time.Duration  `json:"-"`                 // of the oldest caller in the queue; in JSON oldest_wait_seconds
+//		Tenants    map[string]int `json:"tenants,omitempty"` // callers in the queue by tenant; nil if none has one
+//		Workers    []WorkerStats  `json:"workers"`
 //	}
+//	func (s Stats) MarshalJSON() ([]byte, error)
 type Stats = core.Stats
 
 // WorkerStats is the part of Stats for one worker.
@@ -128,6 +134,9 @@ type WorkerStats = core.WorkerStats
 //		StopTimeout time.Duration
 //		// SessionIdle is how long an unused session is kept. 0 means 30 min; negative means for ever.
 //		SessionIdle time.Duration
+//		// MaxSessions is how many sessions the pool may have at once. The first call of another one gets ErrSaturated. 0
+//		// means 10,000; negative means any number.
+//		MaxSessions int
 //
 //		// MaxFrame is the largest frame in bytes, in both directions. One value has to fit in one frame. 0 means 64 MiB;
 //		// the maximum is 1 GiB. If the worker or the adapter has a lower limit, that limit applies.
@@ -202,6 +211,11 @@ type Target = core.Target
 //	type CallOption func(*request)
 type CallOption = core.CallOption
 
+// SessionOption changes how the calls of a session choose their worker.
+//
+//	type SessionOption func(*Session)
+type SessionOption = core.SessionOption
+
 // Function answers calls that the peer opens. On the host they come from a worker's ctx.call and ctx.stream. On a
 // worker written in Go they are the host's calls. Func and StreamFunc make a Function from a typed function.
 //
@@ -248,9 +262,10 @@ type Array = core.Array
 //
 //	type CallError struct {
 //		Command    string
-//		Worker     int    // index of the worker that had the call; -1 if the call reached none
-//		Adapter    string // such as "grpc"; "" if the call reached no worker
-//		MayHaveRun bool   // false: the handler certainly did not start, so a retry is safe
+//		Worker     int           // index of the worker that had the call; -1 if the call reached none
+//		Adapter    string        // such as "grpc"; "" if the call reached no worker
+//		MayHaveRun bool          // false: the handler certainly did not start, so a retry is safe
+//		Waited     time.Duration // in the queue for a worker
 //		Err        error
 //	}
 //	func (e *CallError) Error() string

@@ -17,16 +17,18 @@ import (
 
 // Target is where a call can go: a *Pool, or a *Session of one.
 type Target interface {
-	target() (p *Pool, session string, err error)
+	// target returns the pool, and notes the session in the request.
+	target(r *request) (*Pool, error)
 }
 
-func (p *Pool) target() (*Pool, string, error) { return p, "", nil }
+func (p *Pool) target(*request) (*Pool, error) { return p, nil }
 
-func (s *Session) target() (*Pool, string, error) {
+func (s *Session) target(r *request) (*Pool, error) {
 	if s.id == "" { // the protocol has "" for a call without a session
-		return nil, "", errors.New("the session's id must not be empty")
+		return nil, errors.New("the session's id must not be empty")
 	}
-	return s.pool, s.id, nil
+	r.session, r.hint = s.id, s.hint
+	return s.pool, nil
 }
 
 // CallOption changes one call.
@@ -68,13 +70,17 @@ type request struct {
 	command    string
 	args       any
 	session    string
+	hint       bool          // another worker than the session's may take the call
 	timeout    time.Duration // 0: the pool's; negative: none
+	priority   int
+	noWait     bool
 	result     any
 	input      iter.Seq[any]
 	inputBegun bool // the range over input has begun
 	wantsItems bool
 
 	caller callerContext
+	waited time.Duration // in the queue
 	limit  time.Duration // the time limit that applies, for errors; 0: the deadline of the caller's context
 	source string        // the option that set limit, for errors
 }
@@ -94,11 +100,11 @@ const (
 // Execute. args is encoded on the caller's goroutine. A panic in a method of args reaches the caller and costs no slot.
 func Execute[Out any](ctx context.Context, t Target, command string, args any, opts ...CallOption) (Out, error) {
 	var out Out
-	p, session, err := t.target()
+	r := &request{command: command, args: args}
+	p, err := t.target(r)
 	if err != nil {
 		return out, notReached(command, err)
 	}
-	r := &request{command: command, args: args, session: session}
 	for _, o := range opts {
 		o(r)
 	}
@@ -118,8 +124,8 @@ func Execute[Out any](ctx context.Context, t Target, command string, args any, o
 func ExecuteStream[Out any](
 	ctx context.Context, t Target, command string, args any, opts ...CallOption,
 ) iter.Seq2[Out, error] {
-	p, session, err := t.target()
-	r := &request{command: command, args: args, session: session, wantsItems: true}
+	r := &request{command: command, args: args, wantsItems: true}
+	p, err := t.target(r)
 	for _, o := range opts {
 		o(r)
 	}
@@ -244,6 +250,9 @@ func (r *request) explainTimeout(ctx context.Context, err error) error {
 	if r.limit > 0 {
 		when = fmt.Sprintf("within %s (%s)", r.limit, r.source)
 	}
+	if r.waited > 0 {
+		when += fmt.Sprintf(", with %s in the queue", roundTime(r.waited))
+	}
 	return fmt.Errorf("%s %s: %w", what, when, err)
 }
 
@@ -265,11 +274,11 @@ func (p *Pool) dispatch(ctx context.Context, r *request) (*inflight, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, &notRunError{err: err}
 	}
-	if s := r.caller.served; s != nil && slices.Contains(s.sessions, sessionKey{p, r.session}) {
+	if s := r.caller.served; s != nil && !r.hint && slices.Contains(s.sessions, sessionKey{p, r.session}) {
 		err := fmt.Errorf("session %q is itself waiting for this call; it would wait for ever", r.session)
 		return nil, &notRunError{err: err}
 	}
-	w, s, err := p.acquire(ctx, r.session, r.caller.served)
+	w, s, err := p.acquire(ctx, r)
 	if err != nil {
 		return nil, &notRunError{err: err}
 	}
@@ -288,6 +297,9 @@ func (p *Pool) openCall(ctx context.Context, r *request, w *Worker, s *session) 
 	}()
 	frame, err := f.frame()
 	if err != nil {
+		return f, &notRunError{err: err}
+	}
+	if err := ctx.Err(); err != nil { // the caller has left, perhaps while its arguments were encoded
 		return f, &notRunError{err: err}
 	}
 	deadline, _ := ctx.Deadline()
@@ -555,6 +567,7 @@ func (f *inflight) inputEnded(err error) {
 // callError returns the *CallError of a failed call. f is nil if the call reached no worker.
 func (p *Pool) callError(ctx context.Context, r *request, f *inflight, err error) error {
 	e := notReached(r.command, err)
+	e.Waited = r.waited
 	if f != nil {
 		e.Worker, e.Adapter = f.worker.index, f.worker.link.Adapter
 	}

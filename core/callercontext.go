@@ -15,6 +15,7 @@ type callerContext struct {
 	deadline time.Time
 	limited  bool // there is a deadline
 	metadata map[string]string
+	tenant   string
 	served   *served // the call whose Function makes this call, or nil
 
 	err        atomic.Pointer[error] // the first answer of Err that is not nil
@@ -26,6 +27,7 @@ func (c *callerContext) enter(caller context.Context) {
 	c.caller, c.done = caller, caller.Done()
 	c.deadline, c.limited = caller.Deadline()
 	c.metadata, _ = caller.Value(metadataKey{}).(map[string]string)
+	c.tenant, _ = caller.Value(tenantKey{}).(string)
 	c.served, _ = caller.Value(servedKey{}).(*served)
 	select {
 	case <-c.done:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Programs decide on these errors. Every error of a call is a *CallError that wraps one of them, a *RemoteError, or the
@@ -45,9 +46,10 @@ var (
 // CallError is the error of every failed call: the command, its worker, the cause, and whether the call may have run.
 type CallError struct {
 	Command    string
-	Worker     int    // index of the worker that had the call; -1 if the call reached none
-	Adapter    string // such as "grpc"; "" if the call reached no worker
-	MayHaveRun bool   // false: the handler certainly did not start, so a retry is safe
+	Worker     int           // index of the worker that had the call; -1 if the call reached none
+	Adapter    string        // such as "grpc"; "" if the call reached no worker
+	MayHaveRun bool          // false: the handler certainly did not start, so a retry is safe
+	Waited     time.Duration // in the queue for a worker
 	Err        error
 }
 

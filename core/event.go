@@ -77,7 +77,9 @@ type AdapterChanged struct {
 // CallRefused says that the pool refused a call with ErrSaturated.
 type CallRefused struct {
 	Time    time.Time
+	Command string
 	Session string // or ""
+	Tenant  string // or ""; see WithTenant
 	Err     error
 }
 
@@ -132,7 +134,7 @@ func (e ReplacementFailed) String() string {
 
 func (e AdapterChanged) String() string { return fmt.Sprintf("%s speaks %s", e.Worker, e.Adapter) }
 
-func (e CallRefused) String() string { return withError("a call was refused", e.Err) }
+func (e CallRefused) String() string { return withError(e.Command+" was refused", e.Err) }
 
 func (e Resized) String() string { return fmt.Sprintf("resized from %d to %d workers", e.From, e.To) }
 

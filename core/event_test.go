@@ -137,7 +137,7 @@ func TestEventsTellWhatThePoolDecides(t *testing.T) {
 		}
 		cancel()
 		expect("CallRefused",
-			"a call was refused: pool saturated: no slot is free, and the queue is full (Options.Queue: 0)")
+			"echo was refused: pool saturated: no slot is free, and the queue is full (Options.Queue: 0)")
 		time.Sleep(time.Minute)
 		log.clear()
 		a.Crash(0)

@@ -78,6 +78,9 @@ type Options struct {
 	StopTimeout time.Duration
 	// SessionIdle is how long an unused session is kept. 0 means 30 min; negative means for ever.
 	SessionIdle time.Duration
+	// MaxSessions is how many sessions the pool may have at once. The first call of another one gets ErrSaturated. 0
+	// means 10,000; negative means any number.
+	MaxSessions int
 
 	// MaxFrame is the largest frame in bytes, in both directions. One value has to fit in one frame. 0 means 64 MiB;
 	// the maximum is 1 GiB. If the worker or the adapter has a lower limit, that limit applies.
@@ -171,6 +174,9 @@ func (o *Options) resolve() (Options, error) {
 	}
 	if r.StartBudget == 0 {
 		r.StartBudget = 10
+	}
+	if r.MaxSessions == 0 {
+		r.MaxSessions = 10_000
 	}
 	if r.Surge == 0 {
 		r.Surge = 1

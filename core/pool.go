@@ -46,6 +46,8 @@ type Pool struct {
 	queued        int                  // callers in all queues
 	nested        map[*waiter]struct{} // the queued callers that are Functions serving a call of this pool
 	seq           uint64               // the number of the newest waiter
+	turn          uint64               // the turn that was served last; see order
+	tenants       map[string]*tenant   // the tenants with waiting callers
 	sessions      map[string]*session
 	ending        map[string]*endingSession // by id: ended sessions whose worker has yet to drop their state
 	stats         Stats
@@ -89,7 +91,8 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	}
 	p := &Pool{
 		adapter: adapter, opts: o, logs: logs, log: logs.events(noWorker), trace: trace, spawner: sp,
-		nested: map[*waiter]struct{}{}, sessions: map[string]*session{}, ending: map[string]*endingSession{},
+		nested: map[*waiter]struct{}{}, tenants: map[string]*tenant{},
+		sessions: map[string]*session{}, ending: map[string]*endingSession{},
 		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}),
 		changed: make(chan struct{}), reloading: make(chan struct{}, 1), min: o.MinSize, slots: 1,
 	}
@@ -343,6 +346,7 @@ func (p *Pool) Stats() Stats {
 	defer p.mu.Unlock()
 	s := p.stats
 	s.Waiting, s.Sessions = p.queued, len(p.sessions)
+	p.addWaiters(&s)
 	for _, w := range p.workers {
 		ws := WorkerStats{
 			Index: w.index, State: w.state, Running: w.running, Calls: w.calls, Sessions: w.sessions,

@@ -432,7 +432,7 @@ func TestALimitThatIsOverIsNamed(t *testing.T) {
 			synctest.Wait()
 			err := execute(t.Context())
 			want := "wait: no answer within 2s (Options.CallTimeout; " + changes +
-				"): waiting for a worker: context deadline exceeded (it did not run)"
+				"), with 2s in the queue: waiting for a worker: context deadline exceeded (it did not run)"
 			if err.Error() != want {
 				t.Errorf("%v\nnot %s", err, want)
 			}

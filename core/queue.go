@@ -1,65 +1,121 @@
 package core
 
 import (
-	"container/list"
+	"cmp"
+	"container/heap"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 )
 
 // waiter is a caller in a queue. resolve takes it out of the queue, sets worker or err, and closes ready.
 type waiter struct {
-	seq     uint64   // orders the waiters by age
+	request *request
 	session *session // or nil
 	within  *served  // the call of this pool whose Function waits here, or nil
+	since   time.Time
+	seq     uint64 // orders the waiters by age
+	turn    uint64 // orders the waiters of different tenants; see Pool.enqueue
 	ready   chan struct{}
 	worker  *Worker
 	err     error
 	queue   *waiters // the queue that it is in
-	place   *list.Element
+	index   int      // its place in queue
 }
 
-// waiters is a queue of callers, the oldest first. Guarded by pool.mu.
-type waiters struct{ list.List }
+// compare orders the waiters: by priority, then in turn between the tenants, then by age.
+func (wt *waiter) compare(other *waiter) int {
+	return cmp.Or(cmp.Compare(other.request.priority, wt.request.priority), cmp.Compare(wt.turn, other.turn),
+		cmp.Compare(wt.seq, other.seq))
+}
 
+// waiters is a queue of callers: a heap with the caller in front that is served next. Guarded by pool.mu.
+type waiters struct{ all []*waiter }
+
+// Len, Less, Swap, Push and Pop are for container/heap.
+func (q *waiters) Len() int           { return len(q.all) }
+func (q *waiters) Less(i, j int) bool { return q.all[i].compare(q.all[j]) < 0 }
+
+func (q *waiters) Swap(i, j int) {
+	q.all[i], q.all[j] = q.all[j], q.all[i]
+	q.all[i].index, q.all[j].index = i, j
+}
+
+func (q *waiters) Push(x any) {
+	wt := x.(*waiter)
+	wt.queue, wt.index = q, len(q.all)
+	q.all = append(q.all, wt)
+}
+
+func (q *waiters) Pop() any {
+	last := len(q.all) - 1
+	wt := q.all[last]
+	q.all[last] = nil
+	q.all = q.all[:last]
+	return wt
+}
+
+// head returns the caller that is served next, or nil.
 func (q *waiters) head() *waiter {
-	if e := q.Front(); e != nil {
-		return e.Value.(*waiter)
+	if len(q.all) == 0 {
+		return nil
 	}
-	return nil
+	return q.all[0]
 }
+
+// last returns the caller that would be served last, or nil.
+func (q *waiters) last() *waiter {
+	var last *waiter
+	for _, wt := range q.all {
+		if last == nil || last.compare(wt) < 0 {
+			last = wt
+		}
+	}
+	return last
+}
+
+func (q *waiters) insert(wt *waiter) { heap.Push(q, wt) }
+func (q *waiters) remove(wt *waiter) { heap.Remove(q, wt.index) }
 
 // fail resolves some of the callers with err.
 func (q *waiters) fail(p *Pool, err error, which func(*waiter) bool) {
-	for e := q.Front(); e != nil; {
-		next := e.Next()
-		if wt := e.Value.(*waiter); which(wt) {
+	for _, wt := range slices.Clone(q.all) {
+		if which(wt) {
 			p.resolve(wt, nil, err)
 		}
-		e = next
 	}
 }
 
 func (q *waiters) failAll(p *Pool, err error) { q.fail(p, err, func(*waiter) bool { return true }) }
 
-// insert adds a waiter at its place by age. That is usually the last place.
-func (q *waiters) insert(wt *waiter) {
-	wt.queue = q
-	for e := q.Back(); e != nil; e = e.Prev() {
-		if e.Value.(*waiter).seq < wt.seq {
-			wt.place = q.InsertAfter(wt, e)
-			return
-		}
-	}
-	wt.place = q.PushFront(wt)
+// tenant is a tenant with callers in a queue.
+type tenant struct {
+	turn    uint64 // of its newest waiter
+	waiting int
 }
 
-// enqueue adds a new waiter to a queue. Callers hold mu.
-func (p *Pool) enqueue(q *waiters, wt *waiter) {
+// order gives a new waiter its place among the callers. The tenants take turns: the first waiters of all tenants come
+// before the second ones. A tenant whose callers have not waited begins at the turn that is served now. (This is
+// start-time fair queueing, by Goyal, Vin and Cheng, 1996, with calls of equal cost.) Callers hold mu.
+func (p *Pool) order(wt *waiter) {
 	p.seq++
-	wt.seq = p.seq
+	wt.seq, wt.turn = p.seq, p.turn+1
+	if t := p.tenants[wt.request.caller.tenant]; t != nil {
+		wt.turn = max(wt.turn, t.turn+1)
+	}
+}
+
+// enqueue adds an ordered waiter to a queue. Callers hold mu.
+func (p *Pool) enqueue(q *waiters, wt *waiter) {
+	name := wt.request.caller.tenant
+	t := p.tenants[name]
+	if t == nil {
+		t = &tenant{}
+		p.tenants[name] = t
+	}
+	t.waiting++
+	t.turn = wt.turn
 	p.queued++
 	q.insert(wt)
 	if wt.within != nil {
@@ -75,290 +131,77 @@ func (p *Pool) enqueue(q *waiters, wt *waiter) {
 
 // dequeue removes a waiter from its queue. Callers hold mu.
 func (p *Pool) dequeue(wt *waiter) {
-	wt.queue.Remove(wt.place)
+	wt.queue.remove(wt)
 	p.queued--
+	name := wt.request.caller.tenant
+	if t := p.tenants[name]; t.waiting == 1 {
+		delete(p.tenants, name)
+	} else {
+		t.waiting--
+	}
 	delete(p.nested, wt)
 	if s := wt.session; s != nil {
 		delete(s.waiting, wt)
 	}
+	p.stats.Waited++
+	p.stats.WaitTime += time.Since(wt.since)
 }
 
 // resolve removes a waiter from its queue and gives it a worker or an error. Callers hold mu.
 func (p *Pool) resolve(wt *waiter, w *Worker, err error) {
 	p.dequeue(wt)
+	if w != nil {
+		p.turn = max(p.turn, wt.turn)
+	}
 	wt.worker, wt.err = w, err
 	close(wt.ready)
 }
 
-// acquire takes a slot and returns its worker, and the session if id is not "". inflight.release gives the slot back. A
-// session's caller gets a slot of the session's worker. by is the call whose Function asks, or nil. acquire waits for a
-// slot until ctx is done.
-func (p *Pool) acquire(ctx context.Context, id string, by *served) (*Worker, *session, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.owns(by) {
-		by = nil
-	}
-	for ending := p.ending[id]; ending != nil; ending = p.ending[id] { // an ended session with the same id
-		if err := p.awaitEnd(ctx, ending, by); err != nil {
-			return nil, nil, err
-		}
-	}
-	if p.closing || p.draining && by == nil {
-		return nil, nil, ErrClosed
-	}
-	var s *session
-	if id != "" {
-		var err error
-		if s, err = p.joinSession(id); err != nil {
-			return nil, nil, err
-		}
-	}
-	taken := false
-	defer func() {
-		if !taken && s != nil { // also if ctx panics
-			p.leaveSession(s)
-		}
-	}()
-	w, err := p.slot(ctx, s, by)
-	taken = err == nil
-	return w, s, err
-}
-
-// awaitEnd waits until the worker of an ended session has dropped its state. Callers hold mu; awaitEnd unlocks it while
-// it waits.
-func (p *Pool) awaitEnd(ctx context.Context, ending *endingSession, by *served) error {
-	if by != nil { // dropping the state needs a slot of the session's worker, so this could be a deadlock
-		wt := &waiter{session: ending.session, within: by}
-		p.nested[wt] = struct{}{}
-		defer delete(p.nested, wt)
-		if p.deadlocked(wt) {
-			return errDeadlock
-		}
-	}
-	var err error
-	p.unlocked(func() {
-		select {
-		case <-ending.done:
-		case <-ctx.Done():
-			err = fmt.Errorf("waiting for the session's end: %w", ctx.Err())
-		}
-	})
-	return err
-}
-
-// unlocked runs f without mu. Callers hold mu, and hold it again afterwards, even if f panics.
-func (p *Pool) unlocked(f func()) {
-	p.mu.Unlock()
-	defer p.mu.Lock()
-	f()
-}
-
-// errDeadlock is the error of a Function's call to its own pool that would wait for ever.
-var errDeadlock = fmt.Errorf("%w: every slot is held by a call whose function waits for a slot of the same pool; "+
-	"raise Options.Size or the worker's concurrency above the number of such calls, or use a second pool", ErrSaturated)
-
-// slot takes a free slot, or waits for one: of the session's worker if s is not nil, else of any worker. by is the call
-// whose Function asks for the slot, or nil. Callers hold mu; slot unlocks it while it waits.
-func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error) {
-	q, w := &p.waiting, p.leastBusy()
-	if s != nil {
-		if best := p.fewestSessions(); s.worker == nil && best != nil && (best.running < best.slots || !p.canGrow()) {
-			p.pinSession(s, best)
-		}
-		if w = s.worker; w != nil {
-			q = &w.waiting
-		}
-	}
-	if w != nil && w.running < w.slots && q.Len() == 0 && (w.accepting() || s != nil && w.servesSessions()) {
-		p.takeSlot(w)
-		return w, nil
-	}
-	if err := p.crashLoopError(); err != nil {
-		return nil, err
-	}
-	if p.queued >= p.opts.Queue && (s == nil || !s.ended) { // the call that ends a session does not count
-		return nil, p.refuse(s)
-	}
-	wt := &waiter{session: s, within: by, ready: make(chan struct{})}
-	p.enqueue(q, wt)
-	p.grow()
-	if by != nil && p.deadlocked(wt) {
-		p.dequeue(wt)
-		return nil, errDeadlock
-	}
-	got := false
-	defer func() {
-		if !got { // also if ctx panics
-			p.withdraw(wt)
-		}
-	}()
-	var err error
-	p.unlocked(func() {
-		select {
-		case <-wt.ready:
-		case <-ctx.Done():
-			err = fmt.Errorf("waiting for a worker: %w", ctx.Err())
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	got = true
-	return wt.worker, wt.err
-}
-
-// refuse returns the error of a call that the full queue has no room for. Callers hold mu.
-func (p *Pool) refuse(s *session) error {
-	p.stats.Saturated++
+// makeRoom makes room in a full queue for a waiter, or returns the error of its refusal. Of all callers, the one that
+// would be served last is refused: a tenant that fills the queue cannot keep out the others. Callers hold mu.
+func (p *Pool) makeRoom(wt *waiter) error {
 	err := fmt.Errorf("%w: no slot is free, and the queue is full (Options.Queue: %d)", ErrSaturated,
 		max(0, p.opts.Queue))
-	e := CallRefused{Time: time.Now(), Err: err}
-	if s != nil {
-		e.Session = s.id
+	last := p.waiting.last()
+	if last == nil || last.compare(wt) < 0 {
+		return p.refuse(wt, err)
 	}
-	p.emit(e)
+	p.resolve(last, nil, p.refuse(last, fmt.Errorf("%w; %s came first after %s of waiting", err,
+		rival(wt, last), roundTime(time.Since(last.since)))))
+	return nil
+}
+
+// rival says why a waiter comes before another one.
+func rival(wt, last *waiter) string {
+	if wt.request.priority != last.request.priority {
+		return "a call with a higher priority"
+	}
+	return "a call of another tenant"
+}
+
+// refuse notes that a call is refused with err. Callers hold mu.
+func (p *Pool) refuse(wt *waiter, err error) error {
+	p.stats.Saturated++
+	p.emit(CallRefused{
+		Time: time.Now(), Command: wt.request.command, Session: wt.request.session,
+		Tenant: wt.request.caller.tenant, Err: err,
+	})
 	return err
 }
 
-// withdraw ends the wait of a waiter. It removes the waiter from its queue, or gives back the slot that the waiter has
-// just got. Callers hold mu.
-func (p *Pool) withdraw(wt *waiter) {
-	select {
-	case <-wt.ready: // it got a slot at the same moment
-		if wt.worker != nil {
-			p.releaseSlot(wt.worker)
-		}
-	default:
-		p.dequeue(wt)
-	}
+type tenantKey struct{}
+
+// WithTenant returns a context whose calls belong to a tenant, such as a customer. When calls wait, the tenants take
+// turns, so one tenant's many calls do not hold up the others. If the queue is full, the caller that would be served
+// last gets ErrSaturated: usually one of the tenant with the most waiting calls. Calls without a tenant share one, "".
+func WithTenant(ctx context.Context, name string) context.Context {
+	return context.WithValue(ctx, tenantKey{}, name)
 }
 
-// deadlocked reports whether wt would wait for ever. That is so if every slot that it may get is held by a call that
-// cannot end, because the call's own Function waits for such a slot. Callers hold mu.
-func (p *Pool) deadlocked(wt *waiter) bool {
-	if len(p.starts) > 0 { // workers that are about to start have free slots
-		return false
-	}
-	running := 0
-	for _, w := range p.workers {
-		if wt.session == nil || wt.session.worker == nil || wt.session.worker == w {
-			running += w.running
-		}
-	}
-	if running > len(p.nested) { // at least one running call does not wait here, so it can end
-		return false
-	}
-	waiting := maps.Clone(p.nested)
-	for before := -1; before != len(waiting); { // until the rest wait only for each other
-		before = len(waiting)
-		held := map[*mux]map[*stream]bool{} // the calls that cannot end while these waiters wait
-		for other := range waiting {
-			if call := other.within; call.parent != nil && !call.parent.isClosed() {
-				if held[call.mux] == nil {
-					held[call.mux] = map[*stream]bool{}
-				}
-				held[call.mux][call.parent] = true
-			}
-		}
-		free := func(w *Worker) bool {
-			if w.leaving != "" && (wt.session == nil || wt.session.worker != w) {
-				return false // it serves only its sessions
-			}
-			return w.state != StateReady && w.state != StateDraining ||
-				w.running < w.slots || len(held[w.mux]) < w.running
-		}
-		for other := range waiting {
-			from := p.workers
-			if s := other.session; s != nil && s.worker != nil {
-				from = []*Worker{s.worker}
-			}
-			if slices.ContainsFunc(from, free) {
-				delete(waiting, other)
-			}
-		}
-	}
-	_, left := waiting[wt]
-	return left
-}
+// Priority orders the calls that wait for a worker: those with a higher n are served first, also before other tenants.
+// The default is 0; n may be negative. A steady stream of calls with a higher priority keeps the others waiting.
+func Priority(n int) CallOption { return func(r *request) { r.priority = n } }
 
-// owns reports whether by is a live call from a worker of this pool. Such a call cannot end before the calls that its
-// Function makes. by may be nil. Callers hold mu.
-func (p *Pool) owns(by *served) bool {
-	return by != nil && !by.stream.isClosed() &&
-		slices.ContainsFunc(p.workers, func(w *Worker) bool { return w.mux == by.mux })
-}
-
-// takeSlot takes a slot. Callers hold mu.
-func (p *Pool) takeSlot(w *Worker) {
-	w.running++
-	w.calls++
-	p.stats.Calls++
-	if w.limits.Calls > 0 && w.calls == int64(w.limits.Calls) {
-		p.replace(w, CauseCalls, fmt.Sprintf("it has had %d calls", w.calls))
-	}
-}
-
-// fewestSessions returns the worker for a new session, or nil: the least busy of the ready workers with the fewest
-// sessions. Callers hold mu.
-func (p *Pool) fewestSessions() *Worker {
-	var best *Worker
-	for _, w := range p.workers {
-		switch {
-		case !w.accepting():
-		case best == nil, best.due != "" && w.due == "": // one that is to be replaced only if there is no other
-			best = w
-		case w.due != "" && best.due == "":
-		case w.sessions < best.sessions,
-			w.sessions == best.sessions && w.running*best.slots < best.running*w.slots:
-			best = w
-		}
-	}
-	return best
-}
-
-// releaseSlot gives a slot back, and gives it to the next waiter. Callers hold mu.
-func (p *Pool) releaseSlot(w *Worker) {
-	w.running--
-	p.noteIdle(w)
-	if p.draining {
-		p.broadcast()
-	}
-	p.grant(w)
-	if !w.accepting() {
-		signal(w.wake)
-	}
-}
-
-// leastBusy returns the ready worker with the fewest calls per slot, or nil. Callers hold mu.
-func (p *Pool) leastBusy() *Worker {
-	var best *Worker
-	for _, w := range p.workers {
-		if w.accepting() && (best == nil || w.running*best.slots < best.running*w.slots) {
-			best = w
-		}
-	}
-	return best
-}
-
-// grant gives w's free slots to waiters, the oldest first: to w's own sessions, and also to all others while w accepts
-// calls from them. Callers hold mu.
-func (p *Pool) grant(w *Worker) {
-	for w.running < w.slots && w.servesSessions() {
-		next := w.waiting.head()
-		if w.accepting() {
-			if other := p.waiting.head(); next == nil || other != nil && other.seq < next.seq {
-				next = other
-			}
-		}
-		if next == nil {
-			return
-		}
-		if s := next.session; s != nil && s.worker == nil {
-			p.pinSession(s, w) // it moves the session's waiters to w's own queue
-			continue
-		}
-		p.takeSlot(w)
-		p.resolve(next, w, nil)
-	}
-}
+// NoWait makes the call fail with ErrSaturated at once if no worker has a free slot for it, or its session's worker has
+// none.
+func NoWait() CallOption { return func(r *request) { r.noWait = true } }

@@ -1,10 +1,8 @@
 package core
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 )
@@ -17,10 +15,26 @@ import (
 type Session struct {
 	pool *Pool
 	id   string
+	hint bool
 }
 
-// Session returns the session with an id that the caller chooses. The id must not be empty.
-func (p *Pool) Session(id string) *Session { return &Session{p, id} }
+// SessionOption changes how the calls of a session choose their worker.
+type SessionOption func(*Session)
+
+// Hint makes a session prefer its worker, but not insist on it: while that worker is busy, another one with a free slot
+// takes the call. So the session is never lost, and it does not keep a worker from leaving. The state that a handler
+// sees is a cache: each worker has its own.
+func Hint() SessionOption { return func(s *Session) { s.hint = true } }
+
+// Session returns the session with an id that the caller chooses. The id must not be empty. If the pool already has
+// Options.MaxSessions, the first call of another one gets ErrSaturated.
+func (p *Pool) Session(id string, opts ...SessionOption) *Session {
+	s := &Session{pool: p, id: id}
+	for _, o := range opts {
+		o(s)
+	}
+	return s
+}
 
 // ID returns the session's id.
 func (s *Session) ID() string { return s.id }
@@ -38,12 +52,14 @@ func (s *Session) Close() {
 
 // session is the pool's state of one session. Guarded by pool.mu.
 type session struct {
-	id      string
-	worker  *Worker              // nil until a worker is ready for the first call; the session is lost with its worker
-	users   int                  // calls that wait or run
-	waiting map[*waiter]struct{} // the calls in the pool's queue, which wait for the session's first worker
-	ended   bool
-	idle    *time.Timer
+	id       string
+	worker   *Worker              // nil until a worker is ready for the first call; the session is lost with its worker
+	favorite *Worker              // of calls with Hint: the worker that had the last one, or nil
+	visited  map[*Worker]struct{} // the workers that had calls with Hint; nil before the first
+	users    int                  // calls that wait or run
+	waiting  map[*waiter]struct{} // the calls in the pool's queue, which wait for the session's first worker
+	ended    bool
+	idle     *time.Timer
 }
 
 // lost reports whether the session's worker is gone, and the state with it.
@@ -63,13 +79,18 @@ type sessionKey struct {
 
 // joinSession returns the session with an id and adds a user to it. It makes the session if there is none. Callers hold
 // mu.
-func (p *Pool) joinSession(id string) (*session, error) {
+func (p *Pool) joinSession(r *request) (*session, error) {
+	id := r.session
 	s := p.sessions[id]
 	if s == nil {
+		if n := len(p.sessions); p.opts.MaxSessions > 0 && n >= p.opts.MaxSessions {
+			return nil, p.refuse(&waiter{request: r}, fmt.Errorf("%w: the pool has %d sessions, which is the limit "+
+				"(Options.MaxSessions); close unused ones, or lower Options.SessionIdle", ErrSaturated, n))
+		}
 		s = &session{id: id}
 		p.sessions[id] = s
 	}
-	if s.lost() {
+	if s.lost() && !r.hint {
 		return nil, fmt.Errorf("%w: the worker of session %q is gone, and its state; "+
 			"Session.Close lets a new one begin", ErrSessionLost, id)
 	}
@@ -83,7 +104,7 @@ func (p *Pool) leaveSession(s *session) {
 	if s.users--; s.users > 0 || s.ended || p.closing {
 		return
 	}
-	if s.worker == nil {
+	if s.worker == nil && s.visited == nil {
 		delete(p.sessions, s.id) // it never had a worker, so there is no state
 		return
 	}
@@ -121,9 +142,8 @@ func (p *Pool) pinSession(s *session, w *Worker) {
 	}
 	w.sessions++
 	// From now on the session's calls wait for this worker, and are lost with it.
-	older := func(a, b *waiter) int { return cmp.Compare(a.seq, b.seq) }
-	for _, wt := range slices.SortedFunc(maps.Keys(s.waiting), older) {
-		p.waiting.Remove(wt.place)
+	for wt := range s.waiting {
+		p.waiting.remove(wt)
 		w.waiting.insert(wt)
 	}
 	s.waiting = nil
@@ -134,21 +154,30 @@ func (p *Pool) endSession(s *session) {
 	delete(p.sessions, s.id)
 	s.ended = true
 	s.stopTimer()
-	w := s.worker
-	if w == nil {
+	if s.worker == nil && s.visited == nil {
 		err := fmt.Errorf("%w: session %q was closed before it had a worker", ErrSessionLost, s.id)
 		for wt := range s.waiting {
 			p.resolve(wt, nil, err)
 		}
 		return
 	}
-	w.sessions--
-	p.noteIdle(w)
-	signal(w.wake)
-	if w.sessions == 0 {
-		p.beginStarts() // with a negative Options.Surge its replacement may have waited for this
+	var knowing []*Worker // the workers that have state of the session
+	if w := s.worker; w != nil {
+		w.sessions--
+		p.noteIdle(w)
+		signal(w.wake)
+		if w.sessions == 0 {
+			p.beginStarts() // with a negative Options.Surge its replacement may have waited for this
+		}
+		knowing = append(knowing, w)
 	}
-	if !w.forgets || p.closing || !w.servesSessions() {
+	for w := range s.visited {
+		if w != s.worker {
+			knowing = append(knowing, w)
+		}
+	}
+	knowing = slices.DeleteFunc(knowing, func(w *Worker) bool { return !w.forgets || !w.servesSessions() })
+	if len(knowing) == 0 || p.closing {
 		return
 	}
 	ending := &endingSession{session: s, done: make(chan struct{})}
@@ -156,12 +185,31 @@ func (p *Pool) endSession(s *session) {
 	p.goroutines.Add(1)
 	go func() {
 		defer p.goroutines.Done()
-		p.forget(w, s)
+		for _, w := range knowing {
+			p.forget(w, &session{id: s.id, worker: w, ended: true})
+		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(p.ending, s.id)
 		close(ending.done)
 	}()
+}
+
+// visit notes that a call with Hint has a slot of w. s may be nil. Callers hold pool.mu.
+func (s *session) visit(r *request, w *Worker) {
+	if s == nil || !r.hint {
+		return
+	}
+	s.favorite = w
+	if s.visited == nil {
+		s.visited = map[*Worker]struct{}{}
+	}
+	for other := range s.visited {
+		if other.state == StateDead {
+			delete(s.visited, other)
+		}
+	}
+	s.visited[w] = struct{}{}
 }
 
 // forgetCommand is the built-in command of workers that drops a session's state.
@@ -178,7 +226,7 @@ func (p *Pool) forget(w *Worker, s *session) {
 		p.mu.Unlock()
 		return
 	}
-	_, err := p.slot(ctx, s, nil)
+	_, err := p.slot(ctx, r, s, nil)
 	p.mu.Unlock()
 	if err == nil {
 		var f *inflight

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -165,6 +166,89 @@ func TestFirstCallsOfASessionShareOneWorker(t *testing.T) {
 		}
 		if homes != 1 {
 			t.Fatalf("%+v", p.Stats())
+		}
+	})
+}
+
+// A session with Hint prefers its worker and takes another one while that is busy. Its end drops the state of all.
+func TestHint(t *testing.T) {
+	a := coretest.Conformance(1)
+	bubble(t, a, core.Options{Size: 3}, func(t *testing.T, p *core.Pool) {
+		if err := p.WaitReady(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		chat := p.Session("chat", core.Hint())
+		remember := func(ctx context.Context, v any) (any, int) {
+			t.Helper()
+			got, err := core.Execute[any](ctx, chat, "conformance.remember", map[string]any{"value": v})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range p.Stats().Workers {
+				if w.Sessions != 0 {
+					t.Error("a session with Hint holds its worker")
+				}
+			}
+			return got, 0
+		}
+		busy := func() context.CancelFunc {
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() { _, _ = core.Execute[any](ctx, chat, "conformance.wait", nil) }()
+			synctest.Wait()
+			return cancel
+		}
+		remember(t.Context(), "first")
+		if got, _ := remember(t.Context(), nil); got != "first" {
+			t.Error("it has left its worker:", got)
+		}
+		first := busy() // on the favorite
+		if got, _ := remember(t.Context(), nil); got != nil {
+			t.Error("another worker knows", got)
+		}
+		remember(t.Context(), "second")
+		second := busy()
+		remember(t.Context(), "third")
+		first()
+		second()
+		synctest.Wait()
+		for i := range 3 {
+			a.Crash(i) // it is never lost
+			time.Sleep(time.Second)
+			remember(t.Context(), "again")
+		}
+		chat.Close()
+		synctest.Wait()
+		if s := p.Stats(); s.Sessions != 0 || s.Lost != 3 {
+			t.Errorf("%+v", s)
+		}
+		chat = p.Session("chat", core.Hint())
+		var hold []context.CancelFunc
+		for range 3 {
+			if got, _ := remember(t.Context(), nil); got != nil {
+				t.Error("a worker still has", got)
+			}
+			hold = append(hold, busy())
+		}
+		for _, end := range hold {
+			end()
+		}
+	})
+}
+
+func TestMaxSessions(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 1, MaxSessions: 2}, func(t *testing.T, p *core.Pool) {
+		for _, id := range []string{"a", "b", "a"} {
+			call(t, p.Session(id), "echo", 1)
+		}
+		_, err := core.Execute[any](t.Context(), p.Session("c"), "echo", 1)
+		if !errors.Is(err, core.ErrSaturated) || core.MayHaveRun(err) || !strings.Contains(err.Error(), "MaxSessions") {
+			t.Error(err)
+		}
+		call(t, p, "echo", 1)
+		p.Session("a").Close()
+		call(t, p.Session("c"), "echo", 1)
+		if s := p.Stats(); s.Sessions != 2 || s.Saturated != 1 {
+			t.Errorf("%+v", s)
 		}
 	})
 }

@@ -7,19 +7,61 @@ import (
 
 // Stats is a snapshot of a pool. Its counters begin with Open. Its JSON is meant for a health check.
 type Stats struct {
-	Ready      int           `json:"ready"`       // workers that accept calls
-	Running    int           `json:"running"`     // calls that hold a slot, including those whose callers have left
-	Waiting    int           `json:"waiting"`     // callers in the queue
-	Sessions   int           `json:"sessions"`    // live sessions
-	Calls      int64         `json:"calls"`       // calls that got a slot
-	Saturated  int64         `json:"saturated"`   // callers that were rejected because the queue was full
-	Cancelled  int64         `json:"cancelled"`   // calls that were cancelled while they ran
-	Lost       int64         `json:"lost"`        // workers that ended unexpectedly
-	Restarts   int64         `json:"restarts"`    // workers that were started after a loss or a failed start
-	Replaced   int64         `json:"replaced"`    // workers that left because their replacement was ready
-	StartFails int64         `json:"start_fails"` // starts that failed
-	Terminated int64         `json:"terminated"`  // workers that were stopped because a cancelled call kept running
-	Workers    []WorkerStats `json:"workers"`
+	Ready      int   `json:"ready"`       // workers that accept calls
+	Running    int   `json:"running"`     // calls that hold a slot, including those whose callers have left
+	Waiting    int   `json:"waiting"`     // callers in the queue
+	Sessions   int   `json:"sessions"`    // live sessions
+	Calls      int64 `json:"calls"`       // calls that got a slot
+	Saturated  int64 `json:"saturated"`   // callers that were rejected: the queue was full, or they used NoWait
+	Waited     int64 `json:"waited"`      // callers that have waited in the queue
+	Cancelled  int64 `json:"cancelled"`   // calls that were cancelled while they ran
+	Lost       int64 `json:"lost"`        // workers that ended unexpectedly
+	Restarts   int64 `json:"restarts"`    // workers that were started after a loss or a failed start
+	Replaced   int64 `json:"replaced"`    // workers that left because their replacement was ready
+	StartFails int64 `json:"start_fails"` // starts that failed
+	Terminated int64 `json:"terminated"`  // workers that were stopped because a cancelled call kept running
+
+	WaitTime   time.Duration  `json:"-"`                 // of all that have waited; in JSON wait_seconds
+	OldestWait time.Duration  `json:"-"`                 // of the oldest caller in the queue; in JSON oldest_wait_seconds
+	Tenants    map[string]int `json:"tenants,omitempty"` // callers in the queue by tenant; nil if none has one
+	Workers    []WorkerStats  `json:"workers"`
+}
+
+// MarshalJSON writes times in seconds.
+func (s Stats) MarshalJSON() ([]byte, error) {
+	type plain Stats
+	return json.Marshal(struct {
+		plain
+
+		WaitTime   float64 `json:"wait_seconds"`
+		OldestWait float64 `json:"oldest_wait_seconds"`
+	}{plain(s), s.WaitTime.Seconds(), s.OldestWait.Seconds()})
+}
+
+// addWaiters adds the facts about the callers in all queues. Callers hold mu.
+func (p *Pool) addWaiters(s *Stats) {
+	oldest := time.Now()
+	each := func(q *waiters) {
+		for _, wt := range q.all {
+			if wt.since.Before(oldest) {
+				oldest = wt.since
+			}
+		}
+	}
+	each(&p.waiting)
+	for _, w := range p.workers {
+		each(&w.waiting)
+	}
+	s.OldestWait = time.Since(oldest)
+	for name, t := range p.tenants {
+		if name == "" && len(p.tenants) == 1 {
+			break
+		}
+		if s.Tenants == nil {
+			s.Tenants = map[string]int{}
+		}
+		s.Tenants[name] = t.waiting
+	}
 }
 
 // WorkerStats is the part of Stats for one worker.

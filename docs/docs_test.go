@@ -168,7 +168,8 @@ func (s *section) write(t *testing.T, root string) {
 var imported = map[string]string{
 	"cmp": "cmp", "context": "context", "errors": "errors", "fmt": "fmt", "http": "net/http",
 	"log": "log", "os": "os", "slices": "slices",
-	"signal": "os/signal", "syscall": "syscall", "slog": "log/slog", "time": "time", "hclog": "github.com/hashicorp/go-hclog",
+	"signal": "os/signal", "syscall": "syscall",
+	"slog": "log/slog", "time": "time", "hclog": "github.com/hashicorp/go-hclog",
 	"snakepit": "github.com/snakepit-go/snakepit",
 	"core":     "github.com/snakepit-go/snakepit/core", "grpc": "github.com/snakepit-go/snakepit/adapters/grpc",
 	"msgpack":   "github.com/snakepit-go/snakepit/adapters/msgpack",
