@@ -52,7 +52,7 @@ type Session = core.Session
 //		Terminated int64 `json:"terminated"`  // workers that were stopped because a cancelled call kept running
 //
 //		WaitTime   time.Duration  `json:"-"`                 // of all that have waited; in JSON wait_seconds
-//		OldestWait time.Duration  `json:"-"`                 // of the oldest caller in the queue; in JSON oldest_wait_seconds
+//		OldestWait time.Duration  `json:"-"`                 // of the oldest caller now; in JSON oldest_wait_seconds
 //		Tenants    map[string]int `json:"tenants,omitempty"` // callers in the queue by tenant; nil if none has one
 //		Workers    []WorkerStats  `json:"workers"`
 //	}
