@@ -110,6 +110,11 @@ type WorkerStats = core.WorkerStats
 //		// also how many are replaced at once. 0 means 1. Negative means none, such as for a GPU that has no memory for two:
 //		// one worker at a time leaves before its replacement starts. A worker with sessions first waits for their end.
 //		Surge int
+//		// Limits bound what one worker may use.
+//		Limits Limits
+//		// WorkerEnv returns more variables, "KEY=value", for the worker at an index, such as CUDA_VISIBLE_DEVICES. It is
+//		// called at each start, perhaps from several goroutines at once. A panic in it is the start's error.
+//		WorkerEnv func(index int) []string
 //		// Watch reloads the pool when a file of the program changes, for development. See Pool.Reload. If the program
 //		// cannot be loaded, the error is logged, and the old workers serve on. It needs Command.Sources. Package python
 //		// sets it if the program has no FS.
@@ -189,6 +194,31 @@ type Recycle = core.Recycle
 //		Args    any // as in Execute
 //	}
 type Warmup = core.Warmup
+
+// Limits bound what one worker may use. A zero field is no limit. If a limit ends a worker, its WorkerExit.Limit names
+// the limit. All of them but Nice need Linux.
+//
+//	type Limits struct {
+//		// Memory bounds the resident memory of the worker and its children together, in bytes. The kernel ends them if they
+//		// reach it. The pool makes a control group for each worker, below its own group or beside it. If it may not make
+//		// one, Open returns an error that says why. Control groups of version 1 and 2 work.
+//		Memory int64
+//		// AddressSpace bounds the address space of each process of the worker, in bytes (RLIMIT_AS). Beyond that Python
+//		// raises MemoryError. A library may reserve much more than it uses, so Memory is the better limit in most cases.
+//		AddressSpace int64
+//		// CPUTime bounds the processor time of each process of the worker, since its start (RLIMIT_CPU), in whole seconds.
+//		CPUTime time.Duration
+//		// OpenFiles bounds the descriptors of each process of the worker (RLIMIT_NOFILE). Beyond that Python raises
+//		// OSError.
+//		OpenFiles int
+//		// FileSize bounds each file that a process of the worker writes, in bytes (RLIMIT_FSIZE). Beyond that Python raises
+//		// OSError.
+//		FileSize int64
+//		// Nice is the worker's nice value, from -20 to 19: with a higher one it gets less of a busy processor. A negative
+//		// one needs a right (CAP_SYS_NICE). 0 leaves it as it is.
+//		Nice int
+//	}
+type Limits = core.Limits
 
 // Event is something that happened in a pool: one of the types below that have a method String and a field Time. See
 // Options.OnEvent. Its String is one line for a log.
@@ -337,6 +367,7 @@ type ItemError = core.ItemError
 //		ExitCode int           // -1 if a signal ended it
 //		Signal   string        // such as "killed"; "" if it exited by itself
 //		OOM      bool          // the kernel reports that the process was killed because memory ran out
+//		Limit    string        // the limit that ended it, such as "Limits.CPUTime (1h0m0s)"; "" if none did
 //		Cause    error         // the first error on the connection, or nil
 //		Stderr   []string      // the last lines that it printed or logged; if it was busy, since its oldest call began
 //		Age      time.Duration // since it was started

@@ -12,6 +12,7 @@ type exitStatus struct {
 	code   int    // -1 if a signal ended it
 	signal string // such as "killed"; "" if it exited by itself
 	oom    bool   // the kernel killed it because memory ran out
+	limit  string // the limit of Limits that ended it, or ""
 	killed bool   // the pool killed it
 }
 
@@ -25,6 +26,8 @@ func (s exitStatus) String() string {
 	switch {
 	case s.killed && s.signal == killSignal:
 		return "did not end and was killed"
+	case s.limit != "":
+		return "was ended because it reached " + s.limit
 	case s.oom:
 		return "was killed because memory ran out"
 	case s.signal != "":
@@ -42,6 +45,7 @@ type WorkerExit struct { //nolint:errname // it is a fact first, such as os.Proc
 	ExitCode int           // -1 if a signal ended it
 	Signal   string        // such as "killed"; "" if it exited by itself
 	OOM      bool          // the kernel reports that the process was killed because memory ran out
+	Limit    string        // the limit that ended it, such as "Limits.CPUTime (1h0m0s)"; "" if none did
 	Cause    error         // the first error on the connection, or nil
 	Stderr   []string      // the last lines that it printed or logged; if it was busy, since its oldest call began
 	Age      time.Duration // since it was started
@@ -52,7 +56,8 @@ func (e *WorkerExit) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%v: worker %d", ErrWorkerLost, e.Worker)
 	if e.PID != 0 {
-		fmt.Fprintf(&b, " (pid %d) %s", e.PID, exitStatus{code: e.ExitCode, signal: e.Signal, oom: e.OOM})
+		how := exitStatus{code: e.ExitCode, signal: e.Signal, oom: e.OOM, limit: e.Limit}
+		fmt.Fprintf(&b, " (pid %d) %s", e.PID, how)
 	} else {
 		b.WriteString(" closed the connection")
 	}

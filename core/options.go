@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -54,6 +55,11 @@ type Options struct {
 	// also how many are replaced at once. 0 means 1. Negative means none, such as for a GPU that has no memory for two:
 	// one worker at a time leaves before its replacement starts. A worker with sessions first waits for their end.
 	Surge int
+	// Limits bound what one worker may use.
+	Limits Limits
+	// WorkerEnv returns more variables, "KEY=value", for the worker at an index, such as CUDA_VISIBLE_DEVICES. It is
+	// called at each start, perhaps from several goroutines at once. A panic in it is the start's error.
+	WorkerEnv func(index int) []string
 	// Watch reloads the pool when a file of the program changes, for development. See Pool.Reload. If the program
 	// cannot be loaded, the error is logged, and the old workers serve on. It needs Command.Sources. Package python
 	// sets it if the program has no FS.
@@ -189,7 +195,7 @@ func (o *Options) resolve() (Options, error) {
 	case r.MinSize < 0:
 		r.MinSize = 0
 	}
-	if err := r.Recycle.check(); err != nil {
+	if err := cmp.Or(r.Recycle.check(), r.Limits.check()); err != nil {
 		return r, err
 	}
 	if r.Warmup.Command == "" && r.Warmup.Args != nil {

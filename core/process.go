@@ -24,6 +24,8 @@ type Process struct {
 	// The two ends of a pipe, nil where descriptors are not inherited. The group is killed when the write end closes.
 	// If only the worker held a read end, Pdeathsig could kill the worker first, and its group would survive.
 	lifelineWrite, lifelineRead *os.File
+	limits                      *Limits
+	group                       *memoryGroup // or nil
 	oom                         *oomCounter
 	oomBase                     uint64 // the counter when it was started
 
@@ -74,8 +76,15 @@ func (p *Process) supervise() {
 	if state != nil { // nil: other code in this program has reaped it
 		p.ended.code, p.ended.signal = state.ExitCode(), exitSignal(state)
 	}
-	p.ended.oom = p.ended.signal == killSignal && !p.killed && p.oom.claim(p.oomBase)
+	if p.ended.signal == killSignal && !p.killed {
+		p.ended.limit = p.group.reached()
+		p.ended.oom = p.ended.limit != "" || p.oom.claim(p.oomBase)
+	}
+	if p.ended.limit == "" {
+		p.ended.limit = p.limits.reached(p.ended, state)
+	}
 	p.mu.Unlock()
+	p.group.remove()
 	if p.lifelineWrite != nil {
 		_, _ = p.lifelineRead.Close(), p.lifelineWrite.Close() // in this order the kernel sends no signal
 	}

@@ -14,6 +14,10 @@ const inheritsFiles = false
 
 const killSignal = ""
 
+const hasNice = false
+
+func (*Limits) applyNice(int) error { return nil }
+
 var faultSignals []string
 
 func sysProcAttr() *syscall.SysProcAttr { return nil }

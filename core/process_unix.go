@@ -4,6 +4,7 @@ package core
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 )
@@ -18,6 +19,24 @@ var killSignal = syscall.SIGKILL.String()
 var faultSignals = []string{
 	syscall.SIGSEGV.String(), syscall.SIGBUS.String(), syscall.SIGILL.String(), syscall.SIGFPE.String(),
 	syscall.SIGABRT.String(), syscall.SIGTRAP.String(), syscall.SIGSYS.String(),
+}
+
+// hasNice says that this system has nice values.
+const hasNice = true
+
+// applyNice sets the nice value of a process that has just started. Its children inherit it.
+func (l *Limits) applyNice(pid int) error {
+	if l.Nice == 0 {
+		return nil
+	}
+	err := syscall.Setpriority(syscall.PRIO_PROCESS, pid, l.Nice)
+	if err != nil && !errors.Is(err, syscall.ESRCH) { // ESRCH: it has ended
+		return &RemedyError{
+			Err:    fmt.Errorf("the limit Limits.Nice cannot be set to %d: %w", l.Nice, err),
+			Remedy: "use a value from 0 to 19, or run this program with the right to raise priorities",
+		}
+	}
+	return nil
 }
 
 func killGroup(proc *os.Process)      { _ = syscall.Kill(-proc.Pid, syscall.SIGKILL) } // an error: no process is left

@@ -22,6 +22,8 @@ type spawnerOptions struct {
 	MaxFrame int      // the value of SNAKEPIT_MAX_FRAME
 	Env      []string // the pool's own variables, "KEY=value"; the user's variables override them
 	Log      *logQueue
+	Limits   Limits
+	EnvOf    func(index int) []string // returns more variables for the worker at an index, or is nil
 }
 
 // spawner launches the processes of one pool.
@@ -33,6 +35,7 @@ type spawner struct {
 	claim   *os.File // its lock shows that dir is in use
 	env     []string // the environment that all workers share
 	oom     *oomCounter
+	groups  *memoryGroups // nil without Limits.Memory
 	forks   chan func()
 	forkEnd chan struct{}
 
@@ -44,15 +47,14 @@ type spawner struct {
 // newSpawner makes the pool's private directory and starts the goroutine that forks.
 func newSpawner(cmd Command, o spawnerOptions) (*spawner, error) {
 	for what, list := range map[string][]string{
-		"Command.Path": {cmd.Path}, "Command.Args": cmd.Args, "Command.Dir": {cmd.Dir}, "Command.Env": cmd.Env,
-		"Options.Name": {o.Name},
+		"Command.Path": {cmd.Path}, "Command.Args": cmd.Args, "Command.Dir": {cmd.Dir}, "Options.Name": {o.Name},
 	} {
 		if i := slices.IndexFunc(list, func(s string) bool { return strings.ContainsRune(s, 0) }); i >= 0 {
 			return nil, fmt.Errorf("%s has a NUL byte in %q", what, list[i])
 		}
 	}
-	if i := slices.IndexFunc(cmd.Env, func(s string) bool { return strings.IndexByte(s, '=') <= 0 }); i >= 0 {
-		return nil, fmt.Errorf("the command's Env has %q: use KEY=value", cmd.Env[i])
+	if err := checkEnv("Command.Env", cmd.Env); err != nil {
+		return nil, err
 	}
 	cmd.Args, cmd.Env = slices.Clone(cmd.Args), slices.Clone(cmd.Env)
 	dir, claim, err := makeTempDir(o.Dir)
@@ -62,6 +64,13 @@ func newSpawner(cmd Command, o spawnerOptions) (*spawner, error) {
 	sp := &spawner{
 		cmd: cmd, opts: o, runID: o.Name + "-" + strings.ToLower(rand.Text()[:10]), dir: dir, claim: claim,
 		oom: newOOMCounter(), forks: make(chan func()), forkEnd: make(chan struct{}),
+	}
+	if o.Limits.Memory > 0 {
+		if sp.groups, err = newMemoryGroups(o.Limits.Memory, filepath.Base(dir)); err != nil {
+			_ = os.RemoveAll(dir)
+			closeFiles([]*os.File{claim})
+			return nil, err
+		}
 	}
 	own := slices.DeleteFunc(os.Environ(), func(e string) bool {
 		name, _, _ := strings.Cut(e, "=")
@@ -115,8 +124,9 @@ func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err
 	}
 	sp.owned.Add(1)
 	sp.mu.Unlock()
+	launched := false
 	defer func() {
-		if err != nil {
+		if !launched {
 			sp.owned.Done()
 		}
 	}()
@@ -125,27 +135,69 @@ func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err
 	if err != nil {
 		return nil, nil, err
 	}
-	p = &Process{name: path, oom: sp.oom, exited: make(chan struct{}), done: make(chan struct{})}
+	own, err := sp.envOf(at.index)
+	if err != nil {
+		return nil, nil, err
+	}
+	p = &Process{
+		name: path, limits: &sp.opts.Limits, oom: sp.oom, exited: make(chan struct{}), done: make(chan struct{}),
+	}
 	files, err := openChildFiles(p, s, sp.cmd.Reports)
 	defer files.closeTheirs()
 	if err == nil {
-		err = sp.forkExec(p, files, mergeEnv(sp.env, sp.contractEnv(at, s), files.env, s.Env))
+		err = sp.forkExec(p, files, mergeEnv(sp.env, own, sp.contractEnv(at, s), files.env, s.Env))
 	}
 	if err != nil {
 		files.closeOurs()
 		return nil, nil, err
 	}
+	limitErr := sp.opts.Limits.apply(p.pid)
 	if p.lifelineRead != nil {
 		if err := armLifeline(p.lifelineRead, p.pid); err != nil { // the worker still reads the end of file
 			sp.opts.Log.events(at.index).Warn("worker would outlive a killed host for a while", "error", err)
 		}
 	}
 	p.out = newOutput(sp.opts.Log, at.index)
+	launched = true
 	go func() {
 		defer sp.owned.Done()
 		p.supervise()
 	}()
+	if limitErr != nil {
+		p.kill()
+		<-p.done
+		closeFiles([]*os.File{p.Stdin, p.Stdout, files.control})
+		return nil, nil, limitErr
+	}
 	return p, files.control, nil
+}
+
+// envOf returns the variables for the worker at an index.
+func (sp *spawner) envOf(index int) ([]string, error) {
+	if sp.opts.EnvOf == nil {
+		return nil, nil
+	}
+	var env []string
+	if err := isolate("Options.WorkerEnv", func() error { env = sp.opts.EnvOf(index); return nil }); err != nil {
+		return nil, err
+	}
+	if err := checkEnv("Options.WorkerEnv", env); err != nil {
+		return nil, err
+	}
+	return env, nil
+}
+
+// checkEnv returns an error if a variable is not of the form KEY=value. from names where it is from.
+func checkEnv(from string, env []string) error {
+	for _, v := range env {
+		switch {
+		case strings.ContainsRune(v, 0):
+			return fmt.Errorf("%s has a NUL byte in %q", from, v)
+		case strings.IndexByte(v, '=') <= 0:
+			return fmt.Errorf("%s has %q: use KEY=value", from, v)
+		}
+	}
+	return nil
 }
 
 // contractEnv returns the variables of the launch contract, except those that name descriptors.
@@ -167,12 +219,26 @@ func (sp *spawner) forkExec(p *Process, files *childFiles, env []string) error {
 	argv := append([]string{p.name}, sp.cmd.Args...)
 	p.oomBase = sp.oom.base()
 	forked := make(chan error, 1)
-	sp.forks <- func() {
+	if sp.groups != nil {
 		var err error
-		p.proc, err = os.StartProcess(p.name, argv, attr)
+		if p.group, err = sp.groups.add(); err != nil {
+			return err
+		}
+	}
+	sp.forks <- func() {
+		leave, err := p.group.enter(attr.Sys)
+		if err == nil {
+			defer leave()
+			p.proc, err = os.StartProcess(p.name, argv, attr)
+		}
 		forked <- err
 	}
 	if err := <-forked; err != nil {
+		p.group.remove()
+		var known *RemedyError
+		if errors.As(err, &known) {
+			return err
+		}
 		return sp.addRemedy(p.name, err)
 	}
 	p.pid = p.proc.Pid

@@ -345,7 +345,8 @@ func (w *Worker) exitFor(cause error) *WorkerExit {
 			<-proc.Done()
 		}
 		timer.Stop()
-		exit.ExitCode, exit.Signal, exit.OOM = proc.Exit()
+		end := proc.status()
+		exit.ExitCode, exit.Signal, exit.OOM, exit.Limit = end.code, end.signal, end.oom, end.limit
 		exit.Stderr = mergeOutput(proc.out.tail(busy), w.records.tail(busy))
 	} else {
 		exit.Stderr = mergeOutput(w.records.tail(busy))

@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,6 +64,47 @@ func TestRecycleByMemory(t *testing.T) {
 			if log := f.Logged(); !strings.Contains(log, "MiB of memory, and the limit is 200") {
 				t.Error(log)
 			}
+		}
+	})
+}
+
+// A worker that reaches a limit is lost, and its exit names the limit. Its neighbour has an environment of its own.
+func TestLimits(t *testing.T) {
+	onEach(t, adapters, func(t *testing.T, adapter string) {
+		o := snakepit.Options{
+			Size: 2, Limits: snakepit.Limits{Memory: 200 << 20, OpenFiles: 200, Nice: 3},
+			WorkerEnv: func(index int) []string { return []string{fmt.Sprintf("DEVICE=gpu%d", index)} },
+		}
+		f, err := Begin(t, adapter, lifecycle(t), o)
+		if err != nil && strings.Contains(err.Error(), "may not make control groups") {
+			t.Log(err)
+			o.Limits.Memory = 0
+			f, err = Begin(t, adapter, lifecycle(t), o)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.WaitReady(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		for i, id := range []string{"a", "b"} {
+			want := fmt.Sprintf("gpu%d", f.Stats().Workers[i].Index)
+			got, err := snakepit.Execute[string](t.Context(), f.Session(id), "device", nil)
+			if err != nil || got != want {
+				t.Errorf("%q, not %q, %v", got, want, err)
+			}
+		}
+		_, err = snakepit.Execute[any](t.Context(), f.Pool, "open_files", nil)
+		if !errors.Is(err, snakepit.Exception("OSError")) {
+			t.Error(err)
+		}
+		if o.Limits.Memory == 0 {
+			return
+		}
+		_, err = snakepit.Execute[any](t.Context(), f.Pool, "grow", Args{"mib": 300})
+		var exit *snakepit.WorkerExit
+		if !errors.As(err, &exit) || exit.Limit != "Limits.Memory (209715200 bytes)" || !exit.OOM {
+			t.Error(err)
 		}
 	})
 }

@@ -35,6 +35,16 @@ def spawn(mib: int):
 
 
 @worker.command
+def device():
+    return os.environ["DEVICE"]
+
+
+@worker.command
+def open_files():
+    return len([open(os.devnull) for _ in range(1000)])
+
+
+@worker.command
 def add(ctx, n: int):
     state = ctx.session.state
     state["sum"] = state.get("sum", 0) + n
