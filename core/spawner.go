@@ -125,7 +125,9 @@ func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err
 	if err != nil {
 		return nil, nil, err
 	}
-	p = &Process{name: path, oom: sp.oom, exited: make(chan struct{}), done: make(chan struct{})}
+	p = &Process{
+		name: path, oom: sp.oom, exited: make(chan struct{}), done: make(chan struct{}), asking: make(chan struct{}, 1),
+	}
 	files, err := openChildFiles(p, s, sp.cmd.Reports)
 	defer files.closeTheirs()
 	if err == nil {
@@ -144,6 +146,7 @@ func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err
 	go func() {
 		defer sp.owned.Done()
 		p.supervise()
+		_ = os.Remove(filepath.Join(sp.dir, stacksFile(p.pid))) // an error: the worker has made none
 	}()
 	return p, files.control, nil
 }
