@@ -66,10 +66,13 @@ type stacksPong struct {
 const maxRunning = 64
 
 // pong returns the oldest calls that we run. They take up at most half of a frame. Callers hold mu.
-func (m *mux) pong() Pong {
+func (m *mux) pong() Pong { return m.oldest(func(s *stream) bool { return !s.opener }) }
+
+// oldest returns the oldest of some calls. They take up at most half of a frame. Callers hold mu.
+func (m *mux) oldest(counts func(s *stream) bool) Pong {
 	var all []*stream
 	for _, s := range m.streams {
-		if !s.opener {
+		if counts(s) {
 			all = append(all, s)
 		}
 	}

@@ -44,8 +44,14 @@ func TestStackOfAWorkerInGo(t *testing.T) {
 	})
 }
 
-// asked opens a pool whose worker says of its features what a test wants, and answers a ping as answer says.
+// asked opens a pool whose worker says of its features what a test wants, and answers a ping as answer says. It answers
+// no call.
 func asked(t *testing.T, hello map[string]any, answer func(ping core.Frame) (body string)) *core.Worker {
+	t.Helper()
+	return askedPool(t, hello, answer).Workers()[0]
+}
+
+func askedPool(t *testing.T, hello map[string]any, answer func(ping core.Frame) (body string)) *core.Pool {
 	t.Helper()
 	a := scripted(func(worker *coretest.Conn) {
 		said := map[string]any{
@@ -69,7 +75,7 @@ func asked(t *testing.T, hello map[string]any, answer func(ping core.Frame) (bod
 			}
 		}
 	})
-	return opened(t, a, core.Options{Size: 1, StopTimeout: time.Millisecond}).Workers()[0]
+	return opened(t, a, core.Options{Size: 1, StopTimeout: time.Millisecond})
 }
 
 // Of a worker without the feature, Stack is an error that says so.
@@ -144,4 +150,68 @@ func TestStackOfASilentWorker(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Without a process to look at, a diagnosis says what the ping shows.
+func TestDiagnoseByPing(t *testing.T) {
+	for want, c := range map[core.Condition]struct {
+		pong  string
+		takes time.Duration
+		says  string
+	}{
+		core.ConditionIdle: {`{"running":[]}`, 0, "it answers and runs no call"},
+		core.ConditionAnswering: {`{"running":[{"id":1,"name":"train","ms":1500}],"more":2}`, 0,
+			"it answers and runs calls; train has been running for 1.5s, and 2 more"},
+		core.ConditionSilent: {"", time.Second, "it does not answer; look has been running for 3s"},
+	} {
+		t.Run(string(want), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := askedPool(t, nil, func(core.Frame) string { return c.pong })
+				worker := p.Workers()[0]
+				if want == core.ConditionSilent {
+					go func() { _, _ = core.Execute[any](t.Context(), p, "look", nil) }()
+					time.Sleep(2 * time.Second) // on the bubble's clock
+				}
+				begin := time.Now()
+				d, err := worker.Diagnose(t.Context())
+				took := time.Since(begin)
+				if err != nil || d.Condition != want || d.String() != c.says || took != c.takes {
+					t.Errorf("after %v: %+v, %s, %v", took, d, d, err)
+				}
+			})
+		})
+	}
+}
+
+func TestDiagnoseFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		worker := asked(t, nil, func(core.Frame) string { return "7" })
+		d, err := worker.Diagnose(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "the pong of worker 0: ") {
+			t.Errorf("%+v, %v", d, err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		worker := asked(t, nil, func(core.Frame) string { return "" })
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		begin := time.Now()
+		d, err := worker.Diagnose(ctx)
+		if took := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || took != 300*time.Millisecond {
+			t.Errorf("after %v: %+v, %v", took, d, err)
+		}
+	})
+}
+
+func TestDiagnoseALostWorker(t *testing.T) {
+	a := &coretest.Adapter{}
+	bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		w := p.Workers()[0]
+		a.Crash(0)
+		synctest.Wait()
+		d, err := w.Diagnose(t.Context())
+		if err != nil || d.Condition != core.ConditionGone || d.String() != "its process or its connection has ended" {
+			t.Errorf("%+v, %v", d, err)
+		}
+	})
 }

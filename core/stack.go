@@ -52,8 +52,8 @@ const (
 // It first asks by a ping. If there is no answer within a second, or half of the time that ctx leaves, it asks by the
 // signal that the worker has announced. A Python worker then writes its stacks, even if C code holds the interpreter's
 // lock. This is possible on Linux, for a process that the pool has started. The signal has two risks. It interrupts
-// system calls such as sleep and poll, so C code that does not repeat them goes on early. And if the worker goes on while
-// it writes, it can crash.
+// system calls such as sleep and poll, so C code that does not repeat them goes on early. And if the worker goes on
+// while it writes, it can crash.
 //
 // The error is ctx's if ctx is done first. It wraps errors.ErrUnsupported if the worker offers no stacks, or does not
 // answer and can't be asked by a signal. It is ErrWorkerLost if the worker has not said hello, or has ended. Any
