@@ -11,6 +11,8 @@ import "github.com/snakepit-go/snakepit/core"
 //		// contains filtered or unexported fields
 //	}
 //	func (p *Pool) Close() error
+//	func (p *Pool) Reload(ctx context.Context) error
+//	func (p *Pool) Resize(size int) error
 //	func (p *Pool) Session(id string) *Session
 //	func (p *Pool) Shutdown(ctx context.Context) error
 //	func (p *Pool) Size() int
@@ -43,7 +45,8 @@ type Session = core.Session
 //		Saturated  int64         `json:"saturated"`   // callers that were rejected because the queue was full
 //		Cancelled  int64         `json:"cancelled"`   // calls that were cancelled while they ran
 //		Lost       int64         `json:"lost"`        // workers that ended unexpectedly
-//		Restarts   int64         `json:"restarts"`    // workers that were started to replace another
+//		Restarts   int64         `json:"restarts"`    // workers that were started after a loss or a failed start
+//		Replaced   int64         `json:"replaced"`    // workers that left because their replacement was ready
 //		StartFails int64         `json:"start_fails"` // starts that failed
 //		Terminated int64         `json:"terminated"`  // workers that were stopped because a cancelled call kept running
 //		Workers    []WorkerStats `json:"workers"`
@@ -62,7 +65,9 @@ type Stats = core.Stats
 //		Calls    int64         `json:"calls"`             // calls that got a slot of this worker
 //		Sessions int           `json:"sessions"`
 //		Age      time.Duration `json:"-"`                  // in JSON age_seconds
+//		Reason   string        `json:"reason,omitempty"`   // why it accepts no new callers, or ""
 //		Failures int           `json:"failures,omitempty"` // starts of this index that failed in a row
+//		Stopped  bool          `json:"stopped,omitempty"`  // its starts have failed too often, and the pool only probes
 //		LastErr  error         `json:"-"`                  // the error of the last of them, or nil; in JSON last_error
 //	}
 //	func (s WorkerStats) MarshalJSON() ([]byte, error)
@@ -77,6 +82,32 @@ type WorkerStats = core.WorkerStats
 //		// Size is the number of workers, at most 1024. 0 means the number of processors that this program may use
 //		// (GOMAXPROCS, which respects a container's limit), but at most four.
 //		Size int
+//		// MinSize is the number of workers that the pool keeps without calls. It starts so many, and at least one, and adds
+//		// others up to Size as soon as callers wait. A worker that has had no call and no session for IdleTime leaves. 0
+//		// means Size: the pool does not grow or shrink. Negative means none.
+//		MinSize int
+//		// IdleTime is how long a worker above MinSize may be idle. 0 means 1 min.
+//		IdleTime time.Duration
+//		// StartLimit is how many workers may be starting at once. 0 means the number of processors that this program may
+//		// use, but at least 2.
+//		StartLimit int
+//		// StartBudget is how many starts of one worker may fail in a row. After that the pool stops trying, logs why, and
+//		// only probes: one start every 30 s, for the whole pool. Once a probed worker answers a call, or has run for 10 s,
+//		// all are started again. A worker that ends earlier, and has answered no call, counts as a failed start. 0 means
+//		// 10; negative means no limit.
+//		StartBudget int
+//		// Warmup is a call that has to succeed before a worker is ready. StartTimeout includes it.
+//		Warmup Warmup
+//		// Recycle says when a worker is replaced by a fresh one.
+//		Recycle Recycle
+//		// Surge is how many workers more than Size may be starting to replace others, for Recycle and Pool.Reload. So it is
+//		// also how many are replaced at once. 0 means 1. Negative means none, such as for a GPU that has no memory for two:
+//		// one worker at a time leaves before its replacement starts. A worker with sessions first waits for their end.
+//		Surge int
+//		// Watch reloads the pool when a file of the program changes, for development. See Pool.Reload. If the program
+//		// cannot be loaded, the error is logged, and the old workers serve on. It needs Command.Sources. Package python
+//		// sets it if the program has no FS.
+//		Watch bool
 //		// Concurrency limits how many calls one worker runs at once. 0 means the number that the worker announces.
 //		Concurrency int
 //		// Queue is how many calls may wait for a worker before ErrSaturated. 0 means 1,000; negative means none may wait.
@@ -111,6 +142,10 @@ type WorkerStats = core.WorkerStats
 //		// gets ErrSaturated.
 //		Functions map[string]Function
 //
+//		// OnEvent is called with each event of the pool, in order, by one goroutine of the pool and without a lock. So it
+//		// may be slow, panic or call the pool. If it is too slow, events are dropped; an EventsMissed says how many.
+//		OnEvent func(Event)
+//
 //		// Dir is a writable directory in which the pool makes its private directory for sockets. "" means os.TempDir().
 //		Dir string
 //		// Logger receives the pool's log, and the output and log records of workers. nil means standard error, at the
@@ -120,6 +155,40 @@ type WorkerStats = core.WorkerStats
 //		Logger hclog.Logger
 //	}
 type Options = core.Options
+
+// Recycle says when a worker is replaced by a fresh one. A zero field is no reason. The worker serves all callers until
+// its replacement is ready. After that it ends its calls, serves its sessions until they end, and leaves. So a worker
+// may exceed a limit for a while.
+//
+//	type Recycle struct {
+//		// Calls replaces a worker after so many calls, and Age after so much time since its start. Each worker has its own
+//		// limits, up to a tenth below these, so that workers that started together do not leave together.
+//		Calls int
+//		Age   time.Duration
+//		// Idle replaces a worker that has served calls and has had no call and no session for so long.
+//		Idle time.Duration
+//		// Memory replaces a worker whose process tree has more than so many bytes of resident memory. Pages that several of
+//		// its processes share count once. The pool looks once a second. It needs Linux.
+//		Memory int64
+//	}
+type Recycle = core.Recycle
+
+// Warmup is a call that the pool makes itself. The zero value is none.
+//
+//	type Warmup struct {
+//		Command string
+//		Args    any // as in Execute
+//	}
+type Warmup = core.Warmup
+
+// Event is something that happened in a pool: one of the types below that have a method String and a field Time. See
+// Options.OnEvent. Its String is one line for a log.
+//
+//	type Event interface {
+//		fmt.Stringer
+//		// contains filtered or unexported methods
+//	}
+type Event = core.Event
 
 // Target is where a call can go: a *Pool, or a *Session of one.
 //

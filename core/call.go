@@ -362,18 +362,24 @@ func (f *inflight) frame() (Frame, error) {
 	if err := checkText(&frame); err != nil {
 		return frame, err
 	}
-	if r.args == nil {
-		return frame, nil
+	var err error
+	frame.Body, err = encodeArguments(w.mux.terms.codec, r.args)
+	return frame, err
+}
+
+// encodeArguments returns the body of a call frame, or an *argumentError.
+func encodeArguments(codec Codec, args any) ([]byte, error) {
+	if args == nil {
+		return nil, nil
 	}
-	args := r.args
 	if v := reflect.ValueOf(args); v.Kind() == reflect.Slice && v.IsNil() { // an empty list; null means no argument
 		args = reflect.MakeSlice(v.Type(), 0, 0).Interface()
 	}
-	var err error
-	if frame.Body, err = w.mux.terms.codec.Append(nil, args); err != nil {
-		err = &argumentError{err}
+	body, err := codec.Append(nil, args)
+	if err != nil {
+		return nil, &argumentError{err}
 	}
-	return frame, err
+	return body, nil
 }
 
 // argumentError is the error of arguments that can't be sent. Often they come from a client of the program, as JSON.
@@ -416,7 +422,9 @@ func (f *inflight) release(answered bool) {
 	}
 	if answered {
 		w.completed = true
-		p.failures[w.index] = startFailures{}
+		if w.place.worker == w {
+			p.resetFailures(w.place)
+		}
 	}
 	if f.session != nil {
 		p.leaveSession(f.session)

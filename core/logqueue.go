@@ -11,13 +11,16 @@ import (
 
 // logQueue is the queue between the pool and its logger. The logger is user code: it may be slow, hang, panic, end
 // its goroutine, or call the pool. Only run's goroutine calls it, and without a lock. All other goroutines add
-// entries to the queue. The logger gets them in order.
+// entries to the queue. The logger gets them in order. Options.OnEvent has a queue of the same kind.
 type logQueue struct {
 	logger    hclog.Logger
+	target    string // what the entries call, and what they are, for the error of close
+	entry     string
+	panicked  func(text string)    // reports the first panic
 	byWorker  map[int]hclog.Logger // only run uses it: the logger for each worker's index
-	panicOnce sync.Once            // reports the logger's first panic
-	wake      chan struct{}        // capacity 1: entries were added, or the queue is closing
-	done      chan struct{}        // closed when run has ended
+	panicOnce sync.Once
+	wake      chan struct{} // capacity 1: entries were added, or the queue is closing
+	done      chan struct{} // closed when run has ended
 
 	mu      sync.Mutex // guards the fields below, and the counters of every source
 	entries []logEntry // the oldest first
@@ -39,8 +42,8 @@ type logEntry struct {
 // goroutine without locks.
 type logSource struct {
 	queue  *logQueue
-	worker int    // the index in its entries, or noWorker
-	lost   string // the message that reports dropped entries
+	worker int                                    // the index in its entries, or noWorker
+	report func(l hclog.Logger, count, bytes int) // reports dropped entries
 
 	// guarded by queue.mu
 	waiting      int
@@ -64,15 +67,24 @@ const logWait = 250 * time.Millisecond
 
 func newLogQueue(logger hclog.Logger) *logQueue {
 	q := &logQueue{
-		logger: logger, byWorker: map[int]hclog.Logger{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		logger: logger, target: "the logger in Options.Logger", entry: "log records",
+		panicked: func(text string) { fmt.Fprintf(os.Stderr, "snakepit: the logger panicked: %s\n", text) },
 	}
-	go q.run()
+	q.start()
 	return q
 }
 
-// source returns a new source. worker is a worker's index, or noWorker.
+func (q *logQueue) start() {
+	q.byWorker, q.wake, q.done = map[int]hclog.Logger{}, make(chan struct{}, 1), make(chan struct{})
+	go q.run()
+}
+
+// source returns a new source. worker is a worker's index, or noWorker. lost is the message that reports dropped
+// entries.
 func (q *logQueue) source(worker int, lost string) *logSource {
-	return &logSource{queue: q, worker: worker, lost: lost}
+	return &logSource{queue: q, worker: worker, report: func(l hclog.Logger, count, bytes int) {
+		l.Warn(lost, "count", count, "bytes", bytes)
+	}}
 }
 
 // events returns a source for the pool's own messages about a worker, or with noWorker about itself.
@@ -121,7 +133,7 @@ func (s *logSource) add(size int, emit func(hclog.Logger)) {
 		s.dropped++
 		s.droppedBytes += size
 		if s.dropped == 1 {
-			s.push(0, s.report)
+			s.push(0, s.reportDropped)
 		}
 	}
 }
@@ -133,13 +145,13 @@ func (s *logSource) push(size int, emit func(hclog.Logger)) {
 	signal(s.queue.wake)
 }
 
-// report logs how many entries and bytes were dropped.
-func (s *logSource) report(l hclog.Logger) {
+// reportDropped says how many entries and bytes were dropped.
+func (s *logSource) reportDropped(l hclog.Logger) {
 	s.queue.mu.Lock()
 	n, bytes := s.dropped, s.droppedBytes
 	s.dropped, s.droppedBytes = 0, 0
 	s.queue.mu.Unlock()
-	l.Warn(s.lost, "count", n, "bytes", bytes)
+	s.report(l, n, bytes)
 }
 
 // await waits until ok returns true, at most for d, and returns ok's result. Callers hold mu; await unlocks it while it
@@ -201,7 +213,7 @@ func (q *logQueue) run() {
 func (q *logQueue) emit(e logEntry) {
 	defer func() {
 		if p := recover(); p != nil {
-			q.panicOnce.Do(func() { fmt.Fprintf(os.Stderr, "snakepit: the logger panicked: %s\n", panicText(p)) })
+			q.panicOnce.Do(func() { q.panicked(panicText(p)) })
 		}
 		q.mu.Lock()
 		defer q.mu.Unlock()
@@ -255,7 +267,7 @@ func (q *logQueue) close(limit time.Duration) error {
 	defer q.mu.Unlock()
 	lost := len(q.entries)
 	q.entries = nil
-	return fmt.Errorf("the logger in Options.Logger hangs or is too slow; %d log records are lost", lost)
+	return fmt.Errorf("%s hangs or is too slow; %d %s are lost", q.target, lost, q.entry)
 }
 
 // defaultLogger returns the logger of a pool without Options.Logger: standard error, at the level in SNAKEPIT_LOG, else

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"runtime"
@@ -18,6 +19,9 @@ type Command struct {
 	Env     []string // added to the host's environment, "KEY=value"
 	Reports bool     // the program writes the report of docs/protocol.md, as those of package python do
 	Remedy  string   // the remedy in StartError if the program sends no usable report; or ""
+	// Sources are the program's files, for Options.Watch. The last element of a path may be a pattern of path.Match,
+	// such as "*.py". It then covers the directories below, too, except hidden ones, virtual environments and caches.
+	Sources []string
 }
 
 // Options configure a Pool. A nil *Options, and each zero field, means the default that the field's comment states. A
@@ -28,6 +32,32 @@ type Options struct {
 	// Size is the number of workers, at most 1024. 0 means the number of processors that this program may use
 	// (GOMAXPROCS, which respects a container's limit), but at most four.
 	Size int
+	// MinSize is the number of workers that the pool keeps without calls. It starts so many, and at least one, and adds
+	// others up to Size as soon as callers wait. A worker that has had no call and no session for IdleTime leaves. 0
+	// means Size: the pool does not grow or shrink. Negative means none.
+	MinSize int
+	// IdleTime is how long a worker above MinSize may be idle. 0 means 1 min.
+	IdleTime time.Duration
+	// StartLimit is how many workers may be starting at once. 0 means the number of processors that this program may
+	// use, but at least 2.
+	StartLimit int
+	// StartBudget is how many starts of one worker may fail in a row. After that the pool stops trying, logs why, and
+	// only probes: one start every 30 s, for the whole pool. Once a probed worker answers a call, or has run for 10 s,
+	// all are started again. A worker that ends earlier, and has answered no call, counts as a failed start. 0 means
+	// 10; negative means no limit.
+	StartBudget int
+	// Warmup is a call that has to succeed before a worker is ready. StartTimeout includes it.
+	Warmup Warmup
+	// Recycle says when a worker is replaced by a fresh one.
+	Recycle Recycle
+	// Surge is how many workers more than Size may be starting to replace others, for Recycle and Pool.Reload. So it is
+	// also how many are replaced at once. 0 means 1. Negative means none, such as for a GPU that has no memory for two:
+	// one worker at a time leaves before its replacement starts. A worker with sessions first waits for their end.
+	Surge int
+	// Watch reloads the pool when a file of the program changes, for development. See Pool.Reload. If the program
+	// cannot be loaded, the error is logged, and the old workers serve on. It needs Command.Sources. Package python
+	// sets it if the program has no FS.
+	Watch bool
 	// Concurrency limits how many calls one worker runs at once. 0 means the number that the worker announces.
 	Concurrency int
 	// Queue is how many calls may wait for a worker before ErrSaturated. 0 means 1,000; negative means none may wait.
@@ -62,6 +92,10 @@ type Options struct {
 	// gets ErrSaturated.
 	Functions map[string]Function
 
+	// OnEvent is called with each event of the pool, in order, by one goroutine of the pool and without a lock. So it
+	// may be slow, panic or call the pool. If it is too slow, events are dropped; an EventsMissed says how many.
+	OnEvent func(Event)
+
 	// Dir is a writable directory in which the pool makes its private directory for sockets. "" means os.TempDir().
 	Dir string
 	// Logger receives the pool's log, and the output and log records of workers. nil means standard error, at the
@@ -70,6 +104,9 @@ type Options struct {
 	// counted, and the count is logged.
 	Logger hclog.Logger
 }
+
+// maxSize is the largest pool.
+const maxSize = 1024
 
 // DefaultMaxFrame is the default frame limit: 64 MiB.
 const DefaultMaxFrame = 64 << 20
@@ -87,7 +124,8 @@ func (o *Options) resolve() (Options, error) {
 		least int
 		most  int // 0: any
 	}{
-		{"Size", &r.Size, min(runtime.GOMAXPROCS(0), 4), 1, 1024},
+		{"Size", &r.Size, min(runtime.GOMAXPROCS(0), 4), 1, maxSize},
+		{"StartLimit", &r.StartLimit, max(2, runtime.GOMAXPROCS(0)), 1, 0},
 		{"Concurrency", &r.Concurrency, 0, 0, 0},
 		{"MaxFrame", &r.MaxFrame, DefaultMaxFrame, 4096, 1 << 30},
 		{"WindowItems", &r.WindowItems, int(defaultWindow.Items), 1, 0},
@@ -119,6 +157,7 @@ func (o *Options) resolve() (Options, error) {
 		{"StartTimeout", &r.StartTimeout, 60 * time.Second, false},
 		{"CancelGrace", &r.CancelGrace, 5 * time.Second, false},
 		{"StopTimeout", &r.StopTimeout, 5 * time.Second, false},
+		{"IdleTime", &r.IdleTime, time.Minute, false},
 	} {
 		if *f.value == 0 {
 			*f.value = f.def
@@ -129,6 +168,26 @@ func (o *Options) resolve() (Options, error) {
 	}
 	if r.Queue == 0 {
 		r.Queue = 1000
+	}
+	if r.StartBudget == 0 {
+		r.StartBudget = 10
+	}
+	if r.Surge == 0 {
+		r.Surge = 1
+	}
+	switch {
+	case r.MinSize > r.Size:
+		return r, fmt.Errorf("option MinSize is %d, and Size is %d; MinSize may not be larger", r.MinSize, r.Size)
+	case r.MinSize == 0:
+		r.MinSize = r.Size
+	case r.MinSize < 0:
+		r.MinSize = 0
+	}
+	if err := r.Recycle.check(); err != nil {
+		return r, err
+	}
+	if r.Warmup.Command == "" && r.Warmup.Args != nil {
+		return r, errors.New("option Warmup has Args and no Command")
 	}
 	if r.Name == "" {
 		r.Name = "snakepit"

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ type Pool struct {
 	opts       Options
 	logs       *logQueue
 	log        *logSource // the pool's messages about itself
+	events     *eventQueue
 	trace      bool
 	spawner    *spawner
 	ctx        context.Context // ends when the pool closes; the parent of the contexts of worker starts
@@ -28,10 +28,19 @@ type Pool struct {
 	opened     chan struct{}  // closed when the first worker is ready
 	failed     chan struct{}  // closed when every worker has failed to start before any was ready
 	closed     chan struct{}  // closed when Close is done
+	reloading  chan struct{}  // capacity 1: held by the Reload that runs
 
 	// No slow operation and no user code runs under mu.
 	mu            sync.Mutex           // guards the fields below and the guarded fields of workers and sessions
-	workers       []*Worker            // the newest worker of each index
+	places        []*place             // by index
+	workers       []*Worker            // by index, the oldest first; a dead one stays while its place has no other
+	min           int                  // how many workers the pool keeps without calls
+	slots         int                  // the slots of the worker that was ready last; 1 before that
+	starts        []*place             // the places that have asked for a start, the first one first
+	starting      int                  // workers that are starting
+	replacing     int                  // places whose turn it is to have their worker replaced
+	stopped       []*place             // the places where the pool has stopped trying, in the order of their probes
+	probe         *time.Timer          // the next probe; nil before the first
 	changed       chan struct{}        // closed and replaced by broadcast
 	waiting       waiters              // callers that any worker can serve
 	queued        int                  // callers in all queues
@@ -40,31 +49,11 @@ type Pool struct {
 	sessions      map[string]*session
 	ending        map[string]*endingSession // by id: ended sessions whose worker has yet to drop their state
 	stats         Stats
-	failures      []startFailures // by index
-	lastErr       error           // of the last failed start of any worker
-	adapterChoice string          // the chain's choice of adapter that was logged last
-	draining      bool            // Shutdown has begun: no new calls
+	lastErr       error  // of the last failed start of any worker
+	adapterChoice string // the chain's choice of adapter that was logged last
+	draining      bool   // Shutdown has begun: no new calls
 	closing       bool
 }
-
-// startFailures counts the starts of one index that failed in a row. A worker that ends before its minimum uptime, and
-// has answered no call, counts as a failed start. An answered call or the minimum uptime resets the count. Each index
-// has its own count and its own wait before the next start: the failures of one index say nothing about another.
-type startFailures struct {
-	count int
-	last  error // the error of the last failed start
-}
-
-// crashLoop is how many starts in a row, over all indexes, have to fail before callers get ErrCrashLoop instead of
-// waiting. Every index must have failed, and no worker may serve.
-const crashLoop = 5
-
-// maxBackoff bounds the wait between two starts of an index, before a random part is added.
-const maxBackoff = 30 * time.Second
-
-// minUptime is a worker's minimum uptime. A worker that ends earlier counts as a failed start, unless it has answered a
-// call.
-const minUptime = 10 * time.Second
 
 // Open starts a pool of workers that run cmd and speak the adapter's protocol. It returns as soon as one worker has
 // said hello; the others follow. If none can be started, the error is a *StartError that says why. ctx bounds only
@@ -77,6 +66,10 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	o, err := opts.resolve()
 	if err != nil {
 		return nil, err
+	}
+	if o.Watch && len(cmd.Sources) == 0 {
+		return nil, errors.New("option Watch is set, and the command does not say what its files are: " +
+			"set Command.Sources, or use a Python script that is a file of its own")
 	}
 	log, err := poolLogger(&o)
 	if err != nil {
@@ -97,16 +90,20 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	p := &Pool{
 		adapter: adapter, opts: o, logs: logs, log: logs.events(noWorker), trace: trace, spawner: sp,
 		nested: map[*waiter]struct{}{}, sessions: map[string]*session{}, ending: map[string]*endingSession{},
-		workers: make([]*Worker, o.Size), failures: make([]startFailures, o.Size),
 		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}),
-		changed: make(chan struct{}),
+		changed: make(chan struct{}), reloading: make(chan struct{}, 1), min: o.MinSize, slots: 1,
 	}
+	p.events = newEventQueue(o.OnEvent, p.log)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.Lock()
-	for i := range p.workers {
-		p.startWorker(i)
+	p.addPlaces(o.Size)
+	for _, pl := range p.places[:max(1, p.min)] {
+		pl.asked = true
+		p.starts = append(p.starts, pl)
 	}
+	p.beginStarts()
 	p.mu.Unlock()
+	p.care(cmd.Sources)
 	select {
 	case <-p.opened:
 		return p, nil
@@ -140,17 +137,6 @@ func traceFrames() (bool, error) {
 	}
 }
 
-// startWorker starts a new worker for an index. Callers hold mu.
-func (p *Pool) startWorker(index int) {
-	w := &Worker{
-		pool: p, index: index, state: StateStarting, started: time.Now(), log: p.logs.events(index),
-		wake: make(chan struct{}, 1), ended: make(chan struct{}),
-	}
-	p.workers[index] = w
-	p.goroutines.Add(1)
-	go w.run()
-}
-
 // admit makes a worker that has said hello ready for calls.
 func (p *Pool) admit(w *Worker, c *connected, m *mux, r *records) {
 	p.mu.Lock()
@@ -164,25 +150,46 @@ func (p *Pool) admit(w *Worker, c *connected, m *mux, r *records) {
 		}
 		_, w.forgets = w.commands[forgetCommand]
 	}
-	w.moveTo(StateReady)
-	p.broadcast()
-	select {
-	case <-p.opened:
-	default:
+	w.idleSince = time.Now()
+	w.moveTo(StateReady, "", nil)
+	p.starting--
+	p.slots = w.slots
+	p.settle(w)
+	if !p.isOpen() {
 		close(p.opened)
-		for _, other := range p.workers { // workers that failed before the pool was open have not been replaced
-			if other.state == StateDead {
-				p.replace(other, p.failures[other.index].last)
+		for _, pl := range p.places { // workers that failed before the pool was open have not been replaced
+			if pl.worker != nil && pl.worker.state == StateDead {
+				p.restart(pl, pl.failures.last)
 			}
 		}
 	}
+	p.broadcast()
 	p.logAdapter(w)
 	w.log.Debug("worker is ready", "adapter", w.link.Adapter, "pid", w.hello.PID, "runtime", w.hello.Runtime,
 		"after", time.Since(w.started))
 	p.grant(w)
+	p.replaceIfReady(w)
+	p.beginStarts()
 	if p.closing {
 		signal(w.wake)
 	}
+}
+
+// settle gives a worker that is ready its place. The worker that it replaces leaves. Callers hold mu.
+func (p *Pool) settle(w *Worker) {
+	pl := w.place
+	if pl.removed || pl.worker != w && pl.next != w {
+		w.leave("it is not needed any more") // its start was called off too late
+		return
+	}
+	p.endTurn(pl)
+	if pl.next != w {
+		return
+	}
+	old := pl.worker
+	pl.worker, pl.next = w, nil
+	p.stats.Replaced++
+	old.leave(old.due)
 }
 
 // logAdapter logs which adapter is used and why earlier ones were refused, once for each change. The full reasons are
@@ -199,6 +206,7 @@ func (p *Pool) logAdapter(w *Worker) {
 	}
 	first := p.adapterChoice == ""
 	p.adapterChoice = choice
+	p.emit(AdapterChanged{Time: time.Now(), Worker: w, Adapter: w.link.Adapter, Refused: w.link.Refused})
 	switch {
 	case len(w.link.Refused) > 0 && first && w.link.Default:
 		w.log.Info("protocol fallback", args...)
@@ -224,116 +232,21 @@ func (r Refusal) reason() string {
 	return text
 }
 
-// markDead marks a worker as dead, and wakes all that wait for it. Callers hold mu.
-func (p *Pool) markDead(w *Worker) {
-	w.moveTo(StateDead)
+// markDead marks a worker as dead, and wakes all that wait for it. err says how it ended, or nil. Callers hold mu.
+func (p *Pool) markDead(w *Worker, err error) {
+	w.moveTo(StateDead, "", err)
 	p.broadcast()
 	close(w.ended)
 }
 
-// startFailed replaces a worker whose start failed. The wait before the next start grows.
-func (p *Pool) startFailed(w *Worker, err error) {
-	err = captureIsolated(err)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.markDead(w)
-	if p.closing {
-		if p.lastErr == nil {
-			p.lastErr = err
-		}
-		return
-	}
-	p.stats.StartFails++
-	p.addFailure(w, err)
-	select {
-	case <-p.opened:
-	default:
-		// Open has not returned yet. When every worker has failed once, Open closes the pool and returns the error.
-		if failed, _ := p.failureTotals(); failed == len(p.failures) {
-			close(p.failed)
-		}
-		return
-	}
-	p.replace(w, err)
-}
-
-// addFailure counts a failed start of w's index. Callers hold mu.
-func (p *Pool) addFailure(w *Worker, err error) {
-	f := &p.failures[w.index]
-	f.count++
-	f.last, p.lastErr = err, err
-}
-
-// failureTotals returns how many indexes have failures in a row, and the number of these failures. Callers hold mu.
-func (p *Pool) failureTotals() (indexes, times int) {
-	for _, f := range p.failures {
-		times += f.count
-		if f.count > 0 {
-			indexes++
-		}
-	}
-	return indexes, times
-}
-
-// replace starts another worker in w's place. It starts it at once if the index has no failures, else after a wait that
-// doubles with each failure. err is why its start failed, or nil. If starts keep failing and no worker serves, replace
-// also fails the callers that wait. Callers hold mu.
-func (p *Pool) replace(w *Worker, err error) {
-	if p.closing {
-		return
-	}
-	p.stats.Restarts++
-	wait := time.Duration(0)
-	failures := p.failures[w.index].count
-	if failures > 0 {
-		wait = min(100*time.Millisecond<<min(failures-1, 20), maxBackoff)
-		wait += rand.N(wait/4 + 1) // so that workers that died together do not keep starting together
-	}
-	if err != nil {
-		w.log.Error("worker could not be started", "error", err, "failures", failures, "retry_in", wait)
-	}
-	if err := p.crashLoopError(); err != nil { // callers must not wait for a worker that may never be ready
-		p.waiting.failAll(p, err)
-	}
-	p.goroutines.Add(1)
-	go func() {
-		defer p.goroutines.Done()
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-p.ctx.Done():
-			return
-		}
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if !p.closing {
-			p.startWorker(w.index)
-		}
-	}()
-}
-
-// crashLoopError returns ErrCrashLoop with its details if no worker serves and starts keep failing, else nil. Callers
-// hold mu.
-func (p *Pool) crashLoopError() error {
-	indexes, times := p.failureTotals()
-	if indexes < len(p.failures) || times < crashLoop {
-		return nil
-	}
-	for _, w := range p.workers {
-		if w.state == StateReady || w.state == StateDraining {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: %d starts failed, and no worker serves; the last one: %w", ErrCrashLoop, times, p.lastErr)
-}
-
-// workerEnded marks a worker as dead and replaces it. exit is nil if the pool stopped the worker.
+// workerEnded marks a worker as dead, and has another one started if its place needs one. exit is nil if the pool
+// stopped the worker.
 func (p *Pool) workerEnded(w *Worker, exit *WorkerExit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	var how error
 	if exit != nil {
-		w.exit = exit
+		w.exit, how = exit, exit
 		p.stats.Lost++
 		if p.closing {
 			w.log.Debug("worker ended while the pool was closing", "how", exit)
@@ -344,49 +257,65 @@ func (p *Pool) workerEnded(w *Worker, exit *WorkerExit) {
 	if w.kill != nil {
 		w.kill.Stop()
 	}
-	p.markDead(w)
+	p.markDead(w, how)
 	w.waiting.failAll(p, fmt.Errorf("%w: its worker is gone", ErrSessionLost))
-	switch {
-	case w.completed || time.Since(w.started) >= minUptime:
-		p.failures[w.index] = startFailures{}
-	case exit != nil: // a loss so early counts as a failed start
-		p.addFailure(w, exit)
-	default:
-		p.addFailure(w, fmt.Errorf("it ended early: %s", w.drainReason()))
+	pl := w.place
+	if pl.removed || pl.worker != w { // it has left, and its place has another worker or none
+		p.remove(w)
+		return
 	}
-	p.replace(w, nil)
+	switch {
+	case w.completed || time.Since(w.started) >= minUptime || w.leaving != "":
+		p.resetFailures(pl)
+	case exit != nil: // a loss so early counts as a failed start
+		p.addFailure(pl, exit)
+	default:
+		p.addFailure(pl, fmt.Errorf("it ended early: %s", w.drainReason()))
+	}
+	if pl.next != nil { // its replacement is starting already
+		p.remove(w)
+		pl.worker, pl.next = pl.next, nil
+		p.stats.Restarts++
+		return
+	}
+	p.restart(pl, nil)
 }
 
-// Size returns the number of workers.
-func (p *Pool) Size() int { return len(p.workers) }
+// Size returns the number of workers that the pool may have: Options.Size, or the size of the last Resize.
+func (p *Pool) Size() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.places)
+}
 
-// Workers returns the pool's workers as they are now, by index.
+// Workers returns the pool's workers as they are now, by index. While a worker is replaced, two have the same index:
+// the older one comes first.
 func (p *Pool) Workers() []*Worker {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.workers)
 }
 
-// WaitReady waits until n workers are ready, or all if n is 0. An n above the pool's size is an error.
+// WaitReady waits until n workers are ready, or, if n is 0, all that the pool keeps (Options.MinSize). An n above the
+// pool's size is an error. WaitReady does not add workers to a pool that grows with its calls.
 func (p *Pool) WaitReady(ctx context.Context, n int) error {
-	if n == 0 {
-		n = len(p.workers)
-	}
-	if n > len(p.workers) {
-		return fmt.Errorf("waiting for %d workers: the pool has %d; make Options.Size larger", n, len(p.workers))
-	}
 	for {
 		p.mu.Lock()
-		ready := 0
-		for _, w := range p.workers {
-			if w.state == StateReady {
+		ready, want := 0, n
+		if want == 0 {
+			want = p.min
+		}
+		for _, pl := range p.places {
+			if pl.worker != nil && pl.worker.state == StateReady {
 				ready++
 			}
 		}
-		err, closing, changed := p.crashLoopError(), p.closing, p.changed
+		size, err, closing, changed := len(p.places), p.crashLoopError(), p.closing, p.changed
 		p.mu.Unlock()
 		switch {
-		case ready >= n:
+		case want > size:
+			return fmt.Errorf("waiting for %d workers: the pool has %d; make Options.Size larger", want, size)
+		case ready >= want:
 			return nil
 		case closing:
 			return ErrClosed
@@ -396,7 +325,7 @@ func (p *Pool) WaitReady(ctx context.Context, n int) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d workers are ready: %w", ready, n, endOfContext(ctx))
+			return fmt.Errorf("%d of %d workers are ready: %w", ready, want, endOfContext(ctx))
 		}
 	}
 }
@@ -417,7 +346,10 @@ func (p *Pool) Stats() Stats {
 	for _, w := range p.workers {
 		ws := WorkerStats{
 			Index: w.index, State: w.state, Running: w.running, Calls: w.calls, Sessions: w.sessions,
-			Age: time.Since(w.started), Failures: p.failures[w.index].count, LastErr: p.failures[w.index].last,
+			Age: time.Since(w.started), Reason: w.drainReason(),
+		}
+		if w.place.worker == w && !w.place.removed {
+			ws.Failures, ws.LastErr, ws.Stopped = w.place.failures.count, w.place.failures.last, w.place.stopped
 		}
 		if w.mux != nil {
 			ws.PID, ws.Adapter, ws.Refused = w.hello.PID, w.link.Adapter, w.link.Refused
@@ -478,6 +410,12 @@ func (p *Pool) Close() error {
 	for _, s := range p.sessions {
 		s.stopTimer()
 	}
+	for _, pl := range p.places {
+		pl.stopRetry()
+	}
+	if p.probe != nil {
+		p.probe.Stop()
+	}
 	for _, w := range p.workers {
 		signal(w.wake)
 	}
@@ -499,6 +437,7 @@ func (p *Pool) Close() error {
 	case <-timer.C:
 		err = errors.New("a function in Options.Functions, an input of a call or the adapter has not returned")
 	}
+	err = errors.Join(err, p.events.close(max(logWait, p.opts.StopTimeout-time.Since(begin))))
 	if err = errors.Join(err, p.logs.close(max(logWait, p.opts.StopTimeout-time.Since(begin)))); err != nil {
 		return fmt.Errorf("the pool is closed, but %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // waiter is a caller in a queue. resolve takes it out of the queue, sets worker or err, and closes ready.
@@ -162,8 +163,8 @@ var errDeadlock = fmt.Errorf("%w: every slot is held by a call whose function wa
 func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error) {
 	q, w := &p.waiting, p.leastBusy()
 	if s != nil {
-		if s.worker == nil {
-			p.pinSession(s, p.fewestSessions())
+		if best := p.fewestSessions(); s.worker == nil && best != nil && (best.running < best.slots || !p.canGrow()) {
+			p.pinSession(s, best)
 		}
 		if w = s.worker; w != nil {
 			q = &w.waiting
@@ -177,12 +178,11 @@ func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error
 		return nil, err
 	}
 	if p.queued >= p.opts.Queue && (s == nil || !s.ended) { // the call that ends a session does not count
-		p.stats.Saturated++
-		return nil, fmt.Errorf("%w: no slot is free, and the queue is full (Options.Queue: %d)", ErrSaturated,
-			max(0, p.opts.Queue))
+		return nil, p.refuse(s)
 	}
 	wt := &waiter{session: s, within: by, ready: make(chan struct{})}
 	p.enqueue(q, wt)
+	p.grow()
 	if by != nil && p.deadlocked(wt) {
 		p.dequeue(wt)
 		return nil, errDeadlock
@@ -208,6 +208,19 @@ func (p *Pool) slot(ctx context.Context, s *session, by *served) (*Worker, error
 	return wt.worker, wt.err
 }
 
+// refuse returns the error of a call that the full queue has no room for. Callers hold mu.
+func (p *Pool) refuse(s *session) error {
+	p.stats.Saturated++
+	err := fmt.Errorf("%w: no slot is free, and the queue is full (Options.Queue: %d)", ErrSaturated,
+		max(0, p.opts.Queue))
+	e := CallRefused{Time: time.Now(), Err: err}
+	if s != nil {
+		e.Session = s.id
+	}
+	p.emit(e)
+	return err
+}
+
 // withdraw ends the wait of a waiter. It removes the waiter from its queue, or gives back the slot that the waiter has
 // just got. Callers hold mu.
 func (p *Pool) withdraw(wt *waiter) {
@@ -224,6 +237,9 @@ func (p *Pool) withdraw(wt *waiter) {
 // deadlocked reports whether wt would wait for ever. That is so if every slot that it may get is held by a call that
 // cannot end, because the call's own Function waits for such a slot. Callers hold mu.
 func (p *Pool) deadlocked(wt *waiter) bool {
+	if len(p.starts) > 0 { // workers that are about to start have free slots
+		return false
+	}
 	running := 0
 	for _, w := range p.workers {
 		if wt.session == nil || wt.session.worker == nil || wt.session.worker == w {
@@ -246,6 +262,9 @@ func (p *Pool) deadlocked(wt *waiter) bool {
 			}
 		}
 		free := func(w *Worker) bool {
+			if w.leaving != "" && (wt.session == nil || wt.session.worker != w) {
+				return false // it serves only its sessions
+			}
 			return w.state != StateReady && w.state != StateDraining ||
 				w.running < w.slots || len(held[w.mux]) < w.running
 		}
@@ -275,6 +294,9 @@ func (p *Pool) takeSlot(w *Worker) {
 	w.running++
 	w.calls++
 	p.stats.Calls++
+	if w.limits.Calls > 0 && w.calls == int64(w.limits.Calls) {
+		p.replace(w, CauseCalls, fmt.Sprintf("it has had %d calls", w.calls))
+	}
 }
 
 // fewestSessions returns the worker for a new session, or nil: the least busy of the ready workers with the fewest
@@ -282,8 +304,13 @@ func (p *Pool) takeSlot(w *Worker) {
 func (p *Pool) fewestSessions() *Worker {
 	var best *Worker
 	for _, w := range p.workers {
-		if w.accepting() && (best == nil || w.sessions < best.sessions ||
-			w.sessions == best.sessions && w.running*best.slots < best.running*w.slots) {
+		switch {
+		case !w.accepting():
+		case best == nil, best.due != "" && w.due == "": // one that is to be replaced only if there is no other
+			best = w
+		case w.due != "" && best.due == "":
+		case w.sessions < best.sessions,
+			w.sessions == best.sessions && w.running*best.slots < best.running*w.slots:
 			best = w
 		}
 	}
@@ -293,6 +320,7 @@ func (p *Pool) fewestSessions() *Worker {
 // releaseSlot gives a slot back, and gives it to the next waiter. Callers hold mu.
 func (p *Pool) releaseSlot(w *Worker) {
 	w.running--
+	p.noteIdle(w)
 	if p.draining {
 		p.broadcast()
 	}

@@ -116,7 +116,12 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 		if errors.As(cause, &late) {
 			cause, e.Remedy = late.Err, late.Remedy
 		}
-		e.Err = fmt.Errorf("the worker has not said hello: %w", cause)
+		what := "the worker has not said hello"
+		var warm *warmupError
+		if errors.As(err, &warm) {
+			what = fmt.Sprintf("the warm-up call %q has not ended", warm.command)
+		}
+		e.Err = fmt.Errorf("%s: %w", what, cause)
 	}
 	var raised *RemoteError
 	if errors.As(e.Err, &raised) {

@@ -143,7 +143,11 @@ func (p *Pool) endSession(s *session) {
 		return
 	}
 	w.sessions--
+	p.noteIdle(w)
 	signal(w.wake)
+	if w.sessions == 0 {
+		p.beginStarts() // with a negative Options.Surge its replacement may have waited for this
+	}
 	if !w.forgets || p.closing || !w.servesSessions() {
 		return
 	}

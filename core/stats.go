@@ -15,7 +15,8 @@ type Stats struct {
 	Saturated  int64         `json:"saturated"`   // callers that were rejected because the queue was full
 	Cancelled  int64         `json:"cancelled"`   // calls that were cancelled while they ran
 	Lost       int64         `json:"lost"`        // workers that ended unexpectedly
-	Restarts   int64         `json:"restarts"`    // workers that were started to replace another
+	Restarts   int64         `json:"restarts"`    // workers that were started after a loss or a failed start
+	Replaced   int64         `json:"replaced"`    // workers that left because their replacement was ready
 	StartFails int64         `json:"start_fails"` // starts that failed
 	Terminated int64         `json:"terminated"`  // workers that were stopped because a cancelled call kept running
 	Workers    []WorkerStats `json:"workers"`
@@ -32,7 +33,9 @@ type WorkerStats struct {
 	Calls    int64         `json:"calls"`             // calls that got a slot of this worker
 	Sessions int           `json:"sessions"`
 	Age      time.Duration `json:"-"`                  // in JSON age_seconds
+	Reason   string        `json:"reason,omitempty"`   // why it accepts no new callers, or ""
 	Failures int           `json:"failures,omitempty"` // starts of this index that failed in a row
+	Stopped  bool          `json:"stopped,omitempty"`  // its starts have failed too often, and the pool only probes
 	LastErr  error         `json:"-"`                  // the error of the last of them, or nil; in JSON last_error
 }
 

@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -32,6 +33,9 @@ var transitions = map[WorkerState][]WorkerState{
 // the same index. Any goroutine may call its methods.
 type Worker struct {
 	pool    *Pool
+	place   *place
+	limits  Recycle                 // its own limits
+	abort   context.CancelCauseFunc // ends its start
 	index   int
 	started time.Time
 	log     *logSource
@@ -49,18 +53,24 @@ type Worker struct {
 	forgets  bool // the worker can drop a session's state
 
 	// guarded by pool.mu
-	state     WorkerState
-	running   int         // slots in use
-	calls     int64       // calls that got a slot
-	overdue   int         // running calls that were cancelled and did not end within Options.CancelGrace
-	stuck     string      // the command that became overdue first
-	retired   string      // why it accepts no calls, not even of its sessions, such as its bye; or ""
-	sessions  int         // sessions pinned to this worker
-	waiting   waiters     // calls of those sessions
-	completed bool        // it has answered a call
-	lastPing  uint64      // number of the last ping
-	exit      *WorkerExit // how it was lost; nil unless it ended unexpectedly
-	kill      *time.Timer // kills the process after escalate has sent SIGTERM; else nil
+	state      WorkerState
+	running    int         // slots in use
+	calls      int64       // calls that got a slot
+	overdue    int         // running calls that were cancelled and did not end within Options.CancelGrace
+	stuck      string      // the command that became overdue first
+	retired    string      // why it accepts no calls, not even of its sessions, such as its bye; or ""
+	leaving    string      // why it accepts no new callers, and stops when its calls and sessions have ended; or ""
+	due        string      // why it is to be replaced, or ""
+	cause      Cause       // of due or leaving
+	idleSince  time.Time   // when its last call or session ended, if the pool's options depend on it
+	sessions   int         // sessions pinned to this worker
+	waiting    waiters     // calls of those sessions
+	completed  bool        // it has answered a call
+	lastPing   uint64      // number of the last ping
+	exit       *WorkerExit // how it was lost; nil unless it ended unexpectedly
+	replaceErr error       // why the last start of its replacement failed
+	mustReload bool        // a Reload waits for its replacement
+	kill       *time.Timer // kills the process after escalate has sent SIGTERM; else nil
 }
 
 // Info describes a worker. It does not change after the worker's hello.
@@ -97,12 +107,19 @@ func (w *Worker) Info() Info {
 func (w *Worker) String() string { return fmt.Sprintf("worker %d", w.index) }
 
 // run is the worker's own goroutine, from its start to its end. No other goroutine changes the worker's state.
-func (w *Worker) run() {
+func (w *Worker) run(ctx context.Context) {
 	p := w.pool
 	defer p.goroutines.Done()
-	c, err := w.start()
+	defer w.abort(nil)
+	at := p.spawner.attempt(w.index)
+	ctx, cancel := context.WithTimeoutCause(ctx, p.opts.StartTimeout, &RemedyError{
+		fmt.Errorf("%w: not within the start timeout of %s", context.DeadlineExceeded, p.opts.StartTimeout),
+		"if its imports are slow, raise Options.StartTimeout",
+	})
+	defer cancel()
+	c, err := connect(ctx, p.adapter, at, &p.opts)
 	if err != nil {
-		p.startFailed(w, err)
+		p.startFailed(w, w.startError(ctx, at, err))
 		return
 	}
 	records := newRecords(p.logs, w.index, c.terms.codec)
@@ -115,6 +132,12 @@ func (w *Worker) run() {
 		defer p.goroutines.Done()
 		m.run(c.first)
 	}()
+	if err := w.warmUp(ctx, c, m); err != nil {
+		w.end(c.link.Process, m)
+		p.startFailed(w, w.startError(ctx, at, &linkError{c.link, err}))
+		return
+	}
+	cancel()
 	p.admit(w, c, m, records)
 	var exited <-chan struct{}
 	if w.link.Process != nil {
@@ -129,28 +152,23 @@ func (w *Worker) run() {
 	p.workerEnded(w, w.exitFor(cause))
 }
 
-// start brings the worker up to its hello.
-func (w *Worker) start() (*connected, error) {
-	p := w.pool
-	late := &RemedyError{
-		fmt.Errorf("%w: not within the start timeout of %s", context.DeadlineExceeded, p.opts.StartTimeout),
-		"if its imports are slow, raise Options.StartTimeout",
+// startError describes why a start failed.
+func (w *Worker) startError(ctx context.Context, at *attempt, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errAborted) {
+		return cause
 	}
-	ctx, cancel := context.WithTimeoutCause(p.ctx, p.opts.StartTimeout, late)
-	defer cancel()
-	at := p.spawner.attempt(w.index)
-	c, err := connect(ctx, p.adapter, at, &p.opts)
-	if err == nil {
-		return c, nil
-	}
-	return nil, startError(ctx, at, err)
+	return startError(ctx, at, err)
 }
 
 // watch runs while the worker is ready or draining. It returns the cause of a loss, or nil if the worker should be
 // stopped.
 func (w *Worker) watch(exited <-chan struct{}) error {
+	checks := time.NewTimer(w.check())
+	defer checks.Stop()
 	for {
 		select {
+		case <-checks.C:
+			checks.Reset(w.check())
 		case <-w.mux.done:
 			return w.mux.err
 		case <-exited:
@@ -186,10 +204,10 @@ func (w *Worker) reconsider() action {
 	}
 	switch reason := w.drainReason(); {
 	case reason != "" && w.state == StateReady:
-		w.moveTo(StateDraining)
+		w.moveTo(StateDraining, reason, nil)
 		w.log.Info("worker accepts no new calls", "reason", reason)
 	case reason == "" && w.state == StateDraining:
-		w.moveTo(StateReady)
+		w.moveTo(StateReady, "", nil)
 		w.log.Info("worker accepts new calls again")
 		p.broadcast()
 		p.grant(w)
@@ -211,9 +229,9 @@ func (w *Worker) nextAction() action {
 	switch {
 	case w.state != StateDraining:
 		return actionNone
-	case w.kill == nil && w.running == 0:
+	case w.kill == nil && w.running == 0 && (w.retired != "" || w.sessions == 0 && w.waiting.Len() == 0):
 		return actionStop
-	case w.overdue > 0 && w.overdue == w.running:
+	case w.overdue > 0 && w.overdue == w.running && (w.sessions == 0 || w.retired != "" || w.overdue == w.slots):
 		// All running calls are overdue, and no other call can run here.
 		return actionTerminate
 	}
@@ -248,12 +266,17 @@ func (w *Worker) escalate() {
 
 // stop ends the worker. It says bye, closes our side of the connection, and then stops the process.
 func (w *Worker) stop() {
+	w.pool.mu.Lock()
+	w.moveTo(StateStopping, "", nil)
+	w.pool.mu.Unlock()
+	w.end(w.link.Process, w.mux)
+}
+
+// end stops the process, which may be nil, and waits for the end of its connection.
+func (w *Worker) end(proc *Process, m *mux) {
 	p := w.pool
-	p.mu.Lock()
-	w.moveTo(StateStopping)
-	p.mu.Unlock()
-	w.mux.shutdown(ErrClosed)
-	if proc := w.link.Process; proc != nil {
+	m.shutdown(ErrClosed)
+	if proc != nil {
 		if how := proc.stop(p.opts.StopTimeout); how != "exited" {
 			w.log.Warn("worker did not end by itself", "step", how)
 		}
@@ -261,12 +284,12 @@ func (w *Worker) stop() {
 		timer := time.NewTimer(p.opts.StopTimeout)
 		defer timer.Stop()
 		select {
-		case <-w.mux.done:
+		case <-m.done:
 		case <-timer.C:
 		}
 	}
-	w.mux.fail(ErrClosed)
-	<-w.mux.done
+	m.fail(ErrClosed)
+	<-m.done
 }
 
 // exitFor makes sure that a lost worker is gone, and returns how it ended. cause is the error that watch returned.
@@ -333,6 +356,8 @@ func (w *Worker) drainReason() string {
 	switch {
 	case w.retired != "":
 		return w.retired
+	case w.leaving != "":
+		return w.leaving
 	case w.kill != nil, w.overdue > 0 && (w.sessions == 0 || w.overdue == w.slots):
 		return fmt.Sprintf("%s goes on %s after it was cancelled", w.stuck, w.pool.opts.CancelGrace)
 	}
@@ -347,11 +372,12 @@ func (w *Worker) servesSessions() bool {
 	return w.retired == "" && (w.state == StateReady || w.state == StateDraining)
 }
 
-// moveTo changes the worker's state. Callers hold pool.mu.
-func (w *Worker) moveTo(next WorkerState) {
+// moveTo changes the worker's state. reason says why it drains, and err how it ended. Callers hold pool.mu.
+func (w *Worker) moveTo(next WorkerState, reason string, err error) {
 	if !slices.Contains(transitions[w.state], next) {
 		w.log.Error("impossible change of a worker's state", "from", w.state, "to", next)
 		return
 	}
+	w.pool.emit(StateChanged{Time: time.Now(), Worker: w, From: w.state, To: next, Reason: reason, Err: err})
 	w.state = next
 }

@@ -32,7 +32,7 @@ import (
 
 // pages are the pages that run here. The other pages of docs name in heldBy the tests that check them.
 var pages = []string{"quickstart", "installation", "concepts", "api", "values", "jobs", "performance", "migration",
-	"deployment", "troubleshooting"}
+	"deployment", "operations", "troubleshooting"}
 
 var heldBy = map[string]string{
 	"README":    "TestLinks; it has no snippets",
@@ -168,7 +168,7 @@ func (s *section) write(t *testing.T, root string) {
 var imported = map[string]string{
 	"cmp": "cmp", "context": "context", "errors": "errors", "fmt": "fmt", "http": "net/http",
 	"log": "log", "os": "os", "slices": "slices",
-	"slog": "log/slog", "time": "time", "hclog": "github.com/hashicorp/go-hclog",
+	"signal": "os/signal", "syscall": "syscall", "slog": "log/slog", "time": "time", "hclog": "github.com/hashicorp/go-hclog",
 	"snakepit": "github.com/snakepit-go/snakepit",
 	"core":     "github.com/snakepit-go/snakepit/core", "grpc": "github.com/snakepit-go/snakepit/adapters/grpc",
 	"msgpack":   "github.com/snakepit-go/snakepit/adapters/msgpack",
@@ -207,6 +207,7 @@ func TestDocs(t *testing.T) {
 		}
 	}
 	bin := t.TempDir()
+	run(t, root, build, "go", "build", "-mod=mod", "./...") // with -o, go build only compiles programs
 	run(t, root, build, "go", "build", "-mod=mod", "-o", bin+string(filepath.Separator), "./...")
 	for _, s := range all {
 		t.Run(s.name(), func(t *testing.T) {

@@ -80,7 +80,10 @@ func (p Program) command() (core.Command, error) {
 	if err != nil {
 		return core.Command{}, err
 	}
-	if p.FS != nil {
+	var sources []string
+	if p.FS == nil {
+		sources = []string{script, filepath.Join(filepath.Dir(script), "*.py")}
+	} else {
 		_, root, err := p.unpack("worker", p.FS)
 		if err != nil {
 			return core.Command{}, err
@@ -96,6 +99,7 @@ func (p Program) command() (core.Command, error) {
 		Dir:     p.Dir,
 		Env:     append([]string{"SNAKEPIT_CACHE=" + cache}, p.Env...),
 		Reports: true,
+		Sources: sources,
 		Remedy: fmt.Sprintf("use a Python %d.%d or later: %s, chosen by %s, may be none",
 			oldest[0], oldest[1], chosen.Interpreter, chosen.By),
 	}, nil

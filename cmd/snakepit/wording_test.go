@@ -22,6 +22,8 @@ var notPrinted = map[string]string{
 	"the queue is full (Options.Queue":                       "the command makes one call",
 	"the logger in Options.Logger":                           "the command's logger writes to standard error",
 	"set Program.Script":                                     "the command requires WORKER",
+	"Options.OnEvent":                                        "the command has no hook",
+	"set Command.Sources":                                    "the command's worker is a file",
 	"the limit is {self._max_frame}; raise Options.MaxFrame": "other gRPC clients get it",
 	"set Command.Reports":                                    "conformance has --reports, and its own text",
 }

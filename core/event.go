@@ -1,0 +1,187 @@
+package core
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Event is something that happened in a pool: one of the types below that have a method String and a field Time. See
+// Options.OnEvent. Its String is one line for a log.
+type Event interface {
+	fmt.Stringer
+	event()
+}
+
+// StateChanged says that a worker was started, or that its state changed.
+type StateChanged struct {
+	Time   time.Time
+	Worker *Worker
+	From   WorkerState // "" for a worker that was just started
+	To     WorkerState
+	Reason string // why it drains, or ""
+	Err    error  // why it is dead: a *StartError, a *WorkerExit, or nil if the pool has stopped it
+}
+
+// RestartPlanned says that a worker was lost or could not be started, and that another start in its place is planned.
+type RestartPlanned struct {
+	Time     time.Time
+	Index    int
+	In       time.Duration // the wait before the start
+	Failures int           // starts that failed in a row
+	Err      error         // the error of the last of them, or nil
+}
+
+// StartsStopped says that the starts in a worker's place have failed Options.StartBudget times in a row. From now on
+// the pool only probes.
+type StartsStopped struct {
+	Time     time.Time
+	Index    int
+	Failures int
+	Err      error // the error of the last start
+}
+
+// StartsResumed says that a probe succeeded, in this worker's place or in another one's. Starts in this place are
+// planned as before.
+type StartsResumed struct {
+	Time  time.Time
+	Index int
+}
+
+// ReplacementPlanned says that a worker will be replaced. It serves on until its replacement is ready.
+type ReplacementPlanned struct {
+	Time   time.Time
+	Worker *Worker
+	Cause  Cause
+	Reason string
+}
+
+// ReplacementFailed says that a worker's replacement could not be started. The worker serves on.
+type ReplacementFailed struct {
+	Time   time.Time
+	Worker *Worker
+	Cause  Cause
+	Err    error
+}
+
+// AdapterChanged says that a worker speaks another protocol than the ones before it, or that an earlier one was refused
+// for another reason. The first worker's choice is an event too.
+type AdapterChanged struct {
+	Time    time.Time
+	Worker  *Worker
+	Adapter string
+	Refused []Refusal
+}
+
+// CallRefused says that the pool refused a call with ErrSaturated.
+type CallRefused struct {
+	Time    time.Time
+	Session string // or ""
+	Err     error
+}
+
+// Resized says that Pool.Resize changed the number of workers.
+type Resized struct {
+	Time     time.Time
+	From, To int
+}
+
+// EventsMissed says that Options.OnEvent was too slow, and how many events before this one were dropped.
+type EventsMissed struct {
+	Time  time.Time
+	Count int
+}
+
+func (StateChanged) event()       {}
+func (RestartPlanned) event()     {}
+func (StartsStopped) event()      {}
+func (StartsResumed) event()      {}
+func (ReplacementPlanned) event() {}
+func (ReplacementFailed) event()  {}
+func (AdapterChanged) event()     {}
+func (CallRefused) event()        {}
+func (Resized) event()            {}
+func (EventsMissed) event()       {}
+
+func (e StateChanged) String() string {
+	s := fmt.Sprintf("%s is %s", e.Worker, e.To)
+	if e.Reason != "" {
+		s += ": " + e.Reason
+	}
+	return withError(s, e.Err)
+}
+
+func (e RestartPlanned) String() string {
+	return withError(fmt.Sprintf("worker %d starts again in %s", e.Index, e.In), e.Err)
+}
+
+func (e StartsStopped) String() string {
+	return withError(fmt.Sprintf("worker %d: %d starts failed, and the pool only probes", e.Index, e.Failures), e.Err)
+}
+
+func (e StartsResumed) String() string { return fmt.Sprintf("worker %d is started again", e.Index) }
+
+func (e ReplacementPlanned) String() string {
+	return fmt.Sprintf("%s is to be replaced: %s", e.Worker, e.Reason)
+}
+
+func (e ReplacementFailed) String() string {
+	return withError(e.Worker.String()+" serves on: its replacement could not be started", e.Err)
+}
+
+func (e AdapterChanged) String() string { return fmt.Sprintf("%s speaks %s", e.Worker, e.Adapter) }
+
+func (e CallRefused) String() string { return withError("a call was refused", e.Err) }
+
+func (e Resized) String() string { return fmt.Sprintf("resized from %d to %d workers", e.From, e.To) }
+
+func (e EventsMissed) String() string { return fmt.Sprintf("%d events were dropped", e.Count) }
+
+func withError(s string, err error) string {
+	if err == nil {
+		return s
+	}
+	return s + ": " + err.Error()
+}
+
+// eventQueue passes events to Options.OnEvent, in order, on a goroutine of its own. A nil *eventQueue drops them.
+type eventQueue struct {
+	hook   func(Event)
+	source *logSource
+}
+
+// newEventQueue returns the queue of a pool's events, or nil without a hook. log gets the text of the hook's first
+// panic.
+func newEventQueue(hook func(Event), log *logSource) *eventQueue {
+	if hook == nil {
+		return nil
+	}
+	q := &logQueue{
+		target: "Options.OnEvent", entry: "events",
+		panicked: func(text string) { log.Error("Options.OnEvent panicked", "error", text) },
+	}
+	q.start()
+	s := &logSource{queue: q, worker: noWorker, report: func(_ hclog.Logger, count, _ int) {
+		hook(EventsMissed{Time: time.Now(), Count: count})
+	}}
+	return &eventQueue{hook, s}
+}
+
+// put adds an event. The caller may hold locks.
+func (q *eventQueue) put(e Event) {
+	if q != nil {
+		q.source.put(0, func(hclog.Logger) { q.hook(e) })
+	}
+}
+
+// close waits for the hook, as logQueue.close does for the logger.
+func (q *eventQueue) close(limit time.Duration) error {
+	if q == nil {
+		return nil
+	}
+	return q.source.queue.close(limit)
+}
+
+// emit passes an event to Options.OnEvent. Callers may hold mu.
+func (p *Pool) emit(e Event) { p.events.put(e) }

@@ -1,0 +1,112 @@
+package core
+
+import (
+	"bytes"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// processTable is a snapshot of the system's processes.
+type processTable map[int]processEntry
+
+type processEntry struct{ parent, group int }
+
+// hasTreeMemory says that this system shows the memory of process trees.
+const hasTreeMemory = true
+
+// readProcesses reads /proc/PID/stat of all processes; see proc_pid_stat(5).
+func readProcesses() processTable {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	names, _ := dir.Readdirnames(-1) // what could be read is enough
+	_ = dir.Close()
+	table := processTable{}
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		text, err := os.ReadFile("/proc/" + name + "/stat")
+		if err != nil {
+			continue // it has ended
+		}
+		// The name of the executable, in parentheses, may contain anything.
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if len(fields) < 3 {
+			continue
+		}
+		parent, _ := strconv.Atoi(fields[1])
+		group, _ := strconv.Atoi(fields[2])
+		table[pid] = processEntry{parent, group}
+	}
+	return table
+}
+
+// memory returns the resident memory, in bytes, of a process, its group and its descendants. The kernel's quick count
+// has pages that several processes share once for each of them. If that sum is above limit and there are several
+// processes, the exact count decides. A process that has ended counts as nothing.
+func (t processTable) memory(leader int, limit int64) int64 {
+	tree := []int{leader}
+	for pid, e := range t {
+		if e.group == leader && pid != leader {
+			tree = append(tree, pid)
+		}
+	}
+	for i := 0; i < len(tree); i++ {
+		for pid, e := range t {
+			if e.parent == tree[i] && !slices.Contains(tree, pid) {
+				tree = append(tree, pid)
+			}
+		}
+	}
+	quick, exact := int64(0), int64(0)
+	for _, pid := range tree {
+		quick += residentMemory(pid)
+	}
+	if quick <= limit || len(tree) == 1 {
+		return quick
+	}
+	for _, pid := range tree {
+		exact += proportionalMemory(pid)
+	}
+	return exact
+}
+
+// residentMemory reads /proc/PID/statm; see proc_pid_statm(5).
+func residentMemory(pid int) int64 {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+// proportionalMemory reads /proc/PID/smaps_rollup: a page that n processes share counts as 1/n. Without that file it
+// returns the resident memory. See proc_pid_smaps(5).
+func proportionalMemory(pid int) int64 {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/smaps_rollup")
+	if err != nil {
+		return residentMemory(pid)
+	}
+	for line := range bytes.Lines(text) {
+		if rest, ok := bytes.CutPrefix(line, []byte("Pss:")); ok {
+			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(string(rest)), " kB"), 10, 64)
+			if err == nil {
+				return kib << 10
+			}
+		}
+	}
+	return residentMemory(pid)
+}

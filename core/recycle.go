@@ -1,0 +1,152 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// Recycle says when a worker is replaced by a fresh one. A zero field is no reason. The worker serves all callers until
+// its replacement is ready. After that it ends its calls, serves its sessions until they end, and leaves. So a worker
+// may exceed a limit for a while.
+type Recycle struct {
+	// Calls replaces a worker after so many calls, and Age after so much time since its start. Each worker has its own
+	// limits, up to a tenth below these, so that workers that started together do not leave together.
+	Calls int
+	Age   time.Duration
+	// Idle replaces a worker that has served calls and has had no call and no session for so long.
+	Idle time.Duration
+	// Memory replaces a worker whose process tree has more than so many bytes of resident memory. Pages that several of
+	// its processes share count once. The pool looks once a second. It needs Linux.
+	Memory int64
+}
+
+// leastMemory is the smallest Recycle.Memory. A bare interpreter has 10 MiB.
+const leastMemory = 16 << 20
+
+// check returns an error that names the bad field and its value.
+func (r *Recycle) check() error {
+	switch {
+	case r.Calls < 0:
+		return fmt.Errorf("option Recycle.Calls is %d; it has to be positive, or 0 for no limit", r.Calls)
+	case r.Age < 0:
+		return fmt.Errorf("option Recycle.Age is %s; it has to be positive, or 0 for no limit", r.Age)
+	case r.Idle < 0:
+		return fmt.Errorf("option Recycle.Idle is %s; it has to be positive, or 0 for no limit", r.Idle)
+	case r.Memory != 0 && !hasTreeMemory:
+		return errors.New("option Recycle.Memory needs Linux, where the system shows the memory of other processes")
+	case r.Memory != 0 && r.Memory < leastMemory:
+		return fmt.Errorf("option Recycle.Memory is %d bytes; the minimum is %d: a bare interpreter has 10 MiB",
+			r.Memory, leastMemory)
+	}
+	return nil
+}
+
+// draw returns the limits of one worker.
+func (r Recycle) draw() Recycle {
+	r.Calls -= rand.N(r.Calls/10 + 1)
+	r.Age -= rand.N(r.Age/10 + 1)
+	return r
+}
+
+// noteIdle notes when a worker became idle, if an option depends on it. Callers hold mu.
+func (p *Pool) noteIdle(w *Worker) {
+	if w.running == 0 && w.sessions == 0 && p.tracksIdle() {
+		w.idleSince = time.Now()
+	}
+}
+
+func (p *Pool) tracksIdle() bool { return p.opts.Recycle.Idle > 0 || p.opts.MinSize < p.opts.Size }
+
+// check looks at all of the worker that depends on time. It returns the time until the next look.
+func (w *Worker) check() time.Duration {
+	p := w.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, next := time.Now(), 24*time.Hour
+	// passed reports whether a time has passed. If not, the next look is when it has.
+	passed := func(since time.Time, limit time.Duration) bool {
+		left := limit - now.Sub(since)
+		if left > 0 {
+			next = min(next, left)
+		}
+		return left <= 0
+	}
+	if passed(w.started, minUptime) && w.place.worker == w {
+		p.resetFailures(w.place)
+	}
+	if w.limits.Age > 0 && passed(w.started, w.limits.Age) {
+		p.replace(w, CauseAge, fmt.Sprintf("it is %s old", now.Sub(w.started).Round(time.Second)))
+	}
+	if !p.tracksIdle() {
+		return next
+	}
+	since := w.idleSince
+	if w.running > 0 || w.sessions > 0 {
+		since = now // it may be idle from the next moment on
+	}
+	if limit := p.opts.IdleTime; p.opts.MinSize < p.opts.Size && passed(since, limit) && !p.shrink(w) {
+		next = min(next, limit)
+	}
+	if limit := w.limits.Idle; limit > 0 && passed(since, limit) {
+		if w.calls > 0 {
+			p.replace(w, CauseIdle, fmt.Sprintf("it was idle for %s", limit))
+		}
+		next = min(next, limit)
+	}
+	return next
+}
+
+// care starts the goroutines that look after the pool's workers.
+func (p *Pool) care(sources []string) {
+	if p.opts.Recycle.Memory > 0 {
+		p.every(time.Second, p.checkMemory)
+	}
+	if p.opts.Watch {
+		s := newSources(sources)
+		p.every(watchTime, func() { p.checkSources(s) })
+	}
+}
+
+// every calls f again and again until the pool closes.
+func (p *Pool) every(d time.Duration, f func()) {
+	p.goroutines.Add(1)
+	go func() {
+		defer p.goroutines.Done()
+		ticker := time.NewTicker(d)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				f()
+			case <-p.ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
+// checkMemory replaces the workers that have too much memory.
+func (p *Pool) checkMemory() {
+	p.mu.Lock()
+	processes := map[*Worker]int{}
+	for _, w := range p.workers {
+		if w.state == StateReady && w.link.Process != nil {
+			processes[w] = w.link.Process.PID()
+		}
+	}
+	p.mu.Unlock()
+	if len(processes) == 0 {
+		return
+	}
+	table, limit := readProcesses(), p.opts.Recycle.Memory
+	for w, pid := range processes {
+		if n := table.memory(pid, limit); n > limit {
+			p.mu.Lock()
+			p.replace(w, CauseMemory, fmt.Sprintf("its processes have %d MiB of memory, and the limit is %d",
+				n>>20, limit>>20))
+			p.mu.Unlock()
+		}
+	}
+}

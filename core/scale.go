@@ -1,0 +1,117 @@
+package core
+
+import (
+	"fmt"
+	"time"
+)
+
+// grow asks for workers in empty places, as many as the waiting callers need besides those that are about to start.
+// Callers hold mu.
+func (p *Pool) grow() {
+	if p.min == len(p.places) {
+		return
+	}
+	coming := 0
+	for _, pl := range p.places {
+		if pl.asked && pl.alive() == nil || pl.worker != nil && pl.worker.state == StateStarting {
+			coming++
+		}
+	}
+	for _, pl := range p.places {
+		if coming*p.slots >= p.waiting.Len() {
+			return
+		}
+		if pl.empty() {
+			coming++
+			p.ask(pl)
+		}
+	}
+}
+
+// canGrow reports whether a place is empty. Callers hold mu.
+func (p *Pool) canGrow() bool {
+	if p.min == len(p.places) {
+		return false
+	}
+	for _, pl := range p.places {
+		if pl.empty() {
+			return true
+		}
+	}
+	return false
+}
+
+// shrink has an idle worker leave if the pool has more workers than it keeps. It reports whether the worker leaves.
+// Callers hold mu.
+func (p *Pool) shrink(w *Worker) bool {
+	pl := w.place
+	if pl.worker != w || w.due != "" || p.occupied() <= p.min || p.waiting.Len() > 0 {
+		return false
+	}
+	p.vacate(pl, CauseIdle, fmt.Sprintf("it was idle for %s", p.opts.IdleTime))
+	return true
+}
+
+// vacate empties a place. Its worker leaves. Callers hold mu.
+func (p *Pool) vacate(pl *place, cause Cause, reason string) {
+	p.unask(pl)
+	p.endTurn(pl)
+	pl.stopRetry()
+	if pl.next != nil {
+		pl.next.abort(errRemoved)
+	}
+	w := pl.worker
+	pl.worker = nil
+	switch {
+	case w == nil:
+	case w.state == StateDead:
+		p.remove(w)
+	case w.state == StateStarting:
+		w.abort(errRemoved)
+	default:
+		w.cause = cause
+		w.leave(reason)
+	}
+}
+
+// Resize changes the number of workers to size, from 1 to 1024. If Options.MinSize is smaller than Options.Size, size
+// is the new maximum, and the minimum follows if it would be larger. New workers start at once; Resize does not wait
+// for them. The workers that are too many end their calls, serve their sessions until they end, and leave. Any
+// goroutine may call it. The error is ErrClosed after Close, or says what is wrong with size.
+func (p *Pool) Resize(size int) error {
+	if size < 1 || size > maxSize {
+		return fmt.Errorf("the pool's size cannot be %d: it has to be from 1 to %d", size, maxSize)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closing || p.draining {
+		return ErrClosed
+	}
+	before := len(p.places)
+	if size == before {
+		return nil
+	}
+	for _, pl := range p.places[min(size, before):] {
+		pl.removed = true
+		pl.stopped = false
+		p.vacate(pl, CauseResized, fmt.Sprintf("the pool was made smaller, from %d to %d workers", before, size))
+	}
+	p.places = p.places[:min(size, before)]
+	p.addPlaces(size)
+	if p.opts.MinSize == p.opts.Size {
+		p.min = size
+	} else {
+		p.min = min(p.opts.MinSize, size)
+	}
+	p.log.Info("the pool was resized", "from", before, "to", size)
+	p.emit(Resized{Time: time.Now(), From: before, To: size})
+	for _, pl := range p.places[:p.min] {
+		if pl.empty() {
+			p.ask(pl)
+		}
+	}
+	p.grow()
+	p.beginStarts()
+	p.broadcast()
+	return nil
+}
