@@ -149,6 +149,8 @@ func (w *Worker) Diagnose(ctx context.Context) (Diagnosis, error) {
 			answered = nil
 			switch {
 			case ctx.Err() != nil: // it has ended the ping
+				cancel()
+				return Diagnosis{}, endOfContext(ctx)
 			case errors.Is(pingErr, ErrWorkerLost):
 				return conclude(ConditionGone, l)
 			case pingErr != nil && !errors.Is(pingErr, context.DeadlineExceeded):
