@@ -575,6 +575,57 @@ var lifeClauses = []clause{
 		p.expectError(id)
 		p.pongWith("that nothing runs", func(running []map[string]any) bool { return len(running) == 0 })
 	}),
+	rule("ping/oldest", "A pong lists the oldest call first. Any others that it leaves out it counts.", func(t *trial) {
+		p := t.connect()
+		p.several(2)
+		one, other := p.open("conformance.wait", nil), uint64(0)
+		p.running(one)
+		other = p.open("conformance.wait", nil)
+		p.pongWith("that two calls run", func(running []map[string]any) bool {
+			if len(running) > 0 && running[0]["id"] != int64(one) {
+				t.Errorf("the oldest call is %d, and the pong says %s", one, show(running))
+			}
+			return len(running) == 2
+		}, one, other)
+		p.cancel(one)
+		p.expectError(one)
+		p.cancel(other)
+		p.expectError(other)
+	}),
+	rule("ping/stacks", "A worker with the feature stacks tells the stacks of its threads, "+
+		"if a ping has the name stacks, and only then. It does so while a call runs, too.", func(t *trial) {
+		p := t.connectStacks(func(ours map[string]any) { ours["max_frame"] = 4096 })
+		stacks := func(name string) any {
+			p.send(core.Frame{Kind: core.KindPing, ID: 7, Name: name})
+			pong, _ := p.decode(p.pong(7).Body).(map[string]any)
+			return pong["stacks"]
+		}
+		id := p.open("conformance.wait", nil)
+		p.running(id)
+		if text, ok := stacks("stacks").(string); !ok || text == "" {
+			t.Errorf("the pong has no text of stacks")
+		}
+		if v := stacks(""); v != nil {
+			t.Errorf("a ping without a name gets the stacks %s", show(v))
+		}
+		p.cancel(id)
+		p.expectError(id)
+	}),
+	rule("stacks/signal", "A signal that a worker announces for its stacks is a real-time signal. "+
+		"When it gets the signal, it appends them to its file in SNAKEPIT_DIR, and goes on.", func(t *trial) {
+		p := t.connectStacks()
+		s := p.hello.Stacks
+		if s == nil {
+			t.Skipf("the worker announces no signal")
+		}
+		if s.Signal < 32 || s.Signal > 64 {
+			t.Fatalf("signal %d is no real-time signal", s.Signal)
+		}
+		for range 2 {
+			t.signalled(p.worker, p.hello.PID, s.Signal)
+			p.echo("it goes on")
+		}
+	}),
 	rule("ping/busy", "A busy handler does not delay the answer to a ping.", func(t *trial) {
 		p := t.connect()
 		id := p.open("conformance.wait", nil)
@@ -754,4 +805,13 @@ var lifeClauses = []clause{
 		<-time.After(pause)
 		p.echo("after")
 	}),
+}
+
+// connectStacks is connect with a worker that has the feature stacks.
+func (t *trial) connectStacks(change ...func(ours map[string]any)) *peer {
+	p := t.connect(change...)
+	if !slices.Contains(p.hello.Features, "stacks") {
+		t.Skipf("the worker does not announce stacks")
+	}
+	return p
 }

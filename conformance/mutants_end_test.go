@@ -27,6 +27,16 @@ var endMutants = []mutant{
 			f.Body = []byte(`{"running":[]}`)
 		}
 	})},
+	{"lists the newest call first", "ping/oldest", pongs(func(pong map[string]any) {
+		if running := pong["running"].([]any); len(running) == 2 {
+			running[0], running[1] = running[1], running[0]
+		}
+	})},
+	{"forgets its stacks", "ping/stacks", pongs(func(pong map[string]any) { delete(pong, "stacks") })},
+	{"tells its stacks to everybody", "ping/stacks", pongs(func(pong map[string]any) { pong["stacks"] = "main" })},
+	{"wants to be killed for its stacks", "stacks/signal", reading(func(f *core.Frame) {
+		helloOf(f, func(h map[string]any) { h["stacks"] = map[string]any{"signal": 9} })
+	})},
 	{"answers no ping while it is busy", "ping/busy", frames(func(core.Conn) (frameFunc, frameFunc) {
 		open := map[uint64]bool{}
 		return one(func(f *core.Frame) {
@@ -126,4 +136,19 @@ var endMutants = []mutant{
 		time.AfterFunc(pause/2, func() { _ = c.Close() })
 		return c
 	})},
+}
+
+// pongs makes a worker whose pongs are changed.
+func pongs(change func(pong map[string]any)) func(*mutation) core.Adapter {
+	return reading(func(f *core.Frame) {
+		if f.Kind != core.KindPong {
+			return
+		}
+		var pong map[string]any
+		if err := json.Unmarshal(f.Body, &pong); err != nil {
+			panic(err)
+		}
+		change(pong)
+		f.Body, _ = json.Marshal(pong)
+	})
 }

@@ -48,6 +48,9 @@ type hello struct {
 	Runtime string `json:"runtime"`
 	Library string `json:"library"`
 	Token   string `json:"token"`
+	Stacks  *struct {
+		Signal int `json:"signal"`
+	} `json:"stacks"`
 }
 
 type window struct {

@@ -22,7 +22,7 @@ func (m *mux) incoming(f *Frame, joined *join, e *effects) error {
 	}
 	refuse := func(kind, text string) error {
 		frame := Frame{Kind: KindError, Flags: NotStarted, ID: f.ID}
-		e.replies = append(e.replies, reply{frame, &RemoteError{Type: kind, Message: text}})
+		e.replies = append(e.replies, reply{frame: frame, body: &RemoteError{Type: kind, Message: text}})
 		return nil
 	}
 	fn, known := m.functions[f.Name]

@@ -32,6 +32,7 @@ type workerHello struct {
 	Runtime     string        `json:"runtime"`
 	Library     string        `json:"library"`
 	Token       string        `json:"token,omitempty"`
+	Stacks      *stacksHello  `json:"stacks,omitempty"`
 }
 
 type hostHello struct {
@@ -58,7 +59,7 @@ var defaultWindow = window{Items: 1024, Bytes: 1 << 20}
 
 // goFeatures are the features that a worker in Go announces. hostFeatures are those of a host.
 var (
-	goFeatures   = []string{"exact-numbers", featurePieces}
+	goFeatures   = []string{"exact-numbers", featurePieces, featureStacks}
 	hostFeatures = []string{featurePieces}
 )
 

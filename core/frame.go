@@ -79,7 +79,7 @@ type Frame struct {
 	Flags   Flags
 	ID      uint64            // the call's id; Ping and Pong: a number that matches them; below 2^53
 	Parent  uint64            // Call: the live call that this one serves, or 0
-	Name    string            // Call: the command; Cancel and Bye: the reason
+	Name    string            // Call: the command; Cancel and Bye: the reason; Ping: "stacks" or nothing
 	TTL     time.Duration     // Call: the time left when it was written, sent in whole milliseconds; 0: no limit
 	Session string            // Call: the session that the call belongs to, or ""
 	Meta    map[string]string // Call: the caller's metadata

@@ -330,8 +330,9 @@ type effects struct {
 
 // reply is a reply of the connection itself: a pong, or the error of a call that was not started.
 type reply struct {
-	frame Frame
-	body  any // the frame's body, not yet encoded
+	frame  Frame
+	body   any  // the frame's body, not yet encoded
+	stacks bool // the body is a Pong, and the peer wants the stacks in it, too
 }
 
 // handle passes a batch of frames to their calls. An error means that the peer broke the protocol.
@@ -381,7 +382,8 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 	case KindPiece:
 		return nil, m.piece(f)
 	case KindPing:
-		e.replies = append(e.replies, reply{Frame{Kind: KindPong, ID: f.ID}, m.pong()})
+		stacks := m.worker && f.Name == featureStacks
+		e.replies = append(e.replies, reply{Frame{Kind: KindPong, ID: f.ID}, m.pong(), stacks})
 		return nil, nil
 	case KindPong:
 		if ch := m.pings[f.ID]; ch != nil {
@@ -491,8 +493,12 @@ func (m *mux) close(s *stream, err error) *stream {
 // sendReplies queues replies. An error means that the peer sends but does not read.
 func (m *mux) sendReplies(replies []reply) error {
 	for i := range replies {
+		r := &replies[i]
+		if pong, ok := r.body.(Pong); ok && r.stacks {
+			r.body = stacksPong{pong.Running, pong.More, goStacks((m.terms.maxFrame - frameOverhead) / 2)}
+		}
 		var err error
-		if replies[i].frame.Body, err = m.encode(replies[i].body); err != nil {
+		if r.frame.Body, err = m.encode(r.body); err != nil {
 			m.fail(err)
 			return nil
 		}
@@ -598,60 +604,6 @@ func (m *mux) bye(reason string) {
 		m.control = append(m.control, Frame{Kind: KindBye, Name: reason})
 		m.wakeWriter()
 	}
-}
-
-// ping sends a ping and returns the body of its pong.
-func (m *mux) ping(ctx context.Context, id uint64) ([]byte, error) {
-	ch := make(chan []byte, 1)
-	m.mu.Lock()
-	if m.err != nil {
-		m.mu.Unlock()
-		return nil, fmt.Errorf("%w: %w", ErrWorkerLost, m.err)
-	}
-	m.pings[id] = ch
-	m.control = append(m.control, Frame{Kind: KindPing, ID: id})
-	m.wakeWriter()
-	m.mu.Unlock()
-	select {
-	case body, ok := <-ch:
-		if !ok {
-			return nil, ErrWorkerLost
-		}
-		return body, nil
-	case <-ctx.Done():
-		m.mu.Lock()
-		delete(m.pings, id)
-		m.mu.Unlock()
-		return nil, endOfContext(ctx)
-	}
-}
-
-// Pong is a worker's answer to a ping: the calls that it runs.
-type Pong struct {
-	Running []RunningCall `json:"running"`
-}
-
-// RunningCall is one call that a worker runs.
-type RunningCall struct {
-	ID   uint64 `json:"id"`
-	Name string `json:"name"`
-	MS   int64  `json:"ms"` // how long it has been running, in milliseconds
-}
-
-// pong returns the calls that we run, as many as fit in a frame. Callers hold mu.
-func (m *mux) pong() Pong {
-	running := []RunningCall{}
-	room := m.terms.maxFrame - 2*frameOverhead
-	for _, s := range m.streams {
-		if s.opener {
-			continue
-		}
-		if room -= 64 + 6*len(s.name); room < 0 { // an escaped byte of a name takes up to six
-			break
-		}
-		running = append(running, RunningCall{ID: s.id, Name: s.name, MS: time.Since(s.since).Milliseconds()})
-	}
-	return Pong{running}
 }
 
 // decode decodes a body. An empty body counts as nil.

@@ -676,7 +676,7 @@ func TestHealth(t *testing.T) {
 			t.Fatalf("%+v %v", h, err)
 		}
 		if i := w.Info(); i.Adapter != "coretest" || i.Codec != "json" || i.Slots != 1 || len(i.Commands) == 0 ||
-			!slices.Equal(i.Features, []string{"exact-numbers", "pieces"}) {
+			!slices.Equal(i.Features, []string{"exact-numbers", "pieces", "stacks"}) {
 			t.Fatalf("%+v", i)
 		}
 	})

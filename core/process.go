@@ -31,6 +31,7 @@ type Process struct {
 
 	exited chan struct{} // closed when it has exited, before its group is killed
 	done   chan struct{}
+	asking chan struct{} // capacity 1: held by the goroutine that asks for the stacks by a signal
 
 	mu         sync.Mutex // guards the fields below; held for each signal, so that no reaped process gets one
 	terminated bool       // we sent SIGTERM

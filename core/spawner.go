@@ -140,7 +140,8 @@ func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err
 		return nil, nil, err
 	}
 	p = &Process{
-		name: path, limits: &sp.opts.Limits, oom: sp.oom, exited: make(chan struct{}), done: make(chan struct{}),
+		name: path, limits: &sp.opts.Limits, oom: sp.oom,
+		exited: make(chan struct{}), done: make(chan struct{}), asking: make(chan struct{}, 1),
 	}
 	files, err := openChildFiles(p, s, sp.cmd.Reports)
 	defer files.closeTheirs()
@@ -162,6 +163,7 @@ func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err
 	go func() {
 		defer sp.owned.Done()
 		p.supervise()
+		_ = os.Remove(filepath.Join(sp.dir, stacksFile(p.pid))) // an error: the worker has made none
 	}()
 	if limitErr != nil {
 		p.kill()

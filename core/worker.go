@@ -103,33 +103,6 @@ func (w *Worker) Info() Info {
 	return i
 }
 
-// Health is a worker's answer to a ping.
-type Health struct {
-	Pong
-	RoundTrip time.Duration
-}
-
-// Health pings the worker and returns its answer. It returns ctx's error if there is no answer before ctx is done. That
-// does not prove a loss: the interpreter cannot answer while it is busy in C code. The error is ErrWorkerLost if the
-// worker has not said hello or its connection has ended.
-func (w *Worker) Health(ctx context.Context) (Health, error) {
-	w.pool.mu.Lock()
-	m := w.mux
-	w.lastPing++
-	id := w.lastPing
-	w.pool.mu.Unlock()
-	if m == nil {
-		return Health{}, fmt.Errorf("%w: %s has not said hello", ErrWorkerLost, w)
-	}
-	begin := time.Now()
-	body, err := m.ping(ctx, id)
-	if err != nil {
-		return Health{}, err
-	}
-	h := Health{RoundTrip: time.Since(begin)}
-	return h, m.decode(body, &h.Pong)
-}
-
 // String returns "worker 2".
 func (w *Worker) String() string { return fmt.Sprintf("worker %d", w.index) }
 

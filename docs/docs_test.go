@@ -48,6 +48,8 @@ var unrun = map[string]string{
 	"migration/from-snakepit-for-elixir elixir": "Elixir is not among this project's tools; " +
 		"the Go program beside it is run",
 	"concepts/what-runs-where text": "a drawing",
+	"operations/a-worker-that-does-not-answer text": "paths and times vary; " +
+		"TestDiagnose and TestStack of internal/e2e have such workers",
 	"installation/for-development sh": "make test would run itself; .ci/run runs it on each commit, " +
 		"and TestMakeTargets holds the names",
 }

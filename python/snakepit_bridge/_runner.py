@@ -19,8 +19,10 @@ import json
 import os
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Mapping, Sequence, Set
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Mapping, Sequence, Set
 
+from . import _stacks
 from ._answers import Answers
 from ._calls import CURRENT, WINDOW_BYTES, WINDOW_ITEMS, Call, HostCall
 from ._codecs import get_codec
@@ -77,6 +79,10 @@ LOST_GRACE = 2.0
 
 _MAX_ID = 1 << 53
 
+_MOST_RUNNING = 64  # calls that a pong lists
+
+_started_at = attrgetter("started_at")
+
 
 class Runner:
     """Serves one worker's commands to one host."""
@@ -89,6 +95,7 @@ class Runner:
         self.concurrency = concurrency
         self.index = launch.index
         self.token = launch.worker_token
+        self.directory = launch.directory
         self.executor: Executor
         self.terms = Terms(launch.max_frame, concurrency + queue)
         self.calls: Dict[int, Call] = {}
@@ -158,7 +165,7 @@ class Runner:
         """Returns the body of this worker's hello."""
         hello: Dict[str, Any] = {
             "versions": [1],
-            "features": ["exact-numbers", FEATURE],
+            "features": ["exact-numbers", FEATURE, _stacks.FEATURE],
             "codecs": list(self.transport.codecs),
             "max_frame": self.terms.max_frame,
             "window": {"items": WINDOW_ITEMS, "bytes": WINDOW_BYTES},
@@ -168,6 +175,9 @@ class Runner:
             "runtime": "{} {}.{}.{}".format(sys.implementation.name, *sys.version_info),
             "library": f"snakepit_bridge {__version__}",
         }
+        offered = _stacks.offer(self.directory)
+        if offered is not None:
+            hello["stacks"] = offered
         if self.token:
             hello["token"] = self.token
         return hello
@@ -481,14 +491,22 @@ class Runner:
 
     def _on_ping(self, frame: Frame) -> None:
         now = monotonic()
-        running = [
-            {"id": max(call.id, 0), "name": call.name, "ms": int((now - call.started_at) * 1000)}
-            for call in list(self.calls.values())
-            if call.started_at
-        ][: self.terms.max_frame // 512]  # so many fit into a frame
-        self.outbox.append(
-            {"kind": PONG, "id": frame.get("id", 0), "body": self.terms.codec.encode({"running": running})}
-        )
+        half = (self.terms.max_frame - BASE_WEIGHT) // 2
+        begun = [call for call in list(self.calls.values()) if call.started_at]
+        begun.sort(key=_started_at)
+        running: List[Dict[str, Any]] = []
+        room = half
+        for call in begun[:_MOST_RUNNING]:
+            room -= 64 + 6 * len(call.name)  # a character of a name takes up to six bytes
+            if room < 0:
+                break
+            running.append({"id": max(call.id, 0), "name": call.name, "ms": int((now - call.started_at) * 1000)})
+        body: Dict[str, Any] = {"running": running}
+        if len(begun) > len(running):
+            body["more"] = len(begun) - len(running)
+        if frame.get("name") == _stacks.FEATURE:
+            body[_stacks.FEATURE] = _stacks.text(half)
+        self.outbox.append({"kind": PONG, "id": frame.get("id", 0), "body": self.terms.codec.encode(body)})
 
     def _on_pong(self, frame: Frame) -> None:
         """Ignores it: this worker sends no pings."""

@@ -21,7 +21,7 @@ def test_a_worker_starts_and_ends(serve):
     assert [command["name"] for command in hello.pop("commands")] == ["stream", "snakepit.describe", "snakepit.forget"]
     assert hello == {
         "versions": [1],
-        "features": ["exact-numbers", "pieces"],
+        "features": ["exact-numbers", "pieces", "stacks"],
         "codecs": ["json"],
         "max_frame": 64 << 20,
         "window": {"items": 1024, "bytes": 1 << 20},

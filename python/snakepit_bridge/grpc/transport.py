@@ -28,6 +28,7 @@ from snakepit_bridge.transport import (
     CREDIT,
     KINDS,
     PIECE,
+    PING,
     Frame,
     Launch,
     Parts,
@@ -481,7 +482,7 @@ def _frame(f: Any, message: bytes) -> Frame:
         frame["bytes"] = f.bytes
     elif kind == PIECE:
         frame["bytes"] = f.bytes
-    elif kind in (CANCEL, BYE):
+    elif kind in (CANCEL, BYE, PING):
         frame["name"] = f.name
     elif not 0 < kind < len(KINDS):
         raise ValueError(f"not a frame: kind {kind} in {message[:64]!r}")
