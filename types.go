@@ -115,6 +115,10 @@ type WorkerStats = core.WorkerStats
 //		// WorkerEnv returns more variables, "KEY=value", for the worker at an index, such as CUDA_VISIBLE_DEVICES. It is
 //		// called at each start, perhaps from several goroutines at once. A panic in it is the start's error.
 //		WorkerEnv func(index int) []string
+//		// Wedged says what the pool does about a worker that has answered no ping for WedgedAfter. 0 is WedgedLog, after 1
+//		// min. The pool pings each worker four times in WedgedAfter.
+//		Wedged      WedgedPolicy
+//		WedgedAfter time.Duration
 //		// Watch reloads the pool when a file of the program changes, for development. See Pool.Reload. If the program
 //		// cannot be loaded, the error is logged, and the old workers serve on. It needs Command.Sources. Package python
 //		// sets it if the program has no FS.
@@ -194,6 +198,11 @@ type Recycle = core.Recycle
 //		Args    any // as in Execute
 //	}
 type Warmup = core.Warmup
+
+// WedgedPolicy says what the pool does about a worker that answers no pings.
+//
+//	type WedgedPolicy uint8
+type WedgedPolicy = core.WedgedPolicy
 
 // Limits bound what one worker may use. A zero field is no limit. If a limit ends a worker, its WorkerExit.Limit names
 // the limit. All of them but Nice need Linux.
@@ -370,6 +379,7 @@ type ItemError = core.ItemError
 //		Limit    string        // the limit that ended it, such as "Limits.CPUTime (1h0m0s)"; "" if none did
 //		Cause    error         // the first error on the connection, or nil
 //		Stderr   []string      // the last lines that it printed or logged; if it was busy, since its oldest call began
+//		Stacks   string        // what its threads did before the pool ended it by force, shortened; or ""
 //		Age      time.Duration // since it was started
 //		Doing    []string      // the commands that it was running
 //	}
