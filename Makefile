@@ -195,6 +195,10 @@ fuzz-go: go-there
 fuzz-python: $(VENV)/.dev
 	cd python && "$(BIN)/python" -m pytest tests --hypothesis-profile fuzz --timeout 3600 -k 'any_bytes or changed_byte or cut_body or claims'
 
+CHAOSTIME ?= 10m
+chaos: go-there $(VENV)/.dev ## Make calls for CHAOSTIME while workers and hosts are killed, stopped and starved, and check a ledger of both sides
+	$(GO) run $(RACE) ./internal/chaos -for $(CHAOSTIME) -python "$(BIN)/python" $(CHAOSFLAGS)
+
 # gremlins copies the checkout it runs in, so it gets one without .venv and .tools. It runs the tests of the mutant's own package, so the
 # packages whose tests are elsewhere are left out; the suites of the adapters would take a minute for each mutant.
 MUTATED ?= codec fallback core adapters/jsonstdio adapters/msgpack adapters/grpc
@@ -252,7 +256,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench bench-quick bench-soak bench-peers bench-compare bench-store test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench bench-quick bench-soak bench-peers bench-compare bench-store test test-go test-python test-matrix lint conformance chaos fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # Ends the recipe if the Python of .venv is too old, and says so in the words of its argument.

@@ -65,6 +65,13 @@ type ReplacementFailed struct {
 	Err    error
 }
 
+// Reloaded says that a Reload has ended, also one for Options.Watch.
+type Reloaded struct {
+	Time time.Time
+	Took time.Duration
+	Err  error // why workers were not replaced, or nil
+}
+
 // WorkerWedged says that a worker has answered no ping for Options.WedgedAfter.
 type WorkerWedged struct {
 	Time      time.Time
@@ -117,6 +124,7 @@ func (StartsStopped) event()      {}
 func (StartsResumed) event()      {}
 func (ReplacementPlanned) event() {}
 func (ReplacementFailed) event()  {}
+func (Reloaded) event()           {}
 func (WorkerWedged) event()       {}
 func (WorkerAnswers) event()      {}
 func (AdapterChanged) event()     {}
@@ -148,6 +156,13 @@ func (e ReplacementPlanned) String() string {
 
 func (e ReplacementFailed) String() string {
 	return withError(e.Worker.String()+" serves on: its replacement could not be started", e.Err)
+}
+
+func (e Reloaded) String() string {
+	if e.Err != nil {
+		return withError("the pool could not be reloaded", e.Err)
+	}
+	return fmt.Sprintf("the pool was reloaded in %s", e.Took.Round(time.Millisecond))
 }
 
 func (e WorkerWedged) String() string {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // WorkerState is a stage in a worker's life.
@@ -211,7 +213,11 @@ func (w *Worker) reconsider() action {
 	switch reason := w.drainReason(); {
 	case reason != "" && w.state == StateReady:
 		w.moveTo(StateDraining, reason, nil)
-		w.log.Info("worker accepts no new calls", "reason", reason)
+		level := hclog.Info
+		if reason == w.leaving { // its place has another worker
+			level = hclog.Debug
+		}
+		w.log.log(level, "worker accepts no new calls", []any{"reason", reason})
 	case reason == "" && w.state == StateDraining:
 		w.moveTo(StateReady, "", nil)
 		w.log.Info("worker accepts new calls again")
