@@ -150,7 +150,8 @@ func (l *load) one(ctx context.Context, r *rand.Rand) {
 		})
 	case 10:
 		_ = l.call("nowait", func(id string) (string, error) {
-			got, err := snakepit.Execute[answer](ctx, l.pool, "work", args{"id": id, "ms": 1, "size": 1}, snakepit.NoWait())
+			got, err := snakepit.Execute[answer](ctx, l.pool, "work", args{"id": id, "ms": 1, "size": 1},
+				snakepit.NoWait())
 			return check(id, got, err)
 		})
 	case 11:
