@@ -97,7 +97,8 @@ type Launcher struct {
 	// removes it.
 	Dir string
 
-	// Index is the worker's place in the pool, from 0. A replacement has its predecessor's index.
+	// Index is the worker's place in the pool, from 0. A replacement has its predecessor's index, and often starts while
+	// the predecessor still serves.
 	Index int
 
 	// MaxFrame is the pool's limit on Frame.Size. The worker reads it from SNAKEPIT_MAX_FRAME. An adapter whose Conn
