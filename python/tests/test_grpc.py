@@ -238,15 +238,53 @@ def test_messages_say_how_many_were_read(transport):
             transport.read()
 
 
-def test_tokens(environ, monkeypatch):
+def wrong_tokens(token):
+    """Returns lists of tokens. None of them is the one right token."""
+    return [[], [""], [token[:-1]], [token[1:]], [token[0]], [token + "x"], ["x" * len(token)], [token, token]]
+
+
+def test_tokens_are_compared_whole_and_in_constant_time(environ, monkeypatch):
     monkeypatch.setenv("SNAKEPIT_GRPC_CLIENT_TOKEN", "client's")
     transport = GrpcTransport(Launch(environ))
     assert "SNAKEPIT_GRPC_CLIENT_TOKEN" not in os.environ
-    for token in ("", "client's", "host'"):
-        with Host(transport, token) as host:
-            with pytest.raises(grpc.RpcError):
-                next(host.stream)
-            assert host.stream.code() == grpc.StatusCode.UNAUTHENTICATED
+    compared = []
+
+    def compare(shown, right):
+        compared.append((shown, right))
+        return compare_digest(shown, right)
+
+    compare_digest = module.hmac.compare_digest
+    monkeypatch.setattr(module.hmac, "compare_digest", compare)
+    with grpc.insecure_channel(transport.endpoint) as channel:
+        stub = WorkerStub(channel)
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        rpcs = [
+            (lambda shown: next(stub.Attach(iter(()), metadata=shown)), "host's", "client's"),
+            (lambda shown: stub.Execute(ExecuteRequest(command="x"), metadata=shown), "client's", "host's"),
+            (lambda shown: next(stub.ExecuteStream(ExecuteRequest(), metadata=shown)), "client's", "host's"),
+            (lambda shown: check(b"", metadata=shown), "client's", "host's"),
+        ]
+        for rpc, right, other in rpcs:
+            for tokens in [*wrong_tokens(right), [other]]:
+                compared.clear()
+                with pytest.raises(grpc.RpcError) as caught:
+                    rpc([("snakepit-token", token) for token in tokens])
+                assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED, tokens
+                assert compared == [(token.encode(), right.encode()) for token in tokens if len(tokens) == 1]
+        assert check(b"", metadata=[("snakepit-token", "client's")]) == b"\x08\x02"  # not serving yet
+    transport.close()
+
+
+def test_an_empty_token_admits_nobody(transport):
+    """Without a client token there is nothing that a client could show."""
+    with grpc.insecure_channel(transport.endpoint) as channel:
+        for tokens in ([], [""], ["host's"]):
+            with pytest.raises(grpc.RpcError) as caught:
+                WorkerStub(channel).Execute(ExecuteRequest(), metadata=[("snakepit-token", t) for t in tokens])
+            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_one_host(transport):
     with Host(transport) as first, Host(transport) as second:
         transport.write([{"kind": END, "id": 1}])  # waits for one of them
         refused = []
@@ -256,7 +294,6 @@ def test_tokens(environ, monkeypatch):
             except grpc.RpcError:
                 refused.append(host.stream.code())
         assert refused == [grpc.StatusCode.FAILED_PRECONDITION]
-    transport.close()
 
 
 @pytest.fixture

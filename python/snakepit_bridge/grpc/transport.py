@@ -130,7 +130,7 @@ class GrpcTransport(Transport):
         self._host_token = launch.host_token.encode()
         client_token = os.environ.pop("SNAKEPIT_GRPC_CLIENT_TOKEN", "")  # hidden from children and user code
         self.takes_clients = bool(client_token)
-        self._client_tokens = [client_token.encode()] if client_token else []
+        self._client_token = client_token.encode()
         self._lock = threading.Lock()
         self._attached = False  # guarded by _lock
         self._host_came = threading.Event()  # also set at the end
@@ -172,12 +172,12 @@ class GrpcTransport(Transport):
             os.environ.pop(name, None)
 
     def _admit(self, context: Any) -> None:
-        if not _shows(context, self._client_tokens):
+        if not _shows(context, self._client_token):
             context.abort(self._grpc.StatusCode.UNAUTHENTICATED, _TOKEN_WRONG)
 
     def _attach(self, requests: Iterator[bytes], context: Any, send: Any = None) -> Optional[Iterator[bytes]]:
         code = self._grpc.StatusCode
-        if not _shows(context, [self._host_token]):
+        if not _shows(context, self._host_token):
             context.abort(code.UNAUTHENTICATED, _TOKEN_WRONG)
         with self._lock:
             refused, self._attached = self._attached or self._ended, True
@@ -551,11 +551,10 @@ def _need_descriptors(count: int) -> None:
 _TOKEN_WRONG = "metadata snakepit-token is missing or wrong"
 
 
-def _shows(context: Any, tokens: Sequence[bytes]) -> bool:
-    """Reports whether the RPC shows one of the tokens."""
-    shown = b"".join(value.encode() for key, value in context.invocation_metadata() if key == "snakepit-token")
-    right = [hmac.compare_digest(shown, token) for token in tokens]  # always compares all, so the time tells nothing
-    return any(right)
+def _shows(context: Any, token: bytes) -> bool:
+    """Reports whether the RPC shows this token and no other. Nobody can show an empty one."""
+    shown = [value.encode() for key, value in context.invocation_metadata() if key == "snakepit-token"]
+    return bool(token) and len(shown) == 1 and hmac.compare_digest(shown[0], token)
 
 
 def _listen(server: Any, launch: Launch) -> Tuple[str, Any]:
