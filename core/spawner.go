@@ -143,7 +143,7 @@ func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err
 	p.out = newOutput(sp.opts.Log, at.index)
 	go func() {
 		defer sp.owned.Done()
-		p.supervise()
+		p.supervise(s.Input)
 	}()
 	return p, files.control, nil
 }

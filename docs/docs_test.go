@@ -48,6 +48,7 @@ var unrun = map[string]string{
 	"migration/from-snakepit-for-elixir elixir": "Elixir is not among this project's tools; " +
 		"the Go program beside it is run",
 	"concepts/what-runs-where text": "a drawing",
+	"api/options/other-grpc-clients python": "adapters/grpc's own TestPythonClientOnPorts runs it beside a worker",
 	"installation/for-development sh": "make test would run itself; .ci/run runs it on each commit, " +
 		"and TestMakeTargets holds the names",
 }
@@ -167,7 +168,7 @@ func (s *section) write(t *testing.T, root string) {
 // imported maps the package names that fragments use to import paths.
 var imported = map[string]string{
 	"cmp": "cmp", "context": "context", "errors": "errors", "fmt": "fmt", "http": "net/http",
-	"log": "log", "os": "os", "slices": "slices",
+	"log": "log", "os": "os", "pem": "encoding/pem", "slices": "slices",
 	"slog": "log/slog", "time": "time", "hclog": "github.com/hashicorp/go-hclog",
 	"snakepit": "github.com/snakepit-go/snakepit",
 	"core":     "github.com/snakepit-go/snakepit/core", "grpc": "github.com/snakepit-go/snakepit/adapters/grpc",

@@ -38,8 +38,12 @@ def transport(request, environ, monkeypatch):
 class Host:
     """A client that attaches; what it puts into `sent` goes out, and None ends its side."""
 
-    def __init__(self, transport, token="host's"):
-        self.channel = grpc.insecure_channel(transport.endpoint, options=[("grpc.max_receive_message_length", -1)])
+    def __init__(self, transport, token="host's", credentials=None):
+        options = [("grpc.max_receive_message_length", -1)]
+        if credentials is None:
+            self.channel = grpc.insecure_channel(transport.endpoint, options)
+        else:
+            self.channel = grpc.secure_channel(transport.endpoint, credentials, options)
         self.sent = queue.Queue()
         self.stream = WorkerStub(self.channel).Attach(iter(self.sent.get, None), metadata=[("snakepit-token", token)])
 
@@ -284,6 +288,32 @@ def test_an_empty_token_admits_nobody(transport):
             assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
+@pytest.mark.parametrize("ports", ["", "20000-20001"])
+def test_a_port_has_no_plain_text(environ, monkeypatch, ports):
+    environ["SNAKEPIT_GRPC_PORTS"] = ports
+    if not ports:
+        monkeypatch.setattr(module.sys, "platform", "win32")
+    with pytest.raises(Unavailable, match="no keys for TLS"):
+        GrpcTransport(Launch(environ))
+
+
+@pytest.mark.parametrize("size", [0, module.INPUT_BYTES, 10 * module.INPUT_BYTES])
+def test_no_more_than_the_limit_is_read_of_the_input(environ, monkeypatch, size):
+    environ["SNAKEPIT_GRPC_TLS"] = "stdin"
+    left = [size]
+
+    def read(descriptor, count):
+        assert descriptor == 0
+        taken = min(count, left[0], 1000)
+        left[0] -= taken
+        return b"x" * taken
+
+    monkeypatch.setattr(module.os, "read", read)
+    with pytest.raises(Unavailable, match=f"has {min(size, module.INPUT_BYTES)} bytes that are not the keys"):
+        GrpcTransport(Launch(environ))
+    assert left[0] == max(0, size - module.INPUT_BYTES)
+
+
 def test_one_host(transport):
     with Host(transport) as first, Host(transport) as second:
         transport.write([{"kind": END, "id": 1}])  # waits for one of them
@@ -525,10 +555,10 @@ def test_sync_asks_none_of_several_connections(transport):
 
 def test_a_port_s_sockets_are_known(environ, monkeypatch):
     """A forked child closes them. Of a connection by TCP nobody can tell what the host has read."""
-    monkeypatch.setattr(module.sys, "platform", "win32")
+    # The tests in Go have TLS. Python's standard library makes no certificates.
+    monkeypatch.setattr(GrpcTransport, "_credentials", lambda *_: grpc.local_server_credentials())
     transport = GrpcTransport(Launch(environ))
-    monkeypatch.undo()
-    with Host(transport) as host:
+    with Host(transport, credentials=grpc.local_channel_credentials()) as host:
         transport.write([{"kind": END, "id": 1}])
         next(host.stream)
         assert sorted({connected for _, connected in transport._ours()}) == [False, True]
