@@ -288,6 +288,34 @@ def test_an_empty_token_admits_nobody(transport):
             assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
+def test_strangers_are_refused_before_they_send_a_message(environ, monkeypatch):
+    monkeypatch.setenv("SNAKEPIT_GRPC_CLIENT_TOKEN", "client's")
+    transport = GrpcTransport(Launch(environ))
+    never = threading.Event()
+    with grpc.insecure_channel(transport.endpoint, options=[("grpc.max_send_message_length", -1)]) as channel:
+        for method in ("v1.Worker/Execute", "v1.Worker/ExecuteStream", "v1.Worker/Attach", "v1.Worker/Other", "x/y"):
+            rpc = channel.stream_stream(f"/snakepit.{method}")
+            for messages in ((never.wait() for _ in range(1)), iter([bytes(transport.max_frame * 2)])):
+                with pytest.raises(grpc.RpcError) as caught:
+                    next(rpc(messages, metadata=[("snakepit-token", "stranger's")]))
+                assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED, method
+    never.set()
+    transport.close()
+
+
+def test_compressed_messages_are_refused(environ, monkeypatch):
+    monkeypatch.setenv("SNAKEPIT_GRPC_CLIENT_TOKEN", "client's")
+    transport = GrpcTransport(Launch(environ))
+    with grpc.insecure_channel(transport.endpoint) as channel:
+        for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+            with pytest.raises(grpc.RpcError) as caught:
+                WorkerStub(channel).Execute(
+                    ExecuteRequest(command="x", args=bytes(1000)), metadata=TOKEN, compression=compression
+                )
+            assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    transport.close()
+
+
 @pytest.mark.parametrize("ports", ["", "20000-20001"])
 def test_a_port_has_no_plain_text(environ, monkeypatch, ports):
     environ["SNAKEPIT_GRPC_PORTS"] = ports

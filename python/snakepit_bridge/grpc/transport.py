@@ -145,7 +145,8 @@ class GrpcTransport(Transport):
         self._count = 0  # the messages that were read
         self._reader = 0  # the ident of the thread that is inside of next()
         self._connection = -1  # the descriptor of the host's connection, while it is attached and known
-        self._clients = Clients(self._grpc, pb2, self._admit, launch.max_frame)
+        self._clients = Clients(self._grpc, pb2, launch.max_frame)
+        self._refusal = self._grpc.stream_stream_rpc_method_handler(self._refuse)
         self.codecs = available()
         self.max_frame = launch.max_frame
         server = importlib.import_module("grpc._server")
@@ -167,7 +168,10 @@ class GrpcTransport(Transport):
                 ("grpc.max_receive_message_length", self.max_frame + self.max_frame // 64 + MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.http2.bdp_probe", 0),  # no pings to measure the bandwidth
+                # Nothing is compressed: older versions of grpcio check the size only when they have decompressed.
+                ("grpc.compression_enabled_algorithms_bitset", 1),
             ],
+            interceptors=[self],
             maximum_concurrent_rpcs=RPCS,
         )
         self.endpoint, self._address = _listen(self._server, launch, self._credentials(launch))
@@ -195,18 +199,23 @@ class GrpcTransport(Transport):
             ) from None
         return self._grpc.ssl_server_credentials([pair], client or None, bool(client))
 
-    def _admit(self, context: Any) -> None:
-        if not _shows(context, self._client_token):
-            context.abort(self._grpc.StatusCode.UNAUTHENTICATED, _TOKEN_WRONG)
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        """Returns the handler of an RPC. grpcio calls this when the metadata has arrived.
+
+        Without the token, it is a handler that reads no message, so callers without one can neither fill the memory nor
+        hold a thread.
+        """
+        token = self._host_token if details.method == "/snakepit.v1.Worker/Attach" else self._client_token
+        return continuation(details) if _shows(details.invocation_metadata, token) else self._refusal
+
+    def _refuse(self, requests: Iterator[bytes], context: Any) -> None:
+        context.abort(self._grpc.StatusCode.UNAUTHENTICATED, "metadata snakepit-token is missing or wrong")
 
     def _attach(self, requests: Iterator[bytes], context: Any, send: Any = None) -> Optional[Iterator[bytes]]:
-        code = self._grpc.StatusCode
-        if not _shows(context, self._host_token):
-            context.abort(code.UNAUTHENTICATED, _TOKEN_WRONG)
         with self._lock:
             refused, self._attached = self._attached or self._ended, True
         if refused:
-            context.abort(code.FAILED_PRECONDITION, "this worker has or had its host already")
+            context.abort(self._grpc.StatusCode.FAILED_PRECONDITION, "this worker has or had its host already")
         self._connection = self._only_connection()
         if not context.add_callback(self._left):
             self._left()
@@ -572,12 +581,9 @@ def _need_descriptors(count: int) -> None:
             os.close(descriptor)
 
 
-_TOKEN_WRONG = "metadata snakepit-token is missing or wrong"
-
-
-def _shows(context: Any, token: bytes) -> bool:
-    """Reports whether the RPC shows this token and no other. Nobody can show an empty one."""
-    shown = [value.encode() for key, value in context.invocation_metadata() if key == "snakepit-token"]
+def _shows(metadata: Any, token: bytes) -> bool:
+    """Reports whether an RPC's metadata show this token and no other. Nobody can show an empty one."""
+    shown = [value.encode() for key, value in metadata or () if key == "snakepit-token"]
     return bool(token) and len(shown) == 1 and hmac.compare_digest(shown[0], token)
 
 
