@@ -5,9 +5,13 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/snakepit-go/snakepit/conformance"
 )
 
 // No token is compared by an operator: its time would tell how much of a guess is right. A comparison with the empty
@@ -43,6 +47,55 @@ func TestTokensAreComparedInConstantTime(t *testing.T) {
 	})
 	if err != nil || files < 50 {
 		t.Errorf("read %d files: %v", files, err)
+	}
+}
+
+// Every test that SECURITY.md names exists, and each of its promises has one.
+func TestSecurityPage(t *testing.T) {
+	page, err := os.ReadFile("SECURITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{}
+	for _, c := range conformance.Clauses() {
+		there[string(c.Part)+"/"+c.Name] = true
+	}
+	defined := regexp.MustCompile(`(?m)^(?:func|def) ((?:Test|Fuzz|test_)\w+)\(`)
+	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		base := filepath.Base(path)
+		isPython := strings.HasPrefix(base, "test_") && strings.HasSuffix(base, ".py")
+		if err != nil || !isPython && !strings.HasSuffix(base, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, found := range defined.FindAllSubmatch(text, -1) {
+			there[string(found[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+|test_\\w+|(?:adapter|worker|pool)/[\\w/-]+)`")
+	promises := 0
+	for table := range strings.SplitSeq(string(page), "\n\n") {
+		heading, rows, _ := strings.Cut(table, "\n")
+		for row := range strings.Lines(rows) {
+			tests := named.FindAllStringSubmatch(row, -1)
+			for _, test := range tests {
+				if !there[test[1]] {
+					t.Errorf("there is no %s", test[1])
+				}
+			}
+			if strings.Contains(heading, "held by") && !strings.HasPrefix(row, "| --- ") {
+				if promises++; len(tests) == 0 {
+					t.Errorf("no test holds: %s", row)
+				}
+			}
+		}
+	}
+	if promises < 15 {
+		t.Errorf("the page has only %d promises", promises)
 	}
 }
 
