@@ -367,7 +367,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		for _, f := range batch.Frames {
-			if f.Kind == 0 || f.Kind > uint32(core.KindBye) || f.Flags > math.MaxUint8 ||
+			if f.Kind == 0 || f.Kind > uint32(core.KindPiece) || f.Flags > math.MaxUint8 ||
 				f.Ttl > uint64(math.MaxInt64/time.Millisecond) {
 				if bad == nil {
 					t.Errorf("no error for %v", f)

@@ -192,7 +192,7 @@ class GrpcTransport(Transport):
             keys = json.loads(text)
             pair = keys["key"].encode(), keys["certificate"].encode()
             client = keys.get("client", "").encode()
-        except (ValueError, TypeError, AttributeError, KeyError) as error:  # the text is a secret
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:  # the text is secret
             raise Unavailable(
                 f"standard input has {len(text)} bytes that are not the keys for TLS ({type(error).__name__})",
                 "start the worker with its standard input as the host made it",
