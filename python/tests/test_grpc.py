@@ -303,6 +303,24 @@ def test_strangers_are_refused_before_they_send_a_message(environ, monkeypatch):
     transport.close()
 
 
+def test_a_message_above_the_limit_ends_the_stream(environ):
+    """The margin is for metadata, whose lengths may take more bytes in a message than in a frame's weight."""
+    transport = GrpcTransport(Launch({**environ, "SNAKEPIT_MAX_FRAME": "65536"}))
+    most = 65536 + 65536 // 64 + module.MESSAGE_BYTES
+    with Host(transport) as host:
+        room = most - len(Batch(frames=[Frame(kind=ITEM, id=1, body=bytes(most))]).SerializeToString()) + most
+        for size in (room, room + 1):
+            message = Batch(frames=[Frame(kind=ITEM, id=1, body=bytes(size))])
+            assert (len(message.SerializeToString()) > most) == (size > room)
+            host.sent.put(message)
+        assert len(transport.read()[0]["body"]) == room
+        assert transport.read() == []
+        with pytest.raises(grpc.RpcError) as caught:
+            next(host.stream)
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    transport.close()
+
+
 def test_compressed_messages_are_refused(environ, monkeypatch):
     monkeypatch.setenv("SNAKEPIT_GRPC_CLIENT_TOKEN", "client's")
     transport = GrpcTransport(Launch(environ))
