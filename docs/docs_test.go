@@ -47,7 +47,7 @@ var heldBy = map[string]string{
 var unrun = map[string]string{
 	"migration/from-snakepit-for-elixir elixir": "Elixir is not among this project's tools; " +
 		"the Go program beside it is run",
-	"concepts/what-runs-where text": "a drawing",
+	"concepts/what-runs-where text":         "a drawing",
 	"api/options/other-grpc-clients python": "adapters/grpc's own TestPythonClientOnPorts runs it beside a worker",
 	"installation/for-development sh": "make test would run itself; .ci/run runs it on each commit, " +
 		"and TestMakeTargets holds the names",
