@@ -8,7 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?= python3
 GO ?= go
-FUZZTIME ?= 30s
+FUZZTIME ?= 10s
 
 # Targets are relative and what a recipe takes in full is quoted, because the checkout's own path may have blanks in it.
 VENV := .venv
@@ -184,7 +184,9 @@ conformance: go-there $(VENV)/.dev ## Check every adapter and worker here agains
 		(cd $$dir && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) test $(RACE) -run 'Conformance|Mutants|Sound|Table|Contract' ./...) || exit 1; \
 	done
 
-fuzz: fuzz-go fuzz-python ## Run each fuzz test in Go for FUZZTIME (30s), and those in Python on many examples
+fuzz: ## Run each fuzz test of both languages for FUZZTIME (10s), one after another, and the properties in Python on many examples
+	@$(MAKE) --no-print-directory fuzz-go
+	@$(MAKE) --no-print-directory fuzz-python
 
 fuzz-go: go-there
 	@grep -r --exclude-dir='.?*' --include='*_test.go' -o '^func Fuzz[A-Za-z]*' . | while IFS=: read -r file f; do \
@@ -193,6 +195,7 @@ fuzz-go: go-there
 	done
 
 fuzz-python: $(VENV)/.dev
+	cd python && SNAKEPIT_FUZZTIME=$(FUZZTIME) "$(BIN)/python" -m pytest tests/test_fuzz.py --timeout 0
 	cd python && "$(BIN)/python" -m pytest tests --hypothesis-profile fuzz --timeout 3600 -k 'any_bytes or changed_byte or cut_body or claims'
 
 CHAOSTIME ?= 10m

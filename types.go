@@ -11,7 +11,7 @@ import "github.com/snakepit-go/snakepit/core"
 //		// contains filtered or unexported fields
 //	}
 //	func (p *Pool) Close() error
-//	func (p *Pool) Reload(ctx context.Context) error
+//	func (p *Pool) Reload(ctx context.Context) (err error)
 //	func (p *Pool) Resize(size int) error
 //	func (p *Pool) Session(id string, opts ...SessionOption) *Session
 //	func (p *Pool) Shutdown(ctx context.Context) error

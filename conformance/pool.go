@@ -280,8 +280,8 @@ var poolClauses = []clause{
 			t.Errorf("the error is %v", err)
 		}
 	}),
-	rule("start/overlap", "A replacement starts beside its predecessor, with the same index. The predecessor's calls go "+
-		"on.", func(t *trial) {
+	rule("start/overlap", "A replacement starts beside its predecessor, with the same index. "+
+		"The predecessor's calls go on.", func(t *trial) {
 		p := t.open(core.Options{Size: 1})
 		t.noticed(p)
 		ctx, cancel := context.WithCancel(t.Context())
