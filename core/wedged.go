@@ -66,6 +66,9 @@ func (w *Worker) wedged(begin time.Time) {
 	ctx, cancel := context.WithTimeout(p.ctx, stackWait)
 	defer cancel()
 	d, _ := w.Diagnose(ctx) // an error: the worker has ended, or the pool closes
+	if d.Answered {         // this program itself stood still
+		return
+	}
 	e := WorkerWedged{Worker: w, Diagnosis: d}
 	doom := p.opts.Wedged == WedgedReplace
 	if doom { // not for the log alone: the signal for the stacks is not without risk
