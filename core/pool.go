@@ -73,6 +73,9 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 		return nil, errors.New("option Watch is set, and the command does not say what its files are: " +
 			"set Command.Sources, or use a Python script that is a file of its own")
 	}
+	if cmd.ForkServer && !hasForkServer {
+		return nil, errors.New("Command.ForkServer needs Linux")
+	}
 	log, err := poolLogger(&o)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ type spawner struct {
 	env     []string // the environment that all workers share
 	oom     *oomCounter
 	groups  *memoryGroups // nil without Limits.Memory
+	servers forkServers
 	forks   chan func()
 	forkEnd chan struct{}
 
@@ -116,7 +118,7 @@ func (sp *spawner) attempt(index int) *attempt {
 }
 
 // start starts one process. control is the pipe that its report comes from, or nil.
-func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err error) {
+func (sp *spawner) start(ctx context.Context, at *attempt, s Spec) (p *Process, control *os.File, err error) {
 	sp.mu.Lock()
 	if sp.closed {
 		sp.mu.Unlock()
@@ -145,20 +147,20 @@ func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err
 	}
 	files, err := openChildFiles(p, s, sp.cmd.Reports)
 	defer files.closeTheirs()
-	if err == nil {
-		err = sp.forkExec(p, files, mergeEnv(sp.env, own, sp.contractEnv(at, s), files.env, s.Env))
+	env := mergeEnv(sp.env, own, sp.contractEnv(at, s), files.env, s.Env)
+	switch {
+	case err != nil:
+	case sp.cmd.ForkServer:
+		err = sp.forkFromServer(ctx, p, files, env)
+	default:
+		err = sp.forkExec(p, files, sp.groups, env)
 	}
 	if err != nil {
 		files.closeOurs()
 		return nil, nil, err
 	}
 	limitErr := sp.opts.Limits.apply(p.pid)
-	if p.lifelineRead != nil {
-		if err := armLifeline(p.lifelineRead, p.pid); err != nil { // the worker still reads the end of file
-			sp.opts.Log.events(at.index).Warn("worker would outlive a killed host for a while", "error", err)
-		}
-	}
-	p.out = newOutput(sp.opts.Log, at.index)
+	sp.watchOver(p, at.index)
 	launched = true
 	go func() {
 		defer sp.owned.Done()
@@ -172,6 +174,17 @@ func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err
 		return nil, nil, limitErr
 	}
 	return p, files.control, nil
+}
+
+// watchOver has the kernel end a process that has just started with this program, and logs what it prints. index is a
+// worker's, or noWorker.
+func (sp *spawner) watchOver(p *Process, index int) {
+	if p.lifelineRead != nil {
+		if err := armLifeline(p.lifelineRead, p.pid); err != nil { // the worker still reads the end of file
+			sp.opts.Log.events(index).Warn("worker would outlive a killed host for a while", "error", err)
+		}
+	}
+	p.out = newOutput(sp.opts.Log, index)
 }
 
 // envOf returns the variables for the worker at an index.
@@ -215,15 +228,16 @@ func (sp *spawner) contractEnv(at *attempt, s Spec) []string {
 	return env
 }
 
-// forkExec runs the command with its descriptors and its environment.
-func (sp *spawner) forkExec(p *Process, files *childFiles, env []string) error {
+// forkExec runs the command with its descriptors and its environment, in a control group of its own if groups is not
+// nil.
+func (sp *spawner) forkExec(p *Process, files *childFiles, groups *memoryGroups, env []string) error {
 	attr := &os.ProcAttr{Dir: sp.cmd.Dir, Env: env, Files: files.child, Sys: sysProcAttr()}
 	argv := append([]string{p.name}, sp.cmd.Args...)
 	p.oomBase = sp.oom.base()
 	forked := make(chan error, 1)
-	if sp.groups != nil {
+	if groups != nil {
 		var err error
-		if p.group, err = sp.groups.add(); err != nil {
+		if p.group, err = groups.add(); err != nil {
 			return err
 		}
 	}
@@ -319,6 +333,7 @@ func (sp *spawner) close() {
 	sp.closed = true
 	sp.mu.Unlock()
 	sp.owned.Wait()
+	sp.servers.close()
 	close(sp.forks)
 	<-sp.forkEnd
 	if err := os.RemoveAll(sp.dir); err != nil {
