@@ -12,15 +12,15 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
 // spawnerOptions configure a spawner, in addition to the command.
 type spawnerOptions struct {
 	Name     string
-	Dir      string   // the parent of the private directory; "" means os.TempDir()
-	MaxFrame int      // the value of SNAKEPIT_MAX_FRAME
-	Env      []string // the pool's own variables, "KEY=value"; the user's variables override them
+	Dir      string // the parent of the private directory; "" means os.TempDir()
+	MaxFrame int    // the value of SNAKEPIT_MAX_FRAME
 	Log      *logQueue
 	Limits   Limits
 	EnvOf    func(index int) []string // returns more variables for the worker at an index, or is nil
@@ -38,6 +38,7 @@ type spawner struct {
 	groups  *memoryGroups // nil without Limits.Memory
 	forks   chan func()
 	forkEnd chan struct{}
+	size    atomic.Int32 // the number of workers that share the processors, or 0
 
 	mu     sync.Mutex // guards closed
 	closed bool
@@ -82,7 +83,7 @@ func newSpawner(cmd Command, o spawnerOptions) (*spawner, error) {
 			pwd = []string{"PWD=" + abs}
 		}
 	}
-	sp.env = mergeEnv(o.Env, own, pwd, cmd.Env)
+	sp.env = mergeEnv(own, pwd, cmd.Env)
 	go sp.fork()
 	return sp, nil
 }
@@ -146,7 +147,9 @@ func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err
 	files, err := openChildFiles(p, s, sp.cmd.Reports)
 	defer files.closeTheirs()
 	if err == nil {
-		err = sp.forkExec(p, files, mergeEnv(sp.env, own, sp.contractEnv(at, s), files.env, s.Env))
+		env := mergeEnv(sp.env, own)
+		threads := threadEnv(env, int(sp.size.Load()))
+		err = sp.forkExec(p, files, mergeEnv(threads, env, sp.contractEnv(at, s), files.env, s.Env))
 	}
 	if err != nil {
 		files.closeOurs()
