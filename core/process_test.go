@@ -106,6 +106,25 @@ func TestGroupEnds(t *testing.T) {
 	eventually(t, "the grandchild is gone", func() bool { return !alive(grandchild) })
 }
 
+// A process that has ended gets no signal: another process or group may have its id by now.
+func TestNoSignalAfterTheEnd(t *testing.T) {
+	f := newFixture(t, shell("cat"))
+	stranger := f.launch(Spec{Protocol: "none", Stdio: true})
+	p := f.launch(Spec{Protocol: "none", Stdio: true})
+	_ = p.Stdin.Close()
+	await(t, p)
+	p.proc = stranger.proc // as if the stranger had got its id
+	p.terminate()
+	p.kill()
+	p.stop(0)
+	if _, err := stranger.Stdin.WriteString("hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(stranger.Stdout).ReadString('\n'); line != "hello\n" {
+		t.Error("the stranger has ended:", line, err)
+	}
+}
+
 // The pool does not wait for a grandchild that has left the group and holds every descriptor.
 func TestGrandchildHoldsDescriptors(t *testing.T) {
 	for _, reports := range []bool{false, true} {
