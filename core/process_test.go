@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -193,7 +194,7 @@ func TestHostKilled(t *testing.T) {
 	}
 }
 
-// The worker survives the end of the thread that called Launch.
+// The worker survives the end of the thread that called Launch, and of all threads that other goroutines may end.
 func TestThreadEnds(t *testing.T) {
 	f := newFixture(t, shell("cat"))
 	launched := make(chan *Process)
@@ -203,6 +204,11 @@ func TestThreadEnds(t *testing.T) {
 	}()
 	p := <-launched
 	for range 3 {
+		var ending sync.WaitGroup
+		for range 100 {
+			ending.Go(runtime.LockOSThread)
+		}
+		ending.Wait()
 		if _, err := p.Stdin.WriteString("hello\n"); err != nil {
 			t.Fatal(err)
 		}
