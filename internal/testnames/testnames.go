@@ -16,9 +16,9 @@ type Set map[string]bool
 
 var defined = regexp.MustCompile(`(?m)^(?:func|def) ((?:Test|Fuzz|test_)\w+)\(`)
 
-// In returns the tests of the repository whose root is the given directory. A Go test has two names, such as TestLengths
-// and adapters/msgpack.TestLengths, and a Python test, too: test_tokens and test_grpc.py::test_tokens. The root package
-// is called snakepit. A clause is called pool/loss/once.
+// In returns the tests of the repository with this root. Each test has two names: a Go test TestLengths and
+// adapters/msgpack.TestLengths, a Python test test_tokens and test_grpc.py::test_tokens. The root package is called
+// snakepit. A clause has one name, such as pool/loss/once.
 func In(root string) (Set, error) {
 	names := Set{}
 	for _, c := range conformance.Clauses() {
