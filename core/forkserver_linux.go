@@ -163,7 +163,7 @@ func (sp *spawner) startForkServer(fs *forkServer) error {
 	files, err := openChildFiles(p, Spec{Files: []*os.File{theirs}}, true)
 	defer files.closeTheirs()
 	if err == nil {
-		err = sp.forkExec(p, files, nil, mergeEnv(sp.env, []string{
+		err = sp.forkExec(p, files, nil, mergeEnv(sp.withThreads(sp.env), []string{
 			"SNAKEPIT_FORK_SERVER=1", "SNAKEPIT_RUN_ID=" + sp.runID, "SNAKEPIT_DIR=" + sp.dir,
 			"SNAKEPIT_MAX_FRAME=" + strconv.Itoa(sp.opts.MaxFrame),
 		}, files.env))

@@ -86,13 +86,14 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	}
 	logs := newLogQueue(log)
 	sp, err := newSpawner(cmd, spawnerOptions{
-		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Env: threadEnv(cmd.Env, o.Size), Log: logs,
+		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Log: logs,
 		Limits: o.Limits, EnvOf: o.WorkerEnv,
 	})
 	if err != nil {
 		_ = logs.close(0) // the log is still empty
 		return nil, err
 	}
+	sp.size.Store(int32(o.Size))
 	p := &Pool{
 		adapter: adapter, opts: o, logs: logs, log: logs.events(noWorker), trace: trace, spawner: sp,
 		nested: map[*waiter]struct{}{}, tenants: map[string]*tenant{},

@@ -13,15 +13,15 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
 // spawnerOptions configure a spawner, in addition to the command.
 type spawnerOptions struct {
 	Name     string
-	Dir      string   // the parent of the private directory; "" means os.TempDir()
-	MaxFrame int      // the value of SNAKEPIT_MAX_FRAME
-	Env      []string // the pool's own variables, "KEY=value"; the user's variables override them
+	Dir      string // the parent of the private directory; "" means os.TempDir()
+	MaxFrame int    // the value of SNAKEPIT_MAX_FRAME
 	Log      *logQueue
 	Limits   Limits
 	EnvOf    func(index int) []string // returns more variables for the worker at an index, or is nil
@@ -40,6 +40,7 @@ type spawner struct {
 	servers forkServers
 	forks   chan func()
 	forkEnd chan struct{}
+	size    atomic.Int32 // the number of workers that share the processors, or 0
 
 	mu     sync.Mutex // guards closed
 	closed bool
@@ -84,7 +85,7 @@ func newSpawner(cmd Command, o spawnerOptions) (*spawner, error) {
 			pwd = []string{"PWD=" + abs}
 		}
 	}
-	sp.env = mergeEnv(o.Env, own, pwd, cmd.Env)
+	sp.env = mergeEnv(own, pwd, cmd.Env)
 	go sp.fork()
 	return sp, nil
 }
@@ -147,7 +148,7 @@ func (sp *spawner) start(ctx context.Context, at *attempt, s Spec) (p *Process, 
 	}
 	files, err := openChildFiles(p, s, sp.cmd.Reports)
 	defer files.closeTheirs()
-	env := mergeEnv(sp.env, own, sp.contractEnv(at, s), files.env, s.Env)
+	env := mergeEnv(sp.withThreads(mergeEnv(sp.env, own)), sp.contractEnv(at, s), files.env, s.Env)
 	switch {
 	case err != nil:
 	case sp.cmd.ForkServer:
@@ -213,6 +214,11 @@ func checkEnv(from string, env []string) error {
 		}
 	}
 	return nil
+}
+
+// withThreads adds to an environment the variables that share the processors among the workers.
+func (sp *spawner) withThreads(env []string) []string {
+	return mergeEnv(threadEnv(env, int(sp.size.Load())), env)
 }
 
 // contractEnv returns the variables of the launch contract, except those that name descriptors.
