@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/snakepit-go/snakepit"
 	"github.com/snakepit-go/snakepit/conformance"
@@ -18,12 +19,19 @@ import (
 	"github.com/snakepit-go/snakepit/python"
 )
 
+// limit is the time limit of a clause. A message of 28 MiB takes the library for Python several seconds.
+const limit = 2 * time.Minute
+
 func TestConformanceLaunched(t *testing.T) {
-	conformance.Run(t, conformance.Harness{Adapter: Adapter{}, Worker: worker(4), Corrupt: corrupt})
+	conformance.Run(t, conformance.Harness{
+		Adapter: Adapter{}, Worker: worker(4), Corrupt: corrupt, TimeLimit: limit,
+	})
 }
 
 func TestConformanceRunning(t *testing.T) {
-	conformance.Run(t, conformance.Harness{Adapter: running{worker(1)}, DetectsLoss: true, Corrupt: corrupt})
+	conformance.Run(t, conformance.Harness{
+		Adapter: running{worker(1)}, DetectsLoss: true, Corrupt: corrupt, TimeLimit: limit,
+	})
 }
 
 // worker returns the suite's worker. It finds the transport in this directory.
