@@ -37,19 +37,20 @@ type Session = core.Session
 // Stats is a snapshot of a pool. Its counters begin with Open. Its JSON is meant for a health check.
 //
 //	type Stats struct {
-//		Ready      int   `json:"ready"`       // workers that accept calls
-//		Running    int   `json:"running"`     // calls that hold a slot, including those whose callers have left
-//		Waiting    int   `json:"waiting"`     // callers in the queue
-//		Sessions   int   `json:"sessions"`    // live sessions
-//		Calls      int64 `json:"calls"`       // calls that got a slot
-//		Saturated  int64 `json:"saturated"`   // callers that were rejected: the queue was full, or they used NoWait
-//		Waited     int64 `json:"waited"`      // callers that have waited in the queue
-//		Cancelled  int64 `json:"cancelled"`   // calls that were cancelled while they ran
-//		Lost       int64 `json:"lost"`        // workers that ended unexpectedly
-//		Restarts   int64 `json:"restarts"`    // workers that were started after a loss or a failed start
-//		Replaced   int64 `json:"replaced"`    // workers that left because their replacement was ready
-//		StartFails int64 `json:"start_fails"` // starts that failed
-//		Terminated int64 `json:"terminated"`  // workers that were stopped because a cancelled call kept running
+//		Ready         int   `json:"ready"`          // workers that accept calls
+//		Running       int   `json:"running"`        // calls that hold a slot, including those whose callers have left
+//		Waiting       int   `json:"waiting"`        // callers in the queue
+//		Sessions      int   `json:"sessions"`       // live sessions
+//		SnapshotBytes int64 `json:"snapshot_bytes"` // the snapshots of sessions that the pool keeps
+//		Calls         int64 `json:"calls"`          // calls that got a slot
+//		Saturated     int64 `json:"saturated"`      // callers that were rejected: the queue was full, or they used NoWait
+//		Waited        int64 `json:"waited"`         // callers that have waited in the queue
+//		Cancelled     int64 `json:"cancelled"`      // calls that were cancelled while they ran
+//		Lost          int64 `json:"lost"`           // workers that ended unexpectedly
+//		Restarts      int64 `json:"restarts"`       // workers that were started after a loss or a failed start
+//		Replaced      int64 `json:"replaced"`       // workers that left because their replacement was ready
+//		StartFails    int64 `json:"start_fails"`    // starts that failed
+//		Terminated    int64 `json:"terminated"`     // workers that were stopped because a cancelled call kept running
 //
 //		WaitTime   time.Duration  `json:"-"`                 // of all that have waited; in JSON wait_seconds
 //		OldestWait time.Duration  `json:"-"`                 // of the oldest caller now; in JSON oldest_wait_seconds
@@ -142,6 +143,10 @@ type WorkerStats = core.WorkerStats
 //		// MaxSessions is how many sessions the pool may have at once. The first call of another one gets ErrSaturated. 0
 //		// means 10,000; negative means any number.
 //		MaxSessions int
+//		// MaxSnapshot is the largest snapshot of a session in bytes. The pool keeps the snapshot so that the session
+//		// survives its worker. A session whose snapshot is larger is lost with its worker, and the log says so once. 0
+//		// means 1 MiB; negative means that the pool keeps none.
+//		MaxSnapshot int
 //
 //		// MaxFrame is the largest frame in bytes, in both directions. One value has to fit in one frame. 0 means 64 MiB;
 //		// the maximum is 1 GiB. If the worker or the adapter has a lower limit, that limit applies.

@@ -76,7 +76,7 @@ func (p *Pool) vacate(pl *place, cause Cause, reason string) {
 
 // Resize changes the number of workers to size, from 1 to 1024. If Options.MinSize is smaller than Options.Size, size
 // is the new maximum, and the minimum follows if it would be larger. New workers start at once; Resize does not wait
-// for them. The workers that are too many end their calls, serve their sessions until they end, and leave. Any
+// for them. The workers that are too many end their calls, serve their sessions until they end or move, and leave. Any
 // goroutine may call it. The error is ErrClosed after Close, or says what is wrong with size.
 func (p *Pool) Resize(size int) error {
 	if size < 1 || size > maxSize {
