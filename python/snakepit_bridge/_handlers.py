@@ -12,7 +12,7 @@ from ._answers import BadArguments
 from ._calls import CURRENT, Call
 from ._context import AsyncContext, Context
 from ._errors import BadValue, attempt, shown
-from ._frames import Frame
+from ._frames import KEEP_STATE, NOT_STARTED, Frame
 from ._interrupt import Interrupter, enter, enter_async
 from ._redirect import flush_output
 from ._unpatched import get_ident, monotonic
@@ -73,7 +73,7 @@ class Handlers:
             answer = self._result(call, value)
         except BaseException as exc:
             answer = self._failure(call, exc)
-        self._runner.finish(call, answer)
+        self._finish(call, answer)
 
     async def run_async(self, call: Call, interrupter: Interrupter) -> None:
         """Runs a call's async function or async generator and queues its answer. The calling task is the call's own."""
@@ -98,7 +98,21 @@ class Handlers:
             answer = self._result(call, value)
         except BaseException as exc:
             answer = self._failure(call, exc)
-        self._runner.finish(call, answer)
+        self._finish(call, answer)
+
+    def _finish(self, call: Call, answer: Frame) -> None:
+        """Ends a call. The state of its session goes before the answer, if the host keeps it."""
+        runner = self._runner
+        if (
+            runner.snapshots is not None
+            and call.frame.get("flags", 0) & KEEP_STATE
+            and not answer.get("flags", 0) & NOT_STARTED
+            and call.frame.get("session")
+        ):
+            runner.snapshots.send(runner, call)
+            if runner.forked:
+                self._leave_child(None)
+        runner.finish(call, answer)
 
     def _result(self, call: Call, value: Any) -> Frame:
         """Returns the answer of a call whose handler returned."""
