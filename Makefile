@@ -8,7 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?= python3
 GO ?= go
-FUZZTIME ?= 30s
+FUZZTIME ?= 10s
 
 # Targets are relative and what a recipe takes in full is quoted, because the checkout's own path may have blanks in it.
 VENV := .venv
@@ -184,7 +184,9 @@ conformance: go-there $(VENV)/.dev ## Check every adapter and worker here agains
 		(cd $$dir && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) test $(RACE) -run 'Conformance|Mutants|Sound|Table|Contract' ./...) || exit 1; \
 	done
 
-fuzz: fuzz-go fuzz-python ## Run each fuzz test in Go for FUZZTIME (30s), and those in Python on many examples
+fuzz: ## Run each fuzz test of both languages for FUZZTIME (10s), one after another, and the properties in Python on many examples
+	@$(MAKE) --no-print-directory fuzz-go
+	@$(MAKE) --no-print-directory fuzz-python
 
 fuzz-go: go-there
 	@grep -r --exclude-dir='.?*' --include='*_test.go' -o '^func Fuzz[A-Za-z]*' . | while IFS=: read -r file f; do \
@@ -193,7 +195,12 @@ fuzz-go: go-there
 	done
 
 fuzz-python: $(VENV)/.dev
+	cd python && SNAKEPIT_FUZZTIME=$(FUZZTIME) "$(BIN)/python" -m pytest tests/test_fuzz.py --timeout 0
 	cd python && "$(BIN)/python" -m pytest tests --hypothesis-profile fuzz --timeout 3600 -k 'any_bytes or changed_byte or cut_body or claims'
+
+CHAOSTIME ?= 10m
+chaos: go-there $(VENV)/.dev ## Make calls for CHAOSTIME while workers and hosts are killed, stopped and starved, and check a ledger of both sides
+	$(GO) run $(RACE) ./internal/chaos -for $(CHAOSTIME) -python "$(BIN)/python" $(CHAOSFLAGS)
 
 # gremlins copies the checkout it runs in, so it gets one without .venv and .tools. It runs the tests of the mutant's own package, so the
 # packages whose tests are elsewhere are left out; the suites of the adapters would take a minute for each mutant.
@@ -252,7 +259,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench bench-quick bench-soak bench-peers bench-compare bench-store test test-go test-python test-matrix lint conformance fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench bench-quick bench-soak bench-peers bench-compare bench-store test test-go test-python test-matrix lint conformance chaos fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # Ends the recipe if the Python of .venv is too old, and says so in the words of its argument.

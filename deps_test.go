@@ -40,6 +40,8 @@ adapters/grpc/snakepitpb: google.golang.org/grpc google.golang.org/protobuf
 conformance:              core github.com/hashicorp/go-hclog
 fallback:                 core
 internal/adaptertest:     core golang.org/x/tools pgregory.net/rapid
+internal/chaos:           . core adapters/grpc adapters/jsonstdio adapters/msgpack fallback
+internal/chaos:           github.com/hashicorp/go-hclog
 internal/e2e:             . core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python
 internal/e2e:             github.com/hashicorp/go-hclog
 internal/e2e/typedworker: . schema

@@ -168,6 +168,13 @@ func ArrayOfRows[E core.Element](rows [][]E) (Array, error) { return core.ArrayO
 // MayHaveRun reports whether the call that err came from may have run; see core.MayHaveRun.
 func MayHaveRun(err error) bool { return core.MayHaveRun(err) }
 
+// What the pool does about a worker that answers no pings; see core.WedgedPolicy.
+const (
+	WedgedLog     = core.WedgedLog
+	WedgedReplace = core.WedgedReplace
+	WedgedIgnore  = core.WedgedIgnore
+)
+
 // What a program decides on, under errors.Is.
 var (
 	ErrUnavailable    = core.ErrUnavailable

@@ -11,7 +11,7 @@ import "github.com/snakepit-go/snakepit/core"
 //		// contains filtered or unexported fields
 //	}
 //	func (p *Pool) Close() error
-//	func (p *Pool) Reload(ctx context.Context) error
+//	func (p *Pool) Reload(ctx context.Context) (err error)
 //	func (p *Pool) Resize(size int) error
 //	func (p *Pool) Session(id string, opts ...SessionOption) *Session
 //	func (p *Pool) Shutdown(ctx context.Context) error
@@ -22,10 +22,15 @@ import "github.com/snakepit-go/snakepit/core"
 type Pool = core.Pool
 
 // Session is a Target whose calls all go to one worker. The worker keeps state for it: the handler sees the session's
-// id and a dict of its own. The first call chooses the worker. Once that worker is lost, every call gets ErrSessionLost
-// until the session ends, so that no call silently continues with fresh state. A session ends by Close, or when no call
-// has used it for Options.SessionIdle. Sessions with the same id are the same session. Any number of goroutines may use
-// them.
+// id and a dict of its own. The first call chooses the worker.
+//
+// If the worker gives snapshots, the pool keeps the state after the last answered call. When that worker is lost or
+// leaves, the next call takes another worker, which restores the state first. If the restore fails, the call fails with
+// that error and did not run, and the next call tries again. Without a snapshot, every call after the loss gets
+// ErrSessionLost until the session ends, so that no call silently continues with fresh state.
+//
+// A session ends by Close, or when no call has used it for Options.SessionIdle. Sessions with the same id are the same
+// session. Any number of goroutines may use them.
 //
 //	type Session struct {
 //		// contains filtered or unexported fields
@@ -37,20 +42,21 @@ type Session = core.Session
 // Stats is a snapshot of a pool. Its counters begin with Open. Its JSON is meant for a health check.
 //
 //	type Stats struct {
-//		Ready         int   `json:"ready"`          // workers that accept calls
-//		Running       int   `json:"running"`        // calls that hold a slot, including those whose callers have left
-//		Waiting       int   `json:"waiting"`        // callers in the queue
-//		Sessions      int   `json:"sessions"`       // live sessions
-//		SnapshotBytes int64 `json:"snapshot_bytes"` // the snapshots of sessions that the pool keeps
-//		Calls         int64 `json:"calls"`          // calls that got a slot
-//		Saturated     int64 `json:"saturated"`      // callers that were rejected: the queue was full, or they used NoWait
-//		Waited        int64 `json:"waited"`         // callers that have waited in the queue
-//		Cancelled     int64 `json:"cancelled"`      // calls that were cancelled while they ran
-//		Lost          int64 `json:"lost"`           // workers that ended unexpectedly
-//		Restarts      int64 `json:"restarts"`       // workers that were started after a loss or a failed start
-//		Replaced      int64 `json:"replaced"`       // workers that left because their replacement was ready
-//		StartFails    int64 `json:"start_fails"`    // starts that failed
-//		Terminated    int64 `json:"terminated"`     // workers that were stopped because a cancelled call kept running
+//		Ready      int   `json:"ready"`       // workers that accept calls
+//		Running    int   `json:"running"`     // calls that hold a slot, including those whose callers have left
+//		Waiting    int   `json:"waiting"`     // callers in the queue
+//		Sessions   int   `json:"sessions"`    // live sessions
+//		Calls      int64 `json:"calls"`       // calls that got a slot
+//		Saturated  int64 `json:"saturated"`   // callers that were rejected: the queue was full, or they used NoWait
+//		Waited     int64 `json:"waited"`      // callers that have waited in the queue
+//		Cancelled  int64 `json:"cancelled"`   // calls that were cancelled while they ran
+//		Lost       int64 `json:"lost"`        // workers that ended unexpectedly
+//		Restarts   int64 `json:"restarts"`    // workers that were started after a loss or a failed start
+//		Replaced   int64 `json:"replaced"`    // workers that left because their replacement was ready
+//		StartFails int64 `json:"start_fails"` // starts that failed
+//		Terminated int64 `json:"terminated"`  // workers that were stopped because a cancelled call kept running
+//
+//		SnapshotBytes int64 `json:"snapshot_bytes"` // the size of all snapshots of sessions
 //
 //		WaitTime   time.Duration  `json:"-"`                 // of all that have waited; in JSON wait_seconds
 //		OldestWait time.Duration  `json:"-"`                 // of the oldest caller now; in JSON oldest_wait_seconds
@@ -109,13 +115,18 @@ type WorkerStats = core.WorkerStats
 //		Recycle Recycle
 //		// Surge is how many workers more than Size may be starting to replace others, for Recycle and Pool.Reload. So it is
 //		// also how many are replaced at once. 0 means 1. Negative means none, such as for a GPU that has no memory for two:
-//		// one worker at a time leaves before its replacement starts. A worker with sessions first waits for their end.
+//		// one worker at a time leaves before its replacement starts. If it has sessions without a snapshot, it first waits
+//		// for their end.
 //		Surge int
 //		// Limits bound what one worker may use.
 //		Limits Limits
 //		// WorkerEnv returns more variables, "KEY=value", for the worker at an index, such as CUDA_VISIBLE_DEVICES. It is
 //		// called at each start, perhaps from several goroutines at once. A panic in it is the start's error.
 //		WorkerEnv func(index int) []string
+//		// Wedged says what the pool does about a worker that has answered no ping for WedgedAfter. 0 is WedgedLog, after 1
+//		// min. The pool pings each worker four times in WedgedAfter.
+//		Wedged      WedgedPolicy
+//		WedgedAfter time.Duration
 //		// Watch reloads the pool when a file of the program changes, for development. See Pool.Reload. If the program
 //		// cannot be loaded, the error is logged, and the old workers serve on. It needs Command.Sources. Package python
 //		// sets it if the program has no FS.
@@ -176,8 +187,8 @@ type WorkerStats = core.WorkerStats
 type Options = core.Options
 
 // Recycle says when a worker is replaced by a fresh one. A zero field is no reason. The worker serves all callers until
-// its replacement is ready. After that it ends its calls, serves its sessions until they end, and leaves. So a worker
-// may exceed a limit for a while.
+// its replacement is ready. After that it ends its calls, serves its sessions until they end or move, and leaves. A
+// session with a snapshot moves. So a worker may exceed a limit for a while.
 //
 //	type Recycle struct {
 //		// Calls replaces a worker after so many calls, and Age after so much time since its start. Each worker has its own
@@ -199,6 +210,11 @@ type Recycle = core.Recycle
 //		Args    any // as in Execute
 //	}
 type Warmup = core.Warmup
+
+// WedgedPolicy says what the pool does about a worker that answers no pings.
+//
+//	type WedgedPolicy uint8
+type WedgedPolicy = core.WedgedPolicy
 
 // Limits bound what one worker may use. A zero field is no limit. If a limit ends a worker, its WorkerExit.Limit names
 // the limit. All of them but Nice need Linux.
@@ -375,6 +391,7 @@ type ItemError = core.ItemError
 //		Limit    string        // the limit that ended it, such as "Limits.CPUTime (1h0m0s)"; "" if none did
 //		Cause    error         // the first error on the connection, or nil
 //		Stderr   []string      // the last lines that it printed or logged; if it was busy, since its oldest call began
+//		Stacks   string        // what its threads did before the pool ended it by force, shortened; or ""
 //		Age      time.Duration // since it was started
 //		Doing    []string      // the commands that it was running
 //	}

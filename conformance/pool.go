@@ -306,6 +306,40 @@ var poolClauses = []clause{
 			t.Errorf("the error is %v", err)
 		}
 	}),
+	rule("start/overlap", "A replacement starts beside its predecessor, with the same index. "+
+		"The predecessor's calls go on.", func(t *trial) {
+		p := t.open(core.Options{Size: 1})
+		t.noticed(p)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := core.Execute[any](ctx, p, "conformance.wait", nil)
+			ended <- err
+		}()
+		old := p.Workers()[0]
+		t.until("the call runs", func() bool {
+			h, err := old.Health(t.Context())
+			return err == nil && len(h.Running) > 0
+		})
+		t.within("the reload", func() {
+			if err := p.Reload(t.Context()); err != nil {
+				t.Fatalf("%v", err)
+			}
+		})
+		t.poolEcho(p)
+		if workers := p.Workers(); len(workers) != 2 || workers[0] != old || workers[1].Info().Index != 0 {
+			t.Errorf("the pool has the workers %v", workers)
+		}
+		if s := p.Stats(); s.Lost != 0 || s.Replaced != 1 {
+			t.Errorf("Stats says that %d workers were lost and %d replaced", s.Lost, s.Replaced)
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the call on the old worker ended with %v", err)
+		}
+		t.until("the old worker has left", func() bool { return len(p.Workers()) == 1 })
+	}),
 	rule("start/launcher", "A Launcher has the pool's private directory, mode 0700, the worker's index (a "+
 		"replacement has its predecessor's), new tokens and the pool's limit. Launch closes s.Files.", func(t *trial) {
 		spy := &spy{Adapter: t.h.Adapter}

@@ -97,7 +97,8 @@ type Launcher struct {
 	// removes it.
 	Dir string
 
-	// Index is the worker's place in the pool, from 0. A replacement has its predecessor's index.
+	// Index is the worker's place in the pool, from 0. A replacement has its predecessor's index, and often starts
+	// while the predecessor still serves.
 	Index int
 
 	// MaxFrame is the pool's limit on Frame.Size. The worker reads it from SNAKEPIT_MAX_FRAME. An adapter whose Conn
@@ -111,10 +112,12 @@ type Launcher struct {
 	WorkerToken string
 }
 
-// Spec says what an adapter needs of a new process, in addition to the user's Command.
+// Spec says what an adapter needs of a new process, in addition to the user's Command. Input is the place for secrets:
+// the system shows a process's arguments to all users, and its environment to others of the same user.
 type Spec struct {
 	Protocol string     // SNAKEPIT_PROTOCOL: the transport that the worker uses, such as "msgpack" or "module:Class"
 	Stdio    bool       // the worker's stdin and stdout are the connection: Process.Stdin and Process.Stdout
 	Files    []*os.File // descriptors that the worker inherits; SNAKEPIT_CONN_FD has the number of the first
+	Input    []byte     // what the worker reads from its standard input up to the end of file; not with Stdio
 	Env      []string   // more environment variables, "KEY=value"
 }

@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -45,6 +46,9 @@ func (at *attempt) launch(ctx context.Context, s Spec) (*Process, error) {
 	defer closeFiles(s.Files)
 	if len(s.Files) > 0 && !inheritsFiles {
 		return nil, &UnavailableError{Reason: "a worker cannot inherit a connection on " + runtime.GOOS}
+	}
+	if s.Stdio && len(s.Input) > 0 {
+		return nil, errors.New("the adapter's Spec has both Stdio and Input: standard input can have only one of them")
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", at.spawner.cmd.Path, err)

@@ -36,12 +36,11 @@ func openChildFiles(p *Process, s Spec, reports bool) (*childFiles, error) {
 		}
 		c.child = []*os.File{in, out, printed}
 	} else {
-		null, err := os.Open(os.DevNull)
+		in, err := c.input(p, s)
 		if err != nil {
-			return c, fmt.Errorf("the standard input of %s: %w", p.name, err)
+			return c, err
 		}
-		c.theirs = append(c.theirs, null)
-		c.child = []*os.File{null, printed, printed}
+		c.child = []*os.File{in, printed, printed}
 	}
 	if len(s.Files) > 0 {
 		c.inherit("SNAKEPIT_CONN_FD", s.Files...)
@@ -57,6 +56,19 @@ func openChildFiles(p *Process, s Spec, reports bool) (*childFiles, error) {
 		c.inherit("SNAKEPIT_CONTROL_FD", report)
 	}
 	return c, c.lifeline(p)
+}
+
+// input returns the child's standard input, which is not the connection.
+func (c *childFiles) input(p *Process, s Spec) (*os.File, error) {
+	if len(s.Input) > 0 {
+		return c.pipe(p, &p.input, true)
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, fmt.Errorf("the standard input of %s: %w", p.name, err)
+	}
+	c.theirs = append(c.theirs, null)
+	return null, nil
 }
 
 // pipe makes a pipe, and sets our end of it. It returns the child's end.

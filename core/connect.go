@@ -131,7 +131,7 @@ func handshake(ctx context.Context, at *attempt, link *Link, o *Options) (*conne
 	}
 	c := &connected{link: link, first: frames[1:]}
 	if err := json.Unmarshal(frames[0].Body, &c.hello); err != nil {
-		return nil, fmt.Errorf("%w: the worker's hello is unreadable: %w", ErrProtocol, err)
+		return nil, fmt.Errorf("%w: the worker's hello is unreadable: %s", ErrProtocol, brief(err))
 	}
 	h := &c.hello
 	if subtle.ConstantTimeCompare([]byte(link.Token), []byte(h.Token)) != 1 && link.Token != "" {
@@ -140,8 +140,8 @@ func handshake(ctx context.Context, at *attempt, link *Link, o *Options) (*conne
 	}
 	h.Token = ""
 	if !slices.Contains(h.Versions, version) {
-		return nil, fmt.Errorf("%w: the worker (%s) speaks versions %v of the protocol, this host version %d: "+
-			"use a worker package of the same release", ErrProtocol, h.Library, h.Versions, version)
+		return nil, fmt.Errorf("%w: the worker (%s) speaks versions %s of the protocol, this host version %d: "+
+			"use a worker package of the same release", ErrProtocol, brief(h.Library), brief(h.Versions), version)
 	}
 	if h.Concurrency < 1 || h.Window.Items < 1 || h.Window.Bytes < 1 || h.MaxFrame < 4096 {
 		return nil, fmt.Errorf("%w: the worker's hello has an impossible limit: "+
@@ -186,8 +186,8 @@ func (c *connected) chooseCodec(at *attempt) error {
 				return nil
 			}
 		}
-		return fmt.Errorf("%w: the worker has the codecs %v, and this adapter has none of them",
-			ErrProtocol, c.hello.Codecs)
+		return fmt.Errorf("%w: the worker has the codecs %s, and this adapter has none of them",
+			ErrProtocol, brief(c.hello.Codecs))
 	})
 }
 
@@ -237,7 +237,7 @@ func readHello(ctx context.Context, at *attempt, link *Link) ([]Frame, error) {
 	case r.frames[0].Kind == KindError && r.frames[0].ID == 0:
 		remote := &RemoteError{}
 		if err := json.Unmarshal(r.frames[0].Body, remote); err != nil {
-			return nil, fmt.Errorf("%w: the worker's error is unreadable: %w", ErrProtocol, err)
+			return nil, fmt.Errorf("%w: the worker's error is unreadable: %s", ErrProtocol, brief(err))
 		}
 		return nil, remote
 	case r.frames[0].Kind != KindHello:

@@ -65,6 +65,29 @@ type ReplacementFailed struct {
 	Err    error
 }
 
+// Reloaded says that a Reload has ended, also one for Options.Watch.
+type Reloaded struct {
+	Time time.Time
+	Took time.Duration
+	Err  error // why workers were not replaced, or nil
+}
+
+// WorkerWedged says that a worker has answered no ping for Options.WedgedAfter.
+type WorkerWedged struct {
+	Time      time.Time
+	Worker    *Worker
+	For       time.Duration // how long it has not answered
+	Diagnosis Diagnosis
+	Stacks    string // with WedgedReplace: what its threads do, shortened, or why that is unknown
+}
+
+// WorkerAnswers says that a worker answers again.
+type WorkerAnswers struct {
+	Time   time.Time
+	Worker *Worker
+	After  time.Duration // how long it has not answered
+}
+
 // AdapterChanged says that a worker speaks another protocol than the ones before it, or that an earlier one was refused
 // for another reason. The first worker's choice is an event too.
 type AdapterChanged struct {
@@ -101,6 +124,9 @@ func (StartsStopped) event()      {}
 func (StartsResumed) event()      {}
 func (ReplacementPlanned) event() {}
 func (ReplacementFailed) event()  {}
+func (Reloaded) event()           {}
+func (WorkerWedged) event()       {}
+func (WorkerAnswers) event()      {}
 func (AdapterChanged) event()     {}
 func (CallRefused) event()        {}
 func (Resized) event()            {}
@@ -130,6 +156,21 @@ func (e ReplacementPlanned) String() string {
 
 func (e ReplacementFailed) String() string {
 	return withError(e.Worker.String()+" serves on: its replacement could not be started", e.Err)
+}
+
+func (e Reloaded) String() string {
+	if e.Err != nil {
+		return withError("the pool could not be reloaded", e.Err)
+	}
+	return fmt.Sprintf("the pool was reloaded in %s", e.Took.Round(time.Millisecond))
+}
+
+func (e WorkerWedged) String() string {
+	return fmt.Sprintf("%s has not answered for %s: %s", e.Worker, e.For, e.Diagnosis)
+}
+
+func (e WorkerAnswers) String() string {
+	return fmt.Sprintf("%s answers again after %s", e.Worker, e.After.Round(time.Millisecond))
 }
 
 func (e AdapterChanged) String() string { return fmt.Sprintf("%s speaks %s", e.Worker, e.Adapter) }

@@ -154,6 +154,15 @@ func TestEventsTellWhatThePoolDecides(t *testing.T) {
 			t.Error(err)
 		}
 		expect("Resized", "resized from 1 to 2 workers")
+		if err := p.Reload(t.Context()); err != nil {
+			t.Error(err)
+		}
+		broken.Store(true)
+		if err := p.Reload(t.Context()); err == nil {
+			t.Error("no error")
+		}
+		expect("Reloaded", "the pool was reloaded in 0s", "the pool could not be reloaded: "+
+			"2 workers were not replaced: no luck\n  adapter: coretest")
 	})
 }
 

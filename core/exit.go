@@ -48,6 +48,7 @@ type WorkerExit struct { //nolint:errname // it is a fact first, such as os.Proc
 	Limit    string        // the limit that ended it, such as "Limits.CPUTime (1h0m0s)"; "" if none did
 	Cause    error         // the first error on the connection, or nil
 	Stderr   []string      // the last lines that it printed or logged; if it was busy, since its oldest call began
+	Stacks   string        // what its threads did before the pool ended it by force, shortened; or ""
 	Age      time.Duration // since it was started
 	Doing    []string      // the commands that it was running
 }

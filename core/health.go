@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -76,7 +77,9 @@ func (m *mux) oldest(counts func(s *stream) bool) Pong {
 			all = append(all, s)
 		}
 	}
-	slices.SortFunc(all, func(a, b *stream) int { return a.since.Compare(b.since) })
+	slices.SortFunc(all, func(a, b *stream) int { // calls that came in one batch have the same time
+		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.id, b.id))
+	})
 	running := []RunningCall{}
 	room := (m.terms.maxFrame - frameOverhead) / 2
 	for _, s := range all[:min(len(all), maxRunning)] {

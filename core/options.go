@@ -61,6 +61,10 @@ type Options struct {
 	// WorkerEnv returns more variables, "KEY=value", for the worker at an index, such as CUDA_VISIBLE_DEVICES. It is
 	// called at each start, perhaps from several goroutines at once. A panic in it is the start's error.
 	WorkerEnv func(index int) []string
+	// Wedged says what the pool does about a worker that has answered no ping for WedgedAfter. 0 is WedgedLog, after 1
+	// min. The pool pings each worker four times in WedgedAfter.
+	Wedged      WedgedPolicy
+	WedgedAfter time.Duration
 	// Watch reloads the pool when a file of the program changes, for development. See Pool.Reload. If the program
 	// cannot be loaded, the error is logged, and the old workers serve on. It needs Command.Sources. Package python
 	// sets it if the program has no FS.
@@ -172,6 +176,7 @@ func (o *Options) resolve() (Options, error) {
 		{"CancelGrace", &r.CancelGrace, 5 * time.Second, false},
 		{"StopTimeout", &r.StopTimeout, 5 * time.Second, false},
 		{"IdleTime", &r.IdleTime, time.Minute, false},
+		{"WedgedAfter", &r.WedgedAfter, time.Minute, false},
 	} {
 		if *f.value == 0 {
 			*f.value = f.def
@@ -205,6 +210,9 @@ func (o *Options) resolve() (Options, error) {
 	}
 	if err := cmp.Or(r.Recycle.check(), r.Limits.check()); err != nil {
 		return r, err
+	}
+	if r.Wedged > WedgedIgnore {
+		return r, fmt.Errorf("option Wedged is %d; use WedgedLog, WedgedReplace or WedgedIgnore", r.Wedged)
 	}
 	if r.Warmup.Command == "" && r.Warmup.Args != nil {
 		return r, errors.New("option Warmup has Args and no Command")

@@ -75,8 +75,10 @@ func (p *Pool) occupied() int {
 
 // ask asks for the start of a worker in a place. Options.StartLimit and Options.Surge may delay it. Callers hold mu.
 func (p *Pool) ask(pl *place) {
-	w := pl.alive()
-	if pl.asked || pl.removed || p.closing || w != nil && (w.state == StateStarting || pl.turn) {
+	if pl.asked || pl.removed || p.closing {
+		return
+	}
+	if w := pl.alive(); w != nil && (w.state == StateStarting || w.due == "" || pl.turn) {
 		return
 	}
 	pl.asked = true
@@ -205,6 +207,7 @@ func (p *Pool) startFailed(w *Worker, err error) {
 	case isNext && !aborted:
 		p.replacementFailed(pl, err)
 	case isNext:
+		p.ask(pl) // its worker may be due again
 	case !p.isOpen():
 		// Open has not returned yet. When every worker has failed once, Open closes the pool and returns the error.
 		if p.starting == 0 && len(p.starts) == 0 {

@@ -21,6 +21,7 @@ type Process struct {
 	proc    *os.Process
 	out     *output
 	capture *os.File // the read end of the pipe for its output
+	input   *os.File // the write end of the pipe for Spec.Input, or nil
 	// The two ends of a pipe, nil where descriptors are not inherited. The group is killed when the write end closes.
 	// If only the worker held a read end, Pdeathsig could kill the worker first, and its group would survive.
 	lifelineWrite, lifelineRead *os.File
@@ -58,12 +59,19 @@ func (p *Process) LogOutput(b []byte) {
 	s.flush()
 }
 
-// supervise waits for the process to exit and cleans up after it.
-func (p *Process) supervise() {
-	read := make(chan struct{})
+// supervise writes input to the process's standard input, waits for the process to exit and cleans up after it.
+func (p *Process) supervise(input []byte) {
+	read, fed := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(read)
 		p.out.read(p.capture)
+	}()
+	go func() {
+		defer close(fed)
+		if p.input != nil {
+			_, _ = p.input.Write(input) // an error: the worker has ended, or has closed its standard input
+			_ = p.input.Close()
+		}
 	}()
 
 	state := waitExit(p.proc)
@@ -90,6 +98,9 @@ func (p *Process) supervise() {
 		_, _ = p.lifelineRead.Close(), p.lifelineWrite.Close() // in this order the kernel sends no signal
 	}
 
+	if p.input != nil && p.input.SetWriteDeadline(time.Now()) == nil { // another process may hold the read end
+		<-fed
+	}
 	timer := time.NewTimer(outputGrace)
 	if err := p.capture.SetReadDeadline(time.Now().Add(outputGrace)); err != nil {
 		// This system's pipes have no deadlines. Closing the pipe ends the read.

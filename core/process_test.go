@@ -4,6 +4,7 @@ package core
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"runtime"
 	"slices"
@@ -135,6 +136,30 @@ func TestGrandchildHoldsDescriptors(t *testing.T) {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			})
 		}
+	}
+}
+
+// Input is standard input up to the end of file, however long it is, and nothing waits for a worker that leaves it.
+func TestInput(t *testing.T) {
+	input := bytes.Repeat([]byte("x"), 1<<20) // more than a pipe holds
+	for script, printed := range map[string]int{"wc -c": len(input), "exec 0<&-; echo 1": 1, "echo 2": 2} {
+		p := newFixture(t, shell(script)).launch(Spec{Protocol: "none", Input: input})
+		await(t, p)
+		if last := p.lastOutput(time.Time{}); len(last) != 1 || strings.TrimSpace(last[0]) != strconv.Itoa(printed) {
+			t.Errorf("%s printed %q", script, last)
+		}
+	}
+	f := newFixture(t, self("escapee"))
+	p := f.launch(Spec{Protocol: "none", Input: input})
+	await(t, p)
+	pid, err := strconv.Atoi(f.log.line(t, "grandchild "))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+	if _, err := f.fails(t.Context(), Spec{Protocol: "none", Stdio: true, Input: input}); !strings.Contains(
+		err.Error(), "both Stdio and Input") {
+		t.Error(err)
 	}
 }
 

@@ -342,3 +342,15 @@ func TestHostOfTheHost(t *testing.T) {
 		}
 	})
 }
+
+// A trace has neither the token in a hello nor the values of metadata.
+func TestTraceShowsNoSecrets(t *testing.T) {
+	for _, f := range []core.Frame{
+		{Kind: core.KindHello, Body: []byte(`{"token": "secret"}`)},
+		{Kind: core.KindCall, ID: 1, Name: "f", Meta: map[string]string{"authorization": "secret"}},
+	} {
+		if shown := f.String(); strings.Contains(shown, "secret") || !strings.Contains(shown, fmt.Sprint(f.ID)) {
+			t.Errorf("shown as %s", shown)
+		}
+	}
+}

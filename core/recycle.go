@@ -3,6 +3,7 @@ package core
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"time"
 )
@@ -99,32 +100,36 @@ func (w *Worker) check() time.Duration {
 }
 
 // care starts the goroutines that look after the pool's workers.
-func (p *Pool) care(sources []string) {
+func (p *Pool) care(files []string) {
 	if p.opts.Recycle.Memory > 0 {
-		p.every(time.Second, p.checkMemory)
+		p.goroutines.Go(func() {
+			for range p.ticks(time.Second) {
+				p.checkMemory()
+			}
+		})
 	}
 	if p.opts.Watch {
-		s := newSources(sources)
-		p.every(watchTime, func() { p.checkSources(s) })
+		s := newSources(files)
+		p.goroutines.Go(func() { p.watchSources(s) })
 	}
 }
 
-// every calls f again and again until the pool closes.
-func (p *Pool) every(d time.Duration, f func()) {
-	p.goroutines.Add(1)
-	go func() {
-		defer p.goroutines.Done()
+// ticks yields again and again, until the pool closes.
+func (p *Pool) ticks(d time.Duration) iter.Seq[time.Time] {
+	return func(yield func(time.Time) bool) {
 		ticker := time.NewTicker(d)
 		defer ticker.Stop()
 		for {
 			select {
-			case <-ticker.C:
-				f()
+			case at := <-ticker.C:
+				if !yield(at) {
+					return
+				}
 			case <-p.ctx.Done():
 				return
 			}
 		}
-	}()
+	}
 }
 
 // checkMemory replaces the workers that have too much memory.

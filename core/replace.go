@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // Cause says why a worker is replaced or leaves.
@@ -28,7 +30,11 @@ func (p *Pool) replace(w *Worker, cause Cause, detail string) {
 		return
 	}
 	w.cause, w.due = cause, detail
-	w.log.Info("worker is to be replaced", "cause", cause, "reason", detail)
+	level := hclog.Info
+	if cause == CauseReload { // it concerns every worker, and whoever asked for it knows
+		level = hclog.Debug
+	}
+	w.log.log(level, "worker is to be replaced", []any{"cause", cause, "reason", detail})
 	p.emit(ReplacementPlanned{Time: time.Now(), Worker: w, Cause: cause, Reason: detail})
 	p.ask(pl)
 }
@@ -59,7 +65,9 @@ func (p *Pool) replacementFailed(pl *place, err error) {
 // once. Reload returns when all replacements are ready. If one cannot be started, Reload stops and returns why; the
 // other old workers serve on. The same holds when ctx is done. One Reload runs at a time; others wait. Any goroutine may
 // call it.
-func (p *Pool) Reload(ctx context.Context) error {
+func (p *Pool) Reload(ctx context.Context) (err error) {
+	begin := time.Now()
+	defer func() { p.emit(Reloaded{Time: time.Now(), Took: time.Since(begin), Err: err}) }()
 	select {
 	case p.reloading <- struct{}{}:
 		defer func() { <-p.reloading }()

@@ -48,7 +48,6 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 		return &reportError{fmt.Errorf("%s has not reported that it can start: %w", p.name, ctx.Err())}
 	}
 
-	var r report
 	switch {
 	case got.tried:
 		p.awaitExit(ctx)
@@ -58,15 +57,11 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 		return p.endWithoutReport(ctx, errNoReport)
 	case got.err != nil:
 		return p.endWithoutReport(ctx, got.err)
-	case !bytes.HasPrefix(bytes.TrimSpace(got.line), []byte("{")):
-		err := fmt.Errorf("its report is not a JSON object: %q", truncate(string(got.line), 200))
-		return p.endWithoutReport(ctx, err)
 	}
-	if err := json.Unmarshal(got.line, &r); err != nil {
-		err = fmt.Errorf("its report is unreadable (%w): %q", err, truncate(string(got.line), 200))
-		return p.endWithoutReport(ctx, err)
-	}
+	r, err := parseReport(got.line)
 	switch {
+	case err != nil:
+		return p.endWithoutReport(ctx, err)
 	case r.Failed != nil && r.Remedy != "":
 		return &RemedyError{r.Failed, escapeControl(r.Remedy, false)}
 	case r.Failed != nil:
@@ -76,6 +71,16 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	}
 	p.Endpoint = r.Endpoint
 	return nil
+}
+
+func parseReport(line []byte) (r report, err error) {
+	if !bytes.HasPrefix(bytes.TrimSpace(line), []byte("{")) {
+		return r, fmt.Errorf("its report is not a JSON object: %q", truncate(string(line), 200))
+	}
+	if err := json.Unmarshal(line, &r); err != nil {
+		return r, fmt.Errorf("its report is unreadable (%s): %q", brief(err), truncate(string(line), 200))
+	}
+	return r, nil
 }
 
 var errNoReport = errors.New("it closed its control pipe without a report")

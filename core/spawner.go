@@ -162,7 +162,7 @@ func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err
 	launched = true
 	go func() {
 		defer sp.owned.Done()
-		p.supervise()
+		p.supervise(s.Input)
 		_ = os.Remove(filepath.Join(sp.dir, stacksFile(p.pid))) // an error: the worker has made none
 	}()
 	if limitErr != nil {

@@ -96,6 +96,9 @@ func TestLaunchContract(t *testing.T) {
 			"SNAKEPIT_HOST_TOKEN": "*", "SNAKEPIT_WORKER_TOKEN": "*",
 			"CORE_TEST_BOTH": "spec",
 		}},
+		{"input", Spec{Protocol: "grpc", Input: []byte("a secret")}, []int{0, 1, 2, 3}, map[string]string{
+			"SNAKEPIT_PROTOCOL": "grpc", "SNAKEPIT_HOST_TOKEN": "*",
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d, env, _ := describe(c.spec)

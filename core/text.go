@@ -41,6 +41,9 @@ func escapeControl(s string, lineFeeds bool) string {
 	return b.String()
 }
 
+// brief returns what a worker has sent as a short text for an error.
+func brief(v any) string { return escapeControl(truncate(fmt.Sprint(v), 200), false) }
+
 // truncate shortens s to at most n bytes, at a character boundary, and appends how many bytes are missing.
 func truncate(s string, n int) string {
 	if len(s) <= n {

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"context"
 	"hash/maphash"
 	"io/fs"
 	"os"
@@ -96,14 +97,33 @@ func isForeign(path, name string) bool {
 	return err == nil
 }
 
-// checkSources reloads the pool if the program's files have changed.
-func (p *Pool) checkSources(s *sources) {
-	if !s.changed() {
-		return
+// watchSources reloads the pool whenever the program's files have changed, until the pool closes. A reload that is
+// under way is called off: it may be one of a program that hangs.
+func (p *Pool) watchSources(s *sources) {
+	stop := func() {}
+	for range p.ticks(watchTime) {
+		if !s.changed() {
+			continue
+		}
+		stop()
+		ctx, cancel := context.WithCancel(p.ctx)
+		ended := make(chan struct{})
+		stop = func() {
+			cancel()
+			<-ended
+		}
+		go func() {
+			defer close(ended)
+			p.reloadSources(ctx)
+		}()
 	}
+	stop()
+}
+
+func (p *Pool) reloadSources(ctx context.Context) {
 	begin := time.Now()
-	switch err := p.Reload(p.ctx); {
-	case p.ctx.Err() != nil:
+	switch err := p.Reload(ctx); {
+	case ctx.Err() != nil: // the files have changed again, or the pool is closing
 	case err != nil:
 		p.log.Error("the program has changed and cannot be loaded; the old workers serve on", "error", err)
 	default:

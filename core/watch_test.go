@@ -28,9 +28,13 @@ func TestWatch(t *testing.T) {
 	}
 	write("worker.py", "good")
 	write("model.json", "1")
-	a := &coretest.Adapter{Functions: functions(), Before: func(context.Context, int) error {
-		if text, err := os.ReadFile(filepath.Join(dir, "worker.py")); err != nil || string(text) == "bad" {
+	a := &coretest.Adapter{Functions: functions(), Before: func(ctx context.Context, _ int) error {
+		switch text, err := os.ReadFile(filepath.Join(dir, "worker.py")); {
+		case err != nil || string(text) == "bad":
 			return errors.New("SyntaxError")
+		case string(text) == "hangs":
+			<-ctx.Done()
+			return context.Cause(ctx)
 		}
 		return nil
 	}}
@@ -70,6 +74,8 @@ func TestWatch(t *testing.T) {
 		write("worker.py", "bad")
 		expect("a broken program", false)
 		call(t, p, "echo", 1)
+		write("worker.py", "hangs")
+		expect("a program that hangs", false)
 		write("worker.py", "good again")
 		expect("its correction", true)
 		if err := os.Remove(filepath.Join(dir, "lib/deep/module.py")); err != nil {

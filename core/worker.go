@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // WorkerState is a stage in a worker's life.
@@ -59,6 +61,8 @@ type Worker struct {
 	calls      int64       // calls that got a slot
 	overdue    int         // running calls that were cancelled and did not end within Options.CancelGrace
 	stuck      string      // the command that became overdue first
+	doomed     string      // why it is ended at once, with its calls and sessions, or ""
+	stacks     string      // its stacks before that
 	retired    string      // why it accepts no calls, not even of its sessions, such as its bye; or ""
 	leaving    string      // why it accepts no new callers, and stops when its calls and sessions have ended; or ""
 	due        string      // why it is to be replaced, or ""
@@ -141,6 +145,10 @@ func (w *Worker) run(ctx context.Context) {
 	}
 	cancel()
 	p.admit(w, c, m, records)
+	if p.opts.Wedged != WedgedIgnore {
+		p.goroutines.Add(1)
+		go w.heartbeat()
+	}
 	var exited <-chan struct{}
 	if w.link.Process != nil {
 		exited = w.link.Process.Done()
@@ -207,7 +215,11 @@ func (w *Worker) reconsider() action {
 	switch reason := w.drainReason(); {
 	case reason != "" && w.state == StateReady:
 		w.moveTo(StateDraining, reason, nil)
-		w.log.Info("worker accepts no new calls", "reason", reason)
+		level := hclog.Info
+		if reason == w.leaving { // its place has another worker
+			level = hclog.Debug
+		}
+		w.log.log(level, "worker accepts no new calls", []any{"reason", reason})
 	case reason == "" && w.state == StateDraining:
 		w.moveTo(StateReady, "", nil)
 		w.log.Info("worker accepts new calls again")
@@ -231,6 +243,8 @@ func (w *Worker) nextAction() action {
 	switch {
 	case w.state != StateDraining:
 		return actionNone
+	case w.doomed != "":
+		return actionTerminate
 	case w.kill == nil && w.running == 0 && (w.retired != "" || w.waiting.Len() == 0 && w.pool.holding(w) == 0):
 		return actionStop
 	case w.overdue > 0 && w.overdue == w.running && (w.sessions == 0 || w.retired != "" || w.overdue == w.slots):
@@ -240,30 +254,47 @@ func (w *Worker) nextAction() action {
 	return actionNone
 }
 
-// escalate ends a worker whose cancelled calls do not end: SIGTERM to its group, then SIGKILL. watch sees the exit.
+// escalate ends a worker by force: its cancelled calls do not end, or it is doomed. Its stacks go into the log. Then
+// its group gets SIGTERM and SIGKILL. watch sees the exit.
 func (w *Worker) escalate() {
 	p := w.pool
+	p.mu.Lock()
+	stacks := w.stacks
+	p.mu.Unlock()
+	if stacks == "" {
+		ctx, cancel := context.WithTimeout(p.ctx, stackWait)
+		stacks = w.stackForLog(ctx)
+		cancel()
+	}
 	p.mu.Lock()
 	if w.kill != nil || w.nextAction() != actionTerminate { // it has recovered in the meantime
 		p.mu.Unlock()
 		return
 	}
-	stuck := w.stuck
+	reason := w.forceReason()
+	w.stacks = stacks
 	w.kill = time.AfterFunc(p.opts.StopTimeout/2, func() {
-		w.log.Warn("worker is killed", "reason", "a cancelled call goes on after SIGTERM", "command", stuck)
+		w.log.Warn("worker is killed", "reason", "it goes on after SIGTERM")
 		if proc := w.link.Process; proc != nil {
 			proc.kill()
 		}
 	})
 	p.stats.Terminated++
 	p.mu.Unlock()
-	w.log.Warn("worker is terminated", "reason", "a cancelled call goes on", "command", stuck,
-		"grace", p.opts.CancelGrace)
+	w.log.Warn("worker is terminated", "reason", reason, "stacks", stacks)
 	if proc := w.link.Process; proc != nil {
 		proc.terminate()
 		return
 	}
-	w.mux.fail(fmt.Errorf("%s did not end within %s of its cancellation", stuck, p.opts.CancelGrace))
+	w.mux.fail(fmt.Errorf("it was stopped because %s", reason))
+}
+
+// forceReason returns why the worker is ended by force. Callers hold pool.mu.
+func (w *Worker) forceReason() string {
+	if w.doomed != "" {
+		return w.doomed
+	}
+	return fmt.Sprintf("%s went on %s after it was cancelled", w.stuck, w.pool.opts.CancelGrace)
 }
 
 // stop ends the worker. It says bye, closes our side of the connection, and then stops the process.
@@ -302,8 +333,7 @@ func (w *Worker) exitFor(cause error) *WorkerExit {
 		exit.Cause = cause
 	}
 	if w.kill != nil {
-		exit.Cause = fmt.Errorf("it was stopped because %s went on %s after it was cancelled",
-			w.stuck, w.pool.opts.CancelGrace)
+		exit.Cause, exit.Stacks = fmt.Errorf("it was stopped because %s", w.forceReason()), w.stacks
 	}
 	w.pool.mu.Unlock()
 	w.mux.mu.Lock()
@@ -358,6 +388,8 @@ func (w *Worker) retire(reason string) {
 // and the other slots still serve all callers. Callers hold pool.mu.
 func (w *Worker) drainReason() string {
 	switch {
+	case w.doomed != "":
+		return w.doomed
 	case w.retired != "":
 		return w.retired
 	case w.leaving != "":
@@ -373,7 +405,7 @@ func (w *Worker) accepting() bool { return w.state == StateReady && w.drainReaso
 
 // servesSessions reports whether the worker accepts calls of its own sessions. Callers hold pool.mu.
 func (w *Worker) servesSessions() bool {
-	return w.retired == "" && (w.state == StateReady || w.state == StateDraining)
+	return w.retired == "" && w.doomed == "" && (w.state == StateReady || w.state == StateDraining)
 }
 
 // moveTo changes the worker's state. reason says why it drains, and err how it ended. Callers hold pool.mu.

@@ -50,6 +50,7 @@ var unrun = map[string]string{
 	"concepts/what-runs-where text": "a drawing",
 	"operations/a-worker-that-does-not-answer text": "paths and times vary; " +
 		"TestDiagnose and TestStack of internal/e2e have such workers",
+	"api/options/other-grpc-clients python": "adapters/grpc's own TestPythonClientOnPorts runs it beside a worker",
 	"installation/for-development sh": "make test would run itself; .ci/run runs it on each commit, " +
 		"and TestMakeTargets holds the names",
 }
@@ -169,7 +170,7 @@ func (s *section) write(t *testing.T, root string) {
 // imported maps the package names that fragments use to import paths.
 var imported = map[string]string{
 	"cmp": "cmp", "context": "context", "errors": "errors", "fmt": "fmt", "http": "net/http",
-	"log": "log", "os": "os", "slices": "slices",
+	"log": "log", "os": "os", "pem": "encoding/pem", "slices": "slices",
 	"signal": "os/signal", "syscall": "syscall",
 	"slog": "log/slog", "time": "time", "hclog": "github.com/hashicorp/go-hclog",
 	"snakepit": "github.com/snakepit-go/snakepit",

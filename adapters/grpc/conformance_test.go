@@ -24,6 +24,15 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// TestConformanceOnPorts runs the suite over TLS. The clauses about a worker are left out: it takes no notice of TLS.
+func TestConformanceOnPorts(t *testing.T) {
+	a := Adapter{BasePort: freeRange(t, 200), PortRange: 199}
+	conformance.Run(t, conformance.Harness{
+		Adapter: damageable{a}, Worker: worker.Conformance(4), Corrupt: corrupt,
+		Parts: []conformance.Part{conformance.Adapter, conformance.Pool},
+	})
+}
+
 // damageable is an adapter whose connections corrupt can damage.
 type damageable struct{ Adapter }
 
@@ -60,5 +69,9 @@ func (d *damaged) SendMsg(m any) error {
 }
 
 func BenchmarkConformance(b *testing.B) {
-	conformance.RunBenchmarks(b, conformance.Harness{Adapter: Adapter{}, Worker: worker.Conformance(1)})
+	for name, a := range map[string]Adapter{"unix": {}, "ports": {BasePort: freeRange(b, 200), PortRange: 199}} {
+		b.Run(name, func(b *testing.B) {
+			conformance.RunBenchmarks(b, conformance.Harness{Adapter: a, Worker: worker.Conformance(1)})
+		})
+	}
 }

@@ -3,6 +3,7 @@ package grpc
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"maps"
@@ -329,13 +330,17 @@ func TestOptions(t *testing.T) {
 	for _, a := range []Adapter{
 		{PortRange: 100}, {BasePort: -1}, {BasePort: 1, PortRange: -1}, {BasePort: 65000, PortRange: 1000},
 		{ConnectTimeout: -1},
+		{BasePort: 50051, ClientToken: "c"}, {Certificate: certificate(t)},
+		{BasePort: 50051, Certificate: &tls.Certificate{}},
+		{BasePort: 50051, Certificate: &tls.Certificate{Certificate: [][]byte{nil}, PrivateKey: "none"}},
 	} {
 		if _, err := a.Start(t.Context(), l); err == nil || err == io.EOF || errors.Is(err, core.ErrUnavailable) {
 			t.Errorf("%+v: %v", a, err)
 		}
 	}
-	_, _ = Adapter{BasePort: 50051, PortRange: 100, ClientToken: "c"}.Start(t.Context(), l) // io.EOF
-	want := []string{"SNAKEPIT_GRPC_PORTS=50051-50151", "SNAKEPIT_GRPC_CLIENT_TOKEN=c"}
+	a := Adapter{BasePort: 50051, PortRange: 100, ClientToken: "c", Certificate: certificate(t)}
+	_, _ = a.Start(t.Context(), l) // io.EOF
+	want := []string{"SNAKEPIT_GRPC_PORTS=50051-50151", "SNAKEPIT_GRPC_TLS=stdin", "SNAKEPIT_GRPC_CLIENT_TOKEN=c"}
 	if spec.Protocol != "grpc" || !reflect.DeepEqual(spec.Env, want) {
 		t.Errorf("the worker is launched with %+v", spec)
 	}

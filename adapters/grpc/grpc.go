@@ -5,12 +5,15 @@ package grpc
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,10 +32,12 @@ var ErrUnavailable = fmt.Errorf("grpc: %w", core.ErrUnavailable)
 
 // Adapter starts workers that serve gRPC. The zero value is ready: each worker then listens on a private Unix socket
 // in the pool's own directory (on Windows, on a loopback port that the system chooses). Whatever it listens on, a
-// worker refuses callers without a token.
+// worker refuses callers without a token. A connection to a port is always TLS 1.3: the pool accepts only the worker's
+// own certificate, and without ClientToken the worker accepts only the pool's.
 type Adapter struct {
 	// BasePort and PortRange make workers listen on loopback TCP if BasePort is set: on the first free port from
-	// BasePort to BasePort + PortRange, both included.
+	// BasePort to BasePort + PortRange, both included. Each worker gets a new key and a new certificate. The key
+	// reaches it through a pipe, never through a file, an argument or the environment.
 	BasePort  int
 	PortRange int
 
@@ -40,8 +45,15 @@ type Adapter struct {
 	ConnectTimeout time.Duration
 
 	// ClientToken lets other gRPC clients call the workers' Execute, ExecuteStream and health service at
-	// Link.Endpoint. They show the token as metadata "snakepit-token". "" means that only the pool may call.
+	// Link.Endpoint. They show the token as metadata "snakepit-token". "" means that only the pool may call. On ports
+	// it needs a Certificate. Workers then demand no certificate of a client: any program on the machine can complete
+	// the handshake, and the token alone admits it.
 	ClientToken string
+
+	// Certificate is the certificate, with its key, that all workers show on ports. Other clients verify the workers by
+	// it, or by the authority that has signed it. nil means a new one for each worker, which only the pool knows. Start
+	// only reads it.
+	Certificate *tls.Certificate
 }
 
 // Name returns "grpc".
@@ -53,7 +65,14 @@ func (a Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error
 	if err != nil {
 		return nil, err
 	}
-	process, err := l.Launch(ctx, core.Spec{Protocol: a.Name(), Env: env})
+	spec := core.Spec{Protocol: a.Name(), Env: env}
+	var secure *tls.Config
+	if a.onPorts() {
+		if secure, spec.Input, err = a.secure(); err != nil {
+			return nil, err
+		}
+	}
+	process, err := l.Launch(ctx, spec)
 	if errors.Is(err, core.ErrUnavailable) {
 		return nil, &unavailable{err}
 	}
@@ -66,7 +85,14 @@ func (a Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error
 			Remedy: "set Command.Reports: a worker that serves gRPC has to write a report",
 		}}
 	}
-	c, err := a.dial(ctx, process.Endpoint, l.HostToken, l.Dir, l.MaxFrame)
+	if secure == nil && !strings.HasPrefix(process.Endpoint, "unix:") {
+		return nil, &core.RemedyError{
+			Err: fmt.Errorf("the worker listens at %s, without TLS: other users of this machine can connect there",
+				process.Endpoint),
+			Remedy: "set BasePort, or let the worker listen on a Unix socket",
+		}
+	}
+	c, err := a.dial(ctx, process.Endpoint, l.HostToken, l.Dir, l.MaxFrame, secure)
 	if err != nil {
 		removeSocket(process.Endpoint, l.Dir)
 		return nil, fmt.Errorf("connecting to the worker at %s: %w", process.Endpoint, err)
@@ -76,6 +102,9 @@ func (a Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error
 		Endpoint: process.Endpoint, Token: l.WorkerToken, Process: process,
 	}, nil
 }
+
+// onPorts reports whether workers listen on TCP.
+func (a Adapter) onPorts() bool { return a.BasePort != 0 || runtime.GOOS == "windows" }
 
 // env checks the options. It returns those for the worker as environment variables.
 func (a Adapter) env() ([]string, error) {
@@ -89,8 +118,17 @@ func (a Adapter) env() ([]string, error) {
 			a.BasePort, a.PortRange)
 	case a.ConnectTimeout < 0:
 		return nil, fmt.Errorf("grpc: ConnectTimeout %s is negative", a.ConnectTimeout)
-	case a.BasePort != 0:
+	case a.onPorts() && a.ClientToken != "" && a.Certificate == nil:
+		return nil, errors.New("grpc: a ClientToken on ports without a Certificate: clients could not verify the " +
+			"workers; make one with NewCertificate, and give the clients its public part")
+	case !a.onPorts() && a.Certificate != nil:
+		return nil, errors.New("grpc: a Certificate without a BasePort: Unix sockets have no TLS; set both, or neither")
+	}
+	if a.BasePort != 0 {
 		env = append(env, fmt.Sprintf("SNAKEPIT_GRPC_PORTS=%d-%d", a.BasePort, a.BasePort+a.PortRange))
+	}
+	if a.onPorts() {
+		env = append(env, "SNAKEPIT_GRPC_TLS=stdin")
 	}
 	if a.ClientToken != "" {
 		env = append(env, "SNAKEPIT_GRPC_CLIENT_TOKEN="+a.ClientToken)
@@ -99,8 +137,9 @@ func (a Adapter) env() ([]string, error) {
 }
 
 // dial opens the stream of frames. maxFrame is the limit on Frame.Size. dir is the pool's own directory: the worker's
-// socket in it is removed at the end.
-func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame int) (*conn, error) {
+// socket in it is removed at the end. secure is nil for a Unix socket.
+func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame int, secure *tls.Config) (
+	*conn, error) {
 	timeout := a.ConnectTimeout
 	if timeout == 0 {
 		timeout = 10 * time.Second
@@ -108,6 +147,11 @@ func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame
 	// The largest batch has one frame of the largest size. The margin is for long metadata: Frame.Size counts only 8
 	// bytes for the lengths of an entry.
 	maxMessage := maxFrame + maxFrame/64 + batchBytes
+	creds, failed := insecure.NewCredentials(), new(atomic.Pointer[error]) // a Unix socket is in a private directory
+	if secure != nil {
+		h := newHandshake(secure)
+		creds, failed = h, h.failed
+	}
 	// A fixed target and a dialer: a target gives a meaning to some characters that a socket's path may hold.
 	cc, err := grpc.NewClient("passthrough:///worker",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
@@ -121,7 +165,7 @@ func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame
 		grpc.WithNoProxy(),
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // the connection never leaves the machine
+		grpc.WithTransportCredentials(creds),
 		// Fixed windows: without them grpc-go sends a ping with each message to measure the bandwidth.
 		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
@@ -138,6 +182,12 @@ func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame
 		grpc.ForceCodecV2(messageCodec{}))
 	if !release() {
 		err = context.Cause(connecting)
+	}
+	if why := failed.Load(); err != nil && why != nil {
+		err = &core.RemedyError{
+			Err:    fmt.Errorf("TLS with what listens there has failed: %w", *why),
+			Remedy: "if another program has taken the port, choose another BasePort",
+		}
 	}
 	if err != nil {
 		cancel()

@@ -2,6 +2,7 @@ package grpc
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -120,6 +121,7 @@ func python(tb testing.TB, script string, env ...string) *core.Launcher {
 			"SNAKEPIT_HOST_TOKEN="+l.HostToken, "SNAKEPIT_WORKER_TOKEN="+l.WorkerToken)
 		cmd.Env = append(append(cmd.Env, spec.Env...), env...)
 		cmd.ExtraFiles = []*os.File{control}
+		cmd.Stdin = bytes.NewReader(spec.Input)
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 		err = cmd.Start()
 		_ = control.Close()

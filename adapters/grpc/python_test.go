@@ -3,6 +3,7 @@ package grpc
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
@@ -75,6 +77,16 @@ func TestPorts(t *testing.T) {
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), want) {
 		t.Errorf("with all ports in use: %v", err)
 	}
+}
+
+// Without ports to choose from, as on Windows, the system chooses one.
+func TestAnyPort(t *testing.T) {
+	l := python(t, "testdata/echo.py", "SNAKEPIT_GRPC_PORTS=")
+	link := start(t, Adapter{BasePort: 50051}, l)
+	if err := link.Conn.Write(everyKind()); err != nil {
+		t.Fatal(err)
+	}
+	readN(t, link.Conn, len(everyKind()))
 }
 
 func TestPythonWithoutGRPC(t *testing.T) {
@@ -147,7 +159,7 @@ func TestSecondHostIsRefused(t *testing.T) {
 	for token, want := range map[string]codes.Code{
 		"host's": codes.FailedPrecondition, "": codes.Unauthenticated, "worker's": codes.Unauthenticated,
 	} {
-		second, err := Adapter{}.dial(t.Context(), link.Endpoint, token, "", core.DefaultMaxFrame)
+		second, err := Adapter{}.dial(t.Context(), link.Endpoint, token, "", core.DefaultMaxFrame, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,7 +185,11 @@ func pool(t *testing.T, a Adapter) (*core.Pool, *grpc.ClientConn) {
 	}
 	t.Cleanup(func() { _ = p.Close() })
 	endpoint := p.Workers()[0].Info().Endpoint
-	cc, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	creds := insecure.NewCredentials()
+	if a.Certificate != nil {
+		creds = credentials.NewTLS(&tls.Config{RootCAs: authorities(t, a.Certificate.Certificate[0])})
+	}
+	cc, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		t.Fatal(err)
 	}

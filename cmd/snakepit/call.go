@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/core"
 )
 
 // call holds the flags of call and stream.
@@ -16,6 +17,8 @@ type call struct {
 	timeout time.Duration
 	session string
 	trace   bool
+	watch   bool
+	reloads chan core.Reloaded // with watch
 	pool    *snakepit.Pool
 	target  snakepit.Target
 	steps   *steps
@@ -35,6 +38,8 @@ func (c *call) register(cmd *cobra.Command) {
 		"make the call in a session with this id; worker and session end with this command")
 	cmd.Flags().BoolVar(&c.trace, "trace", false,
 		"print each step with its time on standard error; SNAKEPIT_TRACE=frames logs each frame")
+	cmd.Flags().BoolVar(&c.watch, "watch", false,
+		"make the call again whenever a Python file beside WORKER or below changes, until Ctrl-C")
 }
 
 // begin parses the arguments, then starts the worker.
@@ -47,7 +52,19 @@ func (c *call) begin(cmd *cobra.Command, args []string) (arg any, err error) {
 	}
 	c.steps = newSteps(c.trace, cmd.ErrOrStderr())
 	c.steps.say("start", "%s, adapter %s", args[0], c.adapter)
-	if c.pool, err = c.open(cmd.Context(), args[0], cmd.ErrOrStderr()); err != nil {
+	opts := &snakepit.Options{Watch: c.watch}
+	if c.watch {
+		c.reloads = make(chan core.Reloaded)
+		opts.OnEvent = func(e snakepit.Event) {
+			if r, ok := e.(core.Reloaded); ok {
+				select {
+				case c.reloads <- r:
+				case <-cmd.Context().Done():
+				}
+			}
+		}
+	}
+	if c.pool, err = c.open(cmd.Context(), args[0], opts, cmd.ErrOrStderr()); err != nil {
 		return nil, err
 	}
 	c.steps.ready(c.pool)
@@ -67,7 +84,8 @@ func callCommand() *cobra.Command {
 		Args: words("WORKER", "COMMAND"),
 		Example: `  snakepit call worker.py add a=5 b=3
   snakepit call worker.py say '"hello"' --adapter jsonstdio
-  snakepit call worker.py predict features=@features.json --trace`,
+  snakepit call worker.py predict features=@features.json --trace
+  snakepit call worker.py price '"tea"' --watch`,
 	}
 	c.register(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
@@ -79,16 +97,38 @@ func callCommand() *cobra.Command {
 		if info, _ := commandInfo(c.pool, args[1]); info.Stream {
 			return fmt.Errorf("%s sends a stream: use snakepit stream", args[1])
 		}
-		c.steps.say("call", "%s", args[1])
-		result, err := snakepit.Execute[any](cmd.Context(), c.target, args[1], arg, snakepit.Timeout(c.timeout))
-		if err != nil {
-			c.steps.failed(err)
-			return runError{err}
-		}
-		c.steps.say("result", "")
-		return printValue(cmd.OutOrStdout(), result)
+		return c.repeat(cmd, func() error {
+			c.steps.say("call", "%s", args[1])
+			result, err := snakepit.Execute[any](cmd.Context(), c.target, args[1], arg, snakepit.Timeout(c.timeout))
+			if err != nil {
+				c.steps.failed(err)
+				return runError{err}
+			}
+			c.steps.say("result", "")
+			return printValue(cmd.OutOrStdout(), result)
+		})
 	}
 	return cmd
+}
+
+// repeat makes a call once, or with --watch again after each reload. The pool logs why a reload failed.
+func (c *call) repeat(cmd *cobra.Command, once func() error) error {
+	if !c.watch {
+		return once()
+	}
+	for {
+		if err := once(); err != nil && cmd.Context().Err() == nil {
+			printError(cmd.ErrOrStderr(), err)
+		}
+		for again := false; !again; {
+			select {
+			case r := <-c.reloads:
+				again = r.Err == nil
+			case <-cmd.Context().Done():
+				return nil
+			}
+		}
+	}
 }
 
 // asked returns the context for a question that this program asks on its own behalf.

@@ -63,7 +63,7 @@ func commandsCommand() *cobra.Command {
 
 // commands starts a worker, asks it for its commands and ends it.
 func (o *worker) commands(cmd *cobra.Command, word string) (commands []schema.Command, err error) {
-	pool, err := o.open(cmd.Context(), word, cmd.ErrOrStderr())
+	pool, err := o.open(cmd.Context(), word, nil, cmd.ErrOrStderr())
 	if err != nil {
 		return nil, err
 	}

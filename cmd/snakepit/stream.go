@@ -34,42 +34,44 @@ func streamCommand() *cobra.Command {
 			return err
 		}
 		defer closing(c.pool, &err)
-		bar := newProgressBar(cmd, true)
-		defer bar.end(true)
-		var result any
-		failed := 0
-		c.steps.say("call", "%s", args[1])
-		options := []snakepit.CallOption{snakepit.Timeout(c.timeout), snakepit.Result(&result)}
-		for item, err := range snakepit.ExecuteStream[any](cmd.Context(), c.target, args[1], arg, options...) {
-			var one *snakepit.ItemError
-			switch {
-			case errors.As(err, &one):
-				failed++
-				c.steps.item()
-				printError(cmd.ErrOrStderr(), err)
-			case err != nil:
-				c.steps.failed(err)
-				return runError{err}
-			default:
-				c.steps.item()
-				if share, ok := progress(item); ok {
-					bar.show(args[1], share)
+		return c.repeat(cmd, func() error {
+			bar := newProgressBar(cmd, true)
+			defer bar.end(true)
+			var result any
+			failed := 0
+			c.steps.say("call", "%s", args[1])
+			options := []snakepit.CallOption{snakepit.Timeout(c.timeout), snakepit.Result(&result)}
+			for item, err := range snakepit.ExecuteStream[any](cmd.Context(), c.target, args[1], arg, options...) {
+				var one *snakepit.ItemError
+				switch {
+				case errors.As(err, &one):
+					failed++
+					c.steps.item()
+					printError(cmd.ErrOrStderr(), err)
+				case err != nil:
+					c.steps.failed(err)
+					return runError{err}
+				default:
+					c.steps.item()
+					if share, ok := progress(item); ok {
+						bar.show(args[1], share)
+					}
+					if err := printValue(bar, item); err != nil {
+						return err
+					}
 				}
-				if err := printValue(bar, item); err != nil {
+			}
+			c.steps.end()
+			if withResult {
+				if err := printValue(bar, result); err != nil {
 					return err
 				}
 			}
-		}
-		c.steps.end()
-		if withResult {
-			if err := printValue(bar, result); err != nil {
-				return err
+			if failed > 0 {
+				return runError{fmt.Errorf("%w: %d", errItems, failed)}
 			}
-		}
-		if failed > 0 {
-			return runError{fmt.Errorf("%w: %d", errItems, failed)}
-		}
-		return nil
+			return nil
+		})
 	}
 	return cmd
 }

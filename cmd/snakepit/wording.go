@@ -13,6 +13,8 @@ var flagWords = []string{
 	"set Options.Dir to", "set TMPDIR to",
 	"a shorter Options.Dir", "a shorter TMPDIR",
 	"set Program.Cache to", "set XDG_CACHE_HOME to",
+	"option Watch is set, and the command does not say what its files are: ", "--watch knows no files of this worker: ",
+	"set Command.Sources, or use a Python script that is a file of its own", "use a worker in a .py file",
 	"Program.Interpreter", "--python",
 }
 

@@ -25,7 +25,6 @@ var notPrinted = map[string]string{
 	"(Options.MaxSessions)":                                  "the command has no sessions",
 	"Options.OnEvent":                                        "the command has no hook",
 	"Options.WorkerEnv":                                      "the same",
-	"set Command.Sources":                                    "the command's worker is a file",
 	"the limit is {self._max_frame}; raise Options.MaxFrame": "other gRPC clients get it",
 	"set Command.Reports":                                    "conformance has --reports, and its own text",
 }

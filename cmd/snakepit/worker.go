@@ -64,14 +64,21 @@ func (o *worker) program(word string) (snakepit.Program, error) {
 	return snakepit.Command(word), nil
 }
 
-// open starts a pool of one worker.
-func (o *worker) open(ctx context.Context, word string, stderr io.Writer) (*snakepit.Pool, error) {
+// open starts a pool of one worker. opts may be nil.
+func (o *worker) open(
+	ctx context.Context, word string, opts *snakepit.Options, stderr io.Writer,
+) (*snakepit.Pool, error) {
 	adapter, err := adapters(o.adapter)
 	if err != nil {
 		return nil, err
 	}
 	log := &held{w: stderr}
-	pool, err := o.openWith(ctx, adapter, word, &snakepit.Options{Size: 1, Logger: logger(log)}, stderr)
+	own := snakepit.Options{}
+	if opts != nil {
+		own = *opts
+	}
+	own.Size, own.Logger = 1, logger(log)
+	pool, err := o.openWith(ctx, adapter, word, &own, stderr)
 	log.end(err == nil || os.Getenv("SNAKEPIT_LOG") != "") // otherwise the error contains the worker's last output
 	return pool, err
 }

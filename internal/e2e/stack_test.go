@@ -22,11 +22,14 @@ import (
 // stuck opens a pool of one worker whose calls do not end.
 func stuck(t *testing.T, adapter string, env ...string) *Fixture {
 	t.Helper()
-	program := snakepit.Python(filepath.Join("internal", "e2e", "testdata", "stuck.py"))
-	program.Interpreter, program.Cache, program.Env = Interpreter(t), t.TempDir(), env
-	f, err := Begin(t, adapter, program, snakepit.Options{
+	return stuckWith(t, adapter, snakepit.Options{
 		CallTimeout: -1, StopTimeout: time.Second, CancelGrace: time.Hour,
-	})
+	}, env...)
+}
+
+func stuckWith(t *testing.T, adapter string, o snakepit.Options, env ...string) *Fixture {
+	t.Helper()
+	f, err := Begin(t, adapter, script(t, filepath.Join("internal", "e2e", "testdata", "stuck.py"), env...), o)
 	if err != nil {
 		t.Fatal(err)
 	}

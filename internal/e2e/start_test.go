@@ -386,6 +386,8 @@ func TestNonsenseOptions(t *testing.T) {
 		"Limits.OpenFiles 3":       {Limits: snakepit.Limits{OpenFiles: 3}},
 		"Limits.FileSize -1":       {Limits: snakepit.Limits{FileSize: -1}},
 		"Limits.Nice 20":           {Limits: snakepit.Limits{Nice: 20}},
+		"WedgedAfter -1s":          {WedgedAfter: -time.Second},
+		"Wedged 9":                 {Wedged: 9},
 		"Warmup Args Command":      {Warmup: core.Warmup{Args: 1}},
 		"Functions halve":          {Functions: map[string]snakepit.Function{"halve": {}}},
 		"Options.Dir /dev/null/":   {Dir: "/dev/null/directory"},

@@ -206,11 +206,11 @@ class Runner:
             body = json.loads(frame["body"])
             if body["version"] != 1:
                 raise ProtocolError(
-                    f"the host wants version {body['version']} of the protocol, and this worker speaks 1"
+                    f"the host wants version {body['version']!r:.40} of the protocol, and this worker speaks 1"
                 )
             if body["codec"] not in self.transport.codecs:
                 names = ", ".join(self.transport.codecs)
-                raise ProtocolError(f"the host wants the codec {body['codec']!r}, and this worker has {names}")
+                raise ProtocolError(f"the host wants the codec {body['codec']!r:.40}, and this worker has {names}")
             terms.codec = get_codec(body["codec"])
             terms.encode = terms.codec.encode_parts if self.transport.takes_parts else terms.codec.encode
             terms.max_frame = min(terms.max_frame, int(body.get("max_frame") or terms.max_frame))
@@ -219,7 +219,12 @@ class Runner:
             terms.max_host_calls = int(body.get("calls", 0))
             if FEATURE in (body.get("features") or ()):
                 terms.pieces = True
-        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+            if min(*terms.window, terms.max_calls) < 1 or terms.max_frame < 4096 or terms.max_host_calls < 0:
+                raise ProtocolError(
+                    f"the host's hello has an impossible limit: window {terms.window}, concurrency {terms.max_calls}, "
+                    f"max_frame {terms.max_frame}, calls {terms.max_host_calls}"
+                )
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as exc:
             raise ProtocolError(f"the host's hello can't be understood: {type_name(type(exc))}: {exc}") from None
 
     def pump(self) -> None:

@@ -18,7 +18,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # `make fuzz` takes the second one.
 settings.register_profile("quick", deadline=None, max_examples=150)
-settings.register_profile("fuzz", deadline=None, max_examples=20_000)
+settings.register_profile("fuzz", deadline=None, max_examples=2_000)
 settings.load_profile("quick")
 
 PROLOGUE = """\

@@ -133,7 +133,19 @@ def test_a_worker_that_runs_itself(script, launch):
     assert host.printed == ["after ['a', 'b']"]
 
 
-@pytest.mark.parametrize("hello", [{"version": 2}, {"codec": "pickle"}, {"window": 5}])
+@pytest.mark.parametrize(
+    "hello",
+    [
+        {"version": 2},
+        {"codec": "pickle"},
+        {"window": 5},
+        {"window": {"items": 0, "bytes": 1}},
+        {"max_frame": 4095},
+        {"max_frame": float("inf")},
+        {"concurrency": -1},
+        {"calls": -1},
+    ],
+)
 def test_a_hello_that_does_not_fit(script, launch, hello):
     host = launch(script("@worker.command\ndef f(): pass\n"))
     host.greet(**hello)

@@ -38,8 +38,12 @@ def transport(request, environ, monkeypatch):
 class Host:
     """A client that attaches; what it puts into `sent` goes out, and None ends its side."""
 
-    def __init__(self, transport, token="host's"):
-        self.channel = grpc.insecure_channel(transport.endpoint, options=[("grpc.max_receive_message_length", -1)])
+    def __init__(self, transport, token="host's", credentials=None):
+        options = [("grpc.max_receive_message_length", -1)]
+        if credentials is None:
+            self.channel = grpc.insecure_channel(transport.endpoint, options)
+        else:
+            self.channel = grpc.secure_channel(transport.endpoint, credentials, options)
         self.sent = queue.Queue()
         self.stream = WorkerStub(self.channel).Attach(iter(self.sent.get, None), metadata=[("snakepit-token", token)])
 
@@ -238,15 +242,125 @@ def test_messages_say_how_many_were_read(transport):
             transport.read()
 
 
-def test_tokens(environ, monkeypatch):
+def wrong_tokens(token):
+    """Returns lists of tokens. None of them is the one right token."""
+    return [[], [""], [token[:-1]], [token[1:]], [token[0]], [token + "x"], ["x" * len(token)], [token, token]]
+
+
+def test_tokens_are_compared_whole_and_in_constant_time(environ, monkeypatch):
     monkeypatch.setenv("SNAKEPIT_GRPC_CLIENT_TOKEN", "client's")
     transport = GrpcTransport(Launch(environ))
     assert "SNAKEPIT_GRPC_CLIENT_TOKEN" not in os.environ
-    for token in ("", "client's", "host'"):
-        with Host(transport, token) as host:
-            with pytest.raises(grpc.RpcError):
-                next(host.stream)
-            assert host.stream.code() == grpc.StatusCode.UNAUTHENTICATED
+    compared = []
+
+    def compare(shown, right):
+        compared.append((shown, right))
+        return compare_digest(shown, right)
+
+    compare_digest = module.hmac.compare_digest
+    monkeypatch.setattr(module.hmac, "compare_digest", compare)
+    with grpc.insecure_channel(transport.endpoint) as channel:
+        stub = WorkerStub(channel)
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        rpcs = [
+            (lambda shown: next(stub.Attach(iter(()), metadata=shown)), "host's", "client's"),
+            (lambda shown: stub.Execute(ExecuteRequest(command="x"), metadata=shown), "client's", "host's"),
+            (lambda shown: next(stub.ExecuteStream(ExecuteRequest(), metadata=shown)), "client's", "host's"),
+            (lambda shown: check(b"", metadata=shown), "client's", "host's"),
+        ]
+        for rpc, right, other in rpcs:
+            for tokens in [*wrong_tokens(right), [other]]:
+                compared.clear()
+                with pytest.raises(grpc.RpcError) as caught:
+                    rpc([("snakepit-token", token) for token in tokens])
+                assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED, tokens
+                assert compared == [(token.encode(), right.encode()) for token in tokens if len(tokens) == 1]
+        assert check(b"", metadata=[("snakepit-token", "client's")]) == b"\x08\x02"  # not serving yet
+    transport.close()
+
+
+def test_an_empty_token_admits_nobody(transport):
+    """Without a client token there is nothing that a client could show."""
+    with grpc.insecure_channel(transport.endpoint) as channel:
+        for tokens in ([], [""], ["host's"]):
+            with pytest.raises(grpc.RpcError) as caught:
+                WorkerStub(channel).Execute(ExecuteRequest(), metadata=[("snakepit-token", t) for t in tokens])
+            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_strangers_are_refused_before_they_send_a_message(environ, monkeypatch):
+    monkeypatch.setenv("SNAKEPIT_GRPC_CLIENT_TOKEN", "client's")
+    transport = GrpcTransport(Launch(environ))
+    never = threading.Event()
+    with grpc.insecure_channel(transport.endpoint, options=[("grpc.max_send_message_length", -1)]) as channel:
+        for method in ("v1.Worker/Execute", "v1.Worker/ExecuteStream", "v1.Worker/Attach", "v1.Worker/Other", "x/y"):
+            rpc = channel.stream_stream(f"/snakepit.{method}")
+            for messages in ((never.wait() for _ in range(1)), iter([bytes(transport.max_frame * 2)])):
+                with pytest.raises(grpc.RpcError) as caught:
+                    next(rpc(messages, metadata=[("snakepit-token", "stranger's")]))
+                assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED, method
+    never.set()
+    transport.close()
+
+
+def test_a_message_above_the_limit_ends_the_stream(environ):
+    """The margin is for metadata, whose lengths may take more bytes in a message than in a frame's weight."""
+    transport = GrpcTransport(Launch({**environ, "SNAKEPIT_MAX_FRAME": "65536"}))
+    most = 65536 + 65536 // 64 + module.MESSAGE_BYTES
+    with Host(transport) as host:
+        room = most - len(Batch(frames=[Frame(kind=ITEM, id=1, body=bytes(most))]).SerializeToString()) + most
+        for size in (room, room + 1):
+            message = Batch(frames=[Frame(kind=ITEM, id=1, body=bytes(size))])
+            assert (len(message.SerializeToString()) > most) == (size > room)
+            host.sent.put(message)
+        assert len(transport.read()[0]["body"]) == room
+        assert transport.read() == []
+        with pytest.raises(grpc.RpcError) as caught:
+            next(host.stream)
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    transport.close()
+
+
+def test_compressed_messages_are_refused(environ, monkeypatch):
+    monkeypatch.setenv("SNAKEPIT_GRPC_CLIENT_TOKEN", "client's")
+    transport = GrpcTransport(Launch(environ))
+    with grpc.insecure_channel(transport.endpoint) as channel:
+        for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+            with pytest.raises(grpc.RpcError) as caught:
+                WorkerStub(channel).Execute(
+                    ExecuteRequest(command="x", args=bytes(1000)), metadata=TOKEN, compression=compression
+                )
+            assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    transport.close()
+
+
+@pytest.mark.parametrize("ports", ["", "20000-20001"])
+def test_a_port_has_no_plain_text(environ, monkeypatch, ports):
+    environ["SNAKEPIT_GRPC_PORTS"] = ports
+    if not ports:
+        monkeypatch.setattr(module.sys, "platform", "win32")
+    with pytest.raises(Unavailable, match="no keys for TLS"):
+        GrpcTransport(Launch(environ))
+
+
+@pytest.mark.parametrize("size", [0, module.INPUT_BYTES, 10 * module.INPUT_BYTES])
+def test_no_more_than_the_limit_is_read_of_the_input(environ, monkeypatch, size):
+    environ["SNAKEPIT_GRPC_TLS"] = "stdin"
+    left = [size]
+
+    def read(descriptor, count):
+        assert descriptor == 0
+        taken = min(count, left[0], 1000)
+        left[0] -= taken
+        return b"x" * taken
+
+    monkeypatch.setattr(module.os, "read", read)
+    with pytest.raises(Unavailable, match=f"has {min(size, module.INPUT_BYTES)} bytes that are not the keys"):
+        GrpcTransport(Launch(environ))
+    assert left[0] == max(0, size - module.INPUT_BYTES)
+
+
+def test_one_host(transport):
     with Host(transport) as first, Host(transport) as second:
         transport.write([{"kind": END, "id": 1}])  # waits for one of them
         refused = []
@@ -256,7 +370,6 @@ def test_tokens(environ, monkeypatch):
             except grpc.RpcError:
                 refused.append(host.stream.code())
         assert refused == [grpc.StatusCode.FAILED_PRECONDITION]
-    transport.close()
 
 
 @pytest.fixture
@@ -488,10 +601,10 @@ def test_sync_asks_none_of_several_connections(transport):
 
 def test_a_port_s_sockets_are_known(environ, monkeypatch):
     """A forked child closes them. Of a connection by TCP nobody can tell what the host has read."""
-    monkeypatch.setattr(module.sys, "platform", "win32")
+    # The tests in Go have TLS. Python's standard library makes no certificates.
+    monkeypatch.setattr(GrpcTransport, "_credentials", lambda *_: grpc.local_server_credentials())
     transport = GrpcTransport(Launch(environ))
-    monkeypatch.undo()
-    with Host(transport) as host:
+    with Host(transport, credentials=grpc.local_channel_credentials()) as host:
         transport.write([{"kind": END, "id": 1}])
         next(host.stream)
         assert sorted({connected for _, connected in transport._ours()}) == [False, True]

@@ -55,6 +55,18 @@ def fork():
     return {"own": len(sockets(f"grpc-{os.getpid()}.sock")), "child": os.WEXITSTATUS(os.waitpid(pid, 0)[1])}
 
 
+@worker.command
+def shown():
+    """Returns what the system shows of this process, and what is left of its standard input."""
+    found = {"input": os.read(0, 1).decode(), "files": ""}
+    for name in ("environ", "cmdline"):
+        with open(f"/proc/self/{name}") as file:
+            found[name] = file.read()
+    for name in os.listdir(os.environ["SNAKEPIT_DIR"]):
+        found["files"] += name
+    return found
+
+
 def sockets(name):
     """Returns the descriptors of sockets at an address that ends with the name."""
     found = []

@@ -1,5 +1,7 @@
 """The RPCs for gRPC clients other than the host: Execute, ExecuteStream and the standard health service.
 
+The transport has checked the token when an RPC arrives here.
+
 A client's call becomes frames with a negative id. The runner takes them like the host's (see `Transport.opened`). At
 any time, it has at most as many of these calls as the worker's concurrency, so the host's calls never wait behind more.
 The others wait here.
@@ -65,15 +67,13 @@ class Clients:
     Args:
         grpc: The module grpc.
         pb2: The module snakepit_pb2.
-        admit: Ends an RPC that shows no valid token.
         max_frame: The largest weight of a frame that the runner takes, in bytes.
     """
 
-    def __init__(self, grpc: Any, pb2: Any, admit: Callable[[Any], None], max_frame: int) -> None:
+    def __init__(self, grpc: Any, pb2: Any, max_frame: int) -> None:
         self._grpc = grpc
         self._code = grpc.StatusCode
         self._pb2 = pb2
-        self._admit = admit
         self._max_frame = max_frame
         # Guards what follows. It is reentrant because a finalizer may log, and so write, while it is held.
         self._lock = RLock()
@@ -263,7 +263,6 @@ class Clients:
         return frame
 
     def _request_codec(self, request: Any, context: Any) -> Codec:
-        self._admit(context)
         try:
             return get_codec(request.encoding or "json")
         except (ValueError, Unavailable) as error:
@@ -301,13 +300,11 @@ class Clients:
     # --- health
 
     def _check(self, request: bytes, context: Any) -> bytes:
-        self._admit(context)
         if request not in _KNOWN_SERVICES:
             context.abort(self._code.NOT_FOUND, "unknown service; there is snakepit.v1.Worker")
         return self._status()
 
     def _watch(self, request: bytes, context: Any) -> Iterator[bytes]:
-        self._admit(context)
         changes: SimpleQueue[Optional[bytes]] = SimpleQueue()
         if not context.add_callback(lambda: changes.put(None)):
             return

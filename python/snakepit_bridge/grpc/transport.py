@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import importlib
 import importlib.util
+import json
 import os
 import socket
 import sys
@@ -102,6 +103,9 @@ STOP_SECONDS = 1.0
 _ENGINE_FROM, _ENGINE_TO = (1, 60), (1, 86)
 """The versions of grpcio that were tried without the event engine. A version that does not know it would complain."""
 
+INPUT_BYTES = 256 << 10
+"""How much of standard input is read, which has a key and some certificates."""
+
 DESCRIPTORS = 8
 """How many descriptors have to be free. With fewer, gRPC's C code ends the process."""
 
@@ -131,7 +135,7 @@ class GrpcTransport(Transport):
         self._host_token = launch.host_token.encode()
         client_token = os.environ.pop("SNAKEPIT_GRPC_CLIENT_TOKEN", "")  # hidden from children and user code
         self.takes_clients = bool(client_token)
-        self._client_tokens = [client_token.encode()] if client_token else []
+        self._client_token = client_token.encode()
         self._lock = threading.Lock()
         self._attached = False  # guarded by _lock
         self._host_came = threading.Event()  # also set at the end
@@ -142,7 +146,8 @@ class GrpcTransport(Transport):
         self._count = 0  # the messages that were read
         self._reader = 0  # the ident of the thread that is inside of next()
         self._connection = -1  # the descriptor of the host's connection, while it is attached and known
-        self._clients = Clients(self._grpc, pb2, self._admit, launch.max_frame)
+        self._clients = Clients(self._grpc, pb2, launch.max_frame)
+        self._refusal = self._grpc.stream_stream_rpc_method_handler(self._refuse)
         self.codecs = available()
         self.max_frame = launch.max_frame
         server = importlib.import_module("grpc._server")
@@ -164,26 +169,54 @@ class GrpcTransport(Transport):
                 ("grpc.max_receive_message_length", self.max_frame + self.max_frame // 64 + MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.http2.bdp_probe", 0),  # no pings to measure the bandwidth
+                # Nothing is compressed: older versions of grpcio check the size only when they have decompressed.
+                ("grpc.compression_enabled_algorithms_bitset", 1),
             ],
+            interceptors=[self],
             maximum_concurrent_rpcs=RPCS,
         )
-        self.endpoint, self._address = _listen(self._server, launch)
+        self.endpoint, self._address = _listen(self._server, launch, self._credentials(launch))
         self._server.start()
         for name in settings:
             os.environ.pop(name, None)
 
-    def _admit(self, context: Any) -> None:
-        if not _shows(context, self._client_tokens):
-            context.abort(self._grpc.StatusCode.UNAUTHENTICATED, _TOKEN_WRONG)
+    def _credentials(self, launch: Launch) -> Any:
+        """Returns the credentials for TLS, or None for a Unix socket. The host writes the keys to standard input.
+
+        Raises:
+            Unavailable: The host has written something else.
+        """
+        if launch.environ.get("SNAKEPIT_GRPC_TLS", "") != "stdin":
+            return None
+        text = _read_input()
+        try:
+            keys = json.loads(text)
+            pair = keys["key"].encode(), keys["certificate"].encode()
+            client = keys.get("client", "").encode()
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:  # the text is secret
+            raise Unavailable(
+                f"standard input has {len(text)} bytes that are not the keys for TLS ({type(error).__name__})",
+                "start the worker with its standard input as the host made it",
+            ) from None
+        return self._grpc.ssl_server_credentials([pair], client or None, bool(client))
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        """Returns the handler of an RPC. grpcio calls this when the metadata has arrived.
+
+        Without the token, it is a handler that reads no message, so callers without one can neither fill the memory nor
+        hold a thread.
+        """
+        token = self._host_token if details.method == "/snakepit.v1.Worker/Attach" else self._client_token
+        return continuation(details) if _shows(details.invocation_metadata, token) else self._refusal
+
+    def _refuse(self, requests: Iterator[bytes], context: Any) -> None:
+        context.abort(self._grpc.StatusCode.UNAUTHENTICATED, "metadata snakepit-token is missing or wrong")
 
     def _attach(self, requests: Iterator[bytes], context: Any, send: Any = None) -> Optional[Iterator[bytes]]:
-        code = self._grpc.StatusCode
-        if not _shows(context, [self._host_token]):
-            context.abort(code.UNAUTHENTICATED, _TOKEN_WRONG)
         with self._lock:
             refused, self._attached = self._attached or self._ended, True
         if refused:
-            context.abort(code.FAILED_PRECONDITION, "this worker has or had its host already")
+            context.abort(self._grpc.StatusCode.FAILED_PRECONDITION, "this worker has or had its host already")
         self._connection = self._only_connection()
         if not context.add_callback(self._left):
             self._left()
@@ -549,44 +582,63 @@ def _need_descriptors(count: int) -> None:
             os.close(descriptor)
 
 
-_TOKEN_WRONG = "metadata snakepit-token is missing or wrong"
+def _shows(metadata: Any, token: bytes) -> bool:
+    """Reports whether an RPC's metadata show this token and no other. Nobody can show an empty one."""
+    shown = [value.encode() for key, value in metadata or () if key == "snakepit-token"]
+    return bool(token) and len(shown) == 1 and hmac.compare_digest(shown[0], token)
 
 
-def _shows(context: Any, tokens: Sequence[bytes]) -> bool:
-    """Reports whether the RPC shows one of the tokens."""
-    shown = b"".join(value.encode() for key, value in context.invocation_metadata() if key == "snakepit-token")
-    right = [hmac.compare_digest(shown, token) for token in tokens]  # always compares all, so the time tells nothing
-    return any(right)
+def _read_input() -> bytes:
+    """Returns standard input up to its end, or the first `INPUT_BYTES` of it."""
+    text = b""
+    while len(text) < INPUT_BYTES:
+        more = os.read(0, INPUT_BYTES - len(text))
+        if not more:
+            break
+        text += more
+    return text
 
 
-def _listen(server: Any, launch: Launch) -> Tuple[str, Any]:
+def _listen(server: Any, launch: Launch, credentials: Any) -> Tuple[str, Any]:
     """Binds the server. Returns its address twice: for the report, and in the form of getsockname.
+
+    Args:
+        server: The server.
+        launch: What the host has said.
+        credentials: The credentials for TLS on a port, or None for a Unix socket. Ports have no plain text.
 
     Raises:
         Unavailable: No port is free, or the socket can't be bound.
     """
     ports = launch.environ.get("SNAKEPIT_GRPC_PORTS", "")
-    if ports:
-        first, last = map(int, ports.split("-"))
-        for port in range(first, last + 1):
-            if _free(port) and _bind(server, f"127.0.0.1:{port}"):
-                return f"127.0.0.1:{port}", ("127.0.0.1", port)
+    if credentials is None and (ports or sys.platform == "win32"):  # grpcio has no Unix sockets on Windows
+        raise Unavailable(
+            "the host asks for a port and has no keys for TLS, without which others could listen in",
+            "use a host and a worker package of the same release",
+        )
+    if credentials is not None:
+        first, last = map(int, ports.split("-")) if ports else (0, 0)
+        refused = False
+        for port in filter(_free, range(first, last + 1)):
+            bound = _bind(server, f"127.0.0.1:{port}", credentials)
+            if bound:
+                return f"127.0.0.1:{bound}", ("127.0.0.1", bound)
+            refused = True
+        if refused:
+            raise Unavailable("grpcio does not serve TLS with this certificate and key", "use an ECDSA or RSA key")
         raise Unavailable(f"each port from {first} to {last} is in use", "choose another BasePort or a wider PortRange")
-    if sys.platform == "win32":  # grpcio has no Unix sockets there
-        port = _bind(server, "127.0.0.1:0")
-        if port:
-            return f"127.0.0.1:{port}", ("127.0.0.1", port)
-        raise Unavailable("no loopback port could be bound")
     path = os.path.join(os.path.abspath(launch.directory or "."), f"grpc-{os.getpid()}.sock")
-    if not _bind(server, "unix:" + quote(path)):
+    if not _bind(server, "unix:" + quote(path), None):
         raise Unavailable(
             f"the socket {path} could not be bound", "choose a shorter Options.Dir on a local file system"
         )
     return "unix:" + path, path
 
 
-def _bind(server: Any, address: str) -> int:
+def _bind(server: Any, address: str, credentials: Any) -> int:
     try:
+        if credentials is not None:
+            return int(server.add_secure_port(address, credentials))
         return int(server.add_insecure_port(address))
     except RuntimeError:  # older versions of grpcio return 0
         return 0

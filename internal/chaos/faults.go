@@ -1,0 +1,178 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/snakepit-go/snakepit"
+)
+
+// faults does harm to the workers of a pool, one thing after another.
+type faults struct {
+	load  *load
+	dir   string   // the pool's temporary directory
+	grpc  []string // the links that make up an installed grpcio, or nil
+	step  bool     // may step the system's clock
+	done  map[string]int
+	last  []int          // the processes that were killed last
+	calls sync.WaitGroup // that do harm
+}
+
+// run does harm until ctx is done, and mends it.
+func (f *faults) run(ctx context.Context) {
+	r := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	all := []struct {
+		name string
+		do   func(context.Context, *rand.Rand) bool // reports whether it did anything
+	}{
+		{"SIGKILL", f.signal(syscall.SIGKILL)},
+		{"SIGSEGV", f.signal(syscall.SIGSEGV)},
+		{"SIGSTOP", f.signal(syscall.SIGSTOP)},
+		{"SIGTERM", f.signal(syscall.SIGTERM)},
+		{"memory", f.command("hogs")},
+		{"descriptors", f.command("closes")},
+		{"interpreter", f.command("holds")},
+		{"reload", f.reload},
+		{"resize", f.resize},
+		{"full-directory", f.fill},
+		{"grpc-uninstalled", f.uninstall},
+		{"clock", f.clock},
+	}
+	for ctx.Err() == nil {
+		fault := all[r.IntN(len(all))]
+		if !fault.do(ctx, r) {
+			continue
+		}
+		f.done[fault.name]++
+		pause(ctx, time.Duration(50+r.IntN(400))*time.Millisecond)
+	}
+	for _, w := range f.load.pool.Workers() { // and all at once
+		if pid := w.Info().PID; pid > 0 && syscall.Kill(pid, syscall.SIGKILL) == nil { // 0: it is starting
+			f.done["SIGKILL"]++
+			f.last = append(f.last, pid)
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// signal sends a signal to a worker.
+func (f *faults) signal(sig syscall.Signal) func(context.Context, *rand.Rand) bool {
+	return func(_ context.Context, r *rand.Rand) bool {
+		workers := f.load.pool.Workers()
+		if len(workers) == 0 {
+			return false
+		}
+		pid := workers[r.IntN(len(workers))].Info().PID
+		return pid > 0 && syscall.Kill(pid, sig) == nil
+	}
+}
+
+// command makes a call that does harm to its worker.
+func (f *faults) command(name string) func(context.Context, *rand.Rand) bool {
+	return func(context.Context, *rand.Rand) bool {
+		f.calls.Go(func() {
+			_ = f.load.call(name, func(id string) (string, error) {
+				own, cancel := context.WithTimeout(context.Background(), time.Second)
+				defer cancel()
+				_, err := snakepit.Execute[any](own, f.load.pool, name, args{"id": id})
+				return "", err
+			})
+		})
+		return true
+	}
+}
+
+func (f *faults) reload(ctx context.Context, _ *rand.Rand) bool {
+	own, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_ = f.load.pool.Reload(own) // workers are being killed, so it may fail
+	return true
+}
+
+func (f *faults) resize(_ context.Context, r *rand.Rand) bool {
+	return f.load.pool.Resize(1+r.IntN(6)) == nil
+}
+
+// fill fills the pool's directory, if it is a small file system of its own.
+func (f *faults) fill(ctx context.Context, _ *rand.Rand) bool {
+	if !isMount(f.dir) {
+		return false
+	}
+	path := filepath.Join(f.dir, "filler")
+	file, err := os.Create(path)
+	if err != nil {
+		return false
+	}
+	block := make([]byte, 64<<10)
+	for err == nil {
+		_, err = file.Write(block)
+	}
+	_ = file.Close()
+	for i := 0; ; i++ { // and all names
+		if os.WriteFile(filepath.Join(f.dir, fmt.Sprint("filler", i)), nil, 0o600) != nil {
+			break
+		}
+	}
+	pause(ctx, time.Second)
+	fillers, _ := filepath.Glob(path + "*")
+	for _, filler := range fillers {
+		_ = os.Remove(filler)
+	}
+	return true
+}
+
+// isMount reports whether a directory is the root of a file system.
+func isMount(dir string) bool {
+	var own, parent syscall.Stat_t
+	return syscall.Stat(dir, &own) == nil && syscall.Stat(filepath.Dir(dir), &parent) == nil && own.Dev != parent.Dev
+}
+
+// uninstall takes grpcio away for a while.
+func (f *faults) uninstall(ctx context.Context, _ *rand.Rand) bool {
+	if len(f.grpc) == 0 {
+		return false
+	}
+	for _, link := range f.grpc {
+		_ = os.Rename(link, link+".away")
+	}
+	pause(ctx, 2*time.Second)
+	f.install()
+	return true
+}
+
+// install undoes uninstall.
+func (f *faults) install() {
+	for _, link := range f.grpc {
+		_ = os.Rename(link+".away", link)
+	}
+}
+
+// clock steps the system's clock by an hour, forth and back.
+func (f *faults) clock(ctx context.Context, _ *rand.Rand) bool {
+	if !f.step {
+		return false
+	}
+	move := func(d time.Duration) error {
+		t := syscall.NsecToTimeval(time.Now().Add(d).Round(0).UnixNano())
+		return syscall.Settimeofday(&t)
+	}
+	if move(time.Hour) != nil { // this program may not
+		return false
+	}
+	pause(ctx, 300*time.Millisecond)
+	return move(-time.Hour) == nil
+}
