@@ -63,8 +63,8 @@ func (p *Pool) replacementFailed(pl *place, err error) {
 // Reload replaces every worker by a fresh one, with no gap: a worker leaves once its replacement is ready. It ends its
 // calls, and serves its sessions until they end or move, as for Recycle. Options.Surge says how many are replaced at
 // once. Reload returns when all replacements are ready. If one cannot be started, Reload stops and returns why; the
-// other old workers serve on. The same holds when ctx is done. One Reload runs at a time; others wait. Any goroutine may
-// call it.
+// other old workers serve on. The same holds when ctx is done. One Reload runs at a time; others wait. Any goroutine
+// may call it.
 func (p *Pool) Reload(ctx context.Context) (err error) {
 	begin := time.Now()
 	defer func() { p.emit(Reloaded{Time: time.Now(), Took: time.Since(begin), Err: err}) }()

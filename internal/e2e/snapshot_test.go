@@ -294,8 +294,8 @@ func TestSnapshotChangesItsCodec(t *testing.T) {
 	s := f.Session("s")
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
 	value := map[string]any{
-		"int": int64(5), "float": 5.0, "large": uint64(1<<63 + 1), "bytes": []byte("\x00\xff"), "none": nil, "text": "ü",
-		"time": at, "list": []any{int64(1), "two", []any{}}, "$bytes": map[string]any{"$bytes": "x"},
+		"int": int64(5), "float": 5.0, "large": uint64(1<<63 + 1), "bytes": []byte("\x00\xff"), "none": nil,
+		"text": "ü", "time": at, "list": []any{int64(1), "two", []any{}}, "$bytes": map[string]any{"$bytes": "x"},
 	}
 	if _, err := snakepit.Execute[any](t.Context(), s, "keep", Args{"value": value}); err != nil {
 		t.Fatal(err)
