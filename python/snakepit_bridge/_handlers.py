@@ -12,7 +12,7 @@ from ._answers import BadArguments
 from ._calls import CURRENT, Call
 from ._context import AsyncContext, Context
 from ._errors import BadValue, attempt, shown
-from ._frames import KEEP_STATE, NOT_STARTED, Frame
+from ._frames import Frame
 from ._interrupt import Interrupter, enter, enter_async
 from ._redirect import flush_output
 from ._unpatched import get_ident, monotonic
@@ -48,7 +48,7 @@ class Handlers:
     def answered(self, call: Call, exc: BaseException) -> None:
         """Answers a call with an exception, unless the call has its answer already."""
         if not call.ended:
-            self._runner.finish(call, self._runner.answers.failure(call, exc))
+            self._finish(call, self._runner.answers.failure(call, exc))
 
     def _run(self, call: Call, interrupter: Interrupter) -> None:
         self._begin(call, interrupter)
@@ -103,12 +103,7 @@ class Handlers:
     def _finish(self, call: Call, answer: Frame) -> None:
         """Ends a call. The state of its session goes before the answer, if the host keeps it."""
         runner = self._runner
-        if (
-            runner.snapshots is not None
-            and call.frame.get("flags", 0) & KEEP_STATE
-            and not answer.get("flags", 0) & NOT_STARTED
-            and call.frame.get("session")
-        ):
+        if runner.snapshots is not None and runner.snapshots.wanted(call, answer):
             runner.snapshots.send(runner, call)
             if runner.forked:
                 self._leave_child(None)

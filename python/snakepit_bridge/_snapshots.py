@@ -11,7 +11,7 @@ from ._calls import Call
 from ._command import Command, examine
 from ._description import describe
 from ._errors import BadValue, render, shown
-from ._frames import BASE_WEIGHT, FAILED, STATE, Frame
+from ._frames import BASE_WEIGHT, FAILED, KEEP_STATE, NOT_STARTED, STATE, Frame
 from ._interrupt import enter
 from ._memory import LARGE
 from ._sessions import Session
@@ -38,6 +38,14 @@ class Snapshots:
     def __init__(self, take: Callable[[Session], Any], restore: Optional[Callable[[Session, Any], Any]]) -> None:
         self._take = take
         self._restore = restore
+
+    @staticmethod
+    def wanted(call: Call, answer: Frame) -> bool:
+        """Reports whether the state of the call's session goes before this answer."""
+        frame = call.frame
+        return bool(
+            frame.get("flags", 0) & KEEP_STATE and frame.get("session") and not answer.get("flags", 0) & NOT_STARTED
+        )
 
     def send(self, runner: Runner, call: Call) -> None:
         """Queues the snapshot of the call's session. An exception is logged, and the host then keeps no snapshot."""
