@@ -45,6 +45,7 @@ internal/chaos:           github.com/hashicorp/go-hclog
 internal/e2e:             . core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python
 internal/e2e:             github.com/hashicorp/go-hclog
 internal/e2e/typedworker: . schema
+internal/testnames:       conformance
 docs:                     internal/e2e
 python:                   core
 schema:                   core

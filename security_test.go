@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/snakepit-go/snakepit/conformance"
+	"github.com/snakepit-go/snakepit/internal/testnames"
 )
 
 // No token is compared by an operator: its time would tell how much of a guess is right. A comparison with the empty
@@ -56,23 +56,7 @@ func TestSecurityPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	there := map[string]bool{}
-	for _, c := range conformance.Clauses() {
-		there[string(c.Part)+"/"+c.Name] = true
-	}
-	defined := regexp.MustCompile(`(?m)^(?:func|def) ((?:Test|Fuzz|test_)\w+)\(`)
-	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		base := filepath.Base(path)
-		isPython := strings.HasPrefix(base, "test_") && strings.HasSuffix(base, ".py")
-		if err != nil || !isPython && !strings.HasSuffix(base, "_test.go") {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		for _, found := range defined.FindAllSubmatch(text, -1) {
-			there[string(found[1])] = true
-		}
-		return err
-	})
+	there, err := testnames.In(".")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +67,7 @@ func TestSecurityPage(t *testing.T) {
 		for row := range strings.Lines(rows) {
 			tests := named.FindAllStringSubmatch(row, -1)
 			for _, test := range tests {
-				if !there[test[1]] {
+				if !there.Has(test[1]) {
 					t.Errorf("there is no %s", test[1])
 				}
 			}

@@ -53,7 +53,7 @@ func (at *attempt) launch(ctx context.Context, s Spec) (*Process, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", at.spawner.cmd.Path, err)
 	}
-	p, control, err := at.spawner.start(at, s)
+	p, control, err := at.spawner.start(ctx, at, s)
 	if err != nil {
 		return nil, err
 	}

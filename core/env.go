@@ -1,7 +1,6 @@
 package core
 
 import (
-	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -13,7 +12,7 @@ import (
 var launchVars = []string{
 	"SNAKEPIT_PROTOCOL", "SNAKEPIT_RUN_ID", "SNAKEPIT_WORKER_INDEX", "SNAKEPIT_CONN_FD", "SNAKEPIT_CONTROL_FD",
 	"SNAKEPIT_LIFELINE_FD", "SNAKEPIT_DIR", "SNAKEPIT_MAX_FRAME", "SNAKEPIT_HOST_TOKEN", "SNAKEPIT_WORKER_TOKEN",
-	"SNAKEPIT_GRPC_PORTS", "SNAKEPIT_GRPC_TLS", "SNAKEPIT_GRPC_CLIENT_TOKEN", "SNAKEPIT_CACHE",
+	"SNAKEPIT_FORK_SERVER", "SNAKEPIT_GRPC_PORTS", "SNAKEPIT_GRPC_TLS", "SNAKEPIT_GRPC_CLIENT_TOKEN", "SNAKEPIT_CACHE",
 }
 
 // mergeEnv joins lists of "KEY=value". A later entry replaces an earlier one with the same key.
@@ -38,15 +37,17 @@ var threadVars = []string{
 	"NUMEXPR_NUM_THREADS",
 }
 
-// threadEnv returns variables that share the processors among the workers: otherwise N workers would start N times as
-// many threads as there are processors. It returns nil if the user has set any of threadVars, because a library that
-// reads several of them could prefer ours.
+// threadEnv returns variables that share the processors among size workers: otherwise N workers would start N times as
+// many threads as there are processors. It returns nil if env has any of threadVars, because a library that reads
+// several of them could prefer ours, and for a size of 0.
 func threadEnv(env []string, size int) []string {
+	if size == 0 {
+		return nil
+	}
 	n := strconv.Itoa(max(1, runtime.GOMAXPROCS(0)/size))
 	var vars []string
 	for _, name := range threadVars {
-		_, set := os.LookupEnv(name)
-		if set || slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
+		if slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
 			return nil
 		}
 		vars = append(vars, name+"="+n)

@@ -22,27 +22,57 @@ func TestMergeEnv(t *testing.T) {
 
 // Numeric libraries share the processors between the workers, unless the user set the thread count.
 func TestThreadEnv(t *testing.T) {
-	for _, name := range threadVars {
-		t.Setenv(name, "") // restores the variable after the test
-		_ = os.Unsetenv(name)
-	}
 	all := func(n int) (env []string) {
 		for _, name := range threadVars {
 			env = append(env, name+"="+strconv.Itoa(n))
 		}
 		return env
 	}
-	if got := threadEnv(nil, 1); !slices.Equal(got, all(runtime.GOMAXPROCS(0))) {
+	if got := threadEnv([]string{"HOME=/root"}, 1); !slices.Equal(got, all(runtime.GOMAXPROCS(0))) {
 		t.Error(got)
 	}
 	if got := threadEnv(nil, 1000); !slices.Equal(got, all(1)) {
 		t.Error(got)
 	}
-	if got := threadEnv([]string{threadVars[1] + "=8"}, 1000); got != nil {
+	if got := threadEnv([]string{"HOME=/root", threadVars[1] + "=8"}, 1000); got != nil {
+		t.Error("set by the user, and yet:", got)
+	}
+	if got := threadEnv(nil, 0); got != nil {
+		t.Error("without a pool:", got)
+	}
+}
+
+// The count is that of the pool's size at the worker's start. The program, its command and WorkerEnv can set another.
+func TestThreadsOfAWorker(t *testing.T) {
+	for _, name := range threadVars {
+		t.Setenv(name, "") // restores the variable after the test
+		_ = os.Unsetenv(name)
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
+	threads := func(f *fixture, size int) string {
+		t.Helper()
+		f.size.Store(int32(size))
+		f.launch(Spec{})
+		return f.log.line(t, "threads ")
+	}
+	cmd := shell(`echo "threads $OMP_NUM_THREADS/$MKL_NUM_THREADS"; exec sleep 1000`)
+	for size, want := range map[int]string{1: "8/8", 2: "4/4", 3: "2/2", 64: "1/1"} {
+		if got := threads(newFixture(t, cmd), size); got != want {
+			t.Errorf("with a size of %d they are %s, not %s", size, got, want)
+		}
+	}
+	own := newFixture(t, cmd)
+	own.opts.EnvOf = func(int) []string { return []string{"MKL_NUM_THREADS=5"} }
+	if got := threads(own, 2); got != "/5" {
+		t.Error("set by WorkerEnv, and yet:", got)
+	}
+	cmd.Env = []string{"MKL_NUM_THREADS=6"}
+	if got := threads(newFixture(t, cmd), 2); got != "/6" {
 		t.Error("set for the command, and yet:", got)
 	}
-	t.Setenv(threadVars[0], "7")
-	if got := threadEnv(nil, 1000); got != nil {
+	t.Setenv("OMP_NUM_THREADS", "7")
+	cmd.Env = nil
+	if got := threads(newFixture(t, cmd), 2); got != "7/" {
 		t.Error("set by the user, and yet:", got)
 	}
 }

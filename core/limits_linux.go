@@ -45,9 +45,9 @@ func (l *Limits) apply(pid int) error {
 // reached returns the limit that ended a process, or "". state may be nil.
 func (l *Limits) reached(end exitStatus, state *os.ProcessState) string {
 	switch {
-	case l.CPUTime == 0 || state == nil || end.killed:
+	case l.CPUTime == 0 || end.killed:
 	case end.signal == syscall.SIGXCPU.String(),
-		end.signal == killSignal && state.UserTime()+state.SystemTime() >= l.CPUTime:
+		end.signal == killSignal && state != nil && state.UserTime()+state.SystemTime() >= l.CPUTime:
 		return fmt.Sprintf("Limits.CPUTime (%s)", l.CPUTime)
 	}
 	return ""
@@ -181,6 +181,17 @@ func (g *memoryGroup) enter(attr *syscall.SysProcAttr) (leave func(), err error)
 	}
 	own := &memoryGroup{dir: g.pool.own}
 	return func() { _ = own.write("tasks", 0) }, nil
+}
+
+// join moves a running process into the group. g may be nil.
+func (g *memoryGroup) join(pid int) error {
+	if g == nil {
+		return nil
+	}
+	if err := g.write("cgroup.procs", int64(pid)); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return noGroups(err)
+	}
+	return nil
 }
 
 // reached returns the limit if the kernel has ended a process because of it, or "".

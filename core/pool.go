@@ -75,6 +75,9 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 		return nil, errors.New("option Watch is set, and the command does not say what its files are: " +
 			"set Command.Sources, or use a Python script that is a file of its own")
 	}
+	if cmd.ForkServer && !hasForkServer {
+		return nil, errors.New("Command.ForkServer needs Linux")
+	}
 	log, err := poolLogger(&o)
 	if err != nil {
 		return nil, err
@@ -85,13 +88,14 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	}
 	logs := newLogQueue(log)
 	sp, err := newSpawner(cmd, spawnerOptions{
-		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Env: threadEnv(cmd.Env, o.Size), Log: logs,
+		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Log: logs,
 		Limits: o.Limits, EnvOf: o.WorkerEnv,
 	})
 	if err != nil {
 		_ = logs.close(0) // the log is still empty
 		return nil, err
 	}
+	sp.size.Store(int32(o.Size))
 	p := &Pool{
 		adapter: adapter, opts: o, logs: logs, log: logs.events(noWorker), trace: trace, spawner: sp,
 		nested: map[*waiter]struct{}{}, tenants: map[string]*tenant{},

@@ -19,6 +19,7 @@ type Process struct {
 	name    string // the path of the executable, for errors
 	pid     int
 	proc    *os.Process
+	forked  *forked // set if a fork server has forked it; then proc is no child of this program
 	out     *output
 	capture *os.File // the read end of the pipe for its output
 	input   *os.File // the write end of the pipe for Spec.Input, or nil
@@ -74,14 +75,23 @@ func (p *Process) supervise(input []byte) {
 		}
 	}()
 
-	state := waitExit(p.proc)
+	var state *os.ProcessState
+	if p.forked != nil {
+		<-p.forked.ended
+	} else {
+		state = waitExit(p.proc)
+	}
 	close(p.exited)
 	p.mu.Lock()
 	killGroup(p.proc)
-	if state == nil {
+	p.ended = exitStatus{code: -1, killed: p.killed}
+	if p.forked != nil {
+		p.ended.code, p.ended.signal = p.forked.code, p.forked.signal
+		p.forked.reap()
+		_ = p.proc.Release()
+	} else if state == nil {
 		state, _ = p.proc.Wait()
 	}
-	p.ended = exitStatus{code: -1, killed: p.killed}
 	if state != nil { // nil: other code in this program has reaped it
 		p.ended.code, p.ended.signal = state.ExitCode(), exitSignal(state)
 	}

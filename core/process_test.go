@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -106,6 +107,25 @@ func TestGroupEnds(t *testing.T) {
 	eventually(t, "the grandchild is gone", func() bool { return !alive(grandchild) })
 }
 
+// A process that has ended gets no signal: another process or group may have its id by now.
+func TestNoSignalAfterTheEnd(t *testing.T) {
+	f := newFixture(t, shell("cat"))
+	stranger := f.launch(Spec{Protocol: "none", Stdio: true})
+	p := f.launch(Spec{Protocol: "none", Stdio: true})
+	_ = p.Stdin.Close()
+	await(t, p)
+	p.proc = stranger.proc // as if the stranger had got its id
+	p.terminate()
+	p.kill()
+	p.stop(0)
+	if _, err := stranger.Stdin.WriteString("hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(stranger.Stdout).ReadString('\n'); line != "hello\n" {
+		t.Error("the stranger has ended:", line, err)
+	}
+}
+
 // The pool does not wait for a grandchild that has left the group and holds every descriptor.
 func TestGrandchildHoldsDescriptors(t *testing.T) {
 	for _, reports := range []bool{false, true} {
@@ -174,7 +194,7 @@ func TestHostKilled(t *testing.T) {
 	}
 }
 
-// The worker survives the end of the thread that called Launch.
+// The worker survives the end of the thread that called Launch, and of all threads that other goroutines may end.
 func TestThreadEnds(t *testing.T) {
 	f := newFixture(t, shell("cat"))
 	launched := make(chan *Process)
@@ -184,6 +204,11 @@ func TestThreadEnds(t *testing.T) {
 	}()
 	p := <-launched
 	for range 3 {
+		var ending sync.WaitGroup
+		for range 100 {
+			ending.Go(runtime.LockOSThread)
+		}
+		ending.Wait()
 		if _, err := p.Stdin.WriteString("hello\n"); err != nil {
 			t.Fatal(err)
 		}

@@ -44,6 +44,25 @@ func TestRecycleAfterCalls(t *testing.T) {
 	})
 }
 
+// Workers that started together do not leave together: each has up to a tenth fewer calls.
+func TestRecycleAfterCallsIsSpread(t *testing.T) {
+	var log eventLog
+	o := core.Options{Size: 1, Recycle: core.Recycle{Calls: 100}, OnEvent: log.put}
+	bubble(t, &coretest.Adapter{}, o, func(t *testing.T, p *core.Pool) {
+		for range 3000 {
+			call(t, p, "echo", 1)
+			synctest.Wait()
+		}
+	})
+	calls := map[string]int{}
+	for _, line := range log.lines("ReplacementPlanned") {
+		calls[line]++
+	}
+	if len(calls) < 3 || len(calls) > 11 {
+		t.Errorf("the workers have left after %v", calls)
+	}
+}
+
 func TestRecycleByAge(t *testing.T) {
 	o := core.Options{Size: 4, Recycle: core.Recycle{Age: time.Hour}}
 	bubble(t, &coretest.Adapter{}, o, func(t *testing.T, p *core.Pool) {

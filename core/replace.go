@@ -74,6 +74,7 @@ func (p *Pool) Reload(ctx context.Context) (err error) {
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for another reload: %w", endOfContext(ctx))
 	}
+	p.spawner.servers.renew()
 	p.mu.Lock()
 	var old []*Worker
 	for _, w := range p.workers {

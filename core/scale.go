@@ -76,8 +76,9 @@ func (p *Pool) vacate(pl *place, cause Cause, reason string) {
 
 // Resize changes the number of workers to size, from 1 to 1024. If Options.MinSize is smaller than Options.Size, size
 // is the new maximum, and the minimum follows if it would be larger. New workers start at once; Resize does not wait
-// for them. The workers that are too many end their calls, serve their sessions until they end or move, and leave. Any
-// goroutine may call it. The error is ErrClosed after Close, or says what is wrong with size.
+// for them. Numeric libraries in workers that start from now on get their share of the processors for the new size. The
+// workers that are too many end their calls, serve their sessions until they end or move, and leave. Any goroutine may
+// call it. The error is ErrClosed after Close, or says what is wrong with size.
 func (p *Pool) Resize(size int) error {
 	if size < 1 || size > maxSize {
 		return fmt.Errorf("the pool's size cannot be %d: it has to be from 1 to %d", size, maxSize)
@@ -97,6 +98,7 @@ func (p *Pool) Resize(size int) error {
 		p.vacate(pl, CauseResized, fmt.Sprintf("the pool was made smaller, from %d to %d workers", before, size))
 	}
 	p.places = p.places[:min(size, before)]
+	p.spawner.size.Store(int32(size))
 	p.addPlaces(size)
 	if p.opts.MinSize == p.opts.Size {
 		p.min = size

@@ -54,6 +54,32 @@ func TestSessionsStayAndAreLostWithTheirWorker(t *testing.T) {
 	})
 }
 
+// Each use of a session begins its idle time anew. After that the session ends, and its worker drops the state.
+func TestSessionsEndAfterTheirIdleTime(t *testing.T) {
+	for _, uses := range []int{1, 2, 5} {
+		a := coretest.Conformance(1)
+		bubble(t, a, core.Options{Size: 1, SessionIdle: time.Minute}, func(t *testing.T, p *core.Pool) {
+			s := p.Session("s")
+			for i := range uses {
+				time.Sleep(50 * time.Second) // on the bubble's clock
+				got, err := core.Execute[any](t.Context(), s, "conformance.remember", map[string]any{"value": "kept"})
+				if err != nil || p.Stats().Sessions != 1 || got != "kept" {
+					t.Fatalf("use %d: %v, %v, %+v", i, got, err, p.Stats())
+				}
+			}
+			time.Sleep(61 * time.Second)
+			synctest.Wait()
+			if s := p.Stats(); s.Sessions != 0 || s.Workers[0].Sessions != 0 {
+				t.Errorf("after %d uses and the idle time there are %d sessions", uses, s.Sessions)
+			}
+			got, err := core.Execute[any](t.Context(), s, "conformance.remember", nil)
+			if got != nil || err != nil {
+				t.Errorf("after the idle time the worker still has %v, %v", got, err)
+			}
+		})
+	}
+}
+
 func TestSessionsSpread(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 3}, func(t *testing.T, p *core.Pool) {
 		if err := p.WaitReady(t.Context(), 0); err != nil {

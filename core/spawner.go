@@ -1,6 +1,7 @@
 package core
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -12,15 +13,15 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
 // spawnerOptions configure a spawner, in addition to the command.
 type spawnerOptions struct {
 	Name     string
-	Dir      string   // the parent of the private directory; "" means os.TempDir()
-	MaxFrame int      // the value of SNAKEPIT_MAX_FRAME
-	Env      []string // the pool's own variables, "KEY=value"; the user's variables override them
+	Dir      string // the parent of the private directory; "" means os.TempDir()
+	MaxFrame int    // the value of SNAKEPIT_MAX_FRAME
 	Log      *logQueue
 	Limits   Limits
 	EnvOf    func(index int) []string // returns more variables for the worker at an index, or is nil
@@ -36,8 +37,10 @@ type spawner struct {
 	env     []string // the environment that all workers share
 	oom     *oomCounter
 	groups  *memoryGroups // nil without Limits.Memory
+	servers forkServers
 	forks   chan func()
 	forkEnd chan struct{}
+	size    atomic.Int32 // the number of workers that share the processors, or 0
 
 	mu     sync.Mutex // guards closed
 	closed bool
@@ -82,7 +85,7 @@ func newSpawner(cmd Command, o spawnerOptions) (*spawner, error) {
 			pwd = []string{"PWD=" + abs}
 		}
 	}
-	sp.env = mergeEnv(o.Env, own, pwd, cmd.Env)
+	sp.env = mergeEnv(own, pwd, cmd.Env)
 	go sp.fork()
 	return sp, nil
 }
@@ -116,7 +119,7 @@ func (sp *spawner) attempt(index int) *attempt {
 }
 
 // start starts one process. control is the pipe that its report comes from, or nil.
-func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err error) {
+func (sp *spawner) start(ctx context.Context, at *attempt, s Spec) (p *Process, control *os.File, err error) {
 	sp.mu.Lock()
 	if sp.closed {
 		sp.mu.Unlock()
@@ -145,20 +148,20 @@ func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err
 	}
 	files, err := openChildFiles(p, s, sp.cmd.Reports)
 	defer files.closeTheirs()
-	if err == nil {
-		err = sp.forkExec(p, files, mergeEnv(sp.env, own, sp.contractEnv(at, s), files.env, s.Env))
+	env := mergeEnv(sp.withThreads(mergeEnv(sp.env, own)), sp.contractEnv(at, s), files.env, s.Env)
+	switch {
+	case err != nil:
+	case sp.cmd.ForkServer:
+		err = sp.forkFromServer(ctx, p, files, env)
+	default:
+		err = sp.forkExec(p, files, sp.groups, env)
 	}
 	if err != nil {
 		files.closeOurs()
 		return nil, nil, err
 	}
 	limitErr := sp.opts.Limits.apply(p.pid)
-	if p.lifelineRead != nil {
-		if err := armLifeline(p.lifelineRead, p.pid); err != nil { // the worker still reads the end of file
-			sp.opts.Log.events(at.index).Warn("worker would outlive a killed host for a while", "error", err)
-		}
-	}
-	p.out = newOutput(sp.opts.Log, at.index)
+	sp.watchOver(p, at.index)
 	launched = true
 	go func() {
 		defer sp.owned.Done()
@@ -172,6 +175,17 @@ func (sp *spawner) start(at *attempt, s Spec) (p *Process, control *os.File, err
 		return nil, nil, limitErr
 	}
 	return p, files.control, nil
+}
+
+// watchOver has the kernel end a process that has just started with this program, and logs what it prints. index is a
+// worker's, or noWorker.
+func (sp *spawner) watchOver(p *Process, index int) {
+	if p.lifelineRead != nil {
+		if err := armLifeline(p.lifelineRead, p.pid); err != nil { // the worker still reads the end of file
+			sp.opts.Log.events(index).Warn("worker would outlive a killed host for a while", "error", err)
+		}
+	}
+	p.out = newOutput(sp.opts.Log, index)
 }
 
 // envOf returns the variables for the worker at an index.
@@ -202,6 +216,11 @@ func checkEnv(from string, env []string) error {
 	return nil
 }
 
+// withThreads adds to an environment the variables that share the processors among the workers.
+func (sp *spawner) withThreads(env []string) []string {
+	return mergeEnv(threadEnv(env, int(sp.size.Load())), env)
+}
+
 // contractEnv returns the variables of the launch contract, except those that name descriptors.
 func (sp *spawner) contractEnv(at *attempt, s Spec) []string {
 	env := []string{
@@ -215,15 +234,16 @@ func (sp *spawner) contractEnv(at *attempt, s Spec) []string {
 	return env
 }
 
-// forkExec runs the command with its descriptors and its environment.
-func (sp *spawner) forkExec(p *Process, files *childFiles, env []string) error {
+// forkExec runs the command with its descriptors and its environment, in a control group of its own if groups is not
+// nil.
+func (sp *spawner) forkExec(p *Process, files *childFiles, groups *memoryGroups, env []string) error {
 	attr := &os.ProcAttr{Dir: sp.cmd.Dir, Env: env, Files: files.child, Sys: sysProcAttr()}
 	argv := append([]string{p.name}, sp.cmd.Args...)
 	p.oomBase = sp.oom.base()
 	forked := make(chan error, 1)
-	if sp.groups != nil {
+	if groups != nil {
 		var err error
-		if p.group, err = sp.groups.add(); err != nil {
+		if p.group, err = groups.add(); err != nil {
 			return err
 		}
 	}
@@ -319,6 +339,7 @@ func (sp *spawner) close() {
 	sp.closed = true
 	sp.mu.Unlock()
 	sp.owned.Wait()
+	sp.servers.close()
 	close(sp.forks)
 	<-sp.forkEnd
 	if err := os.RemoveAll(sp.dir); err != nil {

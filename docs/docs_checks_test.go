@@ -4,6 +4,10 @@ package docs_test
 
 import (
 	"debug/elf"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"go/types"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,6 +122,64 @@ func TestOptionsAreDocumented(t *testing.T) {
 		if !slices.Equal(documented, fields) {
 			t.Errorf("%s has %v, and api.md %v", name, fields, documented)
 		}
+	}
+}
+
+// Each option is read somewhere, apart from the functions that check it.
+func TestOptionsAreRead(t *testing.T) {
+	for dir, names := range map[string]string{
+		"core":          "Options Recycle Limits Warmup Command Spec",
+		"adapters/grpc": "Adapter", "fallback": "Chain", "python": "Program",
+	} {
+		set := token.NewFileSet()
+		var files []*ast.File
+		for _, path := range e2e.Must(filepath.Glob(filepath.Join(dir, "*.go"))) {
+			if !strings.HasSuffix(path, "_test.go") {
+				files = append(files, e2e.Must(parser.ParseFile(set, path, nil, 0)))
+			}
+		}
+		info := &types.Info{Uses: map[*ast.Ident]types.Object{}}
+		// Other packages stay unknown. So do the declarations for other systems, which are there twice.
+		checker := types.Config{Error: func(error) {}}
+		pkg, _ := checker.Check(dir, set, files, info)
+		read := map[types.Object]bool{}
+		for _, file := range files {
+			ast.Inspect(file, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.FuncDecl:
+					return n.Name.Name != "resolve" && n.Name.Name != "check"
+				case *ast.SelectorExpr:
+					read[info.Uses[n.Sel]] = true
+				}
+				return true
+			})
+		}
+		for _, name := range strings.Fields(names) {
+			fields := pkg.Scope().Lookup(name).Type().Underlying().(*types.Struct)
+			for f := range fields.Fields() {
+				if f.Exported() && !read[f] {
+					t.Errorf("nothing in %s reads %s.%s", dir, name, f.Name())
+				}
+			}
+		}
+	}
+}
+
+// Each example has a test in Go.
+func TestExamplesAreTested(t *testing.T) {
+	tested := 0
+	for _, worker := range e2e.Must(filepath.Glob("examples/*/worker.*")) {
+		dir := filepath.Dir(worker)
+		found := false
+		for _, path := range e2e.Must(filepath.Glob(filepath.Join(dir, "*_test.go"))) {
+			found = found || strings.Contains(readPage(t, path), "\nfunc Test")
+		}
+		if tested++; !found {
+			t.Errorf("%s has no test", dir)
+		}
+	}
+	if tested < 11 {
+		t.Errorf("only %d examples", tested)
 	}
 }
 

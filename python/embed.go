@@ -35,6 +35,10 @@ type Program struct {
 	Args []string
 	// Env has variables, as "KEY=value", that are added to the host's environment.
 	Env []string
+	// ForkServer starts one process that imports the script up to worker.run(), and forks the workers from it. All of
+	// them together take the time and the memory of about one import. The script must not start threads or use CUDA
+	// before worker.run(); Open says so if it does. It needs Linux.
+	ForkServer bool
 	// Dir is the worker's working directory. "" means the host's.
 	Dir string
 	// Interpreter is the Python to run: a path, or a name to look up in PATH. "" means the first of these:
@@ -94,12 +98,13 @@ func (p Program) command() (core.Command, error) {
 	// stray re.py in PYTHONPATH.
 	boot = filepath.Join(boot, "__main__.py")
 	return core.Command{
-		Path:    chosen.Interpreter,
-		Args:    append([]string{boot, script}, p.Args...),
-		Dir:     p.Dir,
-		Env:     append([]string{"SNAKEPIT_CACHE=" + cache}, p.Env...),
-		Reports: true,
-		Sources: sources,
+		Path:       chosen.Interpreter,
+		Args:       append([]string{boot, script}, p.Args...),
+		Dir:        p.Dir,
+		Env:        append([]string{"SNAKEPIT_CACHE=" + cache}, p.Env...),
+		Reports:    true,
+		ForkServer: p.ForkServer,
+		Sources:    sources,
 		Remedy: fmt.Sprintf("use a Python %d.%d or later: %s, chosen by %s, may be none",
 			oldest[0], oldest[1], chosen.Interpreter, chosen.By),
 	}, nil

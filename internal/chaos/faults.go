@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -37,6 +39,7 @@ func (f *faults) run(ctx context.Context) {
 		{"SIGSEGV", f.signal(syscall.SIGSEGV)},
 		{"SIGSTOP", f.signal(syscall.SIGSTOP)},
 		{"SIGTERM", f.signal(syscall.SIGTERM)},
+		{"fork-server", killParent(f)},
 		{"memory", f.command("hogs")},
 		{"descriptors", f.command("closes")},
 		{"interpreter", f.command("holds")},
@@ -78,6 +81,26 @@ func (f *faults) signal(sig syscall.Signal) func(context.Context, *rand.Rand) bo
 		}
 		pid := workers[r.IntN(len(workers))].Info().PID
 		return pid > 0 && syscall.Kill(pid, sig) == nil
+	}
+}
+
+// killParent kills the fork server of a worker, if it has one.
+func killParent(f *faults) func(context.Context, *rand.Rand) bool {
+	return func(_ context.Context, r *rand.Rand) bool {
+		if r.IntN(3) > 0 { // it costs all workers at once
+			return false
+		}
+		for _, w := range f.load.pool.Workers() {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.Info().PID))
+			if err != nil {
+				continue
+			}
+			fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+			if parent, err := strconv.Atoi(fields[1]); err == nil && parent > 1 && parent != os.Getpid() {
+				return syscall.Kill(parent, syscall.SIGKILL) == nil
+			}
+		}
+		return false
 	}
 }
 

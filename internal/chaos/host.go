@@ -35,6 +35,7 @@ type order struct {
 	Python  string   `json:"python"` // the interpreter
 	GRPC    []string `json:"grpc"`   // what to take away to uninstall grpcio
 	Clock   bool     `json:"clock"`
+	Fork    bool     `json:"fork"` // by a fork server
 }
 
 // report is what a host says at its end.
@@ -123,7 +124,7 @@ func open(o order, l *load, log *os.File) (*snakepit.Pool, error) {
 		}
 	}
 	program := snakepit.Python("internal/chaos/worker.py", filepath.Join(o.Dir, "worker"))
-	program.Interpreter = o.Python
+	program.Interpreter, program.ForkServer = o.Python, o.Fork
 	program.Env = []string{"TMPDIR=" + o.Tmp, "SNAKEPIT_CHAOS=" + o.Life}
 	opts := &snakepit.Options{
 		Size: fullSize, MinSize: 2, IdleTime: time.Second, Surge: 2, StartBudget: -1, Queue: 40,

@@ -3,10 +3,12 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -244,7 +246,8 @@ func TestNothingIsLeftOfAFailure(t *testing.T) {
 	}
 }
 
-// hostMode makes the test binary a host that will be killed. Its value lists adapter, script, name and directory.
+// hostMode makes the test binary a host that will be killed. Its value lists what it does, adapter, script, name,
+// directory and interpreter.
 const hostMode = "SNAKEPIT_TEST_HOST"
 
 func TestMain(m *testing.M) {
@@ -258,23 +261,41 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// host runs a pool with one idle worker and one that is stuck in C. It returns only on an error.
+// host opens a pool and does what its arguments say. It returns only on an error.
 func host(args []string) error {
-	adapter, err := snakepit.Adapters(args[0])
+	adapter, err := snakepit.Adapters(args[1])
 	if err != nil {
 		return err
 	}
-	program := snakepit.Python(args[1])
-	program.Interpreter, program.Cache = args[4], filepath.Dir(args[1])
+	program := snakepit.Python(args[2])
+	program.Interpreter, program.Cache = args[5], filepath.Dir(args[2])
+	o := &snakepit.Options{
+		Size: 2, Name: args[3], Dir: args[4], Surge: 2, StartLimit: 4,
+		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Error}),
+	}
+	if args[0] == "changes" {
+		o.OnEvent = func(e snakepit.Event) {
+			if s, ok := e.(core.StateChanged); ok && s.To == core.StateStarting {
+				fmt.Println("a worker starts")
+			}
+		}
+	}
 	ctx := context.Background()
-	pool, err := core.Open(ctx, adapter, Must(program.Command()),
-		&snakepit.Options{Size: 2, Name: args[2], Dir: args[3]})
+	pool, err := core.Open(ctx, adapter, Must(program.Command()), o)
 	if err != nil {
 		return err
 	}
 	if err := pool.WaitReady(ctx, 0); err != nil {
 		return err
 	}
+	if args[0] == "changes" {
+		return changes(ctx, pool)
+	}
+	return stays(ctx, pool)
+}
+
+// stays leaves one worker idle and gets the other one stuck in C.
+func stays(ctx context.Context, pool *core.Pool) error {
 	escaped, err := snakepit.Execute[int](ctx, pool, "breed", nil)
 	if err != nil {
 		return err
@@ -284,8 +305,44 @@ func host(args []string) error {
 	return err
 }
 
+// changes reloads the pool again and again, and resizes it meanwhile.
+func changes(ctx context.Context, pool *core.Pool) error {
+	failed := make(chan error)
+	go func() {
+		for size := 2; ; size = 6 - size {
+			if err := errors.Join(pool.Resize(size), pool.WaitReady(ctx, size)); err != nil {
+				failed <- err
+			}
+		}
+	}()
+	for {
+		select {
+		case err := <-failed:
+			return err
+		default:
+			if err := pool.Reload(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// startHost starts this test binary as a host. It returns the process and its standard output.
+func startHost(t *testing.T, does, adapter, script, name, dir string) (*exec.Cmd, io.Reader) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), Must(os.Executable()))
+	cmd.Env = append(os.Environ(),
+		hostMode+"="+strings.Join([]string{does, adapter, script, name, dir, Interpreter(t)}, "|"))
+	cmd.Stderr = os.Stderr
+	out := Must(cmd.StdoutPipe())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, out
+}
+
 // kill -9 of the host ends its workers, even one that is stuck in C, and the processes that they started. The next pool
-// removes their directory.
+// in the same place removes their directory. It harms no other pool there, nor does the kill.
 func TestHostKilled(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux kills a group when its host has gone")
@@ -293,18 +350,15 @@ func TestHostKilled(t *testing.T) {
 	for i, adapter := range adapters {
 		t.Run(strings.ReplaceAll(adapter, ",", "+"), func(t *testing.T) {
 			name, dir := fmt.Sprintf("killed-%d-%d", os.Getpid(), i), t.TempDir()
-			self := Must(os.Executable())
-			cmd := exec.CommandContext(t.Context(), self)
-			cmd.Env = append(os.Environ(),
-				hostMode+"="+strings.Join([]string{adapter, File(t, "worker.py", busy), name, dir, Interpreter(t)},
-					"|"))
-			cmd.Stderr = os.Stderr
-			out := Must(cmd.StdoutPipe())
-			if err := cmd.Start(); err != nil {
+			neighbour, err := Begin(t, adapter, script(t, filepath.Join("internal", "e2e", "testdata", "lifecycle.py")),
+				snakepit.Options{Dir: dir})
+			if err != nil {
 				t.Fatal(err)
 			}
+			pid := call[int](neighbour, "pid", nil)
+			cmd, out := startHost(t, "stays", adapter, File(t, "worker.py", busy), name, dir)
 			var escaped int
-			_, err := fmt.Fscanf(out, "escaped %d\n", &escaped)
+			_, err = fmt.Fscanf(out, "escaped %d\n", &escaped)
 			if err == nil {
 				defer func() { _ = syscall.Kill(escaped, syscall.SIGKILL) }()
 				Eventually(t, "the family is complete", func() bool { return len(family(t, name)) == 4 })
@@ -328,9 +382,58 @@ func TestHostKilled(t *testing.T) {
 			if err := pool.Close(); err != nil {
 				t.Error(err)
 			}
+			if got := call[int](neighbour, "pid", nil); got != pid || neighbour.Stats().Lost != 0 {
+				t.Errorf("a neighbour's worker was process %d and is %d", pid, got)
+			}
+			if err := neighbour.Close(); err != nil {
+				t.Error(err)
+			}
 			empty(t, dir)
 		})
 	}
+}
+
+// breeds is the body of a worker that starts a child when it is imported.
+const breeds = `
+import subprocess
+from snakepit_bridge import Worker
+
+subprocess.Popen(["sleep", "1000"])
+worker = Worker()
+
+@worker.command
+def echo(value):
+    return value
+
+worker.run()
+`
+
+// kill -9 of a host that reloads and resizes its pool leaves no process, whatever was starting or leaving.
+func TestHostKilledDuringChanges(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux kills a group when its host has gone")
+	}
+	onEach(t, []string{"jsonstdio", "msgpack", "grpc"}, func(t *testing.T, adapter string) {
+		for _, starts := range []int{7, 10, 15} { // the first two are the pool's own
+			name := fmt.Sprintf("changing-%d-%s-%d", os.Getpid(), adapter, starts)
+			cmd, out := startHost(t, "changes", adapter, File(t, "worker.py", breeds), name, t.TempDir())
+			lines := bufio.NewScanner(out)
+			for n := 0; n < starts && lines.Scan(); n++ {
+				if lines.Text() != "a worker starts" {
+					t.Error(lines.Text())
+				}
+			}
+			before := len(family(t, name))
+			_ = cmd.Process.Kill()
+			killed := time.Now()
+			_ = cmd.Wait()
+			Eventually(t, "all are gone", func() bool { return len(family(t, name)) == 0 })
+			t.Logf("%d processes were gone %s after the kill", before, time.Since(killed))
+			if before < 4 {
+				t.Errorf("only %d processes were there before the kill", before)
+			}
+		}
+	})
 }
 
 func TestShutdown(t *testing.T) {

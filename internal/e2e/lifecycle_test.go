@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -172,6 +174,48 @@ func TestReloadUnderLoad(t *testing.T) {
 		}
 		t.Logf("%d calls during three reloads", calls.Load())
 	})
+}
+
+// After a Resize, workers that start get their share of the processors for the new size.
+func TestThreadsAfterResize(t *testing.T) {
+	for _, name := range []string{"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
+		"VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"} {
+		t.Setenv(name, "") // restores the variable after the test
+		_ = os.Unsetenv(name)
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
+	f := open(t, "jsonstdio", snakepit.Options{Size: 1})
+	threads := func(want ...string) { // of one session on each worker
+		t.Helper()
+		var got []string
+		for i := range want {
+			s := f.Session(fmt.Sprint(i))
+			defer s.Close()
+			info, err := snakepit.Execute[map[string]any](t.Context(), s, "info", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprint(info["threads"]))
+		}
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("the workers have %v threads, not %v", got, want)
+		}
+	}
+	resize := func(size int) {
+		t.Helper()
+		if err := errors.Join(f.Resize(size), f.WaitReady(t.Context(), size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	threads("8")
+	resize(4)
+	threads("2", "2", "2", "8")
+	resize(2)
+	if err := f.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	Eventually(t, "the old workers leave", func() bool { return len(f.Workers()) == 2 })
+	threads("4", "4")
 }
 
 // A change of a module reloads the pool. A broken one leaves the old workers serving, and its traceback is in the log.

@@ -29,6 +29,7 @@ _TRANSPORTS = {
     "msgpack": ("_transport_msgpack", "MsgpackSocket"),
     "grpc": ("grpc.transport", "GrpcTransport"),
 }
+TRANSPORTS = tuple(module for module, _ in _TRANSPORTS.values())
 _PACKAGES = {"msgpack": "'msgpack>=1.0.3'", "grpc": "'grpcio>=1.50' 'protobuf>=3.20.3'"}
 
 
@@ -204,6 +205,9 @@ shown_workers: List[Worker] = []
 
 def run(worker: Worker) -> None:
     """Implements `Worker.run`."""
+    forks: Any = sys.modules.get(f"{__package__}._forkserver")
+    if forks is not None and forks.server is not None and not forks.server.forked:
+        forks.serve(worker)
     if servers:
         servers[0].serve(worker)
     elif os.environ.get("SNAKEPIT_PROTOCOL"):  # the host started the script directly

@@ -479,6 +479,38 @@ def test_sessions_that_clients_name_are_bounded(client):
     assert host.call("kept") <= 2 + 3
 
 
+PROTOS = """
+from google.protobuf import descriptor_pb2, descriptor_pool
+
+def register(path, package, message):
+    file = descriptor_pb2.FileDescriptorProto(name=path, package=package, syntax="proto3")
+    file.message_type.add().name = message
+    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
+
+@worker.command
+def own():
+    register("snakepit.proto", "own", "Frame")
+    register("grpc/health/v1/health.proto", "grpc.health.v1", "HealthCheckRequest")
+    register("grpc/reflection/v1/reflection.proto", "grpc.reflection.v1", "ServerReflectionRequest")
+
+@worker.command
+def again():
+    import importlib.util, snakepit_bridge.grpc.snakepit_pb2 as first
+    spec = importlib.util.spec_from_file_location("another_pb2", first.__file__)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+"""
+
+
+@pytest.mark.parametrize("command", ["own", "again"])
+def test_the_program_registers_protos_of_its_own(client, command):
+    """A second file of one path in the same process would be a TypeError. The bridge has no path but its own."""
+    host, stub = client(PROTOS)
+    assert execute(stub, command) == b"null"
+    assert host.call("snakepit.describe")
+    with grpc.insecure_channel(host.report["endpoint"]) as channel:
+        assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", metadata=TOKEN, timeout=20) == b"\x08\x01"
+
+
 def test_no_token():
     with pytest.raises(RuntimeError, match="SNAKEPIT_HOST_TOKEN"):
         GrpcTransport(Launch({}))

@@ -1,0 +1,172 @@
+//go:build linux
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/python"
+)
+
+const forkingWorker = `
+import os, random, sys
+with open(sys.argv[1], "a") as file:
+    file.write("imported\n")
+from snakepit_bridge import Worker
+
+worker = Worker()
+
+@worker.command
+def facts():
+    return {"pid": os.getpid(), "parent": os.getppid(), "group": os.getpgid(0), "random": random.random(),
+            "index": os.environ["INDEX"], "answer": ANSWER}
+
+@worker.command
+def leave(code: int):
+    os._exit(code)
+
+ANSWER = 1
+%s
+worker.run()
+`
+
+type facts struct {
+	PID, Parent, Group, Answer int
+	Random                     float64
+	Index                      string
+}
+
+// forking returns a program that forks its workers, and the file that notes its imports.
+func forking(t *testing.T, more string) (program python.Program, imports string) {
+	t.Helper()
+	imports = filepath.Join(t.TempDir(), "imports")
+	program = script(t, File(t, "worker.py", fmt.Sprintf(forkingWorker, more)))
+	program.Args, program.ForkServer = []string{imports}, true
+	return program, imports
+}
+
+func ask(t *testing.T, target snakepit.Target) facts {
+	t.Helper()
+	got, err := snakepit.Execute[facts](t.Context(), target, "facts", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestForkServer(t *testing.T) {
+	onEach(t, adapters, func(t *testing.T, adapter string) {
+		program, imports := forking(t, "")
+		f, err := Begin(t, adapter, program, snakepit.Options{
+			Size:      4,
+			WorkerEnv: func(index int) []string { return []string{"INDEX=" + strconv.Itoa(index)} },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.WaitReady(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		pids, draws := map[int]string{}, map[float64]bool{}
+		parent := 0
+		for i := range 4 {
+			got := ask(t, f.Session(strconv.Itoa(i)))
+			if got.Group != got.PID || got.Parent == os.Getpid() || parent != 0 && got.Parent != parent {
+				t.Errorf("%+v", got)
+			}
+			pids[got.PID], draws[got.Random], parent = got.Index, true, got.Parent
+		}
+		if len(pids) != 4 || len(draws) != 4 {
+			t.Errorf("%v %v", pids, draws)
+		}
+		for _, w := range f.Workers() {
+			if i := w.Info(); pids[i.PID] != strconv.Itoa(i.Index) {
+				t.Errorf("worker %d has the environment of %q", i.Index, pids[i.PID])
+			}
+		}
+		if text, err := os.ReadFile(imports); err != nil || strings.Count(string(text), "imported") != 1 {
+			t.Errorf("%s, %v", text, err)
+		}
+		// How a worker ends is known.
+		_, err = snakepit.Execute[any](t.Context(), f.Session("0"), "leave", Args{"code": 7})
+		var exit *snakepit.WorkerExit
+		if !errors.As(err, &exit) || exit.ExitCode != 7 || exit.Signal != "" {
+			t.Error(err)
+		}
+		victim := ask(t, f.Session("1")).PID
+		_ = syscall.Kill(victim, syscall.SIGSEGV)
+		Eventually(t, "both are replaced", func() bool { return f.Stats().Lost == 2 && f.Stats().Ready == 4 })
+		if log := f.Log.String(); !strings.Contains(log, syscall.SIGSEGV.String()) {
+			t.Error(log)
+		}
+		if text, _ := os.ReadFile(imports); strings.Count(string(text), "imported") != 1 {
+			t.Errorf("the replacements were not forked: %s", text)
+		}
+		// Without the server its workers are lost. Another server takes its place.
+		_ = syscall.Kill(parent, syscall.SIGKILL)
+		Eventually(t, "all are replaced", func() bool { return f.Stats().Lost == 6 && f.Stats().Ready == 4 })
+		if got := ask(t, f.Pool); got.Parent == parent {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// A reload reads the program anew, and the old server ends with its last worker.
+func TestForkServerReloads(t *testing.T) {
+	program, imports := forking(t, "")
+	program.Env = append(program.Env, "INDEX=0")
+	f, err := Begin(t, "msgpack", program, snakepit.Options{Size: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chat := f.Session("chat")
+	old := ask(t, chat)
+	File(t, program.Script, fmt.Sprintf(forkingWorker, "ANSWER = 2"))
+	if err := f.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(t, f.Pool); got.Answer != 2 || got.Parent == old.Parent {
+		t.Errorf("%+v", got)
+	}
+	if got := ask(t, chat); got.Answer != 1 || got.PID != old.PID {
+		t.Errorf("the session has moved: %+v", got)
+	}
+	if syscall.Kill(old.Parent, 0) != nil {
+		t.Error("the server of a live worker has ended")
+	}
+	chat.Close()
+	Eventually(t, "the old server ends", func() bool { return syscall.Kill(old.Parent, 0) != nil })
+	File(t, program.Script, fmt.Sprintf(forkingWorker, "1 / 0"))
+	if err := f.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "ZeroDivisionError") {
+		t.Error(err)
+	}
+	if got := ask(t, f.Pool); got.Answer != 2 {
+		t.Errorf("%+v", got)
+	}
+	if text, _ := os.ReadFile(imports); strings.Count(string(text), "imported") < 3 {
+		t.Errorf("%s", text)
+	}
+}
+
+// Where a fork is not safe, Open says why.
+func TestForkServerRefuses(t *testing.T) {
+	const thread = "import threading\n" +
+		"threading.Thread(target=threading.Event().wait, name='poller', daemon=True).start()"
+	for more, words := range map[string]string{
+		thread:                           "threads before worker.run() poller",
+		"raise ValueError('no weights')": "ValueError no weights worker.py",
+		"sys.exit(3)":                    "ended by itself with exit code 3",
+	} {
+		program, _ := forking(t, more)
+		_, err := Begin(t, "msgpack", program, snakepit.Options{Size: 2})
+		says(t, err, strings.Fields(words)...)
+	}
+}
