@@ -22,10 +22,15 @@ import "github.com/snakepit-go/snakepit/core"
 type Pool = core.Pool
 
 // Session is a Target whose calls all go to one worker. The worker keeps state for it: the handler sees the session's
-// id and a dict of its own. The first call chooses the worker. Once that worker is lost, every call gets ErrSessionLost
-// until the session ends, so that no call silently continues with fresh state. A session ends by Close, or when no call
-// has used it for Options.SessionIdle. Sessions with the same id are the same session. Any number of goroutines may use
-// them.
+// id and a dict of its own. The first call chooses the worker.
+//
+// If the worker gives snapshots, the pool keeps the state after the last answered call. When that worker is lost or
+// leaves, the next call takes another worker, which restores the state first. If the restore fails, the call fails with
+// that error and did not run, and the next call tries again. Without a snapshot, every call after the loss gets
+// ErrSessionLost until the session ends, so that no call silently continues with fresh state.
+//
+// A session ends by Close, or when no call has used it for Options.SessionIdle. Sessions with the same id are the same
+// session. Any number of goroutines may use them.
 //
 //	type Session struct {
 //		// contains filtered or unexported fields
@@ -50,6 +55,8 @@ type Session = core.Session
 //		Replaced   int64 `json:"replaced"`    // workers that left because their replacement was ready
 //		StartFails int64 `json:"start_fails"` // starts that failed
 //		Terminated int64 `json:"terminated"`  // workers that were stopped because a cancelled call kept running
+//
+//		SnapshotBytes int64 `json:"snapshot_bytes"` // the size of all snapshots of sessions
 //
 //		WaitTime   time.Duration  `json:"-"`                 // of all that have waited; in JSON wait_seconds
 //		OldestWait time.Duration  `json:"-"`                 // of the oldest caller now; in JSON oldest_wait_seconds
@@ -108,7 +115,8 @@ type WorkerStats = core.WorkerStats
 //		Recycle Recycle
 //		// Surge is how many workers more than Size may be starting to replace others, for Recycle and Pool.Reload. So it is
 //		// also how many are replaced at once. 0 means 1. Negative means none, such as for a GPU that has no memory for two:
-//		// one worker at a time leaves before its replacement starts. A worker with sessions first waits for their end.
+//		// one worker at a time leaves before its replacement starts. If it has sessions without a snapshot, it first waits
+//		// for their end.
 //		Surge int
 //		// Limits bound what one worker may use.
 //		Limits Limits
@@ -146,6 +154,10 @@ type WorkerStats = core.WorkerStats
 //		// MaxSessions is how many sessions the pool may have at once. The first call of another one gets ErrSaturated. 0
 //		// means 10,000; negative means any number.
 //		MaxSessions int
+//		// MaxSnapshot is the largest snapshot of a session in bytes. The pool keeps the snapshot so that the session
+//		// survives its worker. A session whose snapshot is larger is lost with its worker, and the log says so once. 0
+//		// means 1 MiB; negative means that the pool keeps none.
+//		MaxSnapshot int
 //
 //		// MaxFrame is the largest frame in bytes, in both directions. One value has to fit in one frame. 0 means 64 MiB;
 //		// the maximum is 1 GiB. If the worker or the adapter has a lower limit, that limit applies.
@@ -175,8 +187,8 @@ type WorkerStats = core.WorkerStats
 type Options = core.Options
 
 // Recycle says when a worker is replaced by a fresh one. A zero field is no reason. The worker serves all callers until
-// its replacement is ready. After that it ends its calls, serves its sessions until they end, and leaves. So a worker
-// may exceed a limit for a while.
+// its replacement is ready. After that it ends its calls, serves its sessions until they end or move, and leaves. A
+// session with a snapshot moves. So a worker may exceed a limit for a while.
 //
 //	type Recycle struct {
 //		// Calls replaces a worker after so many calls, and Age after so much time since its start. Each worker has its own

@@ -303,8 +303,8 @@ func clauses() []clause {
 	}{
 		{Adapter, [][]clause{adapterClauses, codecClauses}},
 		{Worker, [][]clause{
-			helloClauses, callClauses, valueClauses, streamClauses, pieceClauses, creditClauses, cancelClauses,
-			lifeClauses,
+			helloClauses, callClauses, valueClauses, streamClauses, pieceClauses, snapshotClauses, creditClauses,
+			cancelClauses, lifeClauses,
 		}},
 		{Pool, [][]clause{poolClauses}},
 	} {

@@ -229,7 +229,7 @@ func endOf(calls []uint64) func(f *core.Frame) bool {
 
 func isCalls(k core.Kind) bool {
 	return k == core.KindItem || k == core.KindEnd || k == core.KindError ||
-		k == core.KindCancel || k == core.KindCredit || k == core.KindPiece
+		k == core.KindCancel || k == core.KindCredit || k == core.KindPiece || k == core.KindState
 }
 
 // next returns the next frame of a kind.

@@ -249,7 +249,7 @@ var poolClauses = []clause{
 	}),
 	rule("loss/session", "After the loss of its worker a session's next call gets ErrSessionLost, never fresh state. "+
 		"This lasts until Close.", func(t *trial) {
-		p := t.open(core.Options{})
+		p := t.open(core.Options{MaxSnapshot: -1})
 		t.noticed(p)
 		s := p.Session("mine")
 		_, _ = core.Execute[any](t.Context(), s, "conformance.remember", args{"value": "gone"})
@@ -262,6 +262,32 @@ var poolClauses = []clause{
 		s.Close()
 		if got, err := core.Execute[any](t.Context(), s, "conformance.context", nil); err != nil {
 			t.Errorf("a new session gets %v, %v", got, err)
+		}
+	}),
+	rule("loss/snapshot", "If the worker gives snapshots, a session survives it: "+
+		"its next call finds the state of its last answered call.", func(t *trial) {
+		p := t.open(core.Options{})
+		t.noticed(p)
+		if !slices.Contains(p.Workers()[0].Info().Features, "snapshots") {
+			t.Skipf("the worker does not announce snapshots")
+		}
+		s := p.Session("mine")
+		for i := range 3 {
+			value := fmt.Sprintf("kept %d times", i)
+			_, err := core.Execute[any](t.Context(), s, "conformance.remember", args{"value": value})
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			_, _ = core.Execute[any](t.Context(), s, "conformance.exit", args{"code": 1}) // is lost
+			got, err := core.Execute[any](t.Context(), s, "conformance.remember", nil)
+			if err != nil || got != value {
+				t.Errorf("after the loss of its worker the session remembers %s, %v", show(got), err)
+			}
+		}
+		s.Close()
+		got, err := core.Execute[any](t.Context(), s, "conformance.remember", nil)
+		if err != nil || got != nil {
+			t.Errorf("a new session remembers %s, %v", show(got), err)
 		}
 	}),
 	rule("start/reason", "If no worker can be started, "+

@@ -80,7 +80,7 @@ var helloClauses = []clause{
 			if strings.HasPrefix(name, "conformance.") && !slices.Contains(commands, name) {
 				t.Errorf("%s is not a command of the suite", name)
 			}
-			if strings.HasPrefix(name, "snakepit.") && name != "snakepit.describe" && name != "snakepit.forget" {
+			if strings.HasPrefix(name, "snakepit.") && !slices.Contains(reserved, name) {
 				t.Errorf("%s is a reserved name", name)
 			}
 		}

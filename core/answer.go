@@ -37,7 +37,7 @@ func (m *mux) incoming(f *Frame, joined *join, e *effects) error {
 	}
 	s := &stream{
 		mux: m, id: f.ID, name: f.Name, since: time.Now(), inEnded: f.Flags&NoInput != 0,
-		credit: m.terms.send, granted: m.terms.receive,
+		keeps: f.Flags&KeepState != 0, credit: m.terms.send, granted: m.terms.receive,
 		arrived: make(chan struct{}, 1), sendable: make(chan struct{}, 1),
 	}
 	ctx, stop := context.WithCancelCause(m.base)
@@ -87,8 +87,39 @@ func (m *mux) serve(ctx context.Context, fn Function, call *Incoming) {
 		if err != nil {
 			m.fail(err)
 		}
+		m.sendState(call)
 		m.sendAnswer(s, answer)
 	})
+}
+
+// sendState sends the state of the call's session, if the host wants it.
+func (m *mux) sendState(call *Incoming) {
+	s := call.stream
+	if !s.keeps || m.snapshot == nil {
+		return
+	}
+	m.states.Lock()
+	defer m.states.Unlock()
+	f := Frame{Kind: KindState, ID: s.id}
+	err := isolate("the function Snapshot", func() error {
+		v, err := m.snapshot(call.Session)
+		if err == nil {
+			f.Body, err = m.terms.codec.Append(nil, v)
+		}
+		return captureError(err)
+	})
+	if err == nil {
+		err = m.terms.checkSize(&f, "the state")
+	}
+	if err != nil {
+		m.log.Error("session has no snapshot", "session", call.Session, "error", err)
+		f.Flags, f.Body = Failed, nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !s.closed {
+		m.enqueue(f, s)
+	}
 }
 
 // result makes the frame for a function's result.

@@ -95,3 +95,37 @@ func BenchmarkStream(b *testing.B) {
 		b.Fatalf("%d items instead of %d", got, b.N)
 	}
 }
+
+// BenchmarkSession measures calls of one session: without snapshots, with those of the worker, and beside both a call
+// without a session.
+func BenchmarkSession(b *testing.B) {
+	for _, bench := range []struct {
+		name        string
+		maxSnapshot int
+		session     bool
+	}{{"none", -1, false}, {"plain", -1, true}, {"snapshot", 0, true}} {
+		b.Run(bench.name, func(b *testing.B) {
+			log := hclog.New(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Error})
+			o := core.Options{Size: 1, MaxSnapshot: bench.maxSnapshot, Logger: log}
+			p, err := core.Open(b.Context(), coretest.Conformance(1), core.Command{}, &o)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() {
+				if err := p.Close(); err != nil {
+					b.Error(err)
+				}
+			})
+			target := core.Target(p)
+			if bench.session {
+				target = p.Session("s")
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := core.Execute[any](b.Context(), target, "conformance.remember", "value"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -264,9 +264,12 @@ type inflight struct {
 	stream  *stream
 	request *request
 
+	restoring *restoring // if this is the call that restores the session, else nil
+
 	// guarded by pool.mu
 	grace   *time.Timer // Options.CancelGrace, since the call was cancelled
 	overdue bool        // the grace has passed, and the call still runs
+	lent    bool        // the slot belongs to a restore that goes on after the call
 }
 
 // dispatch takes a slot and opens the call in it.
@@ -291,8 +294,8 @@ func (p *Pool) openCall(ctx context.Context, r *request, w *Worker, s *session) 
 	f := &inflight{pool: p, worker: w, session: s, request: r}
 	begun := false
 	defer func() {
-		if !begun {
-			f.release(false)
+		if !begun && !f.lent {
+			f.release(nil)
 		}
 	}()
 	frame, err := f.frame()
@@ -302,23 +305,15 @@ func (p *Pool) openCall(ctx context.Context, r *request, w *Worker, s *session) 
 	if err := ctx.Err(); err != nil { // the caller has left, perhaps while its arguments were encoded
 		return f, &notRunError{err: err}
 	}
-	deadline, _ := ctx.Deadline()
-	var sessions []sessionKey
-	if sv := r.caller.served; sv != nil {
-		sessions = sv.sessions
-	}
-	if s != nil {
-		sessions = append(slices.Clip(sessions), sessionKey{p, s.id})
+	if err := f.prepare(ctx, &frame); err != nil {
+		return f, err
 	}
 	if r.input != nil && !p.addGoroutine() {
 		return f, &notRunError{err: ErrClosed}
 	}
-	if f.stream, err = w.mux.open(frame, deadline, sessions, f.release); err != nil {
+	if err := f.open(ctx, frame, f.sessionKeys()); err != nil {
 		if r.input != nil {
 			p.goroutines.Done()
-		}
-		if errors.Is(err, errLeaving) {
-			w.retire("its connection accepts no new calls") // so that a retry goes to another worker
 		}
 		return f, err
 	}
@@ -331,6 +326,27 @@ func (p *Pool) openCall(ctx context.Context, r *request, w *Worker, s *session) 
 		}()
 	}
 	return f, nil
+}
+
+// open sends the call's frame.
+func (f *inflight) open(ctx context.Context, frame Frame, sessions []sessionKey) (err error) {
+	deadline, _ := ctx.Deadline()
+	if f.stream, err = f.worker.mux.open(frame, deadline, sessions, f); errors.Is(err, errLeaving) {
+		f.worker.retire("its connection accepts no new calls") // so that a retry goes to another worker
+	}
+	return err
+}
+
+// sessionKeys returns the sessions that wait for the call's end.
+func (f *inflight) sessionKeys() []sessionKey {
+	var sessions []sessionKey
+	if sv := f.request.caller.served; sv != nil {
+		sessions = sv.sessions
+	}
+	if f.session != nil {
+		sessions = append(slices.Clip(sessions), sessionKey{f.pool, f.session.id})
+	}
+	return sessions
 }
 
 // addGoroutine counts a goroutine that is about to start. It returns false if the pool is closing: Close may then have
@@ -419,8 +435,8 @@ func checkText(f *Frame) error {
 }
 
 // release gives the slot back. It is called once: when the worker has finished the call or is lost, or if the call
-// never reached it. answered says that the worker has answered the call.
-func (f *inflight) release(answered bool) {
+// never reached it. end is the call's stream, or nil if the call never reached the worker.
+func (f *inflight) release(end *stream) {
 	p, w := f.pool, f.worker
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -432,11 +448,14 @@ func (f *inflight) release(answered bool) {
 			w.stuck = ""
 		}
 	}
-	if answered {
+	if end != nil && end.err == nil { // the worker has answered
 		w.completed = true
 		if w.place.worker == w {
 			p.resetFailures(w.place)
 		}
+	}
+	if f.restoring != nil && !f.restored(end) {
+		return // the call that needs the state has the slot
 	}
 	if f.session != nil {
 		p.leaveSession(f.session)

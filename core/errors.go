@@ -24,7 +24,8 @@ var (
 	ErrWorkerLost = errors.New("worker lost")
 	// ErrClosed: the pool is closed or closing. The call did not run, or was ended by Close.
 	ErrClosed = errors.New("pool closed")
-	// ErrSessionLost: the session's worker is gone, and its state with it. The call did not run.
+	// ErrSessionLost: the session's worker is gone, and its state with it. There is no snapshot, or no worker restores
+	// it. The call did not run.
 	ErrSessionLost = errors.New("session lost")
 	// ErrUnknownCommand: the worker has no such command. The call did not run.
 	ErrUnknownCommand = errors.New("unknown command")

@@ -25,7 +25,8 @@ type Kind uint8
 //	Pong    both      for each Ping                            it is alive, and runs these calls
 //	Log     worker    after both hellos                        one log record
 //	Bye     both      once                                     opens no more calls; accepts only those of live parents
-//	Piece   both      before a Call, Item, End or Error        the next bytes of that frame's body
+//	Piece   both      before a Call, Item, End, Error, State   the next bytes of that frame's body
+//	State   worker    before its answer to a KeepState call    the state of the session; Failed: it has none to give
 const (
 	KindHello Kind = 1 + iota
 	KindCall
@@ -39,10 +40,11 @@ const (
 	KindLog
 	KindBye
 	KindPiece
+	KindState
 )
 
 var kindNames = [...]string{
-	"", "hello", "call", "item", "end", "error", "cancel", "credit", "ping", "pong", "log", "bye", "piece",
+	"", "hello", "call", "item", "end", "error", "cancel", "credit", "ping", "pong", "log", "bye", "piece", "state",
 }
 
 // String returns the kind's name, such as "call". Text protocols send this name.
@@ -55,7 +57,7 @@ func (k Kind) String() string {
 
 // ParseKind returns the kind with the given name, or 0 if there is none.
 func ParseKind(name string) Kind {
-	for k := KindHello; k <= KindPiece; k++ {
+	for k := KindHello; k <= KindState; k++ {
 		if kindNames[k] == name {
 			return k
 		}
@@ -69,8 +71,9 @@ type Flags uint8
 // The flags of a frame. The numbers are the same on the wire.
 const (
 	NoInput    Flags = 1 << iota // Call: the opener's direction has ended with this frame
-	Failed                       // Item: the body is an error; the stream goes on
+	Failed                       // Item: the body is an error; the stream goes on. State: there is no body
 	NotStarted                   // Error: the call certainly did not run
+	KeepState                    // Call: the worker sends the session's state before its answer
 )
 
 // Frame is the unit that an adapter carries. It is the same on every adapter; docs/protocol.md has the encodings.

@@ -30,6 +30,9 @@ type mux struct {
 	done      chan struct{}      // closed when both goroutines have ended
 	wake      chan struct{}      // capacity 1: the writer has something to do
 
+	snapshot func(session string) (any, error) // ServeOptions.Snapshot
+	states   sync.Mutex                        // makes taking a snapshot and queueing it one step
+
 	mu           sync.Mutex // guards all fields below, and the mutable fields of every stream
 	streams      map[uint64]*stream
 	nextID       uint64           // the id of the next call that we open
@@ -280,9 +283,16 @@ const minStale = 64
 // wakeWriter may be called with or without mu.
 func (m *mux) wakeWriter() { signal(m.wake) }
 
-// open starts a call. It sets the frame's ID. The deadline becomes the frame's TTL when the frame is written.
+// streamOwner is told about a call that we opened.
+type streamOwner interface {
+	keep(state *Frame)   // the state of the call's session has arrived; called without mu, before release
+	release(end *stream) // the call has ended; called by finish, once, without mu
+}
+
+// open starts a call. It sets the frame's ID. The deadline becomes the frame's TTL when the frame is written. owner may
+// be nil.
 func (m *mux) open(
-	f Frame, deadline time.Time, sessions []sessionKey, ended func(answered bool),
+	f Frame, deadline time.Time, sessions []sessionKey, owner streamOwner,
 ) (*stream, error) {
 	if err := m.terms.checkSize(&f, "the arguments"); err != nil {
 		return nil, err
@@ -311,7 +321,8 @@ func (m *mux) open(
 	m.nextID += 2
 	s := &stream{
 		mux: m, id: f.ID, name: f.Name, opener: true, outEnded: f.Flags&NoInput != 0, deadline: deadline,
-		sessions: sessions, ended: ended, credit: m.terms.send, granted: m.terms.receive,
+		sessions: sessions, owner: owner, keeps: f.Flags&KeepState != 0,
+		credit: m.terms.send, granted: m.terms.receive,
 		arrived: make(chan struct{}, 1),
 	}
 	if !s.outEnded {
@@ -322,10 +333,17 @@ func (m *mux) open(
 	return s, nil
 }
 
-// effects are the replies to send and the functions to call after a batch of frames, once mu is free.
+// effects are what a batch of frames has to cause once mu is free.
 type effects struct {
+	states  []state // go to the owners of their calls, before calls end
 	replies []reply
 	then    []func()
+}
+
+// state is the state of a session that a worker has sent.
+type state struct {
+	of    *stream
+	frame *Frame
 }
 
 // reply is a reply of the connection itself: a pong, or the error of a call that was not started.
@@ -352,6 +370,9 @@ func (m *mux) handle(frames []Frame) error {
 		}
 	}
 	m.mu.Unlock()
+	for _, st := range e.states {
+		st.of.owner.keep(st.frame)
+	}
 	for _, s := range ended { // finish frees the slot before it wakes the caller, so the caller's next call can use it
 		s.finish()
 	}
@@ -367,7 +388,7 @@ func (m *mux) handle(frames []Frame) error {
 // handleOne passes one frame to its call. It returns the call if the frame ended it, else nil. Callers hold mu.
 func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 	var joined *join
-	if len(m.joins) > 0 && (f.Kind == KindCall || f.Kind == KindItem || f.Kind == KindEnd || f.Kind == KindError) {
+	if len(m.joins) > 0 && f.Kind.mayBeSplit() {
 		var err error
 		if joined, err = m.joined(f); err != nil {
 			return nil, err
@@ -404,7 +425,7 @@ func (m *mux) handleOne(f *Frame, e *effects) (*stream, error) {
 			e.then = append(e.then, m.onBye)
 		}
 		return nil, nil
-	case KindItem, KindEnd, KindError, KindCancel, KindCredit:
+	case KindItem, KindEnd, KindError, KindCancel, KindCredit, KindState:
 		return m.handleInCall(f, e)
 	}
 	return nil, errors.New("unexpected kind of frame")
@@ -422,6 +443,11 @@ func (m *mux) handleInCall(f *Frame, e *effects) (*stream, error) {
 	switch f.Kind {
 	case KindItem:
 		return nil, s.received(f)
+	case KindState:
+		if !s.keeps {
+			return nil, errors.New("the state of a session, which the call did not ask for")
+		}
+		e.states = append(e.states, state{s, f})
 	case KindCredit:
 		if f.Items < 0 || f.Bytes < 0 {
 			return nil, errors.New("negative credit")

@@ -57,7 +57,8 @@ type Options struct {
 	Recycle Recycle
 	// Surge is how many workers more than Size may be starting to replace others, for Recycle and Pool.Reload. So it is
 	// also how many are replaced at once. 0 means 1. Negative means none, such as for a GPU that has no memory for two:
-	// one worker at a time leaves before its replacement starts. A worker with sessions first waits for their end.
+	// one worker at a time leaves before its replacement starts. If it has sessions without a snapshot, it first waits
+	// for their end.
 	Surge int
 	// Limits bound what one worker may use.
 	Limits Limits
@@ -95,6 +96,10 @@ type Options struct {
 	// MaxSessions is how many sessions the pool may have at once. The first call of another one gets ErrSaturated. 0
 	// means 10,000; negative means any number.
 	MaxSessions int
+	// MaxSnapshot is the largest snapshot of a session in bytes. The pool keeps the snapshot so that the session
+	// survives its worker. A session whose snapshot is larger is lost with its worker, and the log says so once. 0
+	// means 1 MiB; negative means that the pool keeps none.
+	MaxSnapshot int
 
 	// MaxFrame is the largest frame in bytes, in both directions. One value has to fit in one frame. 0 means 64 MiB;
 	// the maximum is 1 GiB. If the worker or the adapter has a lower limit, that limit applies.
@@ -192,6 +197,9 @@ func (o *Options) resolve() (Options, error) {
 	}
 	if r.MaxSessions == 0 {
 		r.MaxSessions = 10_000
+	}
+	if r.MaxSnapshot == 0 {
+		r.MaxSnapshot = 1 << 20
 	}
 	if r.Surge == 0 {
 		r.Surge = 1

@@ -70,6 +70,11 @@ func (m *mux) appendPieces(batch []Frame, now time.Time) []Frame {
 	return batch
 }
 
+// mayBeSplit reports whether frames of the kind may have pieces before them.
+func (k Kind) mayBeSplit() bool {
+	return k == KindCall || k == KindItem || k == KindEnd || k == KindError || k == KindState
+}
+
 // ttl returns the time that the call has left, or 0 if it has no limit.
 func (s *stream) ttl(now time.Time) time.Duration {
 	if s.deadline.IsZero() {

@@ -108,7 +108,7 @@ func (p *Pool) beginStarts() {
 		old := pl.alive()
 		switch {
 		case old == nil || p.replacing >= max(1, p.opts.Surge):
-		case p.opts.Surge < 0 && old.sessions == 0: // the place of a worker with sessions waits for their end
+		case p.opts.Surge < 0 && old.sessions == old.movable: // the place of a worker with sessions waits for their end
 			p.unask(pl)
 			pl.turn = true
 			p.replacing++

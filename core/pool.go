@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,7 @@ type Pool struct {
 	failed     chan struct{}  // closed when every worker has failed to start before any was ready
 	closed     chan struct{}  // closed when Close is done
 	reloading  chan struct{}  // capacity 1: held by the Reload that runs
+	restores   atomic.Bool    // a worker has been ready that restores sessions
 
 	// No slow operation and no user code runs under mu.
 	mu            sync.Mutex           // guards the fields below and the guarded fields of workers and sessions
@@ -158,6 +160,9 @@ func (p *Pool) admit(w *Worker, c *connected, m *mux, r *records) {
 		}
 		_, w.forgets = w.commands[forgetCommand]
 	}
+	if w.restores = slices.Contains(c.hello.Features, featureSnapshots); w.restores {
+		p.restores.Store(true)
+	}
 	w.idleSince = time.Now()
 	w.moveTo(StateReady, "", nil)
 	p.starting--
@@ -266,6 +271,7 @@ func (p *Pool) workerEnded(w *Worker, exit *WorkerExit) {
 		w.kill.Stop()
 	}
 	p.markDead(w, how)
+	p.moveWaiters(w)
 	w.waiting.failAll(p, fmt.Errorf("%w: its worker is gone", ErrSessionLost))
 	pl := w.place
 	if pl.removed || pl.worker != w { // it has left, and its place has another worker or none

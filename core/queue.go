@@ -121,7 +121,11 @@ func (p *Pool) enqueue(q *waiters, wt *waiter) {
 	if wt.within != nil {
 		p.nested[wt] = struct{}{}
 	}
-	if s := wt.session; s != nil && q == &p.waiting {
+	s := wt.session
+	if s != nil {
+		s.queued++
+	}
+	if s != nil && q == &p.waiting {
 		if s.waiting == nil {
 			s.waiting = map[*waiter]struct{}{}
 		}
@@ -142,6 +146,7 @@ func (p *Pool) dequeue(wt *waiter) {
 	delete(p.nested, wt)
 	if s := wt.session; s != nil {
 		delete(s.waiting, wt)
+		s.queued--
 	}
 	p.stats.Waited++
 	p.stats.WaitTime += time.Since(wt.since)

@@ -9,8 +9,8 @@ import (
 )
 
 // Recycle says when a worker is replaced by a fresh one. A zero field is no reason. The worker serves all callers until
-// its replacement is ready. After that it ends its calls, serves its sessions until they end, and leaves. So a worker
-// may exceed a limit for a while.
+// its replacement is ready. After that it ends its calls, serves its sessions until they end or move, and leaves. A
+// session with a snapshot moves. So a worker may exceed a limit for a while.
 type Recycle struct {
 	// Calls replaces a worker after so many calls, and Age after so much time since its start. Each worker has its own
 	// limits, up to a tenth below these, so that workers that started together do not leave together.

@@ -109,7 +109,7 @@ func TestRecycleOfTheIdle(t *testing.T) {
 
 // A worker that is to be replaced ends its calls and keeps its sessions. Its replacement is ready before it leaves.
 func TestRecyclingInterruptsNothing(t *testing.T) {
-	o := core.Options{Size: 1, Recycle: core.Recycle{Calls: 2}}
+	o := core.Options{Size: 1, Recycle: core.Recycle{Calls: 2}, MaxSnapshot: -1}
 	bubble(t, coretest.Conformance(2), o, func(t *testing.T, p *core.Pool) {
 		chat := p.Session("chat")
 		remember := func(value any) any {

@@ -61,9 +61,10 @@ func (p *Pool) replacementFailed(pl *place, err error) {
 }
 
 // Reload replaces every worker by a fresh one, with no gap: a worker leaves once its replacement is ready. It ends its
-// calls, and serves its sessions until they end. Options.Surge says how many are replaced at once. Reload returns when
-// all replacements are ready. If one cannot be started, Reload stops and returns why; the other old workers serve on.
-// The same holds when ctx is done. One Reload runs at a time; others wait. Any goroutine may call it.
+// calls, and serves its sessions until they end or move, as for Recycle. Options.Surge says how many are replaced at
+// once. Reload returns when all replacements are ready. If one cannot be started, Reload stops and returns why; the
+// other old workers serve on. The same holds when ctx is done. One Reload runs at a time; others wait. Any goroutine
+// may call it.
 func (p *Pool) Reload(ctx context.Context) (err error) {
 	begin := time.Now()
 	defer func() { p.emit(Reloaded{Time: time.Now(), Took: time.Since(begin), Err: err}) }()
@@ -148,11 +149,12 @@ func (p *Pool) callOffReload() {
 	}
 }
 
-// leave has the worker accept no new callers. It ends its calls, serves its sessions until they end, and then stops.
-// Callers hold pool.mu.
+// leave has the worker accept no new callers. It ends its calls, serves its sessions until they end or move, and then
+// stops. Callers hold pool.mu.
 func (w *Worker) leave(reason string) {
 	if w.leaving == "" {
 		w.leaving = reason
+		w.pool.moveWaiters(w)
 	}
 	signal(w.wake)
 }

@@ -140,7 +140,7 @@ func TestBreaches(t *testing.T) {
 			return []core.Frame{{Kind: core.KindCredit, ID: id, Items: -1}}
 		}, "negative credit"},
 		"a second hello":                     {one(core.KindHello), "unexpected kind of frame"},
-		"a kind that there is not":           {one(core.KindPiece + 1), "unexpected kind of frame"},
+		"a kind that there is not":           {one(core.KindState + 1), "unexpected kind of frame"},
 		"a piece, which it did not announce": {one(core.KindPiece), "was not agreed on"},
 		"a call with an id of the host's": {func(id uint64) []core.Frame {
 			return []core.Frame{{Kind: core.KindCall, ID: id + 2, Name: "host"}}

@@ -77,8 +77,8 @@ func (p *Pool) vacate(pl *place, cause Cause, reason string) {
 // Resize changes the number of workers to size, from 1 to 1024. If Options.MinSize is smaller than Options.Size, size
 // is the new maximum, and the minimum follows if it would be larger. New workers start at once; Resize does not wait
 // for them. Numeric libraries in workers that start from now on get their share of the processors for the new size. The
-// workers that are too many end their calls, serve their sessions until they end, and leave. Any goroutine may call it.
-// The error is ErrClosed after Close, or says what is wrong with size.
+// workers that are too many end their calls, serve their sessions until they end or move, and leave. Any goroutine may
+// call it. The error is ErrClosed after Close, or says what is wrong with size.
 func (p *Pool) Resize(size int) error {
 	if size < 1 || size > maxSize {
 		return fmt.Errorf("the pool's size cannot be %d: it has to be from 1 to %d", size, maxSize)

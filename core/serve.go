@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -23,6 +25,14 @@ type ServeOptions struct {
 	WindowBytes int          // how many bytes of items it may send ahead; 0 means 1 MiB
 	Token       string       // the token that the hello shows to the host
 	Logger      hclog.Logger // receives this side's problems; nil means no log
+
+	// Snapshot returns the state of a session, so that the session survives this worker. It is called after each call
+	// of the host in a session that asks for it, before the answer is sent, and never twice at once. The answer stands
+	// if it fails. Restore sets the state of a session to a value that Snapshot has returned. decode decodes that value
+	// into a non-nil pointer. Restore is called before the calls that need the state, perhaps in another process, and
+	// perhaps more than once. Both functions are set, or none.
+	Snapshot func(session string) (any, error)
+	Restore  func(session string, decode func(v any) error) error
 }
 
 // Serve is the worker's side in Go. It says hello over conn and answers the host's calls with functions. It returns nil
@@ -31,6 +41,9 @@ type ServeOptions struct {
 func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]Function, o *ServeOptions) error {
 	if o == nil {
 		o = &ServeOptions{}
+	}
+	if (o.Snapshot == nil) != (o.Restore == nil) {
+		return errors.New("only one of the functions Snapshot and Restore is set: set both, or none")
 	}
 	logger := o.Logger
 	if logger == nil {
@@ -49,6 +62,16 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 		},
 		Concurrency: cmp.Or(o.Concurrency, 1), Commands: []CommandInfo{},
 		PID: os.Getpid(), Runtime: runtime.Version(), Library: "snakepit core", Token: o.Token,
+	}
+	if o.Snapshot != nil {
+		h.Features = append(slices.Clip(goFeatures), featureSnapshots)
+		functions = maps.Clone(functions)
+		if functions == nil {
+			functions = map[string]Function{}
+		}
+		functions[restoreCommand] = Function{Run: func(_ context.Context, call *Incoming) (any, error) {
+			return nil, o.Restore(call.Session, call.Decode)
+		}}
 	}
 	for name, f := range functions {
 		h.Commands = append(h.Commands, CommandInfo{Name: name, Stream: f.Stream})
@@ -84,6 +107,7 @@ func Serve(ctx context.Context, conn Conn, codecs []Codec, functions map[string]
 		incoming: min(host.Concurrency, h.Concurrency), outgoing: host.Calls,
 		pieces: slices.Contains(host.Features, featurePieces),
 	}, functions, 2, log)
+	m.snapshot = o.Snapshot
 	m.run(frames[1:])
 	if endOf(m.err) == io.EOF {
 		return nil

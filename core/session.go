@@ -8,10 +8,15 @@ import (
 )
 
 // Session is a Target whose calls all go to one worker. The worker keeps state for it: the handler sees the session's
-// id and a dict of its own. The first call chooses the worker. Once that worker is lost, every call gets ErrSessionLost
-// until the session ends, so that no call silently continues with fresh state. A session ends by Close, or when no call
-// has used it for Options.SessionIdle. Sessions with the same id are the same session. Any number of goroutines may use
-// them.
+// id and a dict of its own. The first call chooses the worker.
+//
+// If the worker gives snapshots, the pool keeps the state after the last answered call. When that worker is lost or
+// leaves, the next call takes another worker, which restores the state first. If the restore fails, the call fails with
+// that error and did not run, and the next call tries again. Without a snapshot, every call after the loss gets
+// ErrSessionLost until the session ends, so that no call silently continues with fresh state.
+//
+// A session ends by Close, or when no call has used it for Options.SessionIdle. Sessions with the same id are the same
+// session. Any number of goroutines may use them.
 type Session struct {
 	pool *Pool
 	id   string
@@ -23,7 +28,7 @@ type SessionOption func(*Session)
 
 // Hint makes a session prefer its worker, but not insist on it: while that worker is busy, another one with a free slot
 // takes the call. So the session is never lost, and it does not keep a worker from leaving. The state that a handler
-// sees is a cache: each worker has its own.
+// sees is a cache: each worker has its own, and the pool keeps no snapshot.
 func Hint() SessionOption { return func(s *Session) { s.hint = true } }
 
 // Session returns the session with an id that the caller chooses. The id must not be empty. If the pool already has
@@ -60,6 +65,12 @@ type session struct {
 	waiting  map[*waiter]struct{} // the calls in the pool's queue, which wait for the session's first worker
 	ended    bool
 	idle     *time.Timer
+
+	queued    int        // those of users that wait in a queue
+	snapshot  *snapshot  // the state after the last answered call, or nil if the pool does not have it
+	moved     bool       // the worker has to restore the snapshot before calls run
+	restoring *restoring // the call that restores it now, or nil
+	warned    bool       // the log has that the snapshot is too large
 }
 
 // lost reports whether the session's worker is gone, and the state with it.
@@ -90,6 +101,9 @@ func (p *Pool) joinSession(r *request) (*session, error) {
 		s = &session{id: id}
 		p.sessions[id] = s
 	}
+	if p.mayMove(s) {
+		p.move(s)
+	}
 	if s.lost() && !r.hint {
 		return nil, fmt.Errorf("%w: the worker of session %q is gone, and its state; "+
 			"Session.Close lets a new one begin", ErrSessionLost, id)
@@ -101,10 +115,13 @@ func (p *Pool) joinSession(r *request) (*session, error) {
 
 // leaveSession removes a user. When the last one leaves, the idle time begins. Callers hold mu.
 func (p *Pool) leaveSession(s *session) {
-	if s.users--; s.users > 0 || s.ended || p.closing {
+	if s.users--; s.queued > 0 && p.mayMove(s) {
+		p.move(s)
+	}
+	if s.users > 0 || s.ended || p.closing {
 		return
 	}
-	if s.worker == nil && s.visited == nil {
+	if s.worker == nil && s.visited == nil && s.snapshot == nil {
 		delete(p.sessions, s.id) // it never had a worker, so there is no state
 		return
 	}
@@ -141,6 +158,9 @@ func (p *Pool) pinSession(s *session, w *Worker) {
 		return
 	}
 	w.sessions++
+	if s.snapshot != nil {
+		w.movable++
+	}
 	// From now on the session's calls wait for this worker, and are lost with it.
 	for wt := range s.waiting {
 		p.waiting.remove(wt)
@@ -154,6 +174,7 @@ func (p *Pool) endSession(s *session) {
 	delete(p.sessions, s.id)
 	s.ended = true
 	s.stopTimer()
+	p.setSnapshot(s, nil)
 	if s.worker == nil && s.visited == nil {
 		err := fmt.Errorf("%w: session %q was closed before it had a worker", ErrSessionLost, s.id)
 		for wt := range s.waiting {
@@ -181,10 +202,17 @@ func (p *Pool) endSession(s *session) {
 		return
 	}
 	ending := &endingSession{session: s, done: make(chan struct{})}
+	restoring := s.restoring
 	p.ending[s.id] = ending
 	p.goroutines.Add(1)
 	go func() {
 		defer p.goroutines.Done()
+		if restoring != nil { // the worker must not restore the state after it has dropped it
+			select {
+			case <-restoring.done:
+			case <-p.ctx.Done():
+			}
+		}
 		for _, w := range knowing {
 			p.forget(w, &session{id: s.id, worker: w, ended: true})
 		}

@@ -21,6 +21,8 @@ type Stats struct {
 	StartFails int64 `json:"start_fails"` // starts that failed
 	Terminated int64 `json:"terminated"`  // workers that were stopped because a cancelled call kept running
 
+	SnapshotBytes int64 `json:"snapshot_bytes"` // the size of all snapshots of sessions
+
 	WaitTime   time.Duration  `json:"-"`                 // of all that have waited; in JSON wait_seconds
 	OldestWait time.Duration  `json:"-"`                 // of the oldest caller now; in JSON oldest_wait_seconds
 	Tenants    map[string]int `json:"tenants,omitempty"` // callers in the queue by tenant; nil if none has one

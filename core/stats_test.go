@@ -19,7 +19,8 @@ func TestStatsAsJSON(t *testing.T) {
 		{Index: 1, State: core.StateDead, Failures: 2, LastErr: errors.New("exit status 3")},
 	}}
 	const want = `{"ready":1,"running":0,"waiting":0,"sessions":0,"calls":5,"saturated":0,` +
-		`"waited":0,"cancelled":0,"lost":0,"restarts":0,"replaced":0,"start_fails":0,"terminated":0,"workers":[` +
+		`"waited":0,"cancelled":0,"lost":0,"restarts":0,"replaced":0,"start_fails":0,"terminated":0,` +
+		`"snapshot_bytes":0,"workers":[` +
 		`{"index":0,"state":"ready","pid":7,"adapter":"msgpack",` +
 		`"refused":[{"adapter":"grpc","error":"no grpcio"}],"running":0,"calls":0,"sessions":0,"age_seconds":1.5},` +
 		`{"index":1,"state":"dead","running":0,"calls":0,"sessions":0,"failures":2,"age_seconds":0,` +

@@ -17,9 +17,10 @@ type stream struct {
 	id        uint64
 	name      string
 	opener    bool                    // we opened the call
+	keeps     bool                    // the call frame asks for the session's state
 	since     time.Time               // when it was received; if we opened it, when writing began (guarded by mux.mu)
 	deadline  time.Time               // of an outgoing call: becomes the call frame's TTL
-	ended     func(answered bool)     // called by finish, once, without mu; or nil
+	owner     streamOwner             // of an outgoing call; or nil
 	cancel    context.CancelCauseFunc // of an incoming call's context
 	sessions  []sessionKey            // of an outgoing call: the sessions that wait for its end
 	arrived   chan struct{}           // capacity 1: a frame was received, or the call has ended
@@ -54,8 +55,8 @@ type stream struct {
 
 // finish wakes all goroutines that wait for s. It is called once, after s was closed, without mu.
 func (s *stream) finish() {
-	if s.ended != nil {
-		s.ended(s.err == nil)
+	if s.owner != nil {
+		s.owner.release(s)
 	}
 	if s.cancel != nil {
 		s.cancel(s.err)

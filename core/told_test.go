@@ -131,6 +131,9 @@ func TestEverythingIsTold(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		call(t, p, "echo", 1)
 		look()
+		kept := opened(t, coretest.Conformance(1), core.Options{})
+		call(t, kept.Session("s"), "conformance.remember", "what the pool keeps")
+		note(never, "", reflect.ValueOf(kept.Stats()))
 	})
 	for name, zero := range never {
 		if zero && name != "Workers.PID" { // coretest has no processes

@@ -53,6 +53,7 @@ type Worker struct {
 	codec    string // the codec's name
 	slots    int
 	forgets  bool // the worker can drop a session's state
+	restores bool // the worker can send a session's state, and restore it
 
 	// guarded by pool.mu
 	state      WorkerState
@@ -68,6 +69,7 @@ type Worker struct {
 	cause      Cause       // of due or leaving
 	idleSince  time.Time   // when its last call or session ended, if the pool's options depend on it
 	sessions   int         // sessions pinned to this worker
+	movable    int         // those of them that have a snapshot
 	waiting    waiters     // calls of those sessions
 	completed  bool        // it has answered a call
 	lastPing   uint64      // number of the last ping
@@ -243,7 +245,7 @@ func (w *Worker) nextAction() action {
 		return actionNone
 	case w.doomed != "":
 		return actionTerminate
-	case w.kill == nil && w.running == 0 && (w.retired != "" || w.sessions == 0 && w.waiting.Len() == 0):
+	case w.kill == nil && w.running == 0 && (w.retired != "" || w.waiting.Len() == 0 && w.pool.holding(w) == 0):
 		return actionStop
 	case w.overdue > 0 && w.overdue == w.running && (w.sessions == 0 || w.retired != "" || w.overdue == w.slots):
 		// All running calls are overdue, and no other call can run here.
@@ -375,6 +377,7 @@ func (w *Worker) retire(reason string) {
 	w.pool.mu.Lock()
 	if w.retired == "" {
 		w.retired = reason
+		w.pool.moveWaiters(w)
 	}
 	w.pool.mu.Unlock()
 	signal(w.wake)

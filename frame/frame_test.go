@@ -28,8 +28,8 @@ var encodings = map[string]struct {
 var frames = rapid.Custom(func(t *rapid.T) core.Frame {
 	number := rapid.Uint64Range(0, maxNumber)
 	f := core.Frame{
-		Kind:   core.Kind(rapid.IntRange(int(core.KindHello), int(core.KindBye)).Draw(t, "kind")),
-		Flags:  core.Flags(rapid.IntRange(0, 7).Draw(t, "flags")),
+		Kind:   core.Kind(rapid.IntRange(int(core.KindHello), int(core.KindState)).Draw(t, "kind")),
+		Flags:  core.Flags(rapid.IntRange(0, 15).Draw(t, "flags")),
 		ID:     number.Draw(t, "id"),
 		Parent: number.Draw(t, "parent"),
 		Name:   rapid.String().Draw(t, "name"),

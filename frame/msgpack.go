@@ -98,7 +98,7 @@ func ParseMsgpack(b []byte) (f core.Frame, err error) {
 	for n := r.mapLen(); n > 0 && r.err == nil; n-- {
 		switch key := r.bytes(msgpcode.Str8); string(key) {
 		case "kind":
-			if kind := r.number(); kind <= uint64(core.KindPiece) {
+			if kind := r.number(); kind <= uint64(core.KindState) {
 				f.Kind = core.Kind(kind)
 			}
 		case "flags":

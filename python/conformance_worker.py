@@ -12,9 +12,15 @@ import sys
 import time
 from typing import Any, Dict, Iterator, List, Optional
 
-from snakepit_bridge import Context, ItemError, Worker
+from snakepit_bridge import Context, ItemError, Session, Worker
 
 worker = Worker(concurrency=int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+
+
+@worker.on_snapshot
+def snapshot(session: Session) -> Dict[str, Any]:
+    """Returns the state that the host keeps."""
+    return dict(session.state)
 
 
 @worker.command(name="conformance.echo")

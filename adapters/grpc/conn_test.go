@@ -160,7 +160,7 @@ func TestWriteRetainsNothing(t *testing.T) {
 func TestWhatIsNoFrame(t *testing.T) {
 	for name, frame := range map[string]*snakepitpb.Frame{
 		"kind 0":     {},
-		"kind 13":    {Kind: 13},
+		"kind 14":    {Kind: 14},
 		"kind 258":   {Kind: 258},
 		"flags":      {Kind: 3, Flags: 256},
 		"ttl":        {Kind: 2, Ttl: math.MaxUint64},
@@ -368,7 +368,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		for _, f := range batch.Frames {
-			if f.Kind == 0 || f.Kind > uint32(core.KindPiece) || f.Flags > math.MaxUint8 ||
+			if f.Kind == 0 || f.Kind > uint32(core.KindState) || f.Flags > math.MaxUint8 ||
 				f.Ttl > uint64(math.MaxInt64/time.Millisecond) {
 				if bad == nil {
 					t.Errorf("no error for %v", f)

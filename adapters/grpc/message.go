@@ -201,7 +201,7 @@ func parseFrame(f *core.Frame, b []byte) error {
 	if err != nil {
 		return err
 	}
-	if kind == 0 || kind > uint64(core.KindPiece) || flags > math.MaxUint8 ||
+	if kind == 0 || kind > uint64(core.KindState) || flags > math.MaxUint8 ||
 		ttl > uint64(math.MaxInt64/time.Millisecond) {
 		return fmt.Errorf("kind %d, flags %d, ttl %d", kind, flags, ttl)
 	}

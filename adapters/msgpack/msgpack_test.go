@@ -152,7 +152,7 @@ func TestNotAFrame(t *testing.T) {
 		"no kind":          "\x81\xa2id\x01",
 		"empty map":        "\x80",
 		"kind 0":           "\x81\xa4kind\x00",
-		"kind 13":          "\x81\xa4kind\x0d",
+		"kind 14":          "\x81\xa4kind\x0e",
 		"kind 257":         "\x81\xa4kind\xcd\x01\x01",
 		"kind by name":     "\x81\xa4kind\xa3end",
 		"key is a number":  "\x82\xa4kind\x04\x01\x01",

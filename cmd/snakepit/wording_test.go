@@ -23,6 +23,7 @@ var notPrinted = map[string]string{
 	"the logger in Options.Logger":                           "the command's logger writes to standard error",
 	"set Program.Script":                                     "the command requires WORKER",
 	"(Options.MaxSessions)":                                  "the command has no sessions",
+	"or raise Options.MaxSnapshot":                           "sessions of the command end with it",
 	"Options.OnEvent":                                        "the command has no hook",
 	"Options.WorkerEnv":                                      "the same",
 	"the limit is {self._max_frame}; raise Options.MaxFrame": "other gRPC clients get it",

@@ -9,11 +9,12 @@ import (
 )
 
 // Conformance returns an adapter whose workers offer the commands that docs/protocol.md lists under "Conformance". Each
-// worker runs up to concurrency calls at once.
+// worker runs up to concurrency calls at once. The state of their sessions survives them.
 func Conformance(concurrency int) *Adapter {
 	a := &Adapter{Concurrency: concurrency}
-	a.bind = func(worker *Conn) map[string]core.Function {
+	a.bind = func(worker *Conn, o *core.ServeOptions) map[string]core.Function {
 		state := newMemory()
+		o.Snapshot, o.Restore = state.snapshot, state.restore
 		return map[string]core.Function{
 			"conformance.echo":      {Run: echo},
 			"conformance.count":     {Stream: true, Run: count},

@@ -19,7 +19,8 @@ type Adapter struct {
 	// Before, if not nil, is called at each start with the worker's index. The start returns its error.
 	Before func(ctx context.Context, index int) error
 
-	bind func(worker *Conn) map[string]core.Function // returns one worker's functions, instead of Functions; or nil
+	// bind returns one worker's functions, instead of Functions, and may change its options; or it is nil.
+	bind func(worker *Conn, o *core.ServeOptions) map[string]core.Function
 
 	mu   sync.Mutex    // guards ends
 	ends map[int]*Conn // by index: the host's end of the newest worker's pipe
@@ -38,13 +39,12 @@ func (a *Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, erro
 	host, worker := Pipe()
 	codecs := []core.Codec{json.Codec{}}
 	functions := a.Functions
+	o := core.ServeOptions{Concurrency: a.Concurrency, MaxFrame: l.MaxFrame, Token: l.WorkerToken}
 	if a.bind != nil {
-		functions = a.bind(worker)
+		functions = a.bind(worker, &o)
 	}
 	go func() {
-		_ = core.Serve(context.Background(), worker, codecs, functions, &core.ServeOptions{
-			Concurrency: a.Concurrency, MaxFrame: l.MaxFrame, Token: l.WorkerToken,
-		})
+		_ = core.Serve(context.Background(), worker, codecs, functions, &o)
 		_ = worker.Close()
 	}()
 	a.mu.Lock()

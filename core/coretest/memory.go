@@ -29,6 +29,25 @@ func (m *memory) remember(_ context.Context, c *core.Incoming) (any, error) {
 	return m.sessions[c.Session], nil
 }
 
+func (m *memory) snapshot(session string) (any, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sessions[session], nil
+}
+
+func (m *memory) restore(session string, decode func(v any) error) error {
+	var v any
+	if err := decode(&v); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sessions[session] = v; v == nil {
+		delete(m.sessions, session)
+	}
+	return nil
+}
+
 func (m *memory) forget(_ context.Context, c *core.Incoming) (any, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

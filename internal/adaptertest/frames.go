@@ -26,7 +26,7 @@ var (
 func Frames(bodies *rapid.Generator[[]byte]) *rapid.Generator[core.Frame] {
 	return rapid.Custom(func(t *rapid.T) core.Frame {
 		f := core.Frame{
-			Kind:    core.Kind(rapid.IntRange(int(core.KindHello), int(core.KindPiece)).Draw(t, "kind")),
+			Kind:    core.Kind(rapid.IntRange(int(core.KindHello), int(core.KindState)).Draw(t, "kind")),
 			Flags:   core.Flags(rapid.Uint8().Draw(t, "flags")),
 			ID:      numbers.Draw(t, "id"),
 			Parent:  numbers.Draw(t, "parent"),

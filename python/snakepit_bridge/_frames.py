@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-HELLO, CALL, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, LOG, BYE, PIECE = range(1, 13)
-KINDS = ("", "hello", "call", "item", "end", "error", "cancel", "credit", "ping", "pong", "log", "bye", "piece")
+HELLO, CALL, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, LOG, BYE, PIECE, STATE = range(1, 14)
+KINDS = (
+    "",
+    "hello",
+    "call",
+    "item",
+    "end",
+    "error",
+    "cancel",
+    "credit",
+    "ping",
+    "pong",
+    "log",
+    "bye",
+    "piece",
+    "state",
+)
 """The names of the kinds, indexed by their numbers."""
 
-NO_INPUT, FAILED, NOT_STARTED = 1, 2, 4
+NO_INPUT, FAILED, NOT_STARTED, KEEP_STATE = 1, 2, 4, 8
 
 Frame = Dict[str, Any]
 """One frame. Its keys are the field names of docs/protocol.md. ``kind`` is always present and a number. An absent field

@@ -48,7 +48,7 @@ class Handlers:
     def answered(self, call: Call, exc: BaseException) -> None:
         """Answers a call with an exception, unless the call has its answer already."""
         if not call.ended:
-            self._runner.finish(call, self._runner.answers.failure(call, exc))
+            self._finish(call, self._runner.answers.failure(call, exc))
 
     def _run(self, call: Call, interrupter: Interrupter) -> None:
         self._begin(call, interrupter)
@@ -73,7 +73,7 @@ class Handlers:
             answer = self._result(call, value)
         except BaseException as exc:
             answer = self._failure(call, exc)
-        self._runner.finish(call, answer)
+        self._finish(call, answer)
 
     async def run_async(self, call: Call, interrupter: Interrupter) -> None:
         """Runs a call's async function or async generator and queues its answer. The calling task is the call's own."""
@@ -98,7 +98,16 @@ class Handlers:
             answer = self._result(call, value)
         except BaseException as exc:
             answer = self._failure(call, exc)
-        self._runner.finish(call, answer)
+        self._finish(call, answer)
+
+    def _finish(self, call: Call, answer: Frame) -> None:
+        """Ends a call. The state of its session goes before the answer, if the host keeps it."""
+        runner = self._runner
+        if runner.snapshots is not None and runner.snapshots.wanted(call, answer):
+            runner.snapshots.send(runner, call)
+            if runner.forked:
+                self._leave_child(None)
+        runner.finish(call, answer)
 
     def _result(self, call: Call, value: Any) -> Frame:
         """Returns the answer of a call whose handler returned."""

@@ -7,7 +7,7 @@ from typing import Any, Deque, Dict, Iterator, List, Union
 
 from ._codec import Parts
 from ._errors import ProtocolError
-from ._frames import CALL, CANCEL, END, ERROR, ITEM, PIECE, Frame
+from ._frames import CALL, CANCEL, END, ERROR, ITEM, PIECE, STATE, Frame
 from ._memory import memory
 
 FEATURE = "pieces"
@@ -16,7 +16,7 @@ FEATURE = "pieces"
 SPLIT_ABOVE = 24 << 20
 """A frame with a larger body is split. A smaller one takes some milliseconds."""
 
-JOINED = frozenset((CALL, ITEM, END, ERROR))
+JOINED = frozenset((CALL, ITEM, END, ERROR, STATE))
 """The kinds of frames whose bodies may come in pieces."""
 
 _ORDERED = JOINED | {CANCEL}  # the kinds that do not overtake others of their call

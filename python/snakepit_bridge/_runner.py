@@ -20,7 +20,7 @@ import os
 import sys
 from collections import deque
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Mapping, Optional, Sequence, Set
 
 from . import _stacks
 from ._answers import Answers
@@ -64,6 +64,8 @@ from ._memory import LARGE, keep_pages
 from ._outbox import WRITE, Outbox
 from ._pieces import FEATURE, JOINED, Join
 from ._sessions import Sessions
+from ._snapshots import FEATURE as SNAPSHOTS
+from ._snapshots import Snapshots
 from ._stdlib import stdlib_first
 from ._terms import Terms
 from ._unpatched import Lock, get_ident, monotonic, say
@@ -88,7 +90,13 @@ class Runner:
     """Serves one worker's commands to one host."""
 
     def __init__(
-        self, transport: Transport, commands: Mapping[str, Command], concurrency: int, queue: int, launch: Launch
+        self,
+        transport: Transport,
+        commands: Mapping[str, Command],
+        concurrency: int,
+        queue: int,
+        launch: Launch,
+        snapshots: Optional[Snapshots] = None,
     ) -> None:
         self.transport = transport
         self.commands = dict(commands)
@@ -105,6 +113,7 @@ class Runner:
         self.unstarted: Dict[int, Call] = {}
         self.ready: Deque[Call] = deque()
         self.sessions = Sessions(self._client_sessions)
+        self.snapshots = snapshots
         self.outbox = Outbox(transport, self.terms, self.lost, self.broken)
         self.host_calls = HostCalls(self.terms, self.outbox)
         self.answers = Answers(self.terms)
@@ -175,6 +184,8 @@ class Runner:
             "runtime": "{} {}.{}.{}".format(sys.implementation.name, *sys.version_info),
             "library": f"snakepit_bridge {__version__}",
         }
+        if self.snapshots is not None:
+            hello["features"].append(SNAPSHOTS)
         offered = _stacks.offer(self.directory)
         if offered is not None:
             hello["stacks"] = offered

@@ -69,7 +69,9 @@ class Server:
         from ._runner import Runner
 
         launch = self.launch
-        runner = Runner(self.transport, worker._commands(), worker.concurrency, worker.queue, launch)
+        runner = Runner(
+            self.transport, worker._commands(), worker.concurrency, worker.queue, launch, worker._snapshots()
+        )
         runner.outbox.logs.extend(self._early_logs)
         self._early_logs.clear()
         self.runner = runner

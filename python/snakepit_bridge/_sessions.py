@@ -18,15 +18,17 @@ class Session:
 
     Attributes:
         id: The session's name, as the host chose it.
-        state: A dict for your data. It lives until the host forgets the session, or this process ends. If the worker
-            runs several calls at once, calls of one session may run at once, too.
+        state: A dict for your data. It lives until the host forgets the session, or this process ends. It can survive
+            the process: see `Worker.on_snapshot`. If the worker runs several calls at once, calls of one session may
+            run at once, too.
     """
 
-    __slots__ = ("id", "state")
+    __slots__ = ("_lock", "id", "state")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.state: Dict[str, Any] = {}
+        self._lock: Any = RLock()  # makes taking a snapshot and queueing it one step
 
     def __repr__(self) -> str:
         return f"Session({self.id!r})"
@@ -61,6 +63,14 @@ class Sessions:
                 dropped = self._drop_oldest()
         del dropped
         return session
+
+    def put(self, session: Session) -> None:
+        """Makes a session of the host the one of its name."""
+        with self._lock:
+            self._client_named.pop(session.id, None)
+            replaced = self._sessions.get(session.id)  # released without the lock
+            self._sessions[session.id] = session
+        del replaced
 
     def forget(self, name: str) -> bool:
         """Drops a session. Returns whether there was one."""

@@ -7,7 +7,11 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple, Typ
 
 from ._command import Command, examine
 from ._errors import shown
+from ._sessions import Session
+from ._snapshots import RESTORE, RestoreCommand, Snapshots, checked
 
+_Take = TypeVar("_Take", bound=Callable[[Session], Any])
+_Restore = TypeVar("_Restore", bound=Callable[[Session, Any], Any])
 _F = TypeVar("_F", bound=Callable[..., Any])
 _C = TypeVar("_C", bound=Type[Any])
 
@@ -101,6 +105,8 @@ class Worker:
         self._functions: Dict[str, Callable[..., Any]] = {}
         self._unchecked: Set[str] = set()  # the functions whose arguments are not checked
         self._services: List[Tuple[Type[Any], Dict[str, str]]] = []
+        self._on_snapshot: Optional[Callable[[Session], Any]] = None
+        self._on_restore: Optional[Callable[[Session, Any], Any]] = None
 
     @overload
     def command(self, function: _F) -> _F: ...
@@ -176,6 +182,57 @@ class Worker:
 
         return add if cls is None else add(cls)
 
+    def on_snapshot(self, function: _Take) -> _Take:
+        """Makes sessions survive this process: the function returns the state of a session as a value.
+
+        It runs after each call of a session, also after one that failed. The value goes to the host, before the call's
+        answer. If this process ends, or leaves the pool, the session's next call takes another worker, which first
+        restores the state. So the function should be fast, and its value small.
+
+            @worker.on_snapshot
+            def snapshot(session: Session) -> Any:
+                return session.state
+
+        The value may be anything that a command may return. If the function fails, or the value can't be sent, the call
+        keeps its answer, the exception is logged, and the session is lost with this process. If calls of one session
+        run at once, the function runs beside them, and has to return a copy of what they change.
+
+        Args:
+            function: A plain function, which is returned unchanged. Its argument is the `Session`. Its value has to be
+                a map with the entries of ``session.state``, unless there is a function with `on_restore`.
+
+        Raises:
+            ValueError: There is such a function already.
+            TypeError: It is async, a generator or a method, or no function.
+        """
+        if self._on_snapshot is not None:
+            raise ValueError("there is a function with @worker.on_snapshot already")
+        self._on_snapshot = checked(function, "@worker.on_snapshot")
+        return function
+
+    def on_restore(self, function: _Restore) -> _Restore:
+        """Restores a session from the value that the function with `on_snapshot` returned, perhaps in another process.
+
+        It runs before the calls of the session, and nothing else of the session runs meanwhile. The session is new: its
+        state is empty. If the function fails, the call that needs the state fails with the same error and does not run,
+        and the next call tries again. Without this function, the value becomes the state.
+
+            @worker.on_restore
+            def restore(session: Session, value: Any) -> None:
+                session.state["model"] = Model.from_weights(value["weights"])
+
+        Args:
+            function: A plain function, which is returned unchanged. Its arguments are the `Session` and the value.
+
+        Raises:
+            ValueError: There is such a function already.
+            TypeError: It is async, a generator or a method, or no function.
+        """
+        if self._on_restore is not None:
+            raise ValueError("there is a function with @worker.on_restore already")
+        self._on_restore = checked(function, "@worker.on_restore")
+        return function
+
     def _check_name(self, name: str) -> None:
         if name.startswith(_RESERVED):
             raise ValueError(f"command names that begin with {_RESERVED!r} are reserved: {name!r}")
@@ -205,7 +262,19 @@ class Worker:
         }
         for name, function in _builtins.COMMANDS.items():
             commands[name] = Command(name, function)
+        if self._on_snapshot is not None:
+            commands[RESTORE] = RestoreCommand()
         return commands
+
+    def _snapshots(self) -> Optional[Snapshots]:
+        """Returns what takes and restores snapshots, or None."""
+        if self._on_snapshot is not None:
+            return Snapshots(self._on_snapshot, self._on_restore)
+        if self._on_restore is not None:
+            raise ValueError(
+                "the worker has a function with @worker.on_restore and none with @worker.on_snapshot: write both"
+            )
+        return None
 
     @staticmethod
     def _command_of(name: str, method: Any) -> Command:

@@ -316,7 +316,9 @@ class _Host:
         self._answers: Dict[int, SimpleQueue[Frame]] = {}
         self._senders: Dict[int, _Sender] = {}
         self._failure: Optional[BaseException] = None
-        self._runner = Runner(self._transport, worker._commands(), worker.concurrency, worker.queue, Launch({}))
+        self._runner = Runner(
+            self._transport, worker._commands(), worker.concurrency, worker.queue, Launch({}), worker._snapshots()
+        )
         self._thread = threading.Thread(target=self._serve, args=(worker,), name="snakepit-worker", daemon=True)
         self._thread.start()
         hello = self._transport.to_host.get()

@@ -145,7 +145,7 @@ def frames_of(adapter: str) -> List[bytes]:
 
 
 def checked(frame: Mapping[str, Any]) -> None:
-    assert 0 < frame["kind"] < 13
+    assert 0 < frame["kind"] < 14
     assert weight(dict(frame)) <= LIMIT
 
 
@@ -174,7 +174,7 @@ def test_frames_of_grpc(monkeypatch):
 
     def decode(data: bytes) -> None:
         for frame in transport._decode(data):
-            assert 0 < frame["kind"] < 13
+            assert 0 < frame["kind"] < 14
 
     fuzz([*frames_of("grpc"), large], decode, ValueError)
 

@@ -105,8 +105,8 @@ def test_the_version_is_known_before_the_import(monkeypatch):
 
 def test_no_frame(transport):
     with Host(transport) as host:
-        host.sent.put(Batch(frames=[Frame(kind=13)]))
-        with pytest.raises(ValueError, match="kind 13"):
+        host.sent.put(Batch(frames=[Frame(kind=14)]))
+        with pytest.raises(ValueError, match="kind 14"):
             transport.read()
     with pytest.raises(ValueError, match=r"not a batch of frames: b'\\xff"):
         transport._decode(b"\xff\xff")
@@ -547,7 +547,7 @@ def test_any_bytes_are_frames_or_an_error(data, start):
     for message in (data, Batch(frames=frames).SerializeToString()[:start] + data):
         problem = ""
         try:
-            assert all(frame["kind"] in range(1, 13) for frame in transport._decode(message))
+            assert all(frame["kind"] in range(1, 14) for frame in transport._decode(message))
         except ValueError as exc:
             problem = str(exc)
         assert len(problem) < 1000

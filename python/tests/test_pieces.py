@@ -12,7 +12,7 @@ import pytest
 from snakepit_bridge import _memory, _pieces
 from snakepit_bridge._codec import Parts
 from snakepit_bridge._errors import ProtocolError
-from snakepit_bridge._frames import CALL, CANCEL, CREDIT, END, ITEM, PIECE, PONG
+from snakepit_bridge._frames import CALL, CANCEL, CREDIT, END, ITEM, PIECE, PONG, STATE
 from snakepit_bridge._outbox import Outbox
 from snakepit_bridge._pieces import Join, Splitter
 from snakepit_bridge._terms import Terms
@@ -80,6 +80,7 @@ def test_frames_of_one_call_stay_in_order_and_others_pass():
             {"kind": PONG, "id": 1, "body": b"{}"},
             {"kind": CREDIT, "id": 1, "items": 1, "bytes": 1},
             {"kind": END, "id": 3, "body": b"another"},
+            {"kind": STATE, "id": 1, "body": large},
             {"kind": END, "id": 1, "body": large},
         ]
     )
@@ -87,7 +88,7 @@ def test_frames_of_one_call_stay_in_order_and_others_pass():
     assert [(frame["kind"], frame["id"]) for frame in first[:4]] == [(PIECE, 1), (PONG, 1), (CREDIT, 1), (END, 3)]
     assert splitter
     rest = [frame for batch in taken(splitter) for frame in batch]
-    assert joined(first + rest) == {3: [b"another"], 1: [large, b"small", large]}
+    assert joined(first + rest) == {3: [b"another"], 1: [large, b"small", large, large]}
     assert rest[-1]["kind"] == END
 
 

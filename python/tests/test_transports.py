@@ -356,7 +356,7 @@ def test_a_forked_child_closes_its_copies(pair):
 
 BAD = [
     {"kind": 0},
-    {"kind": 13},
+    {"kind": 14},
     {"id": 5},
     {"kind": PING, "id": -1},
     {"kind": PING, "id": 2**53},
@@ -415,7 +415,7 @@ def test_any_bytes_are_frames_or_an_error(kind, data, cut):
         try:
             while True:
                 frames = pair.transport.read()
-                assert all(frame["kind"] in range(1, 13) for frame in frames)
+                assert all(frame["kind"] in range(1, 14) for frame in frames)
                 if not frames:
                     break
         except ValueError as exc:
