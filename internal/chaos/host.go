@@ -35,7 +35,8 @@ type order struct {
 	Python  string   `json:"python"` // the interpreter
 	GRPC    []string `json:"grpc"`   // what to take away to uninstall grpcio
 	Clock   bool     `json:"clock"`
-	Fork    bool     `json:"fork"` // by a fork server
+	Fork    bool     `json:"fork"`  // by a fork server
+	Keeps   bool     `json:"keeps"` // sessions survive their workers
 }
 
 // report is what a host says at its end.
@@ -126,6 +127,9 @@ func open(o order, l *load, log *os.File) (*snakepit.Pool, error) {
 	program := snakepit.Python("internal/chaos/worker.py", filepath.Join(o.Dir, "worker"))
 	program.Interpreter, program.ForkServer = o.Python, o.Fork
 	program.Env = []string{"TMPDIR=" + o.Tmp, "SNAKEPIT_CHAOS=" + o.Life}
+	if o.Keeps {
+		program.Env = append(program.Env, "CHAOS_SNAPSHOTS=1")
+	}
 	opts := &snakepit.Options{
 		Size: fullSize, MinSize: 2, IdleTime: time.Second, Surge: 2, StartBudget: -1, Queue: 40,
 		CallTimeout: 5 * time.Second, StreamTimeout: 5 * time.Second, StartTimeout: 15 * time.Second,

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -248,7 +247,7 @@ func (l *load) visit(ctx context.Context, name string) {
 			case snakepit.MayHaveRun(err):
 				maybe++
 			}
-			if err != nil && strings.Contains(outcome(err), "lost") || ctx.Err() != nil {
+			if errors.Is(err, snakepit.ErrSessionLost) || ctx.Err() != nil {
 				break
 			}
 			time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)

@@ -186,7 +186,7 @@ func (r *referee) life(adapter string, long time.Duration) (*life, error) {
 	}
 	o := order{
 		Adapter: adapter, Life: name, Dir: l.dir, Tmp: r.tmp, Python: filepath.Join(r.env, "bin", "python3"),
-		Clock: r.clock, Fork: rand.IntN(2) == 0,
+		Clock: r.clock, Fork: rand.IntN(2) == 0, Keeps: rand.IntN(2) == 0,
 	}
 	if adapter == "chain" {
 		o.GRPC = r.grpc

@@ -70,6 +70,13 @@ def visit(ctx: Context, id: str, generation: str) -> Dict[str, Any]:
     return {"id": id, "seen": seen, "visits": state["visits"]}
 
 
+if os.environ.get("CHAOS_SNAPSHOTS"):
+
+    @worker.on_snapshot
+    def snapshot(session: Any) -> Dict[str, Any]:
+        return dict(session.state)
+
+
 @worker.command
 def writes(id: str) -> Dict[str, Any]:
     ran(id)

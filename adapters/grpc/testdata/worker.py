@@ -63,7 +63,8 @@ def shown():
         with open(f"/proc/self/{name}") as file:
             found[name] = file.read()
     for name in os.listdir(os.environ["SNAKEPIT_DIR"]):
-        found["files"] += name
+        if not name.startswith("stacks."):
+            found["files"] += name
     return found
 
 

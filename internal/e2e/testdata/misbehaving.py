@@ -148,7 +148,8 @@ def segfaults():
 
 @worker.command
 def hangs_in_c():
-    ctypes.PyDLL(None).sleep(60)  # holding the GIL
+    receive, _ = os.pipe()
+    ctypes.PyDLL(None).read(receive, ctypes.create_string_buffer(1), 1)  # with the GIL, and no signal ends it
 
 
 @worker.command
