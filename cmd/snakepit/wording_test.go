@@ -25,6 +25,7 @@ var notPrinted = map[string]string{
 	"(Options.MaxSessions)":                                  "the command has no sessions",
 	"or raise Options.MaxSnapshot":                           "sessions of the command end with it",
 	"Options.OnEvent":                                        "the command has no hook",
+	"Command.ForkServer needs Linux":                         "the same",
 	"Options.WorkerEnv":                                      "the same",
 	"the limit is {self._max_frame}; raise Options.MaxFrame": "other gRPC clients get it",
 	"set Command.Reports":                                    "conformance has --reports, and its own text",
