@@ -74,15 +74,16 @@ func withGroups(t *testing.T, f *fixture, limit int64) {
 	t.Helper()
 	groups, err := newMemoryGroups(limit, "test")
 	if err != nil {
-		t.Skip(err)
+		t.Skipf("this user may not make control groups: %v", err)
 	}
 	f.groups = groups
 }
 
 func TestMemoryLimit(t *testing.T) {
 	// The child is in a session of its own. It is in the control group all the same.
-	f := newFixture(t, shell("setsid sh -c 'sleep 1000 & echo child $!; wait' & sleep 0.2; x=1234567890123456; "+
-		"while :; do x=$x$x; done"))
+	gate := filepath.Join(t.TempDir(), "gate")
+	f := newFixture(t, shell("mkfifo "+gate+"; setsid sh -c 'echo child $$; echo >"+gate+"; exec sleep 1000' & "+
+		"read line <"+gate+"; x=1234567890123456; while :; do x=$x$x; done"))
 	withGroups(t, f, 64<<20)
 	p := f.launch(Spec{})
 	await(t, p)
@@ -118,7 +119,7 @@ func TestControlGroupOfVersion2(t *testing.T) {
 	}
 	g := &memoryGroup{filepath.Join(root, "snakepit-test-"+itoa(os.Getpid())), &memoryGroups{version: 2}}
 	if err := os.Mkdir(g.dir, 0o755); err != nil {
-		t.Skip(err)
+		t.Skipf("this user may not make control groups: %v", err)
 	}
 	attr := sysProcAttr()
 	leave, err := g.enter(attr)

@@ -230,7 +230,7 @@ func TestKeysAreNew(t *testing.T) {
 // The system shows neither a key nor, in the arguments, a token of a worker.
 func TestSystemShowsNoKeys(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("needs /proc")
+		t.Skip("only Linux shows a process's environment, arguments and descriptors in /proc")
 	}
 	p, _ := pool(t, Adapter{BasePort: freeRange(t, 1), ClientToken: "client's", Certificate: certificate(t)})
 	shown, err := core.Execute[map[string]string](t.Context(), p, "shown", nil)
