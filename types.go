@@ -47,7 +47,7 @@ type Session = core.Session
 //		Waiting    int   `json:"waiting"`     // callers in the queue
 //		Sessions   int   `json:"sessions"`    // live sessions
 //		Calls      int64 `json:"calls"`       // calls that got a slot
-//		Saturated  int64 `json:"saturated"`   // callers that were rejected: the queue was full, or they used NoWait
+//		Saturated  int64 `json:"saturated"`   // callers that were rejected: a full queue, or NoWait
 //		Waited     int64 `json:"waited"`      // callers that have waited in the queue
 //		Cancelled  int64 `json:"cancelled"`   // calls that were cancelled while they ran
 //		Lost       int64 `json:"lost"`        // workers that ended unexpectedly
@@ -59,8 +59,8 @@ type Session = core.Session
 //		SnapshotBytes int64 `json:"snapshot_bytes"` // the size of all snapshots of sessions
 //
 //		WaitTime   time.Duration  `json:"-"`                 // of all that have waited; in JSON wait_seconds
-//		OldestWait time.Duration  `json:"-"`                 // of the oldest caller now; in JSON oldest_wait_seconds
-//		Tenants    map[string]int `json:"tenants,omitempty"` // callers in the queue by tenant; nil if none has one
+//		OldestWait time.Duration  `json:"-"`                 // of the oldest; in JSON oldest_wait_seconds
+//		Tenants    map[string]int `json:"tenants,omitempty"` // waiting callers by tenant; nil if none has one
 //		Workers    []WorkerStats  `json:"workers"`
 //	}
 //	func (s Stats) MarshalJSON() ([]byte, error)
@@ -80,7 +80,7 @@ type Stats = core.Stats
 //		Age      time.Duration `json:"-"`                  // in JSON age_seconds
 //		Reason   string        `json:"reason,omitempty"`   // why it accepts no new callers, or ""
 //		Failures int           `json:"failures,omitempty"` // starts of this index that failed in a row
-//		Stopped  bool          `json:"stopped,omitempty"`  // its starts have failed too often, and the pool only probes
+//		Stopped  bool          `json:"stopped,omitempty"`  // its starts fail, and the pool only probes
 //		LastErr  error         `json:"-"`                  // the error of the last of them, or nil; in JSON last_error
 //	}
 //	func (s WorkerStats) MarshalJSON() ([]byte, error)
@@ -92,96 +92,102 @@ type WorkerStats = core.WorkerStats
 //	type Options struct {
 //		// Name is the pool's name in logs and in the workers' environment. "" means "snakepit".
 //		Name string
-//		// Size is the number of workers, at most 1024. 0 means the number of processors that this program may use
-//		// (GOMAXPROCS, which respects a container's limit), but at most four.
+//		// Size is the number of workers, at most 1024. 0 means the number of processors that this program may
+//		// use (GOMAXPROCS, which respects a container's limit), but at most four.
 //		Size int
-//		// MinSize is the number of workers that the pool keeps without calls. It starts so many, and at least one, and adds
-//		// others up to Size as soon as callers wait. A worker that has had no call and no session for IdleTime leaves. 0
-//		// means Size: the pool does not grow or shrink. Negative means none.
+//		// MinSize is the number of workers that the pool keeps without calls. It starts so many, and at least
+//		// one, and adds others up to Size as soon as callers wait. A worker that has had no call and no session
+//		// for IdleTime leaves. 0 means Size: the pool does not grow or shrink. Negative means none.
 //		MinSize int
 //		// IdleTime is how long a worker above MinSize may be idle. 0 means 1 min.
 //		IdleTime time.Duration
-//		// StartLimit is how many workers may be starting at once. 0 means the number of processors that this program may
-//		// use, but at least 2.
+//		// StartLimit is how many workers may be starting at once. 0 means the number of processors that this
+//		// program may use, but at least 2.
 //		StartLimit int
-//		// StartBudget is how many starts of one worker may fail in a row. After that the pool stops trying, logs why, and
-//		// only probes: one start every 30 s, for the whole pool. Once a probed worker answers a call, or has run for 10 s,
-//		// all are started again. A worker that ends earlier, and has answered no call, counts as a failed start. 0 means
-//		// 10; negative means no limit.
+//		// StartBudget is how many starts of one worker may fail in a row. After that the pool stops trying,
+//		// logs why, and only probes: one start every 30 s, for the whole pool. Once a probed worker answers a
+//		// call, or has run for 10 s, all are started again. A worker that ends earlier, and has answered no
+//		// call, counts as a failed start. 0 means 10; negative means no limit.
 //		StartBudget int
 //		// Warmup is a call that has to succeed before a worker is ready. StartTimeout includes it.
 //		Warmup Warmup
 //		// Recycle says when a worker is replaced by a fresh one.
 //		Recycle Recycle
-//		// Surge is how many workers more than Size may be starting to replace others, for Recycle and Pool.Reload. So it is
-//		// also how many are replaced at once. 0 means 1. Negative means none, such as for a GPU that has no memory for two:
-//		// one worker at a time leaves before its replacement starts. If it has sessions without a snapshot, it first waits
-//		// for their end.
+//		// Surge is how many workers more than Size may be starting to replace others, for Recycle and
+//		// Pool.Reload. So it is also how many are replaced at once. 0 means 1. Negative means none, such as for
+//		// a GPU that has no memory for two: one worker at a time leaves before its replacement starts. If it
+//		// has sessions without a snapshot, it first waits for their end.
 //		Surge int
 //		// Limits bound what one worker may use.
 //		Limits Limits
-//		// WorkerEnv returns more variables, "KEY=value", for the worker at an index, such as CUDA_VISIBLE_DEVICES. It is
-//		// called at each start, perhaps from several goroutines at once. A panic in it is the start's error.
+//		// WorkerEnv returns more variables, "KEY=value", for the worker at an index, such as
+//		// CUDA_VISIBLE_DEVICES. It is called at each start, perhaps from several goroutines at once. A panic in
+//		// it is the start's error.
 //		WorkerEnv func(index int) []string
-//		// Wedged says what the pool does about a worker that has answered no ping for WedgedAfter. 0 is WedgedLog, after 1
-//		// min. The pool pings each worker four times in WedgedAfter.
+//		// Wedged says what the pool does about a worker that has answered no ping for WedgedAfter. 0 is
+//		// WedgedLog, after 1 min. The pool pings each worker four times in WedgedAfter.
 //		Wedged      WedgedPolicy
 //		WedgedAfter time.Duration
-//		// Watch reloads the pool when a file of the program changes, for development. See Pool.Reload. If the program
-//		// cannot be loaded, the error is logged, and the old workers serve on. It needs Command.Sources. Package python
-//		// sets it if the program has no FS.
+//		// Watch reloads the pool when a file of the program changes, for development. See Pool.Reload. If the
+//		// program cannot be loaded, the error is logged, and the old workers serve on. It needs
+//		// Command.Sources. Package python sets it if the program has no FS.
 //		Watch bool
-//		// Concurrency limits how many calls one worker runs at once. 0 means the number that the worker announces.
+//		// Concurrency limits how many calls one worker runs at once. 0 means the number that the worker
+//		// announces.
 //		Concurrency int
-//		// Queue is how many calls may wait for a worker before ErrSaturated. 0 means 1,000; negative means none may wait.
+//		// Queue is how many calls may wait for a worker before ErrSaturated. 0 means 1,000; negative means none
+//		// may wait.
 //		Queue int
 //
-//		// CallTimeout bounds Execute, and StreamTimeout bounds ExecuteStream, if the context has no deadline. They include
-//		// the wait for a worker. 0 means 30 s and 300 s; negative means no limit.
+//		// CallTimeout bounds Execute, and StreamTimeout bounds ExecuteStream, if the context has no deadline.
+//		// They include the wait for a worker. 0 means 30 s and 300 s; negative means no limit.
 //		CallTimeout   time.Duration
 //		StreamTimeout time.Duration
 //		// StartTimeout bounds one worker's start, up to its hello. 0 means 60 s.
 //		StartTimeout time.Duration
-//		// CancelGrace is how long a cancelled call may keep running in its worker. After that the worker accepts no new
-//		// calls until that call ends, and it is stopped once no other call runs there. A worker with sessions accepts calls
-//		// until such calls hold all its slots. 0 means 5 s.
+//		// CancelGrace is how long a cancelled call may keep running in its worker. After that the worker
+//		// accepts no new calls until that call ends, and it is stopped once no other call runs there. A worker
+//		// with sessions accepts calls until such calls hold all its slots. 0 means 5 s.
 //		CancelGrace time.Duration
-//		// StopTimeout bounds Close, and the stop of one worker: half of it before SIGTERM, the rest before SIGKILL. 0 means
-//		// 5 s.
+//		// StopTimeout bounds Close, and the stop of one worker: half of it before SIGTERM, the rest before
+//		// SIGKILL. 0 means 5 s.
 //		StopTimeout time.Duration
 //		// SessionIdle is how long an unused session is kept. 0 means 30 min; negative means for ever.
 //		SessionIdle time.Duration
-//		// MaxSessions is how many sessions the pool may have at once. The first call of another one gets ErrSaturated. 0
-//		// means 10,000; negative means any number.
+//		// MaxSessions is how many sessions the pool may have at once. The first call of another one gets
+//		// ErrSaturated. 0 means 10,000; negative means any number.
 //		MaxSessions int
-//		// MaxSnapshot is the largest snapshot of a session in bytes. The pool keeps the snapshot so that the session
-//		// survives its worker. A session whose snapshot is larger is lost with its worker, and the log says so once. 0
-//		// means 1 MiB; negative means that the pool keeps none.
+//		// MaxSnapshot is the largest snapshot of a session in bytes. The pool keeps the snapshot so that the
+//		// session survives its worker. A session whose snapshot is larger is lost with its worker, and the log
+//		// says so once. 0 means 1 MiB; negative means that the pool keeps none.
 //		MaxSnapshot int
 //
-//		// MaxFrame is the largest frame in bytes, in both directions. One value has to fit in one frame. 0 means 64 MiB;
-//		// the maximum is 1 GiB. If the worker or the adapter has a lower limit, that limit applies.
+//		// MaxFrame is the largest frame in bytes, in both directions. One value has to fit in one frame. 0
+//		// means 64 MiB; the maximum is 1 GiB. If the worker or the adapter has a lower limit, that limit
+//		// applies.
 //		MaxFrame int
-//		// WindowItems and WindowBytes are how many items and bytes a stream may send ahead of its consumer. 0 means 1,024
-//		// items and 1 MiB.
+//		// WindowItems and WindowBytes are how many items and bytes a stream may send ahead of its consumer. 0
+//		// means 1,024 items and 1 MiB.
 //		WindowItems int
 //		WindowBytes int
 //
-//		// Functions are the functions that workers may call, by name. See Func and StreamFunc. A function that calls this
-//		// pool needs a second slot besides the slot of the call that it serves. If every slot waits for such a function, it
-//		// gets ErrSaturated.
+//		// Functions are the functions that workers may call, by name. See Func and StreamFunc. A function that
+//		// calls this pool needs a second slot besides the slot of the call that it serves. If every slot waits
+//		// for such a function, it gets ErrSaturated.
 //		Functions map[string]Function
 //
-//		// OnEvent is called with each event of the pool, in order, by one goroutine of the pool and without a lock. So it
-//		// may be slow, panic or call the pool. If it is too slow, events are dropped; an EventsMissed says how many.
+//		// OnEvent is called with each event of the pool, in order, by one goroutine of the pool and without a
+//		// lock. So it may be slow, panic or call the pool. If it is too slow, events are dropped; an
+//		// EventsMissed says how many.
 //		OnEvent func(Event)
 //
-//		// Dir is a writable directory in which the pool makes its private directory for sockets. "" means os.TempDir().
+//		// Dir is a writable directory in which the pool makes its private directory for sockets. "" means
+//		// os.TempDir().
 //		Dir string
-//		// Logger receives the pool's log, and the output and log records of workers. nil means standard error, at the
-//		// level in SNAKEPIT_LOG, else info. FromSlog makes a Logger from a *slog.Logger. One goroutine of the pool calls
-//		// it, without a lock, so it may be slow, panic or call the pool. If it is too slow, messages are dropped and
-//		// counted, and the count is logged.
+//		// Logger receives the pool's log, and the output and log records of workers. nil means standard error,
+//		// at the level in SNAKEPIT_LOG, else info. FromSlog makes a Logger from a *slog.Logger. One goroutine
+//		// of the pool calls it, without a lock, so it may be slow, panic or call the pool. If it is too slow,
+//		// messages are dropped and counted, and the count is logged.
 //		Logger hclog.Logger
 //	}
 type Options = core.Options
@@ -191,14 +197,15 @@ type Options = core.Options
 // session with a snapshot moves. So a worker may exceed a limit for a while.
 //
 //	type Recycle struct {
-//		// Calls replaces a worker after so many calls, and Age after so much time since its start. Each worker has its own
-//		// limits, up to a tenth below these, so that workers that started together do not leave together.
+//		// Calls replaces a worker after so many calls, and Age after so much time since its start. Each worker
+//		// has its own limits, up to a tenth below these, so that workers that started together do not leave
+//		// together.
 //		Calls int
 //		Age   time.Duration
 //		// Idle replaces a worker that has served calls and has had no call and no session for so long.
 //		Idle time.Duration
-//		// Memory replaces a worker whose process tree has more than so many bytes of resident memory. Pages that several of
-//		// its processes share count once. The pool looks once a second. It needs Linux.
+//		// Memory replaces a worker whose process tree has more than so many bytes of resident memory. Pages
+//		// that several of its processes share count once. The pool looks once a second. It needs Linux.
 //		Memory int64
 //	}
 type Recycle = core.Recycle
@@ -220,23 +227,26 @@ type WedgedPolicy = core.WedgedPolicy
 // the limit. All of them but Nice need Linux.
 //
 //	type Limits struct {
-//		// Memory bounds the resident memory of the worker and its children together, in bytes. The kernel ends them if they
-//		// reach it. The pool makes a control group for each worker, below its own group or beside it. If it may not make
-//		// one, Open returns an error that says why. Control groups of version 1 and 2 work.
+//		// Memory bounds the resident memory of the worker and its children together, in bytes. The kernel ends
+//		// them if they reach it. The pool makes a control group for each worker, below its own group or beside
+//		// it. If it may not make one, Open returns an error that says why. Control groups of version 1 and 2
+//		// work.
 //		Memory int64
-//		// AddressSpace bounds the address space of each process of the worker, in bytes (RLIMIT_AS). Beyond that Python
-//		// raises MemoryError. A library may reserve much more than it uses, so Memory is the better limit in most cases.
+//		// AddressSpace bounds the address space of each process of the worker, in bytes (RLIMIT_AS). Beyond
+//		// that Python raises MemoryError. A library may reserve much more than it uses, so Memory is the better
+//		// limit in most cases.
 //		AddressSpace int64
-//		// CPUTime bounds the processor time of each process of the worker, since its start (RLIMIT_CPU), in whole seconds.
+//		// CPUTime bounds the processor time of each process of the worker, since its start (RLIMIT_CPU), in
+//		// whole seconds.
 //		CPUTime time.Duration
-//		// OpenFiles bounds the descriptors of each process of the worker (RLIMIT_NOFILE). Beyond that Python raises
-//		// OSError.
+//		// OpenFiles bounds the descriptors of each process of the worker (RLIMIT_NOFILE). Beyond that Python
+//		// raises OSError.
 //		OpenFiles int
-//		// FileSize bounds each file that a process of the worker writes, in bytes (RLIMIT_FSIZE). Beyond that Python raises
-//		// OSError.
+//		// FileSize bounds each file that a process of the worker writes, in bytes (RLIMIT_FSIZE). Beyond that
+//		// Python raises OSError.
 //		FileSize int64
-//		// Nice is the worker's nice value, from -20 to 19: with a higher one it gets less of a busy processor. A negative
-//		// one needs a right (CAP_SYS_NICE). 0 leaves it as it is.
+//		// Nice is the worker's nice value, from -20 to 19: with a higher one it gets less of a busy processor.
+//		// A negative one needs a right (CAP_SYS_NICE). 0 leaves it as it is.
 //		Nice int
 //	}
 type Limits = core.Limits

@@ -9,23 +9,26 @@ import (
 // Limits bound what one worker may use. A zero field is no limit. If a limit ends a worker, its WorkerExit.Limit names
 // the limit. All of them but Nice need Linux.
 type Limits struct {
-	// Memory bounds the resident memory of the worker and its children together, in bytes. The kernel ends them if they
-	// reach it. The pool makes a control group for each worker, below its own group or beside it. If it may not make
-	// one, Open returns an error that says why. Control groups of version 1 and 2 work.
+	// Memory bounds the resident memory of the worker and its children together, in bytes. The kernel ends
+	// them if they reach it. The pool makes a control group for each worker, below its own group or beside
+	// it. If it may not make one, Open returns an error that says why. Control groups of version 1 and 2
+	// work.
 	Memory int64
-	// AddressSpace bounds the address space of each process of the worker, in bytes (RLIMIT_AS). Beyond that Python
-	// raises MemoryError. A library may reserve much more than it uses, so Memory is the better limit in most cases.
+	// AddressSpace bounds the address space of each process of the worker, in bytes (RLIMIT_AS). Beyond
+	// that Python raises MemoryError. A library may reserve much more than it uses, so Memory is the better
+	// limit in most cases.
 	AddressSpace int64
-	// CPUTime bounds the processor time of each process of the worker, since its start (RLIMIT_CPU), in whole seconds.
+	// CPUTime bounds the processor time of each process of the worker, since its start (RLIMIT_CPU), in
+	// whole seconds.
 	CPUTime time.Duration
-	// OpenFiles bounds the descriptors of each process of the worker (RLIMIT_NOFILE). Beyond that Python raises
-	// OSError.
+	// OpenFiles bounds the descriptors of each process of the worker (RLIMIT_NOFILE). Beyond that Python
+	// raises OSError.
 	OpenFiles int
-	// FileSize bounds each file that a process of the worker writes, in bytes (RLIMIT_FSIZE). Beyond that Python raises
-	// OSError.
+	// FileSize bounds each file that a process of the worker writes, in bytes (RLIMIT_FSIZE). Beyond that
+	// Python raises OSError.
 	FileSize int64
-	// Nice is the worker's nice value, from -20 to 19: with a higher one it gets less of a busy processor. A negative
-	// one needs a right (CAP_SYS_NICE). 0 leaves it as it is.
+	// Nice is the worker's nice value, from -20 to 19: with a higher one it gets less of a busy processor.
+	// A negative one needs a right (CAP_SYS_NICE). 0 leaves it as it is.
 	Nice int
 }
 

@@ -12,14 +12,15 @@ import (
 // its replacement is ready. After that it ends its calls, serves its sessions until they end or move, and leaves. A
 // session with a snapshot moves. So a worker may exceed a limit for a while.
 type Recycle struct {
-	// Calls replaces a worker after so many calls, and Age after so much time since its start. Each worker has its own
-	// limits, up to a tenth below these, so that workers that started together do not leave together.
+	// Calls replaces a worker after so many calls, and Age after so much time since its start. Each worker
+	// has its own limits, up to a tenth below these, so that workers that started together do not leave
+	// together.
 	Calls int
 	Age   time.Duration
 	// Idle replaces a worker that has served calls and has had no call and no session for so long.
 	Idle time.Duration
-	// Memory replaces a worker whose process tree has more than so many bytes of resident memory. Pages that several of
-	// its processes share count once. The pool looks once a second. It needs Linux.
+	// Memory replaces a worker whose process tree has more than so many bytes of resident memory. Pages
+	// that several of its processes share count once. The pool looks once a second. It needs Linux.
 	Memory int64
 }
 

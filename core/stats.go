@@ -12,7 +12,7 @@ type Stats struct {
 	Waiting    int   `json:"waiting"`     // callers in the queue
 	Sessions   int   `json:"sessions"`    // live sessions
 	Calls      int64 `json:"calls"`       // calls that got a slot
-	Saturated  int64 `json:"saturated"`   // callers that were rejected: the queue was full, or they used NoWait
+	Saturated  int64 `json:"saturated"`   // callers that were rejected: a full queue, or NoWait
 	Waited     int64 `json:"waited"`      // callers that have waited in the queue
 	Cancelled  int64 `json:"cancelled"`   // calls that were cancelled while they ran
 	Lost       int64 `json:"lost"`        // workers that ended unexpectedly
@@ -24,8 +24,8 @@ type Stats struct {
 	SnapshotBytes int64 `json:"snapshot_bytes"` // the size of all snapshots of sessions
 
 	WaitTime   time.Duration  `json:"-"`                 // of all that have waited; in JSON wait_seconds
-	OldestWait time.Duration  `json:"-"`                 // of the oldest caller now; in JSON oldest_wait_seconds
-	Tenants    map[string]int `json:"tenants,omitempty"` // callers in the queue by tenant; nil if none has one
+	OldestWait time.Duration  `json:"-"`                 // of the oldest; in JSON oldest_wait_seconds
+	Tenants    map[string]int `json:"tenants,omitempty"` // waiting callers by tenant; nil if none has one
 	Workers    []WorkerStats  `json:"workers"`
 }
 
@@ -79,7 +79,7 @@ type WorkerStats struct {
 	Age      time.Duration `json:"-"`                  // in JSON age_seconds
 	Reason   string        `json:"reason,omitempty"`   // why it accepts no new callers, or ""
 	Failures int           `json:"failures,omitempty"` // starts of this index that failed in a row
-	Stopped  bool          `json:"stopped,omitempty"`  // its starts have failed too often, and the pool only probes
+	Stopped  bool          `json:"stopped,omitempty"`  // its starts fail, and the pool only probes
 	LastErr  error         `json:"-"`                  // the error of the last of them, or nil; in JSON last_error
 }
 
