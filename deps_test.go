@@ -41,11 +41,12 @@ conformance:              core github.com/hashicorp/go-hclog
 fallback:                 core
 internal/adaptertest:     core golang.org/x/tools pgregory.net/rapid
 internal/chaos:           . core adapters/grpc adapters/jsonstdio adapters/msgpack fallback
-internal/chaos:           github.com/hashicorp/go-hclog
+internal/chaos:           internal/venv github.com/hashicorp/go-hclog
 internal/e2e:             . core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python
-internal/e2e:             github.com/hashicorp/go-hclog
+internal/e2e:             internal/venv github.com/hashicorp/go-hclog
 internal/e2e/typedworker: . schema
 internal/testnames:       conformance
+internal/venv:
 docs:                     internal/e2e
 python:                   core
 schema:                   core
@@ -77,7 +78,7 @@ func TestImports(t *testing.T) {
 				rule = "examples/*"
 			}
 			used[rule] = true
-			if rules[rule] == nil {
+			if _, known := rules[rule]; !known {
 				t.Errorf("there is no rule for the package %s: say in deps_test.go what it may import", name)
 			}
 			for _, p := range imported {

@@ -7,6 +7,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -21,6 +22,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/snakepit-go/snakepit/internal/venv"
 )
 
 func main() {
@@ -49,7 +52,7 @@ type referee struct {
 	clock  bool
 	dir    string
 	tmp    string // the temporary directory of the pools: a small file system, if this program may make one
-	env    string // a virtual environment of its own
+	env    *venv.Environment
 	grpc   []string
 	lives  int
 }
@@ -121,26 +124,17 @@ func (r *referee) prepare() error {
 	if r.python == "" {
 		r.python = filepath.Join(".venv", "bin", "python")
 	}
-	r.env = filepath.Join(r.dir, "env")
-	out, err := exec.Command(r.python, "-c", `
-import glob, importlib.util, json, os, subprocess, sys, venv
-env = sys.argv[1]
-subprocess.run([getattr(sys, "_base_executable", sys.executable), "-m", "venv", "--without-pip", env], check=True)
-site = glob.glob(os.path.join(env, "lib", "python*", "site-packages"))[0]
-links = {}
-for name in ("grpc", "typing_extensions", "google", "msgpack"):
-    spec = importlib.util.find_spec(name)
-    if spec is None:
-        continue
-    place = spec.submodule_search_locations[0] if spec.submodule_search_locations else spec.origin
-    links[name] = os.path.join(site, os.path.basename(place))
-    os.symlink(place, links[name])
-json.dump([links["grpc"]], sys.stdout)
-`, r.env).Output()
-	if err != nil {
-		return fmt.Errorf("a virtual environment by %s: %w (%s)", r.python, err, out)
+	var err error
+	if r.env, err = venv.New(context.Background(), r.python, filepath.Join(r.dir, "env")); err != nil {
+		return err
 	}
-	return json.Unmarshal(out, &r.grpc)
+	for _, name := range []string{"grpcio", "protobuf", "msgpack"} {
+		if err := r.env.Install(name); err != nil {
+			return err
+		}
+	}
+	r.grpc = r.env.Links("grpcio")
+	return nil
 }
 
 func (r *referee) clean() {
@@ -185,7 +179,7 @@ func (r *referee) life(adapter string, long time.Duration) (*life, error) {
 		return nil, err
 	}
 	o := order{
-		Adapter: adapter, Life: name, Dir: l.dir, Tmp: r.tmp, Python: filepath.Join(r.env, "bin", "python3"),
+		Adapter: adapter, Life: name, Dir: l.dir, Tmp: r.tmp, Python: r.env.Python,
 		Clock: r.clock, Fork: rand.IntN(2) == 0, Keeps: rand.IntN(2) == 0,
 	}
 	if adapter == "chain" {
