@@ -134,6 +134,22 @@ func (m *mux) run(first []Frame) {
 	m.running.Wait()
 }
 
+// endWith ends the connection when the peer's process has exited. The last frames of the process may still arrive.
+func (m *mux) endWith(exited <-chan struct{}) {
+	select {
+	case <-exited:
+	case <-m.done:
+		return
+	}
+	timer := time.NewTimer(drainTime)
+	defer timer.Stop()
+	select {
+	case <-m.done:
+	case <-timer.C:
+		m.fail(io.ErrUnexpectedEOF) // a child of the process holds the connection open
+	}
+}
+
 // read passes the received frames to their calls until the connection ends. It returns why the connection ended.
 func (m *mux) read(frames []Frame) error {
 	for {

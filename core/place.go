@@ -108,7 +108,7 @@ func (p *Pool) beginStarts() {
 		old := pl.alive()
 		switch {
 		case old == nil || p.replacing >= max(1, p.opts.Surge):
-		case p.opts.Surge < 0 && old.sessions == old.movable: // the place of a worker with sessions waits for their end
+		case p.opts.Surge < 0 && p.holding(old) == 0: // the place of a worker with sessions waits for their end
 			p.unask(pl)
 			pl.turn = true
 			p.replacing++
@@ -184,39 +184,46 @@ func (p *Pool) startFailed(w *Worker, err error) {
 	defer p.mu.Unlock()
 	pl := w.place
 	p.starting--
-	p.markDead(w, err)
-	defer p.beginStarts()
-	aborted := errors.Is(err, errAborted)
 	isNext := pl.next == w
-	p.endTurn(pl)
-	if isNext {
-		pl.next = nil
-	}
-	if isNext || pl.removed {
+	if !isNext && pl.worker != w { // its start was called off
+		p.markDead(w, nil)
 		p.remove(w)
+		p.beginStarts()
+		return
 	}
-	if !aborted && !p.closing {
-		p.stats.StartFails++
-		p.addFailure(pl, err)
-	}
-	switch {
-	case p.closing:
+	p.markDead(w, err)
+	if p.closing {
 		if p.lastErr == nil {
 			p.lastErr = err
 		}
-	case isNext && !aborted:
-		p.replacementFailed(pl, err)
+		return
+	}
+	defer p.beginStarts()
+	p.endTurn(pl)
+	p.stats.StartFails++
+	p.addFailure(pl, err)
+	p.failReload(w, err)
+	switch {
 	case isNext:
-		p.ask(pl) // its worker may be due again
+		pl.next = nil
+		p.remove(w)
+		p.replacementFailed(pl, err)
 	case !p.isOpen():
 		// Open has not returned yet. When every worker has failed once, Open closes the pool and returns the error.
 		if p.starting == 0 && len(p.starts) == 0 {
 			close(p.failed)
 		}
-	case aborted:
-		p.ask(pl)
 	default:
 		p.restart(pl, err)
+	}
+}
+
+// callOffNext calls off the start of a place's replacement, if there is one. Callers hold mu.
+func (p *Pool) callOffNext(pl *place) {
+	if pl.next != nil {
+		pl.next.abort(errAborted)
+		pl.next = nil
+		p.endTurn(pl)
 	}
 }
 
@@ -313,6 +320,7 @@ func (p *Pool) stopTrying(pl *place) {
 			Time: time.Now(), Index: pl.index, Failures: pl.failures.count, Err: pl.failures.last,
 		})
 	}
+	p.endTurn(pl)
 	p.stopped = append(p.stopped, pl)
 	if p.probe == nil {
 		p.probe = time.AfterFunc(maxBackoff, p.probeNext)

@@ -153,3 +153,31 @@ func TestWarmup(t *testing.T) {
 		})
 	}
 }
+
+// Places that Resize has removed take no part in the probes.
+func TestResizeOfAPoolThatHasStopped(t *testing.T) {
+	var broken atomic.Bool
+	a := &coretest.Adapter{Before: func(context.Context, int) error {
+		if broken.Load() {
+			return errors.New("no luck")
+		}
+		return nil
+	}}
+	o := core.Options{Size: 8, StartBudget: 1, Logger: hclog.NewNullLogger()}
+	bubble(t, a, o, func(t *testing.T, p *core.Pool) {
+		settled(t, p)
+		broken.Store(true)
+		for i := range 8 {
+			a.Crash(7 - i)
+			synctest.Wait()
+		}
+		if err := p.Resize(1); err != nil {
+			t.Fatal(err)
+		}
+		broken.Store(false)
+		time.Sleep(31 * time.Second)
+		if s := p.Stats(); s.Ready != 1 || len(s.Workers) != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+}

@@ -40,6 +40,7 @@ type Pool struct {
 	slots         int                  // the slots of the worker that was ready last; 1 before that
 	starts        []*place             // the places that have asked for a start, the first one first
 	starting      int                  // workers that are starting
+	reload        *reload              // the Reload that runs, or nil
 	replacing     int                  // places whose turn it is to have their worker replaced
 	stopped       []*place             // the places where the pool has stopped trying, in the order of their probes
 	probe         *time.Timer          // the next probe; nil before the first
@@ -50,6 +51,7 @@ type Pool struct {
 	seq           uint64               // the number of the newest waiter
 	turn          uint64               // the turn that was served last; see order
 	tenants       map[string]*tenant   // the tenants with waiting callers
+	prioritized   int                  // waiting callers with a priority
 	sessions      map[string]*session
 	ending        map[string]*endingSession // by id: ended sessions whose worker has yet to drop their state
 	stats         Stats
@@ -181,7 +183,8 @@ func (p *Pool) admit(w *Worker, c *connected, m *mux, r *records) {
 	w.log.Debug("worker is ready", "adapter", w.link.Adapter, "pid", w.hello.PID, "runtime", w.hello.Runtime,
 		"after", time.Since(w.started))
 	p.grant(w)
-	p.replaceIfReady(w)
+	p.replaceIfOld(w)
+	p.wakeLeaving()
 	p.beginStarts()
 	if p.closing {
 		signal(w.wake)
@@ -271,6 +274,7 @@ func (p *Pool) workerEnded(w *Worker, exit *WorkerExit) {
 		w.kill.Stop()
 	}
 	p.markDead(w, how)
+	p.wakeLeaving()
 	p.moveWaiters(w)
 	w.waiting.failAll(p, fmt.Errorf("%w: its worker is gone", ErrSessionLost))
 	pl := w.place

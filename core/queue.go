@@ -64,17 +64,6 @@ func (q *waiters) head() *waiter {
 	return q.all[0]
 }
 
-// last returns the caller that would be served last, or nil.
-func (q *waiters) last() *waiter {
-	var last *waiter
-	for _, wt := range q.all {
-		if last == nil || last.compare(wt) < 0 {
-			last = wt
-		}
-	}
-	return last
-}
-
 func (q *waiters) insert(wt *waiter) { heap.Push(q, wt) }
 func (q *waiters) remove(wt *waiter) { heap.Remove(q, wt.index) }
 
@@ -115,6 +104,9 @@ func (p *Pool) enqueue(q *waiters, wt *waiter) {
 		p.tenants[name] = t
 	}
 	t.waiting++
+	if wt.request.priority != 0 {
+		p.prioritized++
+	}
 	t.turn = wt.turn
 	p.queued++
 	q.insert(wt)
@@ -143,6 +135,9 @@ func (p *Pool) dequeue(wt *waiter) {
 	} else {
 		t.waiting--
 	}
+	if wt.request.priority != 0 {
+		p.prioritized--
+	}
 	delete(p.nested, wt)
 	if s := wt.session; s != nil {
 		delete(s.waiting, wt)
@@ -167,13 +162,34 @@ func (p *Pool) resolve(wt *waiter, w *Worker, err error) {
 func (p *Pool) makeRoom(wt *waiter) error {
 	err := fmt.Errorf("%w: no slot is free, and the queue is full (Options.Queue: %d)", ErrSaturated,
 		max(0, p.opts.Queue))
-	last := p.waiting.last()
-	if last == nil || last.compare(wt) < 0 {
+	last := p.lastInLine(wt)
+	if last == wt {
 		return p.refuse(wt, err)
 	}
 	p.resolve(last, nil, p.refuse(last, fmt.Errorf("%w; %s came first after %s of waiting", err,
 		rival(wt, last), roundTime(time.Since(last.since)))))
 	return nil
+}
+
+// lastInLine returns the one that would be served last, of wt and all callers in the queues. Callers hold mu.
+func (p *Pool) lastInLine(wt *waiter) *waiter {
+	_, known := p.tenants[wt.request.caller.tenant]
+	if p.prioritized == 0 && wt.request.priority == 0 && (len(p.tenants) == 0 || known && len(p.tenants) == 1) {
+		return wt // all are in the order of their arrival
+	}
+	last := wt
+	consider := func(q *waiters) {
+		for _, other := range q.all {
+			if s := other.session; (s == nil || !s.ended) && last.compare(other) < 0 { // the end of a session has to run
+				last = other
+			}
+		}
+	}
+	consider(&p.waiting)
+	for _, w := range p.workers {
+		consider(&w.waiting)
+	}
+	return last
 }
 
 // rival says why a waiter comes before another one.

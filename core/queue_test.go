@@ -223,3 +223,22 @@ func TestTimeInTheQueueIsInTheError(t *testing.T) {
 		}
 	})
 }
+
+// The calls of one session count, too.
+func TestSessionCannotKeepOutOthers(t *testing.T) {
+	bubble(t, &coretest.Adapter{}, core.Options{Size: 1, Queue: 5}, func(t *testing.T, p *core.Pool) {
+		chat := p.Session("chat")
+		var calls sync.WaitGroup
+		for range 9 { // one runs, five wait, three are refused
+			calls.Go(func() { _, _ = core.Execute[any](core.WithTenant(t.Context(), "a"), chat, "nap", 100) })
+		}
+		synctest.Wait()
+		if _, err := core.Execute[any](core.WithTenant(t.Context(), "b"), p, "echo", 1); err != nil {
+			t.Error(err)
+		}
+		calls.Wait()
+		if s := p.Stats(); s.Saturated != 4 || s.Calls != 6 {
+			t.Errorf("%+v", s)
+		}
+	})
+}

@@ -1,7 +1,9 @@
 package core_test
 
 import (
+	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -189,6 +191,44 @@ func TestReplacementWithoutSurge(t *testing.T) {
 		}
 		if most != 2 {
 			t.Errorf("up to %d workers at a time", most)
+		}
+	})
+}
+
+// A limit that was reached during a reload counts once the reload has failed.
+func TestLimitDuringAReload(t *testing.T) {
+	var hangs atomic.Bool
+	a := &coretest.Adapter{Before: func(ctx context.Context, _ int) error {
+		if hangs.Load() {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		return nil
+	}}
+	o := core.Options{Size: 1, Recycle: core.Recycle{Calls: 10, Age: time.Minute}}
+	bubble(t, a, o, func(t *testing.T, p *core.Pool) {
+		for _, more := range []func(){
+			func() { call(t, p, "echo", 1) },
+			func() { time.Sleep(time.Minute) },
+		} {
+			before := settled(t, p)[0]
+			hangs.Store(true)
+			ctx, cancel := context.WithTimeout(t.Context(), 59*time.Second)
+			done := make(chan error)
+			go func() { done <- p.Reload(ctx) }()
+			synctest.Wait()
+			for range 10 {
+				call(t, p, "echo", 1)
+			}
+			if err := <-done; err == nil {
+				t.Fatal("no error")
+			}
+			cancel()
+			hangs.Store(false)
+			more()
+			if settled(t, p)[0] == before {
+				t.Error("the limit was forgotten")
+			}
 		}
 	})
 }

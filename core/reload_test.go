@@ -177,3 +177,79 @@ func TestLossDuringReload(t *testing.T) {
 		}
 	})
 }
+
+// With a negative Surge a worker leaves before its replacement starts. If that one cannot be started, the others stay.
+func TestReloadWithoutSurge(t *testing.T) {
+	var broken atomic.Bool
+	a := &coretest.Adapter{Before: func(ctx context.Context, i int) error {
+		if broken.Load() {
+			return errors.New("no luck")
+		}
+		return slowStart(ctx, i)
+	}}
+	bubble(t, a, core.Options{Size: 3, Surge: -1, StartLimit: 3}, func(t *testing.T, p *core.Pool) {
+		if err := p.WaitReady(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Reload(t.Context()); err != nil || p.Stats().Ready != 3 {
+			t.Errorf("%v, %+v", err, p.Stats())
+		}
+		broken.Store(true)
+		err := p.Reload(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "3 workers were not replaced") {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if s := p.Stats(); s.Ready != 2 {
+			t.Errorf("%+v", s)
+		}
+		broken.Store(false)
+		if err := p.Reload(t.Context()); err != nil || p.Stats().Ready != 3 { // it does not wait for the next regular start
+			t.Errorf("%v, %+v", err, p.Stats())
+		}
+	})
+}
+
+// A replacement that gets ready at the moment in which it is called off is not needed any more.
+func TestReloadThatIsCalledOffTooLate(t *testing.T) {
+	f := functions()
+	f["warm"] = core.Func(func(context.Context, any) (any, error) {
+		time.Sleep(time.Second)
+		return nil, nil
+	})
+	o := core.Options{
+		Size: 2, MinSize: 1, IdleTime: 2 * time.Second, Warmup: core.Warmup{Command: "warm"},
+	}
+	for range 200 { // it depends on the order of three timers
+		bubble(t, &coretest.Adapter{Functions: f}, o, func(t *testing.T, p *core.Pool) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_ = p.Reload(ctx) // it may succeed
+			time.Sleep(time.Hour)
+			if s := p.Stats(); s.Ready != 1 || len(s.Workers) != 1 {
+				t.Fatalf("%+v", s)
+			}
+		})
+	}
+}
+
+// curious is a context that asks the pool.
+type curious struct {
+	context.Context
+	pool *core.Pool
+}
+
+func (a curious) Err() error {
+	a.pool.Stats()
+	return a.Context.Err()
+}
+
+func TestReloadWithAContextThatCallsThePool(t *testing.T) {
+	bubble(t, &coretest.Adapter{Before: slowStart}, core.Options{Size: 2}, func(t *testing.T, p *core.Pool) {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		if err := p.Reload(curious{ctx, p}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	})
+}

@@ -2,8 +2,8 @@ package core
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -47,11 +47,8 @@ func (p *Pool) replacementFailed(pl *place, err error) {
 		p.restart(pl, err)
 		return
 	}
-	old.replaceErr = err
-	p.broadcast()
 	p.emit(ReplacementFailed{Time: time.Now(), Worker: old, Cause: old.cause, Err: err})
 	if old.cause == CauseReload { // Reload gives up, and returns the error
-		p.callOffReload()
 		return
 	}
 	wait := pl.failures.backoff()
@@ -75,62 +72,97 @@ func (p *Pool) Reload(ctx context.Context) (err error) {
 		return fmt.Errorf("waiting for another reload: %w", endOfContext(ctx))
 	}
 	p.spawner.servers.renew()
-	p.mu.Lock()
-	var old []*Worker
-	for _, w := range p.workers {
-		if pl := w.place; pl.worker == w || pl.next == w {
-			old = append(old, w)
-			w.replaceErr = nil
-			w.mustReload = true
-		}
-	}
-	for _, w := range old {
-		p.replaceIfReady(w)
-	}
-	p.mu.Unlock()
+	r := p.beginReload()
 	for {
 		p.mu.Lock()
-		left, starting, err := 0, false, error(nil)
-		for _, w := range old {
-			switch pl := w.place; {
-			case pl.removed || w.state == StateDead:
-			case pl.next == w:
-				starting = true
-			case pl.worker == w:
+		left := 0
+		for _, pl := range p.places {
+			if !r.done(pl) {
 				left++
-				err = errors.Join(err, w.replaceErr)
 			}
 		}
-		switch {
-		case p.closing:
+		err, changed := r.err, p.changed
+		if p.closing {
 			err = ErrClosed
-		case err != nil:
+		} else if err != nil {
 			err = fmt.Errorf("%d workers were not replaced: %w", left, err)
-		case ctx.Err() != nil:
-			err = fmt.Errorf("%d workers were not replaced: %w", left, endOfContext(ctx))
 		}
-		if err != nil || left == 0 && !starting {
-			for _, w := range old {
-				w.mustReload = false
-			}
-			p.callOffReload()
-			p.mu.Unlock()
-			return err
-		}
-		changed := p.changed
 		p.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
+		if err == nil && left > 0 {
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				err = fmt.Errorf("%d workers were not replaced: %w", left, endOfContext(ctx))
+			}
 		}
+		p.mu.Lock()
+		p.callOffReload()
+		p.reload = nil
+		p.mu.Unlock()
+		return err
 	}
 }
 
-// replaceIfReady has a worker replaced for Reload. A worker that is starting is replaced when it is ready: it may have
-// read the old program. Callers hold mu.
-func (p *Pool) replaceIfReady(w *Worker) {
-	if w.mustReload && w.state != StateStarting {
+// reload is a Reload that runs. Guarded by pool.mu.
+type reload struct {
+	old map[*Worker]struct{} // the workers that may have read the old program
+	err error                // why a worker could not be started since then
+}
+
+// done reports whether a place has a worker that has read the new program, or none.
+func (r *reload) done(pl *place) bool {
+	w := pl.worker
+	if w == nil {
+		return true
+	}
+	_, old := r.old[w]
+	return !old && (w.state == StateReady || w.state == StateDraining)
+}
+
+// beginReload has all workers replaced that are there now. Where the pool waits before it starts a worker again, it
+// starts one now: the new program may be better.
+func (p *Pool) beginReload() *reload {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := &reload{old: map[*Worker]struct{}{}}
+	p.reload = r
+	for _, w := range p.workers {
+		r.old[w] = struct{}{}
+	}
+	for _, w := range slices.Clone(p.workers) {
+		p.replaceIfOld(w)
+	}
+	for _, pl := range p.places {
+		if pl.worker != nil && pl.worker.state == StateDead {
+			pl.stopRetry()
+			p.ask(pl)
+		}
+	}
+	p.stopped = nil
+	return r
+}
+
+// replaceIfOld has a worker replaced for the Reload that runs, if there is one. A worker that is starting is replaced
+// when it is ready: it may have read the old program. Callers hold mu.
+func (p *Pool) replaceIfOld(w *Worker) {
+	if p.reload == nil || p.reload.err != nil || w.state == StateStarting {
+		return
+	}
+	if _, old := p.reload.old[w]; old {
 		p.replace(w, CauseReload, "the pool is reloaded")
+	}
+}
+
+// failReload ends the Reload that runs, if there is one: a start has failed. Callers hold mu.
+func (p *Pool) failReload(w *Worker, err error) {
+	if p.reload == nil || p.reload.err != nil {
+		return
+	}
+	if _, old := p.reload.old[w]; !old {
+		p.reload.err = err
+		p.callOffReload()
+		p.broadcast()
 	}
 }
 
@@ -143,9 +175,8 @@ func (p *Pool) callOffReload() {
 		}
 		w.due, w.cause = "", ""
 		p.unask(pl)
-		if pl.next != nil {
-			pl.next.abort(errAborted)
-		}
+		p.callOffNext(pl)
+		signal(w.wake) // it may have reached a limit in the meantime
 	}
 }
 
@@ -158,6 +189,3 @@ func (w *Worker) leave(reason string) {
 	}
 	signal(w.wake)
 }
-
-// errRemoved is the cause that ends the start of a worker whose place Resize has removed.
-var errRemoved = fmt.Errorf("%w: the pool was made smaller", errAborted)

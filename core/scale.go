@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -57,9 +58,8 @@ func (p *Pool) vacate(pl *place, cause Cause, reason string) {
 	p.unask(pl)
 	p.endTurn(pl)
 	pl.stopRetry()
-	if pl.next != nil {
-		pl.next.abort(errRemoved)
-	}
+	p.callOffNext(pl)
+	p.stopped = slices.DeleteFunc(p.stopped, func(other *place) bool { return other == pl })
 	w := pl.worker
 	pl.worker = nil
 	switch {
@@ -67,7 +67,7 @@ func (p *Pool) vacate(pl *place, cause Cause, reason string) {
 	case w.state == StateDead:
 		p.remove(w)
 	case w.state == StateStarting:
-		w.abort(errRemoved)
+		w.abort(errAborted)
 	default:
 		w.cause = cause
 		w.leave(reason)

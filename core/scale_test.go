@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -175,6 +176,40 @@ func TestFunctionMakesThePoolGrow(t *testing.T) {
 		call(t, p, "callback", nil)
 		if n := len(p.Workers()); n != 2 {
 			t.Errorf("%d workers", n)
+		}
+	})
+}
+
+// A worker that has left because it was idle is not started again by a replacement that was called off.
+func TestShrinkAfterAReloadThatWasCalledOff(t *testing.T) {
+	var slow atomic.Bool
+	var starts atomic.Int32
+	a := &coretest.Adapter{Before: func(ctx context.Context, _ int) error {
+		starts.Add(1)
+		if slow.Load() {
+			time.Sleep(10 * time.Second) // whatever ctx says
+		}
+		return ctx.Err()
+	}}
+	o := core.Options{Size: 2, MinSize: 1, IdleTime: 3 * time.Second, Surge: 2, StartLimit: 4}
+	bubble(t, a, o, func(t *testing.T, p *core.Pool) {
+		var callers sync.WaitGroup
+		for range 2 {
+			callers.Go(func() { call(t, p, "nap", 1000) })
+		}
+		callers.Wait()
+		slow.Store(true)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if err := p.Reload(ctx); err == nil {
+			t.Error("no error")
+		}
+		time.Sleep(8 * time.Second)
+		slow.Store(false)
+		before := starts.Load()
+		time.Sleep(time.Minute)
+		if s := p.Stats(); starts.Load() != before || len(s.Workers) != 1 {
+			t.Errorf("%d starts that nobody asked for, %+v", starts.Load()-before, s)
 		}
 	})
 }

@@ -185,11 +185,7 @@ func (p *Pool) endSession(s *session) {
 	var knowing []*Worker // the workers that have state of the session
 	if w := s.worker; w != nil {
 		w.sessions--
-		p.noteIdle(w)
-		signal(w.wake)
-		if w.sessions == 0 {
-			p.beginStarts() // with a negative Options.Surge its replacement may have waited for this
-		}
+		p.sessionsChanged(w)
 		knowing = append(knowing, w)
 	}
 	for w := range s.visited {

@@ -79,16 +79,20 @@ var errDeadlock = fmt.Errorf("%w: every slot is held by a call whose function wa
 // slot takes a free slot, or waits for one: of the session's worker if s is not nil, else of any worker. by is the call
 // whose Function asks for the slot, or nil. Callers hold mu; slot unlocks it while it waits.
 func (p *Pool) slot(ctx context.Context, r *request, s *session, by *served) (*Worker, error) {
-	q, w := &p.waiting, p.leastBusy()
+	q := &p.waiting
+	var w *Worker
 	switch {
 	case s == nil:
+		w = p.leastBusy()
 	case r.hint:
-		if f := s.favorite; f != nil && f.running < f.slots && f.accepting() {
-			w = f
+		if w = s.favorite; w == nil || w.running >= w.slots || !w.accepting() {
+			w = p.leastBusy()
 		}
 	default:
-		if best := p.fewestSessions(); s.worker == nil && best != nil && (best.running < best.slots || !p.canGrow()) {
-			p.pinSession(s, best)
+		if s.worker == nil {
+			if best := p.fewestSessions(); best != nil && (best.running < best.slots || !p.canGrow()) {
+				p.pinSession(s, best)
+			}
 		}
 		if w = s.worker; w != nil {
 			q = &w.waiting
@@ -170,7 +174,8 @@ func (p *Pool) withdraw(wt *waiter) {
 // deadlocked reports whether wt would wait for ever. That is so if every slot that it may get is held by a call that
 // cannot end, because the call's own Function waits for such a slot. Callers hold mu.
 func (p *Pool) deadlocked(wt *waiter) bool {
-	if len(p.starts) > 0 { // workers that are about to start have free slots
+	// Workers that are about to start have free slots. But with a negative Surge a replacement may wait for sessions.
+	if slices.ContainsFunc(p.starts, func(pl *place) bool { return pl.alive() == nil || p.opts.Surge > 0 }) {
 		return false
 	}
 	running := 0
@@ -227,7 +232,7 @@ func (p *Pool) takeSlot(w *Worker) {
 	w.running++
 	w.calls++
 	p.stats.Calls++
-	if w.limits.Calls > 0 && w.calls == int64(w.limits.Calls) {
+	if w.limits.Calls > 0 && w.calls >= int64(w.limits.Calls) && w.due == "" {
 		p.replace(w, CauseCalls, fmt.Sprintf("it has had %d calls", w.calls))
 	}
 }

@@ -67,9 +67,7 @@ func (f *inflight) keep(state *Frame) {
 		return
 	}
 	p.setSnapshot(s, next)
-	if f.worker.due != "" {
-		p.beginStarts() // with a negative Options.Surge its replacement may have waited for this
-	}
+	p.sessionsChanged(f.worker)
 	if !fits && !s.warned {
 		s.warned = true
 		f.worker.log.Warn("session's snapshot is too large; the session is lost with its worker", "session", s.id,
@@ -112,14 +110,31 @@ func (p *Pool) holding(w *Worker) int {
 	return w.sessions
 }
 
+// sessionsChanged notes that a worker has other sessions than before. It may leave now, or begin to. Callers hold mu.
+func (p *Pool) sessionsChanged(w *Worker) {
+	p.noteIdle(w)
+	signal(w.wake)
+	if w.due != "" {
+		p.beginStarts() // with a negative Options.Surge its replacement may have waited for this
+	}
+}
+
+// wakeLeaving has the leaving workers look whether their sessions can move now. Callers hold mu.
+func (p *Pool) wakeLeaving() {
+	for _, w := range p.workers {
+		if w.leaving != "" && w.movable > 0 {
+			signal(w.wake)
+		}
+	}
+}
+
 // move takes a session from its worker. Its next call, or those that wait for it, choose another one. Callers hold mu.
 func (p *Pool) move(s *session) {
 	w := s.worker
 	w.sessions--
 	w.movable--
-	p.noteIdle(w)
-	signal(w.wake)
 	s.worker, s.moved = nil, true
+	p.sessionsChanged(w)
 	if s.queued == 0 {
 		return
 	}

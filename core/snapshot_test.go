@@ -573,3 +573,35 @@ func TestServeNeedsBothFunctions(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// With a negative Surge a worker waits only for its sessions without a snapshot.
+func TestReplacementWaitsForSessionsWithoutASnapshot(t *testing.T) {
+	a := &counters{concurrency: 1, snapshot: func(n int) (any, error) {
+		if n == 2 {
+			return nil, errors.New("none")
+		}
+		return map[string]any{"n": n}, nil
+	}}
+	synctest.Test(t, func(t *testing.T) {
+		p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 1, Surge: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = p.Close() }()
+		keeps, not := p.Session("keeps"), p.Session("not")
+		call(t, keeps, "add", nil)
+		call(t, not, "add", nil)
+		call(t, not, "add", nil)
+		before := settled(t, p)[0]
+		done := make(chan error, 1)
+		go func() { done <- p.Reload(t.Context()) }()
+		time.Sleep(time.Minute)
+		if settled(t, p)[0] != before {
+			t.Error("a session has lost its worker")
+		}
+		not.Close()
+		if err := <-done; err != nil || p.Workers()[0] == before {
+			t.Error(err)
+		}
+	})
+}

@@ -49,9 +49,12 @@ func (w *Worker) heartbeat() {
 				return
 			}
 		case <-late.C:
-			w.wedged(begin)
+			told := w.wedged(begin)
 			if <-answer != nil {
 				return
+			}
+			if !told {
+				break
 			}
 			w.log.Warn("worker answers again", "after", time.Since(begin).Round(time.Millisecond))
 			p.emit(WorkerAnswers{Time: time.Now(), Worker: w, After: time.Since(begin)})
@@ -60,14 +63,15 @@ func (w *Worker) heartbeat() {
 	}
 }
 
-// wedged reports that the worker has not answered since begin. If the policy says so, it has the worker ended.
-func (w *Worker) wedged(begin time.Time) {
+// wedged reports that the worker has not answered since begin. If the policy says so, it has the worker ended. It
+// returns false if there was nothing to report.
+func (w *Worker) wedged(begin time.Time) bool {
 	p := w.pool
 	ctx, cancel := context.WithTimeout(p.ctx, stackWait)
 	defer cancel()
 	d, _ := w.Diagnose(ctx) // an error: the worker has ended, or the pool closes
 	if d.Answered {         // this program itself stood still
-		return
+		return false
 	}
 	e := WorkerWedged{Worker: w, Diagnosis: d}
 	doom := p.opts.Wedged == WedgedReplace
@@ -75,20 +79,21 @@ func (w *Worker) wedged(begin time.Time) {
 		e.Stacks = w.stackForLog(ctx)
 	}
 	if p.ctx.Err() != nil {
-		return
+		return false
 	}
 	e.Time = time.Now()
 	e.For = e.Time.Sub(begin).Round(time.Millisecond)
 	w.log.Error("worker does not answer", "for", e.For, "diagnosis", d.String())
 	p.emit(e)
 	if !doom {
-		return
+		return true
 	}
 	p.mu.Lock()
 	w.doomed = fmt.Sprintf("it has not answered for %s", e.For)
 	w.stacks = e.Stacks
 	p.mu.Unlock()
 	signal(w.wake)
+	return true
 }
 
 // stackForLog returns the worker's stacks, or why there are none.

@@ -56,27 +56,25 @@ type Worker struct {
 	restores bool // the worker can send a session's state, and restore it
 
 	// guarded by pool.mu
-	state      WorkerState
-	running    int         // slots in use
-	calls      int64       // calls that got a slot
-	overdue    int         // running calls that were cancelled and did not end within Options.CancelGrace
-	stuck      string      // the command that became overdue first
-	doomed     string      // why it is ended at once, with its calls and sessions, or ""
-	stacks     string      // its stacks before that
-	retired    string      // why it accepts no calls, not even of its sessions, such as its bye; or ""
-	leaving    string      // why it accepts no new callers, and stops when its calls and sessions have ended; or ""
-	due        string      // why it is to be replaced, or ""
-	cause      Cause       // of due or leaving
-	idleSince  time.Time   // when its last call or session ended, if the pool's options depend on it
-	sessions   int         // sessions pinned to this worker
-	movable    int         // those of them that have a snapshot
-	waiting    waiters     // calls of those sessions
-	completed  bool        // it has answered a call
-	lastPing   uint64      // number of the last ping
-	exit       *WorkerExit // how it was lost; nil unless it ended unexpectedly
-	replaceErr error       // why the last start of its replacement failed
-	mustReload bool        // a Reload waits for its replacement
-	kill       *time.Timer // kills the process after escalate has sent SIGTERM; else nil
+	state     WorkerState
+	running   int         // slots in use
+	calls     int64       // calls that got a slot
+	overdue   int         // running calls that were cancelled and did not end within Options.CancelGrace
+	stuck     string      // the command that became overdue first
+	doomed    string      // why it is ended at once, with its calls and sessions, or ""
+	stacks    string      // its stacks before that
+	retired   string      // why it accepts no calls, not even of its sessions, such as its bye; or ""
+	leaving   string      // why it accepts no new callers, and stops when its calls and sessions have ended; or ""
+	due       string      // why it is to be replaced, or ""
+	cause     Cause       // of due or leaving
+	idleSince time.Time   // when its last call or session ended, if the pool's options depend on it
+	sessions  int         // sessions pinned to this worker
+	movable   int         // those of them that have a snapshot
+	waiting   waiters     // calls of those sessions
+	completed bool        // it has answered a call
+	lastPing  uint64      // number of the last ping
+	exit      *WorkerExit // how it was lost; nil unless it ended unexpectedly
+	kill      *time.Timer // kills the process after escalate has sent SIGTERM; else nil
 }
 
 // Info describes a worker. It does not change after the worker's hello.
@@ -138,6 +136,11 @@ func (w *Worker) run(ctx context.Context) {
 		defer p.goroutines.Done()
 		m.run(c.first)
 	}()
+	var exited <-chan struct{}
+	if c.link.Process != nil {
+		exited = c.link.Process.Done()
+		p.goroutines.Go(func() { m.endWith(exited) })
+	}
 	if err := w.warmUp(ctx, c, m); err != nil {
 		w.end(c.link.Process, m)
 		p.startFailed(w, w.startError(ctx, at, &linkError{c.link, err}))
@@ -148,10 +151,6 @@ func (w *Worker) run(ctx context.Context) {
 	if p.opts.Wedged != WedgedIgnore {
 		p.goroutines.Add(1)
 		go w.heartbeat()
-	}
-	var exited <-chan struct{}
-	if w.link.Process != nil {
-		exited = w.link.Process.Done()
 	}
 	cause := w.watch(exited)
 	if cause == nil {
@@ -182,12 +181,7 @@ func (w *Worker) watch(exited <-chan struct{}) error {
 		case <-w.mux.done:
 			return w.mux.err
 		case <-exited:
-			// The last answers of the process may still arrive.
-			select {
-			case <-w.mux.done:
-			case <-time.After(drainTime):
-				w.mux.fail(io.ErrUnexpectedEOF) // a child of the process holds the connection open
-			}
+			<-w.mux.done
 			return io.EOF
 		case <-w.wake:
 			if w.mux.ended() { // report a loss as a loss, even if the worker was about to be stopped
@@ -200,6 +194,7 @@ func (w *Worker) watch(exited <-chan struct{}) error {
 			case actionTerminate:
 				w.escalate()
 			}
+			checks.Reset(w.check())
 		}
 	}
 }

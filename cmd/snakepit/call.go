@@ -120,6 +120,9 @@ func (c *call) repeat(cmd *cobra.Command, once func() error) error {
 		if err := once(); err != nil && cmd.Context().Err() == nil {
 			printError(cmd.ErrOrStderr(), err)
 		}
+		if s, ok := c.target.(*snakepit.Session); ok {
+			s.Close() // otherwise it would stay with the worker that has the old program
+		}
 		for again := false; !again; {
 			select {
 			case r := <-c.reloads:

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/core"
 )
 
 // faults does harm to the workers of a pool, one thing after another.
@@ -57,10 +58,10 @@ func (f *faults) run(ctx context.Context) {
 		f.done[fault.name]++
 		pause(ctx, time.Duration(50+r.IntN(400))*time.Millisecond)
 	}
-	for _, w := range f.load.pool.Workers() { // and all at once
-		if pid := w.Info().PID; pid > 0 && syscall.Kill(pid, syscall.SIGKILL) == nil { // 0: it is starting
+	for _, w := range f.load.pool.Stats().Workers { // and all at once
+		if w.PID > 0 && w.State != core.StateDead && syscall.Kill(w.PID, syscall.SIGKILL) == nil {
 			f.done["SIGKILL"]++
-			f.last = append(f.last, pid)
+			f.last = append(f.last, w.PID)
 		}
 	}
 }
@@ -75,12 +76,12 @@ func pause(ctx context.Context, d time.Duration) {
 // signal sends a signal to a worker.
 func (f *faults) signal(sig syscall.Signal) func(context.Context, *rand.Rand) bool {
 	return func(_ context.Context, r *rand.Rand) bool {
-		workers := f.load.pool.Workers()
+		workers := f.load.pool.Stats().Workers
 		if len(workers) == 0 {
 			return false
 		}
-		pid := workers[r.IntN(len(workers))].Info().PID
-		return pid > 0 && syscall.Kill(pid, sig) == nil
+		w := workers[r.IntN(len(workers))]
+		return w.PID > 0 && w.State != core.StateDead && syscall.Kill(w.PID, sig) == nil
 	}
 }
 
@@ -90,18 +91,30 @@ func killParent(f *faults) func(context.Context, *rand.Rand) bool {
 		if r.IntN(3) > 0 { // it costs all workers at once
 			return false
 		}
-		for _, w := range f.load.pool.Workers() {
-			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.Info().PID))
-			if err != nil {
+		for _, w := range f.load.pool.Stats().Workers {
+			if w.PID == 0 || w.State == core.StateDead {
 				continue
 			}
-			fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-			if parent, err := strconv.Atoi(fields[1]); err == nil && parent > 1 && parent != os.Getpid() {
+			if parent := parentOf(w.PID); parent > 1 && parentOf(parent) == os.Getpid() {
 				return syscall.Kill(parent, syscall.SIGKILL) == nil
 			}
 		}
 		return false
 	}
+}
+
+// parentOf returns a process's parent, or 0 if it has ended.
+func parentOf(pid int) int {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	parent, err := strconv.Atoi(fields[1])
+	if err != nil {
+		return 0
+	}
+	return parent
 }
 
 // command makes a call that does harm to its worker.
