@@ -1,13 +1,16 @@
 package core
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -20,23 +23,36 @@ const hasForkServer = true
 type forkServers struct {
 	mu      sync.Mutex // guards the fields below
 	current *forkServer
-	all     map[*forkServer]struct{}
+	all     map[*forkServer]struct{} // those whose process has not ended
+	closed  bool
 }
 
 // forkServer is a process that has imported the worker's program and forks workers. It is their parent, so it reports
 // how they end.
 type forkServer struct {
+	servers *forkServers
+	cancel  context.CancelFunc // ends its start
+	ready   chan struct{}      // closed when it has reported, or failed
+	gone    chan struct{}      // closed when its connection has ended, and all of its workers
+	ended   chan struct{}      // closed when nothing of it is left
+
+	// set before ready is closed
+	err     error // why it failed
 	process *Process
 	conn    *net.UnixConn
-	ready   chan struct{} // closed when it has reported, or failed
-	err     error         // why it failed; set before ready is closed
-	gone    chan struct{} // closed when its connection has ended
 
 	mu       sync.Mutex // guards the fields below
 	sequence int
-	pending  map[int]chan forkReply
+	pending  map[int]chan *forkAnswer
 	children map[int]*forked // by process id
+	users    int             // starts that have it, or wait for it
 	retired  bool            // it gets no more requests, and ends with its last worker
+}
+
+// forkAnswer is what became of a request.
+type forkAnswer struct {
+	worker *forked
+	err    error
 }
 
 // forkReply is a message of a fork server. _forkserver.py of the Python package describes the messages.
@@ -55,92 +71,141 @@ type forked struct {
 	server *forkServer
 	pid    int
 	ended  chan struct{} // closed when it has exited; it is a zombie until reap
-	code   int           // set before ended is closed
+	// set before ended is closed
+	code   int
 	signal string
-	orphan bool // nobody waits for it: the caller has left before it was forked
+	lost   bool // the server has ended before it
 }
 
-// maxForkMessage bounds a request: its environment, for the most part.
-const maxForkMessage = 160 << 10
+const (
+	maxForkMessage = 160 << 10       // bytes of a request: its environment, for the most part
+	forkWrite      = 5 * time.Second // how long the server may take to read a request
+)
 
-// forkServer returns the current fork server, and starts one if there is none.
+// forkServer returns the current fork server, and starts one if there is none. The caller calls leave when it has its
+// worker, or gives up.
 func (sp *spawner) forkServer(ctx context.Context) (*forkServer, error) {
 	s := &sp.servers
 	s.mu.Lock()
-	fs := s.current
-	if fs != nil {
-		select {
-		case <-fs.gone:
-			fs = nil
-		default:
-		}
+	if s.closed {
+		s.mu.Unlock()
+		return nil, ErrClosed
 	}
-	if fs == nil {
+	fs := s.current
+	if fs == nil || fs.isGone() {
 		fs = &forkServer{
-			ready: make(chan struct{}), gone: make(chan struct{}),
-			pending: map[int]chan forkReply{}, children: map[int]*forked{},
+			servers: s, ready: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{}),
+			pending: map[int]chan *forkAnswer{}, children: map[int]*forked{},
 		}
+		var starting context.Context
+		starting, fs.cancel = context.WithTimeoutCause(context.Background(), sp.opts.StartTimeout,
+			errors.New("the fork server has not imported the program within the start timeout"))
 		if s.all == nil {
 			s.all = map[*forkServer]struct{}{}
 		}
 		s.current, s.all[fs] = fs, struct{}{}
-		go func() {
-			fs.err = sp.startForkServer(fs)
-			if fs.err != nil {
-				s.remove(fs)
-			}
-			close(fs.ready)
-		}()
+		go sp.runForkServer(starting, fs)
 	}
+	fs.mu.Lock()
+	fs.users++
+	fs.mu.Unlock()
 	s.mu.Unlock()
 	select {
 	case <-fs.ready:
+		if fs.err != nil {
+			fs.leave()
+		}
 		return fs, fs.err
 	case <-ctx.Done():
+		fs.leave()
 		return nil, fmt.Errorf("the fork server has not imported the program: %w", context.Cause(ctx))
 	}
 }
 
-// remove forgets a server.
-func (s *forkServers) remove(fs *forkServer) {
+func (fs *forkServer) isGone() bool {
+	select {
+	case <-fs.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// leave undoes what forkServer did for one caller.
+func (fs *forkServer) leave() {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.users--
+	fs.endRetired()
+}
+
+// drop has the next start begin another server.
+func (s *forkServers) drop(fs *forkServer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.all, fs)
 	if s.current == fs {
 		s.current = nil
 	}
 }
 
-// renew has the next start begin a new server, which reads the program anew.
+// renew has the next start begin another server, which reads the program anew. The current one ends with its last
+// worker.
 func (s *forkServers) renew() {
 	s.mu.Lock()
 	fs := s.current
 	s.current = nil
 	s.mu.Unlock()
 	if fs != nil {
-		fs.retire()
+		fs.mu.Lock()
+		defer fs.mu.Unlock()
+		fs.retired = true
+		fs.endRetired()
 	}
 }
 
-// close ends all servers. Their workers have ended.
+// close ends all servers, and their workers with them.
 func (s *forkServers) close() {
 	s.mu.Lock()
-	all := s.all
-	s.all, s.current = nil, nil
+	all := maps.Clone(s.all)
+	s.closed = true
 	s.mu.Unlock()
 	for fs := range all {
-		if fs.process != nil {
-			fs.process.kill()
-		}
+		fs.cancel()
 		<-fs.ready
 		if fs.process != nil {
-			<-fs.process.done
+			_ = fs.conn.CloseWrite() // it exits at the end of file
+			fs.process.stop(2 * time.Second)
 		}
+		<-fs.ended
 	}
 }
 
-// startForkServer starts the process of fs and waits for its report.
-func (sp *spawner) startForkServer(fs *forkServer) error {
+// runForkServer runs a server from its start to its end.
+func (sp *spawner) runForkServer(ctx context.Context, fs *forkServer) {
+	defer close(fs.ended)
+	fs.err = sp.startForkServer(ctx, fs)
+	fs.cancel()
+	if fs.err == nil {
+		close(fs.ready)
+		fs.read()
+		fs.process.kill() // without its connection it is of no use
+		<-fs.process.done
+	}
+	s := fs.servers
+	s.mu.Lock()
+	delete(s.all, fs)
+	if s.current == fs {
+		s.current = nil
+	}
+	s.mu.Unlock()
+	if fs.err != nil {
+		close(fs.ready)
+		close(fs.gone)
+	}
+}
+
+// startForkServer starts the process of fs and waits for its report. After an error nothing of it is left.
+func (sp *spawner) startForkServer(ctx context.Context, fs *forkServer) error {
 	path, err := sp.executable()
 	if err != nil {
 		return err
@@ -155,11 +220,8 @@ func (sp *spawner) startForkServer(fs *forkServer) error {
 	if err != nil {
 		return fmt.Errorf("a socket for the fork server: %w", err)
 	}
-	fs.conn = conn.(*net.UnixConn)
-	p := &Process{
-		name: path, limits: &Limits{}, oom: sp.oom,
-		exited: make(chan struct{}), done: make(chan struct{}), asking: make(chan struct{}, 1),
-	}
+	p := sp.newProcess(path)
+	p.limits = &Limits{} // those of the pool are for workers
 	files, err := openChildFiles(p, Spec{Files: []*os.File{theirs}}, true)
 	defer files.closeTheirs()
 	if err == nil {
@@ -170,20 +232,22 @@ func (sp *spawner) startForkServer(fs *forkServer) error {
 	}
 	if err != nil {
 		files.closeOurs()
-		_ = fs.conn.Close()
+		_ = conn.Close()
 		return err
 	}
 	sp.watchOver(p, noWorker)
-	fs.process = p
 	go p.supervise(nil)
 	defer func() { _ = files.control.Close() }()
-	if err := p.awaitReport(context.Background(), files.control); err != nil {
+	if err := p.awaitReport(ctx, files.control); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		p.kill()
 		<-p.done
-		_ = fs.conn.Close()
+		_ = conn.Close()
 		return err
 	}
-	go fs.read()
+	fs.process, fs.conn = p, conn.(*net.UnixConn)
 	return nil
 }
 
@@ -192,13 +256,18 @@ func (fs *forkServer) fork(ctx context.Context, files []*os.File, env []string) 
 	fs.mu.Lock()
 	fs.sequence++
 	number := fs.sequence
-	reply := make(chan forkReply, 1)
-	fs.pending[number] = reply
+	answer := make(chan *forkAnswer, 1)
+	fs.pending[number] = answer
 	fs.mu.Unlock()
 	defer func() {
 		fs.mu.Lock()
-		defer fs.mu.Unlock()
 		delete(fs.pending, number)
+		fs.mu.Unlock()
+		select {
+		case a := <-answer: // it came at the moment in which the caller gave up
+			fs.discard(a.worker)
+		default:
+		}
 	}()
 	request, err := json.Marshal(map[string]any{"start": number, "env": env})
 	if err != nil {
@@ -208,85 +277,91 @@ func (fs *forkServer) fork(ctx context.Context, files []*os.File, env []string) 
 		return nil, fmt.Errorf("the environment is too large for a fork server: %d bytes, and the limit is %d",
 			len(request), maxForkMessage)
 	}
-	var fds []int
-	for _, f := range files {
-		fds = append(fds, int(f.Fd()))
+	fds := make([]int, len(files))
+	for i, f := range files {
+		fds[i] = int(f.Fd())
 	}
+	_ = fs.conn.SetWriteDeadline(time.Now().Add(forkWrite)) // an error: it is closed, as the write tells
 	if _, _, err := fs.conn.WriteMsgUnix(request, syscall.UnixRights(fds...), nil); err != nil {
+		fs.giveUp()
 		return nil, fmt.Errorf("the fork server: %w", err)
 	}
 	select {
-	case r := <-reply:
-		if r.Error != "" {
-			return nil, &RemedyError{
-				Err: fmt.Errorf("the fork server cannot fork: %s", r.Error), Remedy: "turn the fork server off",
-			}
-		}
-		fs.mu.Lock()
-		defer fs.mu.Unlock()
-		return fs.children[r.PID], nil
+	case a := <-answer:
+		return a.worker, a.err
 	case <-fs.gone:
 		return nil, errors.New("the fork server has ended")
 	case <-ctx.Done():
+		if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+			fs.giveUp()
+		}
 		return nil, fmt.Errorf("the fork server has not forked a worker: %w", context.Cause(ctx))
 	}
 }
 
-// read handles the server's messages until its connection ends.
+// giveUp ends a server that does not answer, with its workers.
+func (fs *forkServer) giveUp() {
+	fs.servers.drop(fs)
+	fs.process.kill()
+}
+
+// read handles the server's messages until it has ended. Then it ends the workers: nobody says any more how they end.
 func (fs *forkServer) read() {
 	defer close(fs.gone)
+	go func() {
+		<-fs.process.exited // a child of the program may hold the other end
+		_ = fs.conn.SetReadDeadline(time.Now())
+	}()
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := fs.conn.Read(buf)
 		if err != nil || n == 0 {
 			break
 		}
-		var r forkReply
-		if json.Unmarshal(buf[:n], &r) == nil {
-			fs.handle(r)
-		}
+		fs.handle(buf[:n])
 	}
 	_ = fs.conn.Close()
-	// Without their parent nobody says how the workers end, so they are ended now.
 	fs.mu.Lock()
-	children := fs.children
+	left := fs.children
 	fs.children = map[int]*forked{}
 	fs.mu.Unlock()
-	for pid, c := range children {
-		_ = syscall.Kill(-pid, syscall.SIGKILL)
+	for pid, c := range left {
+		if !c.isEnded() {
+			_ = syscall.Kill(-pid, syscall.SIGKILL)
+		}
+	}
+	for pid, c := range left {
+		if c.isEnded() {
+			continue
+		}
 		for end := time.Now().Add(time.Second); syscall.Kill(pid, 0) == nil && time.Now().Before(end); {
+			// If this program adopts orphans, nobody else reaps this one.
+			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 			time.Sleep(time.Millisecond)
 		}
-		select {
-		case <-c.ended:
-		default:
-			c.code, c.signal = -1, killSignal
-			close(c.ended)
-		}
+		c.code, c.signal, c.lost = -1, killSignal, true
+		close(c.ended)
 	}
 }
 
-// handle handles one message.
-func (fs *forkServer) handle(r forkReply) {
+// handle handles one message. The program that the server has imported may have sent it, so nothing in it is believed
+// that is not checked.
+func (fs *forkServer) handle(message []byte) {
+	var r forkReply
+	if json.Unmarshal(message, &r) != nil {
+		return
+	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	switch {
-	case r.Started > 0 && r.PID > 0:
-		c := &forked{server: fs, pid: r.PID, ended: make(chan struct{})}
-		fs.children[r.PID] = c
-		if reply := fs.pending[r.Started]; reply != nil {
-			reply <- r
-			return
-		}
-		c.orphan = true
-		_ = syscall.Kill(-r.PID, syscall.SIGKILL)
+	case r.Started > 0:
+		fs.started(r.Started, r.PID)
 	case r.Failed > 0:
-		if reply := fs.pending[r.Failed]; reply != nil {
-			reply <- r
-		}
+		err := fmt.Errorf("the fork server cannot fork: %s", escapeControl(truncate(r.Error, 1000), false))
+		fs.answer(r.Failed, &forkAnswer{err: &RemedyError{Err: err, Remedy: "turn the fork server off"}})
 	case r.Exited > 0:
 		c := fs.children[r.Exited]
-		if c == nil {
+		if c == nil || c.isEnded() {
 			return
 		}
 		c.code = r.Code
@@ -294,44 +369,102 @@ func (fs *forkServer) handle(r forkReply) {
 			c.code, c.signal = -1, syscall.Signal(r.Signal).String()
 		}
 		close(c.ended)
-		if c.orphan {
-			fs.forget(c)
-		}
+	}
+}
+
+// answer answers a request, once. It returns false if nobody waits for the answer. Callers hold mu.
+func (fs *forkServer) answer(number int, a *forkAnswer) bool {
+	reply := fs.pending[number]
+	if reply == nil {
+		return false
+	}
+	delete(fs.pending, number)
+	reply <- a // it has room
+	return true
+}
+
+// started notes a new worker. Callers hold mu.
+func (fs *forkServer) started(number, pid int) {
+	if fs.children[pid] != nil || !isWorkerOf(pid, fs.process.pid) {
+		fs.answer(number, &forkAnswer{err: fmt.Errorf(
+			"the fork server says that it has forked the process %d, which is no child of it here: a fork server "+
+				"cannot be in another namespace of process ids", pid)})
+		return
+	}
+	c := &forked{server: fs, pid: pid, ended: make(chan struct{})}
+	fs.children[pid] = c
+	if !fs.answer(number, &forkAnswer{worker: c}) { // the caller has left
+		go fs.discard(c)
+	}
+}
+
+// isWorkerOf reports whether a process is a child of another one, and leads its own group.
+func isWorkerOf(pid, parent int) bool {
+	if pid <= 1 {
+		return false
+	}
+	text, err := os.ReadFile(procDir(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	return len(fields) > 2 && fields[1] == strconv.Itoa(parent) && fields[2] == strconv.Itoa(pid)
+}
+
+// discard ends a worker that nobody waits for. It may be nil.
+func (fs *forkServer) discard(c *forked) {
+	if c == nil {
+		return
+	}
+	if !c.isEnded() {
+		_ = syscall.Kill(-c.pid, syscall.SIGKILL) // a zombie until reap, so the id is still its own
+	}
+	<-c.ended
+	c.reap()
+}
+
+func (c *forked) isEnded() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
 	}
 }
 
 // reap has the server reap the worker, which has ended.
 func (c *forked) reap() {
-	c.server.mu.Lock()
-	defer c.server.mu.Unlock()
-	c.server.forget(c)
-}
-
-// forget reaps a child. Callers hold mu.
-func (fs *forkServer) forget(c *forked) {
-	if fs.children[c.pid] != c {
+	fs := c.server
+	fs.mu.Lock()
+	known := fs.children[c.pid] == c
+	if known {
+		delete(fs.children, c.pid)
+	}
+	fs.mu.Unlock()
+	if !known {
 		return
 	}
-	delete(fs.children, c.pid)
-	request, _ := json.Marshal(map[string]int{"reap": c.pid})
-	_, _ = fs.conn.Write(request) // an error: it has ended, and the system reaps its children
+	if request, err := json.Marshal(map[string]int{"reap": c.pid}); err == nil {
+		_ = fs.conn.SetWriteDeadline(time.Now().Add(forkWrite))
+		_, _ = fs.conn.Write(request) // an error: it has ended, and the system reaps its children
+	}
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
 	fs.endRetired()
 }
 
-// retire ends the server once its last worker has ended.
-func (fs *forkServer) retire() {
-	go func() {
-		<-fs.ready
-		fs.mu.Lock()
-		defer fs.mu.Unlock()
-		fs.retired = true
-		fs.endRetired()
-	}()
-}
-
+// endRetired ends a retired server that has no more workers and no more users. Callers hold mu.
 func (fs *forkServer) endRetired() {
-	if fs.retired && len(fs.children) == 0 && len(fs.pending) == 0 && fs.conn != nil {
-		_ = fs.conn.CloseWrite() // it exits at the end of file
+	if !fs.retired || len(fs.children) > 0 || fs.users > 0 {
+		return
+	}
+	fs.cancel() // if it still starts
+	select {
+	case <-fs.ready:
+		if fs.conn != nil {
+			_ = fs.conn.CloseWrite() // it exits at the end of file
+		}
+	default:
 	}
 }
 
@@ -341,24 +474,24 @@ func (sp *spawner) forkFromServer(ctx context.Context, p *Process, files *childF
 	if err != nil {
 		return err
 	}
+	defer fs.leave()
 	if sp.groups != nil {
 		if p.group, err = sp.groups.add(); err != nil {
 			return err
 		}
 	}
 	p.oomBase = sp.oom.base()
-	if p.forked, err = fs.fork(ctx, files.child, env); err != nil {
+	worker, err := fs.fork(ctx, files.child, env)
+	if err != nil {
 		p.group.remove()
 		return err
 	}
-	p.pid = p.forked.pid
+	p.forked, p.pid = worker, worker.pid
 	if p.proc, err = os.FindProcess(p.pid); err == nil {
 		err = p.group.join(p.pid)
 	}
 	if err != nil {
-		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
-		<-p.forked.ended
-		p.forked.reap()
+		fs.discard(worker)
 		p.group.remove()
 	}
 	return err

@@ -16,6 +16,7 @@ type (
 		ended  chan struct{}
 		code   int
 		signal string
+		lost   bool
 	}
 )
 

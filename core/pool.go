@@ -91,7 +91,7 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	logs := newLogQueue(log)
 	sp, err := newSpawner(cmd, spawnerOptions{
 		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Log: logs,
-		Limits: o.Limits, EnvOf: o.WorkerEnv,
+		StartTimeout: o.StartTimeout, Limits: o.Limits, EnvOf: o.WorkerEnv,
 	})
 	if err != nil {
 		_ = logs.close(0) // the log is still empty

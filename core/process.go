@@ -83,11 +83,12 @@ func (p *Process) supervise(input []byte) {
 	}
 	close(p.exited)
 	p.mu.Lock()
-	killGroup(p.proc)
+	if p.forked == nil || !p.forked.lost { // otherwise its group has been killed, and its id may be used again
+		killGroup(p.proc)
+	}
 	p.ended = exitStatus{code: -1, killed: p.killed}
 	if p.forked != nil {
 		p.ended.code, p.ended.signal = p.forked.code, p.forked.signal
-		p.forked.reap()
 		_ = p.proc.Release()
 	} else if state == nil {
 		state, _ = p.proc.Wait()
@@ -103,6 +104,9 @@ func (p *Process) supervise(input []byte) {
 		p.ended.limit = p.limits.reached(p.ended, state)
 	}
 	p.mu.Unlock()
+	if p.forked != nil {
+		p.forked.reap()
+	}
 	p.group.remove()
 	if p.lifelineWrite != nil {
 		_, _ = p.lifelineRead.Close(), p.lifelineWrite.Close() // in this order the kernel sends no signal

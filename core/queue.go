@@ -180,7 +180,10 @@ func (p *Pool) lastInLine(wt *waiter) *waiter {
 	last := wt
 	consider := func(q *waiters) {
 		for _, other := range q.all {
-			if s := other.session; (s == nil || !s.ended) && last.compare(other) < 0 { // the end of a session has to run
+			if s := other.session; s != nil && s.ended {
+				continue // the end of a session has to run
+			}
+			if last.compare(other) < 0 {
 				last = other
 			}
 		}

@@ -204,7 +204,8 @@ func TestReloadWithoutSurge(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		broken.Store(false)
-		if err := p.Reload(t.Context()); err != nil || p.Stats().Ready != 3 { // it does not wait for the next regular start
+		// It does not wait for the next regular start.
+		if err := p.Reload(t.Context()); err != nil || p.Stats().Ready != 3 {
 			t.Errorf("%v, %+v", err, p.Stats())
 		}
 	})

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // spawnerOptions configure a spawner, in addition to the command.
@@ -23,8 +24,10 @@ type spawnerOptions struct {
 	Dir      string // the parent of the private directory; "" means os.TempDir()
 	MaxFrame int    // the value of SNAKEPIT_MAX_FRAME
 	Log      *logQueue
-	Limits   Limits
-	EnvOf    func(index int) []string // returns more variables for the worker at an index, or is nil
+	// StartTimeout bounds the import of a fork server. 0 means 60 s.
+	StartTimeout time.Duration
+	Limits       Limits
+	EnvOf        func(index int) []string // returns more variables for the worker at an index, or is nil
 }
 
 // spawner launches the processes of one pool.
@@ -58,6 +61,9 @@ func newSpawner(cmd Command, o spawnerOptions) (*spawner, error) {
 	}
 	if err := checkEnv("Command.Env", cmd.Env); err != nil {
 		return nil, err
+	}
+	if o.StartTimeout == 0 {
+		o.StartTimeout = 60 * time.Second
 	}
 	cmd.Args, cmd.Env = slices.Clone(cmd.Args), slices.Clone(cmd.Env)
 	dir, claim, err := makeTempDir(o.Dir)
@@ -142,10 +148,7 @@ func (sp *spawner) start(ctx context.Context, at *attempt, s Spec) (p *Process, 
 	if err != nil {
 		return nil, nil, err
 	}
-	p = &Process{
-		name: path, limits: &sp.opts.Limits, oom: sp.oom,
-		exited: make(chan struct{}), done: make(chan struct{}), asking: make(chan struct{}, 1),
-	}
+	p = sp.newProcess(path)
 	files, err := openChildFiles(p, s, sp.cmd.Reports)
 	defer files.closeTheirs()
 	env := mergeEnv(sp.withThreads(mergeEnv(sp.env, own)), sp.contractEnv(at, s), files.env, s.Env)
@@ -175,6 +178,14 @@ func (sp *spawner) start(ctx context.Context, at *attempt, s Spec) (p *Process, 
 		return nil, nil, limitErr
 	}
 	return p, files.control, nil
+}
+
+// newProcess returns a process that is not started yet.
+func (sp *spawner) newProcess(path string) *Process {
+	return &Process{
+		name: path, limits: &sp.opts.Limits, oom: sp.oom,
+		exited: make(chan struct{}), done: make(chan struct{}), asking: make(chan struct{}, 1),
+	}
 }
 
 // watchOver has the kernel end a process that has just started with this program, and logs what it prints. index is a
@@ -338,8 +349,8 @@ func (sp *spawner) close() {
 	}
 	sp.closed = true
 	sp.mu.Unlock()
-	sp.owned.Wait()
 	sp.servers.close()
+	sp.owned.Wait()
 	close(sp.forks)
 	<-sp.forkEnd
 	if err := os.RemoveAll(sp.dir); err != nil {

@@ -34,10 +34,11 @@ def main(here: str, original: Sequence[str], args: Sequence[str], other: Optiona
         The process's exit code.
     """
     if os.environ.pop("SNAKEPIT_FORK_SERVER", None):
-        return _fork(here, original, args)
-    if not os.environ.get("SNAKEPIT_PROTOCOL"):
+        server = _server.fork(Launch.take())
+    elif os.environ.get("SNAKEPIT_PROTOCOL"):
+        server = _server.connect(Launch.take())
+    else:
         return _by_hand(here, original, args)
-    server = _server.connect(Launch.take())
     script = args[0] if args else ""
     try:
         _serve(server, script, here, original, args, other)
@@ -78,41 +79,6 @@ def _serve(
             server.serve(only_worker(namespace, script))
     except NoWorker as exc:
         server.refuse(simple_error("NoWorker", str(exc)))
-
-
-def _fork(here: str, original: Sequence[str], args: Sequence[str]) -> int:
-    """Imports the program, and forks workers from this process. Only the workers return."""
-    from importlib import import_module
-
-    from . import _executors, _forkserver, _runner  # noqa: F401
-    from ._errors import attempt
-
-    launch = Launch.take()
-    for fd in (launch.conn_fd, launch.control_fd, launch.lifeline_fd):
-        if fd is not None:
-            os.set_inheritable(fd, False)
-    forks = _forkserver.server = _forkserver.ForkServer(launch)
-    for module in _server.TRANSPORTS:  # what a worker's transport needs is imported here, too, if it is installed
-        attempt(None, import_module, f"{__package__}.{module}")
-    script = args[0] if args else ""
-    prepare(script, args[1:], here, original)
-    try:
-        if not script:
-            raise FileNotFoundError("no worker script was named")
-        namespace = run_script(script)
-        _forkserver.serve(only_worker(namespace, script))
-    except NoWorker as exc:
-        _forkserver.report_failure(simple_error("NoWorker", str(exc)))
-    except SystemExit as exc:
-        if forks.forked:
-            raise
-        text = f"{script} ended by itself with exit code {shown(exc.code)} before it served"
-        _forkserver.report_failure(simple_error("SystemExit", text))
-    except BaseException as exc:
-        if forks.forked:
-            raise
-        _forkserver.report_failure(describe(exc))
-    return 0
 
 
 def _other_copies(here: str, original: Sequence[str], imported: Optional[str]) -> List[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import islice
 from typing import Any, Callable, Dict, List, Mapping, Optional, Set
 
@@ -92,6 +93,11 @@ def encode_error(error: Mapping[str, Any], encode: Callable[[Any], bytes], most:
         if len(body) <= most or not message:
             return body
         type_, message = type_[:100], message[: len(message) // 2]
+
+
+def as_json(value: Any) -> bytes:
+    """Encodes an error or a report for a host that has not chosen a codec yet."""
+    return json.dumps(value).encode()
 
 
 def _smaller(error: Mapping[str, Any], text: bool, data: bool, why: str) -> Dict[str, Any]:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import atexit
 import errno
-import json
 import os
 import sys
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence, Tuple
 
-from ._description import add_note, describe, encode_error
-from ._errors import Disconnected, ProtocolError, Unavailable, attempt, render, text_of, type_name
+from ._description import add_note, as_json, describe, encode_error
+from ._errors import Disconnected, ProtocolError, Unavailable, attempt, render, simple_error, text_of, type_name
 from ._frames import BASE_WEIGHT, ERROR
 from ._logging import forward_logs, line_of
 from ._redirect import flush_output, redirect
-from ._unpatched import read, say, spawn, write
+from ._report import begin_report, report, report_failure
+from ._unpatched import read, say, spawn
 from .transport import Launch, Transport
 
 if TYPE_CHECKING:
+    from ._forkserver import ForkServer
     from ._runner import Runner
     from ._signals import Signals
     from ._worker import Worker
@@ -29,7 +30,6 @@ _TRANSPORTS = {
     "msgpack": ("_transport_msgpack", "MsgpackSocket"),
     "grpc": ("grpc.transport", "GrpcTransport"),
 }
-TRANSPORTS = tuple(module for module, _ in _TRANSPORTS.values())
 _PACKAGES = {"msgpack": "'msgpack>=1.0.3'", "grpc": "'grpcio>=1.50' 'protobuf>=3.20.3'"}
 
 
@@ -40,9 +40,10 @@ class Server:
         exit_code: The exit code of the process, once it has served; None before.
     """
 
-    def __init__(self, launch: Launch, transport: Transport) -> None:
+    def __init__(self, launch: Launch, transport: Transport, forks: Optional[ForkServer] = None) -> None:
         self.launch = launch
         self.transport = transport
+        self.forks = forks  # this process forks workers; None in each of them
         self.forked = False
         self.exit_code: Optional[int] = None
         self.runner: Optional[Runner] = None
@@ -68,6 +69,8 @@ class Server:
         from . import _executors
         from ._runner import Runner
 
+        if self.forks is not None:
+            self._fork()
         launch = self.launch
         runner = Runner(
             self.transport, worker._commands(), worker.concurrency, worker.queue, launch, worker._snapshots()
@@ -104,6 +107,26 @@ class Server:
         tear_down(runner, closing)
         runner.close()
 
+    def _fork(self) -> None:
+        """Forks workers. Each of them returns, connected to the host."""
+        from ._forkserver import Unsafe
+
+        assert self.forks is not None
+        for record in self._early_logs:  # of the import, which was done once for all workers
+            say(line_of(record))
+        self._early_logs.clear()
+        self._early_errors.clear()
+        try:
+            self.forks.serve()
+        except Unsafe as exc:
+            self.refuse(simple_error("Unsafe", str(exc)))
+        except SystemExit:  # the host is gone
+            self.exit_code = 0
+            raise
+        self.forks = None
+        self.launch = Launch.take()
+        self.transport = _connect(self.launch)
+
     def log(self, record: Dict[str, Any]) -> None:
         """Sends a log record, or keeps it until the host has said hello.
 
@@ -127,8 +150,11 @@ class Server:
 
             add_note(error, f"hint: {missing_module(error['message'])}")
         try:
-            body = encode_error(error, _as_json, self.launch.max_frame - BASE_WEIGHT)
-            self.transport.write([{"kind": ERROR, "id": 0, "body": body}])
+            if self.forks is not None:
+                report_failure(self.launch, error)
+            else:
+                body = encode_error(error, as_json, self.launch.max_frame - BASE_WEIGHT)
+                self.transport.write([{"kind": ERROR, "id": 0, "body": body}])
             self.transport.close()
         except Exception:  # the host is gone, and only standard error is left
             say(render(error))
@@ -148,6 +174,8 @@ class Server:
         os._exit(code)
 
     def _in_child(self) -> None:
+        if self.forks is not None and self.forks.forking:
+            return
         self.forked = True
         if self.launch.lifeline_fd is not None:
             os.close(self.launch.lifeline_fd)
@@ -205,9 +233,6 @@ shown_workers: List[Worker] = []
 
 def run(worker: Worker) -> None:
     """Implements `Worker.run`."""
-    forks: Any = sys.modules.get(f"{__package__}._forkserver")
-    if forks is not None and forks.server is not None and not forks.server.forked:
-        forks.serve(worker)
     if servers:
         servers[0].serve(worker)
     elif os.environ.get("SNAKEPIT_PROTOCOL"):  # the host started the script directly
@@ -222,36 +247,68 @@ def run(worker: Worker) -> None:
 def connect(launch: Launch) -> Server:
     """Creates the transport and reports to the host. If that fails, the process ends here."""
     global servers
-    import signal
+    _ignore_interrupts()
+    servers = (Server(launch, _connect(launch)),)
+    return servers[0]
 
-    from ._remedy import install
 
-    os.environ.pop("SNAKEPIT_PROTOCOL", None)  # children of this process are not workers
+def fork(launch: Launch) -> Server:
+    """Prepares this process to fork workers. Each worker connects for itself."""
+    global servers
+    from ._codecs import available
+    from ._forkserver import ForkServer, Unconnected
+
+    _ignore_interrupts()
+    _keep(launch)
+    redirect()
+    # Before the program's directory is in sys.path: a file there may have the name of one of these modules.
+    available()
+    for protocol in _TRANSPORTS:
+        attempt(None, lambda: _transport_class(protocol).preload())  # noqa: B023
+    forks = ForkServer(launch)
+    servers = (Server(launch, Unconnected(forks), forks),)
+    return servers[0]
+
+
+def _keep(launch: Launch) -> None:
+    """Keeps the host's descriptors from the children of this process."""
     for fd in (launch.control_fd, launch.lifeline_fd, launch.conn_fd):
         if fd is not None:
             os.set_inheritable(fd, False)
-    _control(launch, b" ")  # if this process now ends, the host knows that the transport has ended it
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C in a terminal reaches all of its processes, but the host decides when this one ends.
+
+    Children of this process still end: they do not inherit a handler. They would inherit SIG_IGN.
+    """
+    import signal
+
+    signal.signal(signal.SIGINT, lambda *_: None)
+
+
+def _connect(launch: Launch) -> Transport:
+    from ._remedy import install
+
+    os.environ.pop("SNAKEPIT_PROTOCOL", None)  # children of this process are not workers
+    _keep(launch)
+    begin_report(launch)
     try:
-        transport = _transport_class(launch.protocol)(launch)
+        transport: Transport = _transport_class(launch.protocol)(launch)
         redirect()
     except Unavailable as exc:
-        _report(launch, {"unavailable": text_of(exc), "remedy": exc.remedy})
+        report(launch, {"unavailable": text_of(exc), "remedy": exc.remedy})
     except BaseException as exc:
         # If a transport of the bridge or an import fails, the cause is this system. The next protocol may work here.
         if launch.protocol not in _TRANSPORTS and not isinstance(exc, (ImportError, OSError)):
-            error = json.loads(encode_error(describe(exc), _as_json, _REPORT))
-            _report(launch, {"failed": error})
+            report_failure(launch, describe(exc))
         else:
             packages = _PACKAGES.get(launch.protocol) if isinstance(exc, ImportError) else None
-            _report(launch, {"unavailable": _reason(exc), "remedy": install(packages) if packages else ""})
+            report(launch, {"unavailable": _reason(exc), "remedy": install(packages) if packages else ""})
     else:
         _name_process(launch)
-        # Ctrl-C in a terminal reaches all of its processes, but the host decides when this one ends. Children of this
-        # process still end: they do not inherit a handler. They would inherit SIG_IGN.
-        signal.signal(signal.SIGINT, lambda *_: None)
-        _report(launch, {"endpoint": transport.endpoint} if transport.endpoint else {})
-        servers = (Server(launch, transport),)
-        return servers[0]
+        report(launch, {"endpoint": transport.endpoint} if transport.endpoint else {})
+        return transport
     os._exit(1)  # the transport that failed may have left threads behind
 
 
@@ -295,33 +352,6 @@ def _transport_class(protocol: str) -> Any:
         return getattr(import_module(module), name)
     finally:
         sys.path[:] = saved
-
-
-def _as_json(value: Any) -> bytes:
-    return json.dumps(value).encode()
-
-
-_REPORT = 60 << 10  # bytes of a report, which the host limits
-
-
-def _report(launch: Launch, report: Dict[str, Any]) -> None:
-    """Writes the report, and closes its pipe."""
-    line = json.dumps(report).encode() + b"\n"
-    if launch.control_fd is None:
-        if "unavailable" in report or "failed" in report:
-            say(line.decode())
-        return
-    _control(launch, line)
-    attempt(None, os.close, launch.control_fd)
-
-
-def _control(launch: Launch, data: bytes) -> None:
-    """Writes to the report's pipe, if there is one."""
-    try:
-        while launch.control_fd is not None and data:
-            data = data[write(launch.control_fd, data) :]
-    except OSError:  # the host is gone, so the connection will end, too
-        pass
 
 
 def show(worker: Worker, script: str) -> None:

@@ -24,15 +24,18 @@ __all__ = [
     "Lock",
     "RLock",
     "SimpleQueue",
+    "fork",
     "get_ident",
     "monotonic",
     "no_signal",
+    "patched",
     "poll",
     "read",
     "say",
     "sleep",
     "spawn",
     "untouched",
+    "wait_child",
     "wait_select",
     "write",
 ]
@@ -42,9 +45,16 @@ MAIN_THREAD = threading.main_thread().ident
 
 _start = _thread.start_new_thread
 read, write = os.read, os.write
+fork: Any = getattr(os, "fork", None)
+wait_child: Any = getattr(os, "waitid", None)
 wait_select = select.select
 poll: Any = getattr(select, "poll", None)
 """The function select.poll, or None on a system that has none."""
+
+
+def patched() -> bool:
+    """Returns whether a library has replaced the threads of the standard library by green ones."""
+    return _thread.start_new_thread is not _start
 
 
 def spawn(work: Callable[[], Any], name: str) -> None:
@@ -53,7 +63,7 @@ def spawn(work: Callable[[], Any], name: str) -> None:
     Code of the program may end a thread before it has begun: a function of ``threading.settrace`` that raises, or a
     replaced ``Thread.run``. So this waits until the thread has begun, and starts a bare one if it never does.
     """
-    if _thread.start_new_thread is not _start:  # threading would start a green thread
+    if patched():  # threading would start a green thread
         _start(work, ())
         return
     begun = Lock()

@@ -150,6 +150,10 @@ class Transport:
     def __init__(self, launch: Launch) -> None:
         raise NotImplementedError
 
+    @classmethod
+    def preload(cls) -> None:
+        """Imports the modules that the constructor needs. A process that forks workers calls it, before the program."""
+
     def fileno(self) -> int:
         """Returns a descriptor that polls readable exactly when `read` would not block, or -1 if there is none.
 

@@ -89,8 +89,8 @@ def test_children_do_not_get_the_settings_of_grpc(environ, monkeypatch):
     monkeypatch.delenv("GRPC_POLL_STRATEGY", raising=False)
     monkeypatch.setenv("GRPC_EXPERIMENTS", "the program's")
     seen = {}
-    load = module._load
-    monkeypatch.setattr(module, "_load", lambda: (seen.update(os.environ), load())[1])
+    listen = module._listen
+    monkeypatch.setattr(module, "_listen", lambda *args: (seen.update(os.environ), listen(*args))[1])
     GrpcTransport(Launch(environ)).close()
     assert (seen["GRPC_POLL_STRATEGY"], seen["GRPC_EXPERIMENTS"]) == ("poll", "the program's")
     assert "GRPC_POLL_STRATEGY" not in os.environ

@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 from functools import partial
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from urllib.parse import quote
 
 from snakepit_bridge._codecs import available
@@ -115,20 +115,14 @@ class GrpcTransport(Transport):
 
     takes_parts = True
 
+    @classmethod
+    def preload(cls) -> None:
+        for name in _load()[2]:
+            os.environ.pop(name, None)
+
     def __init__(self, launch: Launch) -> None:
-        # grpcio reads these when it is imported. It would print warnings about harmless things, and its fork support
-        # would stop every thread at each fork.
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-        # These take threads out of a message's way: grpcio's thread that waits for events then reads the socket itself.
-        # Children of this process do not get them, because their grpcio may be of another version.
-        settings = {"GRPC_POLL_STRATEGY": "poll"}
-        if _ENGINE_FROM <= _version() < _ENGINE_TO:
-            settings["GRPC_EXPERIMENTS"] = "-event_engine_listener"
-        settings = {name: value for name, value in settings.items() if name not in os.environ}
-        os.environ.update(settings)
         _need_descriptors(DESCRIPTORS)
-        self._grpc, pb2 = _load()
+        self._grpc, pb2, settings = _load()
         self._batch, self._frame = pb2.Batch, pb2.Frame
         if not launch.host_token:
             raise RuntimeError("SNAKEPIT_HOST_TOKEN is not set: a worker that serves gRPC is started by a host")
@@ -551,19 +545,30 @@ def _version() -> Tuple[int, ...]:
         return ()
 
 
-def _load() -> Tuple[Any, Any]:
-    """Returns the modules grpc and snakepit_pb2.
+def _load() -> Tuple[Any, Any, Dict[str, str]]:
+    """Returns the modules grpc and snakepit_pb2, and the variables that were set for the sake of grpc.
 
     Raises:
         Unavailable: One of them can't be imported.
     """
+    # grpcio reads these when it is imported. It would print warnings about harmless things, and its fork support would
+    # stop every thread at each fork.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    # These take threads out of a message's way: grpcio's thread that waits for events then reads the socket itself.
+    # Children of this process do not get them, because their grpcio may be of another version.
+    settings = {"GRPC_POLL_STRATEGY": "poll"}
+    if _ENGINE_FROM <= _version() < _ENGINE_TO:
+        settings["GRPC_EXPERIMENTS"] = "-event_engine_listener"
+    settings = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(settings)
     package = "grpcio"
     try:
         grpc = importlib.import_module("grpc")
         if not hasattr(grpc, "server"):
             raise ImportError(f"{getattr(grpc, '__file__', None) or grpc!r} is another module of the name grpc")
         package = "protobuf"
-        return grpc, importlib.import_module("snakepit_bridge.grpc.snakepit_pb2")
+        return grpc, importlib.import_module("snakepit_bridge.grpc.snakepit_pb2"), settings
     except BaseException as error:  # a broken installation may raise anything
         raise Unavailable(
             f"{package} cannot be imported: {type(error).__name__}: {error}",
