@@ -54,7 +54,7 @@ type Session = core.Session
 //		Restarts   int64 `json:"restarts"`    // workers that were started after a loss or a failed start
 //		Replaced   int64 `json:"replaced"`    // workers that left because their replacement was ready
 //		StartFails int64 `json:"start_fails"` // starts that failed
-//		Terminated int64 `json:"terminated"`  // workers that were ended by force: a cancelled call kept running, or it was wedged
+//		Terminated int64 `json:"terminated"`  // workers that were ended by force
 //
 //		SnapshotBytes int64 `json:"snapshot_bytes"` // the size of all snapshots of sessions
 //

@@ -209,7 +209,8 @@ func (g *memoryGroup) reached() string {
 }
 
 // remove ends all processes that are left in the group, also those that have left the worker's process group, and
-// removes it. It gives up after outputGrace; the next pool on this machine then removes the empty group.
+// removes it. It gives up after outputGrace. Once this program has ended, the next pool on this machine removes the
+// empty group.
 func (g *memoryGroup) remove() {
 	if g == nil {
 		return

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"slices"
 	"strings"
@@ -41,7 +42,6 @@ type Pool struct {
 	starts        []*place             // the places that have asked for a start, the first one first
 	starting      int                  // workers that are starting
 	reload        *reload              // the Reload that runs, or nil
-	replacing     int                  // places whose turn it is to have their worker replaced
 	stopped       []*place             // the places where the pool has stopped trying, in the order of their probes
 	probe         *time.Timer          // the next probe; nil before the first
 	changed       chan struct{}        // closed and replaced by broadcast
@@ -149,6 +149,39 @@ func traceFrames() (bool, error) {
 	}
 }
 
+// care starts the goroutines that look after the pool's workers.
+func (p *Pool) care(files []string) {
+	if p.opts.Recycle.Memory > 0 {
+		p.goroutines.Go(func() {
+			for range p.ticks(time.Second) {
+				p.checkMemory()
+			}
+		})
+	}
+	if p.opts.Watch {
+		s := newSources(files)
+		p.goroutines.Go(func() { p.watchSources(s) })
+	}
+}
+
+// ticks yields again and again, until the pool closes.
+func (p *Pool) ticks(d time.Duration) iter.Seq[time.Time] {
+	return func(yield func(time.Time) bool) {
+		ticker := time.NewTicker(d)
+		defer ticker.Stop()
+		for {
+			select {
+			case at := <-ticker.C:
+				if !yield(at) {
+					return
+				}
+			case <-p.ctx.Done():
+				return
+			}
+		}
+	}
+}
+
 // admit makes a worker that has said hello ready for calls.
 func (p *Pool) admit(w *Worker, c *connected, m *mux, r *records) {
 	p.mu.Lock()
@@ -198,7 +231,7 @@ func (p *Pool) settle(w *Worker) {
 		w.leave("it is not needed any more") // its start was called off too late
 		return
 	}
-	p.endTurn(pl)
+	pl.turn = false
 	if pl.next != w {
 		return
 	}
@@ -413,9 +446,9 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 
 // Close ends every call with ErrClosed, stops every worker, and returns when nothing of the pool is left. A worker
 // that does not end by itself gets SIGTERM, then SIGKILL. Close takes about Options.StopTimeout at most. The error
-// says if something has not ended: a function in Options.Functions, the input of a call, the adapter, or the logger.
-// Close waits for the logger while it accepts records, but only a quarter of a second if it accepts none. Close may
-// be called more than once, from several goroutines, and by the logger itself.
+// says if something has not ended: a function in Options.Functions, Options.WorkerEnv, the input of a call, the
+// adapter, or the logger. Close waits for the logger while it accepts records, but only a quarter of a second if it
+// accepts none. Close may be called more than once, from several goroutines, and by the logger itself.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	if p.closing {
@@ -454,7 +487,8 @@ func (p *Pool) Close() error {
 	select {
 	case <-ended:
 	case <-timer.C:
-		err = errors.New("a function in Options.Functions, an input of a call or the adapter has not returned")
+		err = errors.New("a function in Options.Functions, Options.WorkerEnv, an input of a call or the adapter has " +
+			"not returned")
 	}
 	err = errors.Join(err, p.events.close(max(logWait, p.opts.StopTimeout-time.Since(begin))))
 	if err = errors.Join(err, p.logs.close(max(logWait, p.opts.StopTimeout-time.Since(begin)))); err != nil {

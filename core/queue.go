@@ -3,7 +3,6 @@ package core
 import (
 	"cmp"
 	"container/heap"
-	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -212,20 +211,3 @@ func (p *Pool) refuse(wt *waiter, err error) error {
 	})
 	return err
 }
-
-type tenantKey struct{}
-
-// WithTenant returns a context whose calls belong to a tenant, such as a customer. When calls wait, the tenants take
-// turns, so one tenant's many calls do not hold up the others. If the queue is full, the caller that would be served
-// last gets ErrSaturated: usually one of the tenant with the most waiting calls. Calls without a tenant share one, "".
-func WithTenant(ctx context.Context, name string) context.Context {
-	return context.WithValue(ctx, tenantKey{}, name)
-}
-
-// Priority orders the calls that wait for a worker: those with a higher n are served first, also before other tenants.
-// The default is 0; n may be negative. A steady stream of calls with a higher priority keeps the others waiting.
-func Priority(n int) CallOption { return func(r *request) { r.priority = n } }
-
-// NoWait makes the call fail with ErrSaturated at once if no worker has a free slot for it, or its session's worker has
-// none.
-func NoWait() CallOption { return func(r *request) { r.noWait = true } }

@@ -3,7 +3,6 @@ package core
 import (
 	"errors"
 	"fmt"
-	"iter"
 	"math/rand/v2"
 	"time"
 )
@@ -60,78 +59,6 @@ func (p *Pool) noteIdle(w *Worker) {
 }
 
 func (p *Pool) tracksIdle() bool { return p.opts.Recycle.Idle > 0 || p.opts.MinSize < p.opts.Size }
-
-// check looks at all of the worker that depends on time. It returns the time until the next look.
-func (w *Worker) check() time.Duration {
-	p := w.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now, next := time.Now(), 24*time.Hour
-	// passed reports whether a time has passed. If not, the next look is when it has.
-	passed := func(since time.Time, limit time.Duration) bool {
-		left := limit - now.Sub(since)
-		if left > 0 {
-			next = min(next, left)
-		}
-		return left <= 0
-	}
-	if passed(w.started, minUptime) && w.place.worker == w {
-		p.resetFailures(w.place)
-	}
-	if w.limits.Age > 0 && passed(w.started, w.limits.Age) {
-		p.replace(w, CauseAge, fmt.Sprintf("it is %s old", now.Sub(w.started).Round(time.Second)))
-	}
-	if !p.tracksIdle() {
-		return next
-	}
-	since := w.idleSince
-	if w.running > 0 || w.sessions > 0 {
-		since = now // it may be idle from the next moment on
-	}
-	if limit := p.opts.IdleTime; p.opts.MinSize < p.opts.Size && passed(since, limit) && !p.shrink(w) {
-		next = min(next, limit)
-	}
-	if limit := w.limits.Idle; limit > 0 && passed(since, limit) {
-		if w.calls > 0 {
-			p.replace(w, CauseIdle, fmt.Sprintf("it was idle for %s", limit))
-		}
-		next = min(next, limit)
-	}
-	return next
-}
-
-// care starts the goroutines that look after the pool's workers.
-func (p *Pool) care(files []string) {
-	if p.opts.Recycle.Memory > 0 {
-		p.goroutines.Go(func() {
-			for range p.ticks(time.Second) {
-				p.checkMemory()
-			}
-		})
-	}
-	if p.opts.Watch {
-		s := newSources(files)
-		p.goroutines.Go(func() { p.watchSources(s) })
-	}
-}
-
-// ticks yields again and again, until the pool closes.
-func (p *Pool) ticks(d time.Duration) iter.Seq[time.Time] {
-	return func(yield func(time.Time) bool) {
-		ticker := time.NewTicker(d)
-		defer ticker.Stop()
-		for {
-			select {
-			case at := <-ticker.C:
-				if !yield(at) {
-					return
-				}
-			case <-p.ctx.Done():
-				return
-			}
-		}
-	}
-}
 
 // checkMemory replaces the workers that have too much memory.
 func (p *Pool) checkMemory() {

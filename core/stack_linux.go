@@ -17,9 +17,9 @@ import (
 // signalPatience is how long the text of a worker that was asked by a signal may take.
 const signalPatience = 5 * time.Second
 
-// The numbers of real-time signals. The system uses the other ones itself, so a worker that announces one of those is
-// not believed.
-const firstRealTime, lastRealTime = 32, 64
+// The numbers of the real-time signals for programs. The system uses the others itself, and the C library 32 and 33, so
+// a worker that announces one of those is not believed.
+const firstRealTime, lastRealTime = 34, 64
 
 // canAnswer returns an error if the worker's process certainly can't answer now.
 func (w *Worker) canAnswer() error {
