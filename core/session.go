@@ -27,8 +27,8 @@ type Session struct {
 type SessionOption func(*Session)
 
 // Hint makes a session prefer its worker, but not insist on it: while that worker is busy, another one with a free slot
-// takes the call. So the session is never lost, and it does not keep a worker from leaving. The state that a handler
-// sees is a cache: each worker has its own, and the pool keeps no snapshot.
+// takes the call. So its calls never get ErrSessionLost, and it does not keep a worker from leaving. The state that a
+// handler sees is a cache: each worker has its own, and the pool keeps no snapshot.
 func Hint() SessionOption { return func(s *Session) { s.hint = true } }
 
 // Session returns the session with an id that the caller chooses. The id must not be empty. If the pool already has

@@ -36,8 +36,9 @@ type Program struct {
 	// Env has variables, as "KEY=value", that are added to the host's environment.
 	Env []string
 	// ForkServer starts one process that imports the script up to worker.run(), and forks the workers from it. All of
-	// them together take the time and the memory of about one import. The script must not start threads or use CUDA
-	// before worker.run(); Open says so if it does. It needs Linux.
+	// them together take the time of about one import, and share its memory until they use it. The script must not
+	// start threads or use CUDA before worker.run(); Open says so if it does. Connections that the script has opened
+	// until then are shared by all workers, and the variables of Options.WorkerEnv are not there yet. It needs Linux.
 	ForkServer bool
 	// Dir is the worker's working directory. "" means the host's.
 	Dir string

@@ -65,8 +65,7 @@ func TestDiagnoseThreads(t *testing.T) {
 	becomes(f, core.ConditionWaiting)
 	f.start("computes")
 	f.start("computes")
-	for len(becomes(f, core.ConditionComputing).Running) != 3 {
-	}
+	Eventually(t, "all three are known", func() bool { return len(becomes(f, core.ConditionComputing).Running) == 3 })
 }
 
 func TestDiagnoseStoppedAndGone(t *testing.T) {

@@ -76,7 +76,7 @@ func TestWedged(t *testing.T) {
 // By default the pool only says so, and also when the worker answers again. One that computes is not wedged.
 func TestWedgedIsLogged(t *testing.T) {
 	var h hook
-	f := stuckWith(t, "msgpack", snakepit.Options{WedgedAfter: 300 * time.Millisecond, OnEvent: h.put})
+	f := stuckWith(t, "msgpack", snakepit.Options{WedgedAfter: 2 * time.Second, OnEvent: h.put})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
