@@ -169,7 +169,7 @@ func confined(t *testing.T, adapter string, o snakepit.Options) (f *Fixture, nam
 }
 
 func TestNothingIsLeft(t *testing.T) {
-	for _, adapter := range adapters {
+	for _, adapter := range andChain {
 		t.Run(strings.ReplaceAll(adapter, ",", "+"), func(t *testing.T) {
 			_ = exec.CommandContext(t.Context(), "true").Run() // opens what the runtime keeps open
 			files, goroutines := openFiles(t), goleak.IgnoreCurrent()
@@ -224,7 +224,7 @@ func TestNothingIsLeft(t *testing.T) {
 
 // A failed start leaves nothing behind either.
 func TestNothingIsLeftOfAFailure(t *testing.T) {
-	for _, adapter := range adapters {
+	for _, adapter := range andChain {
 		t.Run(strings.ReplaceAll(adapter, ",", "+"), func(t *testing.T) {
 			_ = exec.CommandContext(t.Context(), "true").Run()
 			files, goroutines := openFiles(t), goleak.IgnoreCurrent()
@@ -347,7 +347,7 @@ func TestHostKilled(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux kills a group when its host has gone")
 	}
-	for i, adapter := range adapters {
+	for i, adapter := range andChain {
 		t.Run(strings.ReplaceAll(adapter, ",", "+"), func(t *testing.T) {
 			name, dir := fmt.Sprintf("killed-%d-%d", os.Getpid(), i), t.TempDir()
 			neighbour, err := Begin(t, adapter, script(t, filepath.Join("internal", "e2e", "testdata", "lifecycle.py")),

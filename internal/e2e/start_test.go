@@ -95,7 +95,7 @@ func TestBrokenScript(t *testing.T) {
 			[]string{`"killed"`, "what a life", "run it by hand"}},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
-			onEach(t, adapters, func(t *testing.T, adapter string) {
+			onEach(t, andChain, func(t *testing.T, adapter string) {
 				_, err := Begin(t, adapter, script(t, File(t, "worker.py", c.text)), snakepit.Options{})
 				says(t, err, append(c.words, Interpreter(t))...)
 				var start *snakepit.StartError
