@@ -95,8 +95,8 @@ func (p *Pool) joinSession(r *request) (*session, error) {
 	s := p.sessions[id]
 	if s == nil {
 		if n := len(p.sessions); p.opts.MaxSessions > 0 && n >= p.opts.MaxSessions {
-			return nil, p.refuse(&waiter{request: r}, fmt.Errorf("%w: the pool has %d sessions, which is the limit "+
-				"(Options.MaxSessions); close unused ones, or lower Options.SessionIdle", ErrSaturated, n))
+			return nil, p.refuse(&waiter{request: r}, fmt.Errorf("%w: the pool has as many sessions as "+
+				"Options.MaxSessions allows (%d); close unused ones, or lower Options.SessionIdle", ErrSaturated, n))
 		}
 		s = &session{id: id}
 		p.sessions[id] = s
