@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import time
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence
 
 from ._answers import too_large
 from ._calls import Call
@@ -15,6 +16,7 @@ from ._frames import BASE_WEIGHT, FAILED, KEEP_STATE, NOT_STARTED, STATE, Frame
 from ._interrupt import enter
 from ._memory import LARGE
 from ._sessions import Session
+from ._stdlib import stdlib_first
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -99,22 +101,41 @@ class Snapshots:
         return session
 
 
-def checked(function: Any, form: str) -> Any:
-    """Returns a function that is to be a hook of this form.
+def checked(function: Any, form: str, *arguments: str) -> Any:
+    """Returns a function that is to be a hook of this form. It has to take so many arguments, by their places.
 
     Raises:
         TypeError: It can't be one.
     """
     if not callable(function):
         raise TypeError(f"{form} belongs on a function, and got {shown(function, 40)}")
-    scope = getattr(function, "__qualname__", "").rpartition(".")[0]
-    if hasattr(function, "__code__") and scope and not scope.endswith("<locals>"):
+    scope = function.__qualname__.rpartition(".")[0] if isinstance(function, FunctionType) else ""
+    if scope and not scope.endswith("<locals>"):
         raise TypeError(f"{function.__qualname__} is a method and has no instance: put {form} on a function")
     _, _, streams, is_async = examine(function)
     if streams or is_async:
         kind = "async" if is_async else "a generator"
         raise TypeError(f"{form} belongs on a plain function, and {shown(function, 60)} is {kind}: write it with def")
+    _check_arguments(function, form, arguments)
     return function
+
+
+def _check_arguments(function: Any, form: str, arguments: Sequence[str]) -> None:
+    """Raises TypeError if the function can't be called with these arguments. Some functions do not tell."""
+    with stdlib_first():
+        import inspect
+    try:
+        # Not the signature of a function that this one wraps: this one is called, and may pass on other arguments.
+        signature = inspect.signature(function, follow_wrapped=False)
+    except Exception:  # the function is written in C, or the program's code raised
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as exc:
+        name = getattr(function, "__qualname__", None) or shown(function, 60)
+        raise TypeError(
+            f"{form} belongs on a function that takes ({', '.join(arguments)}), and {name}{signature} does not: {exc}"
+        ) from None
 
 
 def _restore(ctx: Context, value: Any) -> None:
