@@ -103,7 +103,7 @@ class Handlers:
     def _finish(self, call: Call, answer: Frame) -> None:
         """Ends a call. The state of its session goes before the answer, if the host keeps it."""
         runner = self._runner
-        if runner.snapshots is not None and runner.snapshots.wanted(call, answer):
+        if runner.snapshots is not None and runner.snapshots.wanted(runner, call, answer):
             runner.snapshots.send(runner, call)
             if runner.forked:
                 self._leave_child(None)

@@ -42,11 +42,14 @@ class Snapshots:
         self._restore = restore
 
     @staticmethod
-    def wanted(call: Call, answer: Frame) -> bool:
+    def wanted(runner: Runner, call: Call, answer: Frame) -> bool:
         """Reports whether the state of the call's session goes before this answer."""
         frame = call.frame
         return bool(
-            frame.get("flags", 0) & KEEP_STATE and frame.get("session") and not answer.get("flags", 0) & NOT_STARTED
+            frame.get("flags", 0) & KEEP_STATE
+            and frame.get("session")
+            and not answer.get("flags", 0) & NOT_STARTED
+            and not runner.ended  # nobody gets it, and the services may be closed
         )
 
     def send(self, runner: Runner, call: Call) -> None:

@@ -179,6 +179,31 @@ def test_snapshots_of_calls_that_end_at_once_are_in_order(serve):
     assert sent == list(range(1, 61))
 
 
+def test_no_snapshot_is_taken_when_the_host_has_gone(each_executor):
+    host = each_executor(
+        """
+    @worker.on_snapshot
+    def snapshot(session):
+        print("taken", flush=True)
+        return session.state
+
+    @worker.command
+    def wait(ctx):
+        import time
+        print("waits", flush=True)
+        while not ctx.cancelled:
+            try: time.sleep(0.01)
+            except Cancelled: break
+        print("has waited", flush=True)
+    """
+    )
+    host.open("wait", session="a", flags=KEEP)
+    host.wait_line("waits")
+    host.hang_up()
+    host.wait()
+    assert host.printed == ["waits", "has waited"]
+
+
 async def asynchronous(session): ...
 
 
