@@ -7,14 +7,13 @@ from time import time
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence
 
-from ._answers import too_large
+from ._answers import Refused
 from ._calls import Call
 from ._command import Command, examine
 from ._description import describe
-from ._errors import BadValue, render, shown
-from ._frames import BASE_WEIGHT, FAILED, KEEP_STATE, NOT_STARTED, STATE, Frame
+from ._errors import render, shown, simple_error
+from ._frames import FAILED, KEEP_STATE, NOT_STARTED, STATE, Frame
 from ._interrupt import enter
-from ._memory import LARGE
 from ._sessions import Session
 from ._stdlib import stdlib_first
 
@@ -70,16 +69,10 @@ class Snapshots:
                 f"the snapshot is {shown(value, 60)}, and only a map can become the state by itself: return a map, or "
                 "write a function with @worker.on_restore"
             )
-        body = runner.terms.encode(value)
-        size = len(body) + BASE_WEIGHT
-        if size > runner.terms.max_frame:
-            raise BadValue(too_large("the snapshot", size, runner.terms.max_frame))
-        if size > LARGE:
-            runner.terms.large(size)
-        return {"kind": STATE, "id": call.id, "body": body}
+        return runner.answers.state(call, value)
 
     def _report(self, runner: Runner, call: Call, session: Session, exc: BaseException) -> None:
-        error = describe(exc)
+        error = simple_error(exc.error_type, str(exc)) if isinstance(exc, Refused) else describe(exc)
         runner.outbox.log(
             {
                 "level": "error",
