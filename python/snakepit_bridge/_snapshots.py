@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from time import time
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence
+from weakref import WeakKeyDictionary
 
 from ._answers import Refused
 from ._calls import Call
@@ -16,6 +17,7 @@ from ._frames import FAILED, KEEP_STATE, NOT_STARTED, STATE, Frame
 from ._interrupt import enter
 from ._sessions import Session
 from ._stdlib import stdlib_first
+from ._unpatched import RLock
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -39,6 +41,8 @@ class Snapshots:
     def __init__(self, take: Callable[[Session], Any], restore: Optional[Callable[[Session, Any], Any]]) -> None:
         self._take = take
         self._restore = restore
+        self._turns: WeakKeyDictionary[Session, Any] = WeakKeyDictionary()
+        """A lock for each session: taking a snapshot and queueing it is one step."""
 
     @staticmethod
     def wanted(runner: Runner, call: Call, answer: Frame) -> bool:
@@ -54,7 +58,9 @@ class Snapshots:
     def send(self, runner: Runner, call: Call) -> None:
         """Queues the snapshot of the call's session. An exception is logged, and the host then keeps no snapshot."""
         session = runner.sessions.get(call.frame["session"], False)
-        with session._lock:  # calls of the session that end at once must send their snapshots in order
+        with self._turns.setdefault(
+            session, RLock()
+        ):  # calls of the session that end at once must send their snapshots in order
             try:
                 frame = self._frame(runner, call, session)
             except BaseException as exc:

@@ -205,6 +205,30 @@ def test_no_snapshot_is_taken_when_the_host_has_gone(each_executor):
     assert host.printed == ["waits", "has waited"]
 
 
+def test_a_snapshot_may_have_the_session_itself_copied(each_executor):
+    host = each_executor(
+        """
+    import copy, gc, pickle
+
+    @worker.on_snapshot
+    def snapshot(session):
+        return copy.deepcopy(session).state if session.id == "a" else pickle.loads(pickle.dumps(session)).state
+
+    @worker.command
+    def f(ctx): ctx.session.state["id"] = ctx.session.id
+
+    @worker.command
+    def locks(ctx):
+        gc.collect()
+        return len(ctx._runner.snapshots._turns)
+    """
+    )
+    for name in "ab":
+        assert kept(host, host.open("f", session=name, flags=KEEP))[0]["body"] == {"id": name}
+    host.call("snakepit.forget", session="a")
+    assert host.call("locks") <= 1
+
+
 async def asynchronous(session): ...
 
 
