@@ -32,8 +32,8 @@ var ErrUnavailable = fmt.Errorf("grpc: %w", core.ErrUnavailable)
 
 // Adapter starts workers that serve gRPC. The zero value is ready: each worker then listens on a private Unix socket
 // in the pool's own directory (on Windows, on a loopback port that the system chooses). Whatever it listens on, a
-// worker refuses callers without a token. A connection to a port is always TLS 1.3: the pool accepts only the worker's
-// own certificate, and without ClientToken the worker accepts only the pool's.
+// worker refuses callers without a token. A connection to a port is always TLS, and the pool speaks TLS 1.3. The pool
+// accepts only the worker's own certificate, and without ClientToken the worker accepts only the pool's.
 type Adapter struct {
 	// BasePort and PortRange make workers listen on loopback TCP if BasePort is set: on the first free port from
 	// BasePort to BasePort + PortRange, both included. Each worker gets a new key and a new certificate. The key

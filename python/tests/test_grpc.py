@@ -1,7 +1,9 @@
 """The gRPC transport, with clients in Python. adapters/grpc has the tests with the host, and of the other RPCs."""
 
+import errno
 import os
 import queue
+import socket
 import sys
 import threading
 
@@ -340,6 +342,67 @@ def test_a_port_has_no_plain_text(environ, monkeypatch, ports):
     if not ports:
         monkeypatch.setattr(module.sys, "platform", "win32")
     with pytest.raises(Unavailable, match="no keys for TLS"):
+        GrpcTransport(Launch(environ))
+
+
+class Refusing:
+    """A server that binds no port."""
+
+    def __init__(self, do=lambda port: None):
+        self.asked, self.do = [], do
+
+    def add_secure_port(self, address, credentials):
+        self.asked.append(int(address.rpartition(":")[2]))
+        self.do(self.asked[-1])
+        return 0
+
+
+def free_port():
+    """Returns a range of ports with one that is free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return f"{port}-{port}"
+
+
+def listen(server, ports):
+    module._listen(server, Launch({"SNAKEPIT_GRPC_PORTS": ports}), "credentials")
+
+
+@pytest.mark.parametrize("ports", ["", "free"])
+def test_a_port_that_grpc_refuses_may_have_either_cause(ports):
+    with pytest.raises(Unavailable, match="does not take the certificate and key, or it can't listen") as caught:
+        listen(Refusing(), ports and free_port())
+    assert "GRPC_VERBOSITY=debug" in caught.value.remedy
+
+
+def test_a_port_that_is_taken_meanwhile_is_in_use():
+    ports = free_port()
+    port = int(ports.partition("-")[0])
+    with socket.socket() as other:
+        server = Refusing(lambda port: (other.bind(("127.0.0.1", port)), other.listen()))
+        with pytest.raises(Unavailable, match=f"each port from {port} to {port} is in use"):
+            listen(server, ports)
+        assert server.asked == [port]
+
+
+def test_a_port_that_this_process_may_not_bind(monkeypatch):
+    class Forbidden(socket.socket):
+        def bind(self, address):
+            if address[1] == 81:
+                raise OSError(errno.EADDRINUSE, "in use")
+            raise PermissionError(errno.EACCES, "not allowed")
+
+    monkeypatch.setattr(module.socket, "socket", Forbidden)
+    with pytest.raises(Unavailable, match=r"no port from 80 to 81 can be bound: \[Errno 13\] not allowed"):
+        listen(Refusing(), "80-81")
+
+
+def test_keys_that_are_none(environ, monkeypatch):
+    environ["SNAKEPIT_GRPC_TLS"] = "stdin"
+    environ["SNAKEPIT_GRPC_PORTS"] = free_port()
+    monkeypatch.setattr(module, "_read_input", lambda: b'{"key": "k", "certificate": "c"}')
+    with pytest.raises(Unavailable, match="does not take the certificate and key, or"):
         GrpcTransport(Launch(environ))
 
 
