@@ -280,6 +280,15 @@ def test_a_worker_has_its_own_descriptors_and_no_others(begin):
         host.process.returncode = -signal.SIGKILL  # nobody says so any more
 
 
+def test_a_program_that_has_closed_standard_input(begin):
+    """The descriptors of a request then take its number, in any order."""
+    server = begin(FACTS + "os.close(0)\n")
+    for _ in range(2):
+        host = server.fork()
+        assert host.call("descriptors")["0"] == os.devnull
+        assert host.bye() == 0
+
+
 def test_the_environment_is_that_of_the_request_and_what_the_import_has_changed(begin):
     server = begin(
         FACTS
