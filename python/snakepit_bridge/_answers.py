@@ -18,7 +18,7 @@ from ._errors import (
     simple_error,
     type_name,
 )
-from ._frames import BASE_WEIGHT, END, ERROR, FAILED, ITEM, NOT_STARTED, Frame
+from ._frames import BASE_WEIGHT, END, ERROR, FAILED, ITEM, NOT_STARTED, STATE, Frame
 from ._memory import LARGE
 from ._terms import Terms
 
@@ -103,6 +103,15 @@ class Answers:
         if value is None:
             return {"kind": END, "id": call.id}
         return {"kind": END, "id": call.id, "body": self._encode(value, "the result")}
+
+    def state(self, call: Call, value: Any) -> Frame:
+        """Returns the frame with the state of the call's session, which goes before the answer.
+
+        Raises:
+            BadResult: The value can't be sent.
+            TooLarge: The frame would exceed the limit.
+        """
+        return {"kind": STATE, "id": call.id, "body": self._encode(value, "the snapshot")}
 
     def failure(self, call: Call, exc: BaseException) -> Frame:
         """Returns the error frame for the exception that ended the call."""

@@ -150,10 +150,10 @@ class ForkServer:
                 ended = wait_child(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
                 if ended is None:
                     continue
-                if ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
-                    number = ended.si_status
-                else:
+                if ended.si_code == os.CLD_EXITED:
                     code = ended.si_status
+                else:
+                    number = ended.si_status
             except ChildProcessError:  # other code in this process has reaped it
                 pass
             self._children[pid] = True

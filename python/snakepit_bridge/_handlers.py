@@ -103,7 +103,7 @@ class Handlers:
     def _finish(self, call: Call, answer: Frame) -> None:
         """Ends a call. The state of its session goes before the answer, if the host keeps it."""
         runner = self._runner
-        if runner.snapshots is not None and runner.snapshots.wanted(call, answer):
+        if runner.snapshots is not None and runner.snapshots.wanted(runner, call, answer):
             runner.snapshots.send(runner, call)
             if runner.forked:
                 self._leave_child(None)
@@ -229,17 +229,21 @@ class Handlers:
 def _refuse_misfit(call: Call, exc: TypeError, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Raises `BadArguments` if the exception says that a function does not take these arguments.
 
-    If the command's own function does not, it has not run, so the traceback ends in `enter`. A function in C may have
-    run: it has no frames. If a function inside of a decorator does not, the traceback ends in the decorator.
+    If the command's own function does not, it has not run, so the traceback ends in the `enter` that has called it.
+    (`snakepit.restore` runs, and calls `enter` again.) A function in C may have run: it has no frames. If a function
+    inside of a decorator does not, the traceback ends in the decorator.
     """
-    tb = exc.__traceback__
-    while tb is not None and tb.tb_next is not None:
+    tb: Any = exc.__traceback__
+    codes = []
+    while tb is not None:
+        codes.append(tb.tb_frame.f_code)
         tb = tb.tb_next
-    code = tb.tb_frame.f_code if tb is not None else None
-    if code is enter.__code__ or hasattr(call.command.function, "__wrapped__"):
+    code = codes[-1] if codes else None
+    not_run = code is enter.__code__ and len(codes) == 2  # the other one is the caller's
+    if not_run or hasattr(call.command.function, "__wrapped__"):
         from . import _arguments
 
-        if code is enter.__code__:
+        if not_run:
             _arguments.refuse(call.command, exc, args, kwargs)
         else:
             _arguments.refuse_inside(call.command, exc, code, args, kwargs)

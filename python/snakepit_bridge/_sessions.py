@@ -23,12 +23,11 @@ class Session:
             run at once, too.
     """
 
-    __slots__ = ("_lock", "id", "state")
+    __slots__ = ("__weakref__", "id", "state")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.state: Dict[str, Any] = {}
-        self._lock: Any = RLock()  # makes taking a snapshot and queueing it one step
 
     def __repr__(self) -> str:
         return f"Session({self.id!r})"
@@ -55,8 +54,10 @@ class Sessions:
         """Returns the session of that name, or a new one. by_client says that a client named it, not the host."""
         with self._lock:
             dropped: List[Session] = []  # released without the lock: finalizers of their state may take long
-            known = name in self._sessions
-            session = self._sessions.setdefault(name, Session(name))
+            session = self._sessions.get(name)
+            known = session is not None
+            if session is None:  # a signal handler may still make one first
+                session = self._sessions.setdefault(name, Session(name))
             used = self._client_named.pop(name, None)
             if by_client and (used is not None or not known):
                 self._client_named[name] = monotonic()  # at the end of the dict

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import time
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence
+from weakref import WeakKeyDictionary
 
-from ._answers import too_large
+from ._answers import Refused
 from ._calls import Call
 from ._command import Command, examine
 from ._description import describe
-from ._errors import BadValue, render, shown
-from ._frames import BASE_WEIGHT, FAILED, KEEP_STATE, NOT_STARTED, STATE, Frame
+from ._errors import render, shown, simple_error
+from ._frames import FAILED, KEEP_STATE, NOT_STARTED, STATE, Frame
 from ._interrupt import enter
-from ._memory import LARGE
 from ._sessions import Session
+from ._stdlib import stdlib_first
+from ._unpatched import RLock
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -38,19 +41,25 @@ class Snapshots:
     def __init__(self, take: Callable[[Session], Any], restore: Optional[Callable[[Session, Any], Any]]) -> None:
         self._take = take
         self._restore = restore
+        self._turns: WeakKeyDictionary[Session, Any] = WeakKeyDictionary()
+        """A lock for each session: taking a snapshot and queueing it is one step."""
 
     @staticmethod
-    def wanted(call: Call, answer: Frame) -> bool:
+    def wanted(runner: Runner, call: Call, answer: Frame) -> bool:
         """Reports whether the state of the call's session goes before this answer."""
         frame = call.frame
         return bool(
-            frame.get("flags", 0) & KEEP_STATE and frame.get("session") and not answer.get("flags", 0) & NOT_STARTED
+            frame.get("flags", 0) & KEEP_STATE
+            and frame.get("session")
+            and not answer.get("flags", 0) & NOT_STARTED
+            and not runner.ended  # nobody gets it, and the services may be closed
         )
 
     def send(self, runner: Runner, call: Call) -> None:
         """Queues the snapshot of the call's session. An exception is logged, and the host then keeps no snapshot."""
         session = runner.sessions.get(call.frame["session"], False)
-        with session._lock:  # calls of the session that end at once must send their snapshots in order
+        turn = self._turns.setdefault(session, RLock())
+        with turn:  # calls of the session that end at once must send their snapshots in order
             try:
                 frame = self._frame(runner, call, session)
             except BaseException as exc:
@@ -65,16 +74,10 @@ class Snapshots:
                 f"the snapshot is {shown(value, 60)}, and only a map can become the state by itself: return a map, or "
                 "write a function with @worker.on_restore"
             )
-        body = runner.terms.encode(value)
-        size = len(body) + BASE_WEIGHT
-        if size > runner.terms.max_frame:
-            raise BadValue(too_large("the snapshot", size, runner.terms.max_frame))
-        if size > LARGE:
-            runner.terms.large(size)
-        return {"kind": STATE, "id": call.id, "body": body}
+        return runner.answers.state(call, value)
 
     def _report(self, runner: Runner, call: Call, session: Session, exc: BaseException) -> None:
-        error = describe(exc)
+        error = simple_error(exc.error_type, str(exc)) if isinstance(exc, Refused) else describe(exc)
         runner.outbox.log(
             {
                 "level": "error",
@@ -99,22 +102,41 @@ class Snapshots:
         return session
 
 
-def checked(function: Any, form: str) -> Any:
-    """Returns a function that is to be a hook of this form.
+def checked(function: Any, form: str, *arguments: str) -> Any:
+    """Returns a function that is to be a hook of this form. It has to take so many arguments, by their places.
 
     Raises:
         TypeError: It can't be one.
     """
     if not callable(function):
         raise TypeError(f"{form} belongs on a function, and got {shown(function, 40)}")
-    scope = getattr(function, "__qualname__", "").rpartition(".")[0]
-    if hasattr(function, "__code__") and scope and not scope.endswith("<locals>"):
+    scope = function.__qualname__.rpartition(".")[0] if isinstance(function, FunctionType) else ""
+    if scope and not scope.endswith("<locals>"):
         raise TypeError(f"{function.__qualname__} is a method and has no instance: put {form} on a function")
     _, _, streams, is_async = examine(function)
     if streams or is_async:
         kind = "async" if is_async else "a generator"
         raise TypeError(f"{form} belongs on a plain function, and {shown(function, 60)} is {kind}: write it with def")
+    _check_arguments(function, form, arguments)
     return function
+
+
+def _check_arguments(function: Any, form: str, arguments: Sequence[str]) -> None:
+    """Raises TypeError if the function can't be called with these arguments. Some functions do not tell."""
+    with stdlib_first():
+        import inspect
+    try:
+        # Not the signature of a function that this one wraps: this one is called, and may pass on other arguments.
+        signature = inspect.signature(function, follow_wrapped=False)
+    except Exception:  # the function is written in C, or the program's code raised
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as exc:
+        name = getattr(function, "__qualname__", None) or shown(function, 60)
+        raise TypeError(
+            f"{form} belongs on a function that takes ({', '.join(arguments)}), and {name}{signature} does not: {exc}"
+        ) from None
 
 
 def _restore(ctx: Context, value: Any) -> None:

@@ -203,11 +203,11 @@ class Worker:
 
         Raises:
             ValueError: There is such a function already.
-            TypeError: It is async, a generator or a method, or no function.
+            TypeError: It is async, a generator or a method, it takes other arguments, or it is no function.
         """
         if self._on_snapshot is not None:
             raise ValueError("there is a function with @worker.on_snapshot already")
-        self._on_snapshot = checked(function, "@worker.on_snapshot")
+        self._on_snapshot = checked(function, "@worker.on_snapshot", "session")
         return function
 
     def on_restore(self, function: _Restore) -> _Restore:
@@ -226,11 +226,11 @@ class Worker:
 
         Raises:
             ValueError: There is such a function already.
-            TypeError: It is async, a generator or a method, or no function.
+            TypeError: It is async, a generator or a method, it takes other arguments, or it is no function.
         """
         if self._on_restore is not None:
             raise ValueError("there is a function with @worker.on_restore already")
-        self._on_restore = checked(function, "@worker.on_restore")
+        self._on_restore = checked(function, "@worker.on_restore", "session", "value")
         return function
 
     def _check_name(self, name: str) -> None:

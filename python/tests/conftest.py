@@ -6,7 +6,7 @@ import os
 import textwrap
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, Callable, Iterator, List, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Sequence
 
 import pytest
 from host import ROOT, Host
@@ -108,3 +108,10 @@ def everywhere(request: Any, each_transport: Callable[..., Host]) -> Callable[..
         return each_transport(before + textwrap.dedent(source), options, **launching)
 
     return start
+
+
+@pytest.fixture
+def environ(tmp_path_factory: Any) -> Dict[str, str]:
+    """Returns the environment of a gRPC transport that listens on a socket."""
+    # Not in tmp_path, whose name is too long for a socket on some systems.
+    return {"SNAKEPIT_DIR": str(tmp_path_factory.mktemp("s")), "SNAKEPIT_HOST_TOKEN": "host's"}

@@ -12,12 +12,17 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 20.0  # seconds until a test gives up
 
 Frame = Dict[str, Any]
+
+
+def clean_environ() -> Dict[str, str]:
+    """Returns the environment without the variables of hosts and of test runners."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEPIT_", "PYTEST", "COV"))}
 
 
 class Gone(Exception):
@@ -36,9 +41,7 @@ class Host:
         self.protocol = protocol
         report_read, report_write = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
-        environ = {
-            key: value for key, value in os.environ.items() if not key.startswith(("SNAKEPIT_", "PYTEST", "COV"))
-        }
+        environ = clean_environ()
         environ.update(
             SNAKEPIT_PROTOCOL=protocol, SNAKEPIT_CONTROL_FD=str(report_write), SNAKEPIT_LIFELINE_FD=str(lifeline_read)
         )
@@ -59,15 +62,7 @@ class Host:
             environ["SNAKEPIT_CONN_FD"] = str(theirs.fileno())
             stdin = subprocess.DEVNULL
         environ.update(env or {})
-        self.process = subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=inherited,
-            env=environ,
-            **options,
-        )
+        self.process = self._start(command, inherited, stdin=stdin, env=environ, **options)
         os.close(report_write)
         os.close(lifeline_read)
         if theirs is not None:
@@ -89,6 +84,16 @@ class Host:
             thread.start()
         self.next_id = 1
         self.hello: Any = None
+
+    def _start(self, command: Sequence[Any], inherited: Sequence[int], **options: Any) -> Any:
+        """Starts the process. A worker that is forked has another way."""
+        return subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=inherited,
+            **options,
+        )
 
     def _dial(self, endpoint: str) -> None:
         import grpc

@@ -122,3 +122,21 @@ def test_pings_are_answered_while_a_handler_runs(each_executor):
     assert call == {"id": id, "name": "spin"}
     host.cancel(id)
     host.answer(id)
+
+
+def test_a_pong_counts_calls_whose_names_are_too_long(serve):
+    host = serve(
+        """
+        @worker.command("n" * 1000)
+        def wait(ctx):
+            ctx.call("host.started")
+            for _ in ctx.input: pass
+        """,
+        "concurrency=2",
+        hello={"max_frame": 4096},
+    )
+    for n in (1, 2):
+        host.open("n" * 1000, flags=0)
+        host.wait_for("call")
+        host.send("ping", id=n)
+        assert host.wait_for("pong", n)["body"] == {"running": [], "more": n}

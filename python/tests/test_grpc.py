@@ -20,12 +20,6 @@ from snakepit_bridge.grpc.transport import GrpcTransport  # noqa: E402
 from snakepit_bridge.transport import CALL, CREDIT, END, ITEM, NO_INPUT, Launch, Unavailable  # noqa: E402
 
 
-@pytest.fixture
-def environ(tmp_path_factory):
-    # Not tmp_path, whose name is too long for a socket on some systems.
-    return {"SNAKEPIT_DIR": str(tmp_path_factory.mktemp("s")), "SNAKEPIT_HOST_TOKEN": "host's"}
-
-
 @pytest.fixture(params=["grpcio sends", "grpcio asks"])
 def transport(request, environ, monkeypatch):
     if request.param == "grpcio asks":  # a version that does not know how to hand out a function that sends
@@ -242,67 +236,6 @@ def test_messages_say_how_many_were_read(transport):
             transport.read()
 
 
-def wrong_tokens(token):
-    """Returns lists of tokens. None of them is the one right token."""
-    return [[], [""], [token[:-1]], [token[1:]], [token[0]], [token + "x"], ["x" * len(token)], [token, token]]
-
-
-def test_tokens_are_compared_whole_and_in_constant_time(environ, monkeypatch):
-    monkeypatch.setenv("SNAKEPIT_GRPC_CLIENT_TOKEN", "client's")
-    transport = GrpcTransport(Launch(environ))
-    assert "SNAKEPIT_GRPC_CLIENT_TOKEN" not in os.environ
-    compared = []
-
-    def compare(shown, right):
-        compared.append((shown, right))
-        return compare_digest(shown, right)
-
-    compare_digest = module.hmac.compare_digest
-    monkeypatch.setattr(module.hmac, "compare_digest", compare)
-    with grpc.insecure_channel(transport.endpoint) as channel:
-        stub = WorkerStub(channel)
-        check = channel.unary_unary("/grpc.health.v1.Health/Check")
-        rpcs = [
-            (lambda shown: next(stub.Attach(iter(()), metadata=shown)), "host's", "client's"),
-            (lambda shown: stub.Execute(ExecuteRequest(command="x"), metadata=shown), "client's", "host's"),
-            (lambda shown: next(stub.ExecuteStream(ExecuteRequest(), metadata=shown)), "client's", "host's"),
-            (lambda shown: check(b"", metadata=shown), "client's", "host's"),
-        ]
-        for rpc, right, other in rpcs:
-            for tokens in [*wrong_tokens(right), [other]]:
-                compared.clear()
-                with pytest.raises(grpc.RpcError) as caught:
-                    rpc([("snakepit-token", token) for token in tokens])
-                assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED, tokens
-                assert compared == [(token.encode(), right.encode()) for token in tokens if len(tokens) == 1]
-        assert check(b"", metadata=[("snakepit-token", "client's")]) == b"\x08\x02"  # not serving yet
-    transport.close()
-
-
-def test_an_empty_token_admits_nobody(transport):
-    """Without a client token there is nothing that a client could show."""
-    with grpc.insecure_channel(transport.endpoint) as channel:
-        for tokens in ([], [""], ["host's"]):
-            with pytest.raises(grpc.RpcError) as caught:
-                WorkerStub(channel).Execute(ExecuteRequest(), metadata=[("snakepit-token", t) for t in tokens])
-            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
-
-
-def test_strangers_are_refused_before_they_send_a_message(environ, monkeypatch):
-    monkeypatch.setenv("SNAKEPIT_GRPC_CLIENT_TOKEN", "client's")
-    transport = GrpcTransport(Launch(environ))
-    never = threading.Event()
-    with grpc.insecure_channel(transport.endpoint, options=[("grpc.max_send_message_length", -1)]) as channel:
-        for method in ("v1.Worker/Execute", "v1.Worker/ExecuteStream", "v1.Worker/Attach", "v1.Worker/Other", "x/y"):
-            rpc = channel.stream_stream(f"/snakepit.{method}")
-            for messages in ((never.wait() for _ in range(1)), iter([bytes(transport.max_frame * 2)])):
-                with pytest.raises(grpc.RpcError) as caught:
-                    next(rpc(messages, metadata=[("snakepit-token", "stranger's")]))
-                assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED, method
-    never.set()
-    transport.close()
-
-
 def test_a_message_above_the_limit_ends_the_stream(environ):
     """The margin is for metadata, whose lengths may take more bytes in a message than in a frame's weight."""
     transport = GrpcTransport(Launch({**environ, "SNAKEPIT_MAX_FRAME": "65536"}))
@@ -319,45 +252,6 @@ def test_a_message_above_the_limit_ends_the_stream(environ):
             next(host.stream)
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     transport.close()
-
-
-def test_compressed_messages_are_refused(environ, monkeypatch):
-    monkeypatch.setenv("SNAKEPIT_GRPC_CLIENT_TOKEN", "client's")
-    transport = GrpcTransport(Launch(environ))
-    with grpc.insecure_channel(transport.endpoint) as channel:
-        for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
-            with pytest.raises(grpc.RpcError) as caught:
-                WorkerStub(channel).Execute(
-                    ExecuteRequest(command="x", args=bytes(1000)), metadata=TOKEN, compression=compression
-                )
-            assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    transport.close()
-
-
-@pytest.mark.parametrize("ports", ["", "20000-20001"])
-def test_a_port_has_no_plain_text(environ, monkeypatch, ports):
-    environ["SNAKEPIT_GRPC_PORTS"] = ports
-    if not ports:
-        monkeypatch.setattr(module.sys, "platform", "win32")
-    with pytest.raises(Unavailable, match="no keys for TLS"):
-        GrpcTransport(Launch(environ))
-
-
-@pytest.mark.parametrize("size", [0, module.INPUT_BYTES, 10 * module.INPUT_BYTES])
-def test_no_more_than_the_limit_is_read_of_the_input(environ, monkeypatch, size):
-    environ["SNAKEPIT_GRPC_TLS"] = "stdin"
-    left = [size]
-
-    def read(descriptor, count):
-        assert descriptor == 0
-        taken = min(count, left[0], 1000)
-        left[0] -= taken
-        return b"x" * taken
-
-    monkeypatch.setattr(module.os, "read", read)
-    with pytest.raises(Unavailable, match=f"has {min(size, module.INPUT_BYTES)} bytes that are not the keys"):
-        GrpcTransport(Launch(environ))
-    assert left[0] == max(0, size - module.INPUT_BYTES)
 
 
 def test_one_host(transport):
@@ -509,11 +403,6 @@ def test_the_program_registers_protos_of_its_own(client, command):
     assert host.call("snakepit.describe")
     with grpc.insecure_channel(host.report["endpoint"]) as channel:
         assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", metadata=TOKEN, timeout=20) == b"\x08\x01"
-
-
-def test_no_token():
-    with pytest.raises(RuntimeError, match="SNAKEPIT_HOST_TOKEN"):
-        GrpcTransport(Launch({}))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The sessions of a worker. A signal handler or a finalizer may ask for one while another one is looked up."""
 
+import copy
+import pickle
 import threading
 
 import pytest
@@ -23,6 +25,22 @@ def test_a_lookup_inside_of_a_lookup_gets_the_same_session(monkeypatch):
     outer = sessions.get("s", False)
     assert inner == [outer]
     assert sessions.get("s", False) is outer
+
+
+def test_a_session_is_made_once(monkeypatch):
+    sessions, made = Sessions(set), []
+    monkeypatch.setattr(module, "Session", lambda id: made.append(id) or Session(id))
+    assert sessions.get("s", False) is sessions.get("s", True)
+    assert made == ["s"]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda session: pickle.loads(pickle.dumps(session))])
+def test_a_session_can_be_copied(copied):
+    session = Session("s")
+    session.state["list"] = [1]
+    other = copied(session)
+    assert (type(other), other.id, other.state) == (Session, "s", {"list": [1]})
+    assert other is not session
 
 
 @pytest.mark.parametrize("does", ["get", "forget"])

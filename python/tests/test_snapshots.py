@@ -1,5 +1,7 @@
 """Snapshots of sessions, with real processes, in each way of running handlers."""
 
+import functools
+
 import pytest
 
 from snakepit_bridge import Worker
@@ -124,8 +126,8 @@ def test_a_function_restores(each_executor):
     ("source", "says"),
     [
         ("raise ValueError('nothing to show')", "nothing to show"),
-        ("return {'culprit': object()}", "culprit"),
-        ("return {'x': 'x' * (1 << 21)}", "the snapshot has"),
+        ("return {'culprit': object()}", "BadResult: the snapshot can't be sent: value.culprit"),
+        ("return {'x': 'x' * (1 << 21)}", "TooLarge: a frame with the snapshot has"),
         ("return [1, 2]", "write a function with @worker.on_restore"),
         ("raise SystemExit(3)", "SystemExit"),
     ],
@@ -154,6 +156,7 @@ def test_a_snapshot_that_fails_is_logged(serve, source, says):
             record = host.logs("a session has no snapshot; it is lost with this worker")
             assert (record["level"], record["fields"]["session"]) == ("error", "a")
             assert says in record["fields"]["exception"]
+            assert "snakepit_bridge" not in record["fields"]["exception"]
             assert ("in snapshot" in record["fields"]["exception"]) is ("raise" in source)
 
 
@@ -175,6 +178,55 @@ def test_snapshots_of_calls_that_end_at_once_are_in_order(serve):
         assert host.answer(id)["kind"] == "end"
     sent = [frame["body"]["taken"] for frame in host.others if frame["kind"] == "state"]
     assert sent == list(range(1, 61))
+
+
+def test_no_snapshot_is_taken_when_the_host_has_gone(each_executor):
+    host = each_executor(
+        """
+    @worker.on_snapshot
+    def snapshot(session):
+        print("taken", flush=True)
+        return session.state
+
+    @worker.command
+    def wait():
+        import time
+        try:
+            print("waits", flush=True)
+            while True: time.sleep(0.01)
+        except Cancelled:
+            print("has waited", flush=True)
+    """
+    )
+    host.open("wait", session="a", flags=KEEP)
+    host.wait_line("waits")
+    host.hang_up()
+    host.wait()
+    assert host.printed == ["waits", "has waited"]
+
+
+def test_a_snapshot_may_have_the_session_itself_copied(each_executor):
+    host = each_executor(
+        """
+    import copy, gc, pickle
+
+    @worker.on_snapshot
+    def snapshot(session):
+        return copy.deepcopy(session).state if session.id == "a" else pickle.loads(pickle.dumps(session)).state
+
+    @worker.command
+    def f(ctx): ctx.session.state["id"] = ctx.session.id
+
+    @worker.command
+    def locks(ctx):
+        gc.collect()
+        return len(ctx._runner.snapshots._turns)
+    """
+    )
+    for name in "ab":
+        assert kept(host, host.open("f", session=name, flags=KEEP))[0]["body"] == {"id": name}
+    host.call("snakepit.forget", session="a")
+    assert host.call("locks") <= 1
 
 
 async def asynchronous(session): ...
@@ -205,11 +257,74 @@ def test_what_can_be_no_hook(hook, function, says):
     assert f"@worker.{hook}" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("hook", "function", "says"),
+    [
+        ("on_snapshot", lambda: 1, "takes (session), and {name}() does not: too many positional arguments"),
+        ("on_snapshot", lambda a, b: 1, "and {name}(a, b) does not: missing a required argument: 'b'"),
+        ("on_restore", lambda a: 1, "takes (session, value), and {name}(a) does not: too many positional arguments"),
+        ("on_restore", lambda a, b, *, c: 1, "and {name}(a, b, *, c) does not: missing a required argument: 'c'"),
+        ("on_restore", len, "and len(obj, /) does not: too many positional arguments"),
+        ("on_restore", functools.partial(len), "does not: too many positional arguments"),
+    ],
+)
+def test_a_hook_takes_the_arguments_that_it_gets(hook, function, says):
+    with pytest.raises(TypeError) as raised:
+        getattr(Worker(), hook)(function)
+    assert str(raised.value).startswith(f"@worker.{hook} belongs on a function that takes (session")
+    assert says.format(name=getattr(function, "__qualname__", "")) in str(raised.value)
+
+
+class Callable:
+    def __call__(self, session, value=None): ...
+
+    def method(self, session, value=None): ...
+
+
+@functools.wraps(lambda database, session, more: 1)
+def passes_on_others(*args): ...
+
+
+class Broken:
+    def __call__(self, session, value): ...
+
+    @property
+    def __signature__(self):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "function",
+    [max, Callable(), Callable().method, passes_on_others, Broken(), functools.partial(lambda a, *b, c: 1, c=1)],
+)
+@pytest.mark.parametrize("hook", ["on_snapshot", "on_restore"])
+def test_a_hook_whose_arguments_are_not_known(hook, function):
+    assert getattr(Worker(), hook)(function) is function
+
+
+def test_a_hook_that_does_not_take_its_arguments_after_all(serve):
+    host = serve(
+        """
+        @worker.on_snapshot
+        def snapshot(session): return 1
+
+        worker.on_restore(getattr)
+
+        @worker.command
+        def generate(n):
+            yield from map(abs, [n])
+        """
+    )
+    error = host.fail("snakepit.restore", 5, session="a")
+    assert (error["type"], "attribute name must be string" in error["message"]) == ("TypeError", True)
+    assert host.fail("generate", {"n": None})["type"] == "TypeError"
+
+
 def test_hooks_are_unique_and_come_together():
     worker = Worker()
-    assert worker.on_restore(len) is len
+    assert worker.on_restore(max) is max
     with pytest.raises(ValueError, match="on_restore already"):
-        worker.on_restore(len)
+        worker.on_restore(max)
     with pytest.raises(ValueError, match="none with @worker"):
         worker._snapshots()
     assert worker.on_snapshot(len) is len

@@ -5,6 +5,7 @@ Other gRPC clients may call the worker by plain RPCs. `snakepit_bridge.grpc.clie
 
 from __future__ import annotations
 
+import errno
 import hmac
 import importlib
 import importlib.util
@@ -613,7 +614,7 @@ def _listen(server: Any, launch: Launch, credentials: Any) -> Tuple[str, Any]:
         credentials: The credentials for TLS on a port, or None for a Unix socket. Ports have no plain text.
 
     Raises:
-        Unavailable: No port is free, or the socket can't be bound.
+        Unavailable: No port can be bound, grpcio does not serve TLS on one, or the socket can't be bound.
     """
     ports = launch.environ.get("SNAKEPIT_GRPC_PORTS", "")
     if credentials is None and (ports or sys.platform == "win32"):  # grpcio has no Unix sockets on Windows
@@ -623,21 +624,40 @@ def _listen(server: Any, launch: Launch, credentials: Any) -> Tuple[str, Any]:
         )
     if credentials is not None:
         first, last = map(int, ports.split("-")) if ports else (0, 0)
-        refused = False
-        for port in filter(_free, range(first, last + 1)):
-            bound = _bind(server, f"127.0.0.1:{port}", credentials)
-            if bound:
-                return f"127.0.0.1:{bound}", ("127.0.0.1", bound)
-            refused = True
-        if refused:
-            raise Unavailable("grpcio does not serve TLS with this certificate and key", "use an ECDSA or RSA key")
-        raise Unavailable(f"each port from {first} to {last} is in use", "choose another BasePort or a wider PortRange")
+        return _listen_on_port(server, range(first, last + 1), credentials)
     path = os.path.join(os.path.abspath(launch.directory or "."), f"grpc-{os.getpid()}.sock")
     if not _bind(server, "unix:" + quote(path), None):
         raise Unavailable(
             f"the socket {path} could not be bound", "choose a shorter Options.Dir on a local file system"
         )
     return "unix:" + path, path
+
+
+def _listen_on_port(server: Any, ports: range, credentials: Any) -> Tuple[str, Any]:
+    """Binds the server to the first port that is free."""
+    refused = False
+    other: Optional[OSError] = None
+    for port in ports:
+        error = _port_error(port)
+        if error is None:
+            bound = _bind(server, f"127.0.0.1:{port}", credentials)
+            if bound:
+                return f"127.0.0.1:{bound}", ("127.0.0.1", bound)
+            error = _port_error(port)  # another process may just have taken the port
+        if error is None:
+            refused = True
+        elif error.errno != errno.EADDRINUSE:
+            other = error
+    if refused:
+        raise Unavailable(
+            "grpcio does not serve TLS on a port of 127.0.0.1 that can be bound: it does not take the certificate and "
+            "key, or it can't listen there",
+            "use an ECDSA or RSA key, or set GRPC_VERBOSITY=debug for the worker to see what gRPC says",
+        )
+    span = f"from {ports.start} to {ports.stop - 1}"
+    if other is not None:
+        raise Unavailable(f"no port {span} can be bound: {other}", "choose another BasePort")
+    raise Unavailable(f"each port {span} is in use", "choose another BasePort or a wider PortRange")
 
 
 def _bind(server: Any, address: str, credentials: Any) -> int:
@@ -649,13 +669,13 @@ def _bind(server: Any, address: str, credentials: Any) -> int:
         return 0
 
 
-def _free(port: int) -> bool:
-    """Reports whether the port can be bound. If it can't, grpcio would print an error."""
+def _port_error(port: int) -> Optional[OSError]:
+    """Returns why the port can't be bound, or None if it can. If grpcio tried in vain, it would print an error."""
     with socket.socket() as probe:
         if os.name == "posix":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None
