@@ -249,7 +249,7 @@ def check() -> None:
             break
         if monotonic() > deadline:
             raise Unsafe(
-                f"a library has started {count} threads before worker.run(), and a fork would lose them. Limit its "
+                f"a library has started threads before worker.run() ({count}), and a fork would lose them. Limit its "
                 "threads, such as by OMP_NUM_THREADS=1, or turn the fork server off"
             )
         sleep(0.005)

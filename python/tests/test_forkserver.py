@@ -352,7 +352,7 @@ def test_output_goes_to_the_server_or_to_the_worker(begin):
         ),
         (  # as a library in C does: the module threading does not know it
             "import _thread, time\n_thread.start_new_thread(time.sleep, (60,))",
-            "a library has started 1 threads before worker.run()",
+            "a library has started threads before worker.run() (1)",
         ),
         (  # as gevent does
             "import _thread\noriginal = _thread.start_new_thread\n_thread.start_new_thread = lambda *a: original(*a)",
