@@ -22,7 +22,7 @@ var notPrinted = map[string]string{
 	"the queue is full (Options.Queue":                       "the command makes one call",
 	"the logger in Options.Logger":                           "the command's logger writes to standard error",
 	"set Program.Script":                                     "the command requires WORKER",
-	"(Options.MaxSessions)":                                  "the command has no sessions",
+	"Options.MaxSessions allows":                             "the command has no sessions",
 	"or raise Options.MaxSnapshot":                           "sessions of the command end with it",
 	"Options.OnEvent":                                        "the command has no hook",
 	"Command.ForkServer needs Linux":                         "the same",
