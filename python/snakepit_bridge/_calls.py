@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
 
     from ._interrupt import Interrupter
+    from ._sessions import Session
 
 WINDOW_ITEMS = 1024
 WINDOW_BYTES = 1 << 20
@@ -63,6 +64,7 @@ class Call:
 
     Attributes:
         deadline: The time when the host's limit is reached, or None.
+        session: Its session, from its begin on, also if the host forgets it meanwhile; None if it belongs to none.
         raised: The exception of a signal handler of the program that ran while code of the bridge ran for this call.
         interrupted_at: The time of the last interrupt, or the time from which an interrupt is too late. While it is 0,
             the call may be interrupted.
@@ -74,6 +76,7 @@ class Call:
     """
 
     deadline: Optional[float] = None
+    session: Optional[Session] = None
     used_items = used_bytes = 0
     cancelled = False
     reason = ""

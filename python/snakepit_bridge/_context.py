@@ -27,8 +27,7 @@ class _BaseContext:
     @property
     def session(self) -> Optional[Session]:
         """The call's session, or None if it belongs to none."""
-        name = self._call.frame.get("session")
-        return self._runner.sessions.get(name, self._call.id < 0) if name else None
+        return self._call.session
 
     @property
     def metadata(self) -> Mapping[str, str]:

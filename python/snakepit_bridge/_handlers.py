@@ -127,6 +127,9 @@ class Handlers:
     def _begin(self, call: Call, interrupter: Interrupter) -> None:
         CURRENT.set(call)
         call.started_at = monotonic()
+        name = call.frame.get("session")
+        if name and not call.name.startswith("snakepit."):  # the built-in commands do not use it
+            call.session = self._runner.sessions.get(name, call.id < 0)
         call.handler_thread = get_ident()
         call.interrupter = interrupter  # the housekeeper repeats an interrupt that came earlier
         if "decimal" in sys.modules:

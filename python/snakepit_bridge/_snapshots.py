@@ -47,17 +47,17 @@ class Snapshots:
     @staticmethod
     def wanted(runner: Runner, call: Call, answer: Frame) -> bool:
         """Reports whether the state of the call's session goes before this answer."""
-        frame = call.frame
         return bool(
-            frame.get("flags", 0) & KEEP_STATE
-            and frame.get("session")
+            call.frame.get("flags", 0) & KEEP_STATE
+            and call.session is not None
             and not answer.get("flags", 0) & NOT_STARTED
             and not runner.ended  # nobody gets it, and the services may be closed
         )
 
     def send(self, runner: Runner, call: Call) -> None:
         """Queues the snapshot of the call's session. An exception is logged, and the host then keeps no snapshot."""
-        session = runner.sessions.get(call.frame["session"], False)
+        session = call.session
+        assert session is not None  # see wanted
         turn = self._turns.setdefault(session, RLock())
         with turn:  # calls of the session that end at once must send their snapshots in order
             try:

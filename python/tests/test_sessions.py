@@ -88,6 +88,41 @@ def test_client_sessions_are_dropped_the_oldest_first(monkeypatch):
     assert list(sessions._sessions) == ["a", "d", "e"]
 
 
+def test_a_forgotten_session_does_not_come_back(serve):
+    """A call that still runs keeps its own session. Neither what it sets nor its snapshot reaches the next one."""
+    host = serve(
+        """
+        import threading
+        go, taken = threading.Event(), []
+
+        @worker.on_snapshot
+        def snapshot(session):
+            taken.append(dict(session.state))
+            return session.state
+
+        @worker.command
+        def slow(ctx):
+            ctx.session.state["before"] = 1
+            yield "begun"
+            go.wait()
+            ctx.session.state["after"] = 1
+
+        @worker.command
+        def proceed(): go.set()
+
+        @worker.command
+        def look(ctx): return [dict(ctx.session.state), taken]
+        """,
+        "concurrency=2",
+    )
+    call = host.open("slow", session="s", flags=8 | 1)  # the host keeps the state
+    host.wait_for("item", call)
+    assert host.call("snakepit.forget", session="s") is True
+    host.call("proceed")
+    host.answer(call)
+    assert host.call("look", session="s") == [{}, [{"before": 1, "after": 1}]]
+
+
 def test_signal_handlers_that_ask_for_a_session(serve):
     host = serve(
         """
