@@ -24,7 +24,8 @@ type StateChanged struct {
 	Err    error  // why it is dead: a *StartError, a *WorkerExit, or nil if the pool has stopped it
 }
 
-// RestartPlanned says that a worker was lost or could not be started, and that another start in its place is planned.
+// RestartPlanned says that a place has no worker, and that a start there is planned: its worker was lost, could not be
+// started, or has left before its replacement because Options.Surge is negative.
 type RestartPlanned struct {
 	Time     time.Time
 	Index    int

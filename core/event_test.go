@@ -220,3 +220,32 @@ func TestEventHookThatMisbehaves(t *testing.T) {
 		})
 	}
 }
+
+// The event of a failed replacement has its cause, also if the failure ends a reload.
+func TestCauseOfAFailedReplacement(t *testing.T) {
+	var broken atomic.Bool
+	a := &coretest.Adapter{Before: func(context.Context, int) error {
+		if broken.Load() {
+			return errors.New("no luck")
+		}
+		return nil
+	}}
+	var causes []core.Cause // the pool calls OnEvent from one goroutine
+	o := core.Options{Size: 2, OnEvent: func(e core.Event) {
+		if f, ok := e.(core.ReplacementFailed); ok {
+			causes = append(causes, f.Cause)
+		}
+	}}
+	bubble(t, a, o, func(t *testing.T, p *core.Pool) {
+		settled(t, p)
+		broken.Store(true)
+		if err := p.Reload(t.Context()); err == nil {
+			t.Error("the reload is successful")
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if !slices.Equal(causes, []core.Cause{core.CauseReload}) {
+			t.Errorf("%q", causes)
+		}
+	})
+}

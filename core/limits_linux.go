@@ -208,14 +208,17 @@ func (g *memoryGroup) reached() string {
 	return ""
 }
 
+// groupGrace is how long the system may take to end the processes of a group. They may have much memory.
+const groupGrace = 2 * time.Second
+
 // remove ends all processes that are left in the group, also those that have left the worker's process group, and
-// removes it. It gives up after outputGrace. Once this program has ended, the next pool on this machine removes the
-// empty group.
+// removes it. It gives up after groupGrace. Once this program has ended, the next pool on this machine removes the empty
+// group.
 func (g *memoryGroup) remove() {
 	if g == nil {
 		return
 	}
-	for end := time.Now().Add(outputGrace); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(groupGrace); ; time.Sleep(time.Millisecond) {
 		if os.Remove(g.dir) == nil || time.Now().After(end) {
 			return
 		}

@@ -15,9 +15,8 @@ type place struct {
 	next     *Worker // the replacement of worker, while it starts
 	failures startFailures
 	asked    bool        // it is in Pool.starts
-	turn     bool        // a replacement is under way; it counts against Options.Surge
 	retry    *time.Timer // asks for a start after a wait; nil before the first wait
-	stopped  bool        // its budget of failed starts is spent: it is in Pool.stopped
+	stopped  bool        // its budget of failed starts is spent: it is in Pool.stopped, or probed
 	removed  bool        // Resize has removed it
 }
 
@@ -47,7 +46,7 @@ func (p *Pool) ask(pl *place) {
 	if pl.asked || pl.removed || p.closing {
 		return
 	}
-	if w := pl.alive(); w != nil && (w.state == StateStarting || w.due == "" || pl.turn) {
+	if w := pl.alive(); w != nil && (w.state == StateStarting || w.due == "" || w.leaving != "" || pl.next != nil) {
 		return
 	}
 	pl.asked = true
@@ -75,7 +74,7 @@ func (p *Pool) beginStarts() {
 	}
 	replacing := 0
 	for _, pl := range p.places {
-		if pl.turn {
+		if p.replacing(pl) {
 			replacing++
 		}
 	}
@@ -85,16 +84,23 @@ func (p *Pool) beginStarts() {
 		case old == nil || replacing >= max(1, p.opts.Surge):
 		case p.opts.Surge < 0 && p.holding(old) == 0: // the place of a worker with sessions waits for their end
 			p.unask(pl)
-			pl.turn = true
 			replacing++
 			old.leave(old.due)
 		case p.opts.Surge > 0 && p.starting < p.opts.StartLimit:
 			p.unask(pl)
-			pl.turn = true
 			replacing++
 			p.startWorker(pl)
 		}
 	}
+}
+
+// replacing reports whether a place counts against Options.Surge. With a negative Surge that is every place whose
+// worker does not serve: if no start succeeds, no other worker leaves. Callers hold mu.
+func (p *Pool) replacing(pl *place) bool {
+	if p.opts.Surge < 0 {
+		return pl.worker != nil && !pl.worker.accepting()
+	}
+	return pl.next != nil
 }
 
 // alive returns the place's worker, or nil if it is dead or there is none.
@@ -166,10 +172,8 @@ func (p *Pool) startFailed(w *Worker, err error) {
 		return
 	}
 	defer p.beginStarts()
-	pl.turn = false
 	p.stats.StartFails++
 	p.addFailure(pl, err)
-	p.failReload(w, err)
 	switch {
 	case isNext:
 		pl.next = nil
@@ -183,6 +187,7 @@ func (p *Pool) startFailed(w *Worker, err error) {
 	default:
 		p.restart(pl, err)
 	}
+	p.failReload(w, err)
 }
 
 // callOffNext calls off the start of a place's replacement, if there is one. Callers hold mu.
@@ -190,7 +195,6 @@ func (p *Pool) callOffNext(pl *place) {
 	if pl.next != nil {
 		pl.next.abort(errAborted)
 		pl.next = nil
-		pl.turn = false
 	}
 }
 

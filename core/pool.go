@@ -231,7 +231,6 @@ func (p *Pool) settle(w *Worker) {
 		w.leave("it is not needed any more") // its start was called off too late
 		return
 	}
-	pl.turn = false
 	if pl.next != w {
 		return
 	}
@@ -319,9 +318,9 @@ func (p *Pool) workerEnded(w *Worker, exit *WorkerExit) {
 	case w.completed || time.Since(w.started) >= minUptime || w.leaving != "":
 		p.resetFailures(pl)
 	case exit != nil: // a loss so early counts as a failed start
-		p.addFailure(pl, exit)
+		p.earlyEnd(w, exit)
 	default:
-		p.addFailure(pl, fmt.Errorf("it ended early: %s", w.drainReason()))
+		p.earlyEnd(w, fmt.Errorf("it ended early: %s", w.drainReason()))
 	}
 	if pl.next != nil { // its replacement is starting already
 		p.remove(w)
@@ -381,8 +380,8 @@ func (p *Pool) WaitReady(ctx context.Context, n int) error {
 	}
 }
 
-// broadcast wakes all goroutines that wait on changed: a worker became ready or died, the pool is closing, or a call
-// ended while the pool is draining. Callers hold mu.
+// broadcast wakes all goroutines that wait on changed: a worker became ready or died, a reload has failed, the pool was
+// resized or is closing, or a call ended while the pool is draining. Callers hold mu.
 func (p *Pool) broadcast() {
 	close(p.changed)
 	p.changed = make(chan struct{})

@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -213,22 +214,48 @@ func TestLimitDuringAReload(t *testing.T) {
 		} {
 			before := settled(t, p)[0]
 			hangs.Store(true)
-			ctx, cancel := context.WithTimeout(t.Context(), 59*time.Second)
+			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
 			go func() { done <- p.Reload(ctx) }()
 			synctest.Wait()
 			for range 10 {
 				call(t, p, "echo", 1)
 			}
+			time.Sleep(59 * time.Second)
+			hangs.Store(false) // first: the worker may begin to be replaced at once
+			cancel()
 			if err := <-done; err == nil {
 				t.Fatal("no error")
 			}
-			cancel()
-			hangs.Store(false)
 			more()
 			if settled(t, p)[0] == before {
 				t.Error("the limit was forgotten")
 			}
+		}
+	})
+}
+
+// With a negative Surge the place of a worker that left may stay empty, if no start succeeds. The others serve on.
+func TestRecycleWithoutSurgeWhileStartsFail(t *testing.T) {
+	var broken atomic.Bool
+	a := &coretest.Adapter{Before: func(context.Context, int) error {
+		if broken.Load() {
+			return errors.New("no luck")
+		}
+		return nil
+	}}
+	o := core.Options{Size: 4, Surge: -1, StartBudget: 3, Recycle: core.Recycle{Age: time.Hour}}
+	bubble(t, a, o, func(t *testing.T, p *core.Pool) {
+		settled(t, p)
+		broken.Store(true)
+		time.Sleep(3 * time.Hour)
+		if s := p.Stats(); s.Ready != 3 {
+			t.Errorf("%+v", s)
+		}
+		broken.Store(false)
+		time.Sleep(time.Hour)
+		if s := p.Stats(); s.Ready != 4 || s.Replaced < 4 {
+			t.Errorf("%+v", s)
 		}
 	})
 }

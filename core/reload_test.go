@@ -254,3 +254,26 @@ func TestReloadWithAContextThatCallsThePool(t *testing.T) {
 		}
 	})
 }
+
+// A new program that ends right after its hello fails the reload, too.
+func TestReloadOfAProgramThatEndsEarly(t *testing.T) {
+	var broken atomic.Bool
+	a := &coretest.Adapter{}
+	a.Before = func(ctx context.Context, index int) error {
+		if broken.Load() {
+			time.AfterFunc(1200*time.Millisecond, func() { a.Crash(index) })
+		}
+		return slowStart(ctx, index)
+	}
+	bubble(t, a, core.Options{Size: 3}, func(t *testing.T, p *core.Pool) {
+		settled(t, p)
+		broken.Store(true)
+		err := p.Reload(t.Context())
+		if !errors.Is(err, core.ErrWorkerLost) || !strings.Contains(err.Error(), "workers were not replaced") {
+			t.Error(err)
+		}
+		if s := p.Stats(); s.Ready != 2 {
+			t.Errorf("%+v", s)
+		}
+	})
+}

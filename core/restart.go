@@ -41,6 +41,12 @@ func (p *Pool) addFailure(pl *place, err error) {
 	pl.failures.last, p.lastErr = err, err
 }
 
+// earlyEnd counts the early end of a worker that was ready as a failed start. Callers hold mu.
+func (p *Pool) earlyEnd(w *Worker, err error) {
+	p.addFailure(w.place, err)
+	p.failReload(w, err)
+}
+
 // resetFailures forgets the failures of a place: its worker has answered a call, or lived long enough. If the pool had
 // stopped trying, all other places try again, too. Callers hold mu.
 func (p *Pool) resetFailures(pl *place) {
@@ -115,7 +121,6 @@ func (p *Pool) stopTrying(pl *place) {
 			Time: time.Now(), Index: pl.index, Failures: pl.failures.count, Err: pl.failures.last,
 		})
 	}
-	pl.turn = false
 	p.stopped = append(p.stopped, pl)
 	if p.probe == nil {
 		p.probe = time.AfterFunc(maxBackoff, p.probeNext)

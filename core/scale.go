@@ -56,7 +56,6 @@ func (p *Pool) shrink(w *Worker) bool {
 // vacate empties a place. Its worker leaves. Callers hold mu.
 func (p *Pool) vacate(pl *place, cause Cause, reason string) {
 	p.unask(pl)
-	pl.turn = false
 	pl.stopRetry()
 	p.callOffNext(pl)
 	p.stopped = slices.DeleteFunc(p.stopped, func(other *place) bool { return other == pl })

@@ -227,7 +227,7 @@ func (p *Pool) owns(by *served) bool {
 		slices.ContainsFunc(p.workers, func(w *Worker) bool { return w.mux == by.mux })
 }
 
-// takeSlot takes a slot. Callers hold mu.
+// takeSlot takes a slot for a call that waits in no queue. Callers hold mu.
 func (p *Pool) takeSlot(w *Worker) {
 	w.running++
 	w.calls++
@@ -296,7 +296,7 @@ func (p *Pool) grant(w *Worker) {
 			p.pinSession(s, w) // it moves the session's waiters to w's own queue
 			continue
 		}
+		p.resolve(next, w, nil) // first: takeSlot may have w leave, which moves the sessions that only wait
 		p.takeSlot(w)
-		p.resolve(next, w, nil)
 	}
 }

@@ -101,8 +101,7 @@ func (p *Pool) canRestore() bool {
 	return !slices.ContainsFunc(p.workers, func(w *Worker) bool { return w.accepting() && !w.restores })
 }
 
-// holding returns the number of sessions that keep a worker from leaving. Callers hold mu, and know that the sessions
-// have no call there.
+// holding returns the number of sessions that keep a worker from leaving once it has no calls. Callers hold mu.
 func (p *Pool) holding(w *Worker) int {
 	if w.movable > 0 && p.canRestore() {
 		return w.sessions - w.movable
@@ -134,17 +133,19 @@ func (p *Pool) move(s *session) {
 	w.sessions--
 	w.movable--
 	s.worker, s.moved = nil, true
-	p.sessionsChanged(w)
-	if s.queued == 0 {
-		return
+	if s.queued > 0 {
+		s.waiting = map[*waiter]struct{}{}
 	}
-	s.waiting = map[*waiter]struct{}{}
 	for _, wt := range slices.Clone(w.waiting.all) {
 		if wt.session == s {
 			w.waiting.remove(wt)
 			p.waiting.insert(wt)
 			s.waiting[wt] = struct{}{}
 		}
+	}
+	p.sessionsChanged(w) // another worker may leave now, with its own sessions
+	if s.queued == 0 {
+		return
 	}
 	for _, other := range slices.Clone(p.workers) {
 		if other.accepting() {

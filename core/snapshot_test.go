@@ -605,3 +605,37 @@ func TestReplacementWaitsForSessionsWithoutASnapshot(t *testing.T) {
 		}
 	})
 }
+
+// With a negative Surge, the call that reaches Recycle.Calls has its worker leave, and with it the sessions that only
+// wait. The session of that very call stays.
+func TestLastCallOfAWorkerWasQueued(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		t.Run(fmt.Sprintf("busy=%t", busy), func(t *testing.T) {
+			o := core.Options{Size: 2, Surge: -1, Recycle: core.Recycle{Calls: 4}}
+			counting(t, &counters{concurrency: 1}, o, func(t *testing.T, p *core.Pool) {
+				settled(t, p)
+				a, b, c := p.Session("a"), p.Session("b"), p.Session("c")
+				for _, s := range []*core.Session{a, b, c} {
+					call(t, s, "add", nil)
+				}
+				var callers sync.WaitGroup
+				late := func(s *core.Session, command string) {
+					callers.Go(func() { call(t, s, command, nil) })
+					synctest.Wait()
+				}
+				if busy { // then c cannot move at once
+					late(b, "addLate")
+					late(b, "addLate")
+				}
+				late(a, "addLate")
+				late(c, "add") // waits for a, or moves
+				callers.Wait()
+				for want := 3; want < 6; want++ {
+					if got, err := core.Execute[int](t.Context(), c, "add", nil); err != nil || got != want {
+						t.Errorf("%d instead of %d, %v", got, want, err)
+					}
+				}
+			})
+		})
+	}
+}

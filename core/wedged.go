@@ -39,23 +39,21 @@ func (w *Worker) heartbeat() {
 		}
 		begin := time.Now()
 		_, id := w.nextPing()
-		answer := make(chan error, 1)
-		go func() { _, err := w.mux.ping(context.Background(), id, ""); answer <- err }()
-		late := time.NewTimer(after)
+		answered := make(chan struct{})
+		var err error // set before answered is closed: the connection has ended
+		go func() { defer close(answered); _, err = w.mux.ping(context.Background(), id, "") }()
+		late, told := time.NewTimer(after), false
 		select {
-		case err := <-answer:
+		case <-answered:
 			late.Stop()
-			if err != nil { // the connection has ended
-				return
-			}
 		case <-late.C:
-			told := w.wedged(begin)
-			if <-answer != nil {
-				return
-			}
-			if !told {
-				break
-			}
+			told = w.wedged(begin, answered)
+			<-answered
+		}
+		if err != nil {
+			return
+		}
+		if told {
 			w.log.Warn("worker answers again", "after", time.Since(begin).Round(time.Millisecond))
 			p.emit(WorkerAnswers{Time: time.Now(), Worker: w, After: time.Since(begin)})
 		}
@@ -64,13 +62,14 @@ func (w *Worker) heartbeat() {
 }
 
 // wedged reports that the worker has not answered since begin. If the policy says so, it has the worker ended. It
-// returns false if there was nothing to report.
-func (w *Worker) wedged(begin time.Time) bool {
+// returns false if there was nothing to report. answered is closed when the worker answers after all, or its connection
+// ends.
+func (w *Worker) wedged(begin time.Time, answered <-chan struct{}) bool {
 	p := w.pool
 	ctx, cancel := context.WithTimeout(p.ctx, stackWait)
 	defer cancel()
-	d, _ := w.Diagnose(ctx) // an error: the worker has ended, or the pool closes
-	if d.Answered {         // this program itself stood still
+	d, err := w.Diagnose(ctx)
+	if err != nil || d.Answered { // the worker has ended, or the pool closes, or this program itself stood still
 		return false
 	}
 	e := WorkerWedged{Worker: w, Diagnosis: d}
@@ -78,8 +77,12 @@ func (w *Worker) wedged(begin time.Time) bool {
 	if doom { // not for the log alone: the signal for the stacks is not without risk
 		e.Stacks = w.stackForLog(ctx)
 	}
-	if p.ctx.Err() != nil {
+	select {
+	case <-answered: // in the meantime
 		return false
+	case <-p.ctx.Done():
+		return false
+	default:
 	}
 	e.Time = time.Now()
 	e.For = e.Time.Sub(begin).Round(time.Millisecond)
