@@ -212,8 +212,8 @@ func (g *memoryGroup) reached() string {
 const groupGrace = 2 * time.Second
 
 // remove ends all processes that are left in the group, also those that have left the worker's process group, and
-// removes it. It gives up after groupGrace. Once this program has ended, the next pool on this machine removes the empty
-// group.
+// removes it. It gives up after groupGrace. Once this program has ended, the next pool on this machine removes the
+// empty group.
 func (g *memoryGroup) remove() {
 	if g == nil {
 		return
