@@ -32,9 +32,11 @@ type forkServers struct {
 type forkServer struct {
 	servers *forkServers
 	cancel  context.CancelFunc // ends its start
+	stop    chan struct{}      // closed by end
 	ready   chan struct{}      // closed when it has reported, or failed
-	gone    chan struct{}      // closed when its connection has ended, and all of its workers
+	gone    chan struct{}      // closed when its connection has ended, before the ends of its workers are known
 	ended   chan struct{}      // closed when nothing of it is left
+	work    sync.WaitGroup     // goroutines that handle it
 
 	// set before ready is closed
 	err     error // why it failed
@@ -47,6 +49,7 @@ type forkServer struct {
 	children map[int]*forked // by process id
 	users    int             // starts that have it, or wait for it
 	retired  bool            // it gets no more requests, and ends with its last worker
+	ending   bool            // end was called
 }
 
 // forkAnswer is what became of a request.
@@ -74,13 +77,18 @@ type forked struct {
 	// set before ended is closed
 	code   int
 	signal string
-	lost   bool // the server has ended before it
+	// lost says that the server ended before it reaped the worker. The worker's id may be used again. Guarded by
+	// server.mu.
+	lost bool
 }
 
 const (
 	maxForkMessage = 160 << 10       // bytes of a request: its environment, for the most part
 	forkWrite      = 5 * time.Second // how long the server may take to read a request
+	forkStop       = 2 * time.Second // how long the server may take to exit
 )
+
+var errForkServerEnded = errors.New("the fork server has ended")
 
 // forkServer returns the current fork server, and starts one if there is none. The caller calls leave when it has its
 // worker, or gives up.
@@ -94,8 +102,8 @@ func (sp *spawner) forkServer(ctx context.Context) (*forkServer, error) {
 	fs := s.current
 	if fs == nil || fs.isGone() {
 		fs = &forkServer{
-			servers: s, ready: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{}),
-			pending: map[int]chan *forkAnswer{}, children: map[int]*forked{},
+			servers: s, stop: make(chan struct{}), ready: make(chan struct{}), gone: make(chan struct{}),
+			ended: make(chan struct{}), pending: map[int]chan *forkAnswer{}, children: map[int]*forked{},
 		}
 		var starting context.Context
 		starting, fs.cancel = context.WithTimeoutCause(context.Background(), sp.opts.StartTimeout,
@@ -148,19 +156,23 @@ func (s *forkServers) drop(fs *forkServer) {
 	}
 }
 
-// renew has the next start begin another server, which reads the program anew. The current one ends with its last
-// worker.
+// renew has the next start begin another server, which reads the program anew.
 func (s *forkServers) renew() {
 	s.mu.Lock()
 	fs := s.current
-	s.current = nil
 	s.mu.Unlock()
 	if fs != nil {
-		fs.mu.Lock()
-		defer fs.mu.Unlock()
-		fs.retired = true
-		fs.endRetired()
+		fs.retire()
 	}
+}
+
+// retire has the next start begin another server. This one ends with its last worker.
+func (fs *forkServer) retire() {
+	fs.servers.drop(fs)
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.retired = true
+	fs.endRetired()
 }
 
 // close ends all servers, and their workers with them.
@@ -170,12 +182,11 @@ func (s *forkServers) close() {
 	s.closed = true
 	s.mu.Unlock()
 	for fs := range all {
-		fs.cancel()
-		<-fs.ready
-		if fs.process != nil {
-			_ = fs.conn.CloseWrite() // it exits at the end of file
-			fs.process.stop(2 * time.Second)
-		}
+		fs.mu.Lock()
+		fs.end()
+		fs.mu.Unlock()
+	}
+	for fs := range all {
 		<-fs.ended
 	}
 }
@@ -188,20 +199,19 @@ func (sp *spawner) runForkServer(ctx context.Context, fs *forkServer) {
 	if fs.err == nil {
 		close(fs.ready)
 		fs.read()
-		fs.process.kill() // without its connection it is of no use
-		<-fs.process.done
 	}
-	s := fs.servers
-	s.mu.Lock()
-	delete(s.all, fs)
-	if s.current == fs {
-		s.current = nil
-	}
-	s.mu.Unlock()
-	if fs.err != nil {
+	// Before a start can follow the end of a worker, or the failure of this server.
+	fs.servers.drop(fs)
+	close(fs.gone)
+	if fs.err == nil {
+		fs.loseWorkers()
+		fs.work.Wait()
+	} else {
 		close(fs.ready)
-		close(fs.gone)
 	}
+	fs.servers.mu.Lock()
+	delete(fs.servers.all, fs)
+	fs.servers.mu.Unlock()
 }
 
 // startForkServer starts the process of fs and waits for its report. After an error nothing of it is left.
@@ -283,14 +293,21 @@ func (fs *forkServer) fork(ctx context.Context, files []*os.File, env []string) 
 	}
 	_ = fs.conn.SetWriteDeadline(time.Now().Add(forkWrite)) // an error: it is closed, as the write tells
 	if _, _, err := fs.conn.WriteMsgUnix(request, syscall.UnixRights(fds...), nil); err != nil {
+		if isHangUp(err) {
+			return nil, errForkServerEnded
+		}
 		fs.giveUp()
 		return nil, fmt.Errorf("the fork server: %w", err)
 	}
 	select {
 	case a := <-answer:
+		if a.worker != nil && fs.isGone() { // it has ended, too
+			fs.discard(a.worker)
+			return nil, errForkServerEnded
+		}
 		return a.worker, a.err
 	case <-fs.gone:
-		return nil, errors.New("the fork server has ended")
+		return nil, errForkServerEnded
 	case <-ctx.Done():
 		if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 			fs.giveUp()
@@ -299,19 +316,28 @@ func (fs *forkServer) fork(ctx context.Context, files []*os.File, env []string) 
 	}
 }
 
+// isHangUp reports whether a write failed because the server's end of the connection is closed, or ours.
+func isHangUp(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed)
+}
+
 // giveUp ends a server that does not answer, with its workers.
 func (fs *forkServer) giveUp() {
 	fs.servers.drop(fs)
 	fs.process.kill()
 }
 
-// read handles the server's messages until it has ended. Then it ends the workers: nobody says any more how they end.
+// read handles the server's messages until its connection has ended.
 func (fs *forkServer) read() {
-	defer close(fs.gone)
-	go func() {
-		<-fs.process.exited // a child of the program may hold the other end
-		_ = fs.conn.SetReadDeadline(time.Now())
-	}()
+	fs.work.Go(func() {
+		select {
+		case <-fs.process.exited:
+		case <-fs.stop:
+			_ = fs.conn.CloseWrite() // it exits at the end of file
+			fs.process.stop(forkStop)
+		}
+		_ = fs.conn.SetReadDeadline(time.Now().Add(outputGrace)) // a child of the program may hold the other end
+	})
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := fs.conn.Read(buf)
@@ -321,26 +347,38 @@ func (fs *forkServer) read() {
 		fs.handle(buf[:n])
 	}
 	_ = fs.conn.Close()
+}
+
+// loseWorkers ends a server that has no connection, and its workers. No one reports their ends any more.
+func (fs *forkServer) loseWorkers() {
 	fs.mu.Lock()
 	left := fs.children
 	fs.children = map[int]*forked{}
-	fs.mu.Unlock()
 	for pid, c := range left {
+		_ = syscall.Kill(-pid, syscall.SIGKILL) // an error: no process is left
+		c.lost = true
+	}
+	fs.mu.Unlock()
+	fs.process.stop(2 * outputGrace)
+	lose := func(c *forked) {
 		if !c.isEnded() {
-			_ = syscall.Kill(-pid, syscall.SIGKILL)
+			c.code, c.signal = -1, killSignal
+			close(c.ended)
 		}
 	}
-	for pid, c := range left {
-		if c.isEnded() {
-			continue
-		}
-		for end := time.Now().Add(time.Second); syscall.Kill(pid, 0) == nil && time.Now().Before(end); {
+	for end := time.Now().Add(time.Second); len(left) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		maps.DeleteFunc(left, func(pid int, c *forked) bool {
 			// If this program adopts orphans, nobody else reaps this one.
 			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
-			time.Sleep(time.Millisecond)
-		}
-		c.code, c.signal, c.lost = -1, killSignal, true
-		close(c.ended)
+			if syscall.Kill(pid, 0) == nil {
+				return false
+			}
+			lose(c)
+			return true
+		})
+	}
+	for _, c := range left {
+		lose(c)
 	}
 }
 
@@ -394,7 +432,7 @@ func (fs *forkServer) started(number, pid int) {
 	c := &forked{server: fs, pid: pid, ended: make(chan struct{})}
 	fs.children[pid] = c
 	if !fs.answer(number, &forkAnswer{worker: c}) { // the caller has left
-		go fs.discard(c)
+		fs.work.Go(func() { fs.discard(c) })
 	}
 }
 
@@ -416,11 +454,21 @@ func (fs *forkServer) discard(c *forked) {
 	if c == nil {
 		return
 	}
-	if !c.isEnded() {
-		_ = syscall.Kill(-c.pid, syscall.SIGKILL) // a zombie until reap, so the id is still its own
-	}
+	c.guard(func() { _ = syscall.Kill(-c.pid, syscall.SIGKILL) })
 	<-c.ended
 	c.reap()
+}
+
+// guard calls signal, which sends a signal to the worker or its group, unless their id may be used again. It returns
+// whether it did. The worker is a zombie until reap, so its id is its own until then, or until the server ends.
+func (c *forked) guard(signal func()) bool {
+	c.server.mu.Lock()
+	defer c.server.mu.Unlock()
+	if c.lost {
+		return false
+	}
+	signal()
+	return true
 }
 
 func (c *forked) isEnded() bool {
@@ -446,7 +494,13 @@ func (c *forked) reap() {
 	}
 	if request, err := json.Marshal(map[string]int{"reap": c.pid}); err == nil {
 		_ = fs.conn.SetWriteDeadline(time.Now().Add(forkWrite))
-		_, _ = fs.conn.Write(request) // an error: it has ended, and the system reaps its children
+		switch _, err := fs.conn.Write(request); {
+		case err == nil || isHangUp(err): // if it has ended, the system reaps its children
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			fs.giveUp()
+		default: // the worker stays a zombie until the server ends
+			fs.retire()
+		}
 	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -455,33 +509,31 @@ func (c *forked) reap() {
 
 // endRetired ends a retired server that has no more workers and no more users. Callers hold mu.
 func (fs *forkServer) endRetired() {
-	if !fs.retired || len(fs.children) > 0 || fs.users > 0 {
-		return
+	if fs.retired && len(fs.children) == 0 && fs.users == 0 {
+		fs.end()
 	}
-	fs.cancel() // if it still starts
-	select {
-	case <-fs.ready:
-		if fs.conn != nil {
-			_ = fs.conn.CloseWrite() // it exits at the end of file
-		}
-	default:
+}
+
+// end ends the server, even while it starts. Callers hold mu.
+func (fs *forkServer) end() {
+	if !fs.ending {
+		fs.ending = true
+		fs.cancel()
+		close(fs.stop)
 	}
 }
 
 // forkFromServer has the fork server fork the process p.
-func (sp *spawner) forkFromServer(ctx context.Context, p *Process, files *childFiles, env []string) error {
-	fs, err := sp.forkServer(ctx)
-	if err != nil {
-		return err
-	}
-	defer fs.leave()
+func (sp *spawner) forkFromServer(ctx context.Context, p *Process, files *childFiles, env []string) (err error) {
 	if sp.groups != nil {
 		if p.group, err = sp.groups.add(); err != nil {
 			return err
 		}
 	}
-	p.oomBase = sp.oom.base()
-	worker, err := fs.fork(ctx, files.child, env)
+	worker, err := sp.forkOnce(ctx, p, files, env)
+	if errors.Is(err, errForkServerEnded) { // another one takes its place
+		worker, err = sp.forkOnce(ctx, p, files, env)
+	}
 	if err != nil {
 		p.group.remove()
 		return err
@@ -491,8 +543,19 @@ func (sp *spawner) forkFromServer(ctx context.Context, p *Process, files *childF
 		err = p.group.join(p.pid)
 	}
 	if err != nil {
-		fs.discard(worker)
+		worker.server.discard(worker)
 		p.group.remove()
 	}
 	return err
+}
+
+// forkOnce has the current fork server fork the process p.
+func (sp *spawner) forkOnce(ctx context.Context, p *Process, files *childFiles, env []string) (*forked, error) {
+	fs, err := sp.forkServer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer fs.leave()
+	p.oomBase = sp.oom.base()
+	return fs.fork(ctx, files.child, env)
 }

@@ -71,6 +71,110 @@ func TestForkServerIsGivenUp(t *testing.T) {
 	}
 }
 
+// A server may be retired at any moment of its start. It ends in any case.
+func TestForkServerIsRetiredWhileItStarts(t *testing.T) {
+	f := forking(t, `echo '{}' >&$SNAKEPIT_CONTROL_FD; exec cat <&$SNAKEPIT_CONN_FD`, time.Minute)
+	for i := range 60 {
+		ctx, cancel := context.WithCancel(t.Context())
+		left := make(chan struct{})
+		go func() {
+			defer close(left)
+			if fs, err := f.forkServer(ctx); err == nil {
+				fs.leave()
+			}
+		}()
+		var fs *forkServer
+		eventually(t, "a server starts", func() bool {
+			f.servers.mu.Lock()
+			defer f.servers.mu.Unlock()
+			fs = f.servers.current
+			return fs != nil
+		})
+		select {
+		case <-fs.ready:
+		case <-time.After(time.Duration(i) * 100 * time.Microsecond):
+		}
+		cancel()
+		<-left
+		f.servers.renew()
+		select {
+		case <-fs.ended:
+		case <-time.After(10 * time.Second):
+			t.Fatal("a retired server is left")
+		}
+	}
+}
+
+// A server that hangs at its end is killed, and several take no longer than one.
+func TestForkServersHangAtTheirEnd(t *testing.T) {
+	f := forking(t, `echo '{}' >&$SNAKEPIT_CONTROL_FD; trap "" TERM; while :; do sleep 1000; done`, time.Minute)
+	for range 4 {
+		fs, err := f.forkServer(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.servers.drop(fs)
+	}
+	start := time.Now()
+	f.servers.close()
+	if took := time.Since(start); took > 2*forkStop {
+		t.Error(took)
+	}
+}
+
+// The server reaps each worker that has ended. If it reads no more, it is replaced.
+func TestForkServerReadsNoMore(t *testing.T) {
+	f := forking(t, `echo '{}' >&$SNAKEPIT_CONTROL_FD; exec sleep 1000`, time.Minute)
+	fs, err := f.forkServer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.leave()
+	_ = fs.conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	for err == nil { // until there is no room
+		_, err = fs.conn.Write([]byte("{}"))
+	}
+	c := &forked{server: fs, pid: 1 << 30, ended: make(chan struct{})}
+	fs.mu.Lock()
+	fs.children[c.pid] = c
+	fs.mu.Unlock()
+	c.reap()
+	<-fs.ended
+}
+
+// Once a server has ended, no worker of it is signalled: its id may be used again.
+func TestForkServerEndsBeforeItsWorkers(t *testing.T) {
+	f := forking(t, `echo '{}' >&$SNAKEPIT_CONTROL_FD; exec sleep 1000`, time.Minute)
+	fs, err := f.forkServer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.leave()
+	running := &forked{server: fs, pid: 1 << 30, ended: make(chan struct{})}
+	over := &forked{server: fs, pid: 1<<30 + 1, ended: make(chan struct{}), code: 3}
+	close(over.ended)
+	fs.mu.Lock()
+	fs.children[running.pid], fs.children[over.pid] = running, over
+	fs.mu.Unlock()
+	if !running.guard(func() {}) || !over.guard(func() {}) {
+		t.Error("a worker of a live server gets no signal")
+	}
+	fs.process.kill()
+	<-running.ended
+	if f.servers.current != nil || !fs.isGone() {
+		t.Error("its workers end before it is known to have ended")
+	}
+	for _, c := range []*forked{running, over} {
+		if c.guard(func() { t.Error("signalled") }) {
+			t.Error("the id of a lost worker is taken for its own")
+		}
+	}
+	if running.code != -1 || running.signal != killSignal || over.code != 3 || over.signal != "" {
+		t.Errorf("%+v %+v", running, over)
+	}
+	<-fs.ended
+}
+
 // Nothing in a message is believed that is not checked: no process of others is signalled, and nothing panics.
 func TestForkServerLies(t *testing.T) {
 	fs := &forkServer{

@@ -119,6 +119,43 @@ func TestForkServer(t *testing.T) {
 	})
 }
 
+// The end of a server costs its workers, but no failed start.
+func TestForkServerEnds(t *testing.T) {
+	program, _ := forking(t, "")
+	program.Env = append(program.Env, "INDEX=0")
+	const size = 8
+	f, err := Begin(t, "msgpack", program, snakepit.Options{Size: size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.WaitReady(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(2) {
+		server := ask(t, f.Pool).Parent
+		workers := f.Workers()
+		_ = syscall.Kill(server, syscall.SIGKILL)
+		Eventually(t, "all are replaced", func() bool {
+			s := f.Stats()
+			return s.Lost == size*(i+1) && s.Ready == size
+		})
+		for _, w := range workers {
+			if alive(w.Info().PID) {
+				t.Errorf("worker %d is left", w.Info().PID)
+			}
+		}
+	}
+	if n := f.Stats().StartFails; n != 0 {
+		t.Errorf("%d starts have failed:\n%s", n, f.Log)
+	}
+}
+
+// alive reports whether a process runs. It may be a zombie that init has not reaped.
+func alive(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(text), ") Z ")
+}
+
 // A reload reads the program anew, and the old server ends with its last worker.
 func TestForkServerReloads(t *testing.T) {
 	program, imports := forking(t, "")
