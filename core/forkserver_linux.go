@@ -83,9 +83,11 @@ type forked struct {
 }
 
 const (
-	maxForkMessage = 160 << 10       // bytes of a request: its environment, for the most part
-	forkWrite      = 5 * time.Second // how long the server may take to read a request
-	forkStop       = 2 * time.Second // how long the server may take to exit
+	// maxForkEnv is the limit of a worker's environment, in bytes. A message of a socket has at most 208 KiB, unless
+	// the system's net.core.wmem_default says otherwise.
+	maxForkEnv = 160 << 10
+	forkWrite  = 5 * time.Second // how long the server may take to read a request
+	forkStop   = 2 * time.Second // how long the server may take to exit
 )
 
 var errForkServerEnded = errors.New("the fork server has ended")
@@ -279,20 +281,18 @@ func (fs *forkServer) fork(ctx context.Context, files []*os.File, env []string) 
 		default:
 		}
 	}()
-	request, err := json.Marshal(map[string]any{"start": number, "env": env})
-	if err != nil {
-		return nil, err
-	}
-	if len(request) > maxForkMessage {
+	environ := strings.Join(env, "\x00")
+	if len(environ) > maxForkEnv {
 		return nil, fmt.Errorf("the environment is too large for a fork server: %d bytes, and the limit is %d",
-			len(request), maxForkMessage)
+			len(environ), maxForkEnv)
 	}
+	request := fmt.Sprintf("{\"start\": %d}\n%s", number, environ)
 	fds := make([]int, len(files))
 	for i, f := range files {
 		fds[i] = int(f.Fd())
 	}
 	_ = fs.conn.SetWriteDeadline(time.Now().Add(forkWrite)) // an error: it is closed, as the write tells
-	if _, _, err := fs.conn.WriteMsgUnix(request, syscall.UnixRights(fds...), nil); err != nil {
+	if _, _, err := fs.conn.WriteMsgUnix([]byte(request), syscall.UnixRights(fds...), nil); err != nil {
 		if isHangUp(err) {
 			return nil, errForkServerEnded
 		}

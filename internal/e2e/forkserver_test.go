@@ -150,6 +150,45 @@ func TestForkServerEnds(t *testing.T) {
 	}
 }
 
+// A worker gets the bytes of its environment, up to a limit.
+func TestForkServerEnvironment(t *testing.T) {
+	program, _ := forking(t, `
+@worker.command
+def environ(name: str):
+    return os.environb[name.encode()].hex()
+`)
+	t.Setenv("INHERITED", "caf\xe9")
+	options := snakepit.Options{Size: 1, WorkerEnv: func(int) []string { return []string{"INDEX=0", "OWN=\xff<&>"} }}
+	f, err := Begin(t, "msgpack", program, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"INHERITED": "caf\xe9", "OWN": "\xff<&>"} {
+		got, err := snakepit.Execute[string](t.Context(), f.Pool, "environ", Args{"name": name})
+		if err != nil || got != fmt.Sprintf("%x", want) {
+			t.Errorf("%s is %s, want %x: %v", name, got, want, err)
+		}
+	}
+	large := func(size int) snakepit.Options {
+		return snakepit.Options{Size: 1, WorkerEnv: func(int) []string {
+			env := []string{"INDEX=0"}
+			for i := 0; size > 0; i++ { // the system has a limit for each variable
+				part := min(size, 20<<10)
+				size -= part
+				env = append(env, fmt.Sprintf("LARGE%d=%s", i, strings.Repeat("&", part)))
+			}
+			return env
+		}}
+	}
+	f, err = Begin(t, "msgpack", program, large(140<<10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask(t, f.Pool)
+	_, err = Begin(t, "msgpack", program, large(160<<10))
+	says(t, err, "the environment is too large for a fork server", "the limit is 163840")
+}
+
 // alive reports whether a process runs. It may be a zombie that init has not reaped.
 func alive(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -34,8 +34,9 @@ class ForkServer:
 
     The two sides talk over a socket of whole messages, in JSON. The host sends these:
 
-    * ``{"start": 1, "env": [...]}`` with descriptors: standard input, output and error, and then those that the
-      environment names. It names them by their places in the message.
+    * ``{"start": 1}``, a line feed, and the environment, in bytes: a NUL is between two variables. With it come
+      descriptors: standard input, output and error, and then those that the environment names. It names them by their
+      places in the message.
     * ``{"reap": 123}`` for a worker that has ended.
 
     It gets these:
@@ -79,7 +80,7 @@ class ForkServer:
                 self._note_ends()
             if self._socket.fileno() not in ready:
                 continue
-            request, files, whole = self._receive()
+            request, env, files, whole = self._receive()
             if "reap" in request:
                 attempt(None, os.waitpid, request["reap"], 0)
                 self._children.pop(request["reap"], None)
@@ -89,7 +90,7 @@ class ForkServer:
                     set_handler(signal.SIGCHLD, handler)
                 for fd in (wake, woken):
                     os.close(fd)
-                self._become(request["env"], files)
+                self._become(env, files)
                 return
             for fd in files:
                 os.close(fd)
@@ -98,8 +99,8 @@ class ForkServer:
         """Closes this process's end of the socket."""
         self._socket.close()
 
-    def _receive(self) -> Tuple[Dict[str, Any], List[int], bool]:
-        """Returns a request, its descriptors, and whether all of them have arrived.
+    def _receive(self) -> Tuple[Dict[str, Any], bytes, List[int], bool]:
+        """Returns a request, its environment, its descriptors, and whether all of it has arrived.
 
         It ends this process if the host has closed the socket.
         """
@@ -111,8 +112,8 @@ class ForkServer:
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 files += memoryview(payload[: len(payload) // 4 * 4]).cast("i").tolist()
-        request: Dict[str, Any] = json.loads(data)
-        return request, files, not flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC)
+        request, _, env = data.partition(b"\n")
+        return json.loads(request), env, files, not flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC)
 
     def _send(self, **message: Any) -> None:
         attempt(None, self._socket.send, json.dumps(message).encode())  # an error: the host is gone
@@ -159,7 +160,7 @@ class ForkServer:
             self._children[pid] = True
             self._send(exited=pid, code=code, signal=number)
 
-    def _become(self, env: List[str], files: List[int]) -> None:
+    def _become(self, env: bytes, files: List[int]) -> None:
         """Gives this worker the descriptors and the environment that the host has asked for."""
         self._children.clear()
         self.close()
@@ -177,7 +178,8 @@ class ForkServer:
         for i, fd in enumerate(rest):
             os.dup2(fd, first + i, inheritable=False)
             os.close(fd)
-        environ = dict(pair.split("=", 1) for pair in env)
+        pairs = [os.fsdecode(pair).partition("=") for pair in env.split(b"\0")]
+        environ = {name: value for name, equals, value in pairs if name and equals}  # the host may have other entries
         for name in ("SNAKEPIT_CONN_FD", "SNAKEPIT_CONTROL_FD", "SNAKEPIT_LIFELINE_FD"):
             if name in environ:
                 environ[name] = str(int(environ[name]) - 3 + first)

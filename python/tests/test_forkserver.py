@@ -102,15 +102,15 @@ class Server:
         with self._came:
             assert self._came.wait_for(lambda: None in self._messages, PATIENCE)
 
-    def send(self, files=(), **request):
+    def send(self, files=(), env=b"", **request):
         fds = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
-        self.socket.sendmsg([json.dumps(request).encode()], fds)
+        self.socket.sendmsg([json.dumps(request).encode(), b"\n", env], fds)
 
     def request(self, files, env):
         """Asks for a worker, and returns the answer."""
         self.sent += 1
         number = self.sent
-        self.send(files, start=number, env=[f"{name}={value}" for name, value in env.items()])
+        self.send(files, start=number, env=b"\0".join(os.fsencode(f"{name}={value}") for name, value in env.items()))
         with self._came:
             assert self._came.wait_for(
                 lambda: any(m is None or number in (m.get("started"), m.get("failed")) for m in self._messages),
@@ -309,6 +309,25 @@ del os.environ["DELETED"]
         assert (environ["ADDED"], environ["CHANGED"]) == ("by the import", "by the import")
         assert (environ["SAME"], environ["NEW"], environ["NUMBER"]) == ("the worker's", "the worker's", number)
         assert not any(name in environ for name in (*NAMED, "SNAKEPIT_PROTOCOL", "SNAKEPIT_FORK_SERVER"))
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "en_US.ISO-8859-1", "C"])
+def test_the_environment_may_have_any_bytes(begin, locale):
+    """Variables need not be UTF-8, nor have a name."""
+    server = begin(
+        """
+        import os
+
+        @worker.command
+        def environ(): return [[name.hex(), value.hex()] for name, value in os.environb.items()]
+        """,
+        LC_ALL=locale,
+        PYTHONUTF8="0",
+    )
+    own = {"LATIN": b"caf\xe9", "UNICODE": "€".encode(), "MARKUP": b"<&>=\n", "EMPTY": b"", "": b"no name"}
+    host = server.fork(**{name: os.fsdecode(value) for name, value in own.items()})
+    got = {bytes.fromhex(name): bytes.fromhex(value) for name, value in host.call("environ")}
+    assert {name: got.get(name.encode()) for name in own} == {**own, "": None}
 
 
 def test_output_goes_to_the_server_or_to_the_worker(begin):
