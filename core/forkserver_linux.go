@@ -46,16 +46,19 @@ type forkServer struct {
 	mu       sync.Mutex // guards the fields below
 	sequence int
 	pending  map[int]chan *forkAnswer
+	asked    time.Time       // when the first request was made that it has not reacted to; zero if there is none
 	children map[int]*forked // by process id
 	users    int             // starts that have it, or wait for it
 	retired  bool            // it gets no more requests, and ends with its last worker
 	ending   bool            // end was called
+	givenUp  bool            // giveUp was called
 }
 
 // forkAnswer is what became of a request.
 type forkAnswer struct {
 	worker *forked
 	err    error
+	unsafe bool // the server must not fork any more
 }
 
 // forkReply is a message of a fork server. _forkserver.py of the Python package describes the messages.
@@ -64,6 +67,7 @@ type forkReply struct {
 	Failed  int    `json:"failed"`
 	PID     int    `json:"pid"`
 	Error   string `json:"error"`
+	Errno   int    `json:"errno"` // 0: the server must not fork
 	Exited  int    `json:"exited"`
 	Code    int    `json:"code"`
 	Signal  int    `json:"signal"`
@@ -86,7 +90,7 @@ const (
 	// maxForkEnv is the limit of a worker's environment, in bytes. A message of a socket has at most 208 KiB, unless
 	// the system's net.core.wmem_default says otherwise.
 	maxForkEnv = 160 << 10
-	forkWrite  = 5 * time.Second // how long the server may take to read a request
+	forkSilent = 5 * time.Second // how long the server may take to read a request, or to react to one
 	forkStop   = 2 * time.Second // how long the server may take to exit
 )
 
@@ -206,14 +210,34 @@ func (sp *spawner) runForkServer(ctx context.Context, fs *forkServer) {
 	fs.servers.drop(fs)
 	close(fs.gone)
 	if fs.err == nil {
-		fs.loseWorkers()
+		lost := fs.loseWorkers()
 		fs.work.Wait()
+		sp.logLoss(fs, lost)
 	} else {
 		close(fs.ready)
 	}
 	fs.servers.mu.Lock()
 	delete(fs.servers.all, fs)
 	fs.servers.mu.Unlock()
+}
+
+// logLoss logs how a server ended that was still wanted, with so many workers.
+func (sp *spawner) logLoss(fs *forkServer, workers int) {
+	fs.mu.Lock()
+	expected, givenUp := fs.ending, fs.givenUp
+	fs.mu.Unlock()
+	if expected {
+		return
+	}
+	how := fs.process.status().String()
+	if givenUp {
+		how = "did not answer and was killed"
+	}
+	if lines := fs.process.lastOutput(time.Time{}); len(lines) > 0 {
+		how += "; its last output: " + strings.Join(lines[max(0, len(lines)-3):], " | ")
+	}
+	sp.opts.Log.events(noWorker).Error("fork server lost, with its workers",
+		"pid", fs.process.pid, "workers", workers, "exit", how)
 }
 
 // startForkServer starts the process of fs and waits for its report. After an error nothing of it is left.
@@ -270,6 +294,9 @@ func (fs *forkServer) fork(ctx context.Context, files []*os.File, env []string) 
 	number := fs.sequence
 	answer := make(chan *forkAnswer, 1)
 	fs.pending[number] = answer
+	if fs.asked.IsZero() {
+		fs.asked = time.Now()
+	}
 	fs.mu.Unlock()
 	defer func() {
 		fs.mu.Lock()
@@ -291,13 +318,9 @@ func (fs *forkServer) fork(ctx context.Context, files []*os.File, env []string) 
 	for i, f := range files {
 		fds[i] = int(f.Fd())
 	}
-	_ = fs.conn.SetWriteDeadline(time.Now().Add(forkWrite)) // an error: it is closed, as the write tells
+	_ = fs.conn.SetWriteDeadline(time.Now().Add(forkSilent)) // an error: it is closed, as the write tells
 	if _, _, err := fs.conn.WriteMsgUnix([]byte(request), syscall.UnixRights(fds...), nil); err != nil {
-		if isHangUp(err) {
-			return nil, errForkServerEnded
-		}
-		fs.giveUp()
-		return nil, fmt.Errorf("the fork server: %w", err)
+		return nil, fs.notAsked(number, err)
 	}
 	select {
 	case a := <-answer:
@@ -305,15 +328,46 @@ func (fs *forkServer) fork(ctx context.Context, files []*os.File, env []string) 
 			fs.discard(a.worker)
 			return nil, errForkServerEnded
 		}
+		if a.unsafe {
+			fs.retire()
+		}
 		return a.worker, a.err
 	case <-fs.gone:
 		return nil, errForkServerEnded
 	case <-ctx.Done():
-		if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		if fs.isSilent() {
 			fs.giveUp()
 		}
 		return nil, fmt.Errorf("the fork server has not forked a worker: %w", context.Cause(ctx))
 	}
+}
+
+// notAsked handles the error of the write of a request.
+func (fs *forkServer) notAsked(number int, err error) error {
+	switch {
+	case isHangUp(err):
+		return errForkServerEnded
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		fs.giveUp()
+	default: // it says nothing about the server
+		fs.mu.Lock()
+		if delete(fs.pending, number); len(fs.pending) == 0 {
+			fs.asked = time.Time{}
+		}
+		fs.mu.Unlock()
+	}
+	err = fmt.Errorf("the fork server cannot be asked for a worker: %w", err)
+	if isLimit(err) {
+		err = &RemedyError{err, limitRemedy}
+	}
+	return err
+}
+
+// isSilent reports whether the server has not reacted to a request for some time.
+func (fs *forkServer) isSilent() bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return !fs.asked.IsZero() && time.Since(fs.asked) >= forkSilent
 }
 
 // isHangUp reports whether a write failed because the server's end of the connection is closed, or ours.
@@ -324,6 +378,9 @@ func isHangUp(err error) bool {
 // giveUp ends a server that does not answer, with its workers.
 func (fs *forkServer) giveUp() {
 	fs.servers.drop(fs)
+	fs.mu.Lock()
+	fs.givenUp = true
+	fs.mu.Unlock()
 	fs.process.kill()
 }
 
@@ -349,8 +406,9 @@ func (fs *forkServer) read() {
 	_ = fs.conn.Close()
 }
 
-// loseWorkers ends a server that has no connection, and its workers. No one reports their ends any more.
-func (fs *forkServer) loseWorkers() {
+// loseWorkers ends a server that has no connection, and its workers. No one reports their ends any more. It returns
+// their number.
+func (fs *forkServer) loseWorkers() int {
 	fs.mu.Lock()
 	left := fs.children
 	fs.children = map[int]*forked{}
@@ -360,8 +418,10 @@ func (fs *forkServer) loseWorkers() {
 	}
 	fs.mu.Unlock()
 	fs.process.stop(2 * outputGrace)
+	count := 0
 	lose := func(c *forked) {
 		if !c.isEnded() {
+			count++
 			c.code, c.signal = -1, killSignal
 			close(c.ended)
 		}
@@ -380,6 +440,7 @@ func (fs *forkServer) loseWorkers() {
 	for _, c := range left {
 		lose(c)
 	}
+	return count
 }
 
 // handle handles one message. The program that the server has imported may have sent it, so nothing in it is believed
@@ -391,12 +452,25 @@ func (fs *forkServer) handle(message []byte) {
 	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	defer func() {
+		fs.asked = time.Time{}
+		if len(fs.pending) > 0 {
+			fs.asked = time.Now()
+		}
+	}()
 	switch {
 	case r.Started > 0:
 		fs.started(r.Started, r.PID)
 	case r.Failed > 0:
 		err := fmt.Errorf("the fork server cannot fork: %s", escapeControl(truncate(r.Error, 1000), false))
-		fs.answer(r.Failed, &forkAnswer{err: &RemedyError{Err: err, Remedy: "turn the fork server off"}})
+		switch errno := syscall.Errno(r.Errno); {
+		case r.Errno <= 0: // its text has the remedy
+		case isLimit(errno):
+			err = &RemedyError{err, limitRemedy}
+		default:
+			err = &RemedyError{err, "turn the fork server off"}
+		}
+		fs.answer(r.Failed, &forkAnswer{err: err, unsafe: r.Errno <= 0})
 	case r.Exited > 0:
 		c := fs.children[r.Exited]
 		if c == nil || c.isEnded() {
@@ -493,7 +567,7 @@ func (c *forked) reap() {
 		return
 	}
 	if request, err := json.Marshal(map[string]int{"reap": c.pid}); err == nil {
-		_ = fs.conn.SetWriteDeadline(time.Now().Add(forkWrite))
+		_ = fs.conn.SetWriteDeadline(time.Now().Add(forkSilent))
 		switch _, err := fs.conn.Write(request); {
 		case err == nil || isHangUp(err): // if it has ended, the system reaps its children
 		case errors.Is(err, os.ErrDeadlineExceeded):

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -39,12 +40,18 @@ func TestForkServerHangs(t *testing.T) {
 	}
 }
 
-// A server that does not answer is replaced, too.
+// A server that does not answer for some time is replaced, too. The deadline of one start says nothing.
 func TestForkServerIsSilent(t *testing.T) {
 	starts := filepath.Join(t.TempDir(), "starts")
 	f := forking(t, "echo x >>"+starts+`; echo '{}' >&$SNAKEPIT_CONTROL_FD; exec sleep 1000`, time.Minute)
-	for range 2 {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	for i := range 3 {
+		if i == 1 {
+			fs := f.servers.current
+			fs.mu.Lock()
+			fs.asked = fs.asked.Add(-forkSilent)
+			fs.mu.Unlock()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		_, err := f.fails(ctx, Spec{Stdio: true})
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) {
@@ -122,6 +129,28 @@ func TestForkServersHangAtTheirEnd(t *testing.T) {
 	}
 }
 
+// A request that cannot be sent says nothing about the server. Its start fails, and its workers serve on.
+func TestForkServerIsNotAsked(t *testing.T) {
+	f := forking(t, `echo '{}' >&$SNAKEPIT_CONTROL_FD; exec cat <&$SNAKEPIT_CONN_FD`, time.Minute)
+	fs, err := f.forkServer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.leave()
+	if err := fs.conn.SetWriteBuffer(1); err != nil {
+		t.Fatal(err)
+	}
+	f.env = append(f.env, "LARGE="+strings.Repeat("x", 100<<10))
+	for range 2 {
+		if _, err := f.fails(t.Context(), Spec{Stdio: true}); !errors.Is(err, syscall.EMSGSIZE) {
+			t.Error(err)
+		}
+		if fs.isSilent() || !fs.asked.IsZero() || f.servers.current != fs || fs.process.hasExited() {
+			t.Error("the server is given up")
+		}
+	}
+}
+
 // The server reaps each worker that has ended. If it reads no more, it is replaced.
 func TestForkServerReadsNoMore(t *testing.T) {
 	f := forking(t, `echo '{}' >&$SNAKEPIT_CONTROL_FD; exec sleep 1000`, time.Minute)
@@ -175,7 +204,8 @@ func TestForkServerEndsBeforeItsWorkers(t *testing.T) {
 	<-fs.ended
 }
 
-// Nothing in a message is believed that is not checked: no process of others is signalled, and nothing panics.
+// Nothing in a message is believed that is not checked: a process that is no child of the server is not taken for a
+// worker, so it gets no signal later. Nothing panics.
 func TestForkServerLies(t *testing.T) {
 	fs := &forkServer{
 		process: &Process{pid: os.Getpid()}, pending: map[int]chan *forkAnswer{}, children: map[int]*forked{},
@@ -198,6 +228,19 @@ func TestForkServerLies(t *testing.T) {
 	fs.handle([]byte(`{"failed": 9, "error": "no \u001b[31mluck"}`))
 	if a := <-c; a.err == nil || !strings.Contains(a.err.Error(), `no \x1b[31mluck`) {
 		t.Error(a.err)
+	}
+	for errno, remedy := range map[syscall.Errno]string{
+		0: "", syscall.EMFILE: limitRemedy, syscall.EAGAIN: limitRemedy, syscall.EPERM: "turn the fork server off",
+	} {
+		c := ask(10)
+		fs.handle(fmt.Appendf(nil, `{"failed": 10, "error": "x", "errno": %d}`, errno))
+		var remedied *RemedyError
+		switch a := <-c; {
+		case a.unsafe != (errno == 0), errors.As(a.err, &remedied) != (remedy != ""):
+			t.Errorf("%v: %+v", errno, a)
+		case remedy != "" && remedied.Remedy != remedy:
+			t.Error(a.err)
+		}
 	}
 	fs.children[77] = &forked{server: fs, pid: 77, ended: make(chan struct{})}
 	for range 2 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -148,6 +149,51 @@ func TestForkServerEnds(t *testing.T) {
 	if n := f.Stats().StartFails; n != 0 {
 		t.Errorf("%d starts have failed:\n%s", n, f.Log)
 	}
+	says := `fork server lost, with its workers: pid=\d+ workers=8 exit="was ended by signal \\"killed\\""`
+	if log := f.Log.String(); len(regexp.MustCompile(says).FindAllString(log, -1)) != 2 {
+		t.Errorf("the log does not say twice %s:\n%s", says, log)
+	}
+}
+
+// A server that must not fork any more is replaced. Its workers serve on.
+func TestForkServerMustNotForkAnyMore(t *testing.T) {
+	program, imports := forking(t, `
+import signal, threading
+def start(*_): threading.Thread(target=threading.Event().wait, name="late").start()
+signal.signal(signal.SIGUSR1, start)
+`)
+	program.Env = append(program.Env, "INDEX=0")
+	f, err := Begin(t, "msgpack", program, snakepit.Options{Size: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.WaitReady(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	stays, goes := f.Session("stays"), f.Session("goes")
+	old, other := ask(t, stays), ask(t, goes)
+	_ = syscall.Kill(old.Parent, syscall.SIGUSR1)
+	Eventually(t, "the thread has started", func() bool {
+		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", old.Parent))
+		return len(tasks) > 1
+	})
+	_ = syscall.Kill(other.PID, syscall.SIGKILL)
+	Eventually(t, "it is replaced", func() bool { return f.Stats().Lost == 1 && f.Stats().Ready == 2 })
+	if n := f.Stats().StartFails; n != 1 {
+		t.Errorf("%d starts have failed", n)
+	}
+	if got := ask(t, stays); got.PID != old.PID {
+		t.Errorf("%+v", got)
+	}
+	if text, _ := os.ReadFile(imports); strings.Count(string(text), "imported") != 2 {
+		t.Errorf("%s", text)
+	}
+	if log := f.Log.String(); strings.Count(log, "late; a fork would lose them") != 1 ||
+		strings.Count(log, "turn the fork server off") != 1 {
+		t.Error(log)
+	}
+	_ = syscall.Kill(old.PID, syscall.SIGKILL)
+	Eventually(t, "the old server ends, although its thread does not", func() bool { return !alive(old.Parent) })
 }
 
 // A worker gets the bytes of its environment, up to a limit.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -17,7 +19,7 @@ from typing import Any, Dict, List, Tuple
 from ._errors import attempt
 from ._redirect import flush_output
 from ._report import report
-from ._unpatched import fork, monotonic, patched, read, sleep, wait_child, wait_select
+from ._unpatched import fork, monotonic, patched, poll, read, sleep, wait_child
 from .transport import Launch, Transport
 
 _MESSAGE = 256 << 10  # bytes of a request
@@ -41,7 +43,8 @@ class ForkServer:
 
     It gets these:
 
-    * ``{"started": 1, "pid": 123}`` or ``{"failed": 1, "error": "..."}``.
+    * ``{"started": 1, "pid": 123}`` or ``{"failed": 1, "error": "...", "errno": 11}``. Without an errno, the server
+      must not fork any more.
     * ``{"exited": 123, "code": 0, "signal": 0}``. The code is -1 after a signal, or if it is unknown.
 
     Attributes:
@@ -71,10 +74,13 @@ class ForkServer:
             os.set_blocking(fd, False)
         handler = set_handler(signal.SIGCHLD, lambda *_: None)
         before = signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+        waiting = poll()
+        for fd in (self._socket.fileno(), wake):
+            waiting.register(fd, select.POLLIN)
         flush_output()
         report(self._launch, {})
         while True:
-            ready, _, _ = wait_select([self._socket.fileno(), wake], [], [])
+            ready = [fd for fd, _ in waiting.poll()]
             if wake in ready:
                 attempt(None, read, wake, 4096)
                 self._note_ends()
@@ -123,20 +129,23 @@ class ForkServer:
         number = request["start"]
         try:
             if not whole:
-                raise Unsafe("the request did not arrive as a whole: too many files are open")
+                raise OSError(errno.EMFILE, "the request did not arrive as a whole: too many files are open")
             check()
             flush_output()
             self.forking = True
             pid: int = fork()
-        except (Unsafe, OSError) as exc:
+        except Unsafe as exc:
             self._send(failed=number, error=str(exc))
+            return -1
+        except OSError as exc:
+            self._send(failed=number, error=exc.strerror or str(exc), errno=exc.errno or errno.EIO)
             return -1
         finally:
             self.forking = False
         if pid == 0:
             os.setpgid(0, 0)
             return 0
-        attempt(None, os.setpgid, pid, pid)  # whoever is first; an error: the worker was
+        attempt(None, os.setpgid, pid, pid)  # Either side may be first. An error: the worker was.
         self._children[pid] = False
         self._send(started=number, pid=pid)
         return pid

@@ -1,6 +1,7 @@
 """The fork server, as a process that the tests drive over its socket, and its workers. internal/e2e has the Go host."""
 
 import array
+import errno
 import json
 import os
 import signal
@@ -433,6 +434,7 @@ def test_a_thread_that_starts_later_has_a_fork_refused(begin):
         server.wait_for("exited", answer["pid"])
         server.send(reap=answer["pid"])
     assert "threads before worker.run(): late;" in answer["error"]
+    assert "errno" not in answer
     assert server.process.poll() is None
 
 
@@ -579,10 +581,39 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (free[6], resource.getrlimit(resource
     answer = server.request([null] * 12, {})
     os.close(null)
     assert "too many files are open" in answer["error"]
+    assert answer["errno"] == errno.EMFILE
     import resource
 
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
     assert server.fork().call("facts")["parent"] == server.process.pid
+
+
+def test_a_server_with_many_files_goes_on(begin):
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2000:
+        pytest.skip(f"the system's limit of open files is {hard}")
+    server = begin(
+        FACTS
+        + """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (2000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+files = [open(os.devnull) for _ in range(1100)]
+"""
+    )
+    for _ in range(2):
+        host = server.fork()
+        assert host.call("facts")["parent"] == server.process.pid
+        assert host.bye() == 0
+
+
+def test_an_error_of_the_server_goes_to_standard_error(begin):
+    """Such as one that a signal handler of the program raises. The report was sent long ago."""
+    server = begin("import signal\nsignal.signal(signal.SIGUSR1, lambda *_: 1 / 0)\n")
+    server.process.send_signal(signal.SIGUSR1)
+    assert server.wait() == 1
+    assert "ZeroDivisionError" in "\n".join(server.printed)
 
 
 def test_a_fork_that_the_system_refuses(begin):
@@ -597,7 +628,7 @@ def refuse():
 module.fork = refuse
 """
     )
-    assert "no more processes" in server.request([], {})["error"]
+    assert server.request([], {}) == {"failed": 1, "error": "no more processes", "errno": errno.EAGAIN}
     assert server.fork().bye() == 0
 
 
