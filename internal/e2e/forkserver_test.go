@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/snakepit-go/snakepit"
 	"github.com/snakepit-go/snakepit/python"
@@ -233,6 +235,31 @@ def environ(name: str):
 	ask(t, f.Pool)
 	_, err = Begin(t, "msgpack", program, large(160<<10))
 	says(t, err, "the environment is too large for a fork server", "the limit is 163840")
+}
+
+// A page that several workers share with their server counts in parts.
+func TestForkServerSharesMemory(t *testing.T) {
+	program, _ := forking(t, "DATA = b'x' * (150 << 20)")
+	program.Env = append(program.Env, "INDEX=0")
+	f, err := Begin(t, "msgpack", program, snakepit.Options{Size: 2, Recycle: snakepit.Recycle{Memory: 120 << 20}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.WaitReady(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	pids := func() (pids []int) {
+		for _, w := range f.Workers() {
+			pids = append(pids, w.Info().PID)
+		}
+		slices.Sort(pids)
+		return pids
+	}
+	before := pids()
+	time.Sleep(2500 * time.Millisecond) // the pool looks once a second
+	if after := pids(); !slices.Equal(after, before) {
+		t.Errorf("workers %v are replaced by %v", before, after)
+	}
 }
 
 // alive reports whether a process runs. It may be a zombie that init has not reaped.
