@@ -206,7 +206,7 @@ func (sp *spawner) runForkServer(ctx context.Context, fs *forkServer) {
 		close(fs.ready)
 		fs.read()
 	}
-	// Before a start can follow the end of a worker, or the failure of this server.
+	// This comes before the ends of the workers are known. So no start that follows them gets this server.
 	fs.servers.drop(fs)
 	close(fs.gone)
 	if fs.err == nil {
@@ -289,6 +289,11 @@ func (sp *spawner) startForkServer(ctx context.Context, fs *forkServer) error {
 
 // fork asks for a worker.
 func (fs *forkServer) fork(ctx context.Context, files []*os.File, env []string) (*forked, error) {
+	environ := strings.Join(env, "\x00")
+	if len(environ) > maxForkEnv {
+		return nil, fmt.Errorf("the environment is too large for a fork server: %d bytes, and the limit is %d",
+			len(environ), maxForkEnv)
+	}
 	fs.mu.Lock()
 	fs.sequence++
 	number := fs.sequence
@@ -308,11 +313,6 @@ func (fs *forkServer) fork(ctx context.Context, files []*os.File, env []string) 
 		default:
 		}
 	}()
-	environ := strings.Join(env, "\x00")
-	if len(environ) > maxForkEnv {
-		return nil, fmt.Errorf("the environment is too large for a fork server: %d bytes, and the limit is %d",
-			len(environ), maxForkEnv)
-	}
 	request := fmt.Sprintf("{\"start\": %d}\n%s", number, environ)
 	fds := make([]int, len(files))
 	for i, f := range files {

@@ -129,6 +129,29 @@ func TestForkServersHangAtTheirEnd(t *testing.T) {
 	}
 }
 
+// A server that ends during a request is replaced at once, but only once for each start.
+func TestForkServerEndsDuringARequest(t *testing.T) {
+	starts := filepath.Join(t.TempDir(), "starts")
+	f := forking(t, "echo x >>"+starts+`; echo '{}' >&$SNAKEPIT_CONTROL_FD
+		head -c 1 <&$SNAKEPIT_CONN_FD >/dev/null; echo broken; exit 7`, time.Minute)
+	if _, err := f.fails(t.Context(), Spec{Stdio: true}); !errors.Is(err, errForkServerEnded) {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(starts); err != nil || strings.Count(string(text), "x") != 2 {
+		t.Errorf("%q, %v", text, err)
+	}
+	eventually(t, "the losses are in the log", func() bool {
+		lost := 0
+		for _, r := range f.log.all() {
+			if r["@message"] == "fork server lost, with its workers" && r["@level"] == "error" &&
+				r["exit"] == "exited with code 7; its last output: broken" {
+				lost++
+			}
+		}
+		return lost == 2
+	})
+}
+
 // A request that cannot be sent says nothing about the server. Its start fails, and its workers serve on.
 func TestForkServerIsNotAsked(t *testing.T) {
 	f := forking(t, `echo '{}' >&$SNAKEPIT_CONTROL_FD; exec cat <&$SNAKEPIT_CONN_FD`, time.Minute)
