@@ -1,7 +1,6 @@
 package core
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,9 +31,11 @@ type forkServers struct {
 type forkServer struct {
 	servers *forkServers
 	cancel  context.CancelFunc // ends its start
+	stop    chan struct{}      // closed by end
 	ready   chan struct{}      // closed when it has reported, or failed
-	gone    chan struct{}      // closed when its connection has ended, and all of its workers
+	gone    chan struct{}      // closed when its connection has ended, before the ends of its workers are known
 	ended   chan struct{}      // closed when nothing of it is left
+	work    sync.WaitGroup     // goroutines that handle it
 
 	// set before ready is closed
 	err     error // why it failed
@@ -44,15 +45,19 @@ type forkServer struct {
 	mu       sync.Mutex // guards the fields below
 	sequence int
 	pending  map[int]chan *forkAnswer
+	asked    time.Time       // when the first request was made that it has not reacted to; zero if there is none
 	children map[int]*forked // by process id
 	users    int             // starts that have it, or wait for it
 	retired  bool            // it gets no more requests, and ends with its last worker
+	ending   bool            // end was called
+	givenUp  bool            // giveUp was called
 }
 
 // forkAnswer is what became of a request.
 type forkAnswer struct {
 	worker *forked
 	err    error
+	unsafe bool // the server must not fork any more
 }
 
 // forkReply is a message of a fork server. _forkserver.py of the Python package describes the messages.
@@ -61,26 +66,21 @@ type forkReply struct {
 	Failed  int    `json:"failed"`
 	PID     int    `json:"pid"`
 	Error   string `json:"error"`
+	Errno   int    `json:"errno"` // 0: the server must not fork
 	Exited  int    `json:"exited"`
 	Code    int    `json:"code"`
 	Signal  int    `json:"signal"`
 }
 
-// forked is one worker that a fork server has forked.
-type forked struct {
-	server *forkServer
-	pid    int
-	ended  chan struct{} // closed when it has exited; it is a zombie until reap
-	// set before ended is closed
-	code   int
-	signal string
-	lost   bool // the server has ended before it
-}
-
 const (
-	maxForkMessage = 160 << 10       // bytes of a request: its environment, for the most part
-	forkWrite      = 5 * time.Second // how long the server may take to read a request
+	// maxForkEnv is the limit of a worker's environment, in bytes. A message of a socket has at most 208 KiB, unless
+	// the system's net.core.wmem_default says otherwise.
+	maxForkEnv = 160 << 10
+	forkSilent = 5 * time.Second // how long the server may take to read a request, or to react to one
+	forkStop   = 2 * time.Second // how long the server may take to exit
 )
+
+var errForkServerEnded = errors.New("the fork server has ended")
 
 // forkServer returns the current fork server, and starts one if there is none. The caller calls leave when it has its
 // worker, or gives up.
@@ -94,8 +94,8 @@ func (sp *spawner) forkServer(ctx context.Context) (*forkServer, error) {
 	fs := s.current
 	if fs == nil || fs.isGone() {
 		fs = &forkServer{
-			servers: s, ready: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{}),
-			pending: map[int]chan *forkAnswer{}, children: map[int]*forked{},
+			servers: s, stop: make(chan struct{}), ready: make(chan struct{}), gone: make(chan struct{}),
+			ended: make(chan struct{}), pending: map[int]chan *forkAnswer{}, children: map[int]*forked{},
 		}
 		var starting context.Context
 		starting, fs.cancel = context.WithTimeoutCause(context.Background(), sp.opts.StartTimeout,
@@ -148,19 +148,23 @@ func (s *forkServers) drop(fs *forkServer) {
 	}
 }
 
-// renew has the next start begin another server, which reads the program anew. The current one ends with its last
-// worker.
+// renew has the next start begin another server, which reads the program anew.
 func (s *forkServers) renew() {
 	s.mu.Lock()
 	fs := s.current
-	s.current = nil
 	s.mu.Unlock()
 	if fs != nil {
-		fs.mu.Lock()
-		defer fs.mu.Unlock()
-		fs.retired = true
-		fs.endRetired()
+		fs.retire()
 	}
+}
+
+// retire has the next start begin another server. This one ends with its last worker.
+func (fs *forkServer) retire() {
+	fs.servers.drop(fs)
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.retired = true
+	fs.endRetired()
 }
 
 // close ends all servers, and their workers with them.
@@ -170,12 +174,11 @@ func (s *forkServers) close() {
 	s.closed = true
 	s.mu.Unlock()
 	for fs := range all {
-		fs.cancel()
-		<-fs.ready
-		if fs.process != nil {
-			_ = fs.conn.CloseWrite() // it exits at the end of file
-			fs.process.stop(2 * time.Second)
-		}
+		fs.mu.Lock()
+		fs.end()
+		fs.mu.Unlock()
+	}
+	for fs := range all {
 		<-fs.ended
 	}
 }
@@ -188,20 +191,39 @@ func (sp *spawner) runForkServer(ctx context.Context, fs *forkServer) {
 	if fs.err == nil {
 		close(fs.ready)
 		fs.read()
-		fs.process.kill() // without its connection it is of no use
-		<-fs.process.done
 	}
-	s := fs.servers
-	s.mu.Lock()
-	delete(s.all, fs)
-	if s.current == fs {
-		s.current = nil
-	}
-	s.mu.Unlock()
-	if fs.err != nil {
+	// This comes before the ends of the workers are known. So no start that follows them gets this server.
+	fs.servers.drop(fs)
+	close(fs.gone)
+	if fs.err == nil {
+		lost := fs.loseWorkers()
+		fs.work.Wait()
+		sp.logLoss(fs, lost)
+	} else {
 		close(fs.ready)
-		close(fs.gone)
 	}
+	fs.servers.mu.Lock()
+	delete(fs.servers.all, fs)
+	fs.servers.mu.Unlock()
+}
+
+// logLoss logs how a server ended that was still wanted, with so many workers.
+func (sp *spawner) logLoss(fs *forkServer, workers int) {
+	fs.mu.Lock()
+	expected, givenUp := fs.ending, fs.givenUp
+	fs.mu.Unlock()
+	if expected {
+		return
+	}
+	how := fs.process.status().String()
+	if givenUp {
+		how = "did not answer and was killed"
+	}
+	if lines := fs.process.lastOutput(time.Time{}); len(lines) > 0 {
+		how += "; its last output: " + strings.Join(lines[max(0, len(lines)-3):], " | ")
+	}
+	sp.opts.Log.events(noWorker).Error("fork server lost, with its workers",
+		"pid", fs.process.pid, "workers", workers, "exit", how)
 }
 
 // startForkServer starts the process of fs and waits for its report. After an error nothing of it is left.
@@ -253,11 +275,19 @@ func (sp *spawner) startForkServer(ctx context.Context, fs *forkServer) error {
 
 // fork asks for a worker.
 func (fs *forkServer) fork(ctx context.Context, files []*os.File, env []string) (*forked, error) {
+	environ := strings.Join(env, "\x00")
+	if len(environ) > maxForkEnv {
+		return nil, fmt.Errorf("the environment is too large for a fork server: %d bytes, and the limit is %d",
+			len(environ), maxForkEnv)
+	}
 	fs.mu.Lock()
 	fs.sequence++
 	number := fs.sequence
 	answer := make(chan *forkAnswer, 1)
 	fs.pending[number] = answer
+	if fs.asked.IsZero() {
+		fs.asked = time.Now()
+	}
 	fs.mu.Unlock()
 	defer func() {
 		fs.mu.Lock()
@@ -269,49 +299,88 @@ func (fs *forkServer) fork(ctx context.Context, files []*os.File, env []string) 
 		default:
 		}
 	}()
-	request, err := json.Marshal(map[string]any{"start": number, "env": env})
-	if err != nil {
-		return nil, err
-	}
-	if len(request) > maxForkMessage {
-		return nil, fmt.Errorf("the environment is too large for a fork server: %d bytes, and the limit is %d",
-			len(request), maxForkMessage)
-	}
+	request := fmt.Sprintf("{\"start\": %d}\n%s", number, environ)
 	fds := make([]int, len(files))
 	for i, f := range files {
 		fds[i] = int(f.Fd())
 	}
-	_ = fs.conn.SetWriteDeadline(time.Now().Add(forkWrite)) // an error: it is closed, as the write tells
-	if _, _, err := fs.conn.WriteMsgUnix(request, syscall.UnixRights(fds...), nil); err != nil {
-		fs.giveUp()
-		return nil, fmt.Errorf("the fork server: %w", err)
+	_ = fs.conn.SetWriteDeadline(time.Now().Add(forkSilent)) // an error: it is closed, as the write tells
+	if _, _, err := fs.conn.WriteMsgUnix([]byte(request), syscall.UnixRights(fds...), nil); err != nil {
+		return nil, fs.notAsked(number, err)
 	}
 	select {
 	case a := <-answer:
+		if a.worker != nil && fs.isGone() { // it has ended, too
+			fs.discard(a.worker)
+			return nil, errForkServerEnded
+		}
+		if a.unsafe {
+			fs.retire()
+		}
 		return a.worker, a.err
 	case <-fs.gone:
-		return nil, errors.New("the fork server has ended")
+		return nil, errForkServerEnded
 	case <-ctx.Done():
-		if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		if fs.isSilent() {
 			fs.giveUp()
 		}
 		return nil, fmt.Errorf("the fork server has not forked a worker: %w", context.Cause(ctx))
 	}
 }
 
+// notAsked handles the error of the write of a request.
+func (fs *forkServer) notAsked(number int, err error) error {
+	switch {
+	case isHangUp(err):
+		return errForkServerEnded
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		fs.giveUp()
+	default: // it says nothing about the server
+		fs.mu.Lock()
+		if delete(fs.pending, number); len(fs.pending) == 0 {
+			fs.asked = time.Time{}
+		}
+		fs.mu.Unlock()
+	}
+	err = fmt.Errorf("the fork server cannot be asked for a worker: %w", err)
+	if isLimit(err) {
+		err = &RemedyError{err, limitRemedy}
+	}
+	return err
+}
+
+// isSilent reports whether the server has not reacted to a request for some time.
+func (fs *forkServer) isSilent() bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return !fs.asked.IsZero() && time.Since(fs.asked) >= forkSilent
+}
+
+// isHangUp reports whether a write failed because the server's end of the connection is closed, or ours.
+func isHangUp(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed)
+}
+
 // giveUp ends a server that does not answer, with its workers.
 func (fs *forkServer) giveUp() {
 	fs.servers.drop(fs)
+	fs.mu.Lock()
+	fs.givenUp = true
+	fs.mu.Unlock()
 	fs.process.kill()
 }
 
-// read handles the server's messages until it has ended. Then it ends the workers: nobody says any more how they end.
+// read handles the server's messages until its connection has ended.
 func (fs *forkServer) read() {
-	defer close(fs.gone)
-	go func() {
-		<-fs.process.exited // a child of the program may hold the other end
-		_ = fs.conn.SetReadDeadline(time.Now())
-	}()
+	fs.work.Go(func() {
+		select {
+		case <-fs.process.exited:
+		case <-fs.stop:
+			_ = fs.conn.CloseWrite() // it exits at the end of file
+			fs.process.stop(forkStop)
+		}
+		_ = fs.conn.SetReadDeadline(time.Now().Add(outputGrace)) // a child of the program may hold the other end
+	})
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := fs.conn.Read(buf)
@@ -321,27 +390,43 @@ func (fs *forkServer) read() {
 		fs.handle(buf[:n])
 	}
 	_ = fs.conn.Close()
+}
+
+// loseWorkers ends a server that has no connection, and its workers. No one reports their ends any more. It returns
+// their number.
+func (fs *forkServer) loseWorkers() int {
 	fs.mu.Lock()
 	left := fs.children
 	fs.children = map[int]*forked{}
-	fs.mu.Unlock()
 	for pid, c := range left {
+		_ = syscall.Kill(-pid, syscall.SIGKILL) // an error: no process is left
+		c.lost = true
+	}
+	fs.mu.Unlock()
+	fs.process.stop(2 * outputGrace)
+	count := 0
+	lose := func(c *forked) {
 		if !c.isEnded() {
-			_ = syscall.Kill(-pid, syscall.SIGKILL)
+			count++
+			c.code, c.signal = -1, killSignal
+			close(c.ended)
 		}
 	}
-	for pid, c := range left {
-		if c.isEnded() {
-			continue
-		}
-		for end := time.Now().Add(time.Second); syscall.Kill(pid, 0) == nil && time.Now().Before(end); {
+	for end := time.Now().Add(time.Second); len(left) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		maps.DeleteFunc(left, func(pid int, c *forked) bool {
 			// If this program adopts orphans, nobody else reaps this one.
 			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
-			time.Sleep(time.Millisecond)
-		}
-		c.code, c.signal, c.lost = -1, killSignal, true
-		close(c.ended)
+			if syscall.Kill(pid, 0) == nil {
+				return false
+			}
+			lose(c)
+			return true
+		})
 	}
+	for _, c := range left {
+		lose(c)
+	}
+	return count
 }
 
 // handle handles one message. The program that the server has imported may have sent it, so nothing in it is believed
@@ -353,12 +438,25 @@ func (fs *forkServer) handle(message []byte) {
 	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	defer func() {
+		fs.asked = time.Time{}
+		if len(fs.pending) > 0 {
+			fs.asked = time.Now()
+		}
+	}()
 	switch {
 	case r.Started > 0:
 		fs.started(r.Started, r.PID)
 	case r.Failed > 0:
 		err := fmt.Errorf("the fork server cannot fork: %s", escapeControl(truncate(r.Error, 1000), false))
-		fs.answer(r.Failed, &forkAnswer{err: &RemedyError{Err: err, Remedy: "turn the fork server off"}})
+		switch errno := syscall.Errno(r.Errno); {
+		case r.Errno <= 0: // its text has the remedy
+		case isLimit(errno):
+			err = &RemedyError{err, limitRemedy}
+		default:
+			err = &RemedyError{err, "turn the fork server off"}
+		}
+		fs.answer(r.Failed, &forkAnswer{err: err, unsafe: r.Errno <= 0})
 	case r.Exited > 0:
 		c := fs.children[r.Exited]
 		if c == nil || c.isEnded() {
@@ -394,94 +492,37 @@ func (fs *forkServer) started(number, pid int) {
 	c := &forked{server: fs, pid: pid, ended: make(chan struct{})}
 	fs.children[pid] = c
 	if !fs.answer(number, &forkAnswer{worker: c}) { // the caller has left
-		go fs.discard(c)
+		fs.work.Go(func() { fs.discard(c) })
 	}
-}
-
-// isWorkerOf reports whether a process is a child of another one, and leads its own group.
-func isWorkerOf(pid, parent int) bool {
-	if pid <= 1 {
-		return false
-	}
-	text, err := os.ReadFile(procDir(pid) + "/stat")
-	if err != nil {
-		return false
-	}
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	return len(fields) > 2 && fields[1] == strconv.Itoa(parent) && fields[2] == strconv.Itoa(pid)
-}
-
-// discard ends a worker that nobody waits for. It may be nil.
-func (fs *forkServer) discard(c *forked) {
-	if c == nil {
-		return
-	}
-	if !c.isEnded() {
-		_ = syscall.Kill(-c.pid, syscall.SIGKILL) // a zombie until reap, so the id is still its own
-	}
-	<-c.ended
-	c.reap()
-}
-
-func (c *forked) isEnded() bool {
-	select {
-	case <-c.ended:
-		return true
-	default:
-		return false
-	}
-}
-
-// reap has the server reap the worker, which has ended.
-func (c *forked) reap() {
-	fs := c.server
-	fs.mu.Lock()
-	known := fs.children[c.pid] == c
-	if known {
-		delete(fs.children, c.pid)
-	}
-	fs.mu.Unlock()
-	if !known {
-		return
-	}
-	if request, err := json.Marshal(map[string]int{"reap": c.pid}); err == nil {
-		_ = fs.conn.SetWriteDeadline(time.Now().Add(forkWrite))
-		_, _ = fs.conn.Write(request) // an error: it has ended, and the system reaps its children
-	}
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.endRetired()
 }
 
 // endRetired ends a retired server that has no more workers and no more users. Callers hold mu.
 func (fs *forkServer) endRetired() {
-	if !fs.retired || len(fs.children) > 0 || fs.users > 0 {
-		return
+	if fs.retired && len(fs.children) == 0 && fs.users == 0 {
+		fs.end()
 	}
-	fs.cancel() // if it still starts
-	select {
-	case <-fs.ready:
-		if fs.conn != nil {
-			_ = fs.conn.CloseWrite() // it exits at the end of file
-		}
-	default:
+}
+
+// end ends the server, even while it starts. Callers hold mu.
+func (fs *forkServer) end() {
+	if !fs.ending {
+		fs.ending = true
+		fs.cancel()
+		close(fs.stop)
 	}
 }
 
 // forkFromServer has the fork server fork the process p.
-func (sp *spawner) forkFromServer(ctx context.Context, p *Process, files *childFiles, env []string) error {
-	fs, err := sp.forkServer(ctx)
-	if err != nil {
-		return err
-	}
-	defer fs.leave()
+func (sp *spawner) forkFromServer(ctx context.Context, p *Process, files *childFiles, env []string) (err error) {
 	if sp.groups != nil {
 		if p.group, err = sp.groups.add(); err != nil {
 			return err
 		}
 	}
-	p.oomBase = sp.oom.base()
-	worker, err := fs.fork(ctx, files.child, env)
+	worker, err := sp.forkOnce(ctx, p, files, env)
+	if errors.Is(err, errForkServerEnded) { // another one takes its place
+		worker, err = sp.forkOnce(ctx, p, files, env)
+	}
 	if err != nil {
 		p.group.remove()
 		return err
@@ -491,8 +532,19 @@ func (sp *spawner) forkFromServer(ctx context.Context, p *Process, files *childF
 		err = p.group.join(p.pid)
 	}
 	if err != nil {
-		fs.discard(worker)
+		worker.server.discard(worker)
 		p.group.remove()
 	}
 	return err
+}
+
+// forkOnce has the current fork server fork the process p.
+func (sp *spawner) forkOnce(ctx context.Context, p *Process, files *childFiles, env []string) (*forked, error) {
+	fs, err := sp.forkServer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer fs.leave()
+	p.oomBase = sp.oom.base()
+	return fs.fork(ctx, files.child, env)
 }

@@ -16,13 +16,13 @@ type (
 		ended  chan struct{}
 		code   int
 		signal string
-		lost   bool
 	}
 )
 
-func (*forkServers) renew() {}
-func (*forkServers) close() {}
-func (*forked) reap()       {}
+func (*forkServers) renew()       {}
+func (*forkServers) close()       {}
+func (*forked) guard(func()) bool { return false }
+func (*forked) reap()             {}
 
 func (sp *spawner) forkFromServer(context.Context, *Process, *childFiles, []string) error {
 	return errors.ErrUnsupported

@@ -47,8 +47,8 @@ func readProcesses() processTable {
 }
 
 // memory returns the resident memory, in bytes, of a process, its group and its descendants. The kernel's quick count
-// has pages that several processes share once for each of them. If that sum is above limit and there are several
-// processes, the exact count decides. A process that has ended counts as nothing.
+// has pages that several processes share once for each of them, such as those that workers share with their fork
+// server. If that sum is above limit, the exact count decides. A process that has ended counts as nothing.
 func (t processTable) memory(leader int, limit int64) int64 {
 	tree := []int{leader}
 	for pid, e := range t {
@@ -67,7 +67,7 @@ func (t processTable) memory(leader int, limit int64) int64 {
 	for _, pid := range tree {
 		quick += residentMemory(pid)
 	}
-	if quick <= limit || len(tree) == 1 {
+	if quick <= limit {
 		return quick
 	}
 	for _, pid := range tree {

@@ -20,10 +20,10 @@ type Command struct {
 	Env     []string // added to the host's environment, "KEY=value"
 	Reports bool     // the program writes the report of docs/protocol.md, as those of package python do
 	Remedy  string   // the remedy in StartError if the program sends no usable report; or ""
-	// ForkServer starts one process that imports the program, and forks the workers from it. So all of them
-	// together take the time and the memory of about one import. It needs Linux, and a program that can be
-	// asked to fork. Those of package python can. Other programs cannot count on this interface: it may
-	// change.
+	// ForkServer starts one process that imports the program, and forks the workers from it. All of them together
+	// take the time of about one import, and share its memory until they use it. It needs Linux, and a program
+	// that can be asked to fork. Those of package python can. Other programs cannot count on this interface: it
+	// may change.
 	ForkServer bool
 	// Sources are the program's files, for Options.Watch. The last element of a path may be a pattern of
 	// path.Match, such as "*.py". It then covers the directories below, too, except hidden ones, virtual

@@ -83,9 +83,7 @@ func (p *Process) supervise(input []byte) {
 	}
 	close(p.exited)
 	p.mu.Lock()
-	if p.forked == nil || !p.forked.lost { // otherwise its group has been killed, and its id may be used again
-		killGroup(p.proc)
-	}
+	kept := p.signalGroup(killGroup)
 	p.ended = exitStatus{code: -1, killed: p.killed}
 	if p.forked != nil {
 		p.ended.code, p.ended.signal = p.forked.code, p.forked.signal
@@ -96,9 +94,9 @@ func (p *Process) supervise(input []byte) {
 	if state != nil { // nil: other code in this program has reaped it
 		p.ended.code, p.ended.signal = state.ExitCode(), exitSignal(state)
 	}
-	if p.ended.signal == killSignal && !p.killed {
+	if p.ended.signal == killSignal && !p.killed { // if it was not kept, memory may have ended its fork server
 		p.ended.limit = p.group.reached()
-		p.ended.oom = p.ended.limit != "" || p.oom.claim(p.oomBase)
+		p.ended.oom = p.ended.limit != "" || kept && p.oom.claim(p.oomBase)
 	}
 	if p.ended.limit == "" {
 		p.ended.limit = p.limits.reached(p.ended, state)
@@ -134,9 +132,8 @@ func (p *Process) supervise(input []byte) {
 func (p *Process) terminate() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.hasExited() {
+	if !p.hasExited() && p.signalGroup(terminateGroup) {
 		p.terminated = true
-		terminateGroup(p.proc)
 	}
 }
 
@@ -144,10 +141,19 @@ func (p *Process) terminate() {
 func (p *Process) kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.hasExited() {
+	if !p.hasExited() && p.signalGroup(killGroup) {
 		p.killed = true
-		killGroup(p.proc)
 	}
+}
+
+// signalGroup calls signal. It returns false, and does not, if the fork server has ended before the process: then the
+// group has been killed, and its id may be used again. Callers hold mu.
+func (p *Process) signalGroup(signal func(*os.Process)) bool {
+	if p.forked != nil {
+		return p.forked.guard(func() { signal(p.proc) })
+	}
+	signal(p.proc)
+	return true
 }
 
 func (p *Process) hasExited() bool {

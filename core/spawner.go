@@ -308,6 +308,20 @@ func (sp *spawner) executable() (string, error) {
 	return "", sp.addRemedy(path, err)
 }
 
+const limitRemedy = "raise the limit that is reached (ulimit -a shows it), or make the pool smaller"
+
+// isLimit reports whether an error of the system says that a limit is reached.
+func isLimit(err error) bool {
+	for _, limit := range []error{
+		syscall.EMFILE, syscall.ENFILE, syscall.EAGAIN, syscall.ENOMEM, syscall.ENOBUFS, syscall.ETOOMANYREFS,
+	} {
+		if errors.Is(err, limit) {
+			return true
+		}
+	}
+	return false
+}
+
 // addRemedy adds a remedy to the error of a start.
 func (sp *spawner) addRemedy(path string, err error) error {
 	var notFound *exec.Error
@@ -331,9 +345,8 @@ func (sp *spawner) addRemedy(path string, err error) error {
 		remedy = "install the interpreter that its first line or its format names: the file itself is there"
 	case statErr == nil && errors.Is(err, syscall.ENOEXEC):
 		remedy = "use a program of this system; the first line of a script has to begin with #!"
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE),
-		errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM):
-		remedy = "raise the limit that is reached (ulimit -a shows it), or make the pool smaller"
+	case isLimit(err):
+		remedy = limitRemedy
 	}
 	return &RemedyError{fmt.Errorf("%s cannot be started: %w", path, err), remedy}
 }

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/snakepit-go/snakepit"
 	"github.com/snakepit-go/snakepit/python"
@@ -117,6 +120,161 @@ func TestForkServer(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+// The end of a server costs its workers, but no failed start.
+func TestForkServerEnds(t *testing.T) {
+	program, _ := forking(t, "")
+	program.Env = append(program.Env, "INDEX=0")
+	const size = 8
+	f, err := Begin(t, "msgpack", program, snakepit.Options{Size: size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.WaitReady(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	adopt := func(yes uintptr) {
+		const subreaper = 36 // PR_SET_CHILD_SUBREAPER
+		if _, _, errno := syscall.Syscall(syscall.SYS_PRCTL, subreaper, yes, 0); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	defer adopt(0)
+	for i := range int64(2) {
+		adopt(uintptr(i)) // a host that is the first process of a container has to reap the workers
+		server := ask(t, f.Pool).Parent
+		workers := f.Workers()
+		_ = syscall.Kill(server, syscall.SIGKILL)
+		Eventually(t, "all are replaced", func() bool {
+			s := f.Stats()
+			return s.Lost == size*(i+1) && s.Ready == size
+		})
+		for _, w := range workers {
+			pid := w.Info().PID
+			if alive(pid) || i == 1 && syscall.Kill(pid, 0) == nil {
+				t.Errorf("worker %d is left", pid)
+			}
+		}
+	}
+	if n := f.Stats().StartFails; n != 0 {
+		t.Errorf("%d starts have failed:\n%s", n, f.Log)
+	}
+	says := `fork server lost, with its workers: pid=\d+ workers=8 exit="was ended by signal \\"killed\\""`
+	if log := f.Log.String(); len(regexp.MustCompile(says).FindAllString(log, -1)) != 2 {
+		t.Errorf("the log does not say twice %s:\n%s", says, log)
+	}
+}
+
+// A server that must not fork any more is replaced. Its workers serve on.
+func TestForkServerMustNotForkAnyMore(t *testing.T) {
+	program, imports := forking(t, `
+import signal, threading
+def start(*_): threading.Thread(target=threading.Event().wait, name="late").start()
+signal.signal(signal.SIGUSR1, start)
+`)
+	program.Env = append(program.Env, "INDEX=0")
+	f, err := Begin(t, "msgpack", program, snakepit.Options{Size: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.WaitReady(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	stays, goes := f.Session("stays"), f.Session("goes")
+	old, other := ask(t, stays), ask(t, goes)
+	_ = syscall.Kill(old.Parent, syscall.SIGUSR1)
+	Eventually(t, "the thread has started", func() bool {
+		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", old.Parent))
+		return len(tasks) > 1
+	})
+	_ = syscall.Kill(other.PID, syscall.SIGKILL)
+	Eventually(t, "it is replaced", func() bool { return f.Stats().Lost == 1 && f.Stats().Ready == 2 })
+	if n := f.Stats().StartFails; n != 1 {
+		t.Errorf("%d starts have failed", n)
+	}
+	if got := ask(t, stays); got.PID != old.PID {
+		t.Errorf("%+v", got)
+	}
+	if text, _ := os.ReadFile(imports); strings.Count(string(text), "imported") != 2 {
+		t.Errorf("%s", text)
+	}
+	if log := f.Log.String(); strings.Count(log, "late; a fork would lose them") != 1 ||
+		strings.Count(log, "turn the fork server off") != 1 {
+		t.Error(log)
+	}
+	_ = syscall.Kill(old.PID, syscall.SIGKILL)
+	Eventually(t, "the old server ends, although its thread does not", func() bool { return !alive(old.Parent) })
+}
+
+// A worker gets the bytes of its environment, up to a limit.
+func TestForkServerEnvironment(t *testing.T) {
+	program, _ := forking(t, `
+@worker.command
+def environ(name: str):
+    return os.environb[name.encode()].hex()
+`)
+	t.Setenv("INHERITED", "caf\xe9")
+	options := snakepit.Options{Size: 1, WorkerEnv: func(int) []string { return []string{"INDEX=0", "OWN=\xff<&>"} }}
+	f, err := Begin(t, "msgpack", program, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"INHERITED": "caf\xe9", "OWN": "\xff<&>"} {
+		got, err := snakepit.Execute[string](t.Context(), f.Pool, "environ", Args{"name": name})
+		if err != nil || got != fmt.Sprintf("%x", want) {
+			t.Errorf("%s is %s, want %x: %v", name, got, want, err)
+		}
+	}
+	large := func(size int) snakepit.Options {
+		return snakepit.Options{Size: 1, WorkerEnv: func(int) []string {
+			env := []string{"INDEX=0"}
+			for i := 0; size > 0; i++ { // the system has a limit for each variable
+				part := min(size, 20<<10)
+				size -= part
+				env = append(env, fmt.Sprintf("LARGE%d=%s", i, strings.Repeat("&", part)))
+			}
+			return env
+		}}
+	}
+	f, err = Begin(t, "msgpack", program, large(140<<10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask(t, f.Pool)
+	_, err = Begin(t, "msgpack", program, large(160<<10))
+	says(t, err, "the environment is too large for a fork server", "the limit is 163840")
+}
+
+// A page that several workers share with their server counts in parts.
+func TestForkServerSharesMemory(t *testing.T) {
+	program, _ := forking(t, "DATA = b'x' * (150 << 20)")
+	program.Env = append(program.Env, "INDEX=0")
+	f, err := Begin(t, "msgpack", program, snakepit.Options{Size: 2, Recycle: snakepit.Recycle{Memory: 120 << 20}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.WaitReady(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	pids := func() (pids []int) {
+		for _, w := range f.Workers() {
+			pids = append(pids, w.Info().PID)
+		}
+		slices.Sort(pids)
+		return pids
+	}
+	before := pids()
+	time.Sleep(2500 * time.Millisecond) // the pool looks once a second
+	if after := pids(); !slices.Equal(after, before) {
+		t.Errorf("workers %v are replaced by %v", before, after)
+	}
+}
+
+// alive reports whether a process runs. It may be a zombie that init has not reaped.
+func alive(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(text), ") Z ")
 }
 
 // A reload reads the program anew, and the old server ends with its last worker.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -17,7 +19,7 @@ from typing import Any, Dict, List, Tuple
 from ._errors import attempt
 from ._redirect import flush_output
 from ._report import report
-from ._unpatched import fork, monotonic, patched, read, sleep, wait_child, wait_select
+from ._unpatched import fork, monotonic, patched, poll, read, sleep, wait_child
 from .transport import Launch, Transport
 
 _MESSAGE = 256 << 10  # bytes of a request
@@ -34,13 +36,15 @@ class ForkServer:
 
     The two sides talk over a socket of whole messages, in JSON. The host sends these:
 
-    * ``{"start": 1, "env": [...]}`` with descriptors: standard input, output and error, and then those that the
-      environment names. It names them by their places in the message.
+    * ``{"start": 1}``, a line feed, and the environment, in bytes: a NUL is between two variables. With it come
+      descriptors: standard input, output and error, and then those that the environment names. It names them by their
+      places in the message.
     * ``{"reap": 123}`` for a worker that has ended.
 
     It gets these:
 
-    * ``{"started": 1, "pid": 123}`` or ``{"failed": 1, "error": "..."}``.
+    * ``{"started": 1, "pid": 123}`` or ``{"failed": 1, "error": "...", "errno": 11}``. Without an errno, the server
+      must not fork any more.
     * ``{"exited": 123, "code": 0, "signal": 0}``. The code is -1 after a signal, or if it is unknown.
 
     Attributes:
@@ -70,16 +74,19 @@ class ForkServer:
             os.set_blocking(fd, False)
         handler = set_handler(signal.SIGCHLD, lambda *_: None)
         before = signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+        waiting = poll()
+        for fd in (self._socket.fileno(), wake):
+            waiting.register(fd, select.POLLIN)
         flush_output()
         report(self._launch, {})
         while True:
-            ready, _, _ = wait_select([self._socket.fileno(), wake], [], [])
+            ready = [fd for fd, _ in waiting.poll()]
             if wake in ready:
                 attempt(None, read, wake, 4096)
                 self._note_ends()
             if self._socket.fileno() not in ready:
                 continue
-            request, files, whole = self._receive()
+            request, env, files, whole = self._receive()
             if "reap" in request:
                 attempt(None, os.waitpid, request["reap"], 0)
                 self._children.pop(request["reap"], None)
@@ -89,7 +96,7 @@ class ForkServer:
                     set_handler(signal.SIGCHLD, handler)
                 for fd in (wake, woken):
                     os.close(fd)
-                self._become(request["env"], files)
+                self._become(env, files)
                 return
             for fd in files:
                 os.close(fd)
@@ -98,8 +105,8 @@ class ForkServer:
         """Closes this process's end of the socket."""
         self._socket.close()
 
-    def _receive(self) -> Tuple[Dict[str, Any], List[int], bool]:
-        """Returns a request, its descriptors, and whether all of them have arrived.
+    def _receive(self) -> Tuple[Dict[str, Any], bytes, List[int], bool]:
+        """Returns a request, its environment, its descriptors, and whether all of it has arrived.
 
         It ends this process if the host has closed the socket.
         """
@@ -111,8 +118,8 @@ class ForkServer:
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 files += memoryview(payload[: len(payload) // 4 * 4]).cast("i").tolist()
-        request: Dict[str, Any] = json.loads(data)
-        return request, files, not flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC)
+        request, _, env = data.partition(b"\n")
+        return json.loads(request), env, files, not flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC)
 
     def _send(self, **message: Any) -> None:
         attempt(None, self._socket.send, json.dumps(message).encode())  # an error: the host is gone
@@ -122,20 +129,23 @@ class ForkServer:
         number = request["start"]
         try:
             if not whole:
-                raise Unsafe("the request did not arrive as a whole: too many files are open")
+                raise OSError(errno.EMFILE, "the request did not arrive as a whole: too many files are open")
             check()
             flush_output()
             self.forking = True
             pid: int = fork()
-        except (Unsafe, OSError) as exc:
+        except Unsafe as exc:
             self._send(failed=number, error=str(exc))
+            return -1
+        except OSError as exc:
+            self._send(failed=number, error=exc.strerror or str(exc), errno=exc.errno or errno.EIO)
             return -1
         finally:
             self.forking = False
         if pid == 0:
             os.setpgid(0, 0)
             return 0
-        attempt(None, os.setpgid, pid, pid)  # whoever is first; an error: the worker was
+        attempt(None, os.setpgid, pid, pid)  # Either side may be first. An error: the worker was.
         self._children[pid] = False
         self._send(started=number, pid=pid)
         return pid
@@ -159,7 +169,7 @@ class ForkServer:
             self._children[pid] = True
             self._send(exited=pid, code=code, signal=number)
 
-    def _become(self, env: List[str], files: List[int]) -> None:
+    def _become(self, env: bytes, files: List[int]) -> None:
         """Gives this worker the descriptors and the environment that the host has asked for."""
         self._children.clear()
         self.close()
@@ -177,7 +187,8 @@ class ForkServer:
         for i, fd in enumerate(rest):
             os.dup2(fd, first + i, inheritable=False)
             os.close(fd)
-        environ = dict(pair.split("=", 1) for pair in env)
+        pairs = [os.fsdecode(pair).partition("=") for pair in env.split(b"\0")]
+        environ = {name: value for name, equals, value in pairs if name and equals}  # the host may have other entries
         for name in ("SNAKEPIT_CONN_FD", "SNAKEPIT_CONTROL_FD", "SNAKEPIT_LIFELINE_FD"):
             if name in environ:
                 environ[name] = str(int(environ[name]) - 3 + first)

@@ -20,7 +20,7 @@ def begin_report(launch: Launch) -> None:
 
 
 def report(launch: Launch, content: Dict[str, Any]) -> None:
-    """Writes the report, and closes its pipe."""
+    """Writes the report, and closes its pipe. A later failure goes to standard error."""
     line = as_json(content) + b"\n"
     if launch.control_fd is None:
         if "unavailable" in content or "failed" in content:
@@ -28,6 +28,7 @@ def report(launch: Launch, content: Dict[str, Any]) -> None:
         return
     _write(launch, line)
     attempt(None, os.close, launch.control_fd)
+    launch.control_fd = None
 
 
 def report_failure(launch: Launch, error: Dict[str, Any]) -> None:

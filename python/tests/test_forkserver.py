@@ -1,6 +1,7 @@
 """The fork server, as a process that the tests drive over its socket, and its workers. internal/e2e has the Go host."""
 
 import array
+import errno
 import json
 import os
 import signal
@@ -102,15 +103,15 @@ class Server:
         with self._came:
             assert self._came.wait_for(lambda: None in self._messages, PATIENCE)
 
-    def send(self, files=(), **request):
+    def send(self, files=(), env=b"", **request):
         fds = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
-        self.socket.sendmsg([json.dumps(request).encode()], fds)
+        self.socket.sendmsg([json.dumps(request).encode(), b"\n", env], fds)
 
     def request(self, files, env):
         """Asks for a worker, and returns the answer."""
         self.sent += 1
         number = self.sent
-        self.send(files, start=number, env=[f"{name}={value}" for name, value in env.items()])
+        self.send(files, start=number, env=b"\0".join(os.fsencode(f"{name}={value}") for name, value in env.items()))
         with self._came:
             assert self._came.wait_for(
                 lambda: any(m is None or number in (m.get("started"), m.get("failed")) for m in self._messages),
@@ -311,6 +312,25 @@ del os.environ["DELETED"]
         assert not any(name in environ for name in (*NAMED, "SNAKEPIT_PROTOCOL", "SNAKEPIT_FORK_SERVER"))
 
 
+@pytest.mark.parametrize("locale", ["C.UTF-8", "en_US.ISO-8859-1", "C"])
+def test_the_environment_may_have_any_bytes(begin, locale):
+    """Variables need not be UTF-8, nor have a name."""
+    server = begin(
+        """
+        import os
+
+        @worker.command
+        def environ(): return [[name.hex(), value.hex()] for name, value in os.environb.items()]
+        """,
+        LC_ALL=locale,
+        PYTHONUTF8="0",
+    )
+    own = {"LATIN": b"caf\xe9", "UNICODE": "€".encode(), "MARKUP": b"<&>=\n", "EMPTY": b"", "": b"no name"}
+    host = server.fork(**{name: os.fsdecode(value) for name, value in own.items()})
+    got = {bytes.fromhex(name): bytes.fromhex(value) for name, value in host.call("environ")}
+    assert {name: got.get(name.encode()) for name in own} == {**own, "": None}
+
+
 def test_output_goes_to_the_server_or_to_the_worker(begin):
     server = begin(
         """
@@ -414,6 +434,7 @@ def test_a_thread_that_starts_later_has_a_fork_refused(begin):
         server.wait_for("exited", answer["pid"])
         server.send(reap=answer["pid"])
     assert "threads before worker.run(): late;" in answer["error"]
+    assert "errno" not in answer
     assert server.process.poll() is None
 
 
@@ -560,10 +581,42 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (free[6], resource.getrlimit(resource
     answer = server.request([null] * 12, {})
     os.close(null)
     assert "too many files are open" in answer["error"]
+    assert answer["errno"] == errno.EMFILE
     import resource
 
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
     assert server.fork().call("facts")["parent"] == server.process.pid
+
+
+def test_a_server_with_many_files_goes_on(begin):
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2000:
+        pytest.skip(f"the system's limit of open files is {hard}")
+    server = begin(
+        FACTS
+        + """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (2000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+files = [open(os.devnull) for _ in range(1100)]
+"""
+    )
+    for _ in range(2):
+        host = server.fork()
+        assert host.call("facts")["parent"] == server.process.pid
+        assert host.bye() == 0
+
+
+def test_an_error_of_the_server_goes_to_standard_error(begin):
+    """Such as one that a signal handler of the program raises. The report was sent long ago."""
+    server = begin("import signal\nsignal.signal(signal.SIGUSR1, lambda *_: 1 / 0)\n")
+    until = time.monotonic() + PATIENCE
+    while server.process.poll() is None and time.monotonic() < until:
+        server.process.send_signal(signal.SIGUSR1)  # the report's own cleaning up may swallow the first error
+        time.sleep(0.05)
+    assert server.wait() == 1
+    assert "ZeroDivisionError" in "\n".join(server.printed)
 
 
 def test_a_fork_that_the_system_refuses(begin):
@@ -578,7 +631,7 @@ def refuse():
 module.fork = refuse
 """
     )
-    assert "no more processes" in server.request([], {})["error"]
+    assert server.request([], {}) == {"failed": 1, "error": "no more processes", "errno": errno.EAGAIN}
     assert server.fork().bye() == 0
 
 

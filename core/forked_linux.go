@@ -1,0 +1,96 @@
+package core
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// forked is one worker that a fork server has forked.
+type forked struct {
+	server *forkServer
+	pid    int
+	ended  chan struct{} // closed when it has exited; it is a zombie until reap
+	// set before ended is closed
+	code   int
+	signal string
+	// lost says that the server ended before it reaped the worker. The worker's id may be used again. Guarded by
+	// server.mu.
+	lost bool
+}
+
+// isWorkerOf reports whether a process is a child of another one, and leads its own group.
+func isWorkerOf(pid, parent int) bool {
+	if pid <= 1 {
+		return false
+	}
+	text, err := os.ReadFile(procDir(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	return len(fields) > 2 && fields[1] == strconv.Itoa(parent) && fields[2] == strconv.Itoa(pid)
+}
+
+// discard ends a worker that nobody waits for. It may be nil.
+func (fs *forkServer) discard(c *forked) {
+	if c == nil {
+		return
+	}
+	c.guard(func() { _ = syscall.Kill(-c.pid, syscall.SIGKILL) })
+	<-c.ended
+	c.reap()
+}
+
+// guard calls signal, which sends a signal to the worker or its group, unless their id may be used again. It returns
+// whether it did. The worker is a zombie until reap, so its id is its own until then, or until the server ends.
+func (c *forked) guard(signal func()) bool {
+	c.server.mu.Lock()
+	defer c.server.mu.Unlock()
+	if c.lost {
+		return false
+	}
+	signal()
+	return true
+}
+
+func (c *forked) isEnded() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// reap has the server reap the worker, which has ended.
+func (c *forked) reap() {
+	fs := c.server
+	fs.mu.Lock()
+	known := fs.children[c.pid] == c
+	if known {
+		delete(fs.children, c.pid)
+	}
+	fs.mu.Unlock()
+	if !known {
+		return
+	}
+	if request, err := json.Marshal(map[string]int{"reap": c.pid}); err == nil {
+		_ = fs.conn.SetWriteDeadline(time.Now().Add(forkSilent))
+		switch _, err := fs.conn.Write(request); {
+		case err == nil || isHangUp(err): // if it has ended, the system reaps its children
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			fs.giveUp()
+		default: // the worker stays a zombie until the server ends
+			fs.retire()
+		}
+	}
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.endRetired()
+}
