@@ -11,7 +11,7 @@ import "github.com/snakepit-go/snakepit/core"
 //		// contains filtered or unexported fields
 //	}
 //	func (p *Pool) Close() error
-//	func (p *Pool) Reload(ctx context.Context) (err error)
+//	func (p *Pool) Reload(ctx context.Context) error
 //	func (p *Pool) Resize(size int) error
 //	func (p *Pool) Session(id string, opts ...SessionOption) *Session
 //	func (p *Pool) Shutdown(ctx context.Context) error
@@ -143,7 +143,8 @@ type WorkerStats = core.WorkerStats
 //		// They include the wait for a worker. 0 means 30 s and 300 s; negative means no limit.
 //		CallTimeout   time.Duration
 //		StreamTimeout time.Duration
-//		// StartTimeout bounds one worker's start, up to its hello. 0 means 60 s.
+//		// StartTimeout bounds one worker's start, up to its hello, and with Warmup up to the end of that call. 0
+//		// means 60 s.
 //		StartTimeout time.Duration
 //		// CancelGrace is how long a cancelled call may keep running in its worker. After that the worker
 //		// accepts no new calls until that call ends, and it is stopped once no other call runs there. A worker

@@ -112,7 +112,7 @@ func (m *mux) sendState(call *Incoming) {
 		err = m.terms.checkSize(&f, "the state")
 	}
 	if err != nil {
-		m.log.Error("session has no snapshot", "session", call.Session, "error", err)
+		m.log.Error("the snapshot of a session failed", "session", call.Session, "error", err)
 		f.Flags, f.Body = Failed, nil
 	}
 	m.mu.Lock()

@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -182,11 +183,13 @@ func (e Resized) String() string { return fmt.Sprintf("resized from %d to %d wor
 
 func (e EventsMissed) String() string { return fmt.Sprintf("%d events were dropped", e.Count) }
 
+// withError adds the first line of an error.
 func withError(s string, err error) string {
 	if err == nil {
 		return s
 	}
-	return s + ": " + err.Error()
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	return s + ": " + strings.TrimSpace(first)
 }
 
 // eventQueue passes events to Options.OnEvent, in order, on a goroutine of its own. A nil *eventQueue drops them.

@@ -127,8 +127,8 @@ func TestEventsTellWhatThePoolDecides(t *testing.T) {
 		broken.Store(true)
 		call(t, p, "echo", 1)
 		expect("StateChanged ReplacementFailed",
-			"worker 0 is starting", "worker 0 is dead: no luck\n  adapter: coretest",
-			"worker 0 serves on: its replacement could not be started: no luck\n  adapter: coretest")
+			"worker 0 is starting", "worker 0 is dead: no luck",
+			"worker 0 serves on: its replacement could not be started: no luck")
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _, _ = core.Execute[any](ctx, p, "wait", nil) }()
 		synctest.Wait()
@@ -162,7 +162,7 @@ func TestEventsTellWhatThePoolDecides(t *testing.T) {
 			t.Error("no error")
 		}
 		expect("Reloaded", "the pool was reloaded in 0s", "the pool could not be reloaded: "+
-			"2 workers were not replaced: no luck\n  adapter: coretest")
+			"2 workers were not replaced: no luck")
 	})
 }
 

@@ -47,19 +47,17 @@ func (l *Limits) check() error {
 	}{
 		{"Memory", l.Memory, leastMemory, "a bare interpreter has 10 MiB"},
 		{"AddressSpace", l.AddressSpace, leastAddressSpace, "a bare interpreter has 30 MiB"},
-		{"CPUTime", int64(l.CPUTime.Seconds()), 1, "it counts in seconds"},
+		{"CPUTime", int64(l.CPUTime), 1, "0 means no limit"},
 		{"OpenFiles", int64(l.OpenFiles), leastOpenFiles, "a worker has up to 20 of its own"},
 		{"FileSize", l.FileSize, 1, "0 means no limit"},
 	} {
-		isSet := f.value != 0 || f.name == "CPUTime" && l.CPUTime != 0
 		switch {
-		case isSet && f.value < f.least:
-			value := fmt.Sprint(f.value)
-			if f.name == "CPUTime" {
-				value = l.CPUTime.String()
-			}
-			return fmt.Errorf("option Limits.%s is %s; the minimum is %d: %s", f.name, value, f.least, f.why)
-		case isSet && !hasLimits:
+		case f.value == 0:
+		case f.name == "CPUTime" && (l.CPUTime < 0 || l.CPUTime%time.Second != 0):
+			return fmt.Errorf("option Limits.CPUTime is %s; it has to be a positive number of whole seconds", l.CPUTime)
+		case f.value < f.least:
+			return fmt.Errorf("option Limits.%s is %d; the minimum is %d: %s", f.name, f.value, f.least, f.why)
+		case !hasLimits:
 			return fmt.Errorf("option Limits.%s needs Linux", f.name)
 		}
 	}

@@ -87,7 +87,8 @@ type Options struct {
 	// They include the wait for a worker. 0 means 30 s and 300 s; negative means no limit.
 	CallTimeout   time.Duration
 	StreamTimeout time.Duration
-	// StartTimeout bounds one worker's start, up to its hello. 0 means 60 s.
+	// StartTimeout bounds one worker's start, up to its hello, and with Warmup up to the end of that call. 0
+	// means 60 s.
 	StartTimeout time.Duration
 	// CancelGrace is how long a cancelled call may keep running in its worker. After that the worker
 	// accepts no new calls until that call ends, and it is stopped once no other call runs there. A worker
@@ -222,6 +223,10 @@ func (o *Options) resolve() (Options, error) {
 	}
 	if err := cmp.Or(r.Recycle.check(), r.Limits.check()); err != nil {
 		return r, err
+	}
+	if r.Limits.Memory > 0 && r.Recycle.Memory >= r.Limits.Memory {
+		return r, fmt.Errorf("option Recycle.Memory is %d bytes, and Limits.Memory is %d, which ends a worker before it "+
+			"is replaced; set a smaller Recycle.Memory", r.Recycle.Memory, r.Limits.Memory)
 	}
 	if r.Wedged > WedgedIgnore {
 		return r, fmt.Errorf("option Wedged is %d; use WedgedLog, WedgedReplace or WedgedIgnore", r.Wedged)

@@ -164,13 +164,14 @@ func (p *Pool) startFailed(w *Worker, err error) {
 		p.beginStarts()
 		return
 	}
-	p.markDead(w, err)
-	if p.closing {
+	if p.closing { // the pool has ended it
+		p.markDead(w, nil)
 		if p.lastErr == nil {
 			p.lastErr = err
 		}
 		return
 	}
+	p.markDead(w, err)
 	defer p.beginStarts()
 	p.stats.StartFails++
 	p.addFailure(pl, err)

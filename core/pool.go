@@ -392,6 +392,7 @@ func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.stats
+	s.Workers = make([]WorkerStats, 0, len(p.workers))
 	s.Waiting, s.Sessions = p.queued, len(p.sessions)
 	p.addWaiters(&s)
 	for _, w := range p.workers {

@@ -165,8 +165,8 @@ func (p *Pool) makeRoom(wt *waiter) error {
 	if last == wt {
 		return p.refuse(wt, err)
 	}
-	p.resolve(last, nil, p.refuse(last, fmt.Errorf("%w; %s came first after %s of waiting", err,
-		rival(wt, last), roundTime(time.Since(last.since)))))
+	p.resolve(last, nil, p.refuse(last, fmt.Errorf("%w; after %s in the queue it gave way to %s", err,
+		roundTime(time.Since(last.since)), rival(wt, last))))
 	return nil
 }
 

@@ -119,8 +119,8 @@ func TestTenantCannotKeepOutOthers(t *testing.T) {
 		begin("a", "low", core.Priority(-10)) // nobody comes after it
 		calls.Wait()
 		want := map[string]string{
-			"a5": "the queue is full", "a4": "a call of another tenant came first", "a3": "a call of another tenant",
-			"b2": "the queue is full", "b1": "a call with a higher priority came first", "low": "the queue is full",
+			"a5": "the queue is full", "a4": "gave way to a call of another tenant", "a3": "a call of another tenant",
+			"b2": "the queue is full", "b1": "gave way to a call with a higher priority", "low": "the queue is full",
 		}
 		for name, text := range want {
 			if !strings.Contains(refused[name], text) {

@@ -62,7 +62,17 @@ func (p *Pool) replacementFailed(pl *place, err error) {
 // once. Reload returns when all replacements are ready. If one cannot be started, Reload stops and returns why; the
 // other old workers serve on. The same holds when ctx is done. One Reload runs at a time; others wait. Any goroutine
 // may call it.
-func (p *Pool) Reload(ctx context.Context) (err error) {
+func (p *Pool) Reload(ctx context.Context) error {
+	begin := time.Now()
+	err := p.reloadAll(ctx)
+	if err == nil {
+		p.log.Info("the pool was reloaded", "took", time.Since(begin).Round(time.Millisecond))
+	}
+	return err
+}
+
+// reloadAll is Reload without the log.
+func (p *Pool) reloadAll(ctx context.Context) (err error) {
 	begin := time.Now()
 	defer func() { p.emit(Reloaded{Time: time.Now(), Took: time.Since(begin), Err: err}) }()
 	select {
@@ -85,7 +95,7 @@ func (p *Pool) Reload(ctx context.Context) (err error) {
 		if p.closing {
 			err = ErrClosed
 		} else if err != nil {
-			err = fmt.Errorf("%d workers were not replaced: %w", left, err)
+			err = fmt.Errorf("%s: %w", notReplaced(left), err)
 		}
 		p.mu.Unlock()
 		if err == nil && left > 0 {
@@ -93,7 +103,7 @@ func (p *Pool) Reload(ctx context.Context) (err error) {
 			case <-changed:
 				continue
 			case <-ctx.Done():
-				err = fmt.Errorf("%d workers were not replaced: %w", left, endOfContext(ctx))
+				err = fmt.Errorf("%s: %w", notReplaced(left), endOfContext(ctx))
 			}
 		}
 		p.mu.Lock()
@@ -102,6 +112,13 @@ func (p *Pool) Reload(ctx context.Context) (err error) {
 		p.mu.Unlock()
 		return err
 	}
+}
+
+func notReplaced(workers int) string {
+	if workers == 1 {
+		return "one worker was not replaced"
+	}
+	return fmt.Sprintf("%d workers were not replaced", workers)
 }
 
 // reload is a Reload that runs. Guarded by pool.mu.

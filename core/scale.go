@@ -8,7 +8,10 @@ import (
 
 // grow asks for workers in empty places, as many as the waiting callers need besides those that are about to start.
 // Callers hold mu.
-func (p *Pool) grow() {
+func (p *Pool) grow() { p.growFor(p.waiting.Len()) }
+
+// growFor is grow for a number of callers. Callers hold mu.
+func (p *Pool) growFor(callers int) {
 	if p.min == len(p.places) {
 		return
 	}
@@ -19,7 +22,7 @@ func (p *Pool) grow() {
 		}
 	}
 	for _, pl := range p.places {
-		if coming*p.slots >= p.waiting.Len() {
+		if coming*p.slots >= callers {
 			return
 		}
 		if pl.empty() {
@@ -42,15 +45,24 @@ func (p *Pool) canGrow() bool {
 	return false
 }
 
-// shrink has an idle worker leave if the pool has more workers than it keeps. It reports whether the worker leaves.
-// Callers hold mu.
+// shrink has idle workers leave while the pool has more than it keeps and w has been idle for Options.IdleTime. It
+// reports whether w leaves. Callers hold mu.
 func (p *Pool) shrink(w *Worker) bool {
-	pl := w.place
-	if pl.worker != w || w.due != "" || p.occupied() <= p.min || p.waiting.Len() > 0 {
-		return false
+	for w.place.worker == w && w.due == "" && p.occupied() > p.min && p.waiting.Len() == 0 &&
+		time.Since(w.idleSince) >= p.opts.IdleTime {
+		last := w // idle workers are alike, and a smaller Resize removes the last places
+		for _, other := range p.workers {
+			if other.place.worker == other && other.accepting() && other.running == 0 && other.sessions == 0 {
+				last = other
+			}
+		}
+		p.vacate(last.place, CauseIdle, fmt.Sprintf("it was idle for %s", p.opts.IdleTime))
+		if last == w {
+			return true
+		}
+		w.idleSince = last.idleSince // w stays in its stead
 	}
-	p.vacate(pl, CauseIdle, fmt.Sprintf("it was idle for %s", p.opts.IdleTime))
-	return true
+	return false
 }
 
 // vacate empties a place. Its worker leaves. Callers hold mu.

@@ -59,7 +59,7 @@ func TestPoolGrowsWithItsCallersAndShrinksWhenIdle(t *testing.T) {
 	})
 }
 
-// A new session gets a worker of its own while the pool can grow, and keeps it.
+// Sessions that begin together get a worker each while the pool can grow, and keep it.
 func TestSessionsOfAPoolThatGrows(t *testing.T) {
 	o := core.Options{MinSize: -1, Size: 3}
 	bubble(t, &coretest.Adapter{}, o, func(t *testing.T, p *core.Pool) {
@@ -212,4 +212,48 @@ func TestShrinkAfterAReloadThatWasCalledOff(t *testing.T) {
 			t.Errorf("%d starts that nobody asked for, %+v", starts.Load()-before, s)
 		}
 	})
+}
+
+// Idle workers leave from the end, so that a smaller Resize finds the last places empty.
+func TestTheFirstPlacesStay(t *testing.T) {
+	o := core.Options{MinSize: 1, Size: 3}
+	bubble(t, &coretest.Adapter{}, o, func(t *testing.T, p *core.Pool) {
+		var callers sync.WaitGroup
+		for i := range 3 { // the last one is idle last
+			callers.Go(func() { call(t, p, "nap", 1000*(i+1)) })
+			synctest.Wait()
+		}
+		callers.Wait()
+		time.Sleep(2 * time.Minute)
+		if got := states(p); got != "0 ready" {
+			t.Error(got)
+		}
+	})
+}
+
+// A caller that may not wait has the pool grow for the next one.
+func TestRefusedCallersMakeThePoolGrow(t *testing.T) {
+	for name, o := range map[string]core.Options{
+		"NoWait": {MinSize: -1, Size: 2, IdleTime: time.Second},
+		"Queue":  {MinSize: -1, Size: 2, IdleTime: time.Second, Queue: -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, &coretest.Adapter{}, o, func(t *testing.T, p *core.Pool) {
+				time.Sleep(time.Minute)
+				var opts []core.CallOption
+				if name == "NoWait" {
+					opts = append(opts, core.NoWait())
+				}
+				for _, want := range []error{core.ErrSaturated, nil} {
+					if _, err := core.Execute[any](t.Context(), p, "echo", 1, opts...); !errors.Is(err, want) {
+						t.Errorf("%v, not %v", err, want)
+					}
+					synctest.Wait()
+				}
+				if got := states(p); got != "0 ready" {
+					t.Error(got)
+				}
+			})
+		})
+	}
 }

@@ -54,7 +54,9 @@ func (p *Pool) addWaiters(s *Stats) {
 	for _, w := range p.workers {
 		each(&w.waiting)
 	}
-	s.OldestWait = time.Since(oldest)
+	if p.queued > 0 {
+		s.OldestWait = time.Since(oldest)
+	}
 	for name, t := range p.tenants {
 		if name == "" && len(p.tenants) == 1 {
 			break

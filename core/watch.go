@@ -122,7 +122,7 @@ func (p *Pool) watchSources(s *sources) {
 
 func (p *Pool) reloadSources(ctx context.Context) {
 	begin := time.Now()
-	switch err := p.Reload(ctx); {
+	switch err := p.reloadAll(ctx); {
 	case ctx.Err() != nil: // the files have changed again, or the pool is closing
 	case err != nil:
 		p.log.Error("the program has changed and cannot be loaded; the old workers serve on", "error", err)

@@ -226,7 +226,8 @@ func (w *Worker) check() time.Duration {
 	if w.running > 0 || w.sessions > 0 {
 		since = now // it may be idle from the next moment on
 	}
-	if limit := p.opts.IdleTime; p.opts.MinSize < p.opts.Size && passed(since, limit) && !p.shrink(w) {
+	if limit := p.opts.IdleTime; p.opts.MinSize < p.opts.Size && passed(since, limit) && !p.shrink(w) &&
+		passed(w.idleSince, limit) {
 		next = min(next, limit)
 	}
 	if limit := w.limits.Idle; limit > 0 && passed(since, limit) {

@@ -255,7 +255,7 @@ func TestHooksThatFail(t *testing.T) {
 		add(1)
 		log := f.Logged()
 		for _, text := range []string{
-			"a session has no snapshot", "ValueError: this state can't be kept", "in snapshot", "[ERROR]",
+			"the snapshot of a session failed", "ValueError: this state can't be kept", "in snapshot", "[ERROR]",
 		} {
 			if !strings.Contains(log, text) {
 				t.Errorf("the log lacks %q", text)

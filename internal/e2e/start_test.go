@@ -383,15 +383,19 @@ func TestNonsenseOptions(t *testing.T) {
 		"Limits.Memory 9":          {Limits: snakepit.Limits{Memory: 9}},
 		"Limits.AddressSpace -1":   {Limits: snakepit.Limits{AddressSpace: -1}},
 		"Limits.CPUTime 20ms":      {Limits: snakepit.Limits{CPUTime: 20 * time.Millisecond}},
-		"Limits.OpenFiles 3":       {Limits: snakepit.Limits{OpenFiles: 3}},
-		"Limits.FileSize -1":       {Limits: snakepit.Limits{FileSize: -1}},
-		"Limits.Nice 20":           {Limits: snakepit.Limits{Nice: 20}},
-		"WedgedAfter -1s":          {WedgedAfter: -time.Second},
-		"Wedged 9":                 {Wedged: 9},
-		"Warmup Args Command":      {Warmup: core.Warmup{Args: 1}},
-		"Functions halve":          {Functions: map[string]snakepit.Function{"halve": {}}},
-		"Options.Dir /dev/null/":   {Dir: "/dev/null/directory"},
-		"Options.Name NUL":         {Name: "a\x00b"},
+		"Limits.CPUTime 1.5s":      {Limits: snakepit.Limits{CPUTime: 1500 * time.Millisecond}},
+		"Recycle.Memory 33554432": {
+			Limits: snakepit.Limits{Memory: 32 << 20}, Recycle: core.Recycle{Memory: 32 << 20},
+		},
+		"Limits.OpenFiles 3":     {Limits: snakepit.Limits{OpenFiles: 3}},
+		"Limits.FileSize -1":     {Limits: snakepit.Limits{FileSize: -1}},
+		"Limits.Nice 20":         {Limits: snakepit.Limits{Nice: 20}},
+		"WedgedAfter -1s":        {WedgedAfter: -time.Second},
+		"Wedged 9":               {Wedged: 9},
+		"Warmup Args Command":    {Warmup: core.Warmup{Args: 1}},
+		"Functions halve":        {Functions: map[string]snakepit.Function{"halve": {}}},
+		"Options.Dir /dev/null/": {Dir: "/dev/null/directory"},
+		"Options.Name NUL":       {Name: "a\x00b"},
 	} {
 		if o.Size == 0 {
 			o.Size = 1

@@ -82,7 +82,7 @@ class Snapshots:
             {
                 "level": "error",
                 "logger": "snakepit_bridge",
-                "message": "a session has no snapshot; it is lost with this worker",
+                "message": "the snapshot of a session failed; without one it is lost with this worker",
                 "fields": {
                     "session": session.id,
                     "exception": (error.get("traceback") or render(error)).rstrip("\n"),

@@ -153,7 +153,7 @@ def test_a_snapshot_that_fails_is_logged(serve, source, says):
         assert state.get("flags", 0) == (0 if is_fine else 2)
         assert (state.get("body") is not None) is is_fine
         if not is_fine:
-            record = host.logs("a session has no snapshot; it is lost with this worker")
+            record = host.logs("the snapshot of a session failed; without one it is lost with this worker")
             assert (record["level"], record["fields"]["session"]) == ("error", "a")
             assert says in record["fields"]["exception"]
             assert "snakepit_bridge" not in record["fields"]["exception"]
