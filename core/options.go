@@ -225,8 +225,8 @@ func (o *Options) resolve() (Options, error) {
 		return r, err
 	}
 	if r.Limits.Memory > 0 && r.Recycle.Memory >= r.Limits.Memory {
-		return r, fmt.Errorf("option Recycle.Memory is %d bytes, and Limits.Memory is %d, which ends a worker before it "+
-			"is replaced; set a smaller Recycle.Memory", r.Recycle.Memory, r.Limits.Memory)
+		return r, fmt.Errorf("option Recycle.Memory is %d bytes, and Limits.Memory is %d, which ends a worker before "+
+			"it is replaced; set a smaller Recycle.Memory", r.Recycle.Memory, r.Limits.Memory)
 	}
 	if r.Wedged > WedgedIgnore {
 		return r, fmt.Errorf("option Wedged is %d; use WedgedLog, WedgedReplace or WedgedIgnore", r.Wedged)
