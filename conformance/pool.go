@@ -328,6 +328,9 @@ var poolClauses = []clause{
 			}
 		})
 		t.poolEcho(p)
+		if h, err := old.Health(t.Context()); err != nil || len(h.Running) != 1 {
+			t.Errorf("the old worker's call does not go on: it says that it runs %v (%v)", h.Running, err)
+		}
 		if workers := p.Workers(); len(workers) != 2 || workers[0] != old || workers[1].Info().Index != 0 {
 			t.Errorf("the pool has the workers %v", workers)
 		}
