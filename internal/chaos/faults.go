@@ -202,13 +202,20 @@ func (f *faults) clock(ctx context.Context, _ *rand.Rand) bool {
 	if !f.step {
 		return false
 	}
-	move := func(d time.Duration) error {
-		t := syscall.NsecToTimeval(time.Now().Add(d).Round(0).UnixNano())
-		return syscall.Settimeofday(&t)
-	}
-	if move(time.Hour) != nil { // this program may not
+	if stepClock(time.Hour) != nil { // this program may not
 		return false
 	}
 	pause(ctx, 300*time.Millisecond)
-	return move(-time.Hour) == nil
+	return stepClock(-time.Hour) == nil
+}
+
+func stepClock(d time.Duration) error {
+	t := syscall.NsecToTimeval(time.Now().Add(d).Round(0).UnixNano())
+	return syscall.Settimeofday(&t)
+}
+
+// clockStep returns by how much the system's clock was stepped since then.
+func clockStep(then time.Time) time.Duration {
+	now := time.Now()
+	return (now.Round(0).Sub(then.Round(0)) - now.Sub(then)).Round(time.Minute)
 }

@@ -161,6 +161,7 @@ func (r *referee) life(adapter string, long time.Duration) (*life, error) {
 	if err := os.Mkdir(l.dir, 0o700); err != nil {
 		return nil, err
 	}
+	begin := time.Now()
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -196,7 +197,9 @@ func (r *referee) life(adapter string, long time.Duration) (*life, error) {
 	if l.killed {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		r.reinstall()
+		if err := r.restore(begin); err != nil {
+			return nil, err
+		}
 	} else if err := l.end(cmd, stdin, out); err != nil {
 		return nil, err
 	}
@@ -217,13 +220,19 @@ func (l *life) end(cmd *exec.Cmd, stdin io.Closer, out *bufio.Reader) error {
 	return errors.Join(err, cmd.Wait())
 }
 
-// reinstall undoes what a killed host could not.
-func (r *referee) reinstall() {
+// restore undoes what a killed host could not that has run since begin.
+func (r *referee) restore(begin time.Time) error {
+	if step := clockStep(begin); r.clock && step != 0 {
+		if err := stepClock(-step); err != nil {
+			return fmt.Errorf("the system's clock is wrong by %s: %w", step, err)
+		}
+	}
 	(&faults{grpc: r.grpc}).install()
 	fillers, _ := filepath.Glob(filepath.Join(r.tmp, "filler*"))
 	for _, path := range fillers {
 		_ = os.Remove(path)
 	}
+	return nil
 }
 
 // leftovers returns what is left of a host after two seconds: processes, and files. The private directory of a killed
