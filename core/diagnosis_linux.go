@@ -60,15 +60,18 @@ func (l *looker) look() processState {
 	found := map[int]*threadLooks{}
 	for _, e := range entries {
 		id, err := strconv.Atoi(e.Name())
-		text, readErr := os.ReadFile(l.dir(id) + "/stat")
-		if err != nil || readErr != nil {
+		if err != nil {
+			continue // it is no thread
+		}
+		stat, ok := readStat(l.dir(id))
+		if !ok {
 			continue // it has ended
 		}
 		t := l.threads[id]
 		if t == nil {
 			t = &threadLooks{}
 		}
-		if t.name, t.state = splitStat(text); t.state == 'R' {
+		if t.name, t.state = stat.name, stat.state; t.state == 'R' {
 			t.ran++
 		}
 		found[id] = t

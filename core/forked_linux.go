@@ -1,12 +1,9 @@
 package core
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -29,12 +26,8 @@ func isWorkerOf(pid, parent int) bool {
 	if pid <= 1 {
 		return false
 	}
-	text, err := os.ReadFile(procDir(pid) + "/stat")
-	if err != nil {
-		return false
-	}
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	return len(fields) > 2 && fields[1] == strconv.Itoa(parent) && fields[2] == strconv.Itoa(pid)
+	stat, ok := readStat(procDir(pid))
+	return ok && stat.parent == parent && stat.group == pid
 }
 
 // discard ends a worker that nobody waits for. It may be nil.
@@ -59,14 +52,7 @@ func (c *forked) guard(signal func()) bool {
 	return true
 }
 
-func (c *forked) isEnded() bool {
-	select {
-	case <-c.ended:
-		return true
-	default:
-		return false
-	}
-}
+func (c *forked) isEnded() bool { return isDone(c.ended) }
 
 // reap has the server reap the worker, which has ended.
 func (c *forked) reap() {

@@ -122,14 +122,7 @@ func (sp *spawner) forkServer(ctx context.Context) (*forkServer, error) {
 	}
 }
 
-func (fs *forkServer) isGone() bool {
-	select {
-	case <-fs.gone:
-		return true
-	default:
-		return false
-	}
-}
+func (fs *forkServer) isGone() bool { return isDone(fs.gone) }
 
 // leave undoes what forkServer did for one caller.
 func (fs *forkServer) leave() {

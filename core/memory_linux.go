@@ -9,14 +9,12 @@ import (
 )
 
 // processTable is a snapshot of the system's processes.
-type processTable map[int]processEntry
-
-type processEntry struct{ parent, group int }
+type processTable map[int]procStat
 
 // hasTreeMemory says that this system shows the memory of process trees.
 const hasTreeMemory = true
 
-// readProcesses reads /proc/PID/stat of all processes; see proc_pid_stat(5).
+// readProcesses reads /proc/PID/stat of all processes.
 func readProcesses() processTable {
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -30,18 +28,9 @@ func readProcesses() processTable {
 		if err != nil {
 			continue
 		}
-		text, err := os.ReadFile("/proc/" + name + "/stat")
-		if err != nil {
-			continue // it has ended
+		if stat, ok := readStat(procDir(pid)); ok { // otherwise it has ended
+			table[pid] = stat
 		}
-		// The name of the executable, in parentheses, may contain anything.
-		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-		if len(fields) < 3 {
-			continue
-		}
-		parent, _ := strconv.Atoi(fields[1])
-		group, _ := strconv.Atoi(fields[2])
-		table[pid] = processEntry{parent, group}
 	}
 	return table
 }

@@ -689,3 +689,13 @@ func signal(ch chan struct{}) {
 	default:
 	}
 }
+
+// isDone reports whether a channel on which nothing is sent is closed.
+func isDone(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}

@@ -200,14 +200,7 @@ func (p *Pool) callOffNext(pl *place) {
 }
 
 // isOpen reports whether a worker has been ready. Open then returns the pool.
-func (p *Pool) isOpen() bool {
-	select {
-	case <-p.opened:
-		return true
-	default:
-		return false
-	}
-}
+func (p *Pool) isOpen() bool { return isDone(p.opened) }
 
 // errAborted is the cause that ends the start of a worker that is not needed any more.
 var errAborted = errors.New("the start was called off")

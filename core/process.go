@@ -156,14 +156,7 @@ func (p *Process) signalGroup(signal func(*os.Process)) bool {
 	return true
 }
 
-func (p *Process) hasExited() bool {
-	select {
-	case <-p.exited:
-		return true
-	default:
-		return false
-	}
-}
+func (p *Process) hasExited() bool { return isDone(p.exited) }
 
 // stop ends the process after its connection was closed. It waits for half the timeout, sends SIGTERM, waits for the
 // other half, sends SIGKILL, and waits for Done. It returns how the process ended: "exited", "terminated" or "killed".

@@ -144,8 +144,6 @@ func written(file *os.File, at string, number int, before map[string]bool) bool 
 	return true
 }
 
-func procDir(pid int) string { return "/proc/" + strconv.Itoa(pid) }
-
 // signalSet is a set of signals as /proc shows it.
 type signalSet uint64
 
@@ -189,19 +187,6 @@ func blocking(dir string, number int) map[string]bool {
 
 // stateOf returns the state of the process or thread in a directory of /proc, such as 'S', or 0 if it is gone.
 func stateOf(dir string) byte {
-	text, err := os.ReadFile(dir + "/stat")
-	if err != nil {
-		return 0
-	}
-	_, state := splitStat(text)
-	return state
-}
-
-// splitStat returns the name and the state in a file stat. The name is in parentheses and may contain any bytes.
-func splitStat(text []byte) (name string, state byte) {
-	from, to := bytes.IndexByte(text, '('), bytes.LastIndexByte(text, ')')
-	if from < 0 || to < from || to+2 >= len(text) {
-		return "", 0
-	}
-	return string(text[from+1 : to]), text[to+2]
+	stat, _ := readStat(dir)
+	return stat.state
 }
