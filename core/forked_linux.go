@@ -35,9 +35,24 @@ func (fs *forkServer) discard(c *forked) {
 	if c == nil {
 		return
 	}
-	c.guard(func() { _ = syscall.Kill(-c.pid, syscall.SIGKILL) })
+	c.guard(func() { _ = syscall.Kill(-c.pid, syscall.SIGKILL) }) // an error: no process is left
+	c.expectEnd()
 	<-c.ended
 	c.reap()
+}
+
+// expectEnd gives the server up if it does not report the end of the worker, which was killed, although it has ended.
+// Otherwise nobody would hear of it while no start asks the server.
+func (c *forked) expectEnd() {
+	time.AfterFunc(forkSilent, func() {
+		switch {
+		case c.isEnded():
+		case stateOf(procDir(c.pid)) == 'Z':
+			c.server.giveUp()
+		default: // the system still ends it
+			c.expectEnd()
+		}
+	})
 }
 
 // guard calls signal, which sends a signal to the worker or its group, unless their id may be used again. It returns

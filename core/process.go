@@ -143,6 +143,9 @@ func (p *Process) kill() {
 	defer p.mu.Unlock()
 	if !p.hasExited() && p.signalGroup(killGroup) {
 		p.killed = true
+		if p.forked != nil {
+			p.forked.expectEnd()
+		}
 	}
 }
 

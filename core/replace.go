@@ -62,19 +62,18 @@ func (p *Pool) replacementFailed(pl *place, err error) {
 // once. Reload returns when all replacements are ready. If one cannot be started, Reload stops and returns why; the
 // other old workers serve on. The same holds when ctx is done. One Reload runs at a time; others wait. Any goroutine
 // may call it.
-func (p *Pool) Reload(ctx context.Context) error {
-	begin := time.Now()
-	err := p.reloadAll(ctx)
-	if err == nil {
-		p.log.Info("the pool was reloaded", "took", time.Since(begin).Round(time.Millisecond))
-	}
-	return err
-}
+func (p *Pool) Reload(ctx context.Context) error { return p.reloadFor(ctx, "the pool was reloaded") }
 
-// reloadAll is Reload without the log.
-func (p *Pool) reloadAll(ctx context.Context) (err error) {
+// reloadFor is Reload. The log has the message when it is done.
+func (p *Pool) reloadFor(ctx context.Context, message string) (err error) {
 	begin := time.Now()
-	defer func() { p.emit(Reloaded{Time: time.Now(), Took: time.Since(begin), Err: err}) }()
+	defer func() {
+		took := time.Since(begin)
+		p.emit(Reloaded{Time: time.Now(), Took: took, Err: err})
+		if err == nil {
+			p.log.Info(message, "took", took.Round(time.Millisecond))
+		}
+	}()
 	select {
 	case p.reloading <- struct{}{}:
 		defer func() { <-p.reloading }()

@@ -52,7 +52,8 @@ func (p *Pool) shrink(w *Worker) bool {
 		time.Since(w.idleSince) >= p.opts.IdleTime {
 		last := w // idle workers are alike, and a smaller Resize removes the last places
 		for _, other := range p.workers {
-			if other.place.worker == other && other.accepting() && other.running == 0 && other.sessions == 0 {
+			if other.index > w.index && other.place.worker == other && other.due == "" && other.accepting() &&
+				other.running == 0 && other.sessions == 0 {
 				last = other
 			}
 		}

@@ -257,3 +257,22 @@ func TestRefusedCallersMakeThePoolGrow(t *testing.T) {
 		})
 	}
 }
+
+// A new worker cannot serve a session that has one, so the pool does not grow for its calls.
+func TestCallsOfASessionDoNotMakeThePoolGrow(t *testing.T) {
+	o := core.Options{MinSize: 1, Size: 3}
+	bubble(t, &coretest.Adapter{}, o, func(t *testing.T, p *core.Pool) {
+		s := p.Session("s")
+		var caller sync.WaitGroup
+		caller.Go(func() { call(t, s, "nap", 1000) })
+		synctest.Wait()
+		if _, err := core.Execute[any](t.Context(), s, "echo", 1, core.NoWait()); !errors.Is(err, core.ErrSaturated) {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if n := len(p.Workers()); n != 1 {
+			t.Errorf("%d workers", n)
+		}
+		caller.Wait()
+	})
+}

@@ -111,7 +111,7 @@ func (p *Pool) slot(ctx context.Context, r *request, s *session, by *served) (*W
 		wt.session = s
 	}
 	p.order(wt)
-	if r.noWait || p.queued >= p.opts.Queue {
+	if q == &p.waiting && (r.noWait || p.queued >= p.opts.Queue) {
 		p.growFor(p.waiting.Len() + 1) // for the next one: this caller does not wait, or it or another one is refused
 	}
 	switch {

@@ -121,12 +121,8 @@ func (p *Pool) watchSources(s *sources) {
 }
 
 func (p *Pool) reloadSources(ctx context.Context) {
-	begin := time.Now()
-	switch err := p.reloadAll(ctx); {
-	case ctx.Err() != nil: // the files have changed again, or the pool is closing
-	case err != nil:
+	err := p.reloadFor(ctx, "the program has changed and was reloaded")
+	if err != nil && ctx.Err() == nil { // otherwise the files have changed again, or the pool is closing
 		p.log.Error("the program has changed and cannot be loaded; the old workers serve on", "error", err)
-	default:
-		p.log.Info("the program has changed and was reloaded", "took", time.Since(begin).Round(time.Millisecond))
 	}
 }

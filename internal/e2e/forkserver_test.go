@@ -8,14 +8,15 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/core"
 	"github.com/snakepit-go/snakepit/python"
 )
 
@@ -65,6 +66,14 @@ func ask(t *testing.T, target snakepit.Target) facts {
 	return got
 }
 
+// send sends a signal to a process, which must be there.
+func send(t *testing.T, pid int, sig syscall.Signal) {
+	t.Helper()
+	if err := syscall.Kill(pid, sig); err != nil {
+		t.Fatalf("%v to process %d: %v", sig, pid, err)
+	}
+}
+
 func TestForkServer(t *testing.T) {
 	onEach(t, adapters, func(t *testing.T, adapter string) {
 		program, imports := forking(t, "")
@@ -105,7 +114,7 @@ func TestForkServer(t *testing.T) {
 			t.Error(err)
 		}
 		victim := ask(t, f.Session("1")).PID
-		_ = syscall.Kill(victim, syscall.SIGSEGV)
+		send(t, victim, syscall.SIGSEGV)
 		Eventually(t, "both are replaced", func() bool { return f.Stats().Lost == 2 && f.Stats().Ready == 4 })
 		if log := f.Log.String(); !strings.Contains(log, syscall.SIGSEGV.String()) {
 			t.Error(log)
@@ -114,7 +123,7 @@ func TestForkServer(t *testing.T) {
 			t.Errorf("the replacements were not forked: %s", text)
 		}
 		// Without the server its workers are lost. Another server takes its place.
-		_ = syscall.Kill(parent, syscall.SIGKILL)
+		send(t, parent, syscall.SIGKILL)
 		Eventually(t, "all are replaced", func() bool { return f.Stats().Lost == 6 && f.Stats().Ready == 4 })
 		if got := ask(t, f.Pool); got.Parent == parent {
 			t.Errorf("%+v", got)
@@ -145,7 +154,7 @@ func TestForkServerEnds(t *testing.T) {
 		adopt(uintptr(i)) // a host that is the first process of a container has to reap the workers
 		server := ask(t, f.Pool).Parent
 		workers := f.Workers()
-		_ = syscall.Kill(server, syscall.SIGKILL)
+		send(t, server, syscall.SIGKILL)
 		Eventually(t, "all are replaced", func() bool {
 			s := f.Stats()
 			return s.Lost == size*(i+1) && s.Ready == size
@@ -183,12 +192,12 @@ signal.signal(signal.SIGUSR1, start)
 	}
 	stays, goes := f.Session("stays"), f.Session("goes")
 	old, other := ask(t, stays), ask(t, goes)
-	_ = syscall.Kill(old.Parent, syscall.SIGUSR1)
+	send(t, old.Parent, syscall.SIGUSR1)
 	Eventually(t, "the thread has started", func() bool {
 		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", old.Parent))
 		return len(tasks) > 1
 	})
-	_ = syscall.Kill(other.PID, syscall.SIGKILL)
+	send(t, other.PID, syscall.SIGKILL)
 	Eventually(t, "it is replaced", func() bool { return f.Stats().Lost == 1 && f.Stats().Ready == 2 })
 	if n := f.Stats().StartFails; n != 1 {
 		t.Errorf("%d starts have failed", n)
@@ -203,7 +212,7 @@ signal.signal(signal.SIGUSR1, start)
 		strings.Count(log, "turn the fork server off") != 1 {
 		t.Error(log)
 	}
-	_ = syscall.Kill(old.PID, syscall.SIGKILL)
+	send(t, old.PID, syscall.SIGKILL)
 	Eventually(t, "the old server ends, although its thread does not", func() bool { return !alive(old.Parent) })
 }
 
@@ -248,26 +257,59 @@ def environ(name: str):
 
 // A page that several workers share with their server counts in parts.
 func TestForkServerSharesMemory(t *testing.T) {
-	program, _ := forking(t, "DATA = b'x' * (150 << 20)")
+	program, _ := forking(t, `
+DATA, OWN = b'x' * (150 << 20), []
+
+@worker.command
+def grow():
+    OWN.append(b'x' * (150 << 20))
+`)
 	program.Env = append(program.Env, "INDEX=0")
-	f, err := Begin(t, "msgpack", program, snakepit.Options{Size: 2, Recycle: snakepit.Recycle{Memory: 120 << 20}})
+	var planned atomic.Int32
+	f, err := Begin(t, "msgpack", program, snakepit.Options{
+		Size: 2, Recycle: snakepit.Recycle{Memory: 120 << 20},
+		OnEvent: func(e snakepit.Event) {
+			if _, ok := e.(core.ReplacementPlanned); ok {
+				planned.Add(1)
+			}
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := f.WaitReady(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	pids := func() (pids []int) {
-		for _, w := range f.Workers() {
-			pids = append(pids, w.Info().PID)
-		}
-		slices.Sort(pids)
-		return pids
+	ask(t, f.Session("stays"))
+	grows := f.Session("grows")
+	if _, err := snakepit.Execute[any](t.Context(), grows, "grow", nil); err != nil {
+		t.Fatal(err)
 	}
-	before := pids()
-	time.Sleep(2500 * time.Millisecond) // the pool looks once a second
-	if after := pids(); !slices.Equal(after, before) {
-		t.Errorf("workers %v are replaced by %v", before, after)
+	// Once the pool has replaced this worker, it has looked at the other one, too.
+	Eventually(t, "the one with memory of its own is replaced", func() bool { return f.Stats().Replaced == 1 })
+	if n := planned.Load(); n != 1 {
+		t.Errorf("%d workers were to be replaced", n)
+	}
+}
+
+// A server that hangs is replaced when one of its workers ends: it cannot say how.
+func TestForkServerStops(t *testing.T) {
+	t.Parallel() // it takes some seconds
+	program, _ := forking(t, "")
+	program.Env = append(program.Env, "INDEX=0")
+	f, err := Begin(t, "msgpack", program, snakepit.Options{Size: 1, StopTimeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := ask(t, f.Pool)
+	send(t, old.Parent, syscall.SIGSTOP)
+	send(t, old.PID, syscall.SIGKILL)
+	Eventually(t, "there is another worker", func() bool { return f.Stats().Lost == 1 && f.Stats().Ready == 1 })
+	if got := ask(t, f.Pool); got.Parent == old.Parent {
+		t.Errorf("%+v", got)
+	}
+	if log := f.Log.String(); !strings.Contains(log, "did not answer and was killed") {
+		t.Error(log)
 	}
 }
 
