@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,9 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"runtime/pprof"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -622,72 +619,6 @@ var adapterClauses = []clause{
 	}),
 }
 
-// spy records what an adapter asks of its launcher. It may give the adapter false facts.
-type spy struct {
-	core.Adapter
-	hostToken func(token string) string // changes the token that the adapter shows; nil: unchanged
-	refusal   error                     // returned by every Launch if not nil
-	maxFrame  int                       // the limit for the adapter, but not for the worker; 0: the true one
-	printed   string                    // text in front of what the worker writes to standard output
-
-	mu        sync.Mutex // guards what follows
-	launchers []*core.Launcher
-	asked     int  // the number of calls of Launch
-	stdio     bool // the connection is the worker's standard input and output
-	launched  []*core.Process
-	files     []*os.File // all Spec.Files
-}
-
-func (s *spy) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
-	watched := *l
-	watched.MaxFrame = cmp.Or(s.maxFrame, l.MaxFrame)
-	if s.hostToken != nil {
-		watched.HostToken = s.hostToken(l.HostToken)
-	}
-	watched.Launch = func(ctx context.Context, spec core.Spec) (*core.Process, error) { return s.launch(ctx, l, spec) }
-	s.mu.Lock()
-	s.launchers = append(s.launchers, &watched)
-	s.mu.Unlock()
-	return s.Adapter.Start(ctx, &watched)
-}
-
-func (s *spy) launch(ctx context.Context, l *core.Launcher, spec core.Spec) (*core.Process, error) {
-	s.mu.Lock()
-	s.asked++
-	s.files = append(s.files, spec.Files...)
-	s.stdio = spec.Stdio
-	s.mu.Unlock()
-	if s.refusal != nil {
-		for _, f := range spec.Files {
-			_ = f.Close() // as Launch does in every case
-		}
-		return nil, s.refusal
-	}
-	p, err := l.Launch(ctx, spec)
-	if err == nil && spec.Stdio && s.printed != "" {
-		p.Stdout, err = behind(s.printed, p.Stdout)
-	}
-	if err == nil {
-		s.mu.Lock()
-		s.launched = append(s.launched, p)
-		s.mu.Unlock()
-	}
-	return p, err
-}
-
-// behind returns a pipe with the text and then the content of from.
-func behind(text string, from *os.File) (*os.File, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	go func() {
-		_, _ = io.Copy(w, io.MultiReader(strings.NewReader(text), from)) // an error means that the reader is gone
-		_, _ = w.Close(), from.Close()
-	}()
-	return r, nil
-}
-
 // launchWith is launch with an adapter that wraps the one under test.
 func (t *trial) launchWith(a core.Adapter) *core.RawWorker {
 	t.restsOn("close/unblocks-read")
@@ -736,52 +667,6 @@ func (t *trial) tempDir() string {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
-}
-
-// settles waits until a count is back at its former value.
-func (t *trial) settles(what string, before int, count func() int) {
-	for end := time.Now().Add(atOnce); count() > before; {
-		if time.Now().After(end) {
-			t.Fatalf("%d %s are left, and there were %d before", count(), what, before)
-		}
-		<-time.After(5 * time.Millisecond)
-	}
-}
-
-// leavesNothing calls f twice. The second call must leave no goroutine and no descriptor behind. The first call may
-// leave some that are made once for all.
-func (t *trial) leavesNothing(f func()) {
-	f()
-	files := descriptors()
-	const label = "snakepit conformance"
-	mark := fmt.Sprintf("%p", &files) // of this call alone
-	pprof.Do(t.Context(), pprof.Labels(label, mark), func(context.Context) { f() })
-	mine := regexp.MustCompile(`(?m)^(\d+) @.*\n# labels: .*` + regexp.QuoteMeta(fmt.Sprintf("%q:%q", label, mark)))
-	t.settles("goroutines", 0, func() (n int) { // a goroutine inherits its labels
-		var profile strings.Builder
-		_ = pprof.Lookup("goroutine").WriteTo(&profile, 1) // a Builder never fails
-		for _, found := range mine.FindAllStringSubmatch(profile.String(), -1) {
-			some, _ := strconv.Atoi(found[1]) // digits
-			n += some
-		}
-		return n
-	})
-	t.settles("descriptors", files, descriptors)
-}
-
-// descriptors returns how many descriptors this process has open, or 0 if the system does not tell.
-func descriptors() int {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	return len(entries)
-}
-
-func leftIn(dir string) []string {
-	names := []string{}
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
 }
 
 // number returns v as a float64 if it is a number of any type.

@@ -1,0 +1,78 @@
+package conformance
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// spy records what an adapter asks of its launcher. It may give the adapter false facts.
+type spy struct {
+	core.Adapter
+	hostToken func(token string) string // changes the token that the adapter shows; nil: unchanged
+	refusal   error                     // returned by every Launch if not nil
+	maxFrame  int                       // the limit for the adapter, but not for the worker; 0: the true one
+	printed   string                    // text in front of what the worker writes to standard output
+
+	mu        sync.Mutex // guards what follows
+	launchers []*core.Launcher
+	asked     int  // the number of calls of Launch
+	stdio     bool // the connection is the worker's standard input and output
+	launched  []*core.Process
+	files     []*os.File // all Spec.Files
+}
+
+func (s *spy) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
+	watched := *l
+	watched.MaxFrame = cmp.Or(s.maxFrame, l.MaxFrame)
+	if s.hostToken != nil {
+		watched.HostToken = s.hostToken(l.HostToken)
+	}
+	watched.Launch = func(ctx context.Context, spec core.Spec) (*core.Process, error) { return s.launch(ctx, l, spec) }
+	s.mu.Lock()
+	s.launchers = append(s.launchers, &watched)
+	s.mu.Unlock()
+	return s.Adapter.Start(ctx, &watched)
+}
+
+func (s *spy) launch(ctx context.Context, l *core.Launcher, spec core.Spec) (*core.Process, error) {
+	s.mu.Lock()
+	s.asked++
+	s.files = append(s.files, spec.Files...)
+	s.stdio = spec.Stdio
+	s.mu.Unlock()
+	if s.refusal != nil {
+		for _, f := range spec.Files {
+			_ = f.Close() // as Launch does in every case
+		}
+		return nil, s.refusal
+	}
+	p, err := l.Launch(ctx, spec)
+	if err == nil && spec.Stdio && s.printed != "" {
+		p.Stdout, err = behind(s.printed, p.Stdout)
+	}
+	if err == nil {
+		s.mu.Lock()
+		s.launched = append(s.launched, p)
+		s.mu.Unlock()
+	}
+	return p, err
+}
+
+// behind returns a pipe with the text and then the content of from.
+func behind(text string, from *os.File) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		_, _ = io.Copy(w, io.MultiReader(strings.NewReader(text), from)) // an error means that the reader is gone
+		_, _ = w.Close(), from.Close()
+	}()
+	return r, nil
+}
