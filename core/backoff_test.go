@@ -21,7 +21,7 @@ import (
 func TestBackoffIsOfOneIndex(t *testing.T) {
 	var mu sync.Mutex
 	var starts []time.Time
-	broken := errors.New("no such model")
+	broken := errors.New("no luck")
 	a := &coretest.Adapter{Before: func(_ context.Context, index int) error {
 		if index == 1 {
 			mu.Lock()
@@ -92,16 +92,6 @@ func TestAnswerForgetsFailures(t *testing.T) {
 	})
 }
 
-// breakable is an adapter whose workers fail to start while broken is set.
-func breakable(broken *atomic.Bool) *coretest.Adapter {
-	return &coretest.Adapter{Before: func(context.Context, int) error {
-		if broken.Load() {
-			return errors.New("no such model")
-		}
-		return nil
-	}}
-}
-
 // Calls fail with ErrCrashLoop when no worker is left and no index can start one. The error counts the failures.
 func TestCrashLoopCounts(t *testing.T) {
 	var broken atomic.Bool
@@ -126,7 +116,7 @@ func TestCrashLoopCounts(t *testing.T) {
 		for _, w := range p.Stats().Workers {
 			failed += w.Failures
 		}
-		if !errors.Is(err, core.ErrCrashLoop) || !strings.Contains(err.Error(), "no such model") ||
+		if !errors.Is(err, core.ErrCrashLoop) || !strings.Contains(err.Error(), "no luck") ||
 			core.MayHaveRun(err) {
 			t.Errorf("%v", err)
 		}
@@ -170,14 +160,14 @@ func TestOpenThatRunsOutOfTime(t *testing.T) {
 			defer cancel()
 			a := &coretest.Adapter{Before: func(ctx context.Context, index int) error {
 				if index == failing {
-					return errors.New("no such model")
+					return errors.New("no luck")
 				}
 				<-ctx.Done()
 				return context.Cause(ctx)
 			}}
 			_, err := core.Open(ctx, a, core.Command{}, &core.Options{Size: 2, Logger: hclog.NewNullLogger()})
 			if err == nil || !strings.HasPrefix(err.Error(), "no worker was ready in time: enough") ||
-				strings.Contains(err.Error(), "no such model") != want {
+				strings.Contains(err.Error(), "no luck") != want {
 				t.Errorf("%v", err)
 			}
 		})

@@ -99,12 +99,7 @@ func TestEventsTellEachChangeOfState(t *testing.T) {
 func TestEventsTellWhatThePoolDecides(t *testing.T) {
 	var log eventLog
 	var broken atomic.Bool
-	a := &coretest.Adapter{Before: func(context.Context, int) error {
-		if broken.Load() {
-			return errors.New("no luck")
-		}
-		return nil
-	}}
+	a := breakable(&broken)
 	o := core.Options{
 		Size: 1, Queue: -1, StartBudget: 2, Recycle: core.Recycle{Calls: 1}, OnEvent: log.put,
 		Logger: hclog.NewNullLogger(),
@@ -224,12 +219,7 @@ func TestEventHookThatMisbehaves(t *testing.T) {
 // The event of a failed replacement has its cause, also if the failure ends a reload.
 func TestCauseOfAFailedReplacement(t *testing.T) {
 	var broken atomic.Bool
-	a := &coretest.Adapter{Before: func(context.Context, int) error {
-		if broken.Load() {
-			return errors.New("no luck")
-		}
-		return nil
-	}}
+	a := breakable(&broken)
 	var causes []core.Cause // the pool calls OnEvent from one goroutine
 	o := core.Options{Size: 2, OnEvent: func(e core.Event) {
 		if f, ok := e.(core.ReplacementFailed); ok {

@@ -82,7 +82,7 @@ func (c *forked) reap() {
 		return
 	}
 	if request, err := json.Marshal(map[string]int{"reap": c.pid}); err == nil {
-		_ = fs.conn.SetWriteDeadline(time.Now().Add(forkSilent))
+		_ = fs.conn.SetWriteDeadline(time.Now().Add(forkSilent)) // an error: it is closed, as the write tells
 		switch _, err := fs.conn.Write(request); {
 		case err == nil || isHangUp(err): // if it has ended, the system reaps its children
 		case errors.Is(err, os.ErrDeadlineExceeded):

@@ -220,7 +220,7 @@ func (sp *spawner) logLoss(fs *forkServer, workers int) {
 }
 
 // startForkServer starts the process of fs and waits for its report. After an error nothing of it is left.
-func (sp *spawner) startForkServer(ctx context.Context, fs *forkServer) error {
+func (sp *spawner) startForkServer(ctx context.Context, fs *forkServer) (err error) {
 	path, err := sp.executable()
 	if err != nil {
 		return err
@@ -235,6 +235,11 @@ func (sp *spawner) startForkServer(ctx context.Context, fs *forkServer) error {
 	if err != nil {
 		return fmt.Errorf("a socket for the fork server: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			_ = conn.Close() // no process has the other end
+		}
+	}()
 	p := sp.newProcess(path)
 	p.limits = &Limits{} // those of the pool are for workers
 	files, err := openChildFiles(p, Spec{Files: []*os.File{theirs}}, true)
@@ -247,19 +252,17 @@ func (sp *spawner) startForkServer(ctx context.Context, fs *forkServer) error {
 	}
 	if err != nil {
 		files.closeOurs()
-		_ = conn.Close()
 		return err
 	}
 	sp.watchOver(p, noWorker)
 	go p.supervise(nil)
 	defer func() { _ = files.control.Close() }()
-	if err := p.awaitReport(ctx, files.control); err != nil {
+	if err = p.awaitReport(ctx, files.control); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		p.kill()
 		<-p.done
-		_ = conn.Close()
 		return err
 	}
 	fs.process, fs.conn = p, conn.(*net.UnixConn)
@@ -369,10 +372,11 @@ func (fs *forkServer) read() {
 		select {
 		case <-fs.process.exited:
 		case <-fs.stop:
-			_ = fs.conn.CloseWrite() // it exits at the end of file
+			_ = fs.conn.CloseWrite() // it exits at the end of file; an error: it has hung up, or stop kills it
 			fs.process.stop(forkStop)
 		}
-		_ = fs.conn.SetReadDeadline(time.Now().Add(outputGrace)) // a child of the program may hold the other end
+		// A child of the program may hold the other end. An error: the connection is closed already.
+		_ = fs.conn.SetReadDeadline(time.Now().Add(outputGrace))
 	})
 	buf := make([]byte, 64<<10)
 	for {
@@ -382,7 +386,7 @@ func (fs *forkServer) read() {
 		}
 		fs.handle(buf[:n])
 	}
-	_ = fs.conn.Close()
+	_ = fs.conn.Close() // all that it has sent was read
 }
 
 // loseWorkers ends a server that has no connection, and its workers. No one reports their ends any more. It returns

@@ -182,7 +182,7 @@ func TestForkServerReadsNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer fs.leave()
-	_ = fs.conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	err = fs.conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 	for err == nil { // until there is no room
 		_, err = fs.conn.Write([]byte("{}"))
 	}

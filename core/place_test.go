@@ -38,15 +38,14 @@ func TestStartLimit(t *testing.T) {
 // After its budget of failed starts, the pool only probes: one start at a time for all workers. When a probe succeeds,
 // all are started again.
 func TestStartBudget(t *testing.T) {
-	var broken atomic.Bool
 	var starts atomic.Int32
-	a := &coretest.Adapter{Before: func(context.Context, int) error {
+	var broken atomic.Bool
+	a := breakable(&broken)
+	loads := a.Before
+	a.Before = func(ctx context.Context, index int) error {
 		starts.Add(1)
-		if broken.Load() {
-			return errors.New("no luck")
-		}
-		return nil
-	}}
+		return loads(ctx, index)
+	}
 	var events []string
 	o := core.Options{Size: 4, StartBudget: 3, Logger: hclog.NewNullLogger()}
 	o.OnEvent = func(e core.Event) {
@@ -96,12 +95,7 @@ func TestStartBudget(t *testing.T) {
 // Without a call, a probe is successful once its worker has lived for a while.
 func TestProbeWithoutCalls(t *testing.T) {
 	var broken atomic.Bool
-	a := &coretest.Adapter{Before: func(context.Context, int) error {
-		if broken.Load() {
-			return errors.New("no luck")
-		}
-		return nil
-	}}
+	a := breakable(&broken)
 	o := core.Options{Size: 3, StartBudget: 1, Logger: hclog.NewNullLogger()}
 	bubble(t, a, o, func(t *testing.T, p *core.Pool) {
 		settled(t, p)
@@ -157,12 +151,7 @@ func TestWarmup(t *testing.T) {
 // Places that Resize has removed take no part in the probes.
 func TestResizeOfAPoolThatHasStopped(t *testing.T) {
 	var broken atomic.Bool
-	a := &coretest.Adapter{Before: func(context.Context, int) error {
-		if broken.Load() {
-			return errors.New("no luck")
-		}
-		return nil
-	}}
+	a := breakable(&broken)
 	o := core.Options{Size: 8, StartBudget: 1, Logger: hclog.NewNullLogger()}
 	bubble(t, a, o, func(t *testing.T, p *core.Pool) {
 		settled(t, p)

@@ -99,6 +99,16 @@ func functions() map[string]core.Function {
 	}
 }
 
+// breakable is an adapter whose workers fail to start while broken is set.
+func breakable(broken *atomic.Bool) *coretest.Adapter {
+	return &coretest.Adapter{Before: func(context.Context, int) error {
+		if broken.Load() {
+			return errors.New("no luck")
+		}
+		return nil
+	}}
+}
+
 // bubble runs f in its own synctest bubble, with a pool of coretest workers.
 func bubble(t *testing.T, a *coretest.Adapter, o core.Options, f func(t *testing.T, p *core.Pool)) {
 	t.Helper()

@@ -2,7 +2,6 @@ package core_test
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -238,12 +237,7 @@ func TestLimitDuringAReload(t *testing.T) {
 // With a negative Surge the place of a worker that left may stay empty, if no start succeeds. The others serve on.
 func TestRecycleWithoutSurgeWhileStartsFail(t *testing.T) {
 	var broken atomic.Bool
-	a := &coretest.Adapter{Before: func(context.Context, int) error {
-		if broken.Load() {
-			return errors.New("no luck")
-		}
-		return nil
-	}}
+	a := breakable(&broken)
 	o := core.Options{Size: 4, Surge: -1, StartBudget: 3, Recycle: core.Recycle{Age: time.Hour}}
 	bubble(t, a, o, func(t *testing.T, p *core.Pool) {
 		settled(t, p)

@@ -587,7 +587,11 @@ func TestReplacementWaitsForSessionsWithoutASnapshot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = p.Close() }()
+		defer func() {
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
 		keeps, not := p.Session("keeps"), p.Session("not")
 		call(t, keeps, "add", nil)
 		call(t, not, "add", nil)

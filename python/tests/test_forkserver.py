@@ -19,7 +19,7 @@ from conftest import transports
 from host import PATIENCE, ROOT, Host, clean_environ
 
 if not sys.platform.startswith("linux"):
-    pytest.skip("fork servers are for Linux: they read /proc", allow_module_level=True)
+    pytest.skip("the fork server needs Linux: it reads /proc, and Open refuses it elsewhere", allow_module_level=True)
 
 from snakepit_bridge import _forkserver
 
@@ -441,7 +441,7 @@ def test_a_thread_that_starts_later_has_a_fork_refused(begin):
 @pytest.mark.parametrize("library", ["random", "numpy.random"])
 def test_workers_draw_different_numbers(begin, library):
     if find_spec(library.partition(".")[0]) is None:
-        pytest.skip("NumPy is not installed for this Python")
+        pytest.skip("NumPy is optional, and not installed for this Python")
     server = begin(
         f"""
         import {library}
@@ -593,7 +593,7 @@ def test_a_server_with_many_files_goes_on(begin):
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 2000:
-        pytest.skip(f"the system's limit of open files is {hard}")
+        pytest.skip(f"this needs 2,000 open files, and this system allows {hard}: raise it with ulimit -Hn")
     server = begin(
         FACTS
         + """

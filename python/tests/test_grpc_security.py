@@ -35,12 +35,12 @@ def test_tokens_are_compared_whole_and_in_constant_time(environ, monkeypatch):
     compare_digest = module.hmac.compare_digest
     monkeypatch.setattr(module.hmac, "compare_digest", compare)
     with grpc.insecure_channel(transport.endpoint) as channel:
-        stub = WorkerStub(channel)
+        client = WorkerStub(channel)
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
         rpcs = [
-            (lambda shown: next(stub.Attach(iter(()), metadata=shown)), "host's", "client's"),
-            (lambda shown: stub.Execute(ExecuteRequest(command="x"), metadata=shown), "client's", "host's"),
-            (lambda shown: next(stub.ExecuteStream(ExecuteRequest(), metadata=shown)), "client's", "host's"),
+            (lambda shown: next(client.Attach(iter(()), metadata=shown)), "host's", "client's"),
+            (lambda shown: client.Execute(ExecuteRequest(command="x"), metadata=shown), "client's", "host's"),
+            (lambda shown: next(client.ExecuteStream(ExecuteRequest(), metadata=shown)), "client's", "host's"),
             (lambda shown: check(b"", metadata=shown), "client's", "host's"),
         ]
         for rpc, right, other in rpcs:
