@@ -8,6 +8,9 @@ from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 from ._stdlib import stdlib_first
 
+RESERVED = "snakepit."
+"""The names of the built-in commands begin with it, and no others do."""
+
 _GENERATOR = 0x20  # code flags of the module inspect, which takes 16 ms to import
 _COROUTINE = 0x80
 _ASYNC_GENERATOR = 0x200

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Mapping, NoReturn, Optional, Sequence, Tu
 
 from ._answers import BadArguments
 from ._calls import CURRENT, Call
+from ._command import RESERVED
 from ._context import AsyncContext, Context
 from ._errors import BadValue, attempt, shown
 from ._frames import Frame
@@ -128,7 +129,7 @@ class Handlers:
         CURRENT.set(call)
         call.started_at = monotonic()
         name = call.frame.get("session")
-        if name and not call.name.startswith("snakepit."):  # the built-in commands do not use it
+        if name and not call.name.startswith(RESERVED):  # the built-in commands do not use it
             call.session = self._runner.sessions.get(name, call.id < 0)
         call.handler_thread = get_ident()
         call.interrupter = interrupter  # the housekeeper repeats an interrupt that came earlier

@@ -26,6 +26,7 @@ from . import _stacks
 from ._answers import Answers
 from ._calls import CURRENT, WINDOW_BYTES, WINDOW_ITEMS, Call, HostCall
 from ._codecs import get_codec
+from ._command import RESERVED
 from ._description import describe
 from ._errors import (
     CANCELLED,
@@ -420,7 +421,7 @@ class Runner:
         near = get_close_matches(name, self.commands, cutoff=0.5)
         if near:
             return f"no command {name!r}; did you mean {' or '.join(map(repr, near))}?"
-        names = ", ".join(n for n in self.commands if not n.startswith("snakepit."))
+        names = ", ".join(n for n in self.commands if not n.startswith(RESERVED))
         return f"no command {name!r}; there are {names or 'none'}"
 
     def _live(self, frame: Frame) -> Any:

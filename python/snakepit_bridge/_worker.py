@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import FunctionType
 from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple, Type, TypeVar, Union, overload
 
-from ._command import Command, examine
+from ._command import RESERVED, Command, examine
 from ._errors import shown
 from ._sessions import Session
 from ._snapshots import RESTORE, RestoreCommand, Snapshots, checked
@@ -16,7 +16,6 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _C = TypeVar("_C", bound=Type[Any])
 
 _MARK = "__snakepit_command__"
-_RESERVED = "snakepit."
 
 
 class _Mark:
@@ -234,8 +233,8 @@ class Worker:
         return function
 
     def _check_name(self, name: str) -> None:
-        if name.startswith(_RESERVED):
-            raise ValueError(f"command names that begin with {_RESERVED!r} are reserved: {name!r}")
+        if name.startswith(RESERVED):
+            raise ValueError(f"command names that begin with {RESERVED!r} are reserved: {name!r}")
         if name in self._functions or any(name in marked for _, marked in self._services):
             raise ValueError(f"there is a command {name!r} already")
 
