@@ -239,3 +239,29 @@ func TestCauseOfAFailedReplacement(t *testing.T) {
 		}
 	})
 }
+
+// A worker whose start the pool ends, because it closes, has no error.
+func TestCloseDuringAStart(t *testing.T) {
+	var log eventLog
+	var slow atomic.Bool
+	a := &coretest.Adapter{Before: func(ctx context.Context, _ int) error {
+		if slow.Load() {
+			<-ctx.Done()
+		}
+		return context.Cause(ctx)
+	}}
+	bubble(t, a, core.Options{Size: 1, OnEvent: log.put, Logger: hclog.NewNullLogger()}, func(t *testing.T, p *core.Pool) {
+		slow.Store(true)
+		if err := p.Resize(2); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := log.lines("StateChanged"); !slices.Contains(got, "worker 1 is dead") {
+			t.Errorf("%q", got)
+		}
+	})
+}

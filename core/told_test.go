@@ -43,7 +43,7 @@ type mutableConn struct {
 func (c mutableConn) Read() ([]core.Frame, error) {
 	frames, err := c.Conn.Read()
 	for c.silent.Load() {
-		time.Sleep(time.Second)
+		time.Sleep(100 * time.Millisecond)
 	}
 	return frames, err
 }
