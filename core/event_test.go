@@ -250,7 +250,8 @@ func TestCloseDuringAStart(t *testing.T) {
 		}
 		return context.Cause(ctx)
 	}}
-	bubble(t, a, core.Options{Size: 1, OnEvent: log.put, Logger: hclog.NewNullLogger()}, func(t *testing.T, p *core.Pool) {
+	o := core.Options{Size: 1, OnEvent: log.put, Logger: hclog.NewNullLogger()}
+	bubble(t, a, o, func(t *testing.T, p *core.Pool) {
 		slow.Store(true)
 		if err := p.Resize(2); err != nil {
 			t.Fatal(err)
