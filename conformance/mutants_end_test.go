@@ -3,6 +3,7 @@ package conformance
 import (
 	"bytes"
 	"encoding/json"
+	"sync/atomic"
 	"time"
 
 	"github.com/snakepit-go/snakepit/core"
@@ -81,6 +82,18 @@ var endMutants = []mutant{
 				_ = c.Close()
 			}
 		})
+	})},
+	{"keeps its answers at the end", "bye/answers", frames(func(core.Conn) (frameFunc, frameFunc) {
+		var leaves atomic.Bool
+		return one(func(f *core.Frame) {
+				if f.Kind == core.KindPong && leaves.Load() {
+					drop(f)
+				}
+			}), one(func(f *core.Frame) {
+				if f.Kind == core.KindBye {
+					leaves.Store(true)
+				}
+			})
 	})},
 	{"ends at bye what runs", "bye/running", frames(func(c core.Conn) (frameFunc, frameFunc) {
 		return nil, one(func(f *core.Frame) {

@@ -89,6 +89,7 @@ func TestSplit(t *testing.T) {
 			ended <- err
 		}()
 		<-begun
+		synctest.Wait() // until the pipe is full, or the next batch may take one of the two frames alone
 		go func() { _, err := p.Workers()[0].Health(t.Context()); ended <- err }()
 		go func() { _, err := core.Execute[any](t.Context(), p, "small", nil); ended <- err }()
 		synctest.Wait()

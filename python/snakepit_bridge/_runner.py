@@ -255,6 +255,8 @@ class Runner:
             ProtocolError: A frame breaks the protocol.
         """
         if not frames:
+            if self.draining:  # the host still reads what another thread is about to write
+                self.outbox.sync()
             self.lost()
             return
         with self._turn:

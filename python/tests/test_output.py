@@ -8,6 +8,7 @@ import sys
 import pytest
 from host import ROOT
 
+from snakepit_bridge import _executors
 from snakepit_bridge._codecs import get_codec
 
 
@@ -480,6 +481,40 @@ def test_the_last_records_wait_for_a_thread_that_writes(tmp_path):
     closer.join()
     writer.join()
     assert [b"first" in frame["body"] for frame in transport.written] == [True, False]
+
+
+def test_a_pong_that_another_thread_is_to_write_leaves_before_the_end():
+    """The host has closed its side, and still reads."""
+    import threading
+
+    from snakepit_bridge._runner import Runner
+    from snakepit_bridge.transport import BYE, PING, PONG, Launch, Transport
+
+    class Slow(Transport):
+        def __init__(self):
+            self.begun, self.go_on, self.written = threading.Event(), threading.Event(), []
+
+        def write(self, frames):
+            self.begun.set()
+            assert self.go_on.wait(20)
+            self.written += frames
+
+    transport = Slow()
+    runner = Runner(transport, {}, 1, 0, Launch({}))
+    runner.executor = _executors.Leader(runner)
+    runner.terms.codec = get_codec("json")
+    writer = threading.Thread(target=runner.outbox.log, args=({"level": "info", "logger": "a", "message": "first"},))
+    writer.start()
+    assert transport.begun.wait(20)
+    runner.handle([{"kind": PING, "id": 7}, {"kind": BYE}])
+    ending = threading.Thread(target=runner.handle, args=([],))
+    ending.start()
+    ending.join(0.2)  # it should not end yet
+    transport.go_on.set()
+    ending.join()
+    writer.join()
+    assert [frame["id"] for frame in transport.written if frame["kind"] == PONG] == [7]
+    assert runner.ended
 
 
 def test_the_transport_is_closed_whatever_sync_does():
