@@ -116,3 +116,11 @@ func (m *mux) ping(ctx context.Context, id uint64, name string) ([]byte, error) 
 		return nil, endOfContext(ctx)
 	}
 }
+
+// awaits reports whether the pong to a ping has neither arrived nor been given up. It is exact once the pong to a later
+// ping has arrived: the goroutine that waits for the earlier one may be slower.
+func (m *mux) awaits(id uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.pings[id] != nil
+}

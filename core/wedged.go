@@ -47,7 +47,7 @@ func (w *Worker) heartbeat() {
 		case <-answered:
 			late.Stop()
 		case <-late.C:
-			told = w.wedged(begin, answered)
+			told = w.wedged(begin, id)
 			<-answered
 		}
 		if err != nil {
@@ -61,10 +61,9 @@ func (w *Worker) heartbeat() {
 	}
 }
 
-// wedged reports that the worker has not answered since begin. If the policy says so, it has the worker ended. It
-// returns false if there was nothing to report. answered is closed when the worker answers after all, or its connection
-// ends.
-func (w *Worker) wedged(begin time.Time, answered <-chan struct{}) bool {
+// wedged reports that the worker has not answered the ping with this id since begin. If the policy says so, it has the
+// worker ended. It returns false if there was nothing to report: the worker has answered after all, or it has ended.
+func (w *Worker) wedged(begin time.Time, id uint64) bool {
 	p := w.pool
 	ctx, cancel := context.WithTimeout(p.ctx, stackWait)
 	defer cancel()
@@ -77,12 +76,8 @@ func (w *Worker) wedged(begin time.Time, answered <-chan struct{}) bool {
 	if doom { // not for the log alone: the signal for the stacks is not without risk
 		e.Stacks = w.stackForLog(ctx)
 	}
-	select {
-	case <-answered: // in the meantime
+	if !w.mux.awaits(id) || p.ctx.Err() != nil { // in the meantime
 		return false
-	case <-p.ctx.Done():
-		return false
-	default:
 	}
 	e.Time = time.Now()
 	e.For = e.Time.Sub(begin).Round(time.Millisecond)
