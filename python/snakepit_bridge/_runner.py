@@ -364,7 +364,7 @@ class Runner:
         """Ends the service because the connection has ended: all calls are cancelled. Any thread may call it."""
         if self.ended:
             return
-        self.ended = self.outbox.closed = True
+        self.outbox.closed = self.ended = True  # in this order: a handler that sees the end has nothing written
         if not self.draining:
             self.exit_code = 1
             self.housekeeper.exit_after(LOST_GRACE)
@@ -379,7 +379,7 @@ class Runner:
         try:
             self.outbox.sync(pieces=True)
         finally:
-            self.ended = self.outbox.closed = True
+            self.outbox.closed = self.ended = True
             self.outbox.flush()
             self.transport.close()
         # Threads keep the runner alive. The program's objects are released, so their finalizers run.
