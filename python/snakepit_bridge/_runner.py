@@ -256,7 +256,7 @@ class Runner:
         """
         if not frames:
             if self.draining:  # the host still reads what another thread is about to write
-                self.outbox.sync()
+                self.outbox.write_once()
             self.lost()
             return
         with self._turn:
