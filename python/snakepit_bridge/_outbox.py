@@ -151,19 +151,6 @@ class Outbox:
             self._transport.sync(max(0.0, until - monotonic()))
         self._leave_now()
 
-    def write_once(self) -> None:
-        """Writes what is queued now, but not what other threads add meanwhile.
-
-        It waits at most `SYNC_TIMEOUT` seconds for the write of another thread.
-        """
-        if self._writing.acquire(True, SYNC_TIMEOUT):
-            try:
-                if not self.closed:
-                    self._write()
-            finally:
-                self._writing.release()
-        self._leave_now()
-
     def _is_due(self) -> bool:
         """Reports whether there is something to write. Log records wait for the hellos."""
         return bool(self.frames or (self.logs and self._terms.codec is not None))

@@ -256,7 +256,7 @@ class Runner:
         """
         if not frames:
             if self.draining:  # the host still reads what another thread is about to write
-                self.outbox.write_once()
+                self.outbox.sync()
             self.lost()
             return
         with self._turn:
@@ -364,7 +364,7 @@ class Runner:
         """Ends the service because the connection has ended: all calls are cancelled. Any thread may call it."""
         if self.ended:
             return
-        self.outbox.closed = self.ended = True  # in this order: a handler that sees the end has nothing written
+        self.outbox.closed = self.ended = True  # in this order: once a handler sees the end, nothing is written
         if not self.draining:
             self.exit_code = 1
             self.housekeeper.exit_after(LOST_GRACE)

@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from host import ROOT
 
 from snakepit_bridge import _executors
 from snakepit_bridge._codecs import get_codec
+from snakepit_bridge._runner import Runner
+from snakepit_bridge.transport import BYE, PING, PONG, Launch, Transport
 
 
 def test_prints_do_not_disturb(each_executor):
@@ -432,6 +435,8 @@ def test_what_is_queued_when_the_connection_ends_goes_to_standard_error(each_exe
     host = each_executor(
         """
         import logging, time
+        from snakepit_bridge import _outbox
+        _outbox.SYNC_TIMEOUT = 0.1  # how long the end of the connection waits for the handler's lock
         @worker.command
         def wait(ctx):
             logging.info("begins")
@@ -443,83 +448,72 @@ def test_what_is_queued_when_the_connection_ends_goes_to_standard_error(each_exe
     )
     host.open("wait")
     assert host.logs("begins")
+    host.send("bye")
     host.hang_up()
-    assert host.wait() == 1
+    assert host.wait() == 0
     assert "INFO:root:queued" in host.printed
 
 
-def test_the_last_records_wait_for_a_thread_that_writes(tmp_path):
-    """While another thread writes, close waits."""
-    import threading
+class Slow(Transport):
+    """Its write takes until `go_on`."""
 
-    from snakepit_bridge._runner import Runner
-    from snakepit_bridge.transport import Launch, Transport
+    def __init__(self):
+        self.begun, self.go_on, self.written = threading.Event(), threading.Event(), []
 
-    class Slow(Transport):
-        def __init__(self):
-            self.begun, self.go_on, self.written = threading.Event(), threading.Event(), []
+    def write(self, frames):
+        self.begun.set()
+        assert self.go_on.wait(20)
+        self.written += frames
 
-        def write(self, frames):
-            self.begun.set()
-            assert self.go_on.wait(20)
-            self.written += frames
-
-        def close(self):
-            pass
-
-    transport = Slow()
-    runner = Runner(transport, {}, 1, 0, Launch({}))
-    runner.terms.codec = get_codec("json")
-    writer = threading.Thread(target=runner.outbox.log, args=({"level": "info", "logger": "a", "message": "first"},))
-    writer.start()
-    assert transport.begun.wait(20)
-    runner.outbox.logs.append({"level": "info", "logger": "a", "message": "last"})
-    closer = threading.Thread(target=runner.close)
-    closer.start()
-    transport.go_on.set()
-    closer.join()
-    writer.join()
-    assert [b"first" in frame["body"] for frame in transport.written] == [True, False]
+    def close(self):
+        pass
 
 
-def test_a_pong_that_another_thread_is_to_write_leaves_before_the_end():
-    """The host has closed its side, and still reads."""
-    import threading
+class Watched:
+    """The lock of an outbox whose transport is slow. Once a thread waits for it, the write goes on."""
 
-    from snakepit_bridge._runner import Runner
-    from snakepit_bridge.transport import BYE, PING, PONG, Launch, Transport
+    def __init__(self, outbox, transport):
+        self.lock, self.transport = outbox._writing, transport
+        self.release, self._is_owned = self.lock.release, self.lock._is_owned
 
-    class Slow(Transport):
-        def __init__(self):
-            self.begun, self.go_on, self.written = threading.Event(), threading.Event(), []
+    def acquire(self, blocking=True, timeout=-1):
+        if blocking:
+            self.transport.go_on.set()
+        return self.lock.acquire(blocking, timeout)
 
-        def write(self, frames):
-            self.begun.set()
-            assert self.go_on.wait(20)
-            self.written += frames
 
+@pytest.fixture
+def writing():
+    """A runner of which another thread is writing a log record, the message "first"."""
     transport = Slow()
     runner = Runner(transport, {}, 1, 0, Launch({}))
     runner.executor = _executors.Leader(runner)
     runner.terms.codec = get_codec("json")
-    writer = threading.Thread(target=runner.outbox.log, args=({"level": "info", "logger": "a", "message": "first"},))
-    writer.start()
+    runner.outbox._writing = Watched(runner.outbox, transport)
+    thread = threading.Thread(target=runner.outbox.log, args=({"level": "info", "logger": "a", "message": "first"},))
+    thread.start()
     assert transport.begun.wait(20)
-    runner.handle([{"kind": PING, "id": 7}, {"kind": BYE}])
-    ending = threading.Thread(target=runner.handle, args=([],))
-    ending.start()
-    ending.join(0.2)  # it should not end yet
+    yield runner
     transport.go_on.set()
-    ending.join()
-    writer.join()
-    assert [frame["id"] for frame in transport.written if frame["kind"] == PONG] == [7]
-    assert runner.ended
+    thread.join()
+
+
+def test_the_last_records_wait_for_a_thread_that_writes(writing):
+    """While another thread writes, close waits."""
+    writing.outbox.logs.append({"level": "info", "logger": "a", "message": "last"})
+    writing.close()
+    assert [b"first" in frame["body"] for frame in writing.transport.written] == [True, False]
+
+
+def test_a_pong_that_another_thread_is_to_write_leaves_before_the_end(writing):
+    """The host has closed its side, and still reads."""
+    writing.handle([{"kind": PING, "id": 7}, {"kind": BYE}])
+    writing.handle([])
+    assert writing.ended
+    assert [frame["id"] for frame in writing.transport.written if frame["kind"] == PONG] == [7]
 
 
 def test_the_transport_is_closed_whatever_sync_does():
-    from snakepit_bridge._runner import Runner
-    from snakepit_bridge.transport import Launch, Transport
-
     class Broken(Transport):
         closed = False
 
@@ -568,12 +562,6 @@ def test_a_logging_call_lets_the_end_of_the_process_pass(serve):
 
 
 def test_only_the_main_thread_takes_its_end():
-    import threading
-
-    from snakepit_bridge._executors import Executor
-    from snakepit_bridge._runner import Runner
-    from snakepit_bridge.transport import Launch, Transport
-
     class Silent(Transport):
         def __init__(self):
             pass
@@ -582,7 +570,7 @@ def test_only_the_main_thread_takes_its_end():
             pass
 
     runner = Runner(Silent(), {}, 1, 0, Launch({}))
-    runner.executor = Executor(runner)
+    runner.executor = _executors.Executor(runner)
     runner.terms.codec = get_codec("json")
     runner.outbox.leaving = leaving = SystemExit(3)
     raised = []
