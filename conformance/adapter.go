@@ -449,19 +449,7 @@ var adapterClauses = []clause{
 
 	rule("close/write-side", "CloseWrite delivers all written frames. "+
 		"After them the peer reads end of file. Read still works.", func(t *trial) {
-		p := t.connect()
-		const n = 500
-		for i := range uint64(n) {
-			p.send(core.Frame{Kind: core.KindPing, ID: 1 + i})
-		}
-		p.send(core.Frame{Kind: core.KindBye})
-		if err := p.conn.CloseWrite(); err != nil {
-			t.Fatalf("CloseWrite: %v", err)
-		}
-		p.pongs(1, n)
-		if err := p.waitEnd("the worker has read our end"); !errors.Is(err, io.EOF) {
-			t.Errorf("Read should return io.EOF after the worker's normal end, not %v", err)
-		}
+		t.connect().byeBehindPings()
 	}),
 	rule("close/eof", "Read returns io.EOF if the peer closed its side between two frames, "+
 		"and so does every later Read.", func(t *trial) {
@@ -650,6 +638,17 @@ func (p *peer) pongs(from uint64, n int) {
 			p.t.Fatalf("the answer to ping %d comes instead of the answer to ping %d", f.ID, from+i)
 		}
 	}
+}
+
+// byeBehindPings sends many pings and the host's end right behind them, and takes the pongs. They come before the
+// worker's end.
+func (p *peer) byeBehindPings() {
+	const n = 500
+	for i := range uint64(n) {
+		p.send(core.Frame{Kind: core.KindPing, ID: 1 + i})
+	}
+	p.bye()
+	p.pongs(1, n)
 }
 
 // openNamed opens a call of a command. The worker need not have the command.

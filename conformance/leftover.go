@@ -48,6 +48,7 @@ func descriptors() int {
 	return len(entries)
 }
 
+// leftIn returns the names of what a directory holds. One that is gone holds nothing.
 func leftIn(dir string) []string {
 	names := []string{}
 	entries, _ := os.ReadDir(dir)

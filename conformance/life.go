@@ -154,16 +154,7 @@ var lifeClauses = []clause{
 	}),
 	rule("bye/answers", "A worker that reads end of file after bye first writes the answers that it has queued. "+
 		"The host still reads.", func(t *trial) {
-		p := t.connect()
-		const n = 500
-		for i := range uint64(n) {
-			p.send(core.Frame{Kind: core.KindPing, ID: 1 + i})
-		}
-		p.send(core.Frame{Kind: core.KindBye, Name: "closing"})
-		if err := p.conn.CloseWrite(); err != nil {
-			t.Fatalf("CloseWrite: %v", err)
-		}
-		p.pongs(1, n)
+		t.connect().byeBehindPings()
 	}),
 	rule("bye/running", "After bye, running calls go on to their end.", func(t *trial) {
 		p := t.connect()

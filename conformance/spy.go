@@ -48,7 +48,7 @@ func (s *spy) launch(ctx context.Context, l *core.Launcher, spec core.Spec) (*co
 	s.mu.Unlock()
 	if s.refusal != nil {
 		for _, f := range spec.Files {
-			_ = f.Close() // as Launch does in every case
+			_ = f.Close() // as Launch does in every case; nothing was written
 		}
 		return nil, s.refusal
 	}
@@ -72,7 +72,7 @@ func behind(text string, from *os.File) (*os.File, error) {
 	}
 	go func() {
 		_, _ = io.Copy(w, io.MultiReader(strings.NewReader(text), from)) // an error means that the reader is gone
-		_, _ = w.Close(), from.Close()
+		_, _ = w.Close(), from.Close()                                   // nothing is buffered that could be lost
 	}()
 	return r, nil
 }
