@@ -681,21 +681,3 @@ func (c *cancelledError) Error() string {
 }
 
 func (c *cancelledError) Is(target error) bool { return target == context.Canceled }
-
-// signal sends on a channel of capacity 1. It does nothing if a signal is already pending.
-func signal(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
-}
-
-// isDone reports whether a channel on which nothing is sent is closed.
-func isDone(ch <-chan struct{}) bool {
-	select {
-	case <-ch:
-		return true
-	default:
-		return false
-	}
-}
