@@ -220,7 +220,7 @@ func (l *life) end(cmd *exec.Cmd, stdin io.Closer, out *bufio.Reader) error {
 	return errors.Join(err, cmd.Wait())
 }
 
-// restore undoes what a killed host could not that has run since begin.
+// restore undoes the faults that a killed host has left. begin is a time before that host was started.
 func (r *referee) restore(begin time.Time) error {
 	if step := clockStep(begin); r.clock && step != 0 {
 		if err := stepClock(-step); err != nil {
