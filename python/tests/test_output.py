@@ -439,15 +439,15 @@ def test_what_is_queued_when_the_connection_ends_goes_to_standard_error(each_exe
         _outbox.SYNC_TIMEOUT = 0.1  # how long the end of the connection waits for the handler's lock
         @worker.command
         def wait(ctx):
-            logging.info("begins")
             runner = ctx._runner
             with runner.outbox._writing:  # nothing is written meanwhile
                 logging.info("queued")
+                print("holds the lock", flush=True)
                 while not runner.ended: time.sleep(0.001)
         """
     )
     host.open("wait")
-    assert host.logs("begins")
+    host.wait_line("holds the lock")
     host.send("bye")
     host.hang_up()
     assert host.wait() == 0
