@@ -45,10 +45,10 @@ dev-setup: $(VENV)/.dev $(VENV)/.grpc $(VENV)/.examples $(TOOLS)/golangci-lint-$
 	@echo "ready; to use it: . $(VENV)/bin/activate"
 
 ##@ Generated code
-proto-python: python-venv-there ## Regenerate the Python code of snakepit.proto
+proto-python: python-venv-there ## Regenerate the Python code of the .proto files
 	proto/generate.sh python $(PYTHON) "$(CURDIR)/$(TOOLS)/proto"
 
-proto-go: python-venv-there go-there ## Regenerate the Go code of snakepit.proto
+proto-go: python-venv-there go-there ## Regenerate the Go code of the .proto files
 	proto/generate.sh go $(PYTHON) "$(CURDIR)/$(TOOLS)/proto"
 
 # The arguments: a directory, a file's name in it without .in, the oldest Python, more arguments of uv.
