@@ -3,10 +3,12 @@ package core
 import (
 	"context"
 	"os"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // The author of an adapter needs only this file and frame.go. An adapter carries frames between the pool and one
-// worker. It knows no calls: core owns ids, credit, cancellation and deadlines, and the processes that it launches.
+// worker. It knows no calls: core owns ids, credit, cancellation and deadlines, and the processes that it launches or adopts.
 
 // Adapter connects to workers over one protocol. Its zero value should work; exported fields are its options. The pool
 // calls Start from several goroutines at once.
@@ -24,6 +26,32 @@ type Adapter interface {
 	Start(ctx context.Context, l *Launcher) (*Link, error)
 }
 
+// PoolAdapter is an Adapter that keeps something for a pool as a whole, such as a connection to a back end that all of
+// its workers use. A pool calls ForPool once, before its first Start, and then uses the result in the adapter's place.
+type PoolAdapter interface {
+	Adapter
+
+	// ForPool returns the adapter of one pool. It does not block, and it starts nothing: the first Start does that.
+	ForPool(info PoolInfo) OwnedAdapter
+}
+
+// OwnedAdapter is the adapter of one pool.
+type OwnedAdapter interface {
+	Adapter
+
+	// Close releases everything that the adapter keeps for the pool. The pool calls it once, after every Start has
+	// returned and every link is closed. It returns at the latest when ctx is done.
+	Close(ctx context.Context) error
+}
+
+// PoolInfo is what an adapter may know of its pool.
+type PoolInfo struct {
+	RunID   string  // Launcher.RunID
+	Command Command // the program, only to read
+	// Log queues a message for the pool's logger, for what concerns no single worker. It does not block.
+	Log func(level hclog.Level, message string, args ...any)
+}
+
 // Link is a new connection to one worker.
 type Link struct {
 	Conn     Conn
@@ -34,7 +62,7 @@ type Link struct {
 	MaxFrame int       // Conn's own limit on Frame.Size, at least 4096; 0 means Launcher.MaxFrame
 	Endpoint string    // where other clients can reach the worker, such as "unix:/tmp/x.sock"; "" if nowhere
 	Token    string    // the token that the worker's hello must show; "" if the connection itself is proof enough
-	Process  *Process  // nil if core did not launch it: WorkerExit then has no PID, and stopping ends at Conn.Close
+	Process  *Process  // nil if core neither launched nor adopted it: WorkerExit then has no PID, and stopping ends at Conn.Close
 }
 
 // Refusal says why a chain did not use an adapter.
@@ -93,9 +121,21 @@ type Launcher struct {
 	// case.
 	Launch func(ctx context.Context, s Spec) (*Process, error)
 
+	// Adopt takes a worker process that a back end has started for the adapter, perhaps on another machine. Core owns
+	// the lease from then on. It reads the lease's events, passes the output on and closes the lease, also if Adopt
+	// returns an error. Adopt waits for the worker's report and judges it as Launch does.
+	Adopt func(ctx context.Context, lease Lease) (*Process, error)
+
 	// Dir is the pool's private directory, mode 0700. Its path is short enough for sockets inside it. Core
 	// removes it.
 	Dir string
+
+	// RunID is the pool's name and a random part. The worker reads it from SNAKEPIT_RUN_ID.
+	RunID string
+
+	// Env has the variables that the program has set for this worker, "KEY=value": Command.Env, and behind them those
+	// of Options.WorkerEnv. Launch sets them itself. They are for adapters that have workers started elsewhere.
+	Env []string
 
 	// Index is the worker's place in the pool, from 0. A replacement has its predecessor's index, and often starts
 	// while the predecessor still serves.

@@ -65,7 +65,7 @@ func (p *Pool) checkMemory() {
 	p.mu.Lock()
 	processes := map[*Worker]int{}
 	for _, w := range p.workers {
-		if w.state == StateReady && w.link.Process != nil {
+		if w.state == StateReady && w.link.Process != nil && w.link.Process.Host() == "" {
 			processes[w] = w.link.Process.PID()
 		}
 	}

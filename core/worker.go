@@ -81,6 +81,7 @@ type Worker struct {
 type Info struct {
 	Index    int
 	PID      int       // from the worker's hello; 0 while it is starting
+	Host     string    // the machine where a back end runs it; "" if it runs on this one
 	Adapter  string    // the protocol that it speaks, such as "grpc"
 	Refused  []Refusal // the adapters that were tried before, and why each was refused
 	Endpoint string    // where other clients can reach it, or ""
@@ -104,6 +105,9 @@ func (w *Worker) Info() Info {
 	i.PID, i.Adapter, i.Refused, i.Endpoint = w.hello.PID, w.link.Adapter, w.link.Refused, w.link.Endpoint
 	i.Codec, i.Slots, i.Features, i.Commands = w.codec, w.slots, w.hello.Features, w.hello.Commands
 	i.Runtime, i.Library = w.hello.Runtime, w.hello.Library
+	if w.link.Process != nil {
+		i.Host = w.link.Process.Host()
+	}
 	return i
 }
 
@@ -376,7 +380,7 @@ func (w *Worker) exitFor(cause error) *WorkerExit {
 	exit.Doing = w.mux.doing
 	w.mux.mu.Unlock()
 	if proc := w.link.Process; proc != nil {
-		exit.PID = proc.PID()
+		exit.PID, exit.Host = proc.PID(), proc.Host()
 		timer := time.NewTimer(drainTime) // a process that closes its connection is about to exit
 		select {
 		case <-proc.Done():
@@ -387,6 +391,7 @@ func (w *Worker) exitFor(cause error) *WorkerExit {
 		timer.Stop()
 		end := proc.status()
 		exit.ExitCode, exit.Signal, exit.OOM, exit.Limit = end.code, end.signal, end.oom, end.limit
+		exit.Lost = end.lost
 		exit.Stderr = mergeOutput(proc.out.tail(busy), w.records.tail(busy))
 	} else {
 		exit.Stderr = mergeOutput(w.records.tail(busy))

@@ -1,0 +1,242 @@
+package remote
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	_ "google.golang.org/grpc/health" // the client's side of the health protocol
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/status"
+
+	workers "github.com/snakepit-go/snakepit/adapters/grpc"
+	"github.com/snakepit-go/snakepit/adapters/remote/launchpb"
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// LoadTLS returns an Adapter.TLS from files in PEM: the authorities that have signed the certificates of the back ends,
+// and this program's certificate and key.
+func LoadTLS(authorities, certificate, key string) (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(certificate, key)
+	if err != nil {
+		return nil, fmt.Errorf("the certificate of this program: %w", err)
+	}
+	text, err := os.ReadFile(authorities)
+	if err != nil {
+		return nil, fmt.Errorf("the authorities: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("the authorities: %s has no certificate in PEM", authorities)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, Certificates: []tls.Certificate{pair}}, nil
+}
+
+// backend is the connection to the back ends. gRPC resolves their name, connects to each of them, watches their health
+// and connects again.
+type backend struct {
+	mu     sync.Mutex // guards the fields below
+	client *client
+	closed bool
+}
+
+// client starts workers.
+type client struct {
+	Adapter
+	cc     *grpc.ClientConn
+	launch launchpb.LaunchClient
+	own    *tls.Certificate // what the pool shows to its workers; nil without TLS
+	pem    string           // the same in PEM
+}
+
+// open returns the client. The first call makes it.
+func (b *backend) open(a Adapter) (*client, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.closed:
+		return nil, errClosed
+	case b.client != nil:
+		return b.client, nil
+	}
+	if err := a.check(); err != nil {
+		return nil, err
+	}
+	c := &client{Adapter: a}
+	if !a.Plaintext {
+		var err error
+		if c.own, err = workers.NewCertificate(); err != nil {
+			return nil, fmt.Errorf("remote: making the pool's certificate: %w", err)
+		}
+		c.pem = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.own.Certificate[0]}))
+	}
+	if err := c.dial(); err != nil {
+		return nil, fmt.Errorf("remote: %w", err)
+	}
+	b.client = c
+	return c, nil
+}
+
+func (b *backend) close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	if b.client == nil {
+		return nil
+	}
+	c := b.client
+	b.client = nil
+	return c.cc.Close()
+}
+
+// keepalivePeriod is how often gRPC asks a silent back end for a sign of life, and how long that may take.
+const keepalivePeriod = 10 * time.Second
+
+// dial makes the connection. It does no input and output.
+func (c *client) dial() error {
+	creds := insecure.NewCredentials()
+	if c.TLS != nil {
+		creds = credentials.NewTLS(c.TLS)
+	}
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(creds),
+		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithDisableServiceConfig(), // of the resolver
+		grpc.WithDisableRetry(),
+		grpc.WithNoProxy(),
+		grpc.WithConnectParams(connectParams(c.connectTimeout())),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepalivePeriod, Timeout: keepalivePeriod}),
+	}
+	target := c.Resolve
+	if target == "" {
+		list := manual.NewBuilderWithScheme("snakepit")
+		var addresses []resolver.Address
+		for _, target := range c.Targets {
+			host, _, _ := net.SplitHostPort(target) // check has tried it
+			addresses = append(addresses, resolver.Address{Addr: target, ServerName: host})
+		}
+		list.InitialState(resolver.State{Addresses: addresses})
+		opts = append(opts, grpc.WithResolvers(list))
+		target = "snakepit:///" + c.Targets[0]
+	}
+	var err error
+	if c.cc, err = grpc.NewClient(target, opts...); err != nil {
+		return err
+	}
+	c.launch = launchpb.NewLaunchClient(c.cc)
+	return nil
+}
+
+// roomInterval is how often a start that waits for room asks again.
+const roomInterval = time.Second
+
+// lease gets a worker from a back end that has room. ctx bounds only this. The caller owns the lease.
+func (c *client) lease(ctx context.Context, l *core.Launcher) (*lease, error) {
+	start := &launchpb.Start{
+		RunId: l.RunID, Index: uint32(l.Index), MaxFrame: uint32(l.MaxFrame),
+		HostToken: l.HostToken, WorkerToken: l.WorkerToken, Certificate: c.pem,
+	}
+	for _, v := range l.Env {
+		if !strings.HasPrefix(v, "SNAKEPIT_CACHE=") { // a directory of this machine
+			start.Env = append(start.Env, v)
+		}
+	}
+	for {
+		full := &full{}
+		for {
+			leased, err := c.try(ctx, start, full)
+			if status.Code(err) != codes.ResourceExhausted {
+				return leased, c.explain(ctx, err)
+			}
+			if !full.add(err) {
+				break
+			}
+		}
+		if !c.WaitForRoom {
+			return nil, &core.UnavailableError{
+				Reason: full.reason(), Remedy: "add back ends, give them more workers, or set WaitForRoom", Full: true,
+			}
+		}
+		select {
+		case <-time.After(roomInterval):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no room in time: %s: %w", full.reason(), context.Cause(ctx))
+		}
+	}
+}
+
+// try asks one back end that is not full.
+func (c *client) try(ctx context.Context, start *launchpb.Start, full *full) (*lease, error) {
+	// The lease outlives ctx, so it has a context of its own. ctx cancels that only until there is a worker.
+	own, cancel := context.WithCancel(context.WithValue(context.Background(), fullKey{}, full))
+	release := context.AfterFunc(ctx, cancel)
+	stream, err := c.launch.Lease(own)
+	if err == nil {
+		err = stream.Send(&launchpb.LeaseRequest{Request: &launchpb.LeaseRequest_Start{Start: start}})
+		if err == nil || errors.Is(err, io.EOF) { // Recv tells why
+			var first *launchpb.LeaseEvent
+			if first, err = stream.Recv(); err == nil {
+				if started := first.GetStarted(); started != nil && release() {
+					return newLease(c, stream, cancel, started), nil
+				}
+				err = fmt.Errorf("%w: the back end's first message is not that a worker was started", core.ErrProtocol)
+			}
+		}
+	}
+	release()
+	cancel()
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return nil, err
+}
+
+// explain turns the error of gRPC into one that says what to do.
+func (c *client) explain(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	s, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	where := strings.Join(c.Targets, ", ")
+	if where == "" {
+		where = c.Resolve
+	}
+	switch {
+	case s.Code() == codes.Unavailable && strings.Contains(s.Message(), "tls: "),
+		s.Code() == codes.Unavailable && strings.Contains(s.Message(), "handshake failed"):
+		return &core.RemedyError{
+			Err:    fmt.Errorf("TLS with the back end (%s) has failed: %s", where, s.Message()),
+			Remedy: "compare the certificates and authorities of both sides: each verifies the other",
+		}
+	case s.Code() == codes.Unavailable:
+		return &core.UnavailableError{
+			Reason: fmt.Sprintf("no back end answers (%s): %s", where, s.Message()),
+			Remedy: "start one there, or correct the address; a firewall has to let this port and those of the workers pass",
+		}
+	case s.Code() == codes.Unimplemented:
+		return &core.RemedyError{
+			Err:    fmt.Errorf("what listens there (%s) is no back end of Snakepit: %s", where, s.Message()),
+			Remedy: "correct the address",
+		}
+	default:
+		return fmt.Errorf("the back end (%s): %s", where, s.Message())
+	}
+}

@@ -1,0 +1,202 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Lease is a worker process that a back end holds for an adapter, perhaps on another machine. Launcher.Adopt makes it a
+// Process.
+type Lease struct {
+	Name   string // which process it is, for errors, such as "the worker at gpu-1:7000"
+	Host   string // the machine where it runs, for people; never ""
+	PID    int    // its id there
+	Holder Holder
+}
+
+// Holder tells what happens to a leased process, and ends it.
+type Holder interface {
+	// Next returns the next event as soon as it occurs. The caller owns it and everything that it points to. The
+	// last event has Exit. An error means that the lease has ended before: what became of the process is unknown. After
+	// the last event or an error Next is not called again. Only one goroutine calls Next.
+	Next() (LeaseEvent, error)
+
+	// Signal asks the process and its children to end, or ends them if kill is set. It does not block, and a process
+	// that has ended gets no signal. Any goroutine may call Signal.
+	Signal(kill bool)
+
+	// Close ends the lease, and so the process and its children. It unblocks Next, which then returns an error. It does
+	// not wait for the end. Any goroutine may call Close, more than once.
+	Close() error
+}
+
+// LeaseEvent is what has happened to a leased process. Exactly one field is set.
+type LeaseEvent struct {
+	Output []byte     // what it has printed
+	Report []byte     // all that it has written to its control pipe, not nil; it comes at most once
+	Exit   *LeaseExit // it has ended, its children too, and all of its output has come
+}
+
+// LeaseExit says how a leased process ended.
+type LeaseExit struct {
+	Code   int    // -1 if a signal ended it
+	Signal string // such as "killed"; "" if it exited by itself
+	OOM    bool   // the system killed it because memory ran out
+}
+
+// leaseKillTime is how long a back end may take to tell the end of a process that was killed. After that the lease is
+// closed: its end kills the process wherever the back end still works, and no other way is left.
+const leaseKillTime = 5 * time.Second
+
+// leased is a Process's body that a back end holds.
+type leased struct {
+	Lease
+	out    *output
+	report chan []byte   // capacity 1
+	ask    chan struct{} // capacity 1: the process is to be asked to end
+	kill   chan struct{} // capacity 1: the process is to be killed
+	sent   chan struct{} // closed when Holder.Signal is not called any more
+	done   chan struct{} // closed when the last event has come
+	ended  exitStatus    // set before done is closed
+}
+
+// wait passes the output on until the process has ended.
+func (l *leased) wait() {
+	defer close(l.done)
+	printed := splitter{emit: l.out.line}
+	defer printed.flush()
+	for {
+		var e LeaseEvent
+		err := isolate("the adapter's Next", func() (err error) {
+			e, err = l.Holder.Next()
+			return captureError(err)
+		})
+		switch {
+		case err != nil:
+			l.ended = exitStatus{code: -1, lost: err}
+			return
+		case e.Exit != nil:
+			l.ended = exitStatus{code: e.Exit.Code, signal: e.Exit.Signal, oom: e.Exit.OOM}
+			return
+		case e.Report != nil:
+			select {
+			case l.report <- e.Report:
+			default: // only the first one counts
+			}
+		default:
+			printed.write(e.Output)
+		}
+	}
+}
+
+// signal queues the signal: the adapter's code does not run under Process.mu.
+func (l *leased) signal(kill bool) bool {
+	if isDone(l.done) {
+		return false
+	}
+	if kill {
+		signal(l.kill)
+	} else {
+		signal(l.ask)
+	}
+	return true
+}
+
+// send sends the queued signals. If a killed process does not end in time, it ends the lease.
+func (l *leased) send() {
+	defer close(l.sent)
+	pass := func(kill bool) {
+		_ = isolate("the adapter's Signal", func() error { l.Holder.Signal(kill); return nil })
+	}
+	var patience <-chan time.Time
+	for {
+		select {
+		case <-l.ask:
+			pass(false)
+		case <-l.kill:
+			pass(true)
+			if patience == nil {
+				patience = time.After(leaseKillTime)
+			}
+		case <-patience:
+			l.end()
+		case <-l.done:
+			return
+		}
+	}
+}
+
+// end ends the lease.
+func (l *leased) end() { _ = isolate("the adapter's Close", l.Holder.Close) } // nothing is left to do about an error
+
+func (l *leased) collect() (exitStatus, *os.ProcessState) { return l.ended, nil }
+
+func (l *leased) release() {
+	<-l.sent
+	l.end()
+}
+
+// adopt is Launcher.Adopt.
+func (at *attempt) adopt(ctx context.Context, lease Lease) (*Process, error) {
+	p, l, err := at.spawner.adopt(at, lease)
+	if err != nil {
+		return nil, err
+	}
+	at.launchedOne(p)
+	if err := p.awaitLeased(ctx, l); err != nil {
+		p.kill()
+		return nil, err
+	}
+	at.returns(p)
+	return p, nil
+}
+
+// adopt makes a Process of a lease. After an error the lease is closed.
+func (sp *spawner) adopt(at *attempt, lease Lease) (*Process, *leased, error) {
+	l := &leased{
+		Lease: lease, report: make(chan []byte, 1), ask: make(chan struct{}, 1),
+		kill: make(chan struct{}, 1), sent: make(chan struct{}), done: make(chan struct{}),
+	}
+	if sp.opts.Limits != (Limits{}) {
+		l.end()
+		return nil, nil, &RemedyError{
+			Err:    errors.New("Options.Limits bound only workers on this machine"),
+			Remedy: "unset them, and set limits where the workers run",
+		}
+	}
+	if !sp.owns() {
+		l.end()
+		return nil, nil, ErrClosed
+	}
+	p := sp.newProcess(lease.Name)
+	p.body, p.pid, p.host, p.out = l, lease.PID, lease.Host, newOutput(sp.opts.Log, at.index)
+	l.out = p.out
+	go l.send()
+	go func() {
+		defer sp.owned.Done()
+		p.supervise(nil)
+	}()
+	return p, l, nil
+}
+
+// awaitLeased waits for the report of a leased process, its end or ctx.
+func (p *Process) awaitLeased(ctx context.Context, l *leased) error {
+	var raw []byte
+	select {
+	case raw = <-l.report:
+	case <-p.exited:
+		select {
+		case raw = <-l.report: // it came before the end
+		default:
+			if lost := p.status().lost; lost != nil {
+				return fmt.Errorf("%s: its back end is gone: %w", p.name, lost)
+			}
+		}
+	case <-ctx.Done():
+		return p.notReported(ctx)
+	}
+	return p.judge(ctx, cutReport(raw, nil))
+}
