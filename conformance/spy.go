@@ -21,10 +21,10 @@ type spy struct {
 
 	mu        sync.Mutex // guards what follows
 	launchers []*core.Launcher
-	asked     int  // the number of calls of Launch
-	stdio     bool // the connection is the worker's standard input and output
-	launched  []*core.Process
-	files     []*os.File // all Spec.Files
+	asked     int             // the number of calls of Launch
+	stdio     bool            // the connection is the worker's standard input and output
+	launched  []*core.Process // or adopted
+	files     []*os.File      // all Spec.Files
 }
 
 func (s *spy) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
@@ -34,6 +34,13 @@ func (s *spy) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 		watched.HostToken = s.hostToken(l.HostToken)
 	}
 	watched.Launch = func(ctx context.Context, spec core.Spec) (*core.Process, error) { return s.launch(ctx, l, spec) }
+	watched.Adopt = func(ctx context.Context, lease core.Lease) (*core.Process, error) {
+		p, err := l.Adopt(ctx, lease)
+		if err == nil {
+			s.owns(p)
+		}
+		return p, err
+	}
 	s.mu.Lock()
 	s.launchers = append(s.launchers, &watched)
 	s.mu.Unlock()
@@ -57,11 +64,38 @@ func (s *spy) launch(ctx context.Context, l *core.Launcher, spec core.Spec) (*co
 		p.Stdout, err = behind(s.printed, p.Stdout)
 	}
 	if err == nil {
-		s.mu.Lock()
-		s.launched = append(s.launched, p)
-		s.mu.Unlock()
+		s.owns(p)
 	}
 	return p, err
+}
+
+func (s *spy) owns(p *core.Process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.launched = append(s.launched, p)
+}
+
+// ForPool hands on what the adapter keeps for a pool.
+func (s *spy) ForPool(info core.PoolInfo) core.OwnedAdapter {
+	own := &ownedSpy{spy: s}
+	if maker, ok := s.Adapter.(core.PoolAdapter); ok {
+		own.owned = maker.ForPool(info)
+		s.Adapter = own.owned
+	}
+	return own
+}
+
+// ownedSpy is a spy in one pool.
+type ownedSpy struct {
+	*spy
+	owned core.OwnedAdapter // nil: the adapter keeps nothing
+}
+
+func (s *ownedSpy) Close(ctx context.Context) error {
+	if s.owned == nil {
+		return nil
+	}
+	return s.owned.Close(ctx)
 }
 
 // behind returns a pipe with the text and then the content of from.

@@ -3,13 +3,10 @@ package remote
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -28,24 +25,6 @@ import (
 	"github.com/snakepit-go/snakepit/adapters/remote/launchpb"
 	"github.com/snakepit-go/snakepit/core"
 )
-
-// LoadTLS returns an Adapter.TLS from files in PEM: the authorities that have signed the certificates of the back ends,
-// and this program's certificate and key.
-func LoadTLS(authorities, certificate, key string) (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(certificate, key)
-	if err != nil {
-		return nil, fmt.Errorf("the certificate of this program: %w", err)
-	}
-	text, err := os.ReadFile(authorities)
-	if err != nil {
-		return nil, fmt.Errorf("the authorities: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("the authorities: %s has no certificate in PEM", authorities)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, Certificates: []tls.Certificate{pair}}, nil
-}
 
 // backend is the connection to the back ends. gRPC resolves their name, connects to each of them, watches their health
 // and connects again.
@@ -83,7 +62,7 @@ func (b *backend) open(a Adapter) (*client, error) {
 		if c.own, err = workers.NewCertificate(); err != nil {
 			return nil, fmt.Errorf("remote: making the pool's certificate: %w", err)
 		}
-		c.pem = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.own.Certificate[0]}))
+		c.pem = string(encode("CERTIFICATE", c.own.Certificate[0]))
 	}
 	if err := c.dial(); err != nil {
 		return nil, fmt.Errorf("remote: %w", err)

@@ -73,6 +73,78 @@ func (Signal) EnumDescriptor() ([]byte, []int) {
 	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{0}
 }
 
+type HoldRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldRequest) Reset() {
+	*x = HoldRequest{}
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldRequest) ProtoMessage() {}
+
+func (x *HoldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
+func (*HoldRequest) Descriptor() ([]byte, []int) {
+	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{0}
+}
+
+type HoldEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldEvent) Reset() {
+	*x = HoldEvent{}
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldEvent) ProtoMessage() {}
+
+func (x *HoldEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldEvent.ProtoReflect.Descriptor instead.
+func (*HoldEvent) Descriptor() ([]byte, []int) {
+	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{1}
+}
+
 type LeaseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Request:
@@ -86,7 +158,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[0]
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -98,7 +170,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[0]
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -111,7 +183,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{0}
+	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *LeaseRequest) GetRequest() isLeaseRequest_Request {
@@ -165,15 +237,17 @@ type Start struct {
 	WorkerToken string                 `protobuf:"bytes,5,opt,name=worker_token,json=workerToken,proto3" json:"worker_token,omitempty"` // SNAKEPIT_WORKER_TOKEN
 	// The certificate of the host, in PEM. The worker serves TLS and accepts only this one. "" asks for plain text, which
 	// a back end grants only if it serves plain text itself.
-	Certificate   string   `protobuf:"bytes,6,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	Env           []string `protobuf:"bytes,7,rep,name=env,proto3" json:"env,omitempty"` // more variables for the worker, "KEY=value"
+	Certificate string   `protobuf:"bytes,6,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Env         []string `protobuf:"bytes,7,rep,name=env,proto3" json:"env,omitempty"` // more variables for the worker, "KEY=value"
+	// Wait for room, as long as the call is open, instead of RESOURCE_EXHAUSTED. A back end that can't wait refuses.
+	Wait          bool `protobuf:"varint,8,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[1]
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -185,7 +259,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[1]
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -198,7 +272,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{1}
+	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Start) GetRunId() string {
@@ -250,6 +324,13 @@ func (x *Start) GetEnv() []string {
 	return nil
 }
 
+func (x *Start) GetWait() bool {
+	if x != nil {
+		return x.Wait
+	}
+	return false
+}
+
 type LeaseEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Event:
@@ -265,7 +346,7 @@ type LeaseEvent struct {
 
 func (x *LeaseEvent) Reset() {
 	*x = LeaseEvent{}
-	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[2]
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -277,7 +358,7 @@ func (x *LeaseEvent) String() string {
 func (*LeaseEvent) ProtoMessage() {}
 
 func (x *LeaseEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[2]
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -290,7 +371,7 @@ func (x *LeaseEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseEvent.ProtoReflect.Descriptor instead.
 func (*LeaseEvent) Descriptor() ([]byte, []int) {
-	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{2}
+	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LeaseEvent) GetEvent() isLeaseEvent_Event {
@@ -377,7 +458,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[3]
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +470,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[3]
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +483,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{3}
+	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Started) GetHost() string {
@@ -438,7 +519,7 @@ type Exited struct {
 
 func (x *Exited) Reset() {
 	*x = Exited{}
-	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[4]
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +531,7 @@ func (x *Exited) String() string {
 func (*Exited) ProtoMessage() {}
 
 func (x *Exited) ProtoReflect() protoreflect.Message {
-	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[4]
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +544,7 @@ func (x *Exited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exited.ProtoReflect.Descriptor instead.
 func (*Exited) Descriptor() ([]byte, []int) {
-	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{4}
+	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Exited) GetCode() int32 {
@@ -491,11 +572,13 @@ var File_snakepit_bridge_launch_launch_proto protoreflect.FileDescriptor
 
 const file_snakepit_bridge_launch_launch_proto_rawDesc = "" +
 	"\n" +
-	"#snakepit_bridge/launch/launch.proto\x12\x12snakepit.launch.v1\"\x82\x01\n" +
+	"#snakepit_bridge/launch/launch.proto\x12\x12snakepit.launch.v1\"\r\n" +
+	"\vHoldRequest\"\v\n" +
+	"\tHoldEvent\"\x82\x01\n" +
 	"\fLeaseRequest\x121\n" +
 	"\x05start\x18\x01 \x01(\v2\x19.snakepit.launch.v1.StartH\x00R\x05start\x124\n" +
 	"\x06signal\x18\x02 \x01(\x0e2\x1a.snakepit.launch.v1.SignalH\x00R\x06signalB\t\n" +
-	"\arequest\"\xc7\x01\n" +
+	"\arequest\"\xdb\x01\n" +
 	"\x05Start\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x1b\n" +
@@ -504,7 +587,8 @@ const file_snakepit_bridge_launch_launch_proto_rawDesc = "" +
 	"host_token\x18\x04 \x01(\tR\thostToken\x12!\n" +
 	"\fworker_token\x18\x05 \x01(\tR\vworkerToken\x12 \n" +
 	"\vcertificate\x18\x06 \x01(\tR\vcertificate\x12\x10\n" +
-	"\x03env\x18\a \x03(\tR\x03env\"\xb8\x01\n" +
+	"\x03env\x18\a \x03(\tR\x03env\x12\x12\n" +
+	"\x04wait\x18\b \x01(\bR\x04wait\"\xb8\x01\n" +
 	"\n" +
 	"LeaseEvent\x127\n" +
 	"\astarted\x18\x01 \x01(\v2\x1b.snakepit.launch.v1.StartedH\x00R\astarted\x12\x18\n" +
@@ -523,9 +607,10 @@ const file_snakepit_bridge_launch_launch_proto_rawDesc = "" +
 	"\x06Signal\x12\x16\n" +
 	"\x12SIGNAL_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10SIGNAL_TERMINATE\x10\x01\x12\x0f\n" +
-	"\vSIGNAL_KILL\x10\x022W\n" +
+	"\vSIGNAL_KILL\x10\x022\xa1\x01\n" +
 	"\x06Launch\x12M\n" +
-	"\x05Lease\x12 .snakepit.launch.v1.LeaseRequest\x1a\x1e.snakepit.launch.v1.LeaseEvent(\x010\x01B:Z8github.com/snakepit-go/snakepit/adapters/remote/launchpbb\x06proto3"
+	"\x05Lease\x12 .snakepit.launch.v1.LeaseRequest\x1a\x1e.snakepit.launch.v1.LeaseEvent(\x010\x01\x12H\n" +
+	"\x04Hold\x12\x1f.snakepit.launch.v1.HoldRequest\x1a\x1d.snakepit.launch.v1.HoldEvent0\x01B:Z8github.com/snakepit-go/snakepit/adapters/remote/launchpbb\x06proto3"
 
 var (
 	file_snakepit_bridge_launch_launch_proto_rawDescOnce sync.Once
@@ -540,24 +625,28 @@ func file_snakepit_bridge_launch_launch_proto_rawDescGZIP() []byte {
 }
 
 var file_snakepit_bridge_launch_launch_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_snakepit_bridge_launch_launch_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_snakepit_bridge_launch_launch_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_snakepit_bridge_launch_launch_proto_goTypes = []any{
 	(Signal)(0),          // 0: snakepit.launch.v1.Signal
-	(*LeaseRequest)(nil), // 1: snakepit.launch.v1.LeaseRequest
-	(*Start)(nil),        // 2: snakepit.launch.v1.Start
-	(*LeaseEvent)(nil),   // 3: snakepit.launch.v1.LeaseEvent
-	(*Started)(nil),      // 4: snakepit.launch.v1.Started
-	(*Exited)(nil),       // 5: snakepit.launch.v1.Exited
+	(*HoldRequest)(nil),  // 1: snakepit.launch.v1.HoldRequest
+	(*HoldEvent)(nil),    // 2: snakepit.launch.v1.HoldEvent
+	(*LeaseRequest)(nil), // 3: snakepit.launch.v1.LeaseRequest
+	(*Start)(nil),        // 4: snakepit.launch.v1.Start
+	(*LeaseEvent)(nil),   // 5: snakepit.launch.v1.LeaseEvent
+	(*Started)(nil),      // 6: snakepit.launch.v1.Started
+	(*Exited)(nil),       // 7: snakepit.launch.v1.Exited
 }
 var file_snakepit_bridge_launch_launch_proto_depIdxs = []int32{
-	2, // 0: snakepit.launch.v1.LeaseRequest.start:type_name -> snakepit.launch.v1.Start
+	4, // 0: snakepit.launch.v1.LeaseRequest.start:type_name -> snakepit.launch.v1.Start
 	0, // 1: snakepit.launch.v1.LeaseRequest.signal:type_name -> snakepit.launch.v1.Signal
-	4, // 2: snakepit.launch.v1.LeaseEvent.started:type_name -> snakepit.launch.v1.Started
-	5, // 3: snakepit.launch.v1.LeaseEvent.exited:type_name -> snakepit.launch.v1.Exited
-	1, // 4: snakepit.launch.v1.Launch.Lease:input_type -> snakepit.launch.v1.LeaseRequest
-	3, // 5: snakepit.launch.v1.Launch.Lease:output_type -> snakepit.launch.v1.LeaseEvent
-	5, // [5:6] is the sub-list for method output_type
-	4, // [4:5] is the sub-list for method input_type
+	6, // 2: snakepit.launch.v1.LeaseEvent.started:type_name -> snakepit.launch.v1.Started
+	7, // 3: snakepit.launch.v1.LeaseEvent.exited:type_name -> snakepit.launch.v1.Exited
+	3, // 4: snakepit.launch.v1.Launch.Lease:input_type -> snakepit.launch.v1.LeaseRequest
+	1, // 5: snakepit.launch.v1.Launch.Hold:input_type -> snakepit.launch.v1.HoldRequest
+	5, // 6: snakepit.launch.v1.Launch.Lease:output_type -> snakepit.launch.v1.LeaseEvent
+	2, // 7: snakepit.launch.v1.Launch.Hold:output_type -> snakepit.launch.v1.HoldEvent
+	6, // [6:8] is the sub-list for method output_type
+	4, // [4:6] is the sub-list for method input_type
 	4, // [4:4] is the sub-list for extension type_name
 	4, // [4:4] is the sub-list for extension extendee
 	0, // [0:4] is the sub-list for field type_name
@@ -568,11 +657,11 @@ func file_snakepit_bridge_launch_launch_proto_init() {
 	if File_snakepit_bridge_launch_launch_proto != nil {
 		return
 	}
-	file_snakepit_bridge_launch_launch_proto_msgTypes[0].OneofWrappers = []any{
+	file_snakepit_bridge_launch_launch_proto_msgTypes[2].OneofWrappers = []any{
 		(*LeaseRequest_Start)(nil),
 		(*LeaseRequest_Signal)(nil),
 	}
-	file_snakepit_bridge_launch_launch_proto_msgTypes[2].OneofWrappers = []any{
+	file_snakepit_bridge_launch_launch_proto_msgTypes[4].OneofWrappers = []any{
 		(*LeaseEvent_Started)(nil),
 		(*LeaseEvent_Output)(nil),
 		(*LeaseEvent_Report)(nil),
@@ -584,7 +673,7 @@ func file_snakepit_bridge_launch_launch_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snakepit_bridge_launch_launch_proto_rawDesc), len(file_snakepit_bridge_launch_launch_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

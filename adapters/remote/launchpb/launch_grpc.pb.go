@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Launch_Lease_FullMethodName = "/snakepit.launch.v1.Launch/Lease"
+	Launch_Hold_FullMethodName  = "/snakepit.launch.v1.Launch/Hold"
 )
 
 // LaunchClient is the client API for Launch service.
@@ -39,6 +40,9 @@ type LaunchClient interface {
 	// UNAVAILABLE: the back end is ending. FAILED_PRECONDITION: the process could not be started.
 	// INVALID_ARGUMENT: the message is none that the contract allows.
 	Lease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[LeaseRequest, LeaseEvent], error)
+	// Hold is for a back end that was started for one host. The back end sends one message at once, and the call stays
+	// open. When it ends, in whatever way, such a back end ends all leases and itself. Other back ends take no notice.
+	Hold(ctx context.Context, in *HoldRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[HoldEvent], error)
 }
 
 type launchClient struct {
@@ -62,6 +66,25 @@ func (c *launchClient) Lease(ctx context.Context, opts ...grpc.CallOption) (grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Launch_LeaseClient = grpc.BidiStreamingClient[LeaseRequest, LeaseEvent]
 
+func (c *launchClient) Hold(ctx context.Context, in *HoldRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[HoldEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Launch_ServiceDesc.Streams[1], Launch_Hold_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[HoldRequest, HoldEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Launch_HoldClient = grpc.ServerStreamingClient[HoldEvent]
+
 // LaunchServer is the server API for Launch service.
 // All implementations must embed UnimplementedLaunchServer
 // for forward compatibility.
@@ -77,6 +100,9 @@ type LaunchServer interface {
 	// UNAVAILABLE: the back end is ending. FAILED_PRECONDITION: the process could not be started.
 	// INVALID_ARGUMENT: the message is none that the contract allows.
 	Lease(grpc.BidiStreamingServer[LeaseRequest, LeaseEvent]) error
+	// Hold is for a back end that was started for one host. The back end sends one message at once, and the call stays
+	// open. When it ends, in whatever way, such a back end ends all leases and itself. Other back ends take no notice.
+	Hold(*HoldRequest, grpc.ServerStreamingServer[HoldEvent]) error
 	mustEmbedUnimplementedLaunchServer()
 }
 
@@ -89,6 +115,9 @@ type UnimplementedLaunchServer struct{}
 
 func (UnimplementedLaunchServer) Lease(grpc.BidiStreamingServer[LeaseRequest, LeaseEvent]) error {
 	return status.Error(codes.Unimplemented, "method Lease not implemented")
+}
+func (UnimplementedLaunchServer) Hold(*HoldRequest, grpc.ServerStreamingServer[HoldEvent]) error {
+	return status.Error(codes.Unimplemented, "method Hold not implemented")
 }
 func (UnimplementedLaunchServer) mustEmbedUnimplementedLaunchServer() {}
 func (UnimplementedLaunchServer) testEmbeddedByValue()                {}
@@ -118,6 +147,17 @@ func _Launch_Lease_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Launch_LeaseServer = grpc.BidiStreamingServer[LeaseRequest, LeaseEvent]
 
+func _Launch_Hold_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(HoldRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LaunchServer).Hold(m, &grpc.GenericServerStream[HoldRequest, HoldEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Launch_HoldServer = grpc.ServerStreamingServer[HoldEvent]
+
 // Launch_ServiceDesc is the grpc.ServiceDesc for Launch service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -131,6 +171,11 @@ var Launch_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _Launch_Lease_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Hold",
+			Handler:       _Launch_Hold_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "snakepit_bridge/launch/launch.proto",

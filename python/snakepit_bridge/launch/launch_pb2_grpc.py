@@ -21,6 +21,11 @@ class LaunchStub(object):
                 request_serializer=snakepit__bridge_dot_launch_dot_launch__pb2.LeaseRequest.SerializeToString,
                 response_deserializer=snakepit__bridge_dot_launch_dot_launch__pb2.LeaseEvent.FromString,
                 )
+        self.Hold = channel.unary_stream(
+                '/snakepit.launch.v1.Launch/Hold',
+                request_serializer=snakepit__bridge_dot_launch_dot_launch__pb2.HoldRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_launch_dot_launch__pb2.HoldEvent.FromString,
+                )
 
 
 class LaunchServicer(object):
@@ -41,6 +46,14 @@ class LaunchServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Hold(self, request, context):
+        """Hold is for a back end that was started for one host. The back end sends one message at once, and the call stays
+        open. When it ends, in whatever way, such a back end ends all leases and itself. Other back ends take no notice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LaunchServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -48,6 +61,11 @@ def add_LaunchServicer_to_server(servicer, server):
                     servicer.Lease,
                     request_deserializer=snakepit__bridge_dot_launch_dot_launch__pb2.LeaseRequest.FromString,
                     response_serializer=snakepit__bridge_dot_launch_dot_launch__pb2.LeaseEvent.SerializeToString,
+            ),
+            'Hold': grpc.unary_stream_rpc_method_handler(
+                    servicer.Hold,
+                    request_deserializer=snakepit__bridge_dot_launch_dot_launch__pb2.HoldRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_launch_dot_launch__pb2.HoldEvent.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -75,5 +93,22 @@ class Launch(object):
         return grpc.experimental.stream_stream(request_iterator, target, '/snakepit.launch.v1.Launch/Lease',
             snakepit__bridge_dot_launch_dot_launch__pb2.LeaseRequest.SerializeToString,
             snakepit__bridge_dot_launch_dot_launch__pb2.LeaseEvent.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Hold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/snakepit.launch.v1.Launch/Hold',
+            snakepit__bridge_dot_launch_dot_launch__pb2.HoldRequest.SerializeToString,
+            snakepit__bridge_dot_launch_dot_launch__pb2.HoldEvent.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

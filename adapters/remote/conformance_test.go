@@ -1,0 +1,19 @@
+//go:build unix
+
+package remote
+
+import (
+	"testing"
+
+	"github.com/snakepit-go/snakepit/conformance"
+)
+
+// TestConformance runs the suite on workers of a back end that is a process of its own.
+func TestConformance(t *testing.T) {
+	for name, secure := range map[string]bool{"TLS": true, "plain text": false} {
+		t.Run(name, func(t *testing.T) {
+			b := serve(t, secure, "../../python/conformance_worker.py", "4")
+			conformance.Run(t, conformance.Harness{Adapter: b.Adapter, DetectsLoss: true})
+		})
+	}
+}
