@@ -24,7 +24,8 @@ type spy struct {
 	asked     int             // the number of calls of Launch
 	stdio     bool            // the connection is the worker's standard input and output
 	launched  []*core.Process // or adopted
-	files     []*os.File      // all Spec.Files
+	leases    []core.Lease
+	files     []*os.File // all Spec.Files
 }
 
 func (s *spy) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
@@ -35,6 +36,9 @@ func (s *spy) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	}
 	watched.Launch = func(ctx context.Context, spec core.Spec) (*core.Process, error) { return s.launch(ctx, l, spec) }
 	watched.Adopt = func(ctx context.Context, lease core.Lease) (*core.Process, error) {
+		s.mu.Lock()
+		s.leases = append(s.leases, lease)
+		s.mu.Unlock()
 		p, err := l.Adopt(ctx, lease)
 		if err == nil {
 			s.owns(p)
