@@ -182,13 +182,13 @@ class Seat:
                 pass_fds=(reported, watched),
                 start_new_session=True,  # so it leads a process group
             )
-            self._started = Started(socket.gethostname(), self._process.pid, own.der if own is not None else b"")
-            self._poll = select.poll()
-            for fd in (self._output, self._control, self._wake):
-                self._poll.register(fd, select.POLLIN)
-            feed = partial(_feed, keys, own, start.certificate) if own is not None else None
-            supervisor = threading.Thread(target=self._supervise, args=(feed,), name="snakepit-seat", daemon=True)
             try:
+                self._started = Started(socket.gethostname(), self._process.pid, own.der if own is not None else b"")
+                self._poll = select.poll()
+                for fd in (self._output, self._control, self._wake):
+                    self._poll.register(fd, select.POLLIN)
+                feed = partial(_feed, keys, own, start.certificate) if own is not None else None
+                supervisor = threading.Thread(target=self._supervise, args=(feed,), name="snakepit-seat", daemon=True)
                 _arm(self._lifeline[0], self._process.pid)
                 supervisor.start()
             except BaseException:
