@@ -101,7 +101,7 @@ def test_a_lease(back_end):
     for event in lease.call:
         kind = event.WhichOneof("event")
         kinds.setdefault(kind, []).append(getattr(event, kind))
-    assert list(kinds)[0] == "started"
+    assert next(iter(kinds)) == "started"
     assert list(kinds)[-1] == "exited"
     assert kinds["started"][0].pid > 0
     assert kinds["started"][0].host
@@ -123,8 +123,8 @@ def test_signals(back_end, kill, number):
 def test_a_half_closed_call_is_a_lease(back_end):
     lease = back_end("import sys\nprint(sys.stdin.read() == '', flush=True)\n")()
     lease.sent.put(None)
-    assert next(lease.lines()) == "True"
     lease.next("report")
+    assert next(lease.lines()) == "True"
 
 
 def test_the_end_of_the_call_ends_worker_and_children(back_end):

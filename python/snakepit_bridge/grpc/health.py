@@ -41,8 +41,11 @@ class Health:
 
     def serve(self, serving: bool) -> None:
         """Says from now on whether the server serves."""
+        status = _SERVING if serving else _NOT_SERVING
         with self._lock:
-            self._status = _SERVING if serving else _NOT_SERVING
+            if status == self._status:
+                return
+            self._status = status
             for changes in self._watchers:
                 changes.put(self._status)
 
