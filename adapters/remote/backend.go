@@ -38,10 +38,12 @@ type backend struct {
 // client starts workers.
 type client struct {
 	Adapter
+	name   string // of the adapter, for Link
 	cc     *grpc.ClientConn
 	launch launchpb.LaunchClient
 	own    *tls.Certificate // what the pool shows to its workers; nil without TLS
 	pem    string           // the same in PEM
+	waits  bool             // the back end itself can wait for room
 }
 
 // open returns the client. The first call makes it.
@@ -57,7 +59,7 @@ func (b *backend) open(a Adapter) (*client, error) {
 	if err := a.check(); err != nil {
 		return nil, err
 	}
-	c := &client{Adapter: a}
+	c := &client{Adapter: a, name: a.Name()}
 	if !a.Plaintext {
 		var err error
 		if c.own, err = workers.NewCertificate(); err != nil {
@@ -130,6 +132,7 @@ func (c *client) lease(ctx context.Context, l *core.Launcher) (*lease, error) {
 	start := &launchpb.Start{
 		RunId: l.RunID, Index: uint32(l.Index), MaxFrame: uint32(l.MaxFrame),
 		HostToken: l.HostToken, WorkerToken: l.WorkerToken, Certificate: c.pem,
+		Wait: c.waits && c.WaitForRoom,
 	}
 	for _, v := range l.Env {
 		if !strings.HasPrefix(v, "SNAKEPIT_CACHE=") { // a directory of this machine

@@ -353,6 +353,22 @@ func TestNetworkStalls(t *testing.T) {
 	answers(t, p)
 }
 
+// Silence of a worker's machine ends the connection, whatever the pool does about workers that are silent.
+func TestSilentMachine(t *testing.T) {
+	t.Parallel() // it waits for the time limits of gRPC
+	between := &proxy{t: t}
+	p := open(t, proxied{serve(t, true, write(t, script)).Adapter, between}, core.Options{})
+	answers(t, p)
+	time.Sleep(12 * time.Second) // the pings of a connection that is idle are no attack
+	if s := p.Stats(); s.Lost != 0 {
+		t.Errorf("%+v", s)
+	}
+	between.stalled.Store(true)
+	eventually(t, "the worker is lost", func() bool { return p.Stats().Lost == 1 })
+	between.stalled.Store(false)
+	answers(t, p)
+}
+
 // A signal to the back end lets its workers go on for a while. Then they end, and the pool says so.
 func TestBackEndEnds(t *testing.T) {
 	b := serve(t, false, write(t, script))

@@ -65,7 +65,7 @@ func (l *lease) connect(ctx context.Context, launcher *core.Launcher) (*core.Lin
 			Err: err, Remedy: "let the firewall pass the ports of the workers; --worker-ports of the back end chooses them",
 		}
 	}
-	link.Adapter, link.Token, link.Process = l.client.Name(), launcher.WorkerToken, process
+	link.Adapter, link.Token, link.Process = l.client.name, launcher.WorkerToken, process
 	return link, nil
 }
 
