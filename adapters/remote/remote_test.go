@@ -38,6 +38,7 @@ type fake struct {
 	room   int
 	starts []*launchpb.Start
 	leases int
+	holds  int
 }
 
 // newFake starts a fake with so much room. address may be "127.0.0.1:0".
