@@ -72,15 +72,38 @@ func (r Ray) Start(context.Context, *core.Launcher) (*core.Link, error) {
 	return nil, errors.New("ray: the adapter is used without ForPool: an adapter that wraps it has to pass ForPool on")
 }
 
+// Version asks the dashboard for the version of Ray. Its errors are those of a start.
+func (r Ray) Version(ctx context.Context) (string, error) {
+	if err := r.checkDashboard(); err != nil {
+		return "", err
+	}
+	return r.jobs().version(ctx)
+}
+
+func (r Ray) jobs() *jobs {
+	return &jobs{dashboard: strings.TrimRight(r.Dashboard, "/"), client: r.Client, header: r.Header}
+}
+
+func (r Ray) checkDashboard() error {
+	at, err := url.Parse(r.Dashboard)
+	if err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
+		return &core.RemedyError{
+			Err:    fmt.Errorf("ray: Dashboard %q is no address", r.Dashboard),
+			Remedy: `write the dashboard's address, such as "http://head:8265"`,
+		}
+	}
+	return nil
+}
+
 // check returns an error that says which option is bad.
 func (r Ray) check(source *core.Source) error {
 	bad := func(remedy, format string, args ...any) error {
 		return &core.RemedyError{Err: fmt.Errorf("ray: "+format, args...), Remedy: remedy}
 	}
-	at, err := url.Parse(r.Dashboard)
+	if err := r.checkDashboard(); err != nil {
+		return err
+	}
 	switch {
-	case err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https":
-		return bad(`write the dashboard's address, such as "http://head:8265"`, "Dashboard %q is no address", r.Dashboard)
 	case r.ConnectTimeout < 0:
 		return bad("use a positive one, or 0 for 10 s", "ConnectTimeout %s is negative", r.ConnectTimeout)
 	case r.GPUs < 0 || r.Memory < 0:
@@ -262,7 +285,7 @@ func (p *rayPool) submit(ctx context.Context) (_ *job, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("ray: making the pool's certificate: %w", err)
 	}
-	api := &jobs{dashboard: strings.TrimRight(p.options.Dashboard, "/"), client: p.options.Client, header: p.options.Header}
+	api := p.options.jobs()
 	version, err := api.version(ctx)
 	if err != nil {
 		return nil, err
