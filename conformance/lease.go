@@ -51,6 +51,19 @@ var leaseClauses = []clause{
 		}
 		l.Holder.Signal(true) // of a process that has ended: nothing happens
 	}),
+	rule("lease/memory", "With Launcher.WatchMemory a lease tells the worker's resident memory.", func(t *trial) {
+		spy := &spy{Adapter: t.h.Adapter, memory: make(chan int64, 1)}
+		t.leasedBy(spy)
+		const least, most = 1 << 20, 1 << 40
+		select {
+		case n := <-spy.memory:
+			if n < least || n > most {
+				t.Errorf("the worker has %d bytes of memory", n)
+			}
+		case <-t.Context().Done():
+			t.Fatalf("the lease tells no memory")
+		}
+	}),
 	rule("lease/close", "Close ends the lease, and so the process and its connection. It unblocks Next. "+
 		"It may be called more than once.", func(t *trial) {
 		p, l := t.leased()
@@ -87,8 +100,10 @@ var leaseClauses = []clause{
 type unowned struct{ core.Adapter }
 
 // leased connects to a worker that a back end holds, or skips the clause.
-func (t *trial) leased() (*peer, core.Lease) {
-	spy := &spy{Adapter: t.h.Adapter}
+func (t *trial) leased() (*peer, core.Lease) { return t.leasedBy(&spy{Adapter: t.h.Adapter}) }
+
+// leasedBy is leased with a spy on the adapter under test.
+func (t *trial) leasedBy(spy *spy) (*peer, core.Lease) {
 	w := t.launchWith(spy)
 	spy.mu.Lock()
 	leases := slices.Clone(spy.leases)

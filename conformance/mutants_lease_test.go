@@ -39,6 +39,14 @@ var leaseMutants = []mutant{
 			return next
 		}
 	})},
+	{"does not tell the memory of a leased worker", "lease/memory", backEnd(func(b *held) {
+		b.events = func(next []core.LeaseEvent) []core.LeaseEvent {
+			if next[0].Memory > 0 {
+				return nil
+			}
+			return next
+		}
+	})},
 	{"does not ask a leased worker to end", "lease/terminate", backEnd(func(b *held) {
 		b.signal = func(w *heldWorker, kill bool) {
 			if kill {
@@ -120,6 +128,9 @@ func (b *held) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) 
 	}
 	w := &heldWorker{back: b, next: make(chan core.LeaseEvent, 10), gone: make(chan struct{})}
 	w.next <- core.LeaseEvent{Report: []byte("{}")}
+	if l.WatchMemory {
+		w.tell(core.LeaseEvent{Memory: 10 << 20})
+	}
 	lease := core.Lease{Name: "a held worker", Host: "here", PID: 1, Holder: w}
 	b.lease(&lease)
 	process, err := l.Adopt(ctx, lease)

@@ -109,6 +109,9 @@ type Launcher struct {
 	// of Options.WorkerEnv. Launch sets them itself. They are for adapters that have workers started elsewhere.
 	Env []string
 
+	// WatchMemory says that the pool limits the worker's memory. A leased worker then has to tell it about once a second.
+	WatchMemory bool
+
 	// Index is the worker's place in the pool, from 0. A replacement has its predecessor's index, and often starts
 	// while the predecessor still serves.
 	Index int

@@ -38,6 +38,8 @@ type Holder interface {
 type LeaseEvent struct {
 	Output []byte     // what it has printed
 	Report []byte     // all that it has written to its control pipe, not nil; it comes at most once
+	Memory int64      // its resident memory and that of its children, in bytes; see Launcher.WatchMemory
+	Ending string     // its back end is about to end: why; it serves until then, and the pool replaces it
 	Exit   *LeaseExit // it has ended, its children too, and all of its output has come
 }
 

@@ -15,19 +15,19 @@ const leaseKillTime = 5 * time.Second
 // leased is a Process's body that a back end holds.
 type leased struct {
 	Lease
-	out    *output
-	report chan []byte   // capacity 1
-	ask    chan struct{} // capacity 1: the process is to be asked to end
-	kill   chan struct{} // capacity 1: the process is to be killed
-	sent   chan struct{} // closed when Holder.Signal is not called any more
-	done   chan struct{} // closed when the last event has come
-	ended  exitStatus    // set before done is closed
+	process *Process
+	report  chan []byte   // capacity 1
+	ask     chan struct{} // capacity 1: the process is to be asked to end
+	kill    chan struct{} // capacity 1: the process is to be killed
+	sent    chan struct{} // closed when Holder.Signal is not called any more
+	done    chan struct{} // closed when the last event has come
+	ended   exitStatus    // set before done is closed
 }
 
 // wait passes the output on until the process has ended.
 func (l *leased) wait() {
 	defer close(l.done)
-	printed := splitter{emit: l.out.line}
+	printed := splitter{emit: l.process.out.line}
 	defer printed.flush()
 	for {
 		var e LeaseEvent
@@ -46,6 +46,13 @@ func (l *leased) wait() {
 			select {
 			case l.report <- e.Report:
 			default: // only the first one counts
+			}
+		case e.Memory > 0:
+			l.process.memory.Store(e.Memory)
+		case e.Ending != "":
+			select {
+			case l.process.ending <- escapeControl(e.Ending, false):
+			default: // it is known
 			}
 		default:
 			printed.write(e.Output)
@@ -134,7 +141,7 @@ func (sp *spawner) adopt(at *attempt, lease Lease) (*Process, *leased, error) {
 	}
 	p := sp.newProcess(lease.Name)
 	p.body, p.pid, p.host, p.out = l, lease.PID, lease.Host, newOutput(sp.opts.Log, at.index)
-	l.out = p.out
+	p.ending, l.process = make(chan string, 1), p
 	go l.send()
 	go func() {
 		defer sp.owned.Done()

@@ -132,7 +132,7 @@ func (c *client) lease(ctx context.Context, l *core.Launcher) (*lease, error) {
 	start := &launchpb.Start{
 		RunId: l.RunID, Index: uint32(l.Index), MaxFrame: uint32(l.MaxFrame),
 		HostToken: l.HostToken, WorkerToken: l.WorkerToken, Certificate: c.pem,
-		Wait: c.waits && c.WaitForRoom,
+		Wait: c.waits && c.WaitForRoom, WatchMemory: l.WatchMemory,
 	}
 	for _, v := range l.Env {
 		if !strings.HasPrefix(v, "SNAKEPIT_CACHE=") { // a directory of this machine
