@@ -80,6 +80,7 @@ class Start:
     worker_token: str
     certificate: str = ""  # of the host, in PEM; "": the worker serves plain text
     env: Tuple[str, ...] = ()  # more variables, "KEY=value"
+    wait: bool = False  # for room. Seats take no notice: whoever makes them waits
 
 
 class Started(NamedTuple):
@@ -134,7 +135,6 @@ class Seat:
     def __init__(
         self, program: Sequence[str], address: str, ports: str, start: Start, memory: Optional[OomCounter] = None
     ) -> None:
-        own = make_certificate() if start.certificate else None
         self._memory = memory or OomCounter()
         self._memory_base = self._memory.base()
         self._lock = threading.Lock()  # held for each signal, so that no reaped process gets one; guards _killed
@@ -156,7 +156,7 @@ class Seat:
             self._wake, self._awake = _pipe(failed, failed)  # _awake is closed when the process has ended
             self._lifeline = _lifeline(failed)
             watched = _reopen(self._lifeline[0], theirs)
-            given, keys = _pipe(theirs, failed) if own is not None else (subprocess.DEVNULL, -1)
+            given, keys = _pipe(theirs, failed) if start.certificate else (subprocess.DEVNULL, -1)
             env = _environ(start)
             env.update(
                 SNAKEPIT_PROTOCOL="grpc",
@@ -169,7 +169,7 @@ class Seat:
                 SNAKEPIT_HOST_TOKEN=start.host_token,
                 SNAKEPIT_WORKER_TOKEN=start.worker_token,
                 SNAKEPIT_GRPC_HOST=address,
-                SNAKEPIT_GRPC_TLS="off" if own is None else "stdin",
+                SNAKEPIT_GRPC_TLS="stdin" if start.certificate else "off",
             )
             if ports:
                 env["SNAKEPIT_GRPC_PORTS"] = ports
@@ -183,6 +183,7 @@ class Seat:
                 start_new_session=True,  # so it leads a process group
             )
             try:
+                own = make_certificate() if start.certificate else None  # while the process starts
                 self._started = Started(socket.gethostname(), self._process.pid, own.der if own is not None else b"")
                 self._poll = select.poll()
                 for fd in (self._output, self._control, self._wake):
