@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ if not hasattr(os, "killpg"):
     pytest.skip("this system has no process groups", allow_module_level=True)
 
 from snakepit_bridge.launch import seat as module
+from snakepit_bridge.launch.directory import Directory
 from snakepit_bridge.launch.memory import OomCounter
 from snakepit_bridge.launch.seat import Exited, Output, Report, Seat, Start, Started
 
@@ -222,7 +224,7 @@ def test_a_process_outside_the_group_that_prints_does_not_delay_the_end(sit):
 
 @pytest.mark.parametrize("moment", ["before", "started", "ended"])
 def test_nothing_stays_behind(script, monkeypatch, tmp_path, moment):
-    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seats = []
     for _ in range(2):  # the first one may open files that stay open
         before = len(os.listdir("/dev/fd"))
@@ -233,7 +235,7 @@ def test_nothing_stays_behind(script, monkeypatch, tmp_path, moment):
             assert isinstance(next(events), Started)
         if moment == "ended":
             list(events)
-        assert os.stat(seat._directory).st_mode & 0o777 == 0o700 if not seat.wait(0) else True
+        assert os.stat(seat._directory.path).st_mode & 0o777 == 0o700 if not seat.wait(0) else True
         seat.close()
         seat.close()
         assert len(os.listdir("/dev/fd")) == before
@@ -263,9 +265,25 @@ def test_close_wakes_the_thread_that_waits_for_events(sit):
     assert seen[-1] == Exited(-1, signal.SIGKILL, False)
 
 
+def test_directories_that_killed_programs_left_behind_are_removed(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    used = Directory()
+    for name in ("snakepit-seat-left", "snakepit-pool-other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "stacks").touch()
+    (tmp_path / "snakepit-seat-link").symlink_to(tmp_path / "snakepit-pool-other")
+    (tmp_path / "snakepit-seat-file").touch()
+    new = Directory()
+    kept = {"snakepit-pool-other", "snakepit-seat-link", "snakepit-seat-file"}
+    assert {path.name for path in tmp_path.iterdir()} == {Path(used.path).name, Path(new.path).name} | kept
+    for directory in (used, new):
+        directory.remove()
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
 @pytest.mark.parametrize("call", ["Popen", "Thread", "pipe"])
 def test_a_start_that_fails_leaves_nothing_behind(script, monkeypatch, tmp_path, call):
-    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     processes = []
     before = len(os.listdir("/dev/fd"))
 
@@ -339,7 +357,7 @@ def test_what_a_worker_finds(sit, monkeypatch):
     assert args == ["--model", "a b"]
     assert is_grpcio
     assert Path(package) == ROOT / "snakepit_bridge" / "__init__.py"
-    assert shown.pop("SNAKEPIT_DIR") == seat._directory
+    assert shown.pop("SNAKEPIT_DIR") == seat._directory.path
     assert shown == {
         "OWN_A": "the back end's",
         "OWN_B": "the host's",

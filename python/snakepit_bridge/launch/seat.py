@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from time import monotonic
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .certificate import Certificate, make_certificate
+from .directory import Directory
 from .memory import OomCounter
 
 # Windows has no process groups and no descriptors to inherit.
@@ -149,8 +148,8 @@ class Seat:
         self._until: Optional[float] = None  # when its last part must have arrived; None while the process runs
         self._left = LAST_BYTES  # how much of that part may still arrive
         with ExitStack() as failed, ExitStack() as theirs:
-            self._directory = tempfile.mkdtemp(prefix="snakepit-seat-")
-            failed.callback(shutil.rmtree, self._directory, ignore_errors=True)
+            self._directory = Directory()
+            failed.callback(self._directory.remove)
             self._output, printed = _pipe(failed, theirs)
             self._control, reported = _pipe(failed, theirs)
             self._wake, self._awake = _pipe(failed, failed)  # _awake is closed when the process has ended
@@ -164,7 +163,7 @@ class Seat:
                 SNAKEPIT_WORKER_INDEX=str(start.index),
                 SNAKEPIT_CONTROL_FD=str(reported),
                 SNAKEPIT_LIFELINE_FD=str(watched),
-                SNAKEPIT_DIR=self._directory,
+                SNAKEPIT_DIR=self._directory.path,
                 SNAKEPIT_MAX_FRAME=str(start.max_frame),
                 SNAKEPIT_HOST_TOKEN=start.host_token,
                 SNAKEPIT_WORKER_TOKEN=start.worker_token,
@@ -271,7 +270,7 @@ class Seat:
         # If the read end closes first, the kernel sends no signal. It still knows the group if the id was used again.
         for fd in (write, read) if reaped else (read, write):
             os.close(fd)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.remove()
         self._exit = Exited(code, number, oom)
         os.close(self._awake)
         self._done.set()
