@@ -79,7 +79,7 @@ class Start:
     worker_token: str
     certificate: str = ""  # of the host, in PEM; "": the worker serves plain text
     env: Tuple[str, ...] = ()  # more variables, "KEY=value"
-    wait: bool = False  # for room. Seats take no notice: whoever makes them waits
+    wait: bool = False  # wait for room
 
 
 class Started(NamedTuple):
@@ -182,6 +182,7 @@ class Seat:
                 start_new_session=True,  # so it leads a process group
             )
             try:
+                _arm(self._lifeline[0], self._process.pid)
                 own = make_certificate() if start.certificate else None  # while the process starts
                 self._started = Started(socket.gethostname(), self._process.pid, own.der if own is not None else b"")
                 self._poll = select.poll()
@@ -189,7 +190,6 @@ class Seat:
                     self._poll.register(fd, select.POLLIN)
                 feed = partial(_feed, keys, own, start.certificate) if own is not None else None
                 supervisor = threading.Thread(target=self._supervise, args=(feed,), name="snakepit-seat", daemon=True)
-                _arm(self._lifeline[0], self._process.pid)
                 supervisor.start()
             except BaseException:
                 self._signal_group(signal.SIGKILL)
