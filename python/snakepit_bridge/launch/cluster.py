@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, RuntimeEnvSetupError
@@ -56,6 +56,9 @@ class Cluster:
         need: What Ray reserves for each.
         address: The IP address that they listen on; "": that of their node.
         ports: The ports that they may choose from, such as "50051-50151"; "": any.
+
+    Raises:
+        ValueError: Ray does not allow such an amount of a resource.
     """
 
     def __init__(self, program: Sequence[str], workers: int, need: Need, address: str = "", ports: str = "") -> None:
@@ -64,7 +67,16 @@ class Cluster:
         self._need = need
         self._address = address
         self._ports = ports
-        self._actor = ray.remote(Holder)
+        amounts = dict(need.resources)
+        self._options = {
+            "num_cpus": amounts.pop("CPU", 0),
+            "num_gpus": amounts.pop("GPU", 0),
+            "memory": amounts.pop("memory", None),
+            "resources": amounts,
+            "max_concurrency": 2,
+        }
+        self._holder = ray.remote(Holder)
+        self._holder.options(**self._options)  # checks them
         self._changed = threading.Condition()  # guards _seats; notified when a seat is given back or killed
         self._seats: List[_Seat] = []
 
@@ -96,33 +108,27 @@ class Cluster:
                 self._seats.remove(seat)
             self._changed.notify_all()
 
-    def _reserve(self) -> Any:
+    def _reserve(self, seat: _Seat) -> Any:
         """Asks Ray for room. Returns the placement group, which may not be placed yet."""
-        more = {}
+        more: Dict[str, Any] = {}
         if self._need.labels:
             more["bundle_label_selector"] = [dict(self._need.labels)]
         if self._need.spread:  # Ray spreads the bundles of one group, but has no word for the groups of a job
-            more["_soft_target_node_id"] = self._emptiest()
+            more["_soft_target_node_id"] = self._emptiest(seat)
         return placement_group([dict(self._need.resources)], strategy="STRICT_PACK", **more)
 
-    def _emptiest(self) -> Optional[str]:
+    def _emptiest(self, seat: _Seat) -> Optional[str]:
         """Returns the node with the fewest of our workers, or None if no node is large enough for one."""
-        with self._changed:
-            taken = [seat.node for seat in self._seats]
         nodes = [node["NodeID"] for node in _nodes() if _fits(self._need.resources, node["Resources"])]
-        return min(nodes, key=taken.count, default=None)
+        with self._changed:  # the choices of several starts depend on each other
+            taken = [other.node for other in self._seats if other is not seat]
+            seat.node = min(nodes, key=taken.count, default="")
+        return seat.node or None
 
     def _hold(self, group: Any, start: Start) -> Any:
         """Makes the actor in a placement group. Returns it, and its events."""
-        amounts = dict(self._need.resources)
-        actor = self._actor.options(
-            num_cpus=amounts.pop("CPU", 0),
-            num_gpus=amounts.pop("GPU", 0),
-            memory=amounts.pop("memory", None),
-            resources=amounts,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(group),
-            max_concurrency=2,
-        ).remote()
+        inside = PlacementGroupSchedulingStrategy(group)
+        actor = self._holder.options(scheduling_strategy=inside, **self._options).remote()
         events = actor.events.options(num_returns="streaming", _generator_backpressure_num_objects=EVENTS)
         return actor, events.remote(list(self._program), self._address, self._ports, start)
 
@@ -150,7 +156,7 @@ class _Seat:
     Attributes:
         start: What the host says.
         killed: Whether it was killed.
-        node: Ray's id of its node, or "" if that is not known yet.
+        node: Ray's id of its node, or of that which was asked for; "": not known yet.
     """
 
     def __init__(self, cluster: Cluster, start: Start) -> None:
@@ -215,7 +221,7 @@ class _Seat:
         """Waits for room, and makes the actor there. Returns its events, or None if the seat was killed before."""
         if not self._cluster._enter(self):
             return None
-        group = self._cluster._reserve()
+        group = self._cluster._reserve(self)
         with self._lock:
             self._group = group
         ready = False

@@ -13,7 +13,7 @@ import ray
 if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
     sys.modules.setdefault("pydantic", None)  # type: ignore[arg-type]
 
-from .seat import Seat, Start  # noqa: E402
+from .seat import Seat, Start
 
 __all__ = ["Holder", "Place"]
 
