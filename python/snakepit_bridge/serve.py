@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import signal
-import socket
 import ssl
 import sys
-import threading
 from ipaddress import ip_address
 from queue import SimpleQueue
-from typing import Any, List, NamedTuple, Sequence
+from typing import List, NamedTuple, Sequence
 
 from ._errors import Unavailable
 from ._remedy import install
+from .launch.command import Failure, bracketed, count, end, need_port, need_ports, parse_listen, say
 
 __all__ = ["main"]
 
@@ -23,12 +21,6 @@ PACKAGES = "'grpcio>=1.50' 'protobuf>=3.20.3' 'cryptography>=42'"
 
 PORT = 7000
 """The port to listen on, unless --listen says another."""
-
-TERMINATE_SECONDS = 2.0
-"""How long workers may take to end after SIGTERM."""
-
-CLOSE_SECONDS = 3.0
-"""How long the workers' ends may take to reach their hosts."""
 
 _EXAMPLE = """\
 example:
@@ -39,10 +31,6 @@ example:
 SIGTERM ends it: it grants no more workers. Those that run may go on for --grace seconds. A second signal ends them at
 once. The exit code is 0 after a signal, 2 after wrong arguments, and 1 after any other failure.
 """
-
-
-class _Failure(Exception):
-    """Something that the caller has to change. The second argument says how, or is ""."""
 
 
 class _Keys(NamedTuple):
@@ -71,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     _check(parser, options)
     try:
         return _serve(options, [options.worker, *given])
-    except _Failure as failure:
+    except Failure as failure:
         text, hint = failure.args
         print(f"{parser.prog}: {text}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr)
         return 1
@@ -119,26 +107,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Checks the arguments, and sets ``host`` and ``port``. If one is wrong, the process ends with exit code 2."""
-    found = re.fullmatch(r"(\[[^]]*\]|[^:]*)(?::([0-9]{1,5}))?", options.listen)
-    if found is None or int(found.group(2) or 0) > 65535:
-        parser.error(f"--listen {options.listen}: write HOST:PORT, and an IPv6 address as [ADDRESS]:PORT")
-    try:
-        options.host = _resolve(found.group(1).strip("[]") or "0.0.0.0")
-    except OSError as error:
-        parser.error(f"--listen {options.listen}: {error}")
-    options.port = PORT if found.group(2) is None else int(found.group(2))
+    options.host, options.port = parse_listen(parser, options.listen, PORT)
     if options.workers < 1:
         parser.error(f"--workers {options.workers}: there must be one at least")
     if not options.grace >= 0:
         parser.error(f"--grace {options.grace:g}: it must not be negative")
     if options.worker_ports:
-        ports = re.fullmatch("([0-9]{1,5})-([0-9]{1,5})", options.worker_ports)
-        first, last = map(int, ports.groups()) if ports else (0, 0)
-        if not 0 < first <= last <= 65535:
-            parser.error(f"--worker-ports {options.worker_ports}: write FIRST-LAST, such as 50051-50151")
-        if last - first + 1 < options.workers:
-            count = last - first + 1
-            parser.error(f"--worker-ports {options.worker_ports}: {count} are too few for {options.workers} workers")
+        ports = need_ports(parser, options.worker_ports)
+        if ports < options.workers:
+            parser.error(f"--worker-ports {options.worker_ports}: {ports} are too few for {options.workers} workers")
     files = (options.certificate, options.key, options.clients)
     if options.plaintext and any(files):
         parser.error("--plaintext excludes --certificate, --key and --clients")
@@ -151,17 +128,11 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         )
 
 
-def _resolve(host: str) -> str:
-    """Returns the first address of a host."""
-    found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return str(found[0][4][0])
-
-
 def _serve(options: argparse.Namespace, program: List[str]) -> int:
     if os.name != "posix":
-        raise _Failure("it needs Linux or another Unix", "")
+        raise Failure("it needs Linux or another Unix", "")
     if not os.path.isfile(options.worker):
-        raise _Failure(f"{options.worker}: no such file (the working directory is {os.getcwd()})", "")
+        raise Failure(f"{options.worker}: no such file (the working directory is {os.getcwd()})", "")
     keys = None if options.plaintext else _read_keys(options)
     # grpcio reads these when it is imported. It would print warnings about harmless things, and its fork support would
     # hinder the start of workers.
@@ -177,9 +148,9 @@ def _serve(options: argparse.Namespace, program: List[str]) -> int:
         if keys is not None:
             make_certificate()
     except Unavailable as error:
-        raise _Failure(str(error), error.remedy) from None
+        raise Failure(str(error), error.remedy) from None
     except ImportError as error:
-        raise _Failure(f"a package is missing: {error}", install(PACKAGES)) from error
+        raise Failure(f"a package is missing: {error}", install(PACKAGES)) from error
 
     signals: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -189,35 +160,17 @@ def _serve(options: argparse.Namespace, program: List[str]) -> int:
     credentials = None
     if keys is not None:
         credentials = grpc.ssl_server_credentials([(keys.key, keys.certificate)], keys.clients, True)
-    shown = f"[{options.host}]" if ":" in options.host else options.host
-    _need_port(options.host, options.port)
+    shown = bracketed(options.host)
+    need_port(options.host, options.port)
     port = service.start(f"{shown}:{options.port}", credentials)
     if not port:
-        raise _Failure(
+        raise Failure(
             f"grpcio does not listen on {shown}:{options.port}", "set GRPC_VERBOSITY=debug to see what gRPC says"
         )
-    _say(f"serving {options.worker} at {shown}:{port}, {_count(options.workers)}")
+    say(f"serving {options.worker} at {shown}:{port}, {count(options.workers)}")
     signals.get()
-    _end(service, options.grace, signals)
+    end(service, options.grace, signals)
     return 0
-
-
-def _end(service: Any, grace: float, signals: SimpleQueue[int]) -> None:
-    """Ends the service. It returns when no worker is left, after the grace or after another signal."""
-    service.end()
-    running = service.leases
-    if running:
-        _say(f"ending: {_count(running)} may go on for {grace:g} s; a second signal ends them now")
-
-    def ladder() -> None:
-        if not service.wait(grace):
-            service.signal(kill=False)
-            service.wait(TERMINATE_SECONDS)
-        signals.put(0)
-
-    threading.Thread(target=ladder, name="snakepit-end", daemon=True).start()
-    signals.get()
-    service.close(CLOSE_SECONDS)
 
 
 def _read_keys(options: argparse.Namespace) -> _Keys:
@@ -229,14 +182,14 @@ def _read_keys(options: argparse.Namespace) -> _Keys:
             with open(path, "rb") as file:
                 contents[name] = file.read()
         except OSError as error:
-            raise _Failure(f"--{name} {path}: {error.strerror}", "") from None
+            raise Failure(f"--{name} {path}: {error.strerror}", "") from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for name in ("certificate", "clients"):
         path = getattr(options, name)
         try:
             context.load_verify_locations(path)
         except ssl.SSLError as error:
-            raise _Failure(f"--{name} {path}: it has no certificate in PEM ({error})", "") from None
+            raise Failure(f"--{name} {path}: it has no certificate in PEM ({error})", "") from None
     try:
         context.load_cert_chain(options.certificate, options.key, password=lambda: "")
     except ssl.SSLError as error:
@@ -244,26 +197,8 @@ def _read_keys(options: argparse.Namespace) -> _Keys:
             text = f"--key {options.key} is not the key of --certificate {options.certificate}"
         else:
             text = f"--key {options.key}: it has no private key in PEM without a password ({error})"
-        raise _Failure(text, "") from None
+        raise Failure(text, "") from None
     return _Keys(**contents)
-
-
-def _need_port(host: str, port: int) -> None:
-    """Fails if the port can't be bound. If grpcio tried in vain, it would print an error of its own."""
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        raise _Failure(f"it can't listen on {host} port {port}: {error.strerror}", "choose another --listen") from None
-
-
-def _count(workers: int) -> str:
-    return "1 worker" if workers == 1 else f"{workers} workers"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

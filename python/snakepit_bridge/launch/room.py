@@ -8,7 +8,7 @@ from typing import List, Sequence
 from .memory import OomCounter
 from .seat import Seat, Start
 
-__all__ = ["NoRoom", "Room"]
+__all__ = ["Lost", "NoRoom", "Room"]
 
 ENDING_SECONDS = 1.0
 """How long a new worker waits for the end of one that is being killed."""
@@ -18,8 +18,14 @@ class NoRoom(Exception):
     """There is no room for another worker. The message says what is missing."""
 
 
+class Lost(Exception):
+    """The machine of a worker is gone, or the program there that holds it. The message says which, and why."""
+
+
 class Room:
     """Makes seats that hold workers of one program. Any thread may call the methods.
+
+    It does not wait for room: while all workers are leased, it refuses.
 
     Args:
         program: The worker file and its arguments.

@@ -79,6 +79,7 @@ class Start:
     worker_token: str
     certificate: str = ""  # of the host, in PEM; "": the worker serves plain text
     env: Tuple[str, ...] = ()  # more variables, "KEY=value"
+    wait: bool = False  # wait for room
 
 
 class Started(NamedTuple):
@@ -133,7 +134,6 @@ class Seat:
     def __init__(
         self, program: Sequence[str], address: str, ports: str, start: Start, memory: Optional[OomCounter] = None
     ) -> None:
-        own = make_certificate() if start.certificate else None
         self._memory = memory or OomCounter()
         self._memory_base = self._memory.base()
         self._lock = threading.Lock()  # held for each signal, so that no reaped process gets one; guards _killed
@@ -155,7 +155,7 @@ class Seat:
             self._wake, self._awake = _pipe(failed, failed)  # _awake is closed when the process has ended
             self._lifeline = _lifeline(failed)
             watched = _reopen(self._lifeline[0], theirs)
-            given, keys = _pipe(theirs, failed) if own is not None else (subprocess.DEVNULL, -1)
+            given, keys = _pipe(theirs, failed) if start.certificate else (subprocess.DEVNULL, -1)
             env = _environ(start)
             env.update(
                 SNAKEPIT_PROTOCOL="grpc",
@@ -168,7 +168,7 @@ class Seat:
                 SNAKEPIT_HOST_TOKEN=start.host_token,
                 SNAKEPIT_WORKER_TOKEN=start.worker_token,
                 SNAKEPIT_GRPC_HOST=address,
-                SNAKEPIT_GRPC_TLS="off" if own is None else "stdin",
+                SNAKEPIT_GRPC_TLS="stdin" if start.certificate else "off",
             )
             if ports:
                 env["SNAKEPIT_GRPC_PORTS"] = ports
@@ -182,13 +182,14 @@ class Seat:
                 start_new_session=True,  # so it leads a process group
             )
             try:
+                _arm(self._lifeline[0], self._process.pid)
+                own = make_certificate() if start.certificate else None  # while the process starts
                 self._started = Started(socket.gethostname(), self._process.pid, own.der if own is not None else b"")
                 self._poll = select.poll()
                 for fd in (self._output, self._control, self._wake):
                     self._poll.register(fd, select.POLLIN)
                 feed = partial(_feed, keys, own, start.certificate) if own is not None else None
                 supervisor = threading.Thread(target=self._supervise, args=(feed,), name="snakepit-seat", daemon=True)
-                _arm(self._lifeline[0], self._process.pid)
                 supervisor.start()
             except BaseException:
                 self._signal_group(signal.SIGKILL)

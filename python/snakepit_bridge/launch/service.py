@@ -7,7 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic
-from typing import Any, Iterator, List, Optional, Protocol
+from typing import Any, Callable, Iterator, List, Optional, Protocol, Tuple
 
 import grpc
 
@@ -16,7 +16,7 @@ from snakepit_bridge.grpc.health import Health
 
 from . import launch_pb2 as pb2
 from .launch_pb2_grpc import add_LaunchServicer_to_server
-from .room import NoRoom
+from .room import Lost, NoRoom
 from .seat import Event, Exited, Output, Report, Start, Started
 
 __all__ = ["LeasedSeat", "Seats", "Service"]
@@ -47,7 +47,12 @@ class LeasedSeat(Protocol):
     """Holds one worker. `snakepit_bridge.launch.seat.Seat` is one. Any thread may call the methods."""
 
     def events(self) -> Iterator[Event]:
-        """Yields what happens, `Exited` last. After `close`, only that follows. It is called once."""
+        """Yields what happens, `Exited` last. After `close`, only that follows. It is called once.
+
+        Raises:
+            Lost: The machine of the worker is gone, or the program there that holds it.
+            Exception: In place of the first event, what `Seats.take` raises.
+        """
 
     def signal(self, kill: bool) -> None:
         """Sends SIGKILL or SIGTERM to the worker and its children. It returns at once."""
@@ -60,11 +65,11 @@ class Seats(Protocol):
     """Makes seats. `snakepit_bridge.launch.room.Room` does. Any thread may call it."""
 
     def take(self, start: Start) -> LeasedSeat:
-        """Starts a worker. It does not wait until there is room.
+        """Starts a worker. It returns at once: what takes time is left to the seat's `events`.
 
         Raises:
             NoRoom: There is no room for another worker.
-            OSError: The process could not be started.
+            OSError: The process could not be started. So does ValueError, and RuntimeError.
             Unavailable: A package is missing, for instance.
         """
 
@@ -76,10 +81,14 @@ class Service:
         seats: Makes the seats.
         workers: How many leases there may be at once.
         plaintext: The service speaks plain text, and so do its workers. Otherwise all speak TLS.
+        held: Called with True when a host has begun to hold this back end, and with False when it holds it no more.
     """
 
-    def __init__(self, seats: Seats, workers: int, plaintext: bool) -> None:
+    def __init__(
+        self, seats: Seats, workers: int, plaintext: bool, held: Callable[[bool], None] = lambda held: None
+    ) -> None:
         self._seats = seats
+        self._held = held
         self._plaintext = plaintext
         self._changed = threading.Condition()  # guards what follows; notified when a lease has ended
         self._leases: List[LeasedSeat] = []
@@ -157,6 +166,23 @@ class Service:
     def Lease(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         """Serves one lease. grpcio calls it in a thread of its own."""
         start = self._start(requests, context)
+        try:
+            yield from self._lease(start, requests, context)
+        except _FAILURES as error:
+            context.abort(*_status(error))
+
+    def Hold(self, request: Any, context: Any) -> Iterator[Any]:
+        """Tells whether a host is still there. grpcio calls it in a thread of its own."""
+        ended = threading.Event()
+        if context.add_callback(ended.set):
+            self._held(True)
+            try:
+                yield pb2.HoldEvent()
+                ended.wait()
+            finally:
+                self._held(False)
+
+    def _lease(self, start: Start, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         seat = self._take(start, context)
         try:
             # The call may end at any moment. Then the seat's last event ends the loop.
@@ -193,6 +219,7 @@ class Service:
             said.worker_token,
             said.certificate,
             tuple(said.env),
+            said.wait,
         )
         fault = _fault(start, self._plaintext)
         if fault:
@@ -200,15 +227,7 @@ class Service:
         return start
 
     def _take(self, start: Start, context: Any) -> LeasedSeat:
-        try:
-            seat = self._seats.take(start)
-        except NoRoom as error:
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-        except Unavailable as error:
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{error}; {error.remedy}")
-        except (OSError, ValueError, RuntimeError) as error:
-            # ValueError: the system can't represent a variable. RuntimeError: there are too many threads.
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the worker could not be started: {error}")
+        seat = self._seats.take(start)
         with self._changed:
             if not self._ending:
                 self._leases.append(seat)
@@ -228,6 +247,21 @@ class Service:
             if seat in self._leases:
                 self._leases.remove(seat)
                 self._changed.notify_all()
+
+
+# ValueError: the system can't represent a variable. RuntimeError: there are too many threads.
+_FAILURES = (NoRoom, Lost, Unavailable, OSError, ValueError, RuntimeError)
+
+
+def _status(error: Exception) -> Tuple[grpc.StatusCode, str]:
+    """Returns the status of a call that ends with one of the failures."""
+    if isinstance(error, NoRoom):
+        return grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
+    if isinstance(error, Lost):
+        return grpc.StatusCode.ABORTED, str(error)
+    if isinstance(error, Unavailable):
+        return grpc.StatusCode.FAILED_PRECONDITION, f"{error}; {error.remedy}"
+    return grpc.StatusCode.FAILED_PRECONDITION, f"the worker could not be started: {error}"
 
 
 def _pass_on(requests: Iterator[Any], seat: LeasedSeat, refused: List[str]) -> None:
