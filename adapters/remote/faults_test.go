@@ -369,8 +369,32 @@ func TestSilentMachine(t *testing.T) {
 	answers(t, p)
 }
 
-// A signal to the back end lets its workers go on for a while. Then they end, and the pool says so.
+// A back end that gets a signal tells so, and its workers serve on for a while. So the pool moves to another one without a
+// gap.
 func TestBackEndEnds(t *testing.T) {
+	path := write(t, script)
+	first, second := serve(t, false, path, "--grace", "30"), serve(t, false, path)
+	p := open(t, Adapter{Targets: []string{first.Targets[0], second.Targets[0]}, Plaintext: true}, core.Options{Size: 4})
+	if err := p.WaitReady(t.Context(), 4); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all workers are elsewhere", func() bool {
+		answers(t, p)
+		return p.Stats().Replaced == 2 && p.Stats().Ready == 4
+	})
+	if s := p.Stats(); s.Lost != 0 {
+		t.Errorf("%+v", s)
+	}
+	if err := first.cmd.Wait(); err != nil { // no lease is left
+		t.Error(err)
+	}
+}
+
+// If there is no other back end, the workers end with theirs, and the pool says so. It goes on with the next.
+func TestLastBackEndEnds(t *testing.T) {
 	b := serve(t, false, write(t, script))
 	p := open(t, b.Adapter, core.Options{StartBudget: -1})
 	pids := family(t, p)

@@ -73,7 +73,10 @@ func serveAt(t *testing.T, address string, secure bool, worker string, args ...s
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = p.cmd.Process.Signal(syscall.SIGTERM)                                  // an error: it has ended
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error: it has ended
+		if p.cmd.ProcessState != nil {
+			return // the test has waited for it
+		}
 		if err := p.cmd.Wait(); err != nil && p.cmd.ProcessState.ExitCode() >= 0 { // it may have been killed
 			t.Errorf("the back end has ended with %v", err)
 		}
