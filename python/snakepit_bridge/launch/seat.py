@@ -163,7 +163,8 @@ class Seat:
         self._printing = True  # the output has not ended
         self._until: Optional[float] = None  # when its last part must have arrived; None while the process runs
         self._left = LAST_BYTES  # how much of that part may still arrive
-        self._memory_due = monotonic() + MEMORY_SECONDS if start.watch_memory else float("inf")  # when the memory is to be told
+        # when the memory is to be told
+        self._memory_due = monotonic() + MEMORY_SECONDS if start.watch_memory else float("inf")
         self._reason = ""  # why the back end is about to end
         with ExitStack() as failed, ExitStack() as theirs:
             self._directory = Directory()
