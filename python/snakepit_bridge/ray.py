@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import ssl
 import sys
 import threading
@@ -40,6 +41,9 @@ WORKERS = 1000
 
 HOLD_SECONDS = 60.0
 """How long a back end for one host waits for it."""
+
+CONNECT_SECONDS = 10.0
+"""How long the cluster may take to accept a connection."""
 
 RELEASED, LATE = -1, -2
 """What ends the command beside the numbers of signals: its host is gone; its host has not come."""
@@ -174,6 +178,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     for option, amount in zip(("--num-cpus", "--num-gpus", "--memory"), amounts.values()):
         if not 0 <= amount < float("inf"):
             parser.error(f"{option} {amount:g}: it must not be negative")
+    if options.num_gpus > 1 and options.num_gpus % 1:
+        parser.error(f"--num-gpus {options.num_gpus:g}: more than one must be a whole number")
     for name, amount in _object(parser, "--resources", options.resources).items():
         if name in amounts:
             parser.error(f"--resources: {name} has an option of its own")
@@ -231,12 +237,8 @@ def _serve(options: argparse.Namespace, program: List[str]) -> int:
                 program[0]
             )  # otherwise it is in the copy of the working directory on each node
         need = Need(options.need, options.labels, options.strategy == "SPREAD")
-        try:
-            cluster = Cluster(
-                program, options.workers, need, options.host if options.plaintext else "", options.worker_ports
-            )
-        except ValueError as error:
-            raise Failure(f"Ray refuses what a worker needs: {error}", "") from None
+        address = options.host if options.plaintext else ""
+        cluster = Cluster(program, options.workers, need, address, options.worker_ports)
         ends: SimpleQueue[int] = SimpleQueue()  # signals, RELEASED and LATE
         for number in (signal.SIGTERM, signal.SIGINT):  # Ray has set handlers of its own
             signal.signal(number, lambda number, frame: ends.put(number))
@@ -289,6 +291,14 @@ def _connect(ray: Any) -> None:
             f"RAY_ADDRESS is {address}, and this command has to run in the cluster",
             "run it on a node without RAY_ADDRESS, or by `ray job submit`",
         )
+    host, _, port = address.rpartition(":")
+    if port.isdigit():  # Ray would try for minutes
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise Failure(
+                f"no Ray cluster answers at RAY_ADDRESS, {address}: {error}", "start it, or correct it"
+            ) from None
     try:
         ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
     except ConnectionError as error:

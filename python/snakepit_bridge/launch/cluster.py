@@ -56,9 +56,6 @@ class Cluster:
         need: What Ray reserves for each.
         address: The IP address that they listen on; "": that of their node.
         ports: The ports that they may choose from, such as "50051-50151"; "": any.
-
-    Raises:
-        ValueError: Ray does not allow such an amount of a resource.
     """
 
     def __init__(self, program: Sequence[str], workers: int, need: Need, address: str = "", ports: str = "") -> None:
@@ -76,7 +73,6 @@ class Cluster:
             "max_concurrency": 2,
         }
         self._holder = ray.remote(Holder)
-        self._holder.options(**self._options)  # checks them
         self._changed = threading.Condition()  # guards _seats; notified when a seat is given back or killed
         self._seats: List[_Seat] = []
 
@@ -136,8 +132,7 @@ class Cluster:
         """Says what a worker needs and what there is."""
         need = self._need.resources
         free, total = ray.available_resources(), ray.cluster_resources()
-        names = {"CPU", "GPU", *need} & {*total, *need}
-        shown = [name for name in total if name in names] + [name for name in need if name not in total]
+        shown = [name for name in dict.fromkeys(("CPU", "GPU", *need)) if name in need or name in total]
         text = f"the cluster has no room: a worker needs {_amounts(need)}"
         if self._need.labels:
             text += f" on a node with the labels {_labels(self._need.labels)}"
