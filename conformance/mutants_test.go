@@ -24,7 +24,7 @@ type mutant struct {
 }
 
 var mutants = slices.Concat(
-	adapterMutants, codecMutants, callMutants, pieceMutants, callbackMutants, snapshotMutants, valueMutants,
+	adapterMutants, leaseMutants, codecMutants, callMutants, pieceMutants, callbackMutants, snapshotMutants, valueMutants,
 	flowMutants, endMutants, poolMutants,
 )
 

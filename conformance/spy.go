@@ -18,23 +18,32 @@ type spy struct {
 	refusal   error                     // returned by every Launch if not nil
 	maxFrame  int                       // the limit for the adapter, but not for the worker; 0: the true one
 	printed   string                    // text in front of what the worker writes to standard output
+	memory    chan int64                // if not nil, the pool watches the memory; it gets what a lease tells
 
 	mu        sync.Mutex // guards what follows
 	launchers []*core.Launcher
 	asked     int             // the number of calls of Launch
 	stdio     bool            // the connection is the worker's standard input and output
 	launched  []*core.Process // or adopted
-	files     []*os.File      // all Spec.Files
+	leases    []core.Lease
+	files     []*os.File // all Spec.Files
 }
 
 func (s *spy) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	watched := *l
 	watched.MaxFrame = cmp.Or(s.maxFrame, l.MaxFrame)
+	watched.WatchMemory = s.memory != nil
 	if s.hostToken != nil {
 		watched.HostToken = s.hostToken(l.HostToken)
 	}
 	watched.Launch = func(ctx context.Context, spec core.Spec) (*core.Process, error) { return s.launch(ctx, l, spec) }
 	watched.Adopt = func(ctx context.Context, lease core.Lease) (*core.Process, error) {
+		if s.memory != nil {
+			lease.Holder = watchedHolder{lease.Holder, s.memory}
+		}
+		s.mu.Lock()
+		s.leases = append(s.leases, lease)
+		s.mu.Unlock()
 		p, err := l.Adopt(ctx, lease)
 		if err == nil {
 			s.owns(p)
@@ -96,6 +105,23 @@ func (s *ownedSpy) Close(ctx context.Context) error {
 		return nil
 	}
 	return s.owned.Close(ctx)
+}
+
+// watchedHolder passes the memory on that a lease tells.
+type watchedHolder struct {
+	core.Holder
+	memory chan<- int64
+}
+
+func (h watchedHolder) Next() (core.LeaseEvent, error) {
+	e, err := h.Holder.Next()
+	if e.Memory > 0 {
+		select {
+		case h.memory <- e.Memory:
+		default: // one is enough
+		}
+	}
+	return e, err
 }
 
 // behind returns a pipe with the text and then the content of from.

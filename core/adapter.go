@@ -3,11 +3,9 @@ package core
 import (
 	"context"
 	"os"
-
-	"github.com/hashicorp/go-hclog"
 )
 
-// The author of an adapter needs only this file and frame.go. An adapter carries frames between the pool and one
+// The author of an adapter needs only this file and frame.go, and backend.go if others start its workers. An adapter carries frames between the pool and one
 // worker. It knows no calls: core owns ids, credit, cancellation and deadlines, and the processes that it launches or adopts.
 
 // Adapter connects to workers over one protocol. Its zero value should work; exported fields are its options. The pool
@@ -24,32 +22,6 @@ type Adapter interface {
 	// *StartError, or completes the *StartError that a chain made. After an error the adapter leaves nothing of its own
 	// behind; core reaps the processes.
 	Start(ctx context.Context, l *Launcher) (*Link, error)
-}
-
-// PoolAdapter is an Adapter that keeps something for a pool as a whole, such as a connection to a back end that all of
-// its workers use. A pool calls ForPool once, before its first Start, and then uses the result in the adapter's place.
-type PoolAdapter interface {
-	Adapter
-
-	// ForPool returns the adapter of one pool. It does not block, and it starts nothing: the first Start does that.
-	ForPool(info PoolInfo) OwnedAdapter
-}
-
-// OwnedAdapter is the adapter of one pool.
-type OwnedAdapter interface {
-	Adapter
-
-	// Close releases everything that the adapter keeps for the pool. The pool calls it once, after every Start has
-	// returned and every link is closed. It returns at the latest when ctx is done.
-	Close(ctx context.Context) error
-}
-
-// PoolInfo is what an adapter may know of its pool.
-type PoolInfo struct {
-	RunID   string  // Launcher.RunID
-	Command Command // the program, only to read
-	// Log queues a message for the pool's logger, for what concerns no single worker. It does not block.
-	Log func(level hclog.Level, message string, args ...any)
 }
 
 // Link is a new connection to one worker.
@@ -136,6 +108,9 @@ type Launcher struct {
 	// Env has the variables that the program has set for this worker, "KEY=value": Command.Env, and behind them those
 	// of Options.WorkerEnv. Launch sets them itself. They are for adapters that have workers started elsewhere.
 	Env []string
+
+	// WatchMemory says that the pool limits the worker's memory. A leased worker then has to tell it about once a second.
+	WatchMemory bool
 
 	// Index is the worker's place in the pool, from 0. A replacement has its predecessor's index, and often starts
 	// while the predecessor still serves.

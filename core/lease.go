@@ -8,45 +8,6 @@ import (
 	"time"
 )
 
-// Lease is a worker process that a back end holds for an adapter, perhaps on another machine. Launcher.Adopt makes it a
-// Process.
-type Lease struct {
-	Name   string // which process it is, for errors, such as "the worker at gpu-1:7000"
-	Host   string // the machine where it runs, for people; never ""
-	PID    int    // its id there
-	Holder Holder
-}
-
-// Holder tells what happens to a leased process, and ends it.
-type Holder interface {
-	// Next returns the next event as soon as it occurs. The caller owns it and everything that it points to. The
-	// last event has Exit. An error means that the lease has ended before: what became of the process is unknown. After
-	// the last event or an error Next is not called again. Only one goroutine calls Next.
-	Next() (LeaseEvent, error)
-
-	// Signal asks the process and its children to end, or ends them if kill is set. It does not block, and a process
-	// that has ended gets no signal. Any goroutine may call Signal.
-	Signal(kill bool)
-
-	// Close ends the lease, and so the process and its children. It unblocks Next, which then returns an error. It does
-	// not wait for the end. Any goroutine may call Close, more than once.
-	Close() error
-}
-
-// LeaseEvent is what has happened to a leased process. Exactly one field is set.
-type LeaseEvent struct {
-	Output []byte     // what it has printed
-	Report []byte     // all that it has written to its control pipe, not nil; it comes at most once
-	Exit   *LeaseExit // it has ended, its children too, and all of its output has come
-}
-
-// LeaseExit says how a leased process ended.
-type LeaseExit struct {
-	Code   int    // -1 if a signal ended it
-	Signal string // such as "killed"; "" if it exited by itself
-	OOM    bool   // the system killed it because memory ran out
-}
-
 // leaseKillTime is how long a back end may take to tell the end of a process that was killed. After that the lease is
 // closed: its end kills the process wherever the back end still works, and no other way is left.
 const leaseKillTime = 5 * time.Second
@@ -54,19 +15,19 @@ const leaseKillTime = 5 * time.Second
 // leased is a Process's body that a back end holds.
 type leased struct {
 	Lease
-	out    *output
-	report chan []byte   // capacity 1
-	ask    chan struct{} // capacity 1: the process is to be asked to end
-	kill   chan struct{} // capacity 1: the process is to be killed
-	sent   chan struct{} // closed when Holder.Signal is not called any more
-	done   chan struct{} // closed when the last event has come
-	ended  exitStatus    // set before done is closed
+	process *Process
+	report  chan []byte   // capacity 1
+	ask     chan struct{} // capacity 1: the process is to be asked to end
+	kill    chan struct{} // capacity 1: the process is to be killed
+	sent    chan struct{} // closed when Holder.Signal is not called any more
+	done    chan struct{} // closed when the last event has come
+	ended   exitStatus    // set before done is closed
 }
 
 // wait passes the output on until the process has ended.
 func (l *leased) wait() {
 	defer close(l.done)
-	printed := splitter{emit: l.out.line}
+	printed := splitter{emit: l.process.out.line}
 	defer printed.flush()
 	for {
 		var e LeaseEvent
@@ -85,6 +46,13 @@ func (l *leased) wait() {
 			select {
 			case l.report <- e.Report:
 			default: // only the first one counts
+			}
+		case e.Memory > 0:
+			l.process.memory.Store(e.Memory)
+		case e.Ending != "":
+			select {
+			case l.process.ending <- escapeControl(e.Ending, false):
+			default: // it is known
 			}
 		default:
 			printed.write(e.Output)
@@ -173,7 +141,7 @@ func (sp *spawner) adopt(at *attempt, lease Lease) (*Process, *leased, error) {
 	}
 	p := sp.newProcess(lease.Name)
 	p.body, p.pid, p.host, p.out = l, lease.PID, lease.Host, newOutput(sp.opts.Log, at.index)
-	l.out = p.out
+	p.ending, l.process = make(chan string, 1), p
 	go l.send()
 	go func() {
 		defer sp.owned.Done()

@@ -326,6 +326,57 @@ func TestLeaseReports(t *testing.T) {
 	}
 }
 
+// A worker whose back end is about to end, or that has told too much memory, is replaced without a gap.
+func TestLeaseIsReplaced(t *testing.T) {
+	for cause, e := range map[core.Cause]core.LeaseEvent{
+		core.CauseBackEnd: {Ending: "the machine\nis drained"},
+		core.CauseMemory:  {Memory: 200 << 20},
+	} {
+		t.Run(string(cause), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := &leasing{
+					Adapter: &coretest.Adapter{Functions: map[string]core.Function{
+						"echo": core.Func(func(_ context.Context, v string) (string, error) { return v, nil }),
+					}},
+					lease: func(l *core.Launcher) *holder {
+						if !l.WatchMemory {
+							t.Error("the adapter is not told to watch the memory")
+						}
+						return newHolder(report("{}"), core.LeaseEvent{Memory: 99 << 20})
+					},
+				}
+				var events eventLog
+				p, err := core.Open(t.Context(), a, core.Command{}, &core.Options{
+					Size: 1, Recycle: core.Recycle{Memory: 100 << 20}, OnEvent: events.put,
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				if s := p.Stats(); s.Replaced != 0 {
+					t.Errorf("%+v", s)
+				}
+				a.all()[0].events <- e
+				a.all()[0].events <- e
+				for range 100 {
+					answers(t, p)
+					time.Sleep(100 * time.Millisecond)
+				}
+				if s := p.Stats(); s.Replaced != 1 || s.Lost != 0 || len(a.all()) != 2 || !a.all()[0].isClosed() {
+					t.Errorf("%+v", s)
+				}
+				planned := events.lines("ReplacementPlanned")
+				if len(planned) != 1 || cause == core.CauseBackEnd && !strings.Contains(planned[0], `the machine`) {
+					t.Errorf("%q", planned)
+				}
+				if err := p.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
 // Limits bind processes of this machine. A lease that cannot have them is closed.
 func TestLeaseHasNoLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

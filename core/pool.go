@@ -92,6 +92,7 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	sp, err := newSpawner(cmd, spawnerOptions{
 		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Log: logs,
 		StartTimeout: o.StartTimeout, Limits: o.Limits, EnvOf: o.WorkerEnv,
+		WatchMemory: o.Recycle.Memory > 0,
 	})
 	if err != nil {
 		_ = logs.close(0) // the log is still empty

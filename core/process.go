@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -32,6 +33,8 @@ type Process struct {
 	oom                         *oomCounter
 	oomBase                     uint64 // the counter when it was started
 
+	memory atomic.Int64  // what its back end has told last, if there is one
+	ending chan string   // capacity 1: why its back end is about to end; nil if there is none
 	exited chan struct{} // closed when it has exited, before its group is killed
 	done   chan struct{}
 	asking chan struct{} // capacity 1: held by the goroutine that asks for the stacks by a signal

@@ -27,6 +27,7 @@ type spawnerOptions struct {
 	// StartTimeout bounds the import of a fork server. 0 means 60 s.
 	StartTimeout time.Duration
 	Limits       Limits
+	WatchMemory  bool                     // Launcher.WatchMemory
 	EnvOf        func(index int) []string // returns more variables for the worker at an index, or is nil
 }
 

@@ -152,6 +152,9 @@ func (w *Worker) run(ctx context.Context) {
 	}
 	cancel()
 	p.admit(w, c, m, records)
+	if proc := c.link.Process; proc != nil && proc.ending != nil {
+		p.goroutines.Go(func() { w.leaveBackEnd(proc.ending) })
+	}
 	if p.opts.Wedged != WedgedIgnore {
 		p.goroutines.Add(1)
 		go w.heartbeat()
@@ -163,6 +166,17 @@ func (w *Worker) run(ctx context.Context) {
 		return
 	}
 	p.workerEnded(w, w.exitFor(cause))
+}
+
+// leaveBackEnd has the worker replaced if its back end is about to end.
+func (w *Worker) leaveBackEnd(ending <-chan string) {
+	select {
+	case why := <-ending:
+		w.pool.mu.Lock()
+		defer w.pool.mu.Unlock()
+		w.pool.replace(w, CauseBackEnd, why)
+	case <-w.mux.done:
+	}
 }
 
 // startError describes why a start failed.

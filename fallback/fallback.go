@@ -109,37 +109,21 @@ func (c *Chain) Start(ctx context.Context, l *core.Launcher) (*core.Link, error)
 
 // ForPool returns the chain for one pool. It shares with all others what the chain remembers.
 func (c *Chain) ForPool(info core.PoolInfo) core.OwnedAdapter {
-	own := &poolChain{Chain: c, adapters: slices.Clone(c.adapters)}
-	for i, a := range c.adapters {
-		if maker, ok := a.(core.PoolAdapter); ok {
-			owned := maker.ForPool(info)
-			own.adapters[i], own.owned = owned, append(own.owned, owned)
-		}
-	}
-	return own
+	return &poolChain{Chain: c, owned: ownedBy(info, c.adapters)}
 }
 
 // poolChain is a chain whose adapters may keep something for one pool.
 type poolChain struct {
 	*Chain
-	adapters []core.Adapter
-	owned    []core.OwnedAdapter // those of adapters that have to be closed
+	*owned
 }
 
 // Start is Chain.Start on the adapters of the pool.
 func (p *poolChain) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
-	return p.startOn(ctx, l, p.adapters)
-}
-
-// Close closes all adapters at once.
-func (p *poolChain) Close(ctx context.Context) error {
-	errs := make([]error, len(p.owned))
-	var closing sync.WaitGroup
-	for i, a := range p.owned {
-		closing.Go(func() { errs[i] = a.Close(ctx) })
+	if p.closed.Load() {
+		return nil, errClosed
 	}
-	closing.Wait()
-	return errors.Join(errs...)
+	return p.startOn(ctx, l, p.owned.adapters)
 }
 
 // startOn starts a worker with the first available one of the adapters, which are the chain's or a pool's.

@@ -71,7 +71,7 @@ func (a Adapter) secure() (*tls.Config, []byte, error) {
 		return nil, nil, fmt.Errorf("grpc: the key of Certificate cannot be handed to a worker: %w", err)
 	}
 	theirs := keys{Key: encodePEM("PRIVATE KEY", private), Certificate: encodePEM("CERTIFICATE", worker.Certificate...)}
-	ours := pinned(worker.Certificate[0])
+	ours := Pinned(worker.Certificate[0], nil)
 	if a.ClientToken == "" { // nobody else is to connect, so the worker can demand the host's certificate
 		host, err := NewCertificate()
 		if err != nil {
@@ -84,9 +84,10 @@ func (a Adapter) secure() (*tls.Config, []byte, error) {
 	return ours, input, err
 }
 
-// pinned returns the client's side of TLS with a worker that has this certificate, in DER.
-func pinned(certificate []byte) *tls.Config {
-	return &tls.Config{
+// Pinned returns the client's side of TLS 1.3 with a server that has exactly this certificate, in DER. The client shows
+// own, or nothing if that is nil.
+func Pinned(certificate []byte, own *tls.Certificate) *tls.Config {
+	c := &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		ServerName: "localhost",
 		// No authority and no name make a worker trustworthy, only its certificate, which is compared as a whole. The
@@ -99,6 +100,10 @@ func pinned(certificate []byte) *tls.Config {
 			return nil
 		},
 	}
+	if own != nil {
+		c.Certificates = []tls.Certificate{*own}
+	}
+	return c
 }
 
 func encodePEM(kind string, blocks ...[]byte) string {

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/snakepit-go/snakepit/adapters/grpc/snakepitpb"
@@ -41,17 +42,21 @@ type Worker struct {
 func (w Worker) Connect(ctx context.Context) (*core.Link, error) {
 	var secure *tls.Config
 	if w.Certificate != nil {
-		if secure = pinned(w.Certificate); w.Client != nil {
-			secure.Certificates = []tls.Certificate{*w.Client}
-		}
+		secure = Pinned(w.Certificate, w.Client)
 	}
-	return w.connect(ctx, secure, "")
+	// A machine that is gone closes no connection.
+	alive := grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: silence, Timeout: silence / 2})
+	return w.connect(ctx, secure, "", alive)
 }
+
+// silence is how long the machine of a worker may be silent until it is asked for a sign of life.
+const silence = 10 * time.Second
 
 // connect is Connect. secure is nil for a connection without TLS. The socket of a worker that has ended is removed if
 // it lies in dir.
-func (w Worker) connect(ctx context.Context, secure *tls.Config, dir string) (*core.Link, error) {
-	c, err := w.dial(ctx, secure, dir)
+func (w Worker) connect(ctx context.Context, secure *tls.Config, dir string, opts ...grpc.DialOption) (
+	*core.Link, error) {
+	c, err := w.dial(ctx, secure, dir, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the worker at %s: %w", w.Endpoint, err)
 	}
@@ -59,7 +64,7 @@ func (w Worker) connect(ctx context.Context, secure *tls.Config, dir string) (*c
 }
 
 // dial opens the stream of frames.
-func (w Worker) dial(ctx context.Context, secure *tls.Config, dir string) (*conn, error) {
+func (w Worker) dial(ctx context.Context, secure *tls.Config, dir string, opts ...grpc.DialOption) (*conn, error) {
 	timeout := w.ConnectTimeout
 	if timeout == 0 {
 		timeout = 10 * time.Second
@@ -73,7 +78,7 @@ func (w Worker) dial(ctx context.Context, secure *tls.Config, dir string) (*conn
 		creds, failed = h, h.failed
 	}
 	// A fixed target and a dialer: a target gives a meaning to some characters that a socket's path may hold.
-	cc, err := grpc.NewClient("passthrough:///worker",
+	cc, err := grpc.NewClient("passthrough:///worker", append(opts,
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			network, address := "tcp", w.Endpoint
 			if path, isUnix := strings.CutPrefix(w.Endpoint, "unix:"); isUnix {
@@ -89,7 +94,7 @@ func (w Worker) dial(ctx context.Context, secure *tls.Config, dir string) (*conn
 		// Fixed windows: without them grpc-go sends a ping with each message to measure the bandwidth.
 		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-	)
+	)...)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -37,10 +38,12 @@ type backend struct {
 // client starts workers.
 type client struct {
 	Adapter
+	name   string // of the adapter, for Link
 	cc     *grpc.ClientConn
 	launch launchpb.LaunchClient
 	own    *tls.Certificate // what the pool shows to its workers; nil without TLS
 	pem    string           // the same in PEM
+	waits  bool             // the back end itself can wait for room
 }
 
 // open returns the client. The first call makes it.
@@ -56,7 +59,7 @@ func (b *backend) open(a Adapter) (*client, error) {
 	if err := a.check(); err != nil {
 		return nil, err
 	}
-	c := &client{Adapter: a}
+	c := &client{Adapter: a, name: a.Name()}
 	if !a.Plaintext {
 		var err error
 		if c.own, err = workers.NewCertificate(); err != nil {
@@ -129,6 +132,7 @@ func (c *client) lease(ctx context.Context, l *core.Launcher) (*lease, error) {
 	start := &launchpb.Start{
 		RunId: l.RunID, Index: uint32(l.Index), MaxFrame: uint32(l.MaxFrame),
 		HostToken: l.HostToken, WorkerToken: l.WorkerToken, Certificate: c.pem,
+		Wait: c.waits && c.WaitForRoom, WatchMemory: l.WatchMemory,
 	}
 	for _, v := range l.Env {
 		if !strings.HasPrefix(v, "SNAKEPIT_CACHE=") { // a directory of this machine
@@ -136,33 +140,42 @@ func (c *client) lease(ctx context.Context, l *core.Launcher) (*lease, error) {
 		}
 	}
 	for {
-		full := &full{}
-		for {
-			leased, err := c.try(ctx, start, full)
-			if status.Code(err) != codes.ResourceExhausted {
-				return leased, c.explain(ctx, err)
-			}
-			if !full.add(err) {
-				break
-			}
-		}
-		if !c.WaitForRoom {
-			return nil, &core.UnavailableError{
-				Reason: full.reason(), Remedy: "add back ends, give them more workers, or set WaitForRoom", Full: true,
-			}
+		leased, refused, err := c.ask(ctx, start)
+		if !errors.Is(err, core.ErrNoRoom) || !c.WaitForRoom {
+			return leased, err
 		}
 		select {
 		case <-time.After(roomInterval):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("no room in time: %s: %w", full.reason(), context.Cause(ctx))
+			return nil, fmt.Errorf("no room in time: %s: %w", refused, context.Cause(ctx))
 		}
 	}
 }
 
-// try asks one back end that is not full.
-func (c *client) try(ctx context.Context, start *launchpb.Start, full *full) (*lease, error) {
+// ask asks one back end after another until one starts a worker. Otherwise refused says why each of them did not.
+func (c *client) ask(ctx context.Context, start *launchpb.Start) (l *lease, refused *refusals, err error) {
+	refused = &refusals{}
+	for {
+		l, err = c.try(ctx, start, refused)
+		code := status.Code(err)
+		switch {
+		case ctx.Err() == nil && (code == codes.ResourceExhausted || code == codes.Unavailable) && refused.add(err):
+			continue // with the next one
+		case (code == codes.ResourceExhausted || code == codes.Unavailable) && refused.full():
+			return nil, refused, &core.UnavailableError{
+				Reason: refused.String(), Remedy: "add back ends, give them more workers, or set WaitForRoom", Full: true,
+			}
+		case code == codes.ResourceExhausted: // some are full, and the others do not answer
+			err = status.Error(codes.Unavailable, refused.String())
+		}
+		return l, refused, c.explain(ctx, err)
+	}
+}
+
+// try asks one back end that has not refused.
+func (c *client) try(ctx context.Context, start *launchpb.Start, refused *refusals) (*lease, error) {
 	// The lease outlives ctx, so it has a context of its own. ctx cancels that only until there is a worker.
-	own, cancel := context.WithCancel(context.WithValue(context.Background(), fullKey{}, full))
+	own, cancel := context.WithCancel(context.WithValue(context.Background(), refusalsKey{}, refused))
 	release := context.AfterFunc(ctx, cancel)
 	stream, err := c.launch.Lease(own)
 	if err == nil {
@@ -198,24 +211,65 @@ func (c *client) explain(ctx context.Context, err error) error {
 	if where == "" {
 		where = c.Resolve
 	}
+	text := s.Message()
+	if s.Code() == codes.Unavailable && !isTLS(text) {
+		if refusal := c.refusal(ctx); refusal != nil {
+			text = refusal.Error()
+		}
+	}
 	switch {
-	case s.Code() == codes.Unavailable && strings.Contains(s.Message(), "tls: "),
-		s.Code() == codes.Unavailable && strings.Contains(s.Message(), "handshake failed"):
+	case s.Code() == codes.Unavailable && isTLS(text):
 		return &core.RemedyError{
-			Err:    fmt.Errorf("TLS with the back end (%s) has failed: %s", where, s.Message()),
+			Err:    fmt.Errorf("TLS with the back end (%s) has failed: %s", where, text),
 			Remedy: "compare the certificates and authorities of both sides: each verifies the other",
 		}
 	case s.Code() == codes.Unavailable:
 		return &core.UnavailableError{
-			Reason: fmt.Sprintf("no back end answers (%s): %s", where, s.Message()),
+			Reason: fmt.Sprintf("no back end answers (%s): %s", where, text),
 			Remedy: "start one there, or correct the address; a firewall has to let this port and those of the workers pass",
 		}
 	case s.Code() == codes.Unimplemented:
 		return &core.RemedyError{
-			Err:    fmt.Errorf("what listens there (%s) is no back end of Snakepit: %s", where, s.Message()),
+			Err:    fmt.Errorf("what listens there (%s) is no back end of Snakepit: %s", where, text),
 			Remedy: "correct the address",
 		}
 	default:
-		return fmt.Errorf("the back end (%s): %s", where, s.Message())
+		return fmt.Errorf("the back end (%s): %s", where, text)
+	}
+}
+
+// isTLS reports whether a text of gRPC is about TLS.
+func isTLS(text string) bool {
+	return strings.Contains(text, "tls: ") || strings.Contains(text, "handshake failed")
+}
+
+// tlsPatience is how long a back end may take to refuse this program's certificate.
+const tlsPatience = 2 * time.Second
+
+// refusal returns why a back end refuses this program's certificate, or nil. With TLS 1.3 it does so after the handshake
+// of this side. gRPC writes then, so it often sees only a closed connection. A server that accepts sends its settings.
+func (c *client) refusal(ctx context.Context) error {
+	if c.TLS == nil || len(c.Targets) == 0 {
+		return nil
+	}
+	config := c.TLS.Clone()
+	config.NextProtos = []string{"h2"}
+	ctx, cancel := context.WithTimeout(ctx, tlsPatience)
+	defer cancel()
+	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", c.Targets[0])
+	if err != nil {
+		return nil // gRPC's own error is better
+	}
+	defer func() { _ = conn.Close() }() // nothing was written
+	_ = conn.SetReadDeadline(time.Now().Add(tlsPatience))
+	_, err = conn.Read(make([]byte, 1))
+	switch {
+	case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
+	case isTLS(err.Error()):
+		return err
+	default: // gRPC's C core sends no alert
+		return errors.New("tls: it closed the connection after the handshake, so it does not accept the certificate of " +
+			"this program")
 	}
 }

@@ -62,22 +62,25 @@ type picker struct {
 	ready  []target // sorted by address
 }
 
-// Pick takes the back end with the fewest leases that is not known to be full.
+// Pick takes the back end with the fewest leases that has not refused.
 func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
-	known, _ := info.Ctx.Value(fullKey{}).(*full)
+	refused, _ := info.Ctx.Value(refusalsKey{}).(*refusals)
+	if refused == nil { // it is no lease
+		refused = &refusals{}
+	}
 	p.counts.mu.Lock()
 	defer p.counts.mu.Unlock()
 	var best *target
 	for i := range p.ready {
 		t := &p.ready[i]
-		if !known.has(t.address) && (best == nil || p.counts.leases[t.address] < p.counts.leases[best.address]) {
+		if !refused.has(t.address) && (best == nil || p.counts.leases[t.address] < p.counts.leases[best.address]) {
 			best = t
 		}
 	}
 	if best == nil {
-		return balancer.PickResult{}, status.Error(codes.ResourceExhausted, known.reason())
+		return balancer.PickResult{}, status.Error(codes.ResourceExhausted, "all back ends have refused")
 	}
-	known.asks(best.address)
+	refused.asks(best.address)
 	p.counts.leases[best.address]++
 	return balancer.PickResult{SubConn: best.conn, Done: func(balancer.DoneInfo) {
 		p.counts.mu.Lock()
@@ -88,57 +91,66 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	}}, nil
 }
 
-// fullKey is the context's key of a *full.
-type fullKey struct{}
+// refusalsKey is the context's key of a *refusals.
+type refusalsKey struct{}
 
-// full has the back ends that have refused a start for want of room. A nil one has none.
-type full struct {
+// refusals has the back ends that have refused a start, and why.
+type refusals struct {
 	mu    sync.Mutex // guards the fields below
 	asked string     // the address of the one that is asked now
-	why   map[string]string
+	why   map[string]*status.Status
 }
 
 // asks notes which back end is asked.
-func (f *full) asks(address string) {
-	if f == nil {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.asked = address
+func (r *refusals) asks(address string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked = address
 }
 
-// add notes that the one that was asked is full. It returns false if none was asked, because all are full.
-func (f *full) add(err error) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.asked == "" {
+// add notes why the one that was asked has refused. It returns false if none was asked, because none is left.
+func (r *refusals) add(err error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asked == "" {
 		return false
 	}
-	if f.why == nil {
-		f.why = map[string]string{}
+	if r.why == nil {
+		r.why = map[string]*status.Status{}
 	}
-	f.why[f.asked], f.asked = status.Convert(err).Message(), ""
+	r.why[r.asked], r.asked = status.Convert(err), ""
 	return true
 }
 
-func (f *full) has(address string) bool {
-	if f == nil {
-		return false
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	_, known := f.why[address]
-	return known
+func (r *refusals) has(address string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.why[address] != nil
 }
 
-// reason says why there is no room.
-func (f *full) reason() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// full reports whether all have refused for want of room. It is false if none was asked.
+func (r *refusals) full() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, why := range r.why {
+		if why.Code() != codes.ResourceExhausted {
+			return false
+		}
+	}
+	return len(r.why) > 0
+}
+
+// String says why each has refused.
+func (r *refusals) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var lines []string
-	for address, why := range f.why {
-		lines = append(lines, fmt.Sprintf("%s has no room: %s", address, why))
+	for address, why := range r.why {
+		what := "has failed"
+		if why.Code() == codes.ResourceExhausted {
+			what = "has no room"
+		}
+		lines = append(lines, fmt.Sprintf("%s %s: %s", address, what, why.Message()))
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "; ")

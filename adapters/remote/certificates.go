@@ -86,7 +86,7 @@ func writeNew(path string, text []byte, mode fs.FileMode) error {
 }
 
 // LoadTLS returns an Adapter.TLS from files in PEM: the authorities that have signed the certificates of the back ends,
-// and this program's certificate and key. WriteCertificates makes such files.
+// and this program's certificate and key.
 func LoadTLS(authorities, certificate, key string) (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(certificate, key)
 	if err != nil {
@@ -101,6 +101,12 @@ func LoadTLS(authorities, certificate, key string) (*tls.Config, error) {
 		return nil, fmt.Errorf("the authorities: %s has no certificate in PEM", authorities)
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, Certificates: []tls.Certificate{pair}}, nil
+}
+
+// LoadCertificates is LoadTLS of the files of a program in a directory that WriteCertificates has filled.
+func LoadCertificates(dir string) (*tls.Config, error) {
+	in := func(name string) string { return filepath.Join(dir, name) }
+	return LoadTLS(in(AuthorityFile), in(ProgramFile), in(ProgramKeyFile))
 }
 
 // issuer is an authority that signs certificates.

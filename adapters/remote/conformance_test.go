@@ -12,7 +12,7 @@ import (
 func TestConformance(t *testing.T) {
 	for name, secure := range map[string]bool{"TLS": true, "plain text": false} {
 		t.Run(name, func(t *testing.T) {
-			b := serve(t, secure, "../../python/conformance_worker.py", "4")
+			b := serve(t, secure, "../../python/conformance_worker.py", "--", "4")
 			conformance.Run(t, conformance.Harness{Adapter: b.Adapter, DetectsLoss: true})
 		})
 	}

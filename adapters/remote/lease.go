@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,7 +66,7 @@ func (l *lease) connect(ctx context.Context, launcher *core.Launcher) (*core.Lin
 			Err: err, Remedy: "let the firewall pass the ports of the workers; --worker-ports of the back end chooses them",
 		}
 	}
-	link.Adapter, link.Token, link.Process = l.client.Name(), launcher.WorkerToken, process
+	link.Adapter, link.Token, link.Process = l.client.name, launcher.WorkerToken, process
 	return link, nil
 }
 
@@ -98,6 +99,10 @@ func (l *lease) Next() (core.LeaseEvent, error) {
 			exit.Signal = syscall.Signal(n).String()
 		}
 		return core.LeaseEvent{Exit: exit}, nil
+	case *launchpb.LeaseEvent_Memory:
+		return core.LeaseEvent{Memory: int64(e.Memory)}, nil
+	case *launchpb.LeaseEvent_Ending:
+		return core.LeaseEvent{Ending: cmp.Or(e.Ending.GetReason(), "its back end is ending")}, nil
 	}
 	return core.LeaseEvent{}, nil // of a newer release
 }

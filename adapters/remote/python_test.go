@@ -4,7 +4,6 @@ package remote
 
 import (
 	"bufio"
-	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -22,8 +21,14 @@ type program struct {
 	log string // what it has printed until it was ready
 }
 
-// serve starts a back end with this worker. args are more arguments of its command line.
+// serve starts a back end with this worker. args are more options, and after "--" arguments of the worker.
 func serve(t *testing.T, secure bool, worker string, args ...string) *program {
+	t.Helper()
+	return serveAt(t, "127.0.0.1:0", secure, worker, args...)
+}
+
+// serveAt is serve at an address.
+func serveAt(t *testing.T, address string, secure bool, worker string, args ...string) *program {
 	t.Helper()
 	python := os.Getenv("SNAKEPIT_PYTHON")
 	if python == "" {
@@ -41,7 +46,7 @@ func serve(t *testing.T, secure bool, worker string, args ...string) *program {
 		t.Fatal(err)
 	}
 	p := &program{}
-	options := []string{"-m", "snakepit_bridge.serve", "--listen", "127.0.0.1:0", "--workers", "64"}
+	options := []string{"-m", "snakepit_bridge.serve", "--listen", address, "--workers", "64", "--grace", "0.1"}
 	if secure {
 		dir := t.TempDir()
 		if err := WriteCertificates(dir, nil, time.Hour); err != nil {
@@ -57,7 +62,7 @@ func serve(t *testing.T, secure bool, worker string, args ...string) *program {
 		options = append(options, "--plaintext")
 		p.Plaintext = true
 	}
-	options = append(append(options, file, "--"), args...)
+	options = append(append(options, file), args...)
 	p.cmd = exec.Command(python, options...)
 	p.cmd.Env = append(os.Environ(), "PYTHONPATH="+bridge)
 	printed, err := p.cmd.StderrPipe()
@@ -69,7 +74,10 @@ func serve(t *testing.T, secure bool, worker string, args ...string) *program {
 	}
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error: it has ended
-		if err := p.cmd.Wait(); err != nil && !errors.Is(err, os.ErrProcessDone) && p.cmd.ProcessState.ExitCode() >= 0 {
+		if p.cmd.ProcessState != nil {
+			return // the test has waited for it
+		}
+		if err := p.cmd.Wait(); err != nil && p.cmd.ProcessState.ExitCode() >= 0 { // it may have been killed
 			t.Errorf("the back end has ended with %v", err)
 		}
 	})

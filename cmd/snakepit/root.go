@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetVersionTemplate("{{.Version}}")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(initCommand(), callCommand(), streamCommand(), commandsCommand(), genCommand(), benchCommand(),
-		doctorCommand(), conformanceCommand(), versionCommand())
+		doctorCommand(), serveCommand(), rayCommand(), certificatesCommand(), conformanceCommand(), versionCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetArgs(args)
 	root.SetOut(output{stdout})

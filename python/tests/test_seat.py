@@ -23,7 +23,7 @@ if not hasattr(os, "killpg"):
 from snakepit_bridge.launch import seat as module
 from snakepit_bridge.launch.directory import Directory
 from snakepit_bridge.launch.memory import OomCounter
-from snakepit_bridge.launch.seat import Exited, Output, Report, Seat, Start, Started
+from snakepit_bridge.launch.seat import Ending, Exited, Memory, Output, Report, Seat, Start, Started
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel of this system does not end groups")
 
@@ -343,6 +343,8 @@ print(json.dumps([sys.argv[1:], shown, hasattr(grpc, "server"), snakepit_bridge.
 
 
 def test_what_a_worker_finds(sit, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("SNAKEPIT_")]:
+        monkeypatch.delenv(name)  # of the developer
     for name in ("SNAKEPIT_CACHE", "SNAKEPIT_CONN_FD", "SNAKEPIT_FORK_SERVER", "OWN_A", "OWN_B", "SNAKEPIT_OTHER"):
         monkeypatch.setenv(name, "the back end's")
     env = (
@@ -447,3 +449,22 @@ def test_cryptography_is_missing(monkeypatch, script):
     with pytest.raises(Unavailable, match="cryptography cannot be imported") as caught:
         Seat([str(script(""))], "127.0.0.1", "", start(certificate="host's"))
     assert "-m pip install 'cryptography>=42'" in caught.value.remedy
+
+
+def test_the_memory_of_a_worker_and_its_children(sit):
+    own, child = "x = bytearray(os.urandom(30 << 20))\n", "x = bytearray(30 << 20); x[::4096] = b'1' * 7680; "
+    source = CHILD.format(apart=False).replace("import time;", child + "import time;")
+    seat = sit(source + own + "import time\ntime.sleep(600)\n", watch_memory=True)
+    told = (event.size >> 20 for event in seat.events() if isinstance(event, Memory))
+    assert 60 < next(size for size in told if size > 60) < 200
+
+
+def test_the_end_of_the_back_end_is_an_event(sit):
+    seat = sit("import time\nprint('here', flush=True)\ntime.sleep(1000)")
+    events = seat.events()
+    next(event for event in events if isinstance(event, Output))
+    seat.announce_end("it is late")
+    assert next(events) == Ending("it is late")
+    seat.close()
+    seat.announce_end("too late")
+    assert isinstance(next(events), Exited)

@@ -241,6 +241,7 @@ type Start struct {
 	Env         []string `protobuf:"bytes,7,rep,name=env,proto3" json:"env,omitempty"` // more variables for the worker, "KEY=value"
 	// Wait for room, as long as the call is open, instead of RESOURCE_EXHAUSTED. A back end that can't wait refuses.
 	Wait          bool `protobuf:"varint,8,opt,name=wait,proto3" json:"wait,omitempty"`
+	WatchMemory   bool `protobuf:"varint,9,opt,name=watch_memory,json=watchMemory,proto3" json:"watch_memory,omitempty"` // send memory about once a second
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -331,6 +332,13 @@ func (x *Start) GetWait() bool {
 	return false
 }
 
+func (x *Start) GetWatchMemory() bool {
+	if x != nil {
+		return x.WatchMemory
+	}
+	return false
+}
+
 type LeaseEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Event:
@@ -339,6 +347,8 @@ type LeaseEvent struct {
 	//	*LeaseEvent_Output
 	//	*LeaseEvent_Report
 	//	*LeaseEvent_Exited
+	//	*LeaseEvent_Ending
+	//	*LeaseEvent_Memory
 	Event         isLeaseEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -417,6 +427,24 @@ func (x *LeaseEvent) GetExited() *Exited {
 	return nil
 }
 
+func (x *LeaseEvent) GetEnding() *Ending {
+	if x != nil {
+		if x, ok := x.Event.(*LeaseEvent_Ending); ok {
+			return x.Ending
+		}
+	}
+	return nil
+}
+
+func (x *LeaseEvent) GetMemory() uint64 {
+	if x != nil {
+		if x, ok := x.Event.(*LeaseEvent_Memory); ok {
+			return x.Memory
+		}
+	}
+	return 0
+}
+
 type isLeaseEvent_Event interface {
 	isLeaseEvent_Event()
 }
@@ -437,6 +465,14 @@ type LeaseEvent_Exited struct {
 	Exited *Exited `protobuf:"bytes,4,opt,name=exited,proto3,oneof"`
 }
 
+type LeaseEvent_Ending struct {
+	Ending *Ending `protobuf:"bytes,5,opt,name=ending,proto3,oneof"`
+}
+
+type LeaseEvent_Memory struct {
+	Memory uint64 `protobuf:"varint,6,opt,name=memory,proto3,oneof"` // the resident memory of the worker and its children, in bytes
+}
+
 func (*LeaseEvent_Started) isLeaseEvent_Event() {}
 
 func (*LeaseEvent_Output) isLeaseEvent_Event() {}
@@ -444,6 +480,10 @@ func (*LeaseEvent_Output) isLeaseEvent_Event() {}
 func (*LeaseEvent_Report) isLeaseEvent_Event() {}
 
 func (*LeaseEvent_Exited) isLeaseEvent_Event() {}
+
+func (*LeaseEvent_Ending) isLeaseEvent_Event() {}
+
+func (*LeaseEvent_Memory) isLeaseEvent_Event() {}
 
 // Started says that there is a process.
 type Started struct {
@@ -507,6 +547,52 @@ func (x *Started) GetCertificate() []byte {
 	return nil
 }
 
+// Ending says that the back end is about to end, and with it the worker. Until then the worker serves on, so the host can
+// replace it without a gap.
+type Ending struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"` // for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ending) Reset() {
+	*x = Ending{}
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ending) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ending) ProtoMessage() {}
+
+func (x *Ending) ProtoReflect() protoreflect.Message {
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ending.ProtoReflect.Descriptor instead.
+func (*Ending) Descriptor() ([]byte, []int) {
+	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Ending) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Exited says how the process ended. Its children have been killed, and all of its output has been sent.
 type Exited struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -519,7 +605,7 @@ type Exited struct {
 
 func (x *Exited) Reset() {
 	*x = Exited{}
-	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[6]
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +617,7 @@ func (x *Exited) String() string {
 func (*Exited) ProtoMessage() {}
 
 func (x *Exited) ProtoReflect() protoreflect.Message {
-	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[6]
+	mi := &file_snakepit_bridge_launch_launch_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +630,7 @@ func (x *Exited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exited.ProtoReflect.Descriptor instead.
 func (*Exited) Descriptor() ([]byte, []int) {
-	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{6}
+	return file_snakepit_bridge_launch_launch_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Exited) GetCode() int32 {
@@ -578,7 +664,7 @@ const file_snakepit_bridge_launch_launch_proto_rawDesc = "" +
 	"\fLeaseRequest\x121\n" +
 	"\x05start\x18\x01 \x01(\v2\x19.snakepit.launch.v1.StartH\x00R\x05start\x124\n" +
 	"\x06signal\x18\x02 \x01(\x0e2\x1a.snakepit.launch.v1.SignalH\x00R\x06signalB\t\n" +
-	"\arequest\"\xdb\x01\n" +
+	"\arequest\"\xfe\x01\n" +
 	"\x05Start\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x1b\n" +
@@ -588,18 +674,23 @@ const file_snakepit_bridge_launch_launch_proto_rawDesc = "" +
 	"\fworker_token\x18\x05 \x01(\tR\vworkerToken\x12 \n" +
 	"\vcertificate\x18\x06 \x01(\tR\vcertificate\x12\x10\n" +
 	"\x03env\x18\a \x03(\tR\x03env\x12\x12\n" +
-	"\x04wait\x18\b \x01(\bR\x04wait\"\xb8\x01\n" +
+	"\x04wait\x18\b \x01(\bR\x04wait\x12!\n" +
+	"\fwatch_memory\x18\t \x01(\bR\vwatchMemory\"\x88\x02\n" +
 	"\n" +
 	"LeaseEvent\x127\n" +
 	"\astarted\x18\x01 \x01(\v2\x1b.snakepit.launch.v1.StartedH\x00R\astarted\x12\x18\n" +
 	"\x06output\x18\x02 \x01(\fH\x00R\x06output\x12\x18\n" +
 	"\x06report\x18\x03 \x01(\fH\x00R\x06report\x124\n" +
-	"\x06exited\x18\x04 \x01(\v2\x1a.snakepit.launch.v1.ExitedH\x00R\x06exitedB\a\n" +
+	"\x06exited\x18\x04 \x01(\v2\x1a.snakepit.launch.v1.ExitedH\x00R\x06exited\x124\n" +
+	"\x06ending\x18\x05 \x01(\v2\x1a.snakepit.launch.v1.EndingH\x00R\x06ending\x12\x18\n" +
+	"\x06memory\x18\x06 \x01(\x04H\x00R\x06memoryB\a\n" +
 	"\x05event\"Q\n" +
 	"\aStarted\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x04R\x03pid\x12 \n" +
-	"\vcertificate\x18\x03 \x01(\fR\vcertificate\"F\n" +
+	"\vcertificate\x18\x03 \x01(\fR\vcertificate\" \n" +
+	"\x06Ending\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"F\n" +
 	"\x06Exited\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\x12\x10\n" +
@@ -625,7 +716,7 @@ func file_snakepit_bridge_launch_launch_proto_rawDescGZIP() []byte {
 }
 
 var file_snakepit_bridge_launch_launch_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_snakepit_bridge_launch_launch_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_snakepit_bridge_launch_launch_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_snakepit_bridge_launch_launch_proto_goTypes = []any{
 	(Signal)(0),          // 0: snakepit.launch.v1.Signal
 	(*HoldRequest)(nil),  // 1: snakepit.launch.v1.HoldRequest
@@ -634,22 +725,24 @@ var file_snakepit_bridge_launch_launch_proto_goTypes = []any{
 	(*Start)(nil),        // 4: snakepit.launch.v1.Start
 	(*LeaseEvent)(nil),   // 5: snakepit.launch.v1.LeaseEvent
 	(*Started)(nil),      // 6: snakepit.launch.v1.Started
-	(*Exited)(nil),       // 7: snakepit.launch.v1.Exited
+	(*Ending)(nil),       // 7: snakepit.launch.v1.Ending
+	(*Exited)(nil),       // 8: snakepit.launch.v1.Exited
 }
 var file_snakepit_bridge_launch_launch_proto_depIdxs = []int32{
 	4, // 0: snakepit.launch.v1.LeaseRequest.start:type_name -> snakepit.launch.v1.Start
 	0, // 1: snakepit.launch.v1.LeaseRequest.signal:type_name -> snakepit.launch.v1.Signal
 	6, // 2: snakepit.launch.v1.LeaseEvent.started:type_name -> snakepit.launch.v1.Started
-	7, // 3: snakepit.launch.v1.LeaseEvent.exited:type_name -> snakepit.launch.v1.Exited
-	3, // 4: snakepit.launch.v1.Launch.Lease:input_type -> snakepit.launch.v1.LeaseRequest
-	1, // 5: snakepit.launch.v1.Launch.Hold:input_type -> snakepit.launch.v1.HoldRequest
-	5, // 6: snakepit.launch.v1.Launch.Lease:output_type -> snakepit.launch.v1.LeaseEvent
-	2, // 7: snakepit.launch.v1.Launch.Hold:output_type -> snakepit.launch.v1.HoldEvent
-	6, // [6:8] is the sub-list for method output_type
-	4, // [4:6] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	8, // 3: snakepit.launch.v1.LeaseEvent.exited:type_name -> snakepit.launch.v1.Exited
+	7, // 4: snakepit.launch.v1.LeaseEvent.ending:type_name -> snakepit.launch.v1.Ending
+	3, // 5: snakepit.launch.v1.Launch.Lease:input_type -> snakepit.launch.v1.LeaseRequest
+	1, // 6: snakepit.launch.v1.Launch.Hold:input_type -> snakepit.launch.v1.HoldRequest
+	5, // 7: snakepit.launch.v1.Launch.Lease:output_type -> snakepit.launch.v1.LeaseEvent
+	2, // 8: snakepit.launch.v1.Launch.Hold:output_type -> snakepit.launch.v1.HoldEvent
+	7, // [7:9] is the sub-list for method output_type
+	5, // [5:7] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_snakepit_bridge_launch_launch_proto_init() }
@@ -666,6 +759,8 @@ func file_snakepit_bridge_launch_launch_proto_init() {
 		(*LeaseEvent_Output)(nil),
 		(*LeaseEvent_Report)(nil),
 		(*LeaseEvent_Exited)(nil),
+		(*LeaseEvent_Ending)(nil),
+		(*LeaseEvent_Memory)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -673,7 +768,7 @@ func file_snakepit_bridge_launch_launch_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snakepit_bridge_launch_launch_proto_rawDesc), len(file_snakepit_bridge_launch_launch_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,7 +34,7 @@ const (
 type LaunchClient interface {
 	// Lease starts one worker. The call is the worker's lease: when it ends, in whatever way, the back end kills the
 	// worker and its children. The first message of the host has start, and each later one has signal. The back end
-	// sends started, then any number of output, at most one report, and at last exited. It ends the call after exited.
+	// sends started, then any number of output, ending and memory, at most one report, and at last exited. It ends the call after exited.
 	//
 	// Status codes: RESOURCE_EXHAUSTED: the back end has no room for another worker. The details say what is missing.
 	// UNAVAILABLE: the back end is ending. FAILED_PRECONDITION: the process could not be started.
@@ -94,7 +94,7 @@ type Launch_HoldClient = grpc.ServerStreamingClient[HoldEvent]
 type LaunchServer interface {
 	// Lease starts one worker. The call is the worker's lease: when it ends, in whatever way, the back end kills the
 	// worker and its children. The first message of the host has start, and each later one has signal. The back end
-	// sends started, then any number of output, at most one report, and at last exited. It ends the call after exited.
+	// sends started, then any number of output, ending and memory, at most one report, and at last exited. It ends the call after exited.
 	//
 	// Status codes: RESOURCE_EXHAUSTED: the back end has no room for another worker. The details say what is missing.
 	// UNAVAILABLE: the back end is ending. FAILED_PRECONDITION: the process could not be started.

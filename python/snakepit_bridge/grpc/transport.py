@@ -167,6 +167,8 @@ class GrpcTransport(Transport):
                 ("grpc.max_receive_message_length", self.max_frame + self.max_frame // 64 + MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.http2.bdp_probe", 0),  # no pings to measure the bandwidth
+                # A host on another machine pings every 10 s. Without this gRPC would take that for an attack.
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
                 # Nothing is compressed: older versions of grpcio check the size only when they have decompressed.
                 ("grpc.compression_enabled_algorithms_bitset", 1),
             ],

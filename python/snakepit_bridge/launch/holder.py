@@ -56,6 +56,11 @@ class Holder:
         yield from self._seat.events()
         self._seat.close()
 
+    def announce_end(self, reason: str) -> None:
+        """Adds an `Ending` to the events, if there is a worker."""
+        if self._seat is not None:
+            self._seat.announce_end(reason)
+
     def signal(self, kill: bool) -> None:
         """Sends SIGKILL or SIGTERM to the worker and its children, if there is one."""
         if self._seat is not None:

@@ -13,7 +13,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#snakepit_bridge/launch/launch.proto\x12\x12snakepit.launch.v1\"\r\n\x0bHoldRequest\"\x0b\n\tHoldEvent\"s\n\x0cLeaseRequest\x12*\n\x05start\x18\x01 \x01(\x0b\x32\x19.snakepit.launch.v1.StartH\x00\x12,\n\x06signal\x18\x02 \x01(\x0e\x32\x1a.snakepit.launch.v1.SignalH\x00\x42\t\n\x07request\"\x93\x01\n\x05Start\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x11\n\tmax_frame\x18\x03 \x01(\r\x12\x12\n\nhost_token\x18\x04 \x01(\t\x12\x14\n\x0cworker_token\x18\x05 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x06 \x01(\t\x12\x0b\n\x03\x65nv\x18\x07 \x03(\t\x12\x0c\n\x04wait\x18\x08 \x01(\x08\"\x97\x01\n\nLeaseEvent\x12.\n\x07started\x18\x01 \x01(\x0b\x32\x1b.snakepit.launch.v1.StartedH\x00\x12\x10\n\x06output\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06report\x18\x03 \x01(\x0cH\x00\x12,\n\x06\x65xited\x18\x04 \x01(\x0b\x32\x1a.snakepit.launch.v1.ExitedH\x00\x42\x07\n\x05\x65vent\"9\n\x07Started\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x04\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"3\n\x06\x45xited\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06signal\x18\x02 \x01(\x05\x12\x0b\n\x03oom\x18\x03 \x01(\x08*G\n\x06Signal\x12\x16\n\x12SIGNAL_UNSPECIFIED\x10\x00\x12\x14\n\x10SIGNAL_TERMINATE\x10\x01\x12\x0f\n\x0bSIGNAL_KILL\x10\x02\x32\xa1\x01\n\x06Launch\x12M\n\x05Lease\x12 .snakepit.launch.v1.LeaseRequest\x1a\x1e.snakepit.launch.v1.LeaseEvent(\x01\x30\x01\x12H\n\x04Hold\x12\x1f.snakepit.launch.v1.HoldRequest\x1a\x1d.snakepit.launch.v1.HoldEvent0\x01\x42:Z8github.com/snakepit-go/snakepit/adapters/remote/launchpbb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#snakepit_bridge/launch/launch.proto\x12\x12snakepit.launch.v1\"\r\n\x0bHoldRequest\"\x0b\n\tHoldEvent\"s\n\x0cLeaseRequest\x12*\n\x05start\x18\x01 \x01(\x0b\x32\x19.snakepit.launch.v1.StartH\x00\x12,\n\x06signal\x18\x02 \x01(\x0e\x32\x1a.snakepit.launch.v1.SignalH\x00\x42\t\n\x07request\"\xa9\x01\n\x05Start\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x11\n\tmax_frame\x18\x03 \x01(\r\x12\x12\n\nhost_token\x18\x04 \x01(\t\x12\x14\n\x0cworker_token\x18\x05 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x06 \x01(\t\x12\x0b\n\x03\x65nv\x18\x07 \x03(\t\x12\x0c\n\x04wait\x18\x08 \x01(\x08\x12\x14\n\x0cwatch_memory\x18\t \x01(\x08\"\xd7\x01\n\nLeaseEvent\x12.\n\x07started\x18\x01 \x01(\x0b\x32\x1b.snakepit.launch.v1.StartedH\x00\x12\x10\n\x06output\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06report\x18\x03 \x01(\x0cH\x00\x12,\n\x06\x65xited\x18\x04 \x01(\x0b\x32\x1a.snakepit.launch.v1.ExitedH\x00\x12,\n\x06\x65nding\x18\x05 \x01(\x0b\x32\x1a.snakepit.launch.v1.EndingH\x00\x12\x10\n\x06memory\x18\x06 \x01(\x04H\x00\x42\x07\n\x05\x65vent\"9\n\x07Started\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x04\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"\x18\n\x06\x45nding\x12\x0e\n\x06reason\x18\x01 \x01(\t\"3\n\x06\x45xited\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06signal\x18\x02 \x01(\x05\x12\x0b\n\x03oom\x18\x03 \x01(\x08*G\n\x06Signal\x12\x16\n\x12SIGNAL_UNSPECIFIED\x10\x00\x12\x14\n\x10SIGNAL_TERMINATE\x10\x01\x12\x0f\n\x0bSIGNAL_KILL\x10\x02\x32\xa1\x01\n\x06Launch\x12M\n\x05Lease\x12 .snakepit.launch.v1.LeaseRequest\x1a\x1e.snakepit.launch.v1.LeaseEvent(\x01\x30\x01\x12H\n\x04Hold\x12\x1f.snakepit.launch.v1.HoldRequest\x1a\x1d.snakepit.launch.v1.HoldEvent0\x01\x42:Z8github.com/snakepit-go/snakepit/adapters/remote/launchpbb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -21,8 +21,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'snakepit_bridge.launch.laun
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   DESCRIPTOR._serialized_options = b'Z8github.com/snakepit-go/snakepit/adapters/remote/launchpb'
-  _globals['_SIGNAL']._serialized_start=620
-  _globals['_SIGNAL']._serialized_end=691
+  _globals['_SIGNAL']._serialized_start=732
+  _globals['_SIGNAL']._serialized_end=803
   _globals['_HOLDREQUEST']._serialized_start=59
   _globals['_HOLDREQUEST']._serialized_end=72
   _globals['_HOLDEVENT']._serialized_start=74
@@ -30,13 +30,15 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_LEASEREQUEST']._serialized_start=87
   _globals['_LEASEREQUEST']._serialized_end=202
   _globals['_START']._serialized_start=205
-  _globals['_START']._serialized_end=352
-  _globals['_LEASEEVENT']._serialized_start=355
-  _globals['_LEASEEVENT']._serialized_end=506
-  _globals['_STARTED']._serialized_start=508
-  _globals['_STARTED']._serialized_end=565
-  _globals['_EXITED']._serialized_start=567
-  _globals['_EXITED']._serialized_end=618
-  _globals['_LAUNCH']._serialized_start=694
-  _globals['_LAUNCH']._serialized_end=855
+  _globals['_START']._serialized_end=374
+  _globals['_LEASEEVENT']._serialized_start=377
+  _globals['_LEASEEVENT']._serialized_end=592
+  _globals['_STARTED']._serialized_start=594
+  _globals['_STARTED']._serialized_end=651
+  _globals['_ENDING']._serialized_start=653
+  _globals['_ENDING']._serialized_end=677
+  _globals['_EXITED']._serialized_start=679
+  _globals['_EXITED']._serialized_end=730
+  _globals['_LAUNCH']._serialized_start=806
+  _globals['_LAUNCH']._serialized_end=967
 # @@protoc_insertion_point(module_scope)

@@ -1,11 +1,62 @@
-"""Tells whether the kernel killed a process because memory ran out."""
+"""Tells how much memory a worker has, and whether the kernel killed it because memory ran out."""
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import Iterator, Optional
+from typing import Iterator, List, Optional, Tuple
 
-__all__ = ["OomCounter"]
+__all__ = ["OomCounter", "resident_memory"]
+
+
+def resident_memory(leader: int) -> int:
+    """Returns the resident memory of a process, its group and its descendants, in bytes.
+
+    Pages that several of them share count once. A process that has ended counts as nothing. Without /proc the result
+    is 0.
+
+    Args:
+        leader: The leader of the group.
+    """
+    table = dict(_processes())
+    tree = [leader] + [pid for pid, (_, group) in table.items() if group == leader and pid != leader]
+    for pid in tree:
+        tree += [child for child, (parent, _) in table.items() if parent == pid and child not in tree]
+    return sum(map(_resident, tree)) if len(tree) == 1 else sum(map(_proportional, tree))
+
+
+def _processes() -> Iterator[Tuple[int, Tuple[int, int]]]:
+    """Yields the ids of all processes, each with the ids of its parent and its group. See proc_pid_stat(5)."""
+    try:
+        names: List[str] = os.listdir("/proc")
+    except OSError:
+        return
+    for name in names:
+        if name.isdigit():
+            stat = _text(f"/proc/{name}/stat").rpartition(")")[2].split()
+            if len(stat) > 2:
+                yield int(name), (int(stat[1]), int(stat[2]))
+
+
+def _resident(pid: int) -> int:
+    fields = _text(f"/proc/{pid}/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
+
+
+def _proportional(pid: int) -> int:
+    """Returns the memory of a process. A page that n processes share counts as 1/n. See proc_pid_smaps(5)."""
+    for line in _text(f"/proc/{pid}/smaps_rollup").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) << 10
+    return _resident(pid)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:  # it has ended
+        return ""
 
 
 class OomCounter:

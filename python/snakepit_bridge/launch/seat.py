@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence
 
 from .certificate import Certificate, make_certificate
 from .directory import Directory
-from .memory import OomCounter
+from .memory import OomCounter, resident_memory
 
 # Windows has no process groups and no descriptors to inherit.
 fcntl: Any
@@ -27,7 +27,7 @@ try:
 except ImportError:
     fcntl = None
 
-__all__ = ["Event", "Exited", "Output", "Report", "Seat", "Start", "Started"]
+__all__ = ["Ending", "Event", "Exited", "Memory", "Output", "Report", "Seat", "Start", "Started"]
 
 CHUNK_BYTES = 64 << 10
 """The size of one `Output`, at most."""
@@ -41,6 +41,9 @@ process outside the group still holds the pipe."""
 
 LAST_BYTES = 1 << 20
 """How much is read after the end. This is the size of the largest pipe. More comes from another process."""
+
+MEMORY_SECONDS = 1.0
+"""How often a seat tells the memory of its worker."""
 
 CONTRACT = frozenset(
     "SNAKEPIT_" + name
@@ -80,6 +83,7 @@ class Start:
     certificate: str = ""  # of the host, in PEM; "": the worker serves plain text
     env: Tuple[str, ...] = ()  # more variables, "KEY=value"
     wait: bool = False  # wait for room
+    watch_memory: bool = False  # tell the worker's memory
 
 
 class Started(NamedTuple):
@@ -102,6 +106,18 @@ class Report(NamedTuple):
     data: bytes
 
 
+class Memory(NamedTuple):
+    """The worker and its children have so much resident memory."""
+
+    size: int  # in bytes
+
+
+class Ending(NamedTuple):
+    """The back end is about to end, and with it the worker."""
+
+    reason: str
+
+
 class Exited(NamedTuple):
     """The process has ended, and its children have been killed."""
 
@@ -110,7 +126,7 @@ class Exited(NamedTuple):
     oom: bool  # the kernel killed it because memory ran out
 
 
-Event = Union[Started, Output, Report, Exited]
+Event = Union[Started, Output, Report, Memory, Ending, Exited]
 
 
 class Seat:
@@ -147,12 +163,16 @@ class Seat:
         self._printing = True  # the output has not ended
         self._until: Optional[float] = None  # when its last part must have arrived; None while the process runs
         self._left = LAST_BYTES  # how much of that part may still arrive
+        # when the memory is to be told
+        self._memory_due = monotonic() + MEMORY_SECONDS if start.watch_memory else float("inf")
+        self._reason = ""  # why the back end is about to end
         with ExitStack() as failed, ExitStack() as theirs:
             self._directory = Directory()
             failed.callback(self._directory.remove)
             self._output, printed = _pipe(failed, theirs)
             self._control, reported = _pipe(failed, theirs)
-            self._wake, self._awake = _pipe(failed, failed)  # _awake is closed when the process has ended
+            # _awake gets a byte when the back end is about to end, and is closed when the process has ended.
+            self._wake, self._awake = _pipe(failed, failed)
             self._lifeline = _lifeline(failed)
             watched = _reopen(self._lifeline[0], theirs)
             given, keys = _pipe(theirs, failed) if start.certificate else (subprocess.DEVNULL, -1)
@@ -203,7 +223,7 @@ class Seat:
         return self._killed or self._ended
 
     def events(self) -> Iterator[Event]:
-        """Yields what happens: `Started`, any number of `Output`, one `Report` among them, and at last `Exited`.
+        """Yields what happens: `Started`, then any other events with one `Report` among them, and at last `Exited`.
 
         While nobody takes the output, the worker waits as soon as its pipe is full. After `close`, only `Exited`
         follows. It may be called once.
@@ -221,6 +241,13 @@ class Seat:
             if not self._ended:
                 self._killed = self._killed or kill
                 self._signal_group(signal.SIGKILL if kill else signal.SIGTERM)
+
+    def announce_end(self, reason: str) -> None:
+        """Adds an `Ending` to the events. It returns at once."""
+        with self._lock:
+            if not self._ended:
+                self._reason = reason
+                os.write(self._awake, b".")
 
     def wait(self, timeout: Optional[float] = None) -> bool:
         """Waits until the process has ended and was cleaned up after, at most so many seconds.
@@ -286,9 +313,13 @@ class Seat:
             while not self._closed:
                 if self._until is not None and not self._printing and self._report is None:
                     break
-                timeout = None if self._until is None else max(0.0, self._until - monotonic()) * 1000
-                ready = [fd for fd, _ in self._poll.poll(timeout)]
+                if self._until is None and monotonic() >= self._memory_due:
+                    self._memory_due = monotonic() + MEMORY_SECONDS
+                    return Memory(resident_memory(self._process.pid))
+                ready = [fd for fd, _ in self._poll.poll(self._patience())]
                 if self._wake in ready:
+                    if os.read(self._wake, 1):
+                        return Ending(self._reason)
                     self._poll.unregister(self._wake)
                     self._until = monotonic() + OUTPUT_GRACE
                 if self._control in ready:
@@ -304,12 +335,17 @@ class Seat:
                         return Output(data)
                     self._poll.unregister(self._output)
                     self._printing = False
-                if not ready:  # the process has ended, and another one holds its pipes
+                if not ready and self._until is not None:  # the process has ended, and another one holds its pipes
                     if self._report is not None:
                         return self._take_report()
                     break
         self._done.wait()
         return self._exit
+
+    def _patience(self) -> Optional[float]:
+        """Returns how long to wait for the next event, in milliseconds, or None if only an event ends the wait."""
+        until = self._memory_due if self._until is None else self._until
+        return None if until == float("inf") else max(0.0, until - monotonic()) * 1000
 
     def _take_report(self) -> Report:
         """Returns the report, and closes its pipe. The worker may be about to write more."""

@@ -17,7 +17,7 @@ from snakepit_bridge.grpc.health import Health
 from . import launch_pb2 as pb2
 from .launch_pb2_grpc import add_LaunchServicer_to_server
 from .room import Lost, NoRoom
-from .seat import Event, Exited, Output, Report, Start, Started
+from .seat import Ending, Event, Exited, Memory, Output, Report, Start, Started
 
 __all__ = ["LeasedSeat", "Seats", "Service"]
 
@@ -56,6 +56,9 @@ class LeasedSeat(Protocol):
 
     def signal(self, kill: bool) -> None:
         """Sends SIGKILL or SIGTERM to the worker and its children. It returns at once."""
+
+    def announce_end(self, reason: str) -> None:
+        """Adds an `Ending` to the events. It returns at once."""
 
     def close(self) -> None:
         """Kills the worker and its children, and waits for their end. It may be called twice."""
@@ -126,10 +129,13 @@ class Service:
         return port
 
     def end(self) -> None:
-        """Grants no more leases. Those that exist live on."""
+        """Grants no more leases. Those that exist live on, and their hosts hear that they are about to end."""
         with self._changed:
-            self._ending = True
+            first, self._ending = not self._ending, True
+            leases = list(self._leases)
         self._health.serve(False)
+        for seat in leases if first else ():
+            seat.announce_end("the back end is ending")
 
     def wait(self, timeout: float) -> bool:
         """Waits until there is no lease, at most so many seconds.
@@ -220,6 +226,7 @@ class Service:
             said.certificate,
             tuple(said.env),
             said.wait,
+            said.watch_memory,
         )
         fault = _fault(start, self._plaintext)
         if fault:
@@ -313,4 +320,8 @@ def _message(event: Event) -> Any:
         return pb2.LeaseEvent(output=event.data)
     if isinstance(event, Report):
         return pb2.LeaseEvent(report=event.data)
+    if isinstance(event, Memory):
+        return pb2.LeaseEvent(memory=event.size)
+    if isinstance(event, Ending):
+        return pb2.LeaseEvent(ending=pb2.Ending(reason=event.reason))
     return pb2.LeaseEvent(exited=pb2.Exited(code=event.code, signal=event.signal, oom=event.oom))
