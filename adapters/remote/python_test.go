@@ -52,10 +52,8 @@ func serveAt(t *testing.T, address string, secure bool, worker string, args ...s
 		if err := WriteCertificates(dir, nil, time.Hour); err != nil {
 			t.Fatal(err)
 		}
-		in := func(name string) string { return filepath.Join(dir, name) }
-		options = append(options, "--certificate", in(BackEndFile), "--key", in(BackEndKeyFile),
-			"--clients", in(AuthorityFile))
-		if p.TLS, err = LoadTLS(in(AuthorityFile), in(ProgramFile), in(ProgramKeyFile)); err != nil {
+		options = append(options, "--certificates", dir)
+		if p.TLS, err = LoadCertificates(dir); err != nil {
 			t.Fatal(err)
 		}
 	} else {

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import ssl
 import sys
 from ipaddress import ip_address
 from queue import SimpleQueue
-from typing import List, NamedTuple, Sequence
+from typing import List, Sequence
 
 from ._errors import Unavailable
 from ._remedy import install
+from .launch import keys
 from .launch.command import Failure, bracketed, count, end, need_port, need_ports, parse_listen, say
 
 __all__ = ["main"]
@@ -24,21 +24,12 @@ PORT = 7000
 
 _EXAMPLE = """\
 example:
-  snakepit certificates certs
-  python -m snakepit_bridge.serve worker.py --listen 10.0.0.5:7000 --workers 8 \\
-      --certificate certs/server.pem --key certs/server.key --clients certs/clients.pem -- --model large
+  snakepit certificates certs --host gpu-1
+  python -m snakepit_bridge.serve worker.py --listen :7000 --workers 8 --certificates certs -- --model large
 
 SIGTERM ends it: it grants no more workers. Those that run may go on for --grace seconds. A second signal ends them at
 once. The exit code is 0 after a signal, 2 after wrong arguments, and 1 after any other failure.
 """
-
-
-class _Keys(NamedTuple):
-    """The contents of the files for TLS."""
-
-    key: bytes
-    certificate: bytes
-    clients: bytes
 
 
 def main(argv: Sequence[str]) -> int:
@@ -89,11 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         help="how many workers may run at once (default: the processors, here %(default)s)",
     )
     parser.add_argument("--worker-ports", metavar="FIRST-LAST", default="", help="ports for workers (default: any)")
-    parser.add_argument("--certificate", metavar="FILE", help="the certificate to show, in PEM")
-    parser.add_argument("--key", metavar="FILE", help="its private key, in PEM")
-    parser.add_argument(
-        "--clients", metavar="FILE", help="certificates of the programs that may connect, or of their authorities"
-    )
+    keys.add_arguments(parser)
     parser.add_argument("--plaintext", action="store_true", help="no TLS; only on a loopback address")
     parser.add_argument(
         "--grace",
@@ -116,16 +103,9 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         ports = need_ports(parser, options.worker_ports)
         if ports < options.workers:
             parser.error(f"--worker-ports {options.worker_ports}: {ports} are too few for {options.workers} workers")
-    files = (options.certificate, options.key, options.clients)
-    if options.plaintext and any(files):
-        parser.error("--plaintext excludes --certificate, --key and --clients")
+    keys.check(parser, options)
     if options.plaintext and not ip_address(options.host.partition("%")[0]).is_loopback:
         parser.error(f"--plaintext: others could listen in at {options.host}; use TLS, or listen on 127.0.0.1")
-    if not options.plaintext and not all(files):
-        parser.error(
-            "--certificate, --key and --clients are required; `snakepit certificates DIR` makes the files. "
-            "On a loopback address --plaintext goes without"
-        )
 
 
 def _serve(options: argparse.Namespace, program: List[str]) -> int:
@@ -133,7 +113,7 @@ def _serve(options: argparse.Namespace, program: List[str]) -> int:
         raise Failure("it needs Linux or another Unix", "")
     if not os.path.isfile(options.worker):
         raise Failure(f"{options.worker}: no such file (the working directory is {os.getcwd()})", "")
-    keys = None if options.plaintext else _read_keys(options)
+    own = None if options.plaintext else keys.read(options)
     # grpcio reads these when it is imported. It would print warnings about harmless things, and its fork support would
     # hinder the start of workers.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -145,7 +125,7 @@ def _serve(options: argparse.Namespace, program: List[str]) -> int:
         from .launch.room import Room
         from .launch.service import Service
 
-        if keys is not None:
+        if own is not None:
             make_certificate()
     except Unavailable as error:
         raise Failure(str(error), error.remedy) from None
@@ -158,8 +138,8 @@ def _serve(options: argparse.Namespace, program: List[str]) -> int:
     room = Room(program, options.workers, options.host, options.worker_ports)
     service = Service(room, options.workers, options.plaintext)
     credentials = None
-    if keys is not None:
-        credentials = grpc.ssl_server_credentials([(keys.key, keys.certificate)], keys.clients, True)
+    if own is not None:
+        credentials = grpc.ssl_server_credentials([(own.key, own.certificate)], own.clients, True)
     shown = bracketed(options.host)
     need_port(options.host, options.port)
     port = service.start(f"{shown}:{options.port}", credentials)
@@ -171,34 +151,6 @@ def _serve(options: argparse.Namespace, program: List[str]) -> int:
     signals.get()
     end(service, options.grace, signals)
     return 0
-
-
-def _read_keys(options: argparse.Namespace) -> _Keys:
-    """Reads the files for TLS. grpcio would not say what is wrong with them."""
-    contents = {}
-    for name in ("key", "certificate", "clients"):
-        path = getattr(options, name)
-        try:
-            with open(path, "rb") as file:
-                contents[name] = file.read()
-        except OSError as error:
-            raise Failure(f"--{name} {path}: {error.strerror}", "") from None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    for name in ("certificate", "clients"):
-        path = getattr(options, name)
-        try:
-            context.load_verify_locations(path)
-        except ssl.SSLError as error:
-            raise Failure(f"--{name} {path}: it has no certificate in PEM ({error})", "") from None
-    try:
-        context.load_cert_chain(options.certificate, options.key, password=lambda: "")
-    except ssl.SSLError as error:
-        if "MISMATCH" in (error.reason or ""):
-            text = f"--key {options.key} is not the key of --certificate {options.certificate}"
-        else:
-            text = f"--key {options.key}: it has no private key in PEM without a password ({error})"
-        raise Failure(text, "") from None
-    return _Keys(**contents)
 
 
 if __name__ == "__main__":

@@ -84,9 +84,9 @@ def channels():
 def files(tmp_path):
     """Writes the files for TLS, and returns the arguments that name them."""
     own = make_certificate()
-    for name, text in {"server.key": own.key, "server.pem": own.pem, "clients.pem": HOST.pem}.items():
+    for name, text in {"backend.key": own.key, "backend.pem": own.pem, "authority.pem": HOST.pem}.items():
         (tmp_path / name).write_text(text)
-    files = {"--certificate": "server.pem", "--key": "server.key", "--clients": "clients.pem"}
+    files = {"--certificate": "backend.pem", "--key": "backend.key", "--clients": "authority.pem"}
     arguments = [part for option, name in files.items() for part in (option, str(tmp_path / name))]
     return own, arguments
 
@@ -174,19 +174,20 @@ def test_help_shows_an_example(capsys):
     with pytest.raises(SystemExit) as caught:
         serve.main(["--help"])
     assert caught.value.code == 0
-    assert "--certificate certs/server.pem" in capsys.readouterr().out
+    assert "--workers 8 --certificates certs" in capsys.readouterr().out
 
 
-TLS = "--certificate, --key and --clients are required; `snakepit certificates DIR` makes the files. "
+TLS = "--certificates is required, or --certificate, --key and --clients; `snakepit certificates DIR` makes the files."
 
 
 @pytest.mark.parametrize(
     "args, message",
     [
         ([], "the following arguments are required: worker"),
-        (["w.py"], TLS + "On a loopback address --plaintext goes without"),
+        (["w.py"], TLS + " On a loopback address --plaintext goes without"),
         (["w.py", "--listen", "10.0.0.5:7000", "--key", "k"], TLS),
-        (["w.py", "--plaintext", "--key", "k"], "--plaintext excludes --certificate, --key and --clients"),
+        (["w.py", "--plaintext", "--key", "k"], "--plaintext excludes --key"),
+        (["w.py", "--certificates", "d", "--key", "k"], "--certificates excludes --key"),
         (
             ["w.py", "--plaintext", "--listen", "10.0.0.5:7000"],
             "--plaintext: others could listen in at 10.0.0.5; use TLS, or listen on 127.0.0.1",
@@ -264,8 +265,8 @@ def test_a_file_that_has_something_else(capsys, script, files, tmp_path, option,
 
 
 def test_a_key_of_another_certificate(capsys, script, files, tmp_path):
-    (tmp_path / "server.key").write_text(make_certificate().key)
-    expected = f"--key {tmp_path}/server.key is not the key of --certificate {tmp_path}/server.pem\n"
+    (tmp_path / "backend.key").write_text(make_certificate().key)
+    expected = f"--key {tmp_path}/backend.key is not the key of --certificate {tmp_path}/backend.pem\n"
     assert failure(capsys, script(""), *files[1]) == expected
 
 
