@@ -20,7 +20,7 @@ from snakepit_bridge.grpc.snakepit_pb2_grpc import WorkerStub  # noqa: E402
 from snakepit_bridge.launch import launch_pb2 as pb2  # noqa: E402
 from snakepit_bridge.launch.certificate import make_certificate  # noqa: E402
 from snakepit_bridge.launch.launch_pb2_grpc import LaunchStub  # noqa: E402
-from snakepit_bridge.launch.room import NoRoom, Room  # noqa: E402
+from snakepit_bridge.launch.room import Lost, NoRoom, Room  # noqa: E402
 from snakepit_bridge.launch.seat import Exited, Started  # noqa: E402
 from snakepit_bridge.launch.service import Service  # noqa: E402
 
@@ -260,6 +260,57 @@ def test_a_seat_of_another_kind(back_end):
     until(lambda: "close" in log)
     assert log[:2] == ["pool-1", "kill=True"]
     assert leased.service.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        (NoRoom("no GPU is free"), ("RESOURCE_EXHAUSTED", "no GPU is free")),
+        (Lost("the node is gone"), ("ABORTED", "the node is gone")),
+        (OSError("too many"), ("FAILED_PRECONDITION", "the worker could not be started: too many")),
+    ],
+)
+def test_a_seat_that_fails_later(back_end, started, error, status):
+    closed = threading.Event()
+
+    class Seats:
+        def take(self, start):
+            assert start.wait
+            return self
+
+        def events(self):
+            if started:
+                yield Started("node", 7, b"")
+            raise error
+
+        def signal(self, kill):
+            pass
+
+        def close(self):
+            closed.set()
+
+    leased = back_end(seats=Seats())
+    assert leased(wait=True).refused() == status
+    assert closed.is_set()
+    assert leased.service.wait(PATIENCE)
+
+
+def test_hold():
+    """Both ends of a call are told. The end of the service ends it, too."""
+    told = queue.SimpleQueue()
+    service = Service(None, 1, True, told.put)
+    with grpc.insecure_channel(f"127.0.0.1:{service.start('127.0.0.1:0', None)}") as channel:
+        hold = LaunchStub(channel).Hold
+        call = hold(pb2.HoldRequest())
+        assert next(call) == pb2.HoldEvent()
+        assert told.get(timeout=PATIENCE)
+        call.cancel()
+        assert not told.get(timeout=PATIENCE)
+        next(hold(pb2.HoldRequest()))
+        assert told.get(timeout=PATIENCE)
+        service.close(PATIENCE)
+        assert not told.get(timeout=PATIENCE)
 
 
 def test_health(back_end):

@@ -60,7 +60,14 @@ def cluster():
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            one = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+            # By default Ray takes up to half a minute to notice that a node is gone.
+            notice = {
+                "health_check_period_ms": 500,
+                "health_check_timeout_ms": 1000,
+                "health_check_failure_threshold": 2,
+            }
+            head = {"num_cpus": 0, "include_dashboard": False, "_system_config": notice}
+            one = Cluster(initialize_head=True, head_node_args=head)
             try:
                 one.add_node(num_cpus=2, resources={"slot": 2})
                 yield one

@@ -6,12 +6,15 @@ import re
 import signal
 import threading
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from snakepit_bridge._errors import Unavailable
 
 from .holder import Holder, Place
 from .room import Lost, NoRoom
@@ -21,6 +24,9 @@ __all__ = ["Cluster", "Need"]
 
 ROOM_SECONDS = 2.0
 """How long a cluster may take to find room. It reserves room within milliseconds, but hears of freed room later."""
+
+SILENT_SECONDS = 30.0
+"""How long it may take if a node seems to have room. That node may be gone, which Ray takes this long to notice."""
 
 KILL_SECONDS = 1.0
 """How long a killed worker's exit may take to arrive. Then the actor is killed."""
@@ -82,6 +88,7 @@ class Cluster:
         Its `events` may raise:
             NoRoom: All workers are leased, or the cluster has no room. If the host waits for room, it waits instead.
             RuntimeError: The process could not be started.
+            Unavailable: A package is missing on the node.
             Lost: The node or the actor is gone.
         """
         return _Seat(self, start)
@@ -127,6 +134,13 @@ class Cluster:
         actor = self._holder.options(scheduling_strategy=inside, **self._options).remote()
         events = actor.events.options(num_returns="streaming", _generator_backpressure_num_objects=EVENTS)
         return actor, events.remote(list(self._program), self._address, self._ports, start)
+
+    def _seems_to_have_room(self) -> bool:
+        """Reports whether Ray lists a node with enough free resources. Labels are not compared."""
+        if self._need.labels:
+            return False
+        free = ray._private.state.available_resources_per_node()  # the public function only has the sum
+        return any(_fits(self._need.resources, left) for left in free.values())
 
     def _no_room(self) -> NoRoom:
         """Says what a worker needs and what there is."""
@@ -229,6 +243,9 @@ class _Seat:
         if not self.killed:
             try:
                 ready = group.wait(WAIT_SECONDS if self.start.wait else ROOM_SECONDS)
+                until = monotonic() + SILENT_SECONDS
+                while not ready and self._cluster._seems_to_have_room() and monotonic() < until:
+                    ready = group.wait(ROOM_SECONDS)
             except Exception:  # the group was removed
                 if not self.killed:
                     raise
@@ -253,7 +270,11 @@ class _Seat:
                     yield event._replace(host=str(place))
                 else:
                     yield event
+                    if isinstance(event, Exited):
+                        return
         except RayTaskError as error:
+            if isinstance(error.cause, Unavailable):
+                raise error.cause from error
             raise RuntimeError(str(error.cause)) from error
         except RayError as error:
             if self.killed:
