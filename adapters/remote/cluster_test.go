@@ -257,6 +257,7 @@ func TestRay(t *testing.T) {
 		}
 		pids := make([]int, 2)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
+			t.Log("host: ", lines.Text())
 			if _, err := fmt.Sscanf(lines.Text(), "family %d %d", &pids[0], &pids[1]); err == nil {
 				break
 			}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/snakepit-go/snakepit/core"
 )
@@ -79,8 +80,22 @@ func (j *jobs) upload(ctx context.Context, archive []byte) (string, error) {
 	return "gcs://" + name, nil
 }
 
+// noAgent is in the answer of a dashboard that cannot submit a job yet: the part of Ray that runs jobs is starting.
+const noAgent = "No available agent"
+
+// submit submits a job. It waits until the cluster can run jobs.
 func (j *jobs) submit(ctx context.Context, s submission) error {
-	return j.call(ctx, http.MethodPost, "/api/jobs/", s, nil)
+	for {
+		err := j.call(ctx, http.MethodPost, "/api/jobs/", s, nil)
+		if err == nil || !strings.Contains(err.Error(), noAgent) {
+			return err
+		}
+		select {
+		case <-time.After(pollInterval):
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", err, context.Cause(ctx))
+		}
+	}
 }
 
 func (j *jobs) status(ctx context.Context, id string) (s jobStatus, err error) {

@@ -432,6 +432,7 @@ func (j *job) keep(ctx context.Context) error {
 		for err == nil {
 			_, err = stream.Recv()
 		}
+		_ = j.client.cc.Close() // the leases have ended too
 	}()
 	return nil
 }
@@ -447,17 +448,16 @@ func (j *job) abandon() {
 func (j *job) close(ctx context.Context) error {
 	j.cancel()
 	<-j.hold
-	err := j.client.cc.Close()
 	for {
-		status, statusErr := j.jobs.status(ctx, j.id)
-		if statusErr != nil || status.over() {
-			return errors.Join(err, statusErr)
+		status, err := j.jobs.status(ctx, j.id)
+		if err != nil || status.over() {
+			return err
 		}
 		select {
 		case <-time.After(pollInterval):
 		case <-ctx.Done():
-			return errors.Join(err, fmt.Errorf("the job %s on Ray is still %s", j.id, status.Status), j.jobs.stop(
-				context.WithoutCancel(ctx), j.id))
+			j.abandon()
+			return fmt.Errorf("the job %s on Ray is still %s", j.id, status.Status)
 		}
 	}
 }

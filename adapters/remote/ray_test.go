@@ -49,6 +49,7 @@ type dashboard struct {
 	announce func(a *announcement)
 	fail     string
 	silent   bool // the job announces nothing
+	starting int  // how many submissions are refused, because no agent runs yet
 
 	mu       sync.Mutex // guards the fields below
 	requests []string
@@ -90,6 +91,11 @@ func (d *dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusNotFound)
 			return
 		}
+	case id == "" && d.starting > 0:
+		d.starting--
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = io.WriteString(w, "No available agent to submit job, please try again later.") // the client sees an error
+		return
 	case id == "":
 		s := &submission{}
 		if err := json.Unmarshal(body, s); err != nil {
@@ -174,6 +180,7 @@ func (d *dashboard) pool(r Ray) *rayPool {
 // The first start submits the job, and others use it. Close ends it.
 func TestRayJob(t *testing.T) {
 	d := newDashboard(t)
+	d.starting = 2
 	p := d.pool(Ray{
 		GPUs: 1, Header: http.Header{"Authorization": {"Bearer x"}},
 		RuntimeEnv: map[string]any{"pip": []string{"torch"}, "env_vars": map[string]string{"MODEL": "large"}},
