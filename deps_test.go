@@ -19,9 +19,9 @@ import (
 // it may import beside the standard library. A dot is the root package. A module stands for all its packages. Tests may
 // import more.
 //
-// This is policy: core knows calls and no protocol; an adapter knows neither another adapter nor the chain. Remote is the
-// exception: its workers are those of gRPC, started elsewhere. If this test fails, change the code. Changing the list is
-// rarely right.
+// This is policy: core knows calls and no protocol; an adapter knows neither another adapter nor the chain. Remote is
+// the exception: its workers are those of gRPC, started elsewhere. If this test fails, change the code. Changing the
+// list is rarely right.
 const imports = `
 core:                     github.com/hashicorp/go-hclog
 core/coretest:            core codec/json

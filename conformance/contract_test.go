@@ -23,8 +23,8 @@ const (
 	contractHead = `# The promises of the contract, sentence by sentence, and the clauses that check them.
 #
 # TestContract compares this list with its sources: every sentence, table row, list item and code block of
-# docs/protocol.md, and every sentence in the comments of core/adapter.go, backend.go and frame.go. Of some other comments
-# the list has only the sentences that a clause checks.
+# docs/protocol.md, and every sentence in the comments of core/adapter.go, backend.go and frame.go. Of some other
+# comments the list has only the sentences that a clause checks.
 #
 #	= part/theme/rule, ...    these clauses check it
 #	- why                     it, or the rest of it, can't be checked from outside; "explains": it demands nothing

@@ -5,8 +5,9 @@ import (
 	"os"
 )
 
-// The author of an adapter needs only this file and frame.go, and backend.go if others start its workers. An adapter carries frames between the pool and one
-// worker. It knows no calls: core owns ids, credit, cancellation and deadlines, and the processes that it launches or adopts.
+// The author of an adapter needs only this file and frame.go, and backend.go if others start its workers. An adapter
+// carries frames between the pool and one worker. It knows no calls: core owns ids, credit, cancellation and deadlines,
+// and the processes that it launches or adopts.
 
 // Adapter connects to workers over one protocol. Its zero value should work; exported fields are its options. The pool
 // calls Start from several goroutines at once.
@@ -34,7 +35,10 @@ type Link struct {
 	MaxFrame int       // Conn's own limit on Frame.Size, at least 4096; 0 means Launcher.MaxFrame
 	Endpoint string    // where other clients can reach the worker, such as "unix:/tmp/x.sock"; "" if nowhere
 	Token    string    // the token that the worker's hello must show; "" if the connection itself is proof enough
-	Process  *Process  // nil if core neither launched nor adopted it: WorkerExit then has no PID, and stopping ends at Conn.Close
+
+	// Process is nil if core neither launched nor adopted it: WorkerExit then has no PID, and stopping ends at
+	// Conn.Close.
+	Process *Process
 }
 
 // Refusal says why a chain did not use an adapter.
@@ -109,7 +113,8 @@ type Launcher struct {
 	// of Options.WorkerEnv. Launch sets them itself. They are for adapters that have workers started elsewhere.
 	Env []string
 
-	// WatchMemory says that the pool limits the worker's memory. A leased worker then has to tell it about once a second.
+	// WatchMemory says that the pool limits the worker's memory. A leased worker then has to tell it about once a
+	// second.
 	WatchMemory bool
 
 	// Index is the worker's place in the pool, from 0. A replacement has its predecessor's index, and often starts

@@ -43,7 +43,8 @@ func (at *attempt) launcher() (*Launcher, error) {
 	}
 	return &Launcher{
 		Launch: at.launch, Adopt: at.adopt, Dir: sp.dir, RunID: sp.runID, Env: slices.Concat(sp.cmd.Env, own),
-		WatchMemory: sp.opts.WatchMemory, Index: at.index, MaxFrame: sp.opts.MaxFrame, HostToken: at.hostToken, WorkerToken: at.workerToken,
+		WatchMemory: sp.opts.WatchMemory, Index: at.index, MaxFrame: sp.opts.MaxFrame,
+		HostToken: at.hostToken, WorkerToken: at.workerToken,
 	}, nil
 }
 

@@ -161,7 +161,8 @@ func TestLease(t *testing.T) {
 				"echo": core.Func(func(_ context.Context, v string) (string, error) { return v, nil }),
 			}},
 			lease: func(*core.Launcher) *holder {
-				return newHolder(core.LeaseEvent{Output: []byte("load")}, core.LeaseEvent{Output: []byte("ing\nalmost ")},
+				return newHolder(
+					core.LeaseEvent{Output: []byte("load")}, core.LeaseEvent{Output: []byte("ing\nalmost ")},
 					report("{}\n"), core.LeaseEvent{}, core.LeaseEvent{Output: []byte("done\n")})
 			},
 		}
@@ -184,8 +185,8 @@ func TestLease(t *testing.T) {
 		if len(exits) != 1 {
 			t.Fatal(exits)
 		}
-		if how := exits[0]; how.PID != 4711 || how.Host != "gpu-1" || how.ExitCode != -1 || how.Signal != "killed" || !how.OOM ||
-			!strings.Contains(how.Error(), "(pid 4711 on gpu-1) was killed because memory ran out") ||
+		if how := exits[0]; how.PID != 4711 || how.Host != "gpu-1" || how.ExitCode != -1 || how.Signal != "killed" ||
+			!how.OOM || !strings.Contains(how.Error(), "(pid 4711 on gpu-1) was killed because memory ran out") ||
 			!slices.Equal(how.Stderr, []string{"loading", "almost done"}) || !first.isClosed() {
 			t.Errorf("%+v", how)
 		}
@@ -217,8 +218,8 @@ func TestLeaseLost(t *testing.T) {
 				time.AfterFunc(time.Second, func() { a.all()[0].events <- e })
 				_, err = core.Execute[any](t.Context(), p, "hang", nil)
 				var how *core.WorkerExit
-				if !errors.As(err, &how) || how.Lost == nil || !errors.Is(err, core.ErrWorkerLost) || how.ExitCode != -1 ||
-					!strings.Contains(err.Error(), "was lost with its back end after 1.") ||
+				if !errors.As(err, &how) || how.Lost == nil || !errors.Is(err, core.ErrWorkerLost) ||
+					how.ExitCode != -1 || !strings.Contains(err.Error(), "was lost with its back end after 1.") ||
 					!strings.Contains(err.Error(), "the node is gone") {
 					t.Errorf("%+v", err)
 				}
@@ -240,7 +241,9 @@ func TestLeaseSignals(t *testing.T) {
 		want  []bool
 		text  string
 	}{
-		"asked": {func(h *holder, _ bool) { h.events <- exit(-1, "terminated", false) }, []bool{false}, `signal "terminated"`},
+		"asked": {
+			func(h *holder, _ bool) { h.events <- exit(-1, "terminated", false) }, []bool{false}, `signal "terminated"`,
+		},
 		"killed": {func(h *holder, kill bool) {
 			if kill {
 				h.events <- exit(-1, "killed", false)
@@ -293,16 +296,22 @@ func TestLeaseReports(t *testing.T) {
 		is     error
 		text   string
 	}{
-		"failed": {[]any{report(`{"failed": {"type": "ImportError", "message": "no torch"}, "remedy": "install it"}` + "\n")},
-			nil, "ImportError: no torch"},
-		"unavailable": {[]any{report(`{"unavailable": "no grpcio"}`), exit(1, "", false)}, core.ErrUnavailable, "no grpcio"},
-		"tried":       {[]any{report(" "), exit(-1, "segmentation fault", false)}, core.ErrUnavailable, "tried the protocol"},
-		"none":        {[]any{report(""), exit(7, "", false)}, nil, "exited with code 7"},
-		"only ended":  {[]any{exit(7, "", false)}, nil, "exited with code 7"},
-		"no JSON":     {[]any{report("hello\n")}, nil, "not a JSON object"},
-		"too long":    {[]any{report(strings.Repeat("x", 1<<17))}, nil, "longer than"},
-		"lost":        {[]any{io.ErrUnexpectedEOF}, io.ErrUnexpectedEOF, "its back end is gone"},
-		"late":        {nil, context.DeadlineExceeded, "start timeout"},
+		"failed": {
+			[]any{report(`{"failed": {"type": "ImportError", "message": "no torch"}, "remedy": "install it"}` + "\n")},
+			nil, "ImportError: no torch",
+		},
+		"unavailable": {
+			[]any{report(`{"unavailable": "no grpcio"}`), exit(1, "", false)}, core.ErrUnavailable, "no grpcio",
+		},
+		"tried": {
+			[]any{report(" "), exit(-1, "segmentation fault", false)}, core.ErrUnavailable, "tried the protocol",
+		},
+		"none":       {[]any{report(""), exit(7, "", false)}, nil, "exited with code 7"},
+		"only ended": {[]any{exit(7, "", false)}, nil, "exited with code 7"},
+		"no JSON":    {[]any{report("hello\n")}, nil, "not a JSON object"},
+		"too long":   {[]any{report(strings.Repeat("x", 1<<17))}, nil, "longer than"},
+		"lost":       {[]any{io.ErrUnexpectedEOF}, io.ErrUnexpectedEOF, "its back end is gone"},
+		"late":       {nil, context.DeadlineExceeded, "start timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -311,9 +320,10 @@ func TestLeaseReports(t *testing.T) {
 					h.obeys = func(h *holder, _ bool) { h.events <- exit(-1, "killed", false) }
 					return h
 				}}
-				_, err := core.Open(t.Context(), a, core.Command{}, &core.Options{Size: 1, Logger: hclog.NewNullLogger()})
-				if err == nil || test.is != nil && !errors.Is(err, test.is) || !strings.Contains(err.Error(), test.text) ||
-					!strings.Contains(err.Error(), "a last word") {
+				options := &core.Options{Size: 1, Logger: hclog.NewNullLogger()}
+				_, err := core.Open(t.Context(), a, core.Command{}, options)
+				if err == nil || test.is != nil && !errors.Is(err, test.is) ||
+					!strings.Contains(err.Error(), test.text) || !strings.Contains(err.Error(), "a last word") {
 					t.Errorf("%v", err)
 				}
 				for _, h := range a.all() {

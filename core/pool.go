@@ -465,7 +465,8 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 // that does not end by itself gets SIGTERM, then SIGKILL. Close takes about Options.StopTimeout at most. The error
 // says if something has not ended: a function in Options.Functions, Options.WorkerEnv, the input of a call, the
 // adapter, or the logger. Close waits for the logger while it accepts records, but only a quarter of a second if it
-// accepts none. An adapter that keeps something for the pool gets a StopTimeout of its own. Close may be called more than once, from several goroutines, and by the logger itself.
+// accepts none. An adapter that keeps something for the pool gets a StopTimeout of its own. Close may be called more
+// than once, from several goroutines, and by the logger itself.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	if p.closing {

@@ -77,7 +77,8 @@ func (p *Process) supervise(input []byte) {
 	kept := p.body.signal(true)
 	end, state := p.body.collect()
 	end.killed = p.killed
-	if end.signal == killSignal && !p.killed && p.host == "" { // if it was not kept, memory may have ended its fork server
+	// If the process was not kept, memory may have ended its fork server.
+	if end.signal == killSignal && !p.killed && p.host == "" {
 		end.limit = p.group.reached()
 		end.oom = end.limit != "" || kept && p.oom.claim(p.oomBase)
 	}

@@ -116,7 +116,8 @@ func TestAtMostAlone(t *testing.T) {
 		}
 		options := &core.Options{Size: 1, Logger: hclog.NewNullLogger()}
 		_, err = core.Open(t.Context(), a, core.Command{}, options)
-		if !errors.Is(err, core.ErrNoRoom) || !strings.Contains(err.Error(), "coretest has 1 workers, which is its limit") {
+		if !errors.Is(err, core.ErrNoRoom) ||
+			!strings.Contains(err.Error(), "coretest has 1 workers, which is its limit") {
 			t.Errorf("%v", err)
 		}
 		if err := first.Close(); err != nil {

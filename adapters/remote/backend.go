@@ -163,7 +163,8 @@ func (c *client) ask(ctx context.Context, start *launchpb.Start) (l *lease, refu
 			continue // with the next one
 		case (code == codes.ResourceExhausted || code == codes.Unavailable) && refused.full():
 			return nil, refused, &core.UnavailableError{
-				Reason: refused.String(), Remedy: "add back ends, give them more workers, or set WaitForRoom", Full: true,
+				Reason: refused.String(), Full: true,
+				Remedy: "add back ends, give them more workers, or set WaitForRoom",
 			}
 		case code == codes.ResourceExhausted: // some are full, and the others do not answer
 			err = status.Error(codes.Unavailable, refused.String())
@@ -226,7 +227,8 @@ func (c *client) explain(ctx context.Context, err error) error {
 	case s.Code() == codes.Unavailable:
 		return &core.UnavailableError{
 			Reason: fmt.Sprintf("no back end answers (%s): %s", where, text),
-			Remedy: "start one there, or correct the address; a firewall has to let this port and those of the workers pass",
+			Remedy: "start one there, or correct the address; a firewall has to let this port and those of the " +
+				"workers pass",
 		}
 	case s.Code() == codes.Unimplemented:
 		return &core.RemedyError{
@@ -246,8 +248,9 @@ func isTLS(text string) bool {
 // tlsPatience is how long a back end may take to refuse this program's certificate.
 const tlsPatience = 2 * time.Second
 
-// refusal returns why a back end refuses this program's certificate, or nil. With TLS 1.3 it does so after the handshake
-// of this side. gRPC writes then, so it often sees only a closed connection. A server that accepts sends its settings.
+// refusal returns why a back end refuses this program's certificate, or nil. With TLS 1.3 it does so after the
+// handshake of this side. gRPC writes then, so it often sees only a closed connection. A server that accepts sends its
+// settings.
 func (c *client) refusal(ctx context.Context) error {
 	if c.TLS == nil || len(c.Targets) == 0 {
 		return nil
@@ -269,7 +272,7 @@ func (c *client) refusal(ctx context.Context) error {
 	case isTLS(err.Error()):
 		return err
 	default: // gRPC's C core sends no alert
-		return errors.New("tls: it closed the connection after the handshake, so it does not accept the certificate of " +
-			"this program")
+		return errors.New("tls: it closed the connection after the handshake, so it does not accept the certificate " +
+			"of this program")
 	}
 }

@@ -50,7 +50,10 @@ func WriteCertificates(dir string, hosts []string, valid time.Duration) error {
 		use              x509.ExtKeyUsage
 		hosts            []string
 	}{
-		{BackEndFile, BackEndKeyFile, x509.ExtKeyUsageServerAuth, append([]string{"localhost", "127.0.0.1", "::1"}, hosts...)},
+		{
+			BackEndFile, BackEndKeyFile, x509.ExtKeyUsageServerAuth,
+			append([]string{"localhost", "127.0.0.1", "::1"}, hosts...),
+		},
 		{ProgramFile, ProgramKeyFile, x509.ExtKeyUsageClientAuth, nil},
 	} {
 		if files[leaf.certificate], files[leaf.key], err = authority.issue(leaf.use, leaf.hosts, valid); err != nil {
@@ -76,7 +79,9 @@ func WriteCertificates(dir string, hosts []string, valid time.Duration) error {
 func writeNew(path string, text []byte, mode fs.FileMode) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if errors.Is(err, fs.ErrExist) {
-		return &core.RemedyError{Err: fmt.Errorf("%s is there already", path), Remedy: "remove it, or choose another directory"}
+		return &core.RemedyError{
+			Err: fmt.Errorf("%s is there already", path), Remedy: "remove it, or choose another directory",
+		}
 	}
 	if err != nil {
 		return err

@@ -41,6 +41,10 @@ def family():
     return [os.getpid(), child.pid]
 
 @worker.command
+def wait():
+    time.sleep(1000)
+
+@worker.command
 def leave(code):
     print("a last word", flush=True)
     os._exit(code)
@@ -168,10 +172,17 @@ func TestBackEndIsKilled(t *testing.T) {
 		_, err := core.Execute[any](t.Context(), p, "wait", nil)
 		ended <- err
 	}()
+	eventually(t, "the call runs", func() bool {
+		health, err := p.Workers()[0].Health(t.Context())
+		return err == nil && len(health.Running) == 1
+	})
 	if err := b.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	<-ended
+	var how *core.WorkerExit
+	if err := <-ended; !errors.As(err, &how) || how.Lost == nil {
+		t.Errorf("%+v", err)
+	}
 	gone(t, pids)
 	again := serveAt(t, b.Targets[0], false, write(t, script))
 	if again.Targets[0] != b.Targets[0] {
@@ -229,7 +240,8 @@ func TestStrangers(t *testing.T) {
 		"no certificate":      {RootCAs: b.TLS.RootCAs},
 	} {
 		a := Adapter{Targets: b.Targets, TLS: config}
-		if _, err := a.Start(t.Context(), &core.Launcher{}); err == nil || !strings.Contains(err.Error(), "TLS with the back end") {
+		_, err := a.Start(t.Context(), &core.Launcher{})
+		if err == nil || !strings.Contains(err.Error(), "TLS with the back end") {
 			t.Errorf("%s starts a worker: %v", what, err)
 		}
 	}
@@ -369,12 +381,13 @@ func TestSilentMachine(t *testing.T) {
 	answers(t, p)
 }
 
-// A back end that gets a signal tells so, and its workers serve on for a while. So the pool moves to another one without a
-// gap.
+// A back end that gets a signal tells so, and its workers serve on for a while. So the pool moves to another one
+// without a gap.
 func TestBackEndEnds(t *testing.T) {
 	path := write(t, script)
 	first, second := serve(t, false, path, "--grace", "30"), serve(t, false, path)
-	p := open(t, Adapter{Targets: []string{first.Targets[0], second.Targets[0]}, Plaintext: true}, core.Options{Size: 4})
+	a := Adapter{Targets: []string{first.Targets[0], second.Targets[0]}, Plaintext: true}
+	p := open(t, a, core.Options{Size: 4})
 	if err := p.WaitReady(t.Context(), 4); err != nil {
 		t.Fatal(err)
 	}

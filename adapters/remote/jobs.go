@@ -150,10 +150,10 @@ func (j *jobs) send(ctx context.Context, method, path string, body []byte, kind 
 	response, err := client.Do(request)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("Ray's dashboard at %s does not answer: %w", j.dashboard, context.Cause(ctx))
+			return nil, fmt.Errorf("the dashboard of Ray at %s does not answer: %w", j.dashboard, context.Cause(ctx))
 		}
 		return nil, &core.UnavailableError{
-			Reason: fmt.Sprintf("Ray's dashboard at %s does not answer: %v", j.dashboard, err),
+			Reason: fmt.Sprintf("the dashboard of Ray at %s does not answer: %v", j.dashboard, err),
 			Remedy: "start Ray there (ray start --head --dashboard-host 0.0.0.0), or correct Dashboard; " +
 				"a firewall has to let its port pass",
 		}
@@ -173,7 +173,7 @@ func (j *jobs) read(response *http.Response, what string, answer any) error {
 		return fmt.Errorf("ray: %s: %w", what, err)
 	case response.StatusCode == http.StatusUnauthorized || response.StatusCode == http.StatusForbidden:
 		return &core.RemedyError{
-			Err:    fmt.Errorf("Ray's dashboard at %s refuses this program: %s", j.dashboard, response.Status),
+			Err:    fmt.Errorf("the dashboard of Ray at %s refuses this program: %s", j.dashboard, response.Status),
 			Remedy: `set Header to what the cluster demands, such as "Authorization: Bearer TOKEN"`,
 		}
 	case response.StatusCode != http.StatusOK:

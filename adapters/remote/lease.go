@@ -56,14 +56,16 @@ func (l *lease) connect(ctx context.Context, launcher *core.Launcher) (*core.Lin
 	}
 	if l.client.own != nil {
 		if len(l.started.GetCertificate()) == 0 {
-			return nil, fmt.Errorf("%w: the back end at %s has not told the worker's certificate", core.ErrProtocol, l.where)
+			return nil, fmt.Errorf("%w: the back end at %s has not told the worker's certificate", core.ErrProtocol,
+				l.where)
 		}
 		w.Certificate, w.Client = l.started.GetCertificate(), l.client.own
 	}
 	link, err := w.Connect(ctx)
 	if err != nil {
 		return nil, &core.RemedyError{
-			Err: err, Remedy: "let the firewall pass the ports of the workers; --worker-ports of the back end chooses them",
+			Err:    err,
+			Remedy: "let the firewall pass the ports of the workers; --worker-ports of the back end chooses them",
 		}
 	}
 	link.Adapter, link.Token, link.Process = l.client.name, launcher.WorkerToken, process

@@ -52,7 +52,8 @@ func TestPack(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"worker.py": "w", "models/m.bin": "m", "support/run.py": "ours", "deep/support/kept.py": "k", "main.py": "theirs",
+		"worker.py": "w", "models/m.bin": "m", "support/run.py": "ours", "deep/support/kept.py": "k",
+		"main.py": "theirs",
 	}
 	got := unpack(t, first)
 	for name, text := range want {
@@ -83,8 +84,8 @@ func TestPackPython(t *testing.T) {
 			t.Fatal(err)
 		}
 		files := unpack(t, archive)
-		if files["worker.py"] != "print(1)" || files["snakepit_bridge/serve.py"] == "" || files["conformance_worker.py"] != "" ||
-			files["__main__.py"] != "" {
+		if files["worker.py"] != "print(1)" || files["snakepit_bridge/serve.py"] == "" ||
+			files["conformance_worker.py"] != "" || files["__main__.py"] != "" {
 			t.Errorf("%s: %d files", what, len(files))
 		}
 	}
@@ -114,7 +115,9 @@ func TestPackTooMuch(t *testing.T) {
 
 // The entry point is a line for a shell.
 func TestEntryPoint(t *testing.T) {
-	r := Ray{GPUs: 0.5, Memory: 1 << 30, Resources: map[string]float64{"it's": 1}, Strategy: "SPREAD", WorkerPorts: "1-2"}
+	r := Ray{
+		GPUs: 0.5, Memory: 1 << 30, Resources: map[string]float64{"it's": 1}, Strategy: "SPREAD", WorkerPorts: "1-2",
+	}
 	got := r.entryPoint(&core.Source{Script: "my worker.py", Args: []string{"--model", "$HOME", ""}}, "X")
 	want := `python -m snakepit_bridge.ray 'my worker.py' --for-one-host --announce X --num-cpus 1 --num-gpus 0.5 ` +
 		`--memory 1073741824 --resources '{"it'\''s":1}' --strategy SPREAD --worker-ports 1-2 -- --model '$HOME' ''`

@@ -404,7 +404,8 @@ func (j *job) await(ctx context.Context, announce string) (a announcement, err e
 // tail returns the last lines of a log, indented, for an error.
 func tail(logs string) string {
 	lines := strings.Split(strings.TrimSpace(logs), "\n")
-	lines = slices.DeleteFunc(lines[max(0, len(lines)-10):], func(line string) bool { return strings.TrimSpace(line) == "" })
+	blank := func(line string) bool { return strings.TrimSpace(line) == "" }
+	lines = slices.DeleteFunc(lines[max(0, len(lines)-10):], blank)
 	if len(lines) == 0 {
 		return ""
 	}

@@ -206,8 +206,8 @@ func TestRayJob(t *testing.T) {
 		name := strings.TrimPrefix(dir, "gcs://")
 		files := unpack(t, d.archives["/api/packages/gcs/"+name])
 		if !strings.HasPrefix(id, "pets-x-") || variables["MODEL"] != "large" || s.RuntimeEnv["pip"] == nil ||
-			!strings.HasPrefix(name, "_ray_pkg_") || files["worker.py"] != "w" || files["snakepit_bridge/ray.py"] != "r" ||
-			!strings.HasSuffix(s.Entrypoint, "--num-gpus 1 -- --large") {
+			!strings.HasPrefix(name, "_ray_pkg_") || files["worker.py"] != "w" ||
+			files["snakepit_bridge/ray.py"] != "r" || !strings.HasSuffix(s.Entrypoint, "--num-gpus 1 -- --large") {
 			t.Errorf("%+v", s)
 		}
 	}
@@ -263,7 +263,9 @@ func TestRayFails(t *testing.T) {
 		words  []string
 	}{
 		"the job fails": {func(d *dashboard) { d.fail = "Job entrypoint command failed" },
-			[]string{"is FAILED: Job entrypoint command failed", "\n  Traceback: a line of the log", "Ray's dashboard"}},
+			[]string{
+				"is FAILED: Job entrypoint command failed", "\n  Traceback: a line of the log", "Ray's dashboard",
+			}},
 		"the back end fails": {func(d *dashboard) {
 			d.announce = func(a *announcement) { *a = announcement{Error: "no cryptography", Remedy: "install it"} }
 		}, []string{"the back end on Ray: no cryptography; install it"}},

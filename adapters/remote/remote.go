@@ -31,7 +31,8 @@ type Adapter struct {
 
 	// TLS is how the back ends are verified, and has the certificate that this program shows them. It is for the back
 	// ends alone: each worker makes a key and a certificate of its own, tells them through its lease, and accepts only
-	// a certificate that the pool makes for itself. LoadCertificates and LoadTLS make one from files. Start only reads it.
+	// a certificate that the pool makes for itself. LoadCertificates and LoadTLS make one from files. Start only reads
+	// it.
 	TLS *tls.Config
 
 	// Plaintext says that the back ends and their workers have no TLS. All Targets have to be loopback addresses.
@@ -62,9 +63,10 @@ func (a Adapter) ForPool(core.PoolInfo) core.OwnedAdapter { return &pool{options
 // Start has a worker started, and connects to it. The worker has connections of its own.
 func (a Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	own := &pool{options: a}
-	link, err := own.start(ctx, l, func() { own.release() })
+	release := func() { _ = own.backend.close() } // of connections that nobody uses any more
+	link, err := own.start(ctx, l, release)
 	if err != nil {
-		own.release()
+		release()
 	}
 	return link, err
 }
@@ -127,9 +129,7 @@ func (p *pool) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) 
 }
 
 // Close closes the connections to the back ends.
-func (p *pool) Close(context.Context) error { return p.release() }
-
-func (p *pool) release() error { return p.backend.close() }
+func (p *pool) Close(context.Context) error { return p.backend.close() }
 
 // start is Start. It calls ended when the lease has ended, unless it returns an error.
 func (p *pool) start(ctx context.Context, l *core.Launcher, ended func()) (*core.Link, error) {

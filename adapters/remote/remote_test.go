@@ -50,7 +50,9 @@ func newFake(t *testing.T, address string, room int, opts ...grpc.ServerOption) 
 	}
 	f := &fake{
 		address: listener.Addr().String(), server: grpc.NewServer(opts...), health: health.NewServer(), room: room,
-		first: &launchpb.LeaseEvent{Event: &launchpb.LeaseEvent_Started{Started: &launchpb.Started{Host: "fake", Pid: 7}}},
+		first: &launchpb.LeaseEvent{
+			Event: &launchpb.LeaseEvent_Started{Started: &launchpb.Started{Host: "fake", Pid: 7}},
+		},
 	}
 	launchpb.RegisterLaunchServer(f.server, f)
 	grpc_health_v1.RegisterHealthServer(f.server, f.health)
@@ -159,7 +161,8 @@ func TestFewestLeases(t *testing.T) {
 	}
 	_, err := l.client.lease(t.Context(), &core.Launcher{})
 	if !errors.Is(err, core.ErrNoRoom) || !errors.Is(err, core.ErrUnavailable) ||
-		strings.Count(err.Error(), "has no room: all 4 workers are leased") != 2 || !strings.Contains(err.Error(), c.address) {
+		strings.Count(err.Error(), "has no room: all 4 workers are leased") != 2 ||
+		!strings.Contains(err.Error(), c.address) {
 		t.Errorf("%v", err)
 	}
 	_ = first.Close()
@@ -183,7 +186,8 @@ func TestWaitForRoom(t *testing.T) {
 	l.lease()
 }
 
-// A back end that says that it is not serving gets no leases until it serves again. The same holds for one that is gone.
+// A back end that says that it is not serving gets no leases until it serves again. The same holds for one that is
+// gone.
 func TestHealth(t *testing.T) {
 	a, b := newFake(t, "127.0.0.1:0", 100), newFake(t, "127.0.0.1:0", 100)
 	l := newLeaser(t, Adapter{}, a, b)
@@ -248,7 +252,8 @@ func TestBadBackEnds(t *testing.T) {
 		}, true, "no back end answers")
 	})
 	t.Run("unknown name", func(t *testing.T) {
-		refused(t, Adapter{Resolve: "dns:///no-such-host.invalid:7000", TLS: &tls.Config{}}, true, "no-such-host.invalid")
+		a := Adapter{Resolve: "dns:///no-such-host.invalid:7000", TLS: &tls.Config{}}
+		refused(t, a, true, "no-such-host.invalid")
 	})
 	t.Run("another service", func(t *testing.T) {
 		other := grpc.NewServer()
@@ -314,7 +319,8 @@ func TestMutualTLS(t *testing.T) {
 		"no certificate":    {RootCAs: program.RootCAs},
 	} {
 		_, err := Adapter{TLS: config, Targets: []string{f.address}}.Start(t.Context(), &core.Launcher{})
-		if err == nil || !strings.Contains(err.Error(), "TLS with the back end") || errors.Is(err, core.ErrUnavailable) {
+		if err == nil || !strings.Contains(err.Error(), "TLS with the back end") ||
+			errors.Is(err, core.ErrUnavailable) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

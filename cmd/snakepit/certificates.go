@@ -10,8 +10,9 @@ import (
 	"github.com/snakepit-go/snakepit/adapters/remote"
 )
 
-const aboutCertificates = `Certificates makes what "snakepit serve" and the programs that use it need to trust each other: an
-authority, a certificate and a key for the back ends, and a certificate and a key for the programs.
+const aboutCertificates = `Certificates makes what "snakepit serve" and the programs that use it need to trust
+each other: an authority, a certificate and a key for the back ends, and a certificate and a key for the
+programs.
 The key of the authority is kept nowhere. To replace the certificates, make all of them anew.
 
 Copy authority.pem, backend.pem and backend.key to the machines of the back ends, and authority.pem,

@@ -19,8 +19,8 @@ Exit codes:
 func rayCommand() *cobra.Command {
 	b := back{module: "snakepit_bridge.ray"}
 	cmd := &cobra.Command{
-		Use: "ray WORKER [-- ARGUMENT...]", Short: "Start workers on a Ray cluster, from one of its nodes", Long: aboutRay,
-		Args: words("WORKER"),
+		Use: "ray WORKER [-- ARGUMENT...]", Short: "Start workers on a Ray cluster, from one of its nodes",
+		Long: aboutRay, Args: words("WORKER"),
 		Example: `  snakepit ray worker.py --num-gpus 1 --listen :7000 --certificates certs
   snakepit ray worker.py --resources '{"TPU": 1}' --plaintext -- --model large`,
 	}
