@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+from importlib.util import find_spec
 
 import pytest
 from host import PATIENCE, ROOT, clean_environ
@@ -166,7 +167,9 @@ def raylet(node):
 SOURCE = f"""\
 import os, sys, time
 if os.environ["KIND"] == "output":
-    print(sys.argv[1:], os.environ["PURPOSE"], flush=True)
+    import importlib.util
+    found = importlib.util.find_spec("ray").origin  # not the module of the bridge with this name
+    print(sys.argv[1:], os.environ["PURPOSE"], found, flush=True)
     os.write(1, b"x" * 1_000_000)
     os._exit(5)
 if os.environ["KIND"] == "raises":
@@ -188,7 +191,7 @@ def test_leases(begin):
     assert next(iter(kinds)) == "started"
     assert list(kinds)[-1] == "exited"
     assert kinds["started"][0].host
-    assert b"".join(kinds["output"]) == b"['--model', 'a'] trial\n" + b"x" * 1_000_000
+    assert b"".join(kinds["output"]) == f"['--model', 'a'] trial {find_spec('ray').origin}\n".encode() + b"x" * 1_000_000
     assert kinds["exited"] == [pb2.Exited(code=5)]
     assert lease.call.code() == grpc.StatusCode.OK
 
