@@ -44,6 +44,7 @@ type client struct {
 	own    *tls.Certificate // what the pool shows to its workers; nil without TLS
 	pem    string           // the same in PEM
 	waits  bool             // the back end itself can wait for room
+	since  time.Time        // when gRPC began to connect
 }
 
 // open returns the client. The first call makes it.
@@ -120,9 +121,12 @@ func (c *client) dial() error {
 	if c.cc, err = grpc.NewClient(target, opts...); err != nil {
 		return err
 	}
-	c.launch = launchpb.NewLaunchClient(c.cc)
+	c.launch, c.since = launchpb.NewLaunchClient(c.cc), time.Now()
 	return nil
 }
+
+// settling is how long the first connections to the back ends may take before those that are connected count as all.
+const settling = time.Second
 
 // roomInterval is how often a start that waits for room asks again.
 const roomInterval = time.Second
@@ -161,6 +165,9 @@ func (c *client) ask(ctx context.Context, start *launchpb.Start) (l *lease, refu
 		switch {
 		case ctx.Err() == nil && (code == codes.ResourceExhausted || code == codes.Unavailable) && refused.add(err):
 			continue // with the next one
+		case code == codes.ResourceExhausted && refused.count() != len(c.Targets) && time.Since(c.since) < settling:
+			time.Sleep(settling / 50) // the others may still be connecting
+			continue
 		case (code == codes.ResourceExhausted || code == codes.Unavailable) && refused.full():
 			return nil, refused, &core.UnavailableError{
 				Reason: refused.String(), Full: true,

@@ -128,6 +128,13 @@ func (r *refusals) has(address string) bool {
 	return r.why[address] != nil
 }
 
+// count returns how many have refused.
+func (r *refusals) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.why)
+}
+
 // full reports whether all have refused for want of room. It is false if none was asked.
 func (r *refusals) full() bool {
 	r.mu.Lock()

@@ -224,6 +224,7 @@ func (p *rayPool) open(ctx context.Context) (*job, error) {
 	if mine {
 		o.job, o.err = p.submit(ctx)
 		close(o.done)
+		return o.job, o.err
 	}
 	select {
 	case <-o.done:
