@@ -284,7 +284,7 @@ $(VENV)/.demo: $(VENV)/.made python/requirements-dev.txt examples/requirements.t
 
 # The compatible mode adds a path; the other one starts every Python with imports, which stray files in PYTHONPATH can break.
 $(VENV)/.grpc: $(VENV)/.made python/requirements-dev.txt python/pyproject.toml
-	@$(PIP) --config-settings editable_mode=compat --editable 'python[all]' || $(OFFLINE)
+	@$(PIP) --config-settings editable_mode=compat --editable 'python[all,serve]' || $(OFFLINE)
 	@touch $@
 
 $(VENV)/.examples: $(VENV)/.made python/requirements-dev.txt examples/requirements.txt

@@ -138,6 +138,7 @@ func (c *cluster) open(t *testing.T, a core.Adapter, path string, o core.Options
 		t.Fatal(err)
 	}
 	o.Logger = hclog.NewNullLogger()
+	o.StartTimeout = 5 * time.Minute // of a busy machine
 	p, err := core.Open(t.Context(), a, cmd, &o)
 	if err == nil {
 		t.Cleanup(func() {
