@@ -191,7 +191,8 @@ def test_leases(begin):
     assert next(iter(kinds)) == "started"
     assert list(kinds)[-1] == "exited"
     assert kinds["started"][0].host
-    assert b"".join(kinds["output"]) == f"['--model', 'a'] trial {find_spec('ray').origin}\n".encode() + b"x" * 1_000_000
+    line = f"['--model', 'a'] trial {find_spec('ray').origin}\n"
+    assert b"".join(kinds["output"]) == line.encode() + b"x" * 1_000_000
     assert kinds["exited"] == [pb2.Exited(code=5)]
     assert lease.call.code() == grpc.StatusCode.OK
 
