@@ -17,6 +17,7 @@ from typing import Any, Dict, List, NoReturn, Sequence
 
 from ._errors import Unavailable
 from ._remedy import install
+from .launch import keys
 from .launch.command import (
     CLOSE_SECONDS,
     Failure,
@@ -141,6 +142,13 @@ def _parser() -> _Parser:
         help="certificates of the programs that may connect, or of their authorities, or a file that has them "
         f"(default: the variable {CLIENTS})",
     )
+    add(
+        "--certificates",
+        metavar="DIR",
+        help="directory of `snakepit certificates`, for one that stays the same",
+    )
+    add("--certificate", metavar="FILE", help="the certificate to show, in PEM (default: a new one)")
+    add("--key", metavar="FILE", help="its private key, in PEM")
     add("--plaintext", action="store_true", help="no TLS; only on a loopback address, for a cluster of one machine")
     add(
         "--grace",
@@ -194,6 +202,9 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--labels: the values must be strings")
     if options.plaintext and not ip_address(options.host.partition("%")[0]).is_loopback:
         parser.error(f"--plaintext: others could listen in at {options.host}; use TLS, or listen on 127.0.0.1")
+    if options.certificates or options.certificate or options.key:
+        options.clients = "" if options.certificates else options.clients  # its variable may be set
+        keys.check(parser, options)
     if not options.plaintext and not options.clients:
         parser.error(f"--clients or the variable {CLIENTS} is required. On a loopback address --plaintext goes without")
 
@@ -213,7 +224,8 @@ def _serve(options: argparse.Namespace, program: List[str]) -> int:
         raise Failure("it needs Linux or another Unix", "")
     if not os.path.isfile(options.worker):
         raise Failure(f"{options.worker}: no such file (the working directory is {os.getcwd()})", "")
-    clients = None if options.plaintext else _read_clients(options.clients)
+    own = keys.read(options) if options.certificate else None
+    clients = b"" if options.plaintext or own is not None else _read_clients(options.clients)
     # grpcio reads these when it is imported. It would print warnings about harmless things.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -225,7 +237,7 @@ def _serve(options: argparse.Namespace, program: List[str]) -> int:
         from .launch.cluster import Cluster, Need
         from .launch.service import Service
 
-        own = None if options.plaintext else make_certificate()
+        made = None if options.plaintext else make_certificate()  # also tells whether its package is there
     except Unavailable as error:
         raise Failure(str(error), error.remedy) from None
     except ImportError as error:
@@ -252,8 +264,10 @@ def _serve(options: argparse.Namespace, program: List[str]) -> int:
 
         service = Service(cluster, options.workers, options.plaintext, hold)
         credentials = None
+        if own is None and made is not None:
+            own = keys.Keys(made.key.encode(), made.pem.encode(), clients)
         if own is not None:
-            credentials = grpc.ssl_server_credentials([(own.key.encode(), own.pem.encode())], clients, True)
+            credentials = grpc.ssl_server_credentials([(own.key, own.certificate)], own.clients, True)
         node = ray.util.get_node_ip_address()
         host = options.host or node
         need_port(host, options.port)
@@ -264,7 +278,7 @@ def _serve(options: argparse.Namespace, program: List[str]) -> int:
                 "set GRPC_VERBOSITY=debug to see what gRPC says",
             )
         endpoint = f"{bracketed(node if ip_address(host.partition('%')[0]).is_unspecified else host)}:{port}"
-        der = base64.b64encode(own.der).decode() if own is not None else ""
+        der = base64.b64encode(ssl.PEM_cert_to_DER_cert(_first(own.certificate))).decode() if own is not None else ""
         _announce(options.announce, endpoint=endpoint, certificate=der)
         say(f"serving {options.worker} at {endpoint}, {count(options.workers)} at most")
         if options.for_one_host:
@@ -325,6 +339,12 @@ def _read_clients(text: str) -> bytes:
     except (ssl.SSLError, ValueError) as error:
         raise Failure(f"{where}: it has no certificate in PEM ({error})", "") from None
     return text.encode()
+
+
+def _first(certificates: bytes) -> str:
+    """Returns the first certificate of a file in PEM, which may have its chain behind it."""
+    text, end = certificates.decode(errors="replace"), "-----END CERTIFICATE-----"
+    return text[text.index("-----BEGIN") : text.index(end) + len(end)]
 
 
 def _announce(token: str, **facts: str) -> None:

@@ -335,6 +335,14 @@ def test_a_wrong_certificate(begin, tmp_path):
     assert back_end.lease(certificate=HOST.pem).refused()[0] == "UNAVAILABLE"
 
 
+def test_certificates_of_a_directory(begin, tmp_path):
+    own = make_certificate()
+    for name, text in {"backend.key": own.key, "backend.pem": own.pem + HOST.pem, "authority.pem": HOST.pem}.items():
+        (tmp_path / name).write_text(text)
+    back_end = begin("", "--certificates", ".", plaintext=False, SNAKEPIT_LAUNCH_CLIENTS=STRANGER.pem)
+    assert base64.b64decode(back_end.announced()["certificate"]) == own.der
+
+
 @pytest.mark.parametrize(
     "args, message",
     [
@@ -342,6 +350,8 @@ def test_a_wrong_certificate(begin, tmp_path):
         (["w.py"], "--clients or the variable SNAKEPIT_LAUNCH_CLIENTS is required"),
         (["w.py", "--plaintext", "--listen", "10.0.0.5:0"], "--plaintext: others could listen in at 10.0.0.5"),
         (["w.py", "--listen", "::1:0"], "--listen ::1:0: write HOST:PORT"),
+        (["w.py", "--certificate", "c"], "--certificates is required, or --certificate, --key and --clients"),
+        (["w.py", "--certificates", "d", "--key", "k"], "--certificates excludes --key"),
         (["w.py", "--workers", "0"], "--workers 0: there must be one at least"),
         (["w.py", "--grace", "-1"], "--grace -1: it must not be negative"),
         (["w.py", "--worker-ports", "5-4"], "--worker-ports 5-4: write FIRST-LAST"),
