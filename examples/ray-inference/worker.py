@@ -49,7 +49,7 @@ def held_out() -> Dict[str, Any]:
 @worker.command
 def place() -> List[str]:
     """Returns the node of the cluster and the machine that this worker runs on."""
-    return [os.environ.get("RAY_NODE_ID", ""), socket.gethostname()]
+    return [os.environ.get("SNAKEPIT_NODE", ""), socket.gethostname()]
 
 
 worker.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from typing import Any, Iterator, NamedTuple, Optional, Sequence
@@ -51,8 +52,9 @@ class Holder:
             Unavailable: The certificate could not be made.
         """
         own = ray.util.get_node_ip_address()
+        node = os.environ["SNAKEPIT_NODE"] = ray.get_runtime_context().get_node_id()  # the worker inherits it
         self._seat = Seat(program, address or own, ports, start)
-        yield Place(ray.get_runtime_context().get_node_id(), socket.gethostname(), own)
+        yield Place(node, socket.gethostname(), own)
         yield from self._seat.events()
         self._seat.close()
 
