@@ -45,7 +45,7 @@ adapters/remote/launchpb: google.golang.org/grpc google.golang.org/protobuf
 conformance:              core github.com/hashicorp/go-hclog
 fallback:                 core
 internal/adaptertest:     core golang.org/x/tools pgregory.net/rapid
-internal/chaos:           . core adapters/grpc adapters/jsonstdio adapters/msgpack fallback
+internal/chaos:           . core adapters/grpc adapters/jsonstdio adapters/msgpack adapters/remote fallback
 internal/chaos:           internal/venv github.com/hashicorp/go-hclog
 internal/e2e:             . core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python
 internal/e2e:             internal/venv github.com/hashicorp/go-hclog

@@ -281,6 +281,27 @@ def test_directories_that_killed_programs_left_behind_are_removed(monkeypatch, t
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
+@pytest.mark.parametrize("step", ["mkdtemp", "open"])
+def test_a_sweep_may_remove_a_directory_before_it_is_locked(monkeypatch, tmp_path, step):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    owner, sweep = (tempfile, tempfile.mkdtemp) if step == "mkdtemp" else (os, os.open)
+    removed = []
+
+    def then_removed(*args, **options):
+        result = sweep(*args, **options)
+        if not removed:
+            removed.append(result if step == "mkdtemp" else args[0])
+            os.rmdir(removed[0])
+        return result
+
+    monkeypatch.setattr(owner, step, then_removed)
+    directory = Directory()
+    assert directory.path != removed[0]
+    assert [path.name for path in tmp_path.iterdir()] == [Path(directory.path).name]
+    directory.remove()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("call", ["Popen", "Thread", "pipe"])
 def test_a_start_that_fails_leaves_nothing_behind(script, monkeypatch, tmp_path, call):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

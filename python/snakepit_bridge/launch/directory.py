@@ -30,14 +30,17 @@ class Directory:
         _sweep()
         while True:
             self.path = tempfile.mkdtemp(prefix=PREFIX)  # mode 0700
-            self._claim = os.open(self.path, os.O_RDONLY)
+            try:
+                self._claim = os.open(self.path, os.O_RDONLY)
+            except FileNotFoundError:  # another start's sweep has removed it
+                continue
             try:
                 fcntl.flock(self._claim, fcntl.LOCK_EX)
             except OSError:  # this file system has no locks, so no sweep removes the directory
                 return
             if _names(self.path, self._claim):
                 return
-            os.close(self._claim)  # another program's sweep has removed it
+            os.close(self._claim)  # the same
 
     def remove(self) -> None:
         """Removes the directory. It is called once."""
