@@ -61,7 +61,7 @@ schema:                   core
 cmd/snakepit:             . adapters/grpc adapters/remote conformance core codec/json python schema
 cmd/snakepit:             github.com/hashicorp/go-hclog github.com/spf13/cobra github.com/spf13/pflag
 cmd/snakepit:             github.com/HdrHistogram/hdrhistogram-go github.com/vbauerster/mpb/v8 golang.org/x/term
-examples/*:               . core python schema examples/internal/explain
+examples/*:               . core python schema adapters/remote examples/internal/explain
 examples/internal/explain: .
 examples/*:               github.com/hashicorp/go-hclog github.com/vbauerster/mpb/v8 golang.org/x/text
 `
