@@ -52,8 +52,8 @@ var unrun = map[string]string{
 	"operations/a-worker-that-does-not-answer text": "paths and times vary; " +
 		"TestDiagnose and TestStack of internal/e2e have such workers",
 	"api/options/other-grpc-clients python": "adapters/grpc's own TestPythonClientOnPorts runs it beside a worker",
-	"scale/workers-on-another-machine sh": "the other machine; the tests of cmd/snakepit run both commands, and those of " +
-		"adapters/remote the program",
+	"scale/workers-on-another-machine sh": "the other machine; the tests of cmd/snakepit run both commands, and " +
+		"those of adapters/remote the program",
 	"scale/ray sh": "it needs a cluster; TestRay of adapters/remote starts one",
 	"installation/for-development sh": "make test would run itself; .ci/run runs it on each commit, " +
 		"and TestMakeTargets holds the names",

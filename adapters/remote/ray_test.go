@@ -94,7 +94,7 @@ func (d *dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case id == "" && d.starting > 0:
 		d.starting--
 		w.WriteHeader(http.StatusInternalServerError)
-		_, _ = io.WriteString(w, "No available agent to submit job, please try again later.") // the client sees an error
+		_, _ = io.WriteString(w, "No available agent to submit job, please try again later.") // the client would see
 		return
 	case id == "":
 		s := &submission{}

@@ -9,5 +9,5 @@ import (
 
 // become is for systems that can replace a program by another one.
 func become(context.Context, []string, []string) error {
-	return runError{errors.New("this command needs Linux or another Unix")}
+	return runError{serveError{errors.New("this command needs Linux or another Unix")}}
 }

@@ -39,7 +39,7 @@ func certificatesCommand() *cobra.Command {
 			return fmt.Errorf("--days is %d; it has to be positive", days)
 		}
 		if err := remote.WriteCertificates(args[0], hosts, time.Duration(days)*24*time.Hour); err != nil {
-			return runError{err}
+			return runError{serveError{err}}
 		}
 		return write(cmd.OutOrStdout(), fmt.Sprintf(
 			"back ends: %s, %s, %s\nprograms:  %s, %s, %s\nin %s, valid for %d days\n",

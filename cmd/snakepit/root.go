@@ -163,7 +163,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitLost
 	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errOutput),
 		errors.Is(err, errPrinting),
-		errors.Is(err, errClauses), errors.Is(err, errProject), errors.As(err, new(genError)):
+		errors.Is(err, errClauses), errors.Is(err, errProject), errors.As(err, new(genError)),
+		errors.As(err, new(serveError)):
 		return exitFailed
 	default:
 		return exitUsage

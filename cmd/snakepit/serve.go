@@ -28,6 +28,11 @@ Exit codes:
   1    it can't serve
   2    wrong usage`
 
+// serveError means that no back end runs, or that there are no certificates for it.
+type serveError struct{ error }
+
+func (s serveError) Unwrap() error { return s.error }
+
 // back holds the flags that are handed on to a Python module. Their names and meanings are the same there.
 type back struct {
 	python string
@@ -96,7 +101,7 @@ func (b *back) run(ctx context.Context, worker string, flags, args []string) err
 	program.Interpreter = b.python
 	start, err := program.Command()
 	if err != nil {
-		return runError{err}
+		return runError{serveError{err}}
 	}
 	// Command starts the worker by a file beside the package. That file runs modules too.
 	argv := append([]string{start.Path, start.Args[0], "-m", b.module, worker}, flags...)

@@ -34,7 +34,8 @@ func startCluster(ctx context.Context) (*cluster, error) {
 	}
 	c := &cluster{cmd: exec.CommandContext(ctx, choice.Interpreter, "-c", clusterScript)}
 	// The jobs of the cluster run "python".
-	c.cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(choice.Interpreter)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	path := filepath.Dir(choice.Interpreter) + string(os.PathListSeparator) + os.Getenv("PATH")
+	c.cmd.Env = append(os.Environ(), "PATH="+path)
 	var said strings.Builder
 	c.cmd.Stderr = &said
 	if c.in, err = c.cmd.StdinPipe(); err != nil {
@@ -53,7 +54,7 @@ func startCluster(ctx context.Context) (*cluster, error) {
 		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
 		err := fmt.Errorf("the cluster does not start: %s", lines[len(lines)-1])
 		if strings.Contains(said.String(), "No module named 'ray'") {
-			err = errors.New("Ray is not installed: make install-ray, in the checkout, installs it into .venv")
+			err = errors.New("there is no Ray: make install-ray, in the checkout, installs it into .venv")
 		}
 		return nil, err
 	}

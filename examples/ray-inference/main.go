@@ -1,5 +1,5 @@
-// Command ray-inference recognises handwritten digits on the nodes of a Ray cluster. In the middle of the work a node is
-// lost.
+// Command ray-inference recognises handwritten digits on the nodes of a Ray cluster. In the middle of the work a node
+// is lost.
 package main
 
 import (

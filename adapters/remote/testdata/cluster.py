@@ -30,7 +30,8 @@ def main():
     nodes = {}
     try:
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        answer({"dashboard": "http://" + ray._private.worker.global_worker.node.address_info["webui_url"]})
+        dashboard = "http://" + ray._private.worker.global_worker.node.address_info["webui_url"]
+        answer({"dashboard": dashboard})
         for line in sys.stdin:
             what, _, rest = line.strip().partition(" ")
             if what == "add":
@@ -41,9 +42,9 @@ def main():
                 cluster.remove_node(nodes.pop(rest), allow_graceful=False)
                 answer("removed")
             elif what == "actors":
-                answer(sum(a.class_name == "Holder" and a.state == "ALIVE" for a in list_actors(limit=1000)))
+                answer(sum(a.class_name == "Holder" and a.state == "ALIVE" for a in list_actors(dashboard, limit=1000)))
             elif what == "jobs":
-                answer([job.status for job in list_jobs() if job.type == "SUBMISSION"])
+                answer([job.status for job in list_jobs(dashboard) if job.type == "SUBMISSION"])
         ray.shutdown()
     finally:
         cluster.shutdown()
