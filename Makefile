@@ -41,14 +41,17 @@ install-grpc: $(VENV)/.grpc ## Install the Python package with gRPC and MessageP
 install-examples: $(VENV)/.grpc $(VENV)/.examples ## The same, and what the examples import
 	@echo "ready; to use it: . $(VENV)/bin/activate"
 
+install-ray: $(VENV)/.dev $(VENV)/.ray ## Install Ray into .venv, for the tests of its back end; 400 MB
+	@echo "ready; to use it: . $(VENV)/bin/activate"
+
 dev-setup: $(VENV)/.dev $(VENV)/.grpc $(VENV)/.examples $(TOOLS)/golangci-lint-$(golangci) ## Install all that development needs, into .venv and .tools
 	@echo "ready; to use it: . $(VENV)/bin/activate"
 
 ##@ Generated code
-proto-python: python-venv-there ## Regenerate the Python code of snakepit.proto
+proto-python: python-venv-there ## Regenerate the Python code of the .proto files
 	proto/generate.sh python $(PYTHON) "$(CURDIR)/$(TOOLS)/proto"
 
-proto-go: python-venv-there go-there ## Regenerate the Go code of snakepit.proto
+proto-go: python-venv-there go-there ## Regenerate the Go code of the .proto files
 	proto/generate.sh go $(PYTHON) "$(CURDIR)/$(TOOLS)/proto"
 
 # The arguments: a directory, a file's name in it without .in, the oldest Python, more arguments of uv.
@@ -59,6 +62,7 @@ pin = cd $(1) && { echo "\# Pinned from $(2).in by make requirements, for Python
 requirements: $(VENV)/.dev ## Pin the newest Python packages in the files requirements*.txt
 	$(PIP) uv
 	$(call pin,python,requirements-dev,3.8)
+	$(call pin,python,requirements-ray,3.10,--constraint requirements-dev.txt)
 	$(call pin,examples,requirements,3.10,--constraint ../python/requirements-dev.txt)
 	$(call pin,docs/site,requirements,3.10,--constraint ../../python/requirements-dev.txt)
 
@@ -259,7 +263,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples dev-setup proto-python proto-go requirements demo picture bench bench-quick bench-soak bench-peers bench-compare bench-store test test-go test-python test-matrix lint conformance chaos fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples install-ray dev-setup proto-python proto-go requirements demo picture bench bench-quick bench-soak bench-peers bench-compare bench-store test test-go test-python test-matrix lint conformance chaos fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # Ends the recipe if the Python of .venv is too old, and says so in the words of its argument.
@@ -280,13 +284,19 @@ $(VENV)/.demo: $(VENV)/.made python/requirements-dev.txt examples/requirements.t
 
 # The compatible mode adds a path; the other one starts every Python with imports, which stray files in PYTHONPATH can break.
 $(VENV)/.grpc: $(VENV)/.made python/requirements-dev.txt python/pyproject.toml
-	@$(PIP) --config-settings editable_mode=compat --editable 'python[all]' || $(OFFLINE)
+	@$(PIP) --config-settings editable_mode=compat --editable 'python[all,serve]' || $(OFFLINE)
 	@touch $@
 
 $(VENV)/.examples: $(VENV)/.made python/requirements-dev.txt examples/requirements.txt
 	$(call newer,the examples need 3.10 or later)
 	@echo "== installing what the examples import into $(VENV)"
 	@$(PIP) --requirement examples/requirements.txt || $(OFFLINE)
+	@touch $@
+
+$(VENV)/.ray: $(VENV)/.made python/requirements-ray.txt
+	$(call newer,Ray needs 3.10 or later)
+	@echo "== installing Ray into $(VENV)"
+	@$(PIP) --requirement python/requirements-ray.txt || $(OFFLINE)
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.made docs/site/requirements.txt

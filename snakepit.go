@@ -178,6 +178,7 @@ const (
 // What a program decides on, under errors.Is.
 var (
 	ErrUnavailable    = core.ErrUnavailable
+	ErrNoRoom         = core.ErrNoRoom
 	ErrSaturated      = core.ErrSaturated
 	ErrWorkerLost     = core.ErrWorkerLost
 	ErrClosed         = core.ErrClosed

@@ -206,7 +206,8 @@ type Options = core.Options
 //		// Idle replaces a worker that has served calls and has had no call and no session for so long.
 //		Idle time.Duration
 //		// Memory replaces a worker whose process tree has more than so many bytes of resident memory. Pages
-//		// that several of its processes share count once. The pool looks once a second. It needs Linux.
+//		// that several of its processes share count once. The pool looks once a second. It needs Linux. A back
+//		// end tells the memory of its workers itself.
 //		Memory int64
 //	}
 type Recycle = core.Recycle
@@ -396,10 +397,12 @@ type ItemError = core.ItemError
 //		Worker   int           // the worker's index
 //		Adapter  string        // the protocol that it spoke
 //		PID      int           // 0 if the pool did not start the process
-//		ExitCode int           // -1 if a signal ended it
+//		Host     string        // the machine where a back end ran it; "" if it ran on this one
+//		ExitCode int           // -1 if a signal ended it, or if Lost is set
 //		Signal   string        // such as "killed"; "" if it exited by itself
 //		OOM      bool          // the kernel reports that the process was killed because memory ran out
 //		Limit    string        // the limit that ended it, such as "Limits.CPUTime (1h0m0s)"; "" if none did
+//		Lost     error         // why its lease ended before it: how it ended is unknown, and a back end that works ends it
 //		Cause    error         // the first error on the connection, or nil
 //		Stderr   []string      // the last lines that it printed or logged; if it was busy, since its oldest call began
 //		Stacks   string        // what its threads did before the pool ended it by force, shortened; or ""

@@ -301,7 +301,7 @@ func clauses() []clause {
 		name   Part
 		tables [][]clause
 	}{
-		{Adapter, [][]clause{adapterClauses, codecClauses}},
+		{Adapter, [][]clause{adapterClauses, leaseClauses, codecClauses}},
 		{Worker, [][]clause{
 			helloClauses, callClauses, valueClauses, streamClauses, pieceClauses, snapshotClauses, creditClauses,
 			cancelClauses, lifeClauses,

@@ -23,8 +23,8 @@ const (
 	contractHead = `# The promises of the contract, sentence by sentence, and the clauses that check them.
 #
 # TestContract compares this list with its sources: every sentence, table row, list item and code block of
-# docs/protocol.md, and every sentence in the comments of core/adapter.go and core/frame.go. Of some other comments
-# the list has only the sentences that a clause checks.
+# docs/protocol.md, and every sentence in the comments of core/adapter.go, backend.go and frame.go. Of some other
+# comments the list has only the sentences that a clause checks.
 #
 #	= part/theme/rule, ...    these clauses check it
 #	- why                     it, or the rest of it, can't be checked from outside; "explains": it demands nothing
@@ -40,7 +40,7 @@ const (
 )
 
 // whole has the sources whose sentences are all listed.
-var whole = []string{"core/adapter.go", "core/frame.go", "docs/protocol.md"}
+var whole = []string{"core/adapter.go", "core/backend.go", "core/frame.go", "docs/protocol.md"}
 
 // promise is one sentence, table row, list item or code block.
 type promise struct {

@@ -11,9 +11,7 @@ import (
 
 // freeze stops a worker's process, so that it reads nothing more.
 func (t *trial) freeze(w *core.RawWorker) {
-	if w.Process == nil {
-		t.Skipf("the worker is not a process that could be frozen")
-	}
+	t.needsLocal(w)
 	p, err := os.FindProcess(w.Process.PID())
 	if err == nil {
 		err = p.Signal(syscall.SIGSTOP)

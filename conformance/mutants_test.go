@@ -24,8 +24,8 @@ type mutant struct {
 }
 
 var mutants = slices.Concat(
-	adapterMutants, codecMutants, callMutants, pieceMutants, callbackMutants, snapshotMutants, valueMutants,
-	flowMutants, endMutants, poolMutants,
+	adapterMutants, leaseMutants, codecMutants, callMutants, pieceMutants, callbackMutants, snapshotMutants,
+	valueMutants, flowMutants, endMutants, poolMutants,
 )
 
 // catches runs one clause on a mutant and reports whether it fails.

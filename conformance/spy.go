@@ -18,22 +18,38 @@ type spy struct {
 	refusal   error                     // returned by every Launch if not nil
 	maxFrame  int                       // the limit for the adapter, but not for the worker; 0: the true one
 	printed   string                    // text in front of what the worker writes to standard output
+	memory    chan int64                // if not nil, the pool watches the memory; it gets what a lease tells
 
 	mu        sync.Mutex // guards what follows
 	launchers []*core.Launcher
-	asked     int  // the number of calls of Launch
-	stdio     bool // the connection is the worker's standard input and output
-	launched  []*core.Process
+	asked     int             // the number of calls of Launch
+	stdio     bool            // the connection is the worker's standard input and output
+	launched  []*core.Process // or adopted
+	leases    []core.Lease
 	files     []*os.File // all Spec.Files
 }
 
 func (s *spy) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	watched := *l
 	watched.MaxFrame = cmp.Or(s.maxFrame, l.MaxFrame)
+	watched.WatchMemory = s.memory != nil
 	if s.hostToken != nil {
 		watched.HostToken = s.hostToken(l.HostToken)
 	}
 	watched.Launch = func(ctx context.Context, spec core.Spec) (*core.Process, error) { return s.launch(ctx, l, spec) }
+	watched.Adopt = func(ctx context.Context, lease core.Lease) (*core.Process, error) {
+		if s.memory != nil {
+			lease.Holder = watchedHolder{lease.Holder, s.memory}
+		}
+		s.mu.Lock()
+		s.leases = append(s.leases, lease)
+		s.mu.Unlock()
+		p, err := l.Adopt(ctx, lease)
+		if err == nil {
+			s.owns(p)
+		}
+		return p, err
+	}
 	s.mu.Lock()
 	s.launchers = append(s.launchers, &watched)
 	s.mu.Unlock()
@@ -57,11 +73,55 @@ func (s *spy) launch(ctx context.Context, l *core.Launcher, spec core.Spec) (*co
 		p.Stdout, err = behind(s.printed, p.Stdout)
 	}
 	if err == nil {
-		s.mu.Lock()
-		s.launched = append(s.launched, p)
-		s.mu.Unlock()
+		s.owns(p)
 	}
 	return p, err
+}
+
+func (s *spy) owns(p *core.Process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.launched = append(s.launched, p)
+}
+
+// ForPool hands on what the adapter keeps for a pool.
+func (s *spy) ForPool(info core.PoolInfo) core.OwnedAdapter {
+	own := &ownedSpy{spy: s}
+	if maker, ok := s.Adapter.(core.PoolAdapter); ok {
+		own.owned = maker.ForPool(info)
+		s.Adapter = own.owned
+	}
+	return own
+}
+
+// ownedSpy is a spy in one pool.
+type ownedSpy struct {
+	*spy
+	owned core.OwnedAdapter // nil: the adapter keeps nothing
+}
+
+func (s *ownedSpy) Close(ctx context.Context) error {
+	if s.owned == nil {
+		return nil
+	}
+	return s.owned.Close(ctx)
+}
+
+// watchedHolder passes the memory on that a lease tells.
+type watchedHolder struct {
+	core.Holder
+	memory chan<- int64
+}
+
+func (h watchedHolder) Next() (core.LeaseEvent, error) {
+	e, err := h.Holder.Next()
+	if e.Memory > 0 {
+		select {
+		case h.memory <- e.Memory:
+		default: // one is enough
+		}
+	}
+	return e, err
 }
 
 // behind returns a pipe with the text and then the content of from.

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/snakepit-go/snakepit/core"
 )
 
 // clause is a rule and its check.
@@ -65,6 +68,16 @@ func (t *trial) restsOn(names ...string) {
 		if full, failed := t.failed[name]; failed && name != t.name {
 			t.Skipf("%s%s", restsOn, full)
 		}
+	}
+}
+
+// needsLocal skips the clause unless the worker is a process of this machine.
+func (t *trial) needsLocal(w *core.RawWorker) {
+	if w.Process == nil {
+		t.Skipf("the worker is not a process that core owns")
+	}
+	if here, err := os.Hostname(); w.Process.Host() != "" && (err != nil || w.Process.Host() != here) {
+		t.Skipf("the worker runs on another machine, %s", w.Process.Host())
 	}
 }
 

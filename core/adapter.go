@@ -5,8 +5,9 @@ import (
 	"os"
 )
 
-// The author of an adapter needs only this file and frame.go. An adapter carries frames between the pool and one
-// worker. It knows no calls: core owns ids, credit, cancellation and deadlines, and the processes that it launches.
+// The author of an adapter needs only this file and frame.go, and backend.go if others start its workers. An adapter
+// carries frames between the pool and one worker. It knows no calls: core owns ids, credit, cancellation and deadlines,
+// and the processes that it launches or adopts.
 
 // Adapter connects to workers over one protocol. Its zero value should work; exported fields are its options. The pool
 // calls Start from several goroutines at once.
@@ -34,7 +35,10 @@ type Link struct {
 	MaxFrame int       // Conn's own limit on Frame.Size, at least 4096; 0 means Launcher.MaxFrame
 	Endpoint string    // where other clients can reach the worker, such as "unix:/tmp/x.sock"; "" if nowhere
 	Token    string    // the token that the worker's hello must show; "" if the connection itself is proof enough
-	Process  *Process  // nil if core did not launch it: WorkerExit then has no PID, and stopping ends at Conn.Close
+
+	// Process is nil if core neither launched nor adopted it: WorkerExit then has no PID, and stopping ends at
+	// Conn.Close.
+	Process *Process
 }
 
 // Refusal says why a chain did not use an adapter.
@@ -93,9 +97,25 @@ type Launcher struct {
 	// case.
 	Launch func(ctx context.Context, s Spec) (*Process, error)
 
+	// Adopt takes a worker process that a back end has started for the adapter, perhaps on another machine. Core owns
+	// the lease from then on. It reads the lease's events, passes the output on and closes the lease, also if Adopt
+	// returns an error. Adopt waits for the worker's report and judges it as Launch does.
+	Adopt func(ctx context.Context, lease Lease) (*Process, error)
+
 	// Dir is the pool's private directory, mode 0700. Its path is short enough for sockets inside it. Core
 	// removes it.
 	Dir string
+
+	// RunID is the pool's name and a random part. The worker reads it from SNAKEPIT_RUN_ID.
+	RunID string
+
+	// Env has the variables that the program has set for this worker, "KEY=value": Command.Env, and behind them those
+	// of Options.WorkerEnv. Launch sets them itself. They are for adapters that have workers started elsewhere.
+	Env []string
+
+	// WatchMemory says that the pool limits the worker's memory. A leased worker then has to tell it about once a
+	// second.
+	WatchMemory bool
 
 	// Index is the worker's place in the pool, from 0. A replacement has its predecessor's index, and often starts
 	// while the predecessor still serves.

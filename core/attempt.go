@@ -17,11 +17,12 @@ type attempt struct {
 	index       int
 	hostToken   string
 	workerToken string
-	adapter     string // the adapter's name; set before its Start is called
+	env         func() ([]string, error) // returns what Options.WorkerEnv returns for this start
+	adapter     string                   // the adapter's name; set before its Start is called
 
 	mu       sync.Mutex // guards the fields below
-	launched []*Process
-	returned *Process // the last process that Launch returned to an adapter
+	launched []*Process // or adopted
+	returned *Process   // the last process that Launch or Adopt returned to an adapter
 }
 
 // isolate calls the adapter's code like the function isolate, and logs a panic with its stack.
@@ -34,11 +35,17 @@ func (at *attempt) isolate(what string, f func() error) error {
 }
 
 // launcher returns the Launcher for the adapter's Start.
-func (at *attempt) launcher() *Launcher {
-	return &Launcher{
-		Launch: at.launch, Dir: at.spawner.dir, Index: at.index, MaxFrame: at.spawner.opts.MaxFrame,
-		HostToken: at.hostToken, WorkerToken: at.workerToken,
+func (at *attempt) launcher() (*Launcher, error) {
+	sp := at.spawner
+	own, err := at.env()
+	if err != nil {
+		return nil, err
 	}
+	return &Launcher{
+		Launch: at.launch, Adopt: at.adopt, Dir: sp.dir, RunID: sp.runID, Env: slices.Concat(sp.cmd.Env, own),
+		WatchMemory: sp.opts.WatchMemory, Index: at.index, MaxFrame: sp.opts.MaxFrame,
+		HostToken: at.hostToken, WorkerToken: at.workerToken,
+	}, nil
 }
 
 // launch is Launcher.Launch.
@@ -57,9 +64,7 @@ func (at *attempt) launch(ctx context.Context, s Spec) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	at.mu.Lock()
-	at.launched = append(at.launched, p)
-	at.mu.Unlock()
+	at.launchedOne(p)
 	if control != nil {
 		defer func() { _ = control.Close() }()
 		if err := p.awaitReport(ctx, control); err != nil {
@@ -68,10 +73,20 @@ func (at *attempt) launch(ctx context.Context, s Spec) (*Process, error) {
 			return nil, err
 		}
 	}
-	at.mu.Lock()
-	at.returned = p
-	at.mu.Unlock()
+	at.returns(p)
 	return p, nil
+}
+
+func (at *attempt) launchedOne(p *Process) {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	at.launched = append(at.launched, p)
+}
+
+func (at *attempt) returns(p *Process) {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	at.returned = p
 }
 
 // abandon ends all launched processes except keep, and waits until they are gone. It lets them exit by themselves for

@@ -94,7 +94,11 @@ func startLink(ctx context.Context, a Adapter, at *attempt) (*Link, error) {
 	var link *Link
 	err := at.isolate("the adapter's Start", func() error {
 		at.adapter = a.Name()
-		made, err := a.Start(ctx, at.launcher())
+		l, err := at.launcher()
+		if err != nil {
+			return err
+		}
+		made, err := a.Start(ctx, l)
 		if err != nil {
 			return &capturedError{text: err.Error(), err: err}
 		}

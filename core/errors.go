@@ -16,6 +16,9 @@ var (
 	// ErrUnavailable: the protocol is unavailable here. An adapter's Start wraps it, and a chain then tries the next
 	// adapter.
 	ErrUnavailable = errors.New("protocol unavailable")
+	// ErrNoRoom: the adapter works, but has no room for another worker now. It comes together with ErrUnavailable. So a
+	// chain tries the next adapter, but asks this one again for the next worker.
+	ErrNoRoom = errors.New("no room for another worker")
 	// ErrSaturated: all workers are busy and the queue is full. A Function that calls its own pool also gets it, if
 	// every slot waits for such a Function. The call did not run.
 	ErrSaturated = errors.New("pool saturated")

@@ -12,10 +12,8 @@ import (
 type forked struct {
 	server *forkServer
 	pid    int
-	ended  chan struct{} // closed when it has exited; it is a zombie until reap
-	// set before ended is closed
-	code   int
-	signal string
+	ended  chan struct{} // closed when it has exited; it is a zombie until release
+	status exitStatus    // set before ended is closed
 	// lost says that the server ended before it reaped the worker. The worker's id may be used again. Guarded by
 	// server.mu.
 	lost bool
@@ -30,15 +28,33 @@ func isWorkerOf(pid, parent int) bool {
 	return ok && stat.parent == parent && stat.group == pid
 }
 
+func (c *forked) wait() { <-c.ended }
+
+// signal: the worker is a zombie until release, so its id is its own until then, or until the server ends.
+func (c *forked) signal(kill bool) bool {
+	number := syscall.SIGTERM
+	if kill {
+		number = syscall.SIGKILL
+	}
+	kept := c.guard(func() { _ = syscall.Kill(-c.pid, number) }) // an error: no process is left
+	if kept && kill && !c.isEnded() {
+		c.expectEnd()
+	}
+	return kept
+}
+
+func (c *forked) collect() (exitStatus, *os.ProcessState) {
+	return c.status, nil
+}
+
 // discard ends a worker that nobody waits for. It may be nil.
 func (fs *forkServer) discard(c *forked) {
 	if c == nil {
 		return
 	}
-	c.guard(func() { _ = syscall.Kill(-c.pid, syscall.SIGKILL) }) // an error: no process is left
-	c.expectEnd()
+	c.signal(true)
 	<-c.ended
-	c.reap()
+	c.release()
 }
 
 // expectEnd gives the server up if it does not report the end of the worker, which was killed, although it has ended.
@@ -56,7 +72,7 @@ func (c *forked) expectEnd() {
 }
 
 // guard calls signal, which sends a signal to the worker or its group, unless their id may be used again. It returns
-// whether it did. The worker is a zombie until reap, so its id is its own until then, or until the server ends.
+// whether it did. The worker is a zombie until release, so its id is its own until then, or until the server ends.
 func (c *forked) guard(signal func()) bool {
 	c.server.mu.Lock()
 	defer c.server.mu.Unlock()
@@ -69,8 +85,8 @@ func (c *forked) guard(signal func()) bool {
 
 func (c *forked) isEnded() bool { return isDone(c.ended) }
 
-// reap has the server reap the worker, which has ended.
-func (c *forked) reap() {
+// release has the server reap the worker, which has ended.
+func (c *forked) release() {
 	fs := c.server
 	fs.mu.Lock()
 	known := fs.children[c.pid] == c

@@ -405,7 +405,7 @@ func (fs *forkServer) loseWorkers() int {
 	lose := func(c *forked) {
 		if !c.isEnded() {
 			count++
-			c.code, c.signal = -1, killSignal
+			c.status = exitStatus{code: -1, signal: killSignal}
 			close(c.ended)
 		}
 	}
@@ -459,9 +459,9 @@ func (fs *forkServer) handle(message []byte) {
 		if c == nil || c.isEnded() {
 			return
 		}
-		c.code = r.Code
+		c.status = exitStatus{code: r.Code}
 		if r.Signal > 0 {
-			c.code, c.signal = -1, syscall.Signal(r.Signal).String()
+			c.status = exitStatus{code: -1, signal: syscall.Signal(r.Signal).String()}
 		}
 		close(c.ended)
 	}
@@ -524,11 +524,8 @@ func (sp *spawner) forkFromServer(ctx context.Context, p *Process, files *childF
 		p.group.remove()
 		return err
 	}
-	p.forked, p.pid = worker, worker.pid
-	if p.proc, err = os.FindProcess(p.pid); err == nil {
-		err = p.group.join(p.pid)
-	}
-	if err != nil {
+	p.body, p.pid = worker, worker.pid
+	if err = p.group.join(p.pid); err != nil {
 		worker.server.discard(worker)
 		p.group.remove()
 	}

@@ -10,20 +10,10 @@ import (
 // hasForkServer says that this system has fork servers.
 const hasForkServer = false
 
-type (
-	forkServers struct{}
-	forked      struct {
-		ended  chan struct{}
-		code   int
-		signal string
-	}
-)
+type forkServers struct{}
 
-func (*forkServers) renew()       {}
-func (*forkServers) close()       {}
-func (*forked) guard(func()) bool { return false }
-func (*forked) expectEnd()        {}
-func (*forked) reap()             {}
+func (*forkServers) renew() {}
+func (*forkServers) close() {}
 
 func (sp *spawner) forkFromServer(context.Context, *Process, *childFiles, []string) error {
 	return errors.ErrUnsupported

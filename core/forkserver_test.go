@@ -190,7 +190,7 @@ func TestForkServerReadsNoMore(t *testing.T) {
 	fs.mu.Lock()
 	fs.children[c.pid] = c
 	fs.mu.Unlock()
-	c.reap()
+	c.release()
 	<-fs.ended
 }
 
@@ -203,7 +203,7 @@ func TestForkServerEndsBeforeItsWorkers(t *testing.T) {
 	}
 	defer fs.leave()
 	running := &forked{server: fs, pid: 1 << 30, ended: make(chan struct{})}
-	over := &forked{server: fs, pid: 1<<30 + 1, ended: make(chan struct{}), code: 3}
+	over := &forked{server: fs, pid: 1<<30 + 1, ended: make(chan struct{}), status: exitStatus{code: 3}}
 	close(over.ended)
 	fs.mu.Lock()
 	fs.children[running.pid], fs.children[over.pid] = running, over
@@ -221,8 +221,8 @@ func TestForkServerEndsBeforeItsWorkers(t *testing.T) {
 			t.Error("the id of a lost worker is taken for its own")
 		}
 	}
-	if running.code != -1 || running.signal != killSignal || over.code != 3 || over.signal != "" {
-		t.Errorf("%+v %+v", running, over)
+	if running.status != (exitStatus{code: -1, signal: killSignal}) || over.status != (exitStatus{code: 3}) {
+		t.Errorf("%+v %+v", running.status, over.status)
 	}
 	<-fs.ended
 }
@@ -269,7 +269,7 @@ func TestForkServerLies(t *testing.T) {
 	for range 2 {
 		fs.handle([]byte(`{"exited": 77, "code": 3}`))
 	}
-	if c := fs.children[77]; !c.isEnded() || c.code != 3 {
+	if c := fs.children[77]; !c.isEnded() || c.status.code != 3 {
 		t.Errorf("%+v", c)
 	}
 }

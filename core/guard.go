@@ -122,6 +122,7 @@ type capturedError struct {
 	err  error
 
 	reason string // from Explain
+	noRoom bool   // it is ErrNoRoom
 }
 
 func (e *capturedError) Error() string { return e.text }
@@ -136,7 +137,7 @@ func captureError(err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return err
 	}
-	f := &capturedError{text: err.Error(), err: err}
+	f := &capturedError{text: err.Error(), err: err, noRoom: errors.Is(err, ErrNoRoom)}
 	f.reason, _ = Explain(err)
 	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF} {
 		if errors.Is(err, end) {

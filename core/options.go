@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"runtime"
 	"time"
@@ -29,6 +30,16 @@ type Command struct {
 	// path.Match, such as "*.py". It then covers the directories below, too, except hidden ones, virtual
 	// environments and caches.
 	Sources []string
+	// Source is the program for adapters that run it elsewhere; nil if it can run only here.
+	Source *Source
+}
+
+// Source is a program as files. An adapter copies them to where the program is to run.
+type Source struct {
+	Files   fs.FS    // the program's own files; hidden ones, virtual environments and caches are no part of it
+	Script  string   // its main file, a path in Files
+	Args    []string // its arguments
+	Support fs.FS    // what runs it: for Python the package snakepit_bridge
 }
 
 // Options configure a Pool. A nil *Options, and each zero field, means the default that the field's comment states. A

@@ -17,7 +17,7 @@ import (
 // Pool runs workers and gives each call a slot of one: the place of a running call. It owns the processes and
 // goroutines that it starts, and Close waits for all of them. Any number of goroutines may use its methods.
 type Pool struct {
-	adapter    Adapter
+	adapter    adapterOf
 	opts       Options
 	logs       *logQueue
 	log        *logSource // the pool's messages about itself
@@ -92,14 +92,21 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 	sp, err := newSpawner(cmd, spawnerOptions{
 		Name: o.Name, Dir: o.Dir, MaxFrame: o.MaxFrame, Log: logs,
 		StartTimeout: o.StartTimeout, Limits: o.Limits, EnvOf: o.WorkerEnv,
+		WatchMemory: o.Recycle.Memory > 0,
 	})
 	if err != nil {
 		_ = logs.close(0) // the log is still empty
 		return nil, err
 	}
 	sp.size.Store(int32(o.Size))
+	own, err := forPool(adapter, sp)
+	if err != nil {
+		sp.close()
+		_ = logs.close(o.StopTimeout) // err is what the caller needs to know
+		return nil, err
+	}
 	p := &Pool{
-		adapter: adapter, opts: o, logs: logs, log: logs.events(noWorker), trace: trace, spawner: sp,
+		adapter: own, opts: o, logs: logs, log: logs.events(noWorker), trace: trace, spawner: sp,
 		nested: map[*waiter]struct{}{}, tenants: map[string]*tenant{},
 		sessions: map[string]*session{}, ending: map[string]*endingSession{},
 		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}),
@@ -243,6 +250,10 @@ func (p *Pool) settle(w *Worker) {
 // logAdapter logs which adapter is used and why earlier ones were refused, once for each change. The full reasons are
 // logged at debug. Callers hold mu.
 func (p *Pool) logAdapter(w *Worker) {
+	if slices.ContainsFunc(w.link.Refused, Refusal.isNoRoom) { // the protocols are as they were
+		w.log.Debug("worker took the next adapter that has room", "adapter", w.link.Adapter)
+		return
+	}
 	choice := w.link.Adapter
 	args := []any{"adapter", w.link.Adapter}
 	for _, r := range w.link.Refused {
@@ -268,6 +279,12 @@ func (p *Pool) logAdapter(w *Worker) {
 	for _, r := range w.link.Refused {
 		w.log.Debug("adapter refused", "adapter", r.Adapter, "error", r.Err)
 	}
+}
+
+// isNoRoom reports whether the adapter works and had no room for the worker. Err has been captured.
+func (r Refusal) isNoRoom() bool {
+	captured, ok := r.Err.(*capturedError)
+	return ok && captured.noRoom
 }
 
 // reason returns the first line of the reason for the refusal, without the remedy. Err has been captured.
@@ -448,7 +465,8 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 // that does not end by itself gets SIGTERM, then SIGKILL. Close takes about Options.StopTimeout at most. The error
 // says if something has not ended: a function in Options.Functions, Options.WorkerEnv, the input of a call, the
 // adapter, or the logger. Close waits for the logger while it accepts records, but only a quarter of a second if it
-// accepts none. Close may be called more than once, from several goroutines, and by the logger itself.
+// accepts none. An adapter that keeps something for the pool gets a StopTimeout of its own. Close may be called more
+// than once, from several goroutines, and by the logger itself.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	if p.closing {
@@ -474,18 +492,23 @@ func (p *Pool) Close() error {
 	p.mu.Unlock()
 	p.cancel()
 	defer close(p.closed)
-	ended := make(chan struct{})
+	ended := make(chan error, 1)
 	go func() {
 		p.goroutines.Wait()
+		err := p.adapter.close(p.opts.StopTimeout)
 		p.spawner.close()
-		close(ended)
+		ended <- err
 	}()
 	begin := time.Now()
-	timer := time.NewTimer(p.opts.StopTimeout + time.Second) // the end after SIGKILL needs a moment too
+	limit := p.opts.StopTimeout + time.Second // the end after SIGKILL needs a moment too
+	if p.adapter.owned != nil {
+		limit += p.opts.StopTimeout
+	}
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	var err error
 	select {
-	case <-ended:
+	case err = <-ended:
 	case <-timer.C:
 		err = errors.New("a function in Options.Functions, Options.WorkerEnv, an input of a call or the adapter has " +
 			"not returned")

@@ -6,22 +6,24 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// Process is a worker process that core launched, owns and reaps. It leads a process group of its own. The group is
-// killed when the process ends. Any goroutine may call its methods.
+// Process is a worker process that core owns. It has launched and reaps it, or has adopted it from a back end. The
+// process leads a process group of its own. The group is killed when the process ends. Any goroutine may call its
+// methods.
 type Process struct {
 	Stdin    *os.File // a pipe to the worker's stdin, with Spec.Stdio; the adapter closes it
 	Stdout   *os.File // a pipe from the worker's stdout, with Spec.Stdio; the adapter closes it
 	Endpoint string   // where the worker listens, from its report
 
-	name    string // the path of the executable, for errors
+	name    string // the path of the executable, or what a Lease says, for errors
 	pid     int
-	proc    *os.Process
-	forked  *forked // set if a fork server has forked it; then proc is no child of this program
+	host    string // Lease.Host, or "" on this machine
+	body    body
 	out     *output
-	capture *os.File // the read end of the pipe for its output
+	capture *os.File // the read end of the pipe for its output; nil elsewhere
 	input   *os.File // the write end of the pipe for Spec.Input, or nil
 	// The two ends of a pipe, nil where descriptors are not inherited. The group is killed when the write end closes.
 	// If only the worker held a read end, Pdeathsig could kill the worker first, and its group would survive.
@@ -31,6 +33,8 @@ type Process struct {
 	oom                         *oomCounter
 	oomBase                     uint64 // the counter when it was started
 
+	memory atomic.Int64  // what its back end has told last, if there is one
+	ending chan string   // capacity 1: why its back end is about to end; nil if there is none
 	exited chan struct{} // closed when it has exited, before its group is killed
 	done   chan struct{}
 	asking chan struct{} // capacity 1: held by the goroutine that asks for the stacks by a signal
@@ -45,8 +49,11 @@ type Process struct {
 // process outside the group still holds the pipe.
 const outputGrace = 100 * time.Millisecond
 
-// PID is the id of the process and of its group.
+// PID is the id of the process and of its group, on the machine where it runs.
 func (p *Process) PID() int { return p.pid }
+
+// Host is the name of the machine where a back end runs the process. It is "" if core has launched it here.
+func (p *Process) Host() string { return p.host }
 
 // Done returns a channel that is closed when the process has exited, its group has been killed, it has been reaped, and
 // its output has been read.
@@ -60,8 +67,40 @@ func (p *Process) LogOutput(b []byte) {
 	s.flush()
 }
 
-// supervise writes input to the process's standard input, waits for the process to exit and cleans up after it.
+// supervise waits for the process to exit and cleans up after it. It writes input to the standard input of a process of
+// this machine.
 func (p *Process) supervise(input []byte) {
+	drain := p.attend(input)
+	p.body.wait()
+	close(p.exited)
+	p.mu.Lock()
+	kept := p.body.signal(true)
+	end, state := p.body.collect()
+	end.killed = p.killed
+	// If the process was not kept, memory may have ended its fork server.
+	if end.signal == killSignal && !p.killed && p.host == "" {
+		end.limit = p.group.reached()
+		end.oom = end.limit != "" || kept && p.oom.claim(p.oomBase)
+	}
+	if end.limit == "" {
+		end.limit = p.limits.reached(end, state)
+	}
+	p.ended = end
+	p.mu.Unlock()
+	p.body.release()
+	p.group.remove()
+	if p.lifelineWrite != nil {
+		_, _ = p.lifelineRead.Close(), p.lifelineWrite.Close() // in this order the kernel sends no signal
+	}
+	drain()
+	close(p.done)
+}
+
+// attend writes input and reads the output of a process of this machine. The result ends both after the process.
+func (p *Process) attend(input []byte) (drain func()) {
+	if p.capture == nil { // the output comes with the lease
+		return func() {}
+	}
 	read, fed := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(read)
@@ -74,65 +113,30 @@ func (p *Process) supervise(input []byte) {
 			_ = p.input.Close()
 		}
 	}()
-
-	var state *os.ProcessState
-	if p.forked != nil {
-		<-p.forked.ended
-	} else {
-		state = waitExit(p.proc)
-	}
-	close(p.exited)
-	p.mu.Lock()
-	kept := p.signalGroup(killGroup)
-	p.ended = exitStatus{code: -1, killed: p.killed}
-	if p.forked != nil {
-		p.ended.code, p.ended.signal = p.forked.code, p.forked.signal
-		_ = p.proc.Release()
-	} else if state == nil {
-		state, _ = p.proc.Wait()
-	}
-	if state != nil { // nil: other code in this program has reaped it
-		p.ended.code, p.ended.signal = state.ExitCode(), exitSignal(state)
-	}
-	if p.ended.signal == killSignal && !p.killed { // if it was not kept, memory may have ended its fork server
-		p.ended.limit = p.group.reached()
-		p.ended.oom = p.ended.limit != "" || kept && p.oom.claim(p.oomBase)
-	}
-	if p.ended.limit == "" {
-		p.ended.limit = p.limits.reached(p.ended, state)
-	}
-	p.mu.Unlock()
-	if p.forked != nil {
-		p.forked.reap()
-	}
-	p.group.remove()
-	if p.lifelineWrite != nil {
-		_, _ = p.lifelineRead.Close(), p.lifelineWrite.Close() // in this order the kernel sends no signal
-	}
-
-	if p.input != nil && p.input.SetWriteDeadline(time.Now()) == nil { // another process may hold the read end
-		<-fed
-	}
-	timer := time.NewTimer(outputGrace)
-	if err := p.capture.SetReadDeadline(time.Now().Add(outputGrace)); err != nil {
-		// This system's pipes have no deadlines. Closing the pipe ends the read.
-		select {
-		case <-read:
-		case <-timer.C:
-			_ = p.capture.Close()
+	return func() {
+		if p.input != nil && p.input.SetWriteDeadline(time.Now()) == nil { // another process may hold the read end
+			<-fed
 		}
+		timer := time.NewTimer(outputGrace)
+		defer timer.Stop()
+		if err := p.capture.SetReadDeadline(time.Now().Add(outputGrace)); err != nil {
+			// This system's pipes have no deadlines. Closing the pipe ends the read.
+			select {
+			case <-read:
+			case <-timer.C:
+				_ = p.capture.Close()
+			}
+		}
+		<-read
+		_ = p.capture.Close()
 	}
-	<-read
-	_ = p.capture.Close()
-	timer.Stop()
-	close(p.done)
 }
 
 // terminate asks the process and its group to end.
 func (p *Process) terminate() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.hasExited() && p.signalGroup(terminateGroup) {
+	if !p.hasExited() && p.body.signal(false) {
 		p.terminated = true
 	}
 }
@@ -141,22 +145,9 @@ func (p *Process) terminate() {
 func (p *Process) kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.hasExited() && p.signalGroup(killGroup) {
+	if !p.hasExited() && p.body.signal(true) {
 		p.killed = true
-		if p.forked != nil {
-			p.forked.expectEnd()
-		}
 	}
-}
-
-// signalGroup calls signal. It returns false, and does not, if the fork server has ended before the process: then the
-// group has been killed, and its id may be used again. Callers hold mu.
-func (p *Process) signalGroup(signal func(*os.Process)) bool {
-	if p.forked != nil {
-		return p.forked.guard(func() { signal(p.proc) })
-	}
-	signal(p.proc)
-	return true
 }
 
 func (p *Process) hasExited() bool { return isDone(p.exited) }
@@ -178,7 +169,7 @@ func (p *Process) stop(timeout time.Duration) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.ended.killed && p.ended.signal == killSignal:
+	case p.ended.killed && (p.ended.signal == killSignal || p.ended.lost != nil):
 		return "killed"
 	case p.terminated:
 		return "terminated"

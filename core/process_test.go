@@ -114,7 +114,7 @@ func TestNoSignalAfterTheEnd(t *testing.T) {
 	p := f.launch(Spec{Protocol: "none", Stdio: true})
 	_ = p.Stdin.Close()
 	await(t, p)
-	p.proc = stranger.proc // as if the stranger had got its id
+	p.body = stranger.body // as if the stranger had got its id
 	p.terminate()
 	p.kill()
 	p.stop(0)

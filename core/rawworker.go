@@ -15,8 +15,9 @@ import (
 type RawWorker struct {
 	*Link
 	spawner *spawner
+	adapter adapterOf
 	at      *attempt
-	logTime time.Duration // how long Close waits for a slow logger
+	logTime time.Duration // how long Close waits for a slow logger, and for an adapter that releases what it keeps
 }
 
 // StartRaw starts one worker with the adapter, outside any pool. It reads and writes no frame, not even a hello. It
@@ -38,16 +39,23 @@ func StartRaw(ctx context.Context, adapter Adapter, cmd Command, opts *Options) 
 		_ = logs.close(0) // the log is still empty
 		return nil, err
 	}
+	own, err := forPool(adapter, sp)
+	if err != nil {
+		sp.close()
+		_ = logs.close(o.StopTimeout) // err is what the caller needs to know
+		return nil, err
+	}
 	at := sp.attempt(0)
-	link, err := startLink(ctx, adapter, at)
+	link, err := startLink(ctx, own, at)
 	if err != nil {
 		at.abandon(nil)
+		_ = own.close(o.StopTimeout)
 		sp.close()
 		_ = logs.close(o.StopTimeout) // err is what the caller needs to know
 		return nil, startError(ctx, at, err)
 	}
 	at.abandon(link.Process)
-	return &RawWorker{Link: link, spawner: sp, at: at, logTime: o.StopTimeout}, nil
+	return &RawWorker{Link: link, spawner: sp, adapter: own, at: at, logTime: o.StopTimeout}, nil
 }
 
 // Dir returns the worker's private directory, which its adapter got as Launcher.Dir.
@@ -60,6 +68,7 @@ func (w *RawWorker) Output() []string { return w.at.output() }
 // left. It may be called again.
 func (w *RawWorker) Close() {
 	defer func() { // also if the adapter's Close panics
+		_ = w.adapter.close(w.logTime)
 		w.spawner.close()
 		_ = w.spawner.opts.Log.close(w.logTime) // a logger that hangs is no problem of the worker
 	}()

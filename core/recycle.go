@@ -19,7 +19,8 @@ type Recycle struct {
 	// Idle replaces a worker that has served calls and has had no call and no session for so long.
 	Idle time.Duration
 	// Memory replaces a worker whose process tree has more than so many bytes of resident memory. Pages
-	// that several of its processes share count once. The pool looks once a second. It needs Linux.
+	// that several of its processes share count once. The pool looks once a second. It needs Linux. A back
+	// end tells the memory of its workers itself.
 	Memory int64
 }
 
@@ -63,19 +64,26 @@ func (p *Pool) tracksIdle() bool { return p.opts.Recycle.Idle > 0 || p.opts.MinS
 // checkMemory replaces the workers that have too much memory.
 func (p *Pool) checkMemory() {
 	p.mu.Lock()
-	processes := map[*Worker]int{}
+	processes := map[*Worker]*Process{}
+	here := false
 	for _, w := range p.workers {
 		if w.state == StateReady && w.link.Process != nil {
-			processes[w] = w.link.Process.PID()
+			processes[w] = w.link.Process
+			here = here || w.link.Process.Host() == ""
 		}
 	}
 	p.mu.Unlock()
-	if len(processes) == 0 {
-		return
+	var table processTable
+	if here {
+		table = readProcesses()
 	}
-	table, limit := readProcesses(), p.opts.Recycle.Memory
-	for w, pid := range processes {
-		if n := table.memory(pid, limit); n > limit {
+	limit := p.opts.Recycle.Memory
+	for w, process := range processes {
+		n := process.memory.Load()
+		if process.Host() == "" {
+			n = table.memory(process.PID(), limit)
+		}
+		if n > limit {
 			p.mu.Lock()
 			p.replace(w, CauseMemory, fmt.Sprintf("its processes have %d MiB of memory, and the limit is %d",
 				n>>20, limit>>20))

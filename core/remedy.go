@@ -7,18 +7,24 @@ import "errors"
 type UnavailableError struct {
 	Reason string // such as "grpcio cannot be imported"
 	Remedy string // what to do, such as "pip install grpcio"; "" if no remedy is known
+	Full   bool   // the protocol works, but there is no room for another worker now; the error is ErrNoRoom too
 }
 
 func (e *UnavailableError) Error() string {
 	text := ErrUnavailable.Error() + ": " + e.Reason
+	if e.Full {
+		text = ErrNoRoom.Error() + ": " + e.Reason
+	}
 	if e.Remedy != "" {
 		text += "; to get it: " + e.Remedy
 	}
 	return text
 }
 
-// Is reports whether target is ErrUnavailable.
-func (e *UnavailableError) Is(target error) bool { return target == ErrUnavailable }
+// Is reports whether target is ErrUnavailable, or ErrNoRoom if that is so.
+func (e *UnavailableError) Is(target error) bool {
+	return target == ErrUnavailable || target == ErrNoRoom && e.Full
+}
 
 // RemedyError is an error with its remedy.
 type RemedyError struct {

@@ -20,6 +20,7 @@ const (
 	CauseMemory  Cause = "memory"  // Recycle.Memory
 	CauseReload  Cause = "reload"  // Pool.Reload, or the program has changed
 	CauseResized Cause = "resized" // Pool.Resize
+	CauseBackEnd Cause = "backend" // its back end is about to end
 )
 
 // replace has a worker replaced. detail is the text for the log. It has no effect on a worker that is leaving, or that

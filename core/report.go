@@ -26,17 +26,9 @@ type report struct {
 
 // awaitReport waits for the report, the process's exit or ctx.
 func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
-	type result struct {
-		line  []byte
-		tried bool
-		err   error
-	}
-	read := make(chan result, 1)
-	go func() {
-		line, tried, err := readReport(control)
-		read <- result{line, tried, err}
-	}()
-	var got result
+	read := make(chan rawReport, 1)
+	go func() { read <- readReport(control) }()
+	var got rawReport
 	select {
 	case got = <-read:
 	case <-p.exited: // the report may still be in the pipe, and a child may hold the pipe open
@@ -45,9 +37,17 @@ func (p *Process) awaitReport(ctx context.Context, control *os.File) error {
 	case <-ctx.Done():
 		_ = control.SetReadDeadline(time.Now())
 		<-read
-		return &reportError{fmt.Errorf("%s has not reported that it can start: %w", p.name, ctx.Err())}
+		return p.notReported(ctx)
 	}
+	return p.judge(ctx, got)
+}
 
+func (p *Process) notReported(ctx context.Context) error {
+	return &reportError{fmt.Errorf("%s has not reported that it can start: %w", p.name, ctx.Err())}
+}
+
+// judge returns the error that a report means, or sets Endpoint.
+func (p *Process) judge(ctx context.Context, got rawReport) error {
 	switch {
 	case got.tried:
 		p.awaitExit(ctx)
@@ -85,9 +85,15 @@ func parseReport(line []byte) (r report, err error) {
 
 var errNoReport = errors.New("it closed its control pipe without a report")
 
-// readReport reads one line. The end of the pipe ends it too. The second result says that the worker wrote only blanks:
-// its pipe ended while it tried the transport.
-func readReport(r *os.File) ([]byte, bool, error) {
+// rawReport is what a worker has written to its control pipe.
+type rawReport struct {
+	line  []byte
+	tried bool // it wrote only blanks: its pipe ended while it tried the transport
+	err   error
+}
+
+// readReport reads one line. The end of the pipe ends it too.
+func readReport(r *os.File) rawReport {
 	var line []byte
 	buf := make([]byte, 4<<10)
 	for {
@@ -97,19 +103,26 @@ func readReport(r *os.File) ([]byte, bool, error) {
 			more = readAvailable(r)
 		}
 		line = append(line, more...)
-		if end := bytes.IndexByte(line, '\n'); end >= 0 && end <= maxReport {
-			return line[:end], false, nil
+		if err != nil || len(line) > maxReport || bytes.IndexByte(line, '\n') >= 0 {
+			return cutReport(line, err)
 		}
-		switch {
-		case len(line) > maxReport:
-			return nil, false, fmt.Errorf("its report is longer than %d bytes", maxReport)
-		case err != nil && len(line) > 0:
-			return line, len(bytes.Trim(line, " ")) == 0, nil
-		case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, false, errNoReport
-		case err != nil:
-			return nil, false, fmt.Errorf("its report: %w", err)
-		}
+	}
+}
+
+// cutReport returns the report in what was read until err, or until its line was complete.
+func cutReport(read []byte, err error) rawReport {
+	if end := bytes.IndexByte(read, '\n'); end >= 0 && end <= maxReport {
+		return rawReport{line: read[:end]}
+	}
+	switch {
+	case len(read) > maxReport:
+		return rawReport{err: fmt.Errorf("its report is longer than %d bytes", maxReport)}
+	case len(read) > 0:
+		return rawReport{line: read, tried: len(bytes.Trim(read, " ")) == 0}
+	case err == nil, errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
+		return rawReport{err: errNoReport}
+	default:
+		return rawReport{err: fmt.Errorf("its report: %w", err)}
 	}
 }
 

@@ -27,6 +27,7 @@ type spawnerOptions struct {
 	// StartTimeout bounds the import of a fork server. 0 means 60 s.
 	StartTimeout time.Duration
 	Limits       Limits
+	WatchMemory  bool                     // Launcher.WatchMemory
 	EnvOf        func(index int) []string // returns more variables for the worker at an index, or is nil
 }
 
@@ -121,18 +122,17 @@ func (sp *spawner) command() string {
 
 // attempt begins a worker's start.
 func (sp *spawner) attempt(index int) *attempt {
-	return &attempt{spawner: sp, index: index, hostToken: rand.Text(), workerToken: rand.Text()}
+	return &attempt{
+		spawner: sp, index: index, hostToken: rand.Text(), workerToken: rand.Text(),
+		env: sync.OnceValues(func() ([]string, error) { return sp.envOf(index) }),
+	}
 }
 
 // start starts one process. control is the pipe that its report comes from, or nil.
 func (sp *spawner) start(ctx context.Context, at *attempt, s Spec) (p *Process, control *os.File, err error) {
-	sp.mu.Lock()
-	if sp.closed {
-		sp.mu.Unlock()
+	if !sp.owns() {
 		return nil, nil, ErrClosed
 	}
-	sp.owned.Add(1)
-	sp.mu.Unlock()
 	launched := false
 	defer func() {
 		if !launched {
@@ -144,11 +144,11 @@ func (sp *spawner) start(ctx context.Context, at *attempt, s Spec) (p *Process, 
 	if err != nil {
 		return nil, nil, err
 	}
-	own, err := sp.envOf(at.index)
+	p = sp.newProcess(path)
+	own, err := at.env()
 	if err != nil {
 		return nil, nil, err
 	}
-	p = sp.newProcess(path)
 	files, err := openChildFiles(p, s, sp.cmd.Reports)
 	defer files.closeTheirs()
 	env := mergeEnv(sp.withThreads(mergeEnv(sp.env, own)), sp.contractEnv(at, s), files.env, s.Env)
@@ -178,6 +178,16 @@ func (sp *spawner) start(ctx context.Context, at *attempt, s Spec) (p *Process, 
 		return nil, nil, limitErr
 	}
 	return p, files.control, nil
+}
+
+// owns counts one more process, or returns false if the spawner is closed. owned.Done ends it.
+func (sp *spawner) owns() bool {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if !sp.closed {
+		sp.owned.Add(1)
+	}
+	return !sp.closed
 }
 
 // newProcess returns a process that is not started yet.
@@ -252,6 +262,7 @@ func (sp *spawner) forkExec(p *Process, files *childFiles, groups *memoryGroups,
 	argv := append([]string{p.name}, sp.cmd.Args...)
 	p.oomBase = sp.oom.base()
 	forked := make(chan error, 1)
+	var proc *os.Process
 	if groups != nil {
 		var err error
 		if p.group, err = groups.add(); err != nil {
@@ -262,7 +273,7 @@ func (sp *spawner) forkExec(p *Process, files *childFiles, groups *memoryGroups,
 		leave, err := p.group.enter(attr.Sys)
 		if err == nil {
 			defer leave()
-			p.proc, err = os.StartProcess(p.name, argv, attr)
+			proc, err = os.StartProcess(p.name, argv, attr)
 		}
 		forked <- err
 	}
@@ -274,7 +285,7 @@ func (sp *spawner) forkExec(p *Process, files *childFiles, groups *memoryGroups,
 		}
 		return sp.addRemedy(p.name, err)
 	}
-	p.pid = p.proc.Pid
+	p.body, p.pid = &ownChild{proc: proc}, proc.Pid
 	return nil
 }
 

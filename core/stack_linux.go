@@ -48,6 +48,9 @@ func (p *Process) worker(pid int) (*os.Process, error) {
 	if p.hasExited() {
 		return nil, fmt.Errorf("%w: its process has ended", ErrWorkerLost)
 	}
+	if p.host != "" {
+		return nil, fmt.Errorf("%w: it runs on %s", errors.ErrUnsupported, p.host)
+	}
 	if pid <= 0 {
 		return nil, fmt.Errorf("%w: its hello has no process id", errors.ErrUnsupported)
 	}

@@ -81,6 +81,7 @@ type Worker struct {
 type Info struct {
 	Index    int
 	PID      int       // from the worker's hello; 0 while it is starting
+	Host     string    // the machine where a back end runs it; "" if it runs on this one
 	Adapter  string    // the protocol that it speaks, such as "grpc"
 	Refused  []Refusal // the adapters that were tried before, and why each was refused
 	Endpoint string    // where other clients can reach it, or ""
@@ -104,6 +105,9 @@ func (w *Worker) Info() Info {
 	i.PID, i.Adapter, i.Refused, i.Endpoint = w.hello.PID, w.link.Adapter, w.link.Refused, w.link.Endpoint
 	i.Codec, i.Slots, i.Features, i.Commands = w.codec, w.slots, w.hello.Features, w.hello.Commands
 	i.Runtime, i.Library = w.hello.Runtime, w.hello.Library
+	if w.link.Process != nil {
+		i.Host = w.link.Process.Host()
+	}
 	return i
 }
 
@@ -148,6 +152,9 @@ func (w *Worker) run(ctx context.Context) {
 	}
 	cancel()
 	p.admit(w, c, m, records)
+	if proc := c.link.Process; proc != nil && proc.ending != nil {
+		p.goroutines.Go(func() { w.leaveBackEnd(proc.ending) })
+	}
 	if p.opts.Wedged != WedgedIgnore {
 		p.goroutines.Add(1)
 		go w.heartbeat()
@@ -159,6 +166,17 @@ func (w *Worker) run(ctx context.Context) {
 		return
 	}
 	p.workerEnded(w, w.exitFor(cause))
+}
+
+// leaveBackEnd has the worker replaced if its back end is about to end.
+func (w *Worker) leaveBackEnd(ending <-chan string) {
+	select {
+	case why := <-ending:
+		w.pool.mu.Lock()
+		defer w.pool.mu.Unlock()
+		w.pool.replace(w, CauseBackEnd, why)
+	case <-w.mux.done:
+	}
 }
 
 // startError describes why a start failed.
@@ -376,7 +394,7 @@ func (w *Worker) exitFor(cause error) *WorkerExit {
 	exit.Doing = w.mux.doing
 	w.mux.mu.Unlock()
 	if proc := w.link.Process; proc != nil {
-		exit.PID = proc.PID()
+		exit.PID, exit.Host = proc.PID(), proc.Host()
 		timer := time.NewTimer(drainTime) // a process that closes its connection is about to exit
 		select {
 		case <-proc.Done():
@@ -387,6 +405,7 @@ func (w *Worker) exitFor(cause error) *WorkerExit {
 		timer.Stop()
 		end := proc.status()
 		exit.ExitCode, exit.Signal, exit.OOM, exit.Limit = end.code, end.signal, end.oom, end.limit
+		exit.Lost = end.lost
 		exit.Stderr = mergeOutput(proc.out.tail(busy), w.records.tail(busy))
 	} else {
 		exit.Stderr = mergeOutput(w.records.tail(busy))

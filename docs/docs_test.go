@@ -32,7 +32,7 @@ import (
 
 // pages are the pages that run here. The other pages of docs name in heldBy the tests that check them.
 var pages = []string{"quickstart", "installation", "concepts", "api", "values", "jobs", "performance", "migration",
-	"deployment", "operations", "troubleshooting"}
+	"deployment", "operations", "scale", "troubleshooting"}
 
 var heldBy = map[string]string{
 	"README":    "TestLinks; it has no snippets",
@@ -52,6 +52,9 @@ var unrun = map[string]string{
 	"operations/a-worker-that-does-not-answer text": "paths and times vary; " +
 		"TestDiagnose and TestStack of internal/e2e have such workers",
 	"api/options/other-grpc-clients python": "adapters/grpc's own TestPythonClientOnPorts runs it beside a worker",
+	"scale/workers-on-another-machine sh": "the other machine; the tests of cmd/snakepit run both commands, and " +
+		"those of adapters/remote the program",
+	"scale/ray sh": "it needs a cluster; TestRay of adapters/remote starts one",
 	"installation/for-development sh": "make test would run itself; .ci/run runs it on each commit, " +
 		"and TestMakeTargets holds the names",
 }
@@ -179,6 +182,7 @@ var imported = map[string]string{
 	"msgpack":   "github.com/snakepit-go/snakepit/adapters/msgpack",
 	"jsonstdio": "github.com/snakepit-go/snakepit/adapters/jsonstdio",
 	"fallback":  "github.com/snakepit-go/snakepit/fallback", "python": "github.com/snakepit-go/snakepit/python",
+	"remote": "github.com/snakepit-go/snakepit/adapters/remote",
 }
 
 // fragment wraps statements in a file that declares the names of every example: ctx, pool, session, err and a worker.
@@ -186,7 +190,8 @@ func fragment(text string) string {
 	var b strings.Builder
 	b.WriteString("package fragment\n\nimport (\n")
 	for name, from := range imported {
-		if regexp.MustCompile(`\b`+name+`\.[A-Z]`).MatchString(text) ||
+		uses := regexp.MustCompile(`\b`+name+`\.[A-Z]`).MatchString(text) && !strings.Contains(text, "var "+name+" ")
+		if uses ||
 			slices.Contains([]string{"context", "snakepit", "core"}, name) {
 			fmt.Fprintf(&b, "%s %q\n", name, from)
 		}

@@ -16,7 +16,8 @@ import (
 
 // Chain is a core.Adapter that tries its adapters in order. If an adapter's error wraps core.ErrUnavailable, its
 // protocol is unavailable here. The chain refuses that adapter: it tries the next one, and launches no worker with
-// the refused one until the cool-down is over. Any other error is about the worker and is final: the worker would
+// the refused one until the cool-down is over. If the error wraps core.ErrNoRoom, it tries the next one for this worker
+// alone. Any other error is about the worker and is final: the worker would
 // fail with every adapter.
 //
 // While it is unknown whether an adapter is available, one Start finds out, and the others wait for it. When
@@ -103,13 +104,37 @@ func join(adapters []core.Adapter) string {
 // their errors and so core.ErrUnavailable. Any other error is a *core.StartError with the same facts: the adapter,
 // and the refusals before it.
 func (c *Chain) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
-	n := len(c.adapters)
+	return c.startOn(ctx, l, c.adapters)
+}
+
+// ForPool returns the chain for one pool. It shares with all others what the chain remembers.
+func (c *Chain) ForPool(info core.PoolInfo) core.OwnedAdapter {
+	return &poolChain{Chain: c, owned: ownedBy(info, c.adapters)}
+}
+
+// poolChain is a chain whose adapters may keep something for one pool.
+type poolChain struct {
+	*Chain
+	*owned
+}
+
+// Start is Chain.Start on the adapters of the pool.
+func (p *poolChain) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
+	if p.closed.Load() {
+		return nil, errClosed
+	}
+	return p.startOn(ctx, l, p.owned.adapters)
+}
+
+// startOn starts a worker with the first available one of the adapters, which are the chain's or a pool's.
+func (c *Chain) startOn(ctx context.Context, l *core.Launcher, adapters []core.Adapter) (*core.Link, error) {
+	n := len(adapters)
 	if c.Strict {
 		n = 1
 	}
 	var refused []core.Refusal
-	for i, a := range c.adapters[:n] {
-		link, err := c.start(ctx, l, i, n)
+	for i, a := range adapters[:n] {
+		link, err := c.start(ctx, l, a, i, n)
 		switch {
 		case err == nil:
 			if link.Adapter == "" {
@@ -137,9 +162,9 @@ func isRefusal(ctx context.Context, err error) bool {
 	return errors.Is(err, core.ErrUnavailable) && ctx.Err() == nil
 }
 
-// start starts a worker with the adapter at i, unless that adapter is known to be refused. n is the number of adapters
-// that may be used.
-func (c *Chain) start(ctx context.Context, l *core.Launcher, i, n int) (*core.Link, error) {
+// start starts a worker with the adapter a at i, unless that adapter is known to be refused. n is the number of
+// adapters that may be used.
+func (c *Chain) start(ctx context.Context, l *core.Launcher, a core.Adapter, i, n int) (*core.Link, error) {
 	for {
 		d := c.decide(i, n)
 		switch {
@@ -149,7 +174,7 @@ func (c *Chain) start(ctx context.Context, l *core.Launcher, i, n int) (*core.Li
 			if d.probes {
 				defer c.endProbe(i)
 			}
-			link, err := c.adapters[i].Start(ctx, l)
+			link, err := a.Start(ctx, l)
 			c.record(ctx, i, err)
 			return link, err
 		}
@@ -157,7 +182,7 @@ func (c *Chain) start(ctx context.Context, l *core.Launcher, i, n int) (*core.Li
 		case <-d.wait:
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting to hear whether %s is available: %w",
-				c.adapters[i].Name(), context.Cause(ctx))
+				a.Name(), context.Cause(ctx))
 		}
 	}
 }
@@ -196,7 +221,7 @@ func (c *Chain) record(ctx context.Context, i int, err error) {
 	switch {
 	case err == nil:
 		b.works, b.refused = true, nil
-	case isRefusal(ctx, err):
+	case isRefusal(ctx, err) && !errors.Is(err, core.ErrNoRoom):
 		b.works, b.refused, b.until = false, err, time.Now().Add(c.coolDown())
 	}
 }

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Generates code from snakepit.proto:
+# Generates code from the .proto files, the frames of gRPC workers and the service of back ends:
 #
-#     proto/generate.sh python PYTHON VENV    python/snakepit_bridge/grpc/snakepit_pb2.py and snakepit_pb2_grpc.py
-#     proto/generate.sh go PYTHON VENV        adapters/grpc/snakepitpb/*.go
+#     proto/generate.sh python PYTHON VENV    python/snakepit_bridge/{grpc,launch}/*_pb2.py and *_pb2_grpc.py
+#     proto/generate.sh go PYTHON VENV        adapters/grpc/snakepitpb/*.go and adapters/remote/launchpb/*.go
 #     proto/generate.sh check                 verifies that the checked-in code is the last generated
 #
 # PYTHON is an interpreter. VENV is a directory that may be made and filled with the generators. The Python code has to
@@ -16,9 +16,11 @@ protoc_gen_go_grpc=v1.6.2
 
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 cd "$root"
-source=proto/snakepit_bridge/grpc/snakepit.proto
-in_python="python/snakepit_bridge/grpc/snakepit_pb2.py python/snakepit_bridge/grpc/snakepit_pb2_grpc.py"
-in_go="adapters/grpc/snakepitpb/snakepit.pb.go adapters/grpc/snakepitpb/snakepit_grpc.pb.go"
+sources="proto/snakepit_bridge/grpc/snakepit.proto proto/snakepit_bridge/launch/launch.proto"
+in_python="python/snakepit_bridge/grpc/snakepit_pb2.py python/snakepit_bridge/grpc/snakepit_pb2_grpc.py
+    python/snakepit_bridge/launch/launch_pb2.py python/snakepit_bridge/launch/launch_pb2_grpc.py"
+in_go="adapters/grpc/snakepitpb/snakepit.pb.go adapters/grpc/snakepitpb/snakepit_grpc.pb.go
+    adapters/remote/launchpb/launch.pb.go adapters/remote/launchpb/launch_grpc.pb.go"
 sums=proto/checksums.txt
 
 sha256() {
@@ -28,7 +30,7 @@ sha256() {
 check() {
     ok=yes
     sha256 -c "$sums" || ok=no
-    for file in "$source" $in_python $in_go; do
+    for file in $sources $in_python $in_go; do
         grep -q " $file\$" "$sums" || { echo "$file: not listed"; ok=no; }
     done
     if [ $ok = no ]; then
@@ -69,24 +71,31 @@ if ! "$venv/bin/python" -c "import sys, importlib.metadata as m; sys.exit(m.vers
 fi
 
 if [ "$what" = python ]; then
-    "$venv/bin/python" -m grpc_tools.protoc -I proto --python_out=python --grpc_python_out=python "$source"
+    # shellcheck disable=SC2086 # a list of names without blanks
+    "$venv/bin/python" -m grpc_tools.protoc -I proto --python_out=python --grpc_python_out=python $sources
 else
     GOBIN="$venv/go" go install "google.golang.org/protobuf/cmd/protoc-gen-go@$protoc_gen_go"
     GOBIN="$venv/go" go install "google.golang.org/grpc/cmd/protoc-gen-go-grpc@$protoc_gen_go_grpc"
-    mkdir -p adapters/grpc/snakepitpb
+    mkdir -p adapters/grpc/snakepitpb adapters/remote/launchpb
+    # shellcheck disable=SC2086 # a list of names without blanks
     "$venv/bin/python" -m grpc_tools.protoc -I proto \
         --plugin="protoc-gen-go=$venv/go/protoc-gen-go" --plugin="protoc-gen-go-grpc=$venv/go/protoc-gen-go-grpc" \
         --go_out=. --go_opt=module=github.com/snakepit-go/snakepit \
-        --go-grpc_out=. --go-grpc_opt=module=github.com/snakepit-go/snakepit "$source"
+        --go-grpc_out=. --go-grpc_opt=module=github.com/snakepit-go/snakepit $sources
 fi
-# Each language has a run of its own. The other language's files stay listed only while the .proto is the same.
+# Each language has a run of its own. The other language's files stay listed only while the .proto files are the same.
 present=$in_python
 if [ "$what" = go ]; then present=$in_go; fi
-if [ -f "$sums" ] && sha256 "$source" | grep -qxF -f - "$sums"; then
+same=yes
+for file in $sources; do
+    sha256 "$file" | grep -qxF -f - "$sums" 2>/dev/null || same=no
+done
+if [ $same = yes ]; then
     present=
     for file in $in_python $in_go; do
         if [ -f "$file" ]; then present="$present $file"; fi
     done
 fi
 # shellcheck disable=SC2086 # a list of names without blanks
-sha256 "$source" $present >"$sums"
+sha256 $sources $present >"$sums.new"
+mv "$sums.new" "$sums"

@@ -1,4 +1,4 @@
-"""The host starts this file: ``python <this file> worker.py args...``.
+"""The host starts this file: ``python <this file> worker.py args...``. With ``-m module args...`` it runs a module.
 
 This file's directory is first in sys.path. The directories of PYTHONPATH are behind the standard library and the
 installed packages until the bridge has booted. So a stray ``json.py`` or ``grpc.py`` there can't take the place of a
@@ -46,6 +46,14 @@ if other is not None and os.path.dirname(os.path.dirname(os.path.abspath(other))
         del sys.modules[module]
 else:
     other = None
+
+if sys.argv[1:2] == ["-m"]:  # a command of the bridge, such as snakepit_bridge.serve
+    import runpy
+
+    module = sys.argv.pop(2)
+    del sys.argv[1]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.exit()
 
 from snakepit_bridge import _boot  # noqa: E402
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -85,6 +86,7 @@ func (p Program) command() (core.Command, error) {
 	if err != nil {
 		return core.Command{}, err
 	}
+	found := script
 	var sources []string
 	if p.FS == nil {
 		sources = []string{script, filepath.Join(filepath.Dir(script), "*.py")}
@@ -106,9 +108,45 @@ func (p Program) command() (core.Command, error) {
 		Reports:    true,
 		ForkServer: p.ForkServer,
 		Sources:    sources,
+		Source:     p.source(found),
 		Remedy: fmt.Sprintf("use a Python %d.%d or later: %s, chosen by %s, may be none",
 			oldest[0], oldest[1], chosen.Interpreter, chosen.By),
 	}, nil
+}
+
+// source returns the files of a script, whose path find has returned.
+func (p Program) source(script string) *core.Source {
+	s := &core.Source{Files: p.FS, Script: script, Args: p.Args, Support: support{bridge}}
+	if p.FS == nil {
+		s.Files, s.Script = os.DirFS(filepath.Dir(script)), filepath.Base(script)
+	}
+	return s
+}
+
+// support is the Python package alone.
+type support struct{ embed.FS }
+
+// ReadDir leaves the files beside the package out.
+func (s support) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := s.FS.ReadDir(name)
+	if name == "." {
+		entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !e.IsDir() })
+	}
+	return entries, err
+}
+
+// Elsewhere is a Program that runs only on other machines, by an adapter such as remote.Ray. It needs no Python on this
+// one. Interpreter, ForkServer, Dir and Cache have no meaning.
+type Elsewhere Program
+
+// Command returns a command that has a Source and no Path.
+func (e Elsewhere) Command() (core.Command, error) {
+	p := Program(e)
+	script, err := p.find()
+	if err != nil {
+		return core.Command{}, fmt.Errorf("python worker: %w", err)
+	}
+	return core.Command{Env: p.Env, Reports: true, Source: p.source(script)}, nil
 }
 
 // find returns the script's absolute path, or its path inside FS. It is an error if there is no such file.

@@ -16,6 +16,7 @@ MATRIX = ("3.8", "3.13") if os.environ.get("SNAKEPIT_MATRIX") else ()
 
 REQUIREMENTS = (
     "attrs",
+    "cryptography",
     "eventlet",
     "gevent",
     "grpcio",

@@ -8,21 +8,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/metadata"
-
-	"github.com/snakepit-go/snakepit/adapters/grpc/snakepitpb"
-	"github.com/snakepit-go/snakepit/codec/json"
-	"github.com/snakepit-go/snakepit/codec/msgpack"
 	"github.com/snakepit-go/snakepit/core"
 )
 
@@ -92,15 +83,19 @@ func (a Adapter) Start(ctx context.Context, l *core.Launcher) (*core.Link, error
 			Remedy: "set BasePort, or let the worker listen on a Unix socket",
 		}
 	}
-	c, err := a.dial(ctx, process.Endpoint, l.HostToken, l.Dir, l.MaxFrame, secure)
+	w := Worker{
+		Endpoint: process.Endpoint, Token: l.HostToken, MaxFrame: l.MaxFrame, ConnectTimeout: a.ConnectTimeout,
+	}
+	link, err := w.connect(ctx, secure, l.Dir)
 	if err != nil {
 		removeSocket(process.Endpoint, l.Dir)
-		return nil, fmt.Errorf("connecting to the worker at %s: %w", process.Endpoint, err)
+		if errors.As(err, new(*handshakeError)) {
+			err = &core.RemedyError{Err: err, Remedy: "if another program has taken the port, choose another BasePort"}
+		}
+		return nil, err
 	}
-	return &core.Link{
-		Conn: c, Adapter: a.Name(), Codecs: []core.Codec{msgpack.Codec{}, json.Codec{}},
-		Endpoint: process.Endpoint, Token: l.WorkerToken, Process: process,
-	}, nil
+	link.Adapter, link.Token, link.Process = a.Name(), l.WorkerToken, process
+	return link, nil
 }
 
 // onPorts reports whether workers listen on TCP.
@@ -135,72 +130,6 @@ func (a Adapter) env() ([]string, error) {
 	}
 	return env, nil
 }
-
-// dial opens the stream of frames. maxFrame is the limit on Frame.Size. dir is the pool's own directory: the worker's
-// socket in it is removed at the end. secure is nil for a Unix socket.
-func (a Adapter) dial(ctx context.Context, endpoint, token, dir string, maxFrame int, secure *tls.Config) (
-	*conn, error) {
-	timeout := a.ConnectTimeout
-	if timeout == 0 {
-		timeout = 10 * time.Second
-	}
-	// The largest batch has one frame of the largest size. The margin is for long metadata: Frame.Size counts only 8
-	// bytes for the lengths of an entry.
-	maxMessage := maxFrame + maxFrame/64 + batchBytes
-	creds, failed := insecure.NewCredentials(), new(atomic.Pointer[error]) // a Unix socket is in a private directory
-	if secure != nil {
-		h := newHandshake(secure)
-		creds, failed = h, h.failed
-	}
-	// A fixed target and a dialer: a target gives a meaning to some characters that a socket's path may hold.
-	cc, err := grpc.NewClient("passthrough:///worker",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			network, address := "tcp", endpoint
-			if path, isUnix := strings.CutPrefix(endpoint, "unix:"); isUnix {
-				network, address = "unix", path
-			}
-			return new(net.Dialer).DialContext(ctx, network, address)
-		}),
-		grpc.WithAuthority("localhost"),
-		grpc.WithNoProxy(),
-		grpc.WithDisableRetry(),
-		grpc.WithDisableServiceConfig(),
-		grpc.WithTransportCredentials(creds),
-		// Fixed windows: without them grpc-go sends a ping with each message to measure the bandwidth.
-		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-	)
-	if err != nil {
-		return nil, err
-	}
-	// The stream outlives ctx, so it has a context of its own. ctx cancels that only until the stream is open.
-	own, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), tokenKey, token))
-	connecting, stop := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no connection after %s", timeout))
-	defer stop()
-	release := context.AfterFunc(connecting, cancel)
-	stream, err := cc.NewStream(own, &snakepitpb.Worker_ServiceDesc.Streams[0], snakepitpb.Worker_Attach_FullMethodName,
-		grpc.ForceCodecV2(messageCodec{}))
-	if !release() {
-		err = context.Cause(connecting)
-	}
-	if why := failed.Load(); err != nil && why != nil {
-		err = &core.RemedyError{
-			Err:    fmt.Errorf("TLS with what listens there has failed: %w", *why),
-			Remedy: "if another program has taken the port, choose another BasePort",
-		}
-	}
-	if err != nil {
-		cancel()
-		return nil, errors.Join(err, cc.Close())
-	}
-	return &conn{cc: cc, stream: stream, cancel: cancel, endpoint: endpoint, dir: dir, pace: newPace()}, nil
-}
-
-// window is how many bytes the worker may send ahead of Read.
-const window = 4 << 20
-
-// tokenKey is the metadata key of a caller's token.
-const tokenKey = "snakepit-token"
 
 // removeSocket removes the socket that a killed worker leaves behind in dir, the pool's own directory. A file
 // elsewhere is never removed, whatever the worker reports.

@@ -159,7 +159,8 @@ func TestSecondHostIsRefused(t *testing.T) {
 	for token, want := range map[string]codes.Code{
 		"host's": codes.FailedPrecondition, "": codes.Unauthenticated, "worker's": codes.Unauthenticated,
 	} {
-		second, err := Adapter{}.dial(t.Context(), link.Endpoint, token, "", core.DefaultMaxFrame, nil)
+		w := Worker{Endpoint: link.Endpoint, Token: token, MaxFrame: core.DefaultMaxFrame}
+		second, err := w.dial(t.Context(), nil, "")
 		if err != nil {
 			t.Fatal(err)
 		}

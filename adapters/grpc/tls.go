@@ -71,19 +71,7 @@ func (a Adapter) secure() (*tls.Config, []byte, error) {
 		return nil, nil, fmt.Errorf("grpc: the key of Certificate cannot be handed to a worker: %w", err)
 	}
 	theirs := keys{Key: encodePEM("PRIVATE KEY", private), Certificate: encodePEM("CERTIFICATE", worker.Certificate...)}
-	ours := &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		ServerName: "localhost",
-		// No authority and no name make a worker trustworthy, only its certificate, which is compared as a whole. The
-		// handshake proves that it has the key.
-		InsecureSkipVerify: true,
-		VerifyConnection: func(s tls.ConnectionState) error {
-			if len(s.PeerCertificates) == 0 || !bytes.Equal(s.PeerCertificates[0].Raw, worker.Certificate[0]) {
-				return errImpostor
-			}
-			return nil
-		},
-	}
+	ours := Pinned(worker.Certificate[0], nil)
 	if a.ClientToken == "" { // nobody else is to connect, so the worker can demand the host's certificate
 		host, err := NewCertificate()
 		if err != nil {
@@ -96,6 +84,28 @@ func (a Adapter) secure() (*tls.Config, []byte, error) {
 	return ours, input, err
 }
 
+// Pinned returns the client's side of TLS 1.3 with a server that has exactly this certificate, in DER. The client shows
+// own, or nothing if that is nil.
+func Pinned(certificate []byte, own *tls.Certificate) *tls.Config {
+	c := &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		ServerName: "localhost",
+		// No authority and no name make a worker trustworthy, only its certificate, which is compared as a whole. The
+		// handshake proves that it has the key.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if len(s.PeerCertificates) == 0 || !bytes.Equal(s.PeerCertificates[0].Raw, certificate) {
+				return errImpostor
+			}
+			return nil
+		},
+	}
+	if own != nil {
+		c.Certificates = []tls.Certificate{*own}
+	}
+	return c
+}
+
 func encodePEM(kind string, blocks ...[]byte) string {
 	var text []byte
 	for _, b := range blocks {
@@ -105,6 +115,14 @@ func encodePEM(kind string, blocks ...[]byte) string {
 }
 
 var errImpostor = errors.New("it does not have the worker's certificate")
+
+// handshakeError is the error of a TLS handshake.
+type handshakeError struct{ err error }
+
+func (e *handshakeError) Error() string {
+	return fmt.Sprintf("TLS with what listens there has failed: %v", e.err)
+}
+func (e *handshakeError) Unwrap() error { return e.err }
 
 // handshake is TLS that keeps the error of a failed handshake. gRPC makes text of it.
 type handshake struct {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/snakepit-go/snakepit"
+	"github.com/snakepit-go/snakepit/adapters/remote"
 	"github.com/snakepit-go/snakepit/core"
 	"github.com/snakepit-go/snakepit/python"
 )
@@ -87,6 +89,39 @@ func (d *doctor) examine(ctx context.Context, word string, chain []core.Adapter)
 			c = d.user(ctx, word)
 		}
 		found.Worker, found.OK = &c, c.Status != bad && (found.OK || !isScript)
+	}
+	return found
+}
+
+// examineRay examines a Ray cluster. Nothing of it needs Python on this machine.
+func (d *doctor) examineRay(ctx context.Context, word string) *diagnosis {
+	found := &diagnosis{Versions: map[string]string{"snakepit": version().Snakepit, "go": runtime.Version()}}
+	r := remote.Ray{Dashboard: d.ray}
+	if token := os.Getenv("RAY_AUTH_TOKEN"); token != "" {
+		r.Header = http.Header{"Authorization": {"Bearer " + token}}
+	}
+	asking, cancel := asked(ctx)
+	defer cancel()
+	works := check{Name: r.Name(), Status: bad, Text: "not tried, because of the problems above"}
+	if ray, err := r.Version(asking); err != nil {
+		text, fix := explain(err)
+		found.Checks = append(found.Checks, check{Name: "dashboard", Status: bad, Text: text, Fix: fix})
+	} else {
+		found.Versions["ray"] = ray
+		found.Checks = append(found.Checks, check{Name: "dashboard", Status: good, Text: "Ray " + ray + " at " + d.ray})
+		works = d.try(ctx, r, python.Elsewhere{Script: "doctor.py", FS: doctorFiles})
+	}
+	found.Adapters, found.OK = []check{works}, works.Status == good
+	if word != "" {
+		c := check{Name: filepath.Base(word), Status: bad, Text: "not tried, because no call works"}
+		if found.OK {
+			c = c.offers(ctx, func() (*snakepit.Pool, error) {
+				opts := silently()
+				opts.StartTimeout = d.start
+				return snakepit.OpenWith(ctx, r, python.Elsewhere{Script: word}, opts)
+			})
+		}
+		found.Worker, found.OK = &c, c.Status == good
 	}
 	return found
 }
@@ -290,7 +325,7 @@ func (d *doctor) ports() check {
 }
 
 // try starts doctor.py over an adapter and makes a call.
-func (d *doctor) try(ctx context.Context, a core.Adapter, program python.Program) check {
+func (d *doctor) try(ctx context.Context, a core.Adapter, program snakepit.Program) check {
 	c := check{Name: a.Name()}
 	begun := time.Now()
 	opts := silently()
@@ -328,8 +363,15 @@ func (d *doctor) user(ctx context.Context, word string) check {
 	if err != nil {
 		return c.refused(err)
 	}
+	return c.offers(ctx, func() (*snakepit.Pool, error) {
+		return d.openWith(ctx, adapter, word, silently(), io.Discard)
+	})
+}
+
+// offers turns c into the check of a user's worker, which open starts.
+func (c check) offers(ctx context.Context, open func() (*snakepit.Pool, error)) check {
 	begun := time.Now()
-	pool, err := d.openWith(ctx, adapter, word, silently(), io.Discard)
+	pool, err := open()
 	if err != nil {
 		return c.refused(err)
 	}

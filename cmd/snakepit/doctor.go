@@ -24,6 +24,9 @@ and packages, the generated code, the directories and sockets that a pool needs,
 and calls a worker on each adapter. Each problem comes with a remedy for this machine. With WORKER,
 doctor uses that worker's interpreter, and also starts the worker itself.
 
+With --ray it examines a Ray cluster instead: whether the dashboard answers, and whether a worker that
+a job starts there can be called from this machine. $RAY_AUTH_TOKEN is shown to the dashboard.
+
 Exit codes:
   0    a call works, on one adapter at least; with WORKER, the worker starts too
   1    the report can't be printed
@@ -62,6 +65,7 @@ const (
 type doctor struct {
 	worker
 	basePort, portRange int
+	ray                 string
 	json                bool
 }
 
@@ -72,12 +76,14 @@ func doctorCommand() *cobra.Command {
 		Long: aboutDoctor, Args: atMost(1, words()),
 		Example: `  snakepit doctor
   snakepit doctor worker.py --adapter grpc,jsonstdio
-  snakepit doctor --base-port 50051 --port-range 100 --json`,
+  snakepit doctor --base-port 50051 --port-range 100 --json
+  snakepit doctor --ray http://head:8265`,
 	}
 	d.register(cmd)
 	cmd.Flags().IntVar(&d.basePort, "base-port", 0,
 		"examine gRPC on loopback TCP, from this port on (default a private Unix socket)")
 	cmd.Flags().IntVar(&d.portRange, "port-range", 100, "how many ports above --base-port workers may take")
+	cmd.Flags().StringVar(&d.ray, "ray", "", "examine a Ray cluster by its dashboard, such as http://head:8265")
 	cmd.Flags().BoolVar(&d.json, "json", false, "print the report as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		word := ""
@@ -88,7 +94,12 @@ func doctorCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		found := d.examine(cmd.Context(), word, chain)
+		var found *diagnosis
+		if cmd.Flags().Changed("ray") {
+			found = d.examineRay(cmd.Context(), word)
+		} else {
+			found = d.examine(cmd.Context(), word, chain)
+		}
 		if err := cmd.Context().Err(); err != nil {
 			return runError{err}
 		}

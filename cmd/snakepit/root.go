@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetVersionTemplate("{{.Version}}")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(initCommand(), callCommand(), streamCommand(), commandsCommand(), genCommand(), benchCommand(),
-		doctorCommand(), conformanceCommand(), versionCommand())
+		doctorCommand(), serveCommand(), rayCommand(), certificatesCommand(), conformanceCommand(), versionCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetArgs(args)
 	root.SetOut(output{stdout})
@@ -163,7 +163,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitLost
 	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errOutput),
 		errors.Is(err, errPrinting),
-		errors.Is(err, errClauses), errors.Is(err, errProject), errors.As(err, new(genError)):
+		errors.Is(err, errClauses), errors.Is(err, errProject), errors.As(err, new(genError)),
+		errors.As(err, new(serveError)):
 		return exitFailed
 	default:
 		return exitUsage

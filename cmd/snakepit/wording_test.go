@@ -29,6 +29,8 @@ var notPrinted = map[string]string{
 	"Options.WorkerEnv":                                      "the same",
 	"the limit is {self._max_frame}; raise Options.MaxFrame": "other gRPC clients get it",
 	"set Command.Reports":                                    "conformance has --reports, and its own text",
+	"Options.Limits bound only workers on this machine":      "the command has no workers elsewhere",
+	"or name its files by Program.FS":                        "the command opens no pool on a Ray cluster",
 }
 
 // The library's texts with names of Go and the words that the command replaces are the same.

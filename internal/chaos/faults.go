@@ -20,22 +20,24 @@ import (
 
 // faults does harm to the workers of a pool, one thing after another.
 type faults struct {
-	load  *load
-	dir   string   // the pool's temporary directory
-	grpc  []string // the links that make up an installed grpcio, or nil
-	step  bool     // may step the system's clock
-	done  map[string]int
-	last  []int          // the processes that were killed last
-	calls sync.WaitGroup // that do harm
+	load   *load
+	dir    string   // the pool's temporary directory
+	grpc   []string // the links that make up an installed grpcio, or nil
+	step   bool     // may step the system's clock
+	gentle bool     // do nothing that costs a call
+	done   map[string]int
+	last   []int          // the processes that were killed last
+	calls  sync.WaitGroup // that do harm
 }
 
 // run does harm until ctx is done, and mends it.
 func (f *faults) run(ctx context.Context) {
 	r := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
-	all := []struct {
+	type fault struct {
 		name string
 		do   func(context.Context, *rand.Rand) bool // reports whether it did anything
-	}{
+	}
+	all := []fault{
 		{"SIGKILL", f.signal(syscall.SIGKILL)},
 		{"SIGSEGV", f.signal(syscall.SIGSEGV)},
 		{"SIGSTOP", f.signal(syscall.SIGSTOP)},
@@ -44,12 +46,16 @@ func (f *faults) run(ctx context.Context) {
 		{"memory", f.command("hogs")},
 		{"descriptors", f.command("closes")},
 		{"interpreter", f.command("holds")},
-		{"reload", f.reload},
-		{"resize", f.resize},
+		{"output", f.command("prints")},
+		{"exit", f.command("exits")},
 		{"full-directory", f.fill},
 		{"grpc-uninstalled", f.uninstall},
 		{"clock", f.clock},
 	}
+	if f.gentle {
+		all = nil
+	}
+	all = append(all, fault{"reload", f.reload}, fault{"resize", f.resize})
 	for ctx.Err() == nil {
 		fault := all[r.IntN(len(all))]
 		if !fault.do(ctx, r) {
@@ -57,6 +63,9 @@ func (f *faults) run(ctx context.Context) {
 		}
 		f.done[fault.name]++
 		pause(ctx, time.Duration(50+r.IntN(400))*time.Millisecond)
+	}
+	if f.gentle {
+		return
 	}
 	for _, w := range f.load.pool.Stats().Workers { // and all at once
 		if w.PID > 0 && w.State != core.StateDead && syscall.Kill(w.PID, syscall.SIGKILL) == nil {

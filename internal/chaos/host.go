@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/snakepit-go/snakepit/adapters/grpc"
 	"github.com/snakepit-go/snakepit/adapters/jsonstdio"
 	"github.com/snakepit-go/snakepit/adapters/msgpack"
+	"github.com/snakepit-go/snakepit/adapters/remote"
 	"github.com/snakepit-go/snakepit/core"
 	"github.com/snakepit-go/snakepit/fallback"
 )
@@ -37,6 +39,12 @@ type order struct {
 	Clock   bool     `json:"clock"`
 	Fork    bool     `json:"fork"`  // by a fork server
 	Keeps   bool     `json:"keeps"` // sessions survive their workers
+
+	// Of the adapter remote.
+	Targets      []string `json:"targets"`      // the back ends
+	Certificates string   `json:"certificates"` // the directory of their certificates
+	Waits        bool     `json:"waits"`        // starts wait for room
+	Gentle       bool     `json:"gentle"`       // only faults that cost no call
 }
 
 // report is what a host says at its end.
@@ -52,6 +60,9 @@ const (
 	fullSize = 4
 	fullTime = 40 * time.Second
 )
+
+// addressSpace bounds the memory of a worker, in bytes, if no control group can.
+const addressSpace = 4 << 30
 
 // host lives one life: it opens a pool, makes calls while the workers suffer, and closes the pool when its standard
 // input ends. It may be killed at any time.
@@ -81,7 +92,7 @@ func host() error {
 	fmt.Println("open")
 	ctx, stopLoad := context.WithCancel(context.Background())
 	harm, stopHarm := context.WithCancel(context.Background())
-	f := &faults{load: l, dir: o.Tmp, grpc: o.GRPC, step: o.Clock, done: map[string]int{}}
+	f := &faults{load: l, dir: o.Tmp, grpc: o.GRPC, step: o.Clock, gentle: o.Gentle, done: map[string]int{}}
 	var running, harming sync.WaitGroup
 	for range 12 {
 		running.Go(func() { l.run(ctx) })
@@ -112,8 +123,24 @@ func host() error {
 
 // open opens the pool.
 func open(o order, l *load, log *os.File) (*snakepit.Pool, error) {
+	env := []string{"TMPDIR=" + o.Tmp, "SNAKEPIT_CHAOS=" + o.Life, "CHAOS_LEDGER=" + filepath.Join(o.Dir, "worker")}
+	if o.Keeps {
+		env = append(env, "CHAOS_SNAPSHOTS=1")
+	}
+	local := snakepit.Python("internal/chaos/worker.py")
+	local.Interpreter, local.ForkServer, local.Env = o.Python, o.Fork, env
+	var program snakepit.Program = local
 	var adapter core.Adapter
+	limits, recycle := snakepit.Limits{Memory: 300 << 20}, snakepit.Recycle{Calls: 500, Age: 5 * time.Second}
 	switch o.Adapter {
+	case "remote":
+		config, err := remote.LoadCertificates(o.Certificates)
+		if err != nil {
+			return nil, err
+		}
+		adapter = remote.Adapter{Targets: o.Targets, TLS: config, WaitForRoom: o.Waits}
+		program = remote.Served{Env: append(env, "CHAOS_ADDRESS_SPACE="+strconv.Itoa(addressSpace))}
+		limits, recycle.Memory = snakepit.Limits{}, 300<<20 // the machine of the back end bounds its workers
 	case "chain":
 		chain := fallback.New(grpc.Adapter{}, msgpack.Adapter{}, jsonstdio.Adapter{})
 		chain.CoolDown = time.Second
@@ -124,27 +151,22 @@ func open(o order, l *load, log *os.File) (*snakepit.Pool, error) {
 			return nil, err
 		}
 	}
-	program := snakepit.Python("internal/chaos/worker.py", filepath.Join(o.Dir, "worker"))
-	program.Interpreter, program.ForkServer = o.Python, o.Fork
-	program.Env = []string{"TMPDIR=" + o.Tmp, "SNAKEPIT_CHAOS=" + o.Life}
-	if o.Keeps {
-		program.Env = append(program.Env, "CHAOS_SNAPSHOTS=1")
-	}
 	opts := &snakepit.Options{
 		Size: fullSize, MinSize: 2, IdleTime: time.Second, Surge: 2, StartBudget: -1, Queue: 40,
 		CallTimeout: 5 * time.Second, StreamTimeout: 5 * time.Second, StartTimeout: 15 * time.Second,
 		CancelGrace: 500 * time.Millisecond, StopTimeout: 2 * time.Second, SessionIdle: 5 * time.Second,
-		Recycle: snakepit.Recycle{Calls: 500, Age: 5 * time.Second},
-		Limits:  snakepit.Limits{Memory: 300 << 20},
-		Wedged:  snakepit.WedgedReplace, WedgedAfter: 1500 * time.Millisecond,
+		Recycle: recycle, Limits: limits, Wedged: snakepit.WedgedReplace, WedgedAfter: 1500 * time.Millisecond,
 		Functions: l.functions(), Dir: o.Tmp,
 		Logger: hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Debug}),
+	}
+	if o.Gentle { // the machine may be busy
+		opts.Wedged, opts.WedgedAfter = snakepit.WedgedLog, 0
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	pool, err := snakepit.OpenWith(ctx, adapter, program, opts)
 	if err != nil && strings.Contains(err.Error(), "control groups") {
-		opts.Limits = snakepit.Limits{AddressSpace: 4 << 30}
+		opts.Limits = snakepit.Limits{AddressSpace: addressSpace}
 		pool, err = snakepit.OpenWith(ctx, adapter, program, opts)
 	}
 	return pool, err

@@ -49,8 +49,9 @@ type account struct {
 	wrong    []string
 }
 
-// settle compares both sides. killed says that the host was killed, so the last calls have no outcome.
-func settle(host, worker string, killed bool) (*account, error) {
+// settle compares both sides. killed says that the host was killed, so the last calls have no outcome. gentle says that
+// all workers and back ends were ended in order, so no call was lost.
+func settle(host, worker string, killed, gentle bool) (*account, error) {
 	a := &account{outcomes: map[string]int{}}
 	begun, ended, didNotRun := map[string]bool{}, map[string]int{}, map[string]bool{}
 	err := eachLine(host, func(line string) {
@@ -64,6 +65,9 @@ func settle(host, worker string, killed bool) (*account, error) {
 			ended[words[0]]++
 			a.outcomes[words[1]]++
 			didNotRun[words[0]] = words[2] == "false"
+			if gentle && (words[1] == "lost" || words[1] == "session-lost") {
+				a.wrong = append(a.wrong, fmt.Sprintf("call %s is %s, but nothing ended by force", words[0], words[1]))
+			}
 		case kind == "wrong":
 			a.wrong = append(a.wrong, rest)
 		}

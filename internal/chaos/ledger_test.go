@@ -15,19 +15,22 @@ func TestSettle(t *testing.T) {
 	for name, c := range map[string]struct {
 		host, worker string
 		killed       bool
+		gentle       bool
 		wrong        string
 	}{
-		"clean":             {"begin a\nbegin b\nend b lost true\nend a ok true\n", "a\nb\n", false, ""},
-		"did not run":       {"begin a\nend a saturated false\n", "", false, ""},
-		"no outcome":        {"begin a\n", "a\n", false, "call a has 0 outcomes"},
-		"killed":            {"begin a\n", "a\n", true, ""},
-		"two outcomes":      {"begin a\nend a ok true\nend a late true\n", "a\n", false, "call a has 2 outcomes"},
-		"two after a kill":  {"begin a\nend a ok true\nend a late true\n", "a\n", true, "call a has 2 outcomes"},
-		"ran all the same":  {"begin a\nend a late false\n", "a\n", false, "its error says that it did not"},
-		"ran twice":         {"begin a\nend a ok true\n", "a\na\n", false, "call a ran 2 times"},
-		"not of this life":  {"begin a\nend a ok true\n", "a\nz\n", false, `nobody made call "z"`},
-		"another's result":  {"begin a\nwrong a: it got b\nend a ok true\n", "a\n", false, "it got b"},
-		"no call got there": {"begin a\nend a late false\n", "-", false, ""},
+		"clean":             {"begin a\nbegin b\nend b lost true\nend a ok true\n", "a\nb\n", false, false, ""},
+		"did not run":       {"begin a\nend a saturated false\n", "", false, false, ""},
+		"no outcome":        {"begin a\n", "a\n", false, false, "call a has 0 outcomes"},
+		"killed":            {"begin a\n", "a\n", true, false, ""},
+		"two outcomes":      {"begin a\nend a ok true\nend a late true\n", "a\n", false, false, "a has 2 outcomes"},
+		"two after a kill":  {"begin a\nend a ok true\nend a late true\n", "a\n", true, false, "call a has 2 outcomes"},
+		"ran all the same":  {"begin a\nend a late false\n", "a\n", false, false, "its error says that it did not"},
+		"ran twice":         {"begin a\nend a ok true\n", "a\na\n", false, false, "call a ran 2 times"},
+		"not of this life":  {"begin a\nend a ok true\n", "a\nz\n", false, false, `nobody made call "z"`},
+		"another's result":  {"begin a\nwrong a: it got b\nend a ok true\n", "a\n", false, false, "it got b"},
+		"gentle":            {"begin a\nend a ok true\n", "a\n", false, true, ""},
+		"gentle, but lost":  {"begin a\nend a lost true\n", "a\n", false, true, "call a is lost"},
+		"no call got there": {"begin a\nend a late false\n", "-", false, false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -40,7 +43,7 @@ func TestSettle(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			a, err := settle(host, worker, c.killed)
+			a, err := settle(host, worker, c.killed, c.gentle)
 			if err != nil {
 				t.Fatal(err)
 			}

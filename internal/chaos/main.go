@@ -1,8 +1,8 @@
 //go:build linux
 
-// Chaos makes mixed calls on a real pool while its workers, and the host itself, are killed, stopped, starved, reloaded
-// and resized. A ledger on both sides shows whether each call had one outcome and the right one, and whether anything
-// is left behind. It ends with code 1 if something was wrong.
+// Chaos makes mixed calls on a real pool while its workers, their back ends, and the host itself, are killed, stopped,
+// starved, reloaded and resized. A ledger on both sides shows whether each call had one outcome and the right one, and
+// whether anything is left behind. It ends with code 1 if something was wrong.
 package main
 
 import (
@@ -35,8 +35,8 @@ func main() {
 		return
 	}
 	long := flag.Duration("for", time.Minute, "how long, over all adapters")
-	adapters := flag.String("adapters", "grpc,msgpack,jsonstdio,chain", "the adapters, each for an equal time")
-	python := flag.String("python", "", "the interpreter; it needs grpcio, protobuf and msgpack")
+	adapters := flag.String("adapters", "grpc,msgpack,jsonstdio,chain,remote", "the adapters, each for an equal time")
+	python := flag.String("python", "", "the interpreter; it needs grpcio, protobuf, msgpack and cryptography")
 	clock := flag.Bool("clock", false, "step the system's clock, too; needs root, and disturbs other programs")
 	flag.Parse()
 	r := &referee{python: *python, clock: *clock}
@@ -55,6 +55,9 @@ type referee struct {
 	env    *venv.Environment
 	grpc   []string
 	lives  int
+
+	backends     []*backend // of the adapter remote, while that is in use
+	certificates string     // their directory
 }
 
 func (r *referee) run(long time.Duration, adapters []string) (err error) {
@@ -70,6 +73,11 @@ func (r *referee) run(long time.Duration, adapters []string) (err error) {
 		total := &account{outcomes: map[string]int{}}
 		faults, slowest, kills := map[string]int{}, 0.0, 0
 		begin := time.Now()
+		if adapter == "remote" {
+			if err := r.startBackEnds(); err != nil {
+				return err
+			}
+		}
 		for time.Since(begin) < long/time.Duration(len(adapters)) {
 			life, err := r.life(adapter, min(time.Duration(5+rand.IntN(15))*time.Second,
 				max(5*time.Second, long/time.Duration(len(adapters))-time.Since(begin))))
@@ -92,6 +100,10 @@ func (r *referee) run(long time.Duration, adapters []string) (err error) {
 			} else if err := os.RemoveAll(life.dir); err != nil {
 				return err
 			}
+		}
+		for _, text := range r.endBackEnds() {
+			fmt.Printf("  wrong: %s\n", text)
+			wrong++
 		}
 		wrong += len(total.wrong)
 		fmt.Printf("%-10s %s, %d times the host killed; full size at most %.1f s after the last fault\n", adapter,
@@ -138,6 +150,11 @@ func (r *referee) prepare() error {
 }
 
 func (r *referee) clean() {
+	for _, b := range r.backends { // only after an error
+		if b.cmd != nil && b.cmd.Process != nil {
+			_ = b.cmd.Process.Kill()
+		}
+	}
 	_ = syscall.Unmount(r.tmp, syscall.MNT_DETACH)
 	if kept, _ := filepath.Glob(filepath.Join(r.dir, "life*")); len(kept) == 0 {
 		_ = os.RemoveAll(r.dir)
@@ -183,8 +200,14 @@ func (r *referee) life(adapter string, long time.Duration) (*life, error) {
 		Adapter: adapter, Life: name, Dir: l.dir, Tmp: r.tmp, Python: r.env.Python,
 		Clock: r.clock, Fork: rand.IntN(2) == 0, Keeps: rand.IntN(2) == 0,
 	}
-	if adapter == "chain" {
+	switch adapter {
+	case "chain":
 		o.GRPC = r.grpc
+	case "remote":
+		o.Certificates, o.Waits, o.Gentle = r.certificates, rand.IntN(2) == 0, rand.IntN(3) == 0
+		for _, b := range r.backends {
+			o.Targets = append(o.Targets, b.address)
+		}
 	}
 	if err := json.NewEncoder(stdin).Encode(o); err != nil {
 		return nil, err
@@ -193,18 +216,31 @@ func (r *referee) life(adapter string, long time.Duration) (*life, error) {
 	if line, err := out.ReadString('\n'); err != nil || line != "open\n" {
 		return nil, errors.Join(fmt.Errorf("the host did not open its pool: %q", line), err, cmd.Wait())
 	}
+	stopHarm := r.harmBackEnds(o.Gentle)
 	time.Sleep(long)
 	if l.killed {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		if err := r.restore(begin); err != nil {
-			return nil, err
-		}
-	} else if err := l.end(cmd, stdin, out); err != nil {
+	}
+	done, left, err := stopHarm()
+	if err != nil {
 		return nil, err
 	}
-	left := r.leftovers(name, l.killed)
-	if l.account, err = settle(filepath.Join(l.dir, "host"), filepath.Join(l.dir, "worker"), l.killed); err != nil {
+	if l.killed {
+		err = r.restore(begin)
+	} else {
+		err = l.end(cmd, stdin, out)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if l.report.Faults == nil { // a killed host has told nothing
+		l.report.Faults = map[string]int{}
+	}
+	maps.Copy(l.report.Faults, done)
+	left = append(left, r.leftovers(name, l.killed)...)
+	l.account, err = settle(filepath.Join(l.dir, "host"), filepath.Join(l.dir, "worker"), l.killed, o.Gentle)
+	if err != nil {
 		return nil, err
 	}
 	l.wrong = append(l.wrong, append(left, l.report.Left...)...)
@@ -236,28 +272,40 @@ func (r *referee) restore(begin time.Time) error {
 }
 
 // leftovers returns what is left of a host after two seconds: processes, and files. The private directory of a killed
-// host stays until the next pool opens.
+// host stays until the next pool opens, and that of a killed back end's worker until the next worker starts.
 func (r *referee) leftovers(name string, killed bool) []string {
-	var left []string
-	for end := time.Now().Add(2 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		left = processesOf(name)
-		if !killed {
-			files, _ := filepath.Glob(filepath.Join(r.tmp, "snakepit-*"))
-			left = append(left, files...)
+	return settled(func() []string {
+		left := processesWith("SNAKEPIT_CHAOS=" + name)
+		files, _ := filepath.Glob(filepath.Join(r.tmp, "snakepit-*"))
+		for _, file := range files {
+			if !killed || strings.HasPrefix(filepath.Base(file), "snakepit-seat-") && inUse(file) {
+				inside, _ := filepath.Glob(filepath.Join(file, "*"))
+				left = append(left, fmt.Sprintf("%s with %q, in use: %t", file, inside, inUse(file)))
+			}
 		}
-		if len(left) == 0 || time.Now().After(end) {
-			return left
+		for _, b := range r.backends {
+			left = append(left, b.left()...)
+		}
+		return left
+	}, 2*time.Second)
+}
+
+// settled returns what f finds, after so long at most. It returns at once if f finds nothing.
+func settled(f func() []string, patience time.Duration) []string {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if found := f(); len(found) == 0 || time.Now().After(end) {
+			return found
 		}
 	}
 }
 
-// processesOf returns the processes that live with the name of a host's life in their environment.
-func processesOf(name string) []string {
+// processesWith returns the processes that have a variable in their environment.
+func processesWith(variable string) []string {
 	paths, _ := filepath.Glob("/proc/[0-9]*/environ")
 	var found []string
 	for _, path := range paths {
 		env, err := os.ReadFile(path)
-		if err == nil && strings.Contains("\x00"+string(env), "\x00SNAKEPIT_CHAOS="+name+"\x00") {
+		if err == nil && strings.Contains("\x00"+string(env), "\x00"+variable+"\x00") {
 			found = append(found, "process "+filepath.Base(filepath.Dir(path)))
 		}
 	}

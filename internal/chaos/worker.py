@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-import sys
+import resource
 import tempfile
 import time
 from typing import Any, Dict, Iterator, List
@@ -10,8 +10,12 @@ from typing import Any, Dict, Iterator, List
 from snakepit_bridge import Context, Worker
 
 worker = Worker()
-ledger = sys.argv[1]
+ledger = os.environ["CHAOS_LEDGER"]
 kept: List[bytes] = []
+
+if "CHAOS_ADDRESS_SPACE" in os.environ:
+    limit = int(os.environ["CHAOS_ADDRESS_SPACE"])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def ran(id: str) -> None:
@@ -92,6 +96,20 @@ def hogs(id: str) -> None:
     ran(id)
     while True:
         kept.append(b"x" * (16 << 20))
+
+
+@worker.command
+def prints(id: str) -> None:
+    """Prints 20 MB, in lines."""
+    ran(id)
+    for _ in range(20):
+        print((id + "." * 200 + "\n") * 5000, end="")
+
+
+@worker.command
+def exits(id: str) -> None:
+    ran(id)
+    os._exit(3)
 
 
 @worker.command

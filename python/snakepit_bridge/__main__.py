@@ -1,9 +1,16 @@
-"""``python -m snakepit_bridge worker.py`` prints the commands of a worker file. If a host starts it, it serves them."""
+"""``python -m snakepit_bridge worker.py`` prints the commands of a worker file. If a host starts it, it serves them.
+
+A back end starts this file itself, so that its own copy of the package serves, wherever that is.
+"""
 
 import os
 import sys
 
-from snakepit_bridge import _boot
+package = os.path.dirname(os.path.abspath(__file__))
+here = os.path.dirname(package)
+if __spec__ is None:  # this file was started; its directory in sys.path would hide the package grpc
+    sys.path[:] = [here, *(entry for entry in sys.path if os.path.abspath(entry) != package)]
 
-here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from snakepit_bridge import _boot  # noqa: E402
+
 sys.exit(_boot.main(here, [entry for entry in sys.path[1:] if entry != here], sys.argv[1:], None))

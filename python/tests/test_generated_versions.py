@@ -38,6 +38,7 @@ import google.protobuf.message, google.protobuf.internal.builder, grpc
 warnings.simplefilter("error")
 sys.path.insert(0, sys.argv[1])
 import snakepit_bridge.grpc.snakepit_pb2 as pb2, snakepit_bridge.grpc.snakepit_pb2_grpc as pb2_grpc
+import snakepit_bridge.launch.launch_pb2_grpc
 from snakepit_bridge.grpc.transport import GrpcTransport
 from snakepit_bridge.transport import Launch
 assert google.protobuf.__version__ == sys.argv[2], google.protobuf.__version__

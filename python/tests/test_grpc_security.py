@@ -1,9 +1,11 @@
 """Who may call a worker that serves gRPC: tokens, keys and ports. adapters/grpc has the tests with the host's TLS."""
 
 import errno
+import json
 import os
 import socket
 import threading
+import time
 
 import pytest
 
@@ -124,8 +126,8 @@ def free_port():
     return f"{port}-{port}"
 
 
-def listen(server, ports):
-    module._listen(server, Launch({"SNAKEPIT_GRPC_PORTS": ports}), "credentials")
+def listen(server, ports, host="127.0.0.1", **environ):
+    module._listen(server, Launch({"SNAKEPIT_GRPC_PORTS": ports, **environ}), host, "credentials")
 
 
 @pytest.mark.parametrize("ports", ["", "free"])
@@ -180,6 +182,118 @@ def test_no_more_than_the_limit_is_read_of_the_input(environ, monkeypatch, size)
     with pytest.raises(Unavailable, match=f"has {min(size, module.INPUT_BYTES)} bytes that are not the keys"):
         GrpcTransport(Launch(environ))
     assert left[0] == max(0, size - module.INPUT_BYTES)
+
+
+def on_port(environ, host, **more):
+    """Returns a transport that speaks plain text on a port."""
+    return GrpcTransport(Launch({**environ, "SNAKEPIT_GRPC_TLS": "off", "SNAKEPIT_GRPC_HOST": host, **more}))
+
+
+def loopback_addresses():
+    """Returns the loopback addresses that this machine has."""
+    found = []
+    for host in ("127.0.0.1", "127.0.0.2", "::1"):
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+                probe.bind((host, 0))
+            found.append(host)
+        except OSError:
+            pass
+    return found
+
+
+@pytest.mark.parametrize("host", loopback_addresses())
+def test_plain_text_on_a_loopback_address(environ, host):
+    transport = on_port(environ, host)
+    shown = transport.endpoint.rpartition(":")[0]
+    assert shown == (f"[{host}]" if ":" in host else host)
+    with grpc.insecure_channel(transport.endpoint) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            WorkerStub(channel).Execute(ExecuteRequest())
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert sorted(connected for _, connected in transport._ours())[:2] == [False, True]
+    transport.close()
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as other:
+        other.bind((host, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(Unavailable, match=f"each port from {port} to {port} is in use"):
+            on_port(environ, host, SNAKEPIT_GRPC_PORTS=f"{port}-{port}")
+
+
+def test_plain_text_on_loopback_is_the_default_address(environ):
+    environ["SNAKEPIT_GRPC_TLS"] = "off"
+    transport = GrpcTransport(Launch(environ))
+    assert transport.endpoint.startswith("127.0.0.1:")
+    transport.close()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "10.0.0.5", "2001:db8::1"])
+def test_others_get_no_plain_text(environ, host):
+    with pytest.raises(Unavailable, match=f"asks for plain text on {host}, where others could listen in"):
+        on_port(environ, host)
+
+
+def test_an_address_alone_allows_no_plain_text(environ):
+    environ["SNAKEPIT_GRPC_HOST"] = "127.0.0.1"
+    with pytest.raises(Unavailable, match="no keys for TLS"):
+        GrpcTransport(Launch(environ))
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:80", "[::1]", "300.0.0.1"])
+def test_a_host_that_is_no_address(environ, host):
+    with pytest.raises(Unavailable, match="that is no IP address"):
+        on_port(environ, host)
+
+
+def test_an_address_of_another_machine(monkeypatch):
+    class Elsewhere(socket.socket):
+        def bind(self, address):
+            raise OSError(errno.EADDRNOTAVAIL, "not here")
+
+    monkeypatch.setattr(module.socket, "socket", Elsewhere)
+    with pytest.raises(Unavailable, match=r"no port of 192.0.2.1 can be bound: \[Errno \d+\] not here") as caught:
+        listen(Refusing(), "", "192.0.2.1", SNAKEPIT_GRPC_HOST="192.0.2.1")
+    assert caught.value.remedy == "choose another address or other ports for the back end's workers"
+
+
+def test_too_few_ports_of_a_back_end():
+    ports = free_port()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(ports.partition("-")[0])))
+        other.listen()
+        with pytest.raises(Unavailable, match="is in use") as caught:
+            listen(Refusing(), ports, SNAKEPIT_GRPC_HOST="127.0.0.1")
+    assert caught.value.remedy == "choose more ports for the back end's workers"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_sockets_of_all_addresses_are_closed_in_a_child(environ, monkeypatch, host):
+    """Their connections have concrete addresses."""
+    crypto = pytest.importorskip("snakepit_bridge.launch.certificate")
+    pytest.importorskip("cryptography")
+    own = crypto.make_certificate()
+    keys = json.dumps({"key": own.key, "certificate": own.pem}).encode()
+    monkeypatch.setattr(module, "_read_input", lambda: keys)
+    try:
+        transport = GrpcTransport(Launch({**environ, "SNAKEPIT_GRPC_TLS": "stdin", "SNAKEPIT_GRPC_HOST": host}))
+    except Unavailable as error:
+        pytest.skip(str(error))  # this system has no IPv6
+    port = int(transport.endpoint.rpartition(":")[2])
+    assert transport.endpoint == (f"[::]:{port}" if host == "::" else f"0.0.0.0:{port}")
+    with socket.create_connection(("127.0.0.1", port)) as client, socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", port))
+
+        def connections():
+            return sum(connected for descriptor, connected in transport._ours() if descriptor != client.fileno())
+
+        deadline = time.monotonic() + 20
+        while not connections() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        descriptors = {descriptor for descriptor, _ in transport._ours()}
+        assert connections() == 1
+        assert not descriptors & {client.fileno(), other.fileno()}
+    transport.close()
 
 
 def test_no_token():

@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 from collections import deque
 from contextlib import closing
-from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, Mapping, NoReturn, Optional, Sequence, Union
+from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, Mapping, NoReturn, Sequence, Union
 
 from snakepit_bridge._codec import Codec
 from snakepit_bridge._codecs import get_codec
 from snakepit_bridge._errors import BAD_ARGUMENTS, BAD_RESULT, CANCELLED, DRAINING, SATURATED, UNKNOWN_COMMAND, BadValue
 from snakepit_bridge._frames import weight
 from snakepit_bridge._unpatched import RLock, SimpleQueue
+from snakepit_bridge.grpc.health import Health
 from snakepit_bridge.transport import CALL, CANCEL, CREDIT, END, ERROR, FAILED, ITEM, NO_INPUT, Frame, Unavailable
 
 __all__ = ["Clients"]
@@ -41,11 +42,6 @@ _CODES = {
     DRAINING: "UNAVAILABLE",
     CANCELLED: "CANCELLED",
 }
-
-# The messages of grpc.health.v1 are encoded by hand. A generated module could clash with one of the program's, and the
-# package that has one requires a newer protobuf.
-_KNOWN_SERVICES = (b"", b"\n\x00", b"\n\x12snakepit.v1.Worker")
-_SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
 
 _Event = Union[Frame, str]
 _START, _LEFT, _STOPPED = "start", "left", "stopped"
@@ -84,7 +80,7 @@ class Clients:
         self._next_id = -1
         self._running: Dict[int, _Call] = {}  # the calls that the runner has not answered
         self._waiting: Deque[_Call] = deque()
-        self._watchers: List[SimpleQueue[Optional[bytes]]] = []
+        self._health = Health(grpc, "snakepit.v1.Worker")
 
     def methods(self) -> Dict[str, Any]:
         """Returns the handlers of the service snakepit.v1.Worker."""
@@ -99,10 +95,7 @@ class Clients:
 
     def health_methods(self) -> Dict[str, Any]:
         """Returns the handlers of the service grpc.health.v1.Health."""
-        return {
-            "Check": self._grpc.unary_unary_rpc_method_handler(self._check),
-            "Watch": self._grpc.unary_stream_rpc_method_handler(self._watch),
-        }
+        return self._health.methods()
 
     # --- the connection
 
@@ -112,7 +105,7 @@ class Clients:
             self._take, self._codec, self._slots = take, get_codec(codec), concurrency
             while self._waiting and len(self._running) < self._slots:
                 self._let_run(self._waiting.popleft())
-            self._tell_watchers()
+            self._health.serve(not self._ended)
 
     def end(self) -> None:
         """Ends all RPCs and serves no more of them, because the host's connection has ended. It does not wait."""
@@ -123,7 +116,7 @@ class Clients:
             for call in (*self._running.values(), *self._waiting):
                 call.events.put(_STOPPED)
             self._waiting.clear()
-            self._tell_watchers()
+            self._health.serve(False)
 
     def pick(self, frames: Sequence[Frame]) -> Sequence[Frame]:
         """Delivers the frames that are for clients, and returns the others."""
@@ -296,41 +289,6 @@ class Clients:
         context.set_trailing_metadata((("snakepit-error-bin", _short(error)),))
         context.abort(getattr(self._code, name), f"{error_type}: {message}"[:DETAIL])
         raise AssertionError("abort has returned")
-
-    # --- health
-
-    def _check(self, request: bytes, context: Any) -> bytes:
-        if request not in _KNOWN_SERVICES:
-            context.abort(self._code.NOT_FOUND, "unknown service; there is snakepit.v1.Worker")
-        return self._status()
-
-    def _watch(self, request: bytes, context: Any) -> Iterator[bytes]:
-        changes: SimpleQueue[Optional[bytes]] = SimpleQueue()
-        if not context.add_callback(lambda: changes.put(None)):
-            return
-        with self._lock:
-            if request in _KNOWN_SERVICES:
-                changes.put(self._status())
-                self._watchers.append(changes)
-            else:
-                changes.put(_SERVICE_UNKNOWN)
-        try:
-            while True:
-                status = changes.get()
-                if status is None:
-                    return
-                yield status
-        finally:
-            with self._lock:
-                if changes in self._watchers:
-                    self._watchers.remove(changes)
-
-    def _status(self) -> bytes:
-        return _SERVING if self._slots and not self._ended else _NOT_SERVING
-
-    def _tell_watchers(self) -> None:
-        for changes in self._watchers:
-            changes.put(self._status())
 
 
 def _short(error: Mapping[str, Any]) -> bytes:

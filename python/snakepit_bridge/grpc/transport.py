@@ -107,6 +107,9 @@ _ENGINE_FROM, _ENGINE_TO = (1, 60), (1, 86)
 INPUT_BYTES = 256 << 10
 """How much of standard input is read, which has a key and some certificates."""
 
+_WILDCARDS = ("0.0.0.0", "::")
+"""The addresses that stand for all addresses of the machine."""
+
 DESCRIPTORS = 8
 """How many descriptors have to be free. With fewer, gRPC's C code ends the process."""
 
@@ -164,19 +167,22 @@ class GrpcTransport(Transport):
                 ("grpc.max_receive_message_length", self.max_frame + self.max_frame // 64 + MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.http2.bdp_probe", 0),  # no pings to measure the bandwidth
+                # A host on another machine pings every 10 s. Without this gRPC would take that for an attack.
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
                 # Nothing is compressed: older versions of grpcio check the size only when they have decompressed.
                 ("grpc.compression_enabled_algorithms_bitset", 1),
             ],
             interceptors=[self],
             maximum_concurrent_rpcs=RPCS,
         )
-        self.endpoint, self._address = _listen(self._server, launch, self._credentials(launch))
+        host = _host(launch)
+        self.endpoint, self._address = _listen(self._server, launch, host, self._credentials(launch))
         self._server.start()
         for name in settings:
             os.environ.pop(name, None)
 
     def _credentials(self, launch: Launch) -> Any:
-        """Returns the credentials for TLS, or None for a Unix socket. The host writes the keys to standard input.
+        """Returns the credentials for TLS, or None for plain text. The host writes the keys to standard input.
 
         Raises:
             Unavailable: The host has written something else.
@@ -342,7 +348,8 @@ class GrpcTransport(Transport):
 
     def close_in_child(self) -> None:
         # grpcio does not tell its descriptors. But all of its sockets, and no others, have the address that it listens
-        # on. /dev/null takes their place, so code that still knows a number can't hit another file.
+        # on, or its port if that address stands for all. /dev/null takes their place, so code that still knows a number
+        # can't hit another file.
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor, _ in self._ours():
             os.dup2(null, descriptor, inheritable=False)
@@ -367,11 +374,18 @@ class GrpcTransport(Transport):
         for name in os.listdir("/dev/fd"):
             try:
                 with _copy_of(int(name)) as copy:
-                    if _comparable(copy.getsockname()) == self._address:
+                    if self._listens_on(copy):
                         found.append((int(name), _connected(copy)))
             except OSError:  # not a socket, or the descriptor of the listing itself
                 pass
         return found
+
+    def _listens_on(self, sock: socket.socket) -> bool:
+        """Reports whether a socket has the address that gRPC listens on."""
+        address = _comparable(sock.getsockname())
+        if isinstance(self._address, tuple) and self._address[0] in _WILDCARDS:  # its connections have concrete ones
+            return isinstance(address, tuple) and sock.type == socket.SOCK_STREAM and address[1] == self._address[1]
+        return bool(address == self._address)
 
 
 def _copy_of(descriptor: int) -> socket.socket:
@@ -605,26 +619,54 @@ def _read_input() -> bytes:
     return text
 
 
-def _listen(server: Any, launch: Launch, credentials: Any) -> Tuple[str, Any]:
+def _host(launch: Launch) -> str:
+    """Returns the address to listen on, if the worker listens on a port.
+
+    Raises:
+        Unavailable: It is no address, or others could listen in there.
+    """
+    name = launch.environ.get("SNAKEPIT_GRPC_HOST", "")
+    if not name:
+        return "127.0.0.1"
+    from ipaddress import ip_address
+
+    try:
+        address = ip_address(name)
+    except ValueError:
+        raise Unavailable(
+            f"SNAKEPIT_GRPC_HOST is {name!r}, and that is no IP address", "set it to an address of this machine"
+        ) from None
+    if launch.environ.get("SNAKEPIT_GRPC_TLS") == "off" and not address.is_loopback:
+        raise Unavailable(
+            f"the host asks for plain text on {name}, where others could listen in",
+            "use TLS, or a loopback address such as 127.0.0.1",
+        )
+    return str(address)
+
+
+def _listen(server: Any, launch: Launch, host: str, credentials: Any) -> Tuple[str, Any]:
     """Binds the server. Returns its address twice: for the report, and in the form of getsockname.
 
     Args:
         server: The server.
         launch: What the host has said.
-        credentials: The credentials for TLS on a port, or None for a Unix socket. Ports have no plain text.
+        host: The address to listen on, if it is to listen on a port.
+        credentials: The credentials for TLS on a port, or None for plain text.
 
     Raises:
         Unavailable: No port can be bound, grpcio does not serve TLS on one, or the socket can't be bound.
     """
     ports = launch.environ.get("SNAKEPIT_GRPC_PORTS", "")
-    if credentials is None and (ports or sys.platform == "win32"):  # grpcio has no Unix sockets on Windows
-        raise Unavailable(
+    plain = launch.environ.get("SNAKEPIT_GRPC_TLS", "") == "off"
+    remote = "SNAKEPIT_GRPC_HOST" in launch.environ
+    if credentials is None and not plain and (ports or remote or sys.platform == "win32"):
+        raise Unavailable(  # grpcio has no Unix sockets on Windows
             "the host asks for a port and has no keys for TLS, without which others could listen in",
             "use a host and a worker package of the same release",
         )
-    if credentials is not None:
+    if credentials is not None or plain:
         first, last = map(int, ports.split("-")) if ports else (0, 0)
-        return _listen_on_port(server, range(first, last + 1), credentials)
+        return _listen_on_port(server, host, range(first, last + 1), credentials, remote)
     path = os.path.join(os.path.abspath(launch.directory or "."), f"grpc-{os.getpid()}.sock")
     if not _bind(server, "unix:" + quote(path), None):
         raise Unavailable(
@@ -633,31 +675,41 @@ def _listen(server: Any, launch: Launch, credentials: Any) -> Tuple[str, Any]:
     return "unix:" + path, path
 
 
-def _listen_on_port(server: Any, ports: range, credentials: Any) -> Tuple[str, Any]:
-    """Binds the server to the first port that is free."""
+def _listen_on_port(server: Any, host: str, ports: range, credentials: Any, remote: bool) -> Tuple[str, Any]:
+    """Binds the server to the first port that is free. ``remote`` says that a back end has chosen the address."""
     refused = False
     other: Optional[OSError] = None
+    shown = f"[{host}]" if ":" in host else host
     for port in ports:
-        error = _port_error(port)
+        error = _port_error(host, port)
         if error is None:
-            bound = _bind(server, f"127.0.0.1:{port}", credentials)
+            bound = _bind(server, f"{shown}:{port}", credentials)
             if bound:
-                return f"127.0.0.1:{bound}", ("127.0.0.1", bound)
-            error = _port_error(port)  # another process may just have taken the port
+                return f"{shown}:{bound}", (host, bound)
+            error = _port_error(host, port)  # another process may just have taken the port
         if error is None:
             refused = True
         elif error.errno != errno.EADDRINUSE:
             other = error
+    if refused and credentials is None:
+        raise Unavailable(
+            f"grpcio does not listen on a port of {host} that can be bound",
+            "set GRPC_VERBOSITY=debug for the worker to see what gRPC says",
+        )
     if refused:
         raise Unavailable(
-            "grpcio does not serve TLS on a port of 127.0.0.1 that can be bound: it does not take the certificate and "
+            f"grpcio does not serve TLS on a port of {host} that can be bound: it does not take the certificate and "
             "key, or it can't listen there",
             "use an ECDSA or RSA key, or set GRPC_VERBOSITY=debug for the worker to see what gRPC says",
         )
-    span = f"from {ports.start} to {ports.stop - 1}"
+    span = f"from {ports.start} to {ports.stop - 1}" if ports.stop > 1 else f"of {host}"
     if other is not None:
-        raise Unavailable(f"no port {span} can be bound: {other}", "choose another BasePort")
-    raise Unavailable(f"each port {span} is in use", "choose another BasePort or a wider PortRange")
+        remedy = "choose another address or other ports for the back end's workers"
+        raise Unavailable(f"no port {span} can be bound: {other}", remedy if remote else "choose another BasePort")
+    remedy = "choose more ports for the back end's workers"
+    raise Unavailable(
+        f"each port {span} is in use", remedy if remote else "choose another BasePort or a wider PortRange"
+    )
 
 
 def _bind(server: Any, address: str, credentials: Any) -> int:
@@ -669,13 +721,13 @@ def _bind(server: Any, address: str, credentials: Any) -> int:
         return 0
 
 
-def _port_error(port: int) -> Optional[OSError]:
+def _port_error(host: str, port: int) -> Optional[OSError]:
     """Returns why the port can't be bound, or None if it can. If grpcio tried in vain, it would print an error."""
-    with socket.socket() as probe:
-        if os.name == "posix":
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            return error
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            if os.name == "posix":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        return error
     return None

@@ -1,0 +1,36 @@
+"""A Ray cluster of a head and two nodes on this machine. It ends when its standard input ends.
+
+It prints the address of the dashboard. For each line of input it removes a node, and prints its name.
+"""
+
+import os
+import socket
+import sys
+import warnings
+
+warnings.simplefilter("ignore")
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # Ray prints here
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    port = probe.getsockname()[1]
+# By default Ray takes up to half a minute to notice that a node is gone.
+notice = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 2}
+cluster = Cluster(
+    initialize_head=True,
+    head_node_args={"num_cpus": 0, "include_dashboard": True, "dashboard_port": port, "_system_config": notice},
+)
+try:
+    nodes = [cluster.add_node(num_cpus=4) for _ in range(2)]
+    cluster.wait_for_nodes()
+    print(f"http://127.0.0.1:{port}", file=answers, flush=True)
+    for _ in sys.stdin:
+        node = nodes.pop()
+        cluster.remove_node(node, allow_graceful=False)
+        print(node.node_id, file=answers, flush=True)
+finally:
+    cluster.shutdown()

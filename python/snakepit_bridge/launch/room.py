@@ -1,0 +1,67 @@
+"""Makes the seats of one machine."""
+
+from __future__ import annotations
+
+import threading
+from typing import List, Sequence
+
+from .memory import OomCounter
+from .seat import Seat, Start
+
+__all__ = ["Lost", "NoRoom", "Room"]
+
+ENDING_SECONDS = 1.0
+"""How long a new worker waits for the end of one that is being killed."""
+
+
+class NoRoom(Exception):
+    """There is no room for another worker. The message says what is missing."""
+
+
+class Lost(Exception):
+    """The machine of a worker is gone, or the program there that holds it. The message says which, and why."""
+
+
+class Room:
+    """Makes seats that hold workers of one program. Any thread may call the methods.
+
+    It does not wait for room: while all workers are leased, it refuses.
+
+    Args:
+        program: The worker file and its arguments.
+        workers: How many workers there may be at once.
+        address: The IP address that they listen on.
+        ports: The ports that they may choose from, such as "50051-50151"; "": any.
+    """
+
+    def __init__(self, program: Sequence[str], workers: int, address: str, ports: str = "") -> None:
+        self._program = program
+        self._workers = workers
+        self._address = address
+        self._ports = ports
+        self._memory = OomCounter()
+        self._lock = threading.Lock()  # guards _seats
+        self._seats: List[Seat] = []
+
+    def take(self, start: Start) -> Seat:
+        """Starts a worker.
+
+        Raises:
+            NoRoom: All workers are leased.
+            OSError: The process could not be started.
+            Unavailable: The certificate could not be made.
+        """
+        with self._lock:
+            if len(self._running()) >= self._workers:
+                # A host that ends a lease may ask for the next one at once.
+                ending = [seat for seat in self._seats if seat.ending]
+                if not ending or not ending[0].wait(ENDING_SECONDS):
+                    raise NoRoom(f"all {self._workers} workers are leased")
+            seat = Seat(self._program, self._address, self._ports, start, self._memory)
+            self._running().append(seat)
+            return seat
+
+    def _running(self) -> List[Seat]:
+        """Returns the seats whose process has not ended. Callers hold the lock."""
+        self._seats = [seat for seat in self._seats if not seat.wait(0)]
+        return self._seats
