@@ -140,7 +140,8 @@ func (sp *spawner) adopt(at *attempt, lease Lease) (*Process, *leased, error) {
 		return nil, nil, ErrClosed
 	}
 	p := sp.newProcess(lease.Name)
-	p.body, p.pid, p.host, p.out = l, lease.PID, lease.Host, newOutput(sp.opts.Log, at.index)
+	p.body, p.pid, p.out = l, lease.PID, newOutput(sp.opts.Log, at.index)
+	p.host = escapeControl(truncate(lease.Host, 200), false)
 	p.ending, l.process = make(chan string, 1), p
 	go l.send()
 	go func() {

@@ -219,7 +219,7 @@ func (c *client) explain(ctx context.Context, err error) error {
 	if where == "" {
 		where = c.Resolve
 	}
-	text := s.Message()
+	text := plain(s.Message())
 	if s.Code() == codes.Unavailable && !isTLS(text) {
 		if refusal := c.refusal(ctx); refusal != nil {
 			text = refusal.Error()

@@ -118,7 +118,7 @@ func (r *refusals) add(err error) bool {
 	if r.why == nil {
 		r.why = map[string]*status.Status{}
 	}
-	r.why[r.asked], r.asked = status.Convert(err), ""
+	r.why[r.asked], r.asked = plainStatus(err), ""
 	return true
 }
 

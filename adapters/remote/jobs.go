@@ -100,6 +100,7 @@ func (j *jobs) submit(ctx context.Context, s submission) error {
 
 func (j *jobs) status(ctx context.Context, id string) (s jobStatus, err error) {
 	err = j.call(ctx, http.MethodGet, "/api/jobs/"+id, nil, &s)
+	s.Status, s.Message = plain(s.Status), plain(s.Message)
 	return s, err
 }
 
@@ -177,7 +178,8 @@ func (j *jobs) read(response *http.Response, what string, answer any) error {
 			Remedy: `set Header to what the cluster demands, such as "Authorization: Bearer TOKEN"`,
 		}
 	case response.StatusCode != http.StatusOK:
-		return fmt.Errorf("ray: %s: %s: %.500s", what, response.Status, strings.TrimSpace(string(text)))
+		return fmt.Errorf("ray: %s: %s: %.500s", what, response.Status,
+			plain(strings.TrimSpace(string(text))))
 	case answer == nil:
 		return nil
 	}

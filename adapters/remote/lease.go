@@ -88,7 +88,7 @@ func (l *lease) Next() (core.LeaseEvent, error) {
 	case errors.Is(err, io.EOF):
 		return core.LeaseEvent{}, fmt.Errorf("%s has ended the lease without the worker's exit", l.where)
 	case err != nil:
-		return core.LeaseEvent{}, fmt.Errorf("%s: %w", l.where, err)
+		return core.LeaseEvent{}, fmt.Errorf("%s: %w", l.where, plainStatus(err).Err())
 	}
 	switch e := e.GetEvent().(type) {
 	case *launchpb.LeaseEvent_Output:

@@ -383,7 +383,7 @@ func (j *job) await(ctx context.Context, announce string) (a announcement, err e
 			case err != nil:
 				return a, fmt.Errorf("%w: the back end on Ray announces %q", core.ErrProtocol, text)
 			case a.Error != "":
-				return a, &core.RemedyError{Err: errors.New("the back end on Ray: " + a.Error), Remedy: a.Remedy}
+				return a, &core.RemedyError{Err: errors.New("the back end on Ray: " + plain(a.Error)), Remedy: plain(a.Remedy)}
 			}
 			return a, nil
 		}
@@ -404,7 +404,7 @@ func (j *job) await(ctx context.Context, announce string) (a announcement, err e
 
 // tail returns the last lines of a log, indented, for an error.
 func tail(logs string) string {
-	lines := strings.Split(strings.TrimSpace(logs), "\n")
+	lines := strings.Split(strings.TrimSpace(plain(logs)), "\n")
 	blank := func(line string) bool { return strings.TrimSpace(line) == "" }
 	lines = slices.DeleteFunc(lines[max(0, len(lines)-10):], blank)
 	if len(lines) == 0 {

@@ -33,6 +33,7 @@ type fake struct {
 	server  *grpc.Server
 	health  *health.Server
 	first   *launchpb.LeaseEvent // what it answers a start with
+	refusal string               // what it says when it is full; "": the usual
 
 	mu     sync.Mutex // guards the fields below
 	room   int
@@ -77,6 +78,9 @@ func (f *fake) Lease(stream launchpb.Launch_LeaseServer) error {
 		f.starts = append(f.starts, request.GetStart())
 	}
 	f.mu.Unlock()
+	if full && f.refusal != "" {
+		return status.Error(codes.ResourceExhausted, f.refusal)
+	}
 	if full {
 		return status.Errorf(codes.ResourceExhausted, "all %d workers are leased", f.room)
 	}
@@ -457,5 +461,20 @@ func TestStartHasTheProgramsVariables(t *testing.T) {
 	if s.GetRunId() != "pets-1" || s.GetIndex() != 3 || s.GetMaxFrame() != 5000 || s.GetHostToken() != "h" ||
 		s.GetWorkerToken() != "w" || s.GetCertificate() != "" || !slices.Equal(s.GetEnv(), []string{"MODEL=large"}) {
 		t.Errorf("%v", s)
+	}
+}
+
+// What a back end says cannot change a terminal.
+func TestPlain(t *testing.T) {
+	f := newFake(t, "127.0.0.1:0", 0)
+	f.refusal = "no \x1b[2J room\nhere"
+	l := newLeaser(t, Adapter{}, f)
+	if _, err := l.client.lease(t.Context(), &core.Launcher{}); err == nil || strings.Contains(err.Error(), "\x1b") ||
+		!strings.Contains(err.Error(), "room\nhere") {
+		t.Errorf("%q", err)
+	}
+	s := &lease{where: "gpu-1:7000", stream: &events{end: status.Error(codes.Aborted, "the \x1b node")}}
+	if _, err := s.Next(); err == nil || strings.Contains(err.Error(), "\x1b") || status.Code(err) != codes.Aborted {
+		t.Errorf("%q", err)
 	}
 }
