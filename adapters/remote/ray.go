@@ -383,7 +383,9 @@ func (j *job) await(ctx context.Context, announce string) (a announcement, err e
 			case err != nil:
 				return a, fmt.Errorf("%w: the back end on Ray announces %q", core.ErrProtocol, text)
 			case a.Error != "":
-				return a, &core.RemedyError{Err: errors.New("the back end on Ray: " + plain(a.Error)), Remedy: plain(a.Remedy)}
+				return a, &core.RemedyError{
+					Err: errors.New("the back end on Ray: " + plain(a.Error)), Remedy: plain(a.Remedy),
+				}
 			}
 			return a, nil
 		}

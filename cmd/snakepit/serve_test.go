@@ -37,7 +37,8 @@ func TestServe(t *testing.T) {
 	defer cmd.Process.Kill() //nolint:errcheck // it has ended
 	lines := bufio.NewReader(said)
 	line, err := lines.ReadString('\n')
-	found := regexp.MustCompile(`^serving testdata/worker.py at (127\.0\.0\.1:\d+), 1 worker\n$`).FindStringSubmatch(line)
+	ready := regexp.MustCompile(`^serving testdata/worker.py at (127\.0\.0\.1:\d+), 1 worker\n$`)
+	found := ready.FindStringSubmatch(line)
 	if found == nil {
 		rest, _ := io.ReadAll(lines)
 		t.Fatalf("it says %q, %v: %s", line, err, rest)
@@ -51,7 +52,8 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sum, err := snakepit.Execute[int](t.Context(), pool, "add", map[string]any{"a": 2, "b": 3}); sum != 5 || err != nil {
+	sum, err := snakepit.Execute[int](t.Context(), pool, "add", map[string]any{"a": 2, "b": 3})
+	if sum != 5 || err != nil {
 		t.Error(sum, err)
 	}
 	if err := pool.Close(); err != nil {
