@@ -21,7 +21,7 @@ type Lease struct {
 // Holder tells what happens to a leased process, and ends it.
 type Holder interface {
 	// Next returns the next event as soon as it occurs. The caller owns it and everything that it points to. The
-	// last event has Exit. An error means that the lease has ended before: what became of the process is unknown. After
+	// last event has Exit. An error means that the lease ended first. The exit of the process is unknown. After
 	// the last event or an error Next is not called again. Only one goroutine calls Next.
 	Next() (LeaseEvent, error)
 

@@ -10,7 +10,7 @@ import (
 
 // leaseKillTime is how long a back end may take to tell the end of a process that was killed. After that the lease is
 // closed: its end kills the process wherever the back end still works, and no other way is left.
-const leaseKillTime = 5 * time.Second
+const leaseKillTime = 2 * time.Second
 
 // leased is a Process's body that a back end holds.
 type leased struct {
@@ -134,6 +134,10 @@ func (sp *spawner) adopt(at *attempt, lease Lease) (*Process, *leased, error) {
 			Err:    errors.New("Options.Limits bound only workers on this machine"),
 			Remedy: "unset them, and set limits where the workers run",
 		}
+	}
+	if lease.Host == "" {
+		l.end()
+		return nil, nil, errors.New("the adapter's lease names no host")
 	}
 	if !sp.owns() {
 		l.end()

@@ -500,7 +500,7 @@ func (p *Pool) Close() error {
 		ended <- err
 	}()
 	begin := time.Now()
-	limit := p.opts.StopTimeout + time.Second // the end after SIGKILL needs a moment too
+	limit := p.opts.StopTimeout + leaseKillTime + time.Second // the end after SIGKILL needs a moment too
 	if p.adapter.owned != nil {
 		limit += p.opts.StopTimeout
 	}

@@ -219,9 +219,9 @@ func (c *Chain) record(ctx context.Context, i int, err error) {
 	defer c.mu.Unlock()
 	b := &c.breakers[i]
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, core.ErrNoRoom): // it works, but is full
 		b.works, b.refused = true, nil
-	case isRefusal(ctx, err) && !errors.Is(err, core.ErrNoRoom):
+	case isRefusal(ctx, err):
 		b.works, b.refused, b.until = false, err, time.Now().Add(c.coolDown())
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 var errClosed = errors.New("the adapter has been closed with its pool")
 
-// owned is what a pool has of some adapters.
+// owned holds a pool's own adapters.
 type owned struct {
 	adapters []core.Adapter      // the pool's own ones in the place of those that make some
 	made     []core.OwnedAdapter // the pool's own ones

@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/health" // the client's side of the health protocol
@@ -45,6 +46,8 @@ type client struct {
 	pem    string           // the same in PEM
 	waits  bool             // the back end itself can wait for room
 	since  time.Time        // when gRPC began to connect
+
+	settled sync.Once // the first start has waited for the connections
 }
 
 // open returns the client. The first call makes it.
@@ -115,7 +118,7 @@ func (c *client) dial() error {
 		}
 		list.InitialState(resolver.State{Addresses: addresses})
 		opts = append(opts, grpc.WithResolvers(list))
-		target = "snakepit:///" + c.Targets[0]
+		target = "snakepit:///back-ends"
 	}
 	var err error
 	if c.cc, err = grpc.NewClient(target, opts...); err != nil {
@@ -143,6 +146,7 @@ func (c *client) lease(ctx context.Context, l *core.Launcher) (*lease, error) {
 			start.Env = append(start.Env, v)
 		}
 	}
+	c.settle(ctx)
 	for {
 		leased, refused, err := c.ask(ctx, start)
 		if !errors.Is(err, core.ErrNoRoom) || !c.WaitForRoom {
@@ -154,6 +158,24 @@ func (c *client) lease(ctx context.Context, l *core.Launcher) (*lease, error) {
 			return nil, fmt.Errorf("no room in time: %s: %w", refused, context.Cause(ctx))
 		}
 	}
+}
+
+// settle waits until the first back end is connected or none can be, and then a moment for the others. Otherwise the
+// first starts would all go to one of them.
+func (c *client) settle(ctx context.Context) {
+	c.settled.Do(func() {
+		c.cc.Connect()
+		state := c.cc.GetState()
+		for state != connectivity.Ready && state != connectivity.TransientFailure {
+			if !c.cc.WaitForStateChange(ctx, state) {
+				return
+			}
+			state = c.cc.GetState()
+		}
+		if state == connectivity.Ready && len(c.Targets) != 1 {
+			time.Sleep(settling / 20)
+		}
+	})
 }
 
 // ask asks one back end after another until one starts a worker. Otherwise refused says why each of them did not.

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/base"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 )
 
@@ -29,12 +30,13 @@ func (builder) Name() string { return policy }
 
 // Build makes the balancer of one connection, which has its own count of leases.
 func (builder) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
-	counts := &counts{leases: map[string]int{}}
+	counts := &counts{cc: cc, leases: map[string]int{}}
 	return base.NewBalancerBuilder(policy, counts, base.Config{HealthCheck: true}).Build(cc, opts)
 }
 
 // counts counts the leases by the address of the back end.
 type counts struct {
+	cc     balancer.ClientConn
 	mu     sync.Mutex // guards leases
 	leases map[string]int
 }
@@ -78,6 +80,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 		}
 	}
 	if best == nil {
+		p.counts.cc.ResolveNow(resolver.ResolveNowOptions{}) // there may be more by now
 		return balancer.PickResult{}, status.Error(codes.ResourceExhausted, "all back ends have refused")
 	}
 	refused.asks(best.address)

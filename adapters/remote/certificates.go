@@ -63,6 +63,13 @@ func WriteCertificates(dir string, hosts []string, valid time.Duration) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	for name := range files { // all or none
+		if path := filepath.Join(dir, name); exists(path) {
+			return &core.RemedyError{
+				Err: fmt.Errorf("%s is there already", path), Remedy: "remove it, or choose another directory",
+			}
+		}
+	}
 	for name, text := range files {
 		mode := certificateMode
 		if filepath.Ext(name) == ".key" {
@@ -73,6 +80,11 @@ func WriteCertificates(dir string, hosts []string, valid time.Duration) error {
 		}
 	}
 	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // writeNew writes a file that must not exist yet.

@@ -45,7 +45,7 @@ func newLease(c *client, stream grpc.BidiStreamingClient[launchpb.LeaseRequest, 
 // connect makes a process of the lease, and connects to the worker.
 func (l *lease) connect(ctx context.Context, launcher *core.Launcher) (*core.Link, error) {
 	process, err := launcher.Adopt(ctx, core.Lease{
-		Name: "the worker at " + l.where, Host: l.started.GetHost(), PID: int(l.started.GetPid()), Holder: l,
+		Name: "the worker at " + l.where, Host: cmp.Or(l.started.GetHost(), l.host, "elsewhere"), PID: int(l.started.GetPid()), Holder: l,
 	})
 	if err != nil {
 		return nil, err
@@ -53,6 +53,10 @@ func (l *lease) connect(ctx context.Context, launcher *core.Launcher) (*core.Lin
 	w := workers.Worker{
 		Endpoint: l.endpoint(process.Endpoint), Token: launcher.HostToken, MaxFrame: launcher.MaxFrame,
 		ConnectTimeout: l.client.connectTimeout(),
+	}
+	if host, _, err := net.SplitHostPort(w.Endpoint); l.client.own == nil && (err != nil || !isLoopback(host)) {
+		return nil, fmt.Errorf("%w: the worker listens at %q, and only a loopback address may have no TLS",
+			core.ErrProtocol, w.Endpoint)
 	}
 	if l.client.own != nil {
 		if len(l.started.GetCertificate()) == 0 {

@@ -3,6 +3,7 @@ package remote
 import (
 	"archive/zip"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,19 +15,23 @@ import (
 	"github.com/snakepit-go/snakepit/core"
 )
 
-// maxArchive bounds the program's files, unpacked. Ray itself takes no larger archive than 500 MiB.
-const maxArchive = 250 << 20
+// maxArchive bounds the program's files, packed and unpacked. Ray's dashboard takes no request above 100 MiB.
+const maxArchive = 100 << 20
+
+// filesDir is the directory of the program's own files in the archive. What runs it lies beside that directory, where
+// Python looks first. So no file of the program can take the place of a module of it.
+const filesDir = "program"
 
 // caches are the names of directories that are no part of a program.
 var caches = []string{"__pycache__", "node_modules", "venv"}
 
 // pack returns a zip archive of a program's files and of what runs it. The same files give the same archive.
-func pack(source *core.Source) ([]byte, error) {
+func pack(ctx context.Context, source *core.Source) ([]byte, error) {
 	var b bytes.Buffer
-	p := &packer{zip: zip.NewWriter(&b), left: maxArchive, tops: map[string]bool{}}
-	err := p.add(source.Support)
+	p := &packer{ctx: ctx, zip: zip.NewWriter(&b), left: maxArchive}
+	err := p.add(source.Support, "")
 	if err == nil {
-		err = p.add(source.Files)
+		err = p.add(source.Files, filesDir)
 	}
 	if err == nil {
 		err = p.zip.Close()
@@ -47,43 +52,45 @@ func pack(source *core.Source) ([]byte, error) {
 var errTooLarge = errors.New("the files are too large")
 
 type packer struct {
+	ctx  context.Context // of the one call
 	zip  *zip.Writer
 	left int64
-	tops map[string]bool // the directories at the top that are complete
 }
 
-// add adds all files of fsys. It leaves out those below a directory at the top that has been added already.
-func (p *packer) add(fsys fs.FS) error {
+// add adds all files of fsys, below a directory of the archive. It leaves keys out, and links that lead nowhere.
+func (p *packer) add(fsys fs.FS, dir string) error {
 	if fsys == nil {
 		return nil
 	}
-	err := fs.WalkDir(fsys, ".", func(name string, entry fs.DirEntry, err error) error {
+	return fs.WalkDir(fsys, ".", func(name string, entry fs.DirEntry, err error) error {
 		base := path.Base(name)
 		switch {
 		case err != nil:
 			return err
+		case p.ctx.Err() != nil:
+			return context.Cause(p.ctx)
 		case name == ".":
 			return nil
 		case entry.IsDir():
 			_, notVenv := fs.Stat(fsys, path.Join(name, "pyvenv.cfg"))
-			if p.tops[name] {
-				return fs.SkipDir
-			}
 			if strings.HasPrefix(base, ".") || slices.Contains(caches, base) || notVenv == nil {
 				return fs.SkipDir
 			}
 			return nil
-		case strings.HasPrefix(base, "."):
+		case strings.HasPrefix(base, "."), strings.HasSuffix(base, ".key"):
 			return nil
 		}
 		info, err := fs.Stat(fsys, name) // of the file that a link leads to
-		if err != nil || !info.Mode().IsRegular() {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		if p.left -= info.Size(); p.left < 0 {
 			return errTooLarge
 		}
-		header := &zip.FileHeader{Name: name, Method: zip.Deflate} // without times, which differ
+		header := &zip.FileHeader{Name: path.Join(dir, name), Method: zip.Deflate} // without times, which differ
 		header.SetMode(0o644 | info.Mode()&0o111)
 		w, err := p.zip.CreateHeader(header)
 		if err != nil {
@@ -96,14 +103,4 @@ func (p *packer) add(fsys fs.FS) error {
 		_, err = io.Copy(w, io.LimitReader(file, info.Size()))
 		return errors.Join(err, file.Close())
 	})
-	if err != nil {
-		return err
-	}
-	entries, err := fs.ReadDir(fsys, ".")
-	for _, entry := range entries {
-		if entry.IsDir() {
-			p.tops[entry.Name()] = true
-		}
-	}
-	return err
 }

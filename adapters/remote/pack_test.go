@@ -43,11 +43,11 @@ func TestPack(t *testing.T) {
 		Files: fstest.MapFS{
 			"worker.py": file("w"), "models/m.bin": file("m"), ".git/config": file("x"), ".env": file("x"),
 			"lib/__pycache__/a.pyc": file("x"), "env/pyvenv.cfg": file("x"), "env/lib/a.py": file("x"),
-			"support/other.py": file("x"), "deep/support/kept.py": file("k"), "main.py": file("theirs"),
+			"support/other.py": file("o"), "json.py": file("theirs"), "certs/program.key": file("x"),
 		},
 		Support: fstest.MapFS{"support/run.py": file("ours")},
 	}
-	first, err := pack(source)
+	first, err := pack(t.Context(), source)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestPack(t *testing.T) {
 	if len(got) != len(want) {
 		t.Errorf("%v", got)
 	}
-	if again, err := pack(source); err != nil || !bytes.Equal(first, again) {
+	if again, err := pack(t.Context(), source); err != nil || !bytes.Equal(first, again) {
 		t.Error("the same files give another archive", err)
 	}
 }
@@ -79,12 +79,12 @@ func TestPackPython(t *testing.T) {
 		if err != nil || cmd.Path != "" || cmd.Source == nil || cmd.Source.Script != "worker.py" {
 			t.Fatalf("%s: %+v %v", what, cmd, err)
 		}
-		archive, err := pack(cmd.Source)
+		archive, err := pack(t.Context(), cmd.Source)
 		if err != nil {
 			t.Fatal(err)
 		}
 		files := unpack(t, archive)
-		if files["worker.py"] != "print(1)" || files["snakepit_bridge/serve.py"] == "" ||
+		if files["program/worker.py"] != "print(1)" || files["snakepit_bridge/serve.py"] == "" ||
 			files["conformance_worker.py"] != "" || files["__main__.py"] != "" {
 			t.Errorf("%s: %d files", what, len(files))
 		}
@@ -107,8 +107,8 @@ type large struct{ fs.FileInfo }
 func (large) Size() int64 { return maxArchive + 1 }
 
 func TestPackTooMuch(t *testing.T) {
-	_, err := pack(&core.Source{Script: "worker.py", Files: endless{fstest.MapFS{"data.bin": &fstest.MapFile{}}}})
-	if err == nil || !strings.Contains(err.Error(), "more than 250 MiB; put the program into a directory of its own") {
+	_, err := pack(t.Context(), &core.Source{Script: "worker.py", Files: endless{fstest.MapFS{"data.bin": &fstest.MapFile{}}}})
+	if err == nil || !strings.Contains(err.Error(), "more than 100 MiB; put the program into a directory of its own") {
 		t.Errorf("%v", err)
 	}
 }
@@ -119,7 +119,7 @@ func TestEntryPoint(t *testing.T) {
 		GPUs: 0.5, Memory: 1 << 30, Resources: map[string]float64{"it's": 1}, Strategy: "SPREAD", WorkerPorts: "1-2",
 	}
 	got := r.entryPoint(&core.Source{Script: "my worker.py", Args: []string{"--model", "$HOME", ""}}, "X")
-	want := `python -m snakepit_bridge.ray 'my worker.py' --for-one-host --announce X --num-cpus 1 --num-gpus 0.5 ` +
+	want := `exec $(command -v python || command -v python3) -m snakepit_bridge.ray 'program/my worker.py' --for-one-host --announce X --num-cpus 1 --num-gpus 0.5 ` +
 		`--memory 1073741824 --resources '{"it'\''s":1}' --strategy SPREAD --worker-ports 1-2 -- --model '$HOME' ''`
 	if got != want {
 		t.Errorf("%s\n%s", got, want)

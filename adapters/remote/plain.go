@@ -10,7 +10,7 @@ import (
 // plain returns a text from elsewhere without the characters that could mislead a terminal or a reader of logs.
 func plain(text string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) || r == '\n' {
+		if unicode.IsPrint(r) || r == '\n' || r == '\t' {
 			return r
 		}
 		return unicode.ReplacementChar

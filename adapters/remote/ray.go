@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,7 +32,7 @@ type Ray struct {
 	// Dashboard is the address of Ray's dashboard, such as "http://head:8265".
 	Dashboard string
 
-	// What Ray keeps for each worker: processors, GPUs, bytes of memory, and custom resources. 0 CPUs mean 1. Negative
+	// What Ray reserves for each worker: processors, GPUs, bytes of memory, and custom resources. 0 CPUs mean 1. Negative
 	// ones mean none.
 	CPUs      float64
 	GPUs      float64
@@ -113,10 +114,28 @@ func (r Ray) check(source *core.Source) error {
 	case r.RuntimeEnv["working_dir"] != nil:
 		return bad("the program's files are the working directory: put what is missing beside them",
 			"RuntimeEnv has a working_dir")
+	case !hasJSON(r.Resources):
+		return bad("use finite numbers", "Resources has an amount without JSON: %v", r.Resources)
+	case !isVariables(r.RuntimeEnv["env_vars"]):
+		return bad("use a map[string]string", "RuntimeEnv has env_vars of the type %T", r.RuntimeEnv["env_vars"])
 	case source == nil:
 		return bad("use a program of package python, such as python.Elsewhere", "the program has no files to submit")
 	}
 	return nil
+}
+
+func hasJSON(v any) bool {
+	_, err := json.Marshal(v)
+	return err == nil
+}
+
+// isVariables reports whether a value can be the env_vars of a runtime_env, or is nil.
+func isVariables(v any) bool {
+	switch v.(type) {
+	case nil, map[string]string, map[string]any:
+		return true
+	}
+	return false
 }
 
 // entryPoint returns the back end's command line. announce is what it shows in front of where it listens.
@@ -130,14 +149,14 @@ func (r Ray) entryPoint(source *core.Source, announce string) string {
 		cpus = 0
 	}
 	args := []string{
-		"python", "-m", "snakepit_bridge.ray", source.Script, "--for-one-host", "--announce", announce,
+		"-m", "snakepit_bridge.ray", path.Join(filesDir, source.Script), "--for-one-host", "--announce", announce,
 		"--num-cpus", number(cpus), "--num-gpus", number(r.GPUs),
 	}
 	if r.Memory > 0 {
 		args = append(args, "--memory", strconv.FormatInt(r.Memory, 10))
 	}
 	if len(r.Resources) > 0 {
-		text, _ := json.Marshal(r.Resources) // a map of numbers always has JSON
+		text, _ := json.Marshal(r.Resources) // check has tried it
 		args = append(args, "--resources", string(text))
 	}
 	if r.Strategy != "" {
@@ -152,7 +171,7 @@ func (r Ray) entryPoint(source *core.Source, announce string) string {
 	for i, arg := range args {
 		args[i] = quote(arg)
 	}
-	return strings.Join(args, " ")
+	return "exec $(command -v python || command -v python3) " + strings.Join(args, " ")
 }
 
 // quote quotes an argument for a shell, which runs the entry point.
@@ -177,9 +196,10 @@ type rayPool struct {
 
 // opening is the submission of the job. Its fields are set before done is closed.
 type opening struct {
-	done chan struct{}
-	job  *job
-	err  error
+	done      chan struct{}
+	job       *job
+	err       error
+	calledOff bool // the context of the start that submitted has ended
 }
 
 // ended reports whether a new job has to be submitted. It is false while the job is being submitted.
@@ -222,12 +242,17 @@ func (p *rayPool) open(ctx context.Context) (*job, error) {
 	}
 	p.mu.Unlock()
 	if mine {
+		o.err = errors.New("ray: the submission has not returned") // if code of the user panics in it
+		defer close(o.done)
 		o.job, o.err = p.submit(ctx)
-		close(o.done)
+		o.calledOff = ctx.Err() != nil
 		return o.job, o.err
 	}
 	select {
 	case <-o.done:
+		if o.calledOff && ctx.Err() == nil {
+			return p.open(ctx) // another start's time was up, not this one's
+		}
 		return o.job, o.err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("waiting for the job on Ray: %w", context.Cause(ctx))
@@ -243,7 +268,11 @@ func (p *rayPool) Close(ctx context.Context) error {
 	if o == nil {
 		return nil
 	}
-	<-o.done // every Start has returned
+	select {
+	case <-o.done: // every Start has returned
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	if o.err != nil {
 		return nil
 	}
@@ -255,13 +284,14 @@ type job struct {
 	jobs   *jobs
 	id     string
 	client *client
-	hold   chan struct{} // closed when the back end has ended, or cannot be reached
+	gone   chan struct{} // closed when the back end has ended, or cannot be reached
 	cancel context.CancelFunc
+	log    func(level hclog.Level, message string, args ...any)
 }
 
 func (j *job) ended() bool {
 	select {
-	case <-j.hold:
+	case <-j.gone:
 		return true
 	default:
 		return false
@@ -291,7 +321,7 @@ func (p *rayPool) submit(ctx context.Context) (_ *job, err error) {
 	if err != nil {
 		return nil, err
 	}
-	archive, err := pack(source)
+	archive, err := pack(ctx, source)
 	if err != nil {
 		return nil, err
 	}
@@ -301,7 +331,15 @@ func (p *rayPool) submit(ctx context.Context) (_ *job, err error) {
 	}
 	public := string(encode("CERTIFICATE", own.Certificate[0]))
 	announce := rand.Text()
-	j := &job{jobs: api, id: p.info.RunID + "-" + strings.ToLower(rand.Text()[:6]), hold: make(chan struct{})}
+	j := &job{
+		jobs: api, id: p.info.RunID + "-" + strings.ToLower(rand.Text()[:6]), gone: make(chan struct{}),
+		log: p.info.Log,
+	}
+	defer func() {
+		if err != nil {
+			j.abandon()
+		}
+	}()
 	if err := api.submit(ctx, submission{
 		Entrypoint: p.options.entryPoint(source, announce), SubmissionID: j.id,
 		RuntimeEnv: p.options.runtimeEnv(workingDir, public), Metadata: map[string]string{"job_name": p.info.RunID},
@@ -309,11 +347,6 @@ func (p *rayPool) submit(ctx context.Context) (_ *job, err error) {
 		return nil, err
 	}
 	p.info.Log(hclog.Debug, "job submitted to Ray", "job", j.id, "ray", version)
-	defer func() {
-		if err != nil {
-			j.abandon()
-		}
-	}()
 	ready, err := j.await(ctx, announce)
 	if err != nil {
 		return nil, err
@@ -332,10 +365,6 @@ func (p *rayPool) submit(ctx context.Context) (_ *job, err error) {
 		return nil, errors.Join(err, j.client.cc.Close())
 	}
 	p.info.Log(hclog.Info, "back end on Ray is ready", "job", j.id, "endpoint", ready.Endpoint, "ray", version)
-	go func() { // it ends with the job
-		<-j.hold
-		p.info.Log(hclog.Debug, "back end on Ray has ended", "job", j.id)
-	}()
 	return j, nil
 }
 
@@ -432,18 +461,22 @@ func (j *job) keep(ctx context.Context) error {
 	}
 	j.cancel = cancel
 	go func() { // it ends with the job, or with cancel
-		defer close(j.hold)
+		defer close(j.gone)
 		for err == nil {
 			_, err = stream.Recv()
 		}
 		_ = j.client.cc.Close() // the leases have ended too
+		j.log(hclog.Debug, "back end on Ray has ended", "job", j.id)
 	}()
 	return nil
 }
 
+// abandonTime is how long Ray may take to accept that a job is to be stopped.
+const abandonTime = 2 * time.Second
+
 // abandon stops a job that is of no use.
 func (j *job) abandon() {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), abandonTime)
 	defer cancel()
 	_ = j.jobs.stop(ctx, j.id) // it ends by itself if nobody holds it
 }
@@ -451,17 +484,26 @@ func (j *job) abandon() {
 // close ends the job, and waits for its end.
 func (j *job) close(ctx context.Context) error {
 	j.cancel()
-	<-j.hold
+	<-j.gone
+	var err error
+	if end, ok := ctx.Deadline(); ok { // the rest is for abandon
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-abandonTime))
+		defer cancel()
+	}
 	for {
-		status, err := j.jobs.status(ctx, j.id)
-		if err != nil || status.over() {
-			return err
+		var status jobStatus
+		if status, err = j.jobs.status(ctx, j.id); err == nil && status.over() {
+			return nil
+		}
+		if err == nil {
+			err = fmt.Errorf("the job %s on Ray is still %s", j.id, status.Status)
 		}
 		select {
 		case <-time.After(pollInterval):
 		case <-ctx.Done():
 			j.abandon()
-			return fmt.Errorf("the job %s on Ray is still %s", j.id, status.Status)
+			return err
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -206,7 +207,7 @@ func TestRayJob(t *testing.T) {
 		name := strings.TrimPrefix(dir, "gcs://")
 		files := unpack(t, d.archives["/api/packages/gcs/"+name])
 		if !strings.HasPrefix(id, "pets-x-") || variables["MODEL"] != "large" || s.RuntimeEnv["pip"] == nil ||
-			!strings.HasPrefix(name, "_ray_pkg_") || files["worker.py"] != "w" ||
+			!strings.HasPrefix(name, "_ray_pkg_") || files["program/worker.py"] != "w" ||
 			files["snakepit_bridge/ray.py"] != "r" || !strings.HasSuffix(s.Entrypoint, "--num-gpus 1 -- --large") {
 			t.Errorf("%+v", s)
 		}
@@ -246,7 +247,7 @@ func TestRayJobIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.backEnds[0].server.Stop()
-	<-first.hold
+	<-first.gone
 	second, err := p.open(t.Context())
 	if err != nil || second == first {
 		t.Fatal(err)
@@ -299,6 +300,56 @@ func TestRayFails(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// If code of the user panics in the submission, no other start waits for it, and Close returns.
+func TestRayPanics(t *testing.T) {
+	d := newDashboard(t)
+	p := d.pool(Ray{Client: &http.Client{Transport: panicking{}}})
+	func() {
+		defer func() { _ = recover() }()
+		_, _ = p.open(t.Context())
+		t.Error("it does not panic")
+	}()
+	p.options.Client = nil
+	if _, err := p.open(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := p.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+type panicking struct{}
+
+func (panicking) RoundTrip(*http.Request) (*http.Response, error) { panic("oops") }
+
+// The end of one start's time is no verdict for another one that waits for the same job.
+func TestRayCalledOff(t *testing.T) {
+	d := newDashboard(t)
+	d.silent = true
+	p := d.pool(Ray{})
+	ctx, cancel := context.WithCancel(t.Context())
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { _, err := p.open(ctx); first <- err }()
+	eventually(t, "the job is submitted", func() bool { d.mu.Lock(); defer d.mu.Unlock(); return len(d.jobs) == 1 })
+	go func() { _, err := p.open(t.Context()); second <- err }()
+	d.mu.Lock()
+	d.silent = false
+	d.mu.Unlock()
+	cancel()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	d.mu.Lock()
+	d.ended = false
+	d.mu.Unlock()
+	if err := <-second; err != nil {
+		t.Error(err)
+	}
+	if err := p.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -364,11 +415,13 @@ func TestRayDashboard(t *testing.T) {
 func TestBadRayOptions(t *testing.T) {
 	d := newDashboard(t)
 	for words, r := range map[string]Ray{
-		"ConnectTimeout -1s is negative":  {ConnectTimeout: -time.Second},
-		"GPUs -1 or Memory 0 is negative": {GPUs: -1},
-		`there is no Strategy "ANYWHERE"`: {Strategy: "ANYWHERE"},
-		"RuntimeEnv has a working_dir":    {RuntimeEnv: map[string]any{"working_dir": "."}},
-		"the program has no files":        {},
+		"ConnectTimeout -1s is negative":               {ConnectTimeout: -time.Second},
+		"GPUs -1 or Memory 0 is negative":              {GPUs: -1},
+		`there is no Strategy "ANYWHERE"`:              {Strategy: "ANYWHERE"},
+		"RuntimeEnv has env_vars of the type []string": {RuntimeEnv: map[string]any{"env_vars": []string{"A=1"}}},
+		"Resources has an amount without JSON":         {Resources: map[string]float64{"slot": math.NaN()}},
+		"RuntimeEnv has a working_dir":                 {RuntimeEnv: map[string]any{"working_dir": "."}},
+		"the program has no files":                     {},
 	} {
 		p := d.pool(r)
 		if words == "the program has no files" {

@@ -30,8 +30,8 @@ type Adapter struct {
 	Resolve string
 
 	// TLS is how the back ends are verified, and has the certificate that this program shows them. It is for the back
-	// ends alone: each worker makes a key and a certificate of its own, tells them through its lease, and accepts only
-	// a certificate that the pool makes for itself. LoadCertificates and LoadTLS make one from files. Start only reads
+	// ends alone: each worker has a key of its own, its lease tells its certificate, and it accepts only a certificate
+	// that the pool makes for itself. LoadCertificates and LoadTLS make one from files. Start only reads
 	// it.
 	TLS *tls.Config
 
@@ -84,7 +84,7 @@ func (a Adapter) check() error {
 	case a.ConnectTimeout < 0:
 		return bad("use a positive one, or 0 for 10 s", "ConnectTimeout %s is negative", a.ConnectTimeout)
 	case a.TLS == nil && !a.Plaintext:
-		return bad("set TLS, for instance by LoadCertificates; on loopback addresses Plaintext does without", "no TLS")
+		return bad("set TLS, for instance by LoadCertificates; on loopback addresses Plaintext turns TLS off", "no TLS")
 	case a.TLS != nil && a.Plaintext:
 		return bad("set one of them", "both TLS and Plaintext")
 	case a.Plaintext && a.Resolve != "":

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -139,6 +140,16 @@ func (l leaser) lease() *lease {
 	}
 	l.t.Cleanup(func() { _ = leased.Close() })
 	return leased
+}
+
+// write writes a worker file.
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "worker.py")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // eventually polls for what another goroutine does.

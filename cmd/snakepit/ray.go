@@ -4,7 +4,7 @@ import "github.com/spf13/cobra"
 
 const aboutRay = `Ray starts workers on the nodes of a Ray cluster for Go programs elsewhere, which use the adapter
 remote.Adapter. Run it on a node of the cluster. Ray places each worker by what it needs. The worker
-file has to be on each node, at the same path.
+file and the package snakepit_bridge have to be on each node, at the same paths.
 
 It is for programs that can't submit a job. The adapter remote.Ray needs no such command: it submits
 one itself. What follows -- are arguments of the worker.

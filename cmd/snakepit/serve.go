@@ -17,7 +17,7 @@ remote.Adapter. Each program leases workers. A worker ends with its lease, and s
 its program. What follows -- are arguments of the worker.
 
 Both sides verify each other by certificates. "snakepit certificates DIR" makes them, and
---certificates takes the directory. On a loopback address --plaintext does without.
+--certificates takes the directory. On a loopback address --plaintext turns TLS off.
 
 Ctrl-C or SIGTERM ends it: it grants no more workers, and those that run may go on for --grace. A
 second signal ends them at once. It is the Python module snakepit_bridge.serve, which needs

@@ -51,10 +51,7 @@ RELEASED, LATE = -1, -2
 
 _EXAMPLE = """\
 example, on a node of the cluster whose nodes all have this package, the worker file and its packages:
-  python -m snakepit_bridge.ray worker.py --num-gpus 1 --clients certs/clients.pem -- --model large
-or from elsewhere, with the files of this directory:
-  ray job submit --address http://head:8265 --working-dir . -- \\
-      python -m snakepit_bridge.ray worker.py --num-gpus 1 --clients certs/clients.pem
+  python -m snakepit_bridge.ray worker.py --num-gpus 1 --listen :7000 --certificates certs -- --model large
 
 SIGTERM ends it: it grants no more workers. Those that run may go on for --grace seconds. A second signal ends them at
 once. The exit code is 0 after a signal or the end of the one host, 2 after wrong arguments, and 1 after any other
@@ -138,7 +135,6 @@ def _parser() -> _Parser:
     add(
         "--clients",
         metavar="PEM",
-        default=os.environ.get(CLIENTS, ""),
         help="certificates of the programs that may connect, or of their authorities, or a file that has them "
         f"(default: the variable {CLIENTS})",
     )
@@ -203,10 +199,13 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if options.plaintext and not ip_address(options.host.partition("%")[0]).is_loopback:
         parser.error(f"--plaintext: others could listen in at {options.host}; use TLS, or listen on 127.0.0.1")
     if options.certificates or options.certificate or options.key:
-        options.clients = "" if options.certificates else options.clients  # its variable may be set
         keys.check(parser, options)
+    elif options.clients is None:
+        options.clients = os.environ.get(CLIENTS, "")
     if not options.plaintext and not options.clients:
-        parser.error(f"--clients or the variable {CLIENTS} is required. On a loopback address --plaintext goes without")
+        parser.error(
+            f"--clients or the variable {CLIENTS} is required. On a loopback address --plaintext turns TLS off"
+        )
 
 
 def _object(parser: argparse.ArgumentParser, option: str, text: str) -> Dict[str, Any]:

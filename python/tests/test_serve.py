@@ -184,7 +184,7 @@ TLS = "--certificates is required, or --certificate, --key and --clients; `snake
     "args, message",
     [
         ([], "the following arguments are required: worker"),
-        (["w.py"], TLS + " On a loopback address --plaintext goes without"),
+        (["w.py"], TLS + " On a loopback address --plaintext turns TLS off"),
         (["w.py", "--listen", "10.0.0.5:7000", "--key", "k"], TLS),
         (["w.py", "--plaintext", "--key", "k"], "--plaintext excludes --key"),
         (["w.py", "--certificates", "d", "--key", "k"], "--certificates excludes --key"),

@@ -39,7 +39,7 @@ type LaunchClient interface {
 	// Status codes: RESOURCE_EXHAUSTED: the back end has no room for another worker. The details say what is missing.
 	// UNAVAILABLE: the back end is ending. FAILED_PRECONDITION: the process could not be started.
 	// ABORTED: the machine of the worker is gone, or the program there that holds it. The details say which, and why.
-	// INVALID_ARGUMENT: the message is none that the contract allows.
+	// INVALID_ARGUMENT: the message breaks the contract.
 	Lease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[LeaseRequest, LeaseEvent], error)
 	// Hold is for a back end that was started for one host. The back end sends one message at once, and the call stays
 	// open. When it ends, in whatever way, such a back end ends all leases and itself. Other back ends take no notice.
@@ -100,7 +100,7 @@ type LaunchServer interface {
 	// Status codes: RESOURCE_EXHAUSTED: the back end has no room for another worker. The details say what is missing.
 	// UNAVAILABLE: the back end is ending. FAILED_PRECONDITION: the process could not be started.
 	// ABORTED: the machine of the worker is gone, or the program there that holds it. The details say which, and why.
-	// INVALID_ARGUMENT: the message is none that the contract allows.
+	// INVALID_ARGUMENT: the message breaks the contract.
 	Lease(grpc.BidiStreamingServer[LeaseRequest, LeaseEvent]) error
 	// Hold is for a back end that was started for one host. The back end sends one message at once, and the call stays
 	// open. When it ends, in whatever way, such a back end ends all leases and itself. Other back ends take no notice.

@@ -198,14 +198,14 @@ class _Seat:
         with self._lock:
             first = kill and not self.killed
             self.killed = self.killed or kill
-            actor, group = self._actor, self._group
-            if self._started:
+            actor, group, started = self._actor, self._group, self._started
+            if started:
                 actor.signal.remote(kill)
                 if first:
                     self._timer = threading.Timer(KILL_SECONDS, _kill, [actor])
                     self._timer.daemon = True
                     self._timer.start()
-        if kill and not self._started:
+        if kill and not started:
             if group is not None:
                 remove_placement_group(group)  # that ends the wait for it, and its actor
             with self._cluster._changed:

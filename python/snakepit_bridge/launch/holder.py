@@ -9,8 +9,8 @@ from typing import Any, Iterator, NamedTuple, Optional, Sequence
 
 import ray
 
-# Ray imports pydantic before an actor gets its first argument. That takes longer than all that this actor does before
-# it starts the worker. It needs no models, and Ray does without pydantic.
+# Ray imports pydantic before an actor gets its first argument. This import takes longer than the rest of the start of
+# this actor. The actor needs no models, and Ray works without pydantic.
 if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
     sys.modules.setdefault("pydantic", None)  # type: ignore[arg-type]
 

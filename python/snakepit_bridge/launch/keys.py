@@ -53,7 +53,7 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     elif len(given) < len(FILES):
         parser.error(
             "--certificates is required, or --certificate, --key and --clients; `snakepit certificates DIR` makes the "
-            "files. On a loopback address --plaintext goes without"
+            "files. On a loopback address --plaintext turns TLS off"
         )
 
 

@@ -41,7 +41,7 @@ class LaunchServicer(object):
         Status codes: RESOURCE_EXHAUSTED: the back end has no room for another worker. The details say what is missing.
         UNAVAILABLE: the back end is ending. FAILED_PRECONDITION: the process could not be started.
         ABORTED: the machine of the worker is gone, or the program there that holds it. The details say which, and why.
-        INVALID_ARGUMENT: the message is none that the contract allows.
+        INVALID_ARGUMENT: the message breaks the contract.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -410,7 +410,7 @@ def _environ(start: Start) -> Dict[str, str]:
     env = {name: value for name, value in os.environ.items() if name not in CONTRACT}
     for entry in start.env:
         name, _, value = entry.partition("=")
-        if name not in CONTRACT or name == "SNAKEPIT_GRPC_CLIENT_TOKEN":
+        if name not in CONTRACT:
             env[name] = value
     return env
 

@@ -198,7 +198,11 @@ class Service:
             threading.Thread(
                 target=_pass_on, args=(requests, seat, refused), name="snakepit-signals", daemon=True
             ).start()
+            started = False
             for event in seat.events():
+                started = started or isinstance(event, Started)
+                if isinstance(event, Exited) and not started:  # it was killed while it waited for room
+                    context.abort(grpc.StatusCode.UNAVAILABLE, "the back end is ending")
                 if isinstance(event, Exited):
                     self._give_back(seat)  # before the host hears of it, because it may ask for the next one at once
                     if refused:
