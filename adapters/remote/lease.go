@@ -45,7 +45,8 @@ func newLease(c *client, stream grpc.BidiStreamingClient[launchpb.LeaseRequest, 
 // connect makes a process of the lease, and connects to the worker.
 func (l *lease) connect(ctx context.Context, launcher *core.Launcher) (*core.Link, error) {
 	process, err := launcher.Adopt(ctx, core.Lease{
-		Name: "the worker at " + l.where, Host: cmp.Or(l.started.GetHost(), l.host, "elsewhere"), PID: int(l.started.GetPid()), Holder: l,
+		Name: "the worker at " + l.where, Host: cmp.Or(l.started.GetHost(), l.host, "elsewhere"),
+		PID: int(l.started.GetPid()), Holder: l,
 	})
 	if err != nil {
 		return nil, err

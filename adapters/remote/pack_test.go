@@ -52,8 +52,9 @@ func TestPack(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"worker.py": "w", "models/m.bin": "m", "support/run.py": "ours", "deep/support/kept.py": "k",
-		"main.py": "theirs",
+		"program/worker.py": "w", "program/models/m.bin": "m", "support/run.py": "ours",
+		"program/support/other.py": "o",
+		"program/json.py": "theirs",
 	}
 	got := unpack(t, first)
 	for name, text := range want {
@@ -107,7 +108,8 @@ type large struct{ fs.FileInfo }
 func (large) Size() int64 { return maxArchive + 1 }
 
 func TestPackTooMuch(t *testing.T) {
-	_, err := pack(t.Context(), &core.Source{Script: "worker.py", Files: endless{fstest.MapFS{"data.bin": &fstest.MapFile{}}}})
+	files := endless{fstest.MapFS{"data.bin": &fstest.MapFile{}}}
+	_, err := pack(t.Context(), &core.Source{Script: "worker.py", Files: files})
 	if err == nil || !strings.Contains(err.Error(), "more than 100 MiB; put the program into a directory of its own") {
 		t.Errorf("%v", err)
 	}
@@ -119,7 +121,8 @@ func TestEntryPoint(t *testing.T) {
 		GPUs: 0.5, Memory: 1 << 30, Resources: map[string]float64{"it's": 1}, Strategy: "SPREAD", WorkerPorts: "1-2",
 	}
 	got := r.entryPoint(&core.Source{Script: "my worker.py", Args: []string{"--model", "$HOME", ""}}, "X")
-	want := `exec $(command -v python || command -v python3) -m snakepit_bridge.ray 'program/my worker.py' --for-one-host --announce X --num-cpus 1 --num-gpus 0.5 ` +
+	want := `exec $(command -v python || command -v python3) -m snakepit_bridge.ray 'program/my worker.py' ` +
+		`--for-one-host --announce X --num-cpus 1 --num-gpus 0.5 ` +
 		`--memory 1073741824 --resources '{"it'\''s":1}' --strategy SPREAD --worker-ports 1-2 -- --model '$HOME' ''`
 	if got != want {
 		t.Errorf("%s\n%s", got, want)

@@ -32,8 +32,8 @@ type Ray struct {
 	// Dashboard is the address of Ray's dashboard, such as "http://head:8265".
 	Dashboard string
 
-	// What Ray reserves for each worker: processors, GPUs, bytes of memory, and custom resources. 0 CPUs mean 1. Negative
-	// ones mean none.
+	// What Ray reserves for each worker: processors, GPUs, bytes of memory, and custom resources. 0 CPUs mean 1.
+	// Negative ones mean none.
 	CPUs      float64
 	GPUs      float64
 	Memory    int64

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -95,7 +96,12 @@ func noCommand(cmd *cobra.Command, args []string) error {
 	}
 	near := ""
 	cmd.SuggestionsMinimumDistance = 2
-	if names := cmd.SuggestionsFor(args[0]); len(names) > 0 {
+	names := cmd.SuggestionsFor(args[0])
+	begins := func(name string) bool { return strings.HasPrefix(name, args[0]) }
+	if slices.ContainsFunc(names, begins) {
+		names = slices.DeleteFunc(names, func(name string) bool { return !begins(name) })
+	}
+	if len(names) > 0 {
 		near = "did you mean " + strings.Join(names, " or ") + "? "
 	}
 	return fmt.Errorf("there is no command %q; %ssee %s --help", args[0], near, cmd.CommandPath())
