@@ -402,7 +402,7 @@ type ItemError = core.ItemError
 //		Signal   string        // such as "killed"; "" if it exited by itself
 //		OOM      bool          // the kernel reports that the process was killed because memory ran out
 //		Limit    string        // the limit that ended it, such as "Limits.CPUTime (1h0m0s)"; "" if none did
-//		Lost     error         // why its lease ended before it: how it ended is unknown, and a back end that works ends it
+//		Lost     error         // what ended its lease first; nil if its exit is known. A working back end then kills it
 //		Cause    error         // the first error on the connection, or nil
 //		Stderr   []string      // the last lines that it printed or logged; if it was busy, since its oldest call began
 //		Stacks   string        // what its threads did before the pool ended it by force, shortened; or ""

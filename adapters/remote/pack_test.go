@@ -54,7 +54,7 @@ func TestPack(t *testing.T) {
 	want := map[string]string{
 		"program/worker.py": "w", "program/models/m.bin": "m", "support/run.py": "ours",
 		"program/support/other.py": "o",
-		"program/json.py": "theirs",
+		"program/json.py":          "theirs",
 	}
 	got := unpack(t, first)
 	for name, text := range want {
