@@ -132,6 +132,13 @@ test-go-others:
 		echo "== go test $(RACE) in $$dir"; cat $$log; [ $$status = 0 ] || exit $$status; \
 	done
 
+# On their own: a cluster of several nodes takes all of a small machine.
+test-ray: go-there $(VENV)/.dev $(VENV)/.examples $(VENV)/.ray ## Run the tests on a Ray cluster of several nodes on this machine
+	@echo "== go test $(RACE) on Ray"
+	@SNAKEPIT_PYTHON="$(BIN)/python" $(GO) test $(RACE) -timeout 30m -run 'TestRay$$' ./adapters/remote
+	@cd examples && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) test $(RACE) ./ray-inference
+	@cd python && "$(BIN)/python" -m pytest tests/test_ray.py
+
 test-python: $(VENV)/.dev $(VENV)/.examples ## Run every Python test, and those of the package on the oldest supported Python, too
 	@mkdir -p $(TOOLS)
 	@$(MAKE) --no-print-directory -k -j 2 pytest-venv $(PYTHONS:%=pytest-%)
@@ -263,7 +270,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples install-ray dev-setup proto-python proto-go requirements demo picture bench bench-quick bench-soak bench-peers bench-compare bench-store test test-go test-python test-matrix lint conformance chaos fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples install-ray dev-setup proto-python proto-go requirements demo picture bench bench-quick bench-soak bench-peers bench-compare bench-store test test-go test-python test-ray test-matrix lint conformance chaos fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # Ends the recipe if the Python of .venv is too old, and says so in the words of its argument.

@@ -54,6 +54,10 @@ const hostCalls = 64
 // whole time passes only if a child of the process holds the connection open.
 const drainTime = 100 * time.Millisecond
 
+// helloDrainTime is the same before the hello. What a process has sent there explains why it is of no use, so it is worth
+// a longer wait on a busy machine.
+const helloDrainTime = time.Second
+
 // defaultWindow is the credit that a receiver grants for one direction of a call.
 var defaultWindow = window{Items: 1024, Bytes: 1 << 20}
 
@@ -224,7 +228,7 @@ func readHello(ctx context.Context, at *attempt, link *Link) ([]Frame, error) {
 		// bounded.
 		select {
 		case r = <-read:
-		case <-time.After(drainTime):
+		case <-time.After(helloDrainTime):
 			_ = isolate("the adapter's Close", link.Conn.Close) // unblocks the read
 			r = <-read
 		}
