@@ -54,8 +54,8 @@ const hostCalls = 64
 // whole time passes only if a child of the process holds the connection open.
 const drainTime = 100 * time.Millisecond
 
-// helloDrainTime is the same before the hello. What a process has sent there explains why it is of no use, so it is worth
-// a longer wait on a busy machine.
+// helloDrainTime is the same before the hello. What a process has sent there explains why it is of no use, so it is
+// worth a longer wait on a busy machine.
 const helloDrainTime = time.Second
 
 // defaultWindow is the credit that a receiver grants for one direction of a call.
