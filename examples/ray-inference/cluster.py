@@ -1,6 +1,6 @@
 """A Ray cluster of a head and two nodes on this machine. It ends when its standard input ends.
 
-It prints the address of the dashboard. For each line of input it removes a node, and prints its name.
+It prints the address of the dashboard. For each line of input, an id, it removes that node.
 """
 
 import os
@@ -28,9 +28,10 @@ try:
     nodes = [cluster.add_node(num_cpus=4) for _ in range(2)]
     cluster.wait_for_nodes()
     print(f"http://127.0.0.1:{port}", file=answers, flush=True)
-    for _ in sys.stdin:
-        node = nodes.pop()
-        cluster.remove_node(node, allow_graceful=False)
-        print(node.node_id, file=answers, flush=True)
+    for line in sys.stdin:
+        for node in nodes:
+            if node.node_id == line.strip():
+                cluster.remove_node(node, allow_graceful=False)
+        print("removed", file=answers, flush=True)
 finally:
     cluster.shutdown()

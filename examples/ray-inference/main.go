@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // infer recognises all images, and prints what happens.
 func infer(ctx context.Context, dashboard string, workers int, stdout, stderr io.Writer) error {
-	middle := func() {}
+	middle := func(string) {}
 	if dashboard == "" {
 		fmt.Fprintln(stdout, "🚀 Starting a Ray cluster of two nodes on this machine")
 		c, err := startCluster(ctx)
@@ -83,8 +83,8 @@ func infer(ctx context.Context, dashboard string, workers int, stdout, stderr io
 		}
 		defer c.close()
 		dashboard = c.dashboard
-		middle = func() {
-			if node, err := c.removeNode(); err == nil {
+		middle = func(node string) {
+			if err := c.removeNode(node); err == nil {
 				fmt.Fprintf(stdout, "💥 The node %.8s is gone\n", node)
 			}
 		}
@@ -101,7 +101,8 @@ func infer(ctx context.Context, dashboard string, workers int, stdout, stderr io
 	if err := pool.WaitReady(ctx, workers); err != nil {
 		return err
 	}
-	if err := printPlaces(ctx, pool, workers, stdout); err != nil {
+	busiest, err := printPlaces(ctx, pool, workers, stdout)
+	if err != nil {
 		return err
 	}
 
@@ -116,7 +117,7 @@ func infer(ctx context.Context, dashboard string, workers int, stdout, stderr io
 		return err
 	}
 	begun := time.Now()
-	right, again, err := classify(ctx, pool, data.Images, data.Answers, workers, middle)
+	right, again, err := classify(ctx, pool, data.Images, data.Answers, workers, func() { middle(busiest) })
 	if err != nil {
 		return err
 	}
@@ -127,11 +128,12 @@ func infer(ctx context.Context, dashboard string, workers int, stdout, stderr io
 	if err := pool.WaitReady(ctx, workers); err != nil {
 		return err
 	}
-	return printPlaces(ctx, pool, workers, stdout)
+	_, err = printPlaces(ctx, pool, workers, stdout)
+	return err
 }
 
-// printPlaces prints how many workers each node has.
-func printPlaces(ctx context.Context, pool *snakepit.Pool, workers int, stdout io.Writer) error {
+// printPlaces prints how many workers each node has. It returns the node with the most.
+func printPlaces(ctx context.Context, pool *snakepit.Pool, workers int, stdout io.Writer) (busiest string, err error) {
 	nodes := map[string]int{}
 	var sessions []*snakepit.Session
 	for i := range workers { // each session has a worker of its own
@@ -139,9 +141,11 @@ func printPlaces(ctx context.Context, pool *snakepit.Pool, workers int, stdout i
 		sessions = append(sessions, s)
 		at, err := snakepit.Execute[[]string](ctx, s, "place", nil)
 		if err != nil {
-			return err
+			return "", err
 		}
-		nodes[at[0]]++
+		if nodes[at[0]]++; nodes[at[0]] >= nodes[busiest] {
+			busiest = at[0]
+		}
 	}
 	for _, s := range sessions {
 		s.Close()
@@ -149,7 +153,7 @@ func printPlaces(ctx context.Context, pool *snakepit.Pool, workers int, stdout i
 	for _, node := range slices.Sorted(maps.Keys(nodes)) {
 		fmt.Fprintf(stdout, "📍 node %.8s: %d workers\n", node, nodes[node])
 	}
-	return nil
+	return busiest, nil
 }
 
 // batchSize is the number of images in a call.

@@ -383,7 +383,7 @@ def test_help_shows_an_example(capsys):
     with pytest.raises(SystemExit) as caught:
         command.main(["--help"])
     assert caught.value.code == 0
-    assert "ray job submit" in capsys.readouterr().out
+    assert "--listen :7000 --certificates certs" in capsys.readouterr().out
 
 
 def failure(tmp_path, *args, code="", **environ):
