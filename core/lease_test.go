@@ -494,6 +494,46 @@ func TestForPool(t *testing.T) {
 	})
 }
 
+// releasing tells when the pool has released it.
+type releasing struct {
+	*coretest.Adapter
+	released chan struct{}
+}
+
+func (r releasing) ForPool(core.PoolInfo) core.OwnedAdapter { return r }
+
+func (r releasing) Close(context.Context) error {
+	close(r.released)
+	return nil
+}
+
+// What an adapter keeps for a pool is released although code of the program hangs.
+func TestForPoolWithCodeThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free := make(chan struct{})
+		a := releasing{&coretest.Adapter{Functions: functions()}, make(chan struct{})}
+		p, err := core.Open(t.Context(), a, core.Command{Path: "worker"}, &core.Options{
+			Size: 1, Logger: hclog.NewNullLogger(), Functions: map[string]core.Function{
+				"host": core.Func(func(context.Context, any) (any, error) { <-free; return nil, nil }),
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = core.Execute[any](t.Context(), p, "callback", nil) }()
+		synctest.Wait()
+		if err := p.Close(); err == nil || !strings.Contains(err.Error(), "has not returned") {
+			t.Errorf("%v", err)
+		}
+		select {
+		case <-a.released:
+		default:
+			t.Error("the adapter was not released")
+		}
+		close(free)
+	})
+}
+
 // ForPool is the adapter's code: whatever it does is an error of Open.
 func TestBadForPool(t *testing.T) {
 	for text, makes := range map[string]func() core.OwnedAdapter{

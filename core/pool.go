@@ -247,11 +247,13 @@ func (p *Pool) settle(w *Worker) {
 	old.leave(old.due)
 }
 
-// logAdapter logs which adapter is used and why earlier ones were refused, once for each change. The full reasons are
-// logged at debug. Callers hold mu.
+// logAdapter logs why the adapters before the one in use were refused, in full at debug. Once for each change it logs
+// which one is used. Callers hold mu.
 func (p *Pool) logAdapter(w *Worker) {
+	for _, r := range w.link.Refused {
+		w.log.Debug("adapter refused", "adapter", r.Adapter, "error", r.Err)
+	}
 	if slices.ContainsFunc(w.link.Refused, Refusal.isNoRoom) { // the protocols are as they were
-		w.log.Debug("worker took the next adapter that has room", "adapter", w.link.Adapter)
 		return
 	}
 	choice := w.link.Adapter
@@ -275,9 +277,6 @@ func (p *Pool) logAdapter(w *Worker) {
 		w.log.Info("protocol restored", args...)
 	default:
 		w.log.Debug("protocol chosen", args...)
-	}
-	for _, r := range w.link.Refused {
-		w.log.Debug("adapter refused", "adapter", r.Adapter, "error", r.Err)
 	}
 }
 
@@ -462,11 +461,12 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 }
 
 // Close ends every call with ErrClosed, stops every worker, and returns when nothing of the pool is left. A worker
-// that does not end by itself gets SIGTERM, then SIGKILL. Close takes about Options.StopTimeout at most. The error
-// says if something has not ended: a function in Options.Functions, Options.WorkerEnv, the input of a call, the
-// adapter, or the logger. Close waits for the logger while it accepts records, but only a quarter of a second if it
-// accepts none. An adapter that keeps something for the pool gets a StopTimeout of its own. Close may be called more
-// than once, from several goroutines, and by the logger itself.
+// that does not end by itself gets SIGTERM, then SIGKILL. Close takes about Options.StopTimeout at most. If a back end
+// on another machine does not answer, it takes two seconds more, and an adapter that keeps something for the pool gets
+// a StopTimeout of its own. The error says if something has not ended: a function in Options.Functions,
+// Options.WorkerEnv, the input of a call, the adapter, or the logger. Close waits for the logger while it accepts
+// records, but only a quarter of a second if it accepts none. Close may be called more than once, from several
+// goroutines, and by the logger itself.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	if p.closing {
@@ -492,19 +492,28 @@ func (p *Pool) Close() error {
 	p.mu.Unlock()
 	p.cancel()
 	defer close(p.closed)
-	ended := make(chan error, 1)
+	begin := time.Now()
+	limit := p.opts.StopTimeout + leaseKillTime + time.Second // the end after SIGKILL needs a moment too
+	idle, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		p.goroutines.Wait()
+		close(idle)
+	}()
+	go func() {
+		select {
+		case <-idle:
+		case <-time.After(limit): // user code that hangs does not keep what the adapter has
+		}
 		err := p.adapter.close(p.opts.StopTimeout)
+		<-idle
 		p.spawner.close()
 		ended <- err
 	}()
-	begin := time.Now()
-	limit := p.opts.StopTimeout + leaseKillTime + time.Second // the end after SIGKILL needs a moment too
+	all := limit
 	if p.adapter.owned != nil {
-		limit += p.opts.StopTimeout
+		all += p.opts.StopTimeout
 	}
-	timer := time.NewTimer(limit)
+	timer := time.NewTimer(all)
 	defer timer.Stop()
 	var err error
 	select {

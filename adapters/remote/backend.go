@@ -38,14 +38,14 @@ type backend struct {
 
 // client starts workers.
 type client struct {
-	Adapter
-	name   string // of the adapter, for Link
-	cc     *grpc.ClientConn
-	launch launchpb.LaunchClient
-	own    *tls.Certificate // what the pool shows to its workers; nil without TLS
-	pem    string           // the same in PEM
-	waits  bool             // the back end itself can wait for room
-	since  time.Time        // when gRPC began to connect
+	options Adapter
+	name    string // of the adapter, for Link
+	cc      *grpc.ClientConn
+	launch  launchpb.LaunchClient
+	own     *tls.Certificate // what the pool shows to its workers; nil without TLS
+	pem     string           // the same in PEM
+	waits   bool             // the back end itself can wait for room
+	since   time.Time        // when gRPC began to connect
 
 	settled sync.Once // the first start has waited for the connections
 }
@@ -63,7 +63,7 @@ func (b *backend) open(a Adapter) (*client, error) {
 	if err := a.check(); err != nil {
 		return nil, err
 	}
-	c := &client{Adapter: a, name: a.Name()}
+	c := &client{options: a, name: a.Name()}
 	if !a.Plaintext {
 		var err error
 		if c.own, err = workers.NewCertificate(); err != nil {
@@ -96,8 +96,8 @@ const keepalivePeriod = 10 * time.Second
 // dial makes the connection. It does no input and output.
 func (c *client) dial() error {
 	creds := insecure.NewCredentials()
-	if c.TLS != nil {
-		creds = credentials.NewTLS(c.TLS)
+	if c.options.TLS != nil {
+		creds = credentials.NewTLS(c.options.TLS)
 	}
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
@@ -105,14 +105,14 @@ func (c *client) dial() error {
 		grpc.WithDisableServiceConfig(), // of the resolver
 		grpc.WithDisableRetry(),
 		grpc.WithNoProxy(),
-		grpc.WithConnectParams(connectParams(c.connectTimeout())),
+		grpc.WithConnectParams(connectParams(c.options.connectTimeout())),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepalivePeriod, Timeout: keepalivePeriod}),
 	}
-	target := c.Resolve
+	target := c.options.Resolve
 	if target == "" {
 		list := manual.NewBuilderWithScheme("snakepit")
 		var addresses []resolver.Address
-		for _, target := range c.Targets {
+		for _, target := range c.options.Targets {
 			host, _, _ := net.SplitHostPort(target) // check has tried it
 			addresses = append(addresses, resolver.Address{Addr: target, ServerName: host})
 		}
@@ -139,7 +139,7 @@ func (c *client) lease(ctx context.Context, l *core.Launcher) (*lease, error) {
 	start := &launchpb.Start{
 		RunId: l.RunID, Index: uint32(l.Index), MaxFrame: uint32(l.MaxFrame),
 		HostToken: l.HostToken, WorkerToken: l.WorkerToken, Certificate: c.pem,
-		Wait: c.waits && c.WaitForRoom, WatchMemory: l.WatchMemory,
+		Wait: c.waits && c.options.WaitForRoom, WatchMemory: l.WatchMemory,
 	}
 	for _, v := range l.Env {
 		if !strings.HasPrefix(v, "SNAKEPIT_CACHE=") { // a directory of this machine
@@ -149,7 +149,7 @@ func (c *client) lease(ctx context.Context, l *core.Launcher) (*lease, error) {
 	c.settle(ctx)
 	for {
 		leased, refused, err := c.ask(ctx, start)
-		if !errors.Is(err, core.ErrNoRoom) || !c.WaitForRoom {
+		if !errors.Is(err, core.ErrNoRoom) || !c.options.WaitForRoom {
 			return leased, err
 		}
 		select {
@@ -172,7 +172,7 @@ func (c *client) settle(ctx context.Context) {
 			}
 			state = c.cc.GetState()
 		}
-		if state == connectivity.Ready && len(c.Targets) != 1 {
+		if state == connectivity.Ready && len(c.options.Targets) != 1 {
 			time.Sleep(settling / 20)
 		}
 	})
@@ -187,7 +187,8 @@ func (c *client) ask(ctx context.Context, start *launchpb.Start) (l *lease, refu
 		switch {
 		case ctx.Err() == nil && (code == codes.ResourceExhausted || code == codes.Unavailable) && refused.add(err):
 			continue // with the next one
-		case code == codes.ResourceExhausted && refused.count() != len(c.Targets) && time.Since(c.since) < settling:
+		case code == codes.ResourceExhausted && time.Since(c.since) < settling &&
+			refused.count() != len(c.options.Targets):
 			time.Sleep(settling / 50) // the others may still be connecting
 			continue
 		case (code == codes.ResourceExhausted || code == codes.Unavailable) && refused.full():
@@ -237,9 +238,9 @@ func (c *client) explain(ctx context.Context, err error) error {
 	if !ok {
 		return err
 	}
-	where := strings.Join(c.Targets, ", ")
+	where := strings.Join(c.options.Targets, ", ")
 	if where == "" {
-		where = c.Resolve
+		where = c.options.Resolve
 	}
 	text := plain(s.Message())
 	if s.Code() == codes.Unavailable && !isTLS(text) {
@@ -281,14 +282,14 @@ const tlsPatience = 2 * time.Second
 // handshake of this side. gRPC writes then, so it often sees only a closed connection. A server that accepts sends its
 // settings.
 func (c *client) refusal(ctx context.Context) error {
-	if c.TLS == nil || len(c.Targets) == 0 {
+	if c.options.TLS == nil || len(c.options.Targets) == 0 {
 		return nil
 	}
-	config := c.TLS.Clone()
+	config := c.options.TLS.Clone()
 	config.NextProtos = []string{"h2"}
 	ctx, cancel := context.WithTimeout(ctx, tlsPatience)
 	defer cancel()
-	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", c.Targets[0])
+	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", c.options.Targets[0])
 	if err != nil {
 		return nil // gRPC's own error is better
 	}

@@ -190,6 +190,22 @@ func TestRay(t *testing.T) {
 			t.Error("something is left")
 		}
 	})
+	t.Run("starts that are called off", func(t *testing.T) {
+		p := c.mustOpen(t, c.ray(), core.Options{Size: 1})
+		for after := range 10 { // while Ray reserves room, and while it makes the actor
+			if err := p.Resize(2); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(after) * 15 * time.Millisecond)
+			if err := p.Resize(1); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "one actor is left", func() bool { return c.actors() == 1 })
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("a broken worker", func(t *testing.T) {
 		_, err := c.open(t, c.ray(), write(t, "import no_such_module\n"), core.Options{Size: 1})
 		if err == nil || !strings.Contains(err.Error(), "No module named 'no_such_module'") {
@@ -238,9 +254,12 @@ func TestRay(t *testing.T) {
 	t.Run("the back end is killed", func(t *testing.T) {
 		p := c.mustOpen(t, c.ray(), core.Options{Size: 1, StartBudget: -1})
 		pids := family(t, p)
-		killed, err := exec.Command("pkill", "-KILL", "-f", "snakepit_bridge.ray .*--announce").CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %s", err, killed)
+		var drivers []int
+		if c.tell(&drivers, "drivers"); len(drivers) != 1 {
+			t.Fatalf("the back ends are %v", drivers)
+		}
+		if err := syscall.Kill(drivers[0], syscall.SIGKILL); err != nil {
+			t.Fatal(err)
 		}
 		gone(t, pids)
 		eventually(t, "the pool is back", func() bool { return p.Stats().Lost >= 1 && p.Stats().Ready == 1 })

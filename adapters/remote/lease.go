@@ -53,7 +53,7 @@ func (l *lease) connect(ctx context.Context, launcher *core.Launcher) (*core.Lin
 	}
 	w := workers.Worker{
 		Endpoint: l.endpoint(process.Endpoint), Token: launcher.HostToken, MaxFrame: launcher.MaxFrame,
-		ConnectTimeout: l.client.connectTimeout(),
+		ConnectTimeout: l.client.options.connectTimeout(),
 	}
 	if host, _, err := net.SplitHostPort(w.Endpoint); l.client.own == nil && (err != nil || !isLoopback(host)) {
 		return nil, fmt.Errorf("%w: the worker listens at %q, and only a loopback address may have no TLS",

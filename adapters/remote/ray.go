@@ -352,7 +352,7 @@ func (p *rayPool) submit(ctx context.Context) (_ *job, err error) {
 		return nil, err
 	}
 	j.client = &client{
-		Adapter: Adapter{
+		options: Adapter{
 			Targets: []string{ready.Endpoint}, TLS: workers.Pinned(ready.Certificate, own),
 			WaitForRoom: p.options.WaitForRoom, ConnectTimeout: p.options.ConnectTimeout,
 		},

@@ -42,9 +42,13 @@ def main():
                 cluster.remove_node(nodes.pop(rest), allow_graceful=False)
                 answer("removed")
             elif what == "actors":
-                answer(sum(a.class_name == "Holder" and a.state == "ALIVE" for a in list_actors(dashboard, limit=1000)))
+                known = list_actors(dashboard, limit=1000)
+                answer(sum(actor.class_name == "Holder" and actor.state != "DEAD" for actor in known))
             elif what == "jobs":
                 answer([job.status for job in list_jobs(dashboard) if job.type == "SUBMISSION"])
+            elif what == "drivers":
+                running = [job for job in list_jobs(dashboard) if job.type == "SUBMISSION" and job.status == "RUNNING"]
+                answer([int(job.driver_info.pid) for job in running])
         ray.shutdown()
     finally:
         cluster.shutdown()

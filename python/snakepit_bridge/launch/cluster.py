@@ -206,6 +206,8 @@ class _Seat:
                     self._timer.daemon = True
                     self._timer.start()
         if kill and not started:
+            if actor is not None:
+                _kill(actor)  # without its room Ray might let it wait
             if group is not None:
                 remove_placement_group(group)  # that ends the wait for it, and its actor
             with self._cluster._changed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 from .memory import OomCounter
 from .seat import Seat, Start
@@ -40,8 +40,9 @@ class Room:
         self._address = address
         self._ports = ports
         self._memory = OomCounter()
-        self._lock = threading.Lock()  # guards _seats
+        self._lock = threading.Lock()  # guards the fields below
         self._seats: List[Seat] = []
+        self._starting = 0
 
     def take(self, start: Start) -> Seat:
         """Starts a worker.
@@ -51,17 +52,31 @@ class Room:
             OSError: The process could not be started.
             Unavailable: The certificate could not be made.
         """
-        with self._lock:
-            if len(self._running()) >= self._workers:
-                # A host that ends a lease may ask for the next one at once.
-                ending = [seat for seat in self._seats if seat.ending]
-                if not ending or not ending[0].wait(ENDING_SECONDS):
-                    raise NoRoom(f"all {self._workers} workers are leased")
+        if not self._reserve():
+            # A host that ends a lease may ask for the next one at once.
+            ending = self._ending()
+            if ending is None or not ending.wait(ENDING_SECONDS) or not self._reserve():
+                raise NoRoom(f"all {self._workers} workers are leased")
+        seat = None
+        try:
             seat = Seat(self._program, self._address, self._ports, start, self._memory)
-            self._running().append(seat)
-            return seat
+        finally:
+            with self._lock:
+                self._starting -= 1
+                if seat is not None:
+                    self._seats.append(seat)
+        return seat
 
-    def _running(self) -> List[Seat]:
-        """Returns the seats whose process has not ended. Callers hold the lock."""
-        self._seats = [seat for seat in self._seats if not seat.wait(0)]
-        return self._seats
+    def _reserve(self) -> bool:
+        """Reports whether another worker may start, and counts it."""
+        with self._lock:
+            self._seats = [seat for seat in self._seats if not seat.wait(0)]
+            if len(self._seats) + self._starting >= self._workers:
+                return False
+            self._starting += 1
+            return True
+
+    def _ending(self) -> Optional[Seat]:
+        """Returns a seat whose worker is being killed, or None."""
+        with self._lock:
+            return next((seat for seat in self._seats if seat.ending), None)
