@@ -88,6 +88,9 @@ bench: go-there $(VENV)/.peers ## Measure this library beside its floors and pee
 bench-quick: go-there $(VENV)/.peers ## Try the bench, in under two minutes
 	$(BENCH) -quick $(BENCHFLAGS)
 
+bench-remote: go-there $(VENV)/.peers ## Measure workers beyond one machine beside Ray, in half an hour
+	$(BENCH) -remote $(or $(BENCHFLAGS),-write)
+
 bench-soak: go-there $(VENV)/.dev ## Put a mixed load on the library for an hour and watch its memory
 	$(BENCH) -soak 1h -write
 
@@ -270,7 +273,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples install-ray dev-setup proto-python proto-go requirements demo picture bench bench-quick bench-soak bench-peers bench-compare bench-store test test-go test-python test-ray test-matrix lint conformance chaos fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples install-ray dev-setup proto-python proto-go requirements demo picture bench bench-quick bench-remote bench-soak bench-peers bench-compare bench-store test test-go test-python test-ray test-matrix lint conformance chaos fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # Ends the recipe if the Python of .venv is too old, and says so in the words of its argument.
@@ -325,9 +328,9 @@ $(VENV)/.light-peers: $(VENV)/.dev $(LIGHT_PEERS)
 	@$(PIP) $(LIGHT_PEERS:%=--requirement %) || $(OFFLINE)
 	@touch $@
 
-$(VENV)/.peers: $(VENV)/.light-peers bench/peers/ray/requirements.txt
-	@echo "== installing Ray for the bench into $(VENV)"
-	@$(PIP) --requirement bench/peers/ray/requirements.txt || $(OFFLINE)
+$(VENV)/.peers: $(VENV)/.light-peers $(VENV)/.ray bench/peers/ray/requirements.txt
+	@echo "== installing Ray Serve for the bench into $(VENV)"
+	@$(PIP) --requirement bench/peers/ray/requirements.txt --constraint python/requirements-ray.txt || $(OFFLINE)
 	@touch $@
 
 $(TOOLS)/golangci-lint-$(golangci): | go-there

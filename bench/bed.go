@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -80,20 +81,24 @@ func newBed() (*bed, error) {
 	return &bed{python: cmd.Path, kept: map[string]peers.Process{}, ways: map[string]way{}}, nil
 }
 
+// close closes the subjects, the last one first: it may need an earlier one.
 func (b *bed) close() error {
 	var all error
-	for _, c := range b.closes {
+	for _, c := range slices.Backward(b.closes) {
 		all = errors.Join(all, c())
 	}
 	return all
 }
 
 func (b *bed) peer(name string) (peers.Peer, error) {
-	start := starts[name]
-	if start == nil {
-		return nil, fmt.Errorf("unknown peer %q", name)
-	}
 	return keep(b, name, func() (peers.Peer, error) {
+		if start := remoteStarts[name]; start != nil {
+			return start(b)
+		}
+		start := starts[name]
+		if start == nil {
+			return nil, fmt.Errorf("unknown peer %q", name)
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		return start(ctx, b.python)
@@ -173,13 +178,18 @@ func pidsOf(p *core.Pool) []int {
 	return pids
 }
 
-// openPool opens a pool and waits until all its workers are ready. Streams have no time limit.
+// openPool opens a pool on the adapter of that name and waits until all its workers are ready.
 func openPool(adapter string, program snakepit.Program, o core.Options) (*core.Pool, error) {
 	a, err := snakepit.Adapters(adapter)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	return openOn(a, program, o)
+}
+
+// openOn opens a pool on an adapter and waits until all its workers are ready. Streams have no time limit.
+func openOn(a core.Adapter, program snakepit.Program, o core.Options) (*core.Pool, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), max(time.Minute, o.StartTimeout))
 	defer cancel()
 	o.StreamTimeout = -1
 	if o.Logger == nil {

@@ -47,6 +47,7 @@ var jobs = map[string]func(*bed, order) (any, error){
 	"result":  resultJob,
 	"way":     wayJob,
 	"host":    hostJob,
+	"growing": growingJob,
 }
 
 // child is such a process.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -60,25 +61,27 @@ const usage = `Measures this library beside bare loops and beside what people wo
 
     go run . -quick
     go run . -only 'call|first' -rounds 3
+    go run . -remote
     go run . -soak 1h
 
-The parts are %s.
+The parts are %s. Those of -remote are %s.
 
 `
 
 func runBench(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.Usage = func() {
-		fmt.Fprintf(flags.Output(), usage, strings.Join(keys(), ", "))
+		fmt.Fprintf(flags.Output(), usage, strings.Join(keys(), ", "), strings.Join(remoteKeys(), ", "))
 		flags.PrintDefaults()
 	}
 	rounds := flags.Int("rounds", 3, "measure each row this many `times`")
 	isQuick := flags.Bool("quick", false, "measure little: shows that the bench works, not how fast anything is")
 	only := flags.String("only", "", "measure only the parts whose whole key matches the `regexp`")
-	isWrite := flags.Bool("write", false, "write "+resultsFile+", the tables of the pages and the charts")
+	isWrite := flags.Bool("write", false, "store the run, and write the tables of the pages and the charts")
 	isRewrite := flags.Bool("rewrite", false, "measure nothing: write the tables and charts of the stored runs again")
 	asJSON := flags.Bool("json", false, "print JSON")
 	size := flags.Int64("memory", 256, "stream this many `MiB` to measure memory")
+	isRemote := flags.Bool("remote", false, "instead measure workers beyond one machine, beside Ray")
 	soakTime := flags.Duration("soak", 0, "instead put a mixed load on the library for this `time`, and watch memory")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -92,8 +95,8 @@ func runBench(args []string, out io.Writer) error {
 		return fmt.Errorf("-only: %w", err)
 	case *isWrite && (*only != "" || *isQuick):
 		return errors.New("-write needs a whole run: remove -only and -quick")
-	case *soakTime != 0 && (*only != "" || *isQuick):
-		return errors.New("-soak excludes -only and -quick")
+	case *soakTime != 0 && (*only != "" || *isQuick || *isRemote):
+		return errors.New("-soak excludes -only, -quick and -remote")
 	case *soakTime < 0 || *soakTime > 0 && *soakTime < time.Second:
 		return fmt.Errorf("-soak is %v; the least is 1s", *soakTime)
 	case *rounds < 1:
@@ -110,9 +113,13 @@ func runBench(args []string, out io.Writer) error {
 	if *isQuick {
 		p.rounds, p.memory = 1, 16<<20
 	}
-	names := append(keys(), runName)
-	if *soakTime > 0 {
-		names = []string{soakName}
+	names, file, measure := append(keys(), runName), resultsFile, p.measure
+	switch {
+	case *soakTime > 0:
+		names, file = []string{soakName}, soakFile
+		measure = func(python string) (*report, error) { return soak(python, *soakTime, p.say) }
+	case *isRemote:
+		names, file, measure = append(remoteKeys(), remoteRunName), remoteFile, p.measureRemote
 	}
 	if *isWrite {
 		if err := place(names); err != nil {
@@ -123,14 +130,7 @@ func runBench(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var r *report
-	file := resultsFile
-	if *soakTime > 0 {
-		file = soakFile
-		r, err = soak(cmd.Path, *soakTime, p.say)
-	} else {
-		r, err = p.measure(cmd.Path)
-	}
+	r, err := measure(cmd.Path)
 	p.say("", "")
 	if err != nil {
 		return err
@@ -174,18 +174,17 @@ func progress(out *os.File) func(part, detail string) {
 			last = part
 		}
 	}
-	begin, at := time.Now(), map[string]int{}
-	for i, key := range keys() {
-		at[key] = i + 1
-	}
+	begin := time.Now()
 	return func(part, detail string) {
 		fmt.Fprint(out, "\r\x1b[K")
 		if part == "" {
 			return
 		}
 		fmt.Fprint(out, time.Since(begin).Round(time.Second), "  ")
-		if at[part] > 0 {
-			fmt.Fprintf(out, "part %d of %d, ", at[part], len(at))
+		for _, all := range [][]string{keys(), remoteKeys()} {
+			if i := slices.Index(all, part); i >= 0 {
+				fmt.Fprintf(out, "part %d of %d, ", i+1, len(all))
+			}
 		}
 		fmt.Fprint(out, part, ": ", detail)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -52,6 +53,44 @@ func TestRows(t *testing.T) {
 	if len(r.Rows) != len(rows) {
 		t.Fatalf("%d rows instead of %d", len(r.Rows), len(rows))
 	}
+	checkRows(t, rows, r)
+}
+
+// TestRemote checks that the rows beyond one machine can be measured, and what workers take.
+func TestRemote(t *testing.T) {
+	r := run(t, "-remote", "-quick")
+	if len(r.Rows) != len(remoteRows) {
+		t.Fatalf("%d rows instead of %d", len(r.Rows), len(remoteRows))
+	}
+	checkRows(t, remoteRows, r)
+	lines := 5
+	if slices.Contains(r.Missing, rayActor) {
+		lines = 2
+	}
+	if len(r.Growing) != lines {
+		t.Errorf("%d numbers of workers instead of %d", len(r.Growing), lines)
+	}
+	for _, e := range r.Growing {
+		t.Run(fmt.Sprintf("growing/%s/%d", e.Subject, e.Workers), func(t *testing.T) {
+			if e.Ready <= 0 {
+				t.Errorf("ready after %v s", e.Ready)
+			}
+			if e.Subject != rayActor && e.Subject != ofRayJob && min(e.PerSecond, e.Host, e.Goroutines, e.Worker) <= 0 {
+				t.Errorf("%+v", e)
+			}
+			if (e.Subject == served || e.Subject == onRay) != (e.BackEnd > 0) {
+				t.Errorf("a back end of %v MiB", e.BackEnd)
+			}
+			for _, ofRay := range []float64{e.Actor, e.Head, e.Node} {
+				if (e.Subject == onRay) != (ofRay > 0) {
+					t.Errorf("%+v", e)
+				}
+			}
+		})
+	}
+}
+
+func checkRows(t *testing.T, rows []row, r report) {
 	for i, row := range rows {
 		found := map[string]subjectReport{}
 		for _, s := range r.Rows[i].Subjects {
@@ -215,7 +254,7 @@ func TestInterrupt(t *testing.T) {
 
 // TestTargets checks that each target compares with a subject of its row, in a mode of both.
 func TestTargets(t *testing.T) {
-	for _, row := range rows {
+	for _, row := range slices.Concat(rows, remoteRows) {
 		known := map[string]bool{"": true}
 		for _, s := range row.subjects {
 			if known[s.name] {
@@ -282,7 +321,7 @@ func TestUpdate(t *testing.T) {
 	if _, err := update([]byte("<!-- table one -->\n"), "one", ""); err == nil {
 		t.Error("no error without the second marker")
 	}
-	if err := place(append(keys(), runName, soakName)); err != nil {
+	if err := place(slices.Concat(keys(), remoteKeys(), []string{runName, remoteRunName, soakName})); err != nil {
 		t.Error(err)
 	}
 	got := table{Header: []string{"", "a"}, Rows: [][]string{{"b", "c|d"}}}.markdown()
@@ -293,7 +332,7 @@ func TestUpdate(t *testing.T) {
 
 // TestPages checks that the tables of the pages are those of the stored runs.
 func TestPages(t *testing.T) {
-	for _, file := range []string{resultsFile, soakFile} {
+	for _, file := range []string{resultsFile, soakFile, remoteFile} {
 		r, err := load(file)
 		if err != nil {
 			t.Fatal(err)
@@ -318,7 +357,7 @@ func TestNonsense(t *testing.T) {
 	for _, args := range [][]string{
 		{"-rounds", "0"}, {"-memory", "-1"}, {"-only", "("}, {"extra"}, {"-quick", "-only", "no such part"},
 		{"-write", "-quick"}, {"-write", "-only", "call"}, {"-soak", "-1s"}, {"-soak", "1ms"},
-		{"-soak", "1s", "-quick"},
+		{"-soak", "1s", "-quick"}, {"-soak", "1s", "-remote"}, {"-remote", "-only", "call"},
 	} {
 		if err := runBench(args, &bytes.Buffer{}); err == nil {
 			t.Errorf("%q: no error", args)

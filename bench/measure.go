@@ -19,7 +19,16 @@ type plan struct {
 // memoryKey is the key of the part that measures memory.
 const memoryKey = "memory"
 
-// keys are those of all parts.
+// remoteKeys are those of the parts beyond one machine.
+func remoteKeys() []string {
+	var all []string
+	for _, r := range remoteRows {
+		all = append(all, r.key)
+	}
+	return append(all, growingKey)
+}
+
+// keys are those of all other parts.
 func keys() []string {
 	var all []string
 	for _, r := range rows {
@@ -35,22 +44,9 @@ func (p plan) has(key string) bool { return p.only.MatchString(key) }
 
 // measure carries the plan out.
 func (p plan) measure(python string) (*report, error) {
-	if !slices.ContainsFunc(keys(), p.has) {
-		return nil, fmt.Errorf("-only %v matches no part; the parts are %q", p.only, keys())
-	}
-	r, err := newReport(python, p.rounds)
+	r, err := p.begin(python, keys(), rows)
 	if err != nil {
 		return nil, err
-	}
-	r.Quick, r.Missing = p.isQuick, missing(python)
-	for _, row := range rows {
-		if p.has(row.key) {
-			row, err := p.row(row, r.Missing)
-			if err != nil {
-				return nil, err
-			}
-			r.Rows = append(r.Rows, row)
-		}
 	}
 	for _, s := range allSeries {
 		if p.has("by-" + s.key) {
@@ -72,6 +68,38 @@ func (p plan) measure(python string) (*report, error) {
 		}
 	}
 	return r, p.tables(r)
+}
+
+// begin begins a report and measures the rows.
+func (p plan) begin(python string, keys []string, rows []row) (*report, error) {
+	if !slices.ContainsFunc(keys, p.has) {
+		return nil, fmt.Errorf("-only %v matches no part; the parts are %q", p.only, keys)
+	}
+	r, err := newReport(python, p.rounds)
+	if err != nil {
+		return nil, err
+	}
+	r.Quick, r.Missing = p.isQuick, missing(python)
+	for _, row := range rows {
+		if p.has(row.key) {
+			row, err := p.row(row, r.Missing)
+			if err != nil {
+				return nil, err
+			}
+			r.Rows = append(r.Rows, row)
+		}
+	}
+	return r, nil
+}
+
+// measureRemote carries the plan out for workers beyond one machine.
+func (p plan) measureRemote(python string) (*report, error) {
+	r, err := p.begin(python, remoteKeys(), remoteRows)
+	if err == nil && p.has(growingKey) {
+		isMissing := func(name string) bool { return slices.Contains(r.Missing, name) }
+		r.Growing, err = growing(p.isQuick, isMissing, p.say)
+	}
+	return r, err
 }
 
 // tables measures the tables that are no rows.

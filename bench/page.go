@@ -13,17 +13,25 @@ import (
 const (
 	readme      = "README.md"
 	performance = "../docs/performance.md"
+	scalePage   = "../docs/scale.md"
 	resultsFile = "results.json"
 	soakFile    = "soak.json"
+	remoteFile  = "remote.json"
 )
 
-// runName is the place on the page of performance for the time and place of the run.
-const runName = "run"
+// The places on the pages of performance and of scale for the time and place of the run.
+const (
+	runName       = "run"
+	remoteRunName = "remote-run"
+)
 
 // pageOf is the page that has the table between two markers.
 func pageOf(name string) string {
-	if name == "streaming" || name == "ways" {
+	switch {
+	case name == "streaming" || name == "ways":
 		return readme
+	case strings.HasPrefix(name, "remote-"):
+		return scalePage
 	}
 	return performance
 }
@@ -41,7 +49,11 @@ func (r *report) places() map[string]string {
 		}
 	}
 	if len(r.Rows) > 0 {
-		all[runName] = r.line() + "\n"
+		name := runName
+		if len(r.Growing) > 0 {
+			name = remoteRunName
+		}
+		all[name] = r.line() + "\n"
 	}
 	return all
 }
@@ -99,7 +111,7 @@ func (r *report) write() error {
 
 // rewrite does so with the stored reports.
 func rewrite() error {
-	for _, file := range []string{resultsFile, soakFile} {
+	for _, file := range []string{resultsFile, soakFile, remoteFile} {
 		r, err := load(file)
 		if err == nil {
 			err = r.write()

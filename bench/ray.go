@@ -14,6 +14,11 @@ var needs = map[string]string{
 	pyProc:   "pyproc_worker",
 	goPlugin: "grpc_health",
 	rayActor: "ray",
+	rayServe: "ray.serve",
+	rayJob:   "ray.dashboard.head",
+	ofRayJob: "ray.dashboard.head",
+	onRay:    "ray.dashboard.head",
+	onRayJob: "ray.dashboard.head",
 }
 
 // actor measures calls of a Ray actor. Its driver is in Python and measures itself. Ray starts so many processes that

@@ -25,6 +25,7 @@ type report struct {
 	Series   []seriesReport    `json:"series,omitempty"`
 	Memory   []growth          `json:"memory,omitempty"`
 	Soak     *soakReport       `json:"soak,omitempty"`
+	Growing  []extent          `json:"growing,omitempty"` // workers beyond one machine
 	Tables   []table           `json:"tables,omitempty"`
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/snakepit-go/snakepit/bench/peers/ray"
 )
@@ -194,7 +195,7 @@ func readyTarget(adapter string) target {
 
 // find returns the row of that key.
 func find(key string) (row, error) {
-	for _, r := range rows {
+	for _, r := range slices.Concat(rows, remoteRows) {
 		if r.key == key {
 			return r, nil
 		}

@@ -56,6 +56,9 @@ func (r *report) tables() []table {
 	if r.Soak != nil {
 		all = append(all, r.Soak.table())
 	}
+	if len(r.Growing) > 0 {
+		all = append(all, growingTable(r.Growing))
+	}
 	return append(all, r.Tables...)
 }
 

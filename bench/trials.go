@@ -113,7 +113,7 @@ func killing(t *attempt) (verdict, error) {
 // kill starts a host and kills it. It returns how long the host's processes live on.
 func (t *attempt) kill(busy bool) (time.Duration, error) {
 	note := filepath.Join(t.directory, fmt.Sprint("busy-", busy))
-	mark := "SNAKEPIT_BENCH_MARK=" + note
+	mark := markVariable + "=" + note
 	host, err := startChild(free, mark, "TMPDIR="+t.directory)
 	if err != nil {
 		return 0, err
@@ -138,6 +138,9 @@ func (t *attempt) kill(busy bool) (time.Duration, error) {
 	}
 	return took, err
 }
+
+// markVariable marks the processes that something has started, because they inherit it.
+const markVariable = "SNAKEPIT_BENCH_MARK"
 
 // hostJob is such a host.
 func hostJob(b *bed, o order) (any, error) {

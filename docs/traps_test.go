@@ -46,7 +46,7 @@ func TestTraps(t *testing.T) {
 			}
 		}
 	}
-	if sections != 11 || traps < 90 {
+	if sections != 12 || traps < 90 {
 		t.Errorf("%d sections with %d traps", sections, traps)
 	}
 }

@@ -22,12 +22,15 @@ from .launch.command import (
     CLOSE_SECONDS,
     Failure,
     bracketed,
+    check,
     count,
     end,
     need_port,
     need_ports,
     parse_listen,
     say,
+    split,
+    tell,
 )
 
 __all__ = ["main"]
@@ -68,10 +71,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The process's exit code.
     """
-    own, given = list(argv), []
-    if "--" in own:
-        at = own.index("--")
-        own, given = own[:at], own[at + 1 :]
+    own, given = split(argv)
     parser = _parser()
     parser.announce = next((after for option, after in zip(own, own[1:]) if option == "--announce"), "")
     options = parser.parse_args(own)
@@ -79,8 +79,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _serve(options, [options.worker, *given])
     except Failure as failure:
+        tell(parser, failure)
         text, hint = failure.args
-        print(f"{parser.prog}: {text}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr, flush=True)
         _announce(options.announce, error=text, remedy=hint)
         return 1
     except Exception as error:
@@ -172,10 +172,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     options.host, options.port = "127.0.0.1" if options.plaintext else "", 0
     if options.listen is not None:
         options.host, options.port = parse_listen(parser, options.listen, 0)
-    if options.workers < 1:
-        parser.error(f"--workers {options.workers}: there must be one at least")
-    if not options.grace >= 0:
-        parser.error(f"--grace {options.grace:g}: it must not be negative")
+    check(parser, options)
     if options.worker_ports:
         need_ports(parser, options.worker_ports)
     amounts = {"CPU": options.num_cpus, "GPU": options.num_gpus, "memory": options.memory}
@@ -196,8 +193,6 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     options.labels = _object(parser, "--labels", options.labels)
     if not all(isinstance(value, str) for value in options.labels.values()):
         parser.error("--labels: the values must be strings")
-    if options.plaintext and not ip_address(options.host.partition("%")[0]).is_loopback:
-        parser.error(f"--plaintext: others could listen in at {options.host}; use TLS, or listen on 127.0.0.1")
     if options.certificates or options.certificate or options.key:
         keys.check(parser, options)
     elif options.clients is None:

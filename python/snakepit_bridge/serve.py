@@ -6,14 +6,13 @@ import argparse
 import os
 import signal
 import sys
-from ipaddress import ip_address
 from queue import SimpleQueue
 from typing import List, Sequence
 
 from ._errors import Unavailable
 from ._remedy import install
 from .launch import keys
-from .launch.command import Failure, bracketed, count, end, need_port, need_ports, parse_listen, say
+from .launch.command import Failure, bracketed, check, count, end, need_port, need_ports, parse_listen, say, split, tell
 
 __all__ = ["main"]
 
@@ -42,17 +41,13 @@ def main(argv: Sequence[str]) -> int:
         The process's exit code.
     """
     parser = _parser()
-    own, given = list(argv), []
-    if "--" in own:
-        at = own.index("--")
-        own, given = own[:at], own[at + 1 :]
+    own, given = split(argv)
     options = parser.parse_args(own)
     _check(parser, options)
     try:
         return _serve(options, [options.worker, *given])
     except Failure as failure:
-        text, hint = failure.args
-        print(f"{parser.prog}: {text}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr)
+        tell(parser, failure)
         return 1
 
 
@@ -95,17 +90,12 @@ def _parser() -> argparse.ArgumentParser:
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Checks the arguments, and sets ``host`` and ``port``. If one is wrong, the process ends with exit code 2."""
     options.host, options.port = parse_listen(parser, options.listen, PORT)
-    if options.workers < 1:
-        parser.error(f"--workers {options.workers}: there must be one at least")
-    if not options.grace >= 0:
-        parser.error(f"--grace {options.grace:g}: it must not be negative")
+    check(parser, options)
     if options.worker_ports:
         ports = need_ports(parser, options.worker_ports)
         if ports < options.workers:
             parser.error(f"--worker-ports {options.worker_ports}: {ports} are too few for {options.workers} workers")
     keys.check(parser, options)
-    if options.plaintext and not ip_address(options.host.partition("%")[0]).is_loopback:
-        parser.error(f"--plaintext: others could listen in at {options.host}; use TLS, or listen on 127.0.0.1")
 
 
 def _serve(options: argparse.Namespace, program: List[str]) -> int:

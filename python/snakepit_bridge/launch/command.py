@@ -7,10 +7,24 @@ import re
 import socket
 import sys
 import threading
+from ipaddress import ip_address
 from queue import SimpleQueue
-from typing import Any, Tuple
+from typing import Any, List, Sequence, Tuple
 
-__all__ = ["CLOSE_SECONDS", "Failure", "bracketed", "count", "end", "need_port", "need_ports", "parse_listen", "say"]
+__all__ = [
+    "CLOSE_SECONDS",
+    "Failure",
+    "bracketed",
+    "check",
+    "count",
+    "end",
+    "need_port",
+    "need_ports",
+    "parse_listen",
+    "say",
+    "split",
+    "tell",
+]
 
 TERMINATE_SECONDS = 2.0
 """How long workers may take to end after SIGTERM."""
@@ -21,6 +35,31 @@ CLOSE_SECONDS = 3.0
 
 class Failure(Exception):
     """Something that the caller has to change. The second argument says how, or is ""."""
+
+
+def split(argv: Sequence[str]) -> Tuple[List[str], List[str]]:
+    """Returns the command's own arguments, and those of the worker, which follow --."""
+    own, given = list(argv), []
+    if "--" in own:
+        at = own.index("--")
+        own, given = own[:at], own[at + 1 :]
+    return own, given
+
+
+def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Checks --workers, --grace and --plaintext. If one is wrong, the process ends with exit code 2."""
+    if options.workers < 1:
+        parser.error(f"--workers {options.workers}: there must be one at least")
+    if not options.grace >= 0:
+        parser.error(f"--grace {options.grace:g}: it must not be negative")
+    if options.plaintext and not ip_address(options.host.partition("%")[0]).is_loopback:
+        parser.error(f"--plaintext: others could listen in at {options.host}; use TLS, or listen on 127.0.0.1")
+
+
+def tell(parser: argparse.ArgumentParser, failure: Failure) -> None:
+    """Prints a failure and its remedy."""
+    text, hint = failure.args
+    print(f"{parser.prog}: {text}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr, flush=True)
 
 
 def parse_listen(parser: argparse.ArgumentParser, text: str, port: int) -> Tuple[str, int]:

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/snakepit-go/snakepit/core"
+)
+
+// growingKey is the key of the part that shows what more workers cost.
+const growingKey = "remote-growing"
+
+// mostWorkers is the largest pool of that part.
+const mostWorkers = 64
+
+// extent is what so many workers of one kind take. A field is -1 where there is no such thing.
+type extent struct {
+	Subject    string  `json:"subject"`
+	Workers    int     `json:"workers"`
+	Ready      float64 `json:"ready_seconds"`    // from Open until all workers are ready
+	PerSecond  float64 `json:"calls_per_second"` // of 64 callers together
+	Host       float64 `json:"host_mib"`         // resident, of the Go program
+	Goroutines float64 `json:"goroutines"`       // of the Go program
+	BackEnd    float64 `json:"back_end_mib"`     // resident
+	Worker     float64 `json:"worker_mib"`       // resident, one of the workers
+	Actor      float64 `json:"actor_mib"`        // resident, one of Ray's actors that hold them
+	Head       float64 `json:"head_mib"`         // resident, of Ray's processes that a cluster has once
+	Node       float64 `json:"node_mib"`         // resident, of Ray's processes that each node has
+}
+
+// growing measures each number of workers in processes of their own.
+func growing(isQuick bool, missing func(name string) bool, say func(part, detail string)) ([]extent, error) {
+	points := []int{1, 4, 16, mostWorkers}
+	if isQuick {
+		points = []int{2}
+	}
+	var all []extent
+	for _, subject := range []string{"grpc", served, onRay, ofRayJob, rayActor} {
+		if missing(subject) {
+			continue
+		}
+		for _, n := range points {
+			say(growingKey, fmt.Sprintf("%d times %s", n, subject))
+			var e extent
+			if err := inChild(&e, order{Job: "growing", Subject: subject, Point: n, Quick: isQuick}); err != nil {
+				return nil, fmt.Errorf("%d times %s: %w", n, subject, err)
+			}
+			all = append(all, e)
+		}
+	}
+	return all, nil
+}
+
+func growingJob(b *bed, o order) (any, error) {
+	e := extent{Subject: o.Subject, Workers: o.Point, PerSecond: -1, Host: -1, Goroutines: -1, BackEnd: -1, Worker: -1,
+		Actor: -1, Head: -1, Node: -1}
+	if err := os.Setenv(markVariable, fmt.Sprint("growing-", os.Getpid())); err != nil {
+		return nil, err
+	}
+	switch o.Subject { // so that its start is no part of that of the workers
+	case served:
+		if _, err := b.backEnd(); err != nil {
+			return nil, err
+		}
+	case onRay:
+		if _, err := b.cluster(); err != nil {
+			return nil, err
+		}
+	case ofRayJob, rayActor:
+		var err error
+		e.Ready, err = b.actors(o.Subject, o.Point)
+		return e, err
+	}
+	begin := time.Now()
+	p, err := b.open(o.Subject, o.Point)
+	if err != nil {
+		return nil, err
+	}
+	e.Ready = time.Since(begin).Seconds()
+	return e, errors.Join(e.look(p, scaleOf(o)), p.Close())
+}
+
+// actors returns in how many seconds so many of Ray's actors are ready, from the submission of their job if they have
+// one.
+func (b *bed) actors(subject string, count int) (float64, error) {
+	c, err := b.cluster()
+	if err != nil {
+		return 0, err
+	}
+	if subject == rayActor {
+		took, err := c.Actors(count)
+		return took.Seconds(), err
+	}
+	first, took, err := c.Job(count)
+	if err != nil {
+		return 0, err
+	}
+	return (first + took[0]).Seconds(), nil
+}
+
+// look measures a pool that is ready.
+func (e *extent) look(p *core.Pool, n scale) (err error) {
+	const callers = 64
+	if _, err := callTogether(pool{p}, callers, callers*10); err != nil {
+		return err
+	}
+	if e.PerSecond, err = callTogether(pool{p}, callers, max(n.burst, callers)); err != nil {
+		return err
+	}
+	e.Goroutines = float64(runtime.NumGoroutine())
+	debug.FreeOSMemory()
+	if e.Host, err = mebibytes(os.Getpid(), "VmRSS"); err != nil {
+		return err
+	}
+	var workers float64
+	for _, pid := range pidsOf(p) {
+		size, err := mebibytes(pid, "VmRSS")
+		if err != nil {
+			return err
+		}
+		workers += size
+	}
+	e.Worker = workers / float64(e.Workers)
+	running := ownProcesses()
+	switch e.Subject {
+	case served:
+		e.BackEnd, _ = running.resident("snakepit_bridge.serve")
+	case onRay:
+		e.BackEnd, _ = running.resident("snakepit_bridge.ray\x00")
+		actors, count := running.resident("ray::Holder")
+		e.Actor = actors / max(count, 1)
+		gcs, _ := running.resident("gcs_server\x00")
+		dashboard, _ := running.resident("dashboard/dashboard.py")
+		e.Head = gcs + dashboard
+		raylet, _ := running.resident("raylet/raylet")
+		agents, _ := running.resident("/agent.py")
+		runtimeEnv, _ := running.resident("runtime_env/agent/main.py")
+		e.Node = raylet + agents + runtimeEnv
+	}
+	return nil
+}
+
+// processes are running processes with their command lines, in which a zero byte follows each argument.
+type processes map[int][]byte
+
+// ownProcesses are those that this program has started since it was marked, directly or not.
+func ownProcesses() processes {
+	all := processes{}
+	for _, pid := range marked(markVariable + "=" + os.Getenv(markVariable)) {
+		all[pid], _ = os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline")) // an ended process has none
+	}
+	return all
+}
+
+// resident adds up the resident memory, in MiB, of the processes whose command line contains the text. It also returns
+// how many there are.
+func (p processes) resident(text string) (sum, count float64) {
+	for pid, line := range p {
+		if bytes.Contains(line, []byte(text)) {
+			if size, err := mebibytes(pid, "VmRSS"); err == nil {
+				sum += size
+				count++
+			}
+		}
+	}
+	return sum, count
+}
+
+func growingTable(all []extent) table {
+	t := table{Name: growingKey, Title: "what workers take, each number once, everything on this machine",
+		Header: []string{"", "workers", "all ready, s", "calls/s of 64 callers", "Go, MiB", "goroutines",
+			"back end, MiB", "each worker, MiB", "each actor, MiB", "Ray's head, MiB", "Ray's node, MiB"}}
+	for _, e := range all {
+		cells := []string{e.Subject, strconv.Itoa(e.Workers)}
+		for _, v := range []float64{e.Ready, e.PerSecond, e.Host, e.Goroutines, e.BackEnd, e.Worker, e.Actor, e.Head,
+			e.Node} {
+			cells = append(cells, known(v))
+		}
+		t.Rows = append(t.Rows, cells)
+	}
+	return t
+}
