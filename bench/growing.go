@@ -98,11 +98,11 @@ func (b *bed) actors(subject string, count int) (float64, error) {
 		took, err := c.Actors(count)
 		return took.Seconds(), err
 	}
-	first, took, err := c.Job(count)
+	first, others, err := c.Job(count - 1)
 	if err != nil {
 		return 0, err
 	}
-	return (first + took[0]).Seconds(), nil
+	return (first + others[0]).Seconds(), nil
 }
 
 // look measures a pool that is ready.

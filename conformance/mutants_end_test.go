@@ -86,7 +86,8 @@ var endMutants = []mutant{
 	{"keeps its answers at the end", "bye/answers", frames(func(core.Conn) (frameFunc, frameFunc) {
 		var leaves atomic.Bool
 		return one(func(f *core.Frame) {
-				if f.Kind == core.KindPong && leaves.Load() {
+				// The clause's last pong may be read before its bye is written.
+				if f.Kind == core.KindPong && (leaves.Load() || f.ID == 500) {
 					drop(f)
 				}
 			}), one(func(f *core.Frame) {

@@ -247,20 +247,18 @@ func (p *Pool) settle(w *Worker) {
 	old.leave(old.due)
 }
 
-// logAdapter logs why the adapters before the one in use were refused, in full at debug. Once for each change it logs
-// which one is used. Callers hold mu.
+// logAdapter logs which adapter is used and why earlier ones were refused, once for each change. The full reasons are
+// logged at debug. Callers hold mu.
 func (p *Pool) logAdapter(w *Worker) {
-	for _, r := range w.link.Refused {
-		w.log.Debug("adapter refused", "adapter", r.Adapter, "error", r.Err)
-	}
-	if slices.ContainsFunc(w.link.Refused, Refusal.isNoRoom) { // the protocols are as they were
-		return
-	}
 	choice := w.link.Adapter
 	args := []any{"adapter", w.link.Adapter}
 	for _, r := range w.link.Refused {
 		choice += "\n" + r.Adapter + ": " + r.Err.Error()
 		args = append(args, r.Adapter, r.reason())
+	}
+	if slices.ContainsFunc(w.link.Refused, Refusal.isNoRoom) { // the protocols are as they were
+		w.log.Debug("worker took the next adapter that has room", args...)
+		return
 	}
 	if choice == p.adapterChoice {
 		return
@@ -277,6 +275,9 @@ func (p *Pool) logAdapter(w *Worker) {
 		w.log.Info("protocol restored", args...)
 	default:
 		w.log.Debug("protocol chosen", args...)
+	}
+	for _, r := range w.link.Refused {
+		w.log.Debug("adapter refused", "adapter", r.Adapter, "error", r.Err)
 	}
 }
 

@@ -314,8 +314,10 @@ def _connect(ray: Any) -> None:
             f"no Ray cluster answers: {_line(error)}",
             "run it on a node, after `ray start`, or by `ray job submit`",
         ) from None
-    except Exception as error:  # versions differ, for instance
-        raise Failure(f"Ray does not connect: {_line(error)}", "") from error
+    except Exception as error:
+        differ = "ersion mismatch" in str(error)
+        hint = "run it with the cluster's versions of Ray and Python, or by `ray job submit`" if differ else ""
+        raise Failure(f"Ray does not connect: {_line(error)}", hint) from error
 
 
 def _read_clients(text: str) -> bytes:

@@ -422,3 +422,11 @@ def test_failures(tmp_path):
     text, hint = failure(tmp_path, *plain, RAY_ADDRESS="127.0.0.1:1")
     assert text.startswith("no Ray cluster answers at RAY_ADDRESS, 127.0.0.1:1: ")
     assert hint == "start it, or correct it"
+
+
+def test_versions_differ(cluster, tmp_path):
+    older = "import sys, ray; ray.__version__ = '1.0.0'\n"
+    text, hint = failure(tmp_path, "w.py", "--plaintext", code=older, RAY_ADDRESS=cluster.address)
+    assert text.startswith("Ray does not connect: Version mismatch: The cluster was started with: Ray: ")
+    assert "Ray: 1.0.0" in text
+    assert hint == "run it with the cluster's versions of Ray and Python, or by `ray job submit`"
