@@ -31,8 +31,7 @@ type extent struct {
 	BackEnd    float64 `json:"back_end_mib"`     // resident
 	Worker     float64 `json:"worker_mib"`       // resident, one of the workers
 	Actor      float64 `json:"actor_mib"`        // resident, one of Ray's actors that hold them
-	Head       float64 `json:"head_mib"`         // resident, of Ray's processes that a cluster has once
-	Node       float64 `json:"node_mib"`         // resident, of Ray's processes that each node has
+	Head       float64 `json:"head_mib"`         // resident, of Ray's processes gcs_server and dashboard.py
 }
 
 // growing measures each number of workers in processes of their own.
@@ -60,7 +59,7 @@ func growing(isQuick bool, missing func(name string) bool, say func(part, detail
 
 func growingJob(b *bed, o order) (any, error) {
 	e := extent{Subject: o.Subject, Workers: o.Point, PerSecond: -1, Host: -1, Goroutines: -1, BackEnd: -1, Worker: -1,
-		Actor: -1, Head: -1, Node: -1}
+		Actor: -1, Head: -1}
 	if err := os.Setenv(markVariable, fmt.Sprint("growing-", os.Getpid())); err != nil {
 		return nil, err
 	}
@@ -139,10 +138,6 @@ func (e *extent) look(p *core.Pool, n scale) (err error) {
 		gcs, _ := running.resident("gcs_server\x00")
 		dashboard, _ := running.resident("dashboard/dashboard.py")
 		e.Head = gcs + dashboard
-		raylet, _ := running.resident("raylet/raylet")
-		agents, _ := running.resident("/agent.py")
-		runtimeEnv, _ := running.resident("runtime_env/agent/main.py")
-		e.Node = raylet + agents + runtimeEnv
 	}
 	return nil
 }
@@ -176,11 +171,10 @@ func (p processes) resident(text string) (sum, count float64) {
 func growingTable(all []extent) table {
 	t := table{Name: growingKey, Title: "what workers take, each number once, everything on this machine",
 		Header: []string{"", "workers", "all ready, s", "calls/s of 64 callers", "Go, MiB", "goroutines",
-			"back end, MiB", "each worker, MiB", "each actor, MiB", "Ray's head, MiB", "Ray's node, MiB"}}
+			"back end, MiB", "each worker, MiB", "each actor, MiB", "Ray's GCS and dashboard, MiB"}}
 	for _, e := range all {
 		cells := []string{e.Subject, strconv.Itoa(e.Workers)}
-		for _, v := range []float64{e.Ready, e.PerSecond, e.Host, e.Goroutines, e.BackEnd, e.Worker, e.Actor, e.Head,
-			e.Node} {
+		for _, v := range []float64{e.Ready, e.PerSecond, e.Host, e.Goroutines, e.BackEnd, e.Worker, e.Actor, e.Head} {
 			cells = append(cells, known(v))
 		}
 		t.Rows = append(t.Rows, cells)

@@ -81,7 +81,7 @@ func TestRemote(t *testing.T) {
 			if (e.Subject == served || e.Subject == onRay) != (e.BackEnd > 0) {
 				t.Errorf("a back end of %v MiB", e.BackEnd)
 			}
-			for _, ofRay := range []float64{e.Actor, e.Head, e.Node} {
+			for _, ofRay := range []float64{e.Actor, e.Head} {
 				if (e.Subject == onRay) != (ofRay > 0) {
 					t.Errorf("%+v", e)
 				}

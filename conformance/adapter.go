@@ -642,13 +642,14 @@ func (p *peer) pongs(from uint64, n int) {
 // byeBehindPings sends many pings and the host's end right behind them, and takes the pongs. They come before the
 // worker's end.
 func (p *peer) byeBehindPings() {
-	const n = 500
-	for i := range uint64(n) {
+	for i := range uint64(pingsBeforeBye) {
 		p.send(core.Frame{Kind: core.KindPing, ID: 1 + i})
 	}
 	p.bye()
-	p.pongs(1, n)
+	p.pongs(1, pingsBeforeBye)
 }
+
+const pingsBeforeBye = 500
 
 // openNamed opens a call of a command. The worker need not have the command.
 func (p *peer) openNamed(name string) uint64 {

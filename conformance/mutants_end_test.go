@@ -87,7 +87,7 @@ var endMutants = []mutant{
 		var leaves atomic.Bool
 		return one(func(f *core.Frame) {
 				// The clause's last pong may be read before its bye is written.
-				if f.Kind == core.KindPong && (leaves.Load() || f.ID == 500) {
+				if f.Kind == core.KindPong && (leaves.Load() || f.ID == pingsBeforeBye) {
 					drop(f)
 				}
 			}), one(func(f *core.Frame) {

@@ -64,8 +64,8 @@ type OwnedAdapter interface {
 	Adapter
 
 	// Close releases everything that the adapter keeps for the pool. The pool calls it once, after every Start has
-	// returned and every link is closed, or once code of the program has held that up for too long. It returns at the
-	// latest when ctx is done. After it, Start returns an error.
+	// returned and every link is closed, or once code of the program has held that up for too long. A Start may then
+	// still run. It returns at the latest when ctx is done. After it, Start returns an error.
 	Close(ctx context.Context) error
 }
 

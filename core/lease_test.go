@@ -504,7 +504,7 @@ func (r releasing) ForPool(core.PoolInfo) core.OwnedAdapter { return r }
 
 func (r releasing) Close(context.Context) error {
 	close(r.released)
-	return nil
+	return errors.New("a job is left")
 }
 
 // What an adapter keeps for a pool is released although code of the program hangs.
@@ -522,8 +522,15 @@ func TestForPoolWithCodeThatHangs(t *testing.T) {
 		}
 		go func() { _, _ = core.Execute[any](t.Context(), p, "callback", nil) }()
 		synctest.Wait()
-		if err := p.Close(); err == nil || !strings.Contains(err.Error(), "has not returned") {
-			t.Errorf("%v", err)
+		begin := time.Now()
+		err = p.Close()
+		for _, text := range []string{"an input of a call or the adapter has not returned", "a job is left"} {
+			if err == nil || !strings.Contains(err.Error(), text) {
+				t.Errorf("%v lacks %q", err, text)
+			}
+		}
+		if took := time.Since(begin); took != 8*time.Second { // StopTimeout and three seconds
+			t.Errorf("Close took %s", took)
 		}
 		select {
 		case <-a.released:

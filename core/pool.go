@@ -462,12 +462,12 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 }
 
 // Close ends every call with ErrClosed, stops every worker, and returns when nothing of the pool is left. A worker
-// that does not end by itself gets SIGTERM, then SIGKILL. Close takes about Options.StopTimeout at most. If a back end
-// on another machine does not answer, it takes two seconds more, and an adapter that keeps something for the pool gets
-// a StopTimeout of its own. The error says if something has not ended: a function in Options.Functions,
-// Options.WorkerEnv, the input of a call, the adapter, or the logger. Close waits for the logger while it accepts
-// records, but only a quarter of a second if it accepts none. Close may be called more than once, from several
-// goroutines, and by the logger itself.
+// that does not end by itself gets SIGTERM, then SIGKILL. Close takes about Options.StopTimeout at most. It takes three
+// seconds more if a back end on another machine does not answer, or code of the program does not return, and an adapter
+// that keeps something for the pool then gets a StopTimeout of its own. The error says what has not ended: a function in
+// Options.Functions, Options.WorkerEnv, the input of a call, the adapter, or the logger. Close waits for the logger
+// while it accepts records, but only a quarter of a second if it accepts none. Close may be called more than once, from
+// several goroutines, and by the logger itself.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	if p.closing {
@@ -494,40 +494,52 @@ func (p *Pool) Close() error {
 	p.cancel()
 	defer close(p.closed)
 	begin := time.Now()
-	limit := p.opts.StopTimeout + leaseKillTime + time.Second // the end after SIGKILL needs a moment too
-	idle, ended := make(chan struct{}), make(chan error, 1)
-	go func() {
-		p.goroutines.Wait()
-		close(idle)
-	}()
-	go func() {
-		select {
-		case <-idle:
-		case <-time.After(limit): // user code that hangs does not keep what the adapter has
-		}
-		err := p.adapter.close(p.opts.StopTimeout)
-		<-idle
-		p.spawner.close()
-		ended <- err
-	}()
-	all := limit
-	if p.adapter.owned != nil {
-		all += p.opts.StopTimeout
-	}
-	timer := time.NewTimer(all)
-	defer timer.Stop()
-	var err error
-	select {
-	case err = <-ended:
-	case <-timer.C:
-		err = errors.New("a function in Options.Functions, Options.WorkerEnv, an input of a call or the adapter has " +
-			"not returned")
-	}
+	err := p.end()
 	err = errors.Join(err, p.events.close(max(logWait, p.opts.StopTimeout-time.Since(begin))))
 	if err = errors.Join(err, p.logs.close(max(logWait, p.opts.StopTimeout-time.Since(begin)))); err != nil {
 		return fmt.Errorf("the pool is closed, but %w", err)
 	}
 	return nil
+}
+
+// end waits for the pool's goroutines and then releases what the adapter and the spawner keep. Whatever does not return
+// is an error, and does not keep the adapter from its end.
+func (p *Pool) end() error {
+	const moment = time.Second // that the end after SIGKILL needs, too
+	idle := make(chan struct{})
+	go func() {
+		p.goroutines.Wait()
+		close(idle)
+	}()
+	err := within(p.opts.StopTimeout+leaseKillTime+moment, func() error { <-idle; return nil },
+		"a function in Options.Functions, Options.WorkerEnv, an input of a call or the adapter has not returned")
+	released := within(p.opts.StopTimeout+moment, func() error { return p.adapter.close(p.opts.StopTimeout) },
+		"the adapter's Close has not returned")
+	last := func() error {
+		<-idle
+		p.spawner.close()
+		return nil
+	}
+	if err == nil {
+		err = within(p.opts.StopTimeout+moment, last, "a process has not ended")
+	} else {
+		go func() { _ = last() }() // when the code has returned
+	}
+	return errors.Join(err, released)
+}
+
+// within returns what do returns, or an error of that text if it takes longer than the limit.
+func within(limit time.Duration, do func() error, late string) error {
+	ended := make(chan error, 1)
+	go func() { ended <- do() }()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-timer.C:
+		return errors.New(late)
+	}
 }
 
 // failWaiters fails some of the callers in all queues with err. Callers hold mu.

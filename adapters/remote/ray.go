@@ -269,7 +269,7 @@ func (p *rayPool) Close(ctx context.Context) error {
 		return nil
 	}
 	select {
-	case <-o.done: // every Start has returned
+	case <-o.done: // the submission has returned
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -111,7 +111,7 @@ def fuzz(seeds: Sequence[bytes], decode: Callable[[bytes], object], *errors: typ
     tracemalloc.start()
     if sys.version_info < (3, 9):
         # Its decoder of JSON recurses up to the limit. A collection there, which runs code of Python, ends the process
-        # with "Cannot recover from stack overflow".
+        # with "Cannot recover from stack overflow". Bodies do not get that deep: see _codec_json.
         gc.disable()
     try:
         for data in mutants(seeds):

@@ -430,3 +430,15 @@ def test_versions_differ(cluster, tmp_path):
     assert text.startswith("Ray does not connect: Version mismatch: The cluster was started with: Ray: ")
     assert "Ray: 1.0.0" in text
     assert hint == "run it with the cluster's versions of Ray and Python, or by `ray job submit`"
+
+
+def test_a_seat_that_is_killed_while_ray_makes_its_actor(monkeypatch):
+    from snakepit_bridge.launch import cluster as module
+
+    killed, removed = [], []
+    monkeypatch.setattr(module, "_kill", killed.append)
+    monkeypatch.setattr(module, "remove_placement_group", removed.append)
+    seat = module.Cluster(["w.py"], 1, module.Need()).take(None)
+    seat._actor, seat._group = "the actor", "its room"
+    seat.signal(kill=True)
+    assert (killed, removed) == (["the actor"], ["its room"])

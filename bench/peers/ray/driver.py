@@ -147,7 +147,7 @@ def measure_job(counts):
 
     client = JobSubmissionClient("http://" + ray._private.worker.global_worker.node.address_info["webui_url"])
     with tempfile.TemporaryDirectory() as directory:
-        for name, text in {"job.py": JOB, "echo.py": ACTOR, "new": str(time.time_ns())}.items():
+        for name, text in {"job.py": JOB, "echo.py": ACTOR}.items():
             with open(os.path.join(directory, name), "w") as file:
                 file.write(text)
         start = time.perf_counter()
@@ -155,12 +155,13 @@ def measure_job(counts):
             entrypoint=f"python job.py '{json.dumps(counts)}'", runtime_env={"working_dir": directory}
         )
         while "an answer" not in client.get_job_logs(job):
-            status = client.get_job_status(job)
-            assert status in ("PENDING", "RUNNING", "SUCCEEDED"), client.get_job_logs(job)
+            if client.get_job_status(job).is_terminal() and "an answer" not in client.get_job_logs(job):
+                raise RuntimeError(client.get_job_logs(job))
             time.sleep(0.01)
         seconds = time.perf_counter() - start
     while not client.get_job_status(job).is_terminal():
         time.sleep(0.05)
+    assert client.get_job_status(job) == "SUCCEEDED", client.get_job_logs(job)
     (took,) = [line[5:] for line in client.get_job_logs(job).splitlines() if line.startswith("took ")]
     return {"seconds": seconds, "took": json.loads(took)}
 

@@ -59,14 +59,17 @@ func (s *Serve) Stream(ctx context.Context, n int) error {
 		lines := bufio.NewScanner(response)
 		for got := 0; ; got++ {
 			if !lines.Scan() {
-				if err := lines.Err(); err != nil || got != n {
-					return fmt.Errorf("after %d of %d items: %w", got, n, err)
+				if err := lines.Err(); err != nil || got == n {
+					return err
 				}
-				return nil
+				return fmt.Errorf("ray serve: %d items instead of %d", got, n)
 			}
 			var item int
-			if err := json.Unmarshal(lines.Bytes(), &item); err != nil || item != got {
-				return fmt.Errorf("item %d is %q: %w", got, lines.Text(), err)
+			if err := json.Unmarshal(lines.Bytes(), &item); err != nil {
+				return fmt.Errorf("ray serve: item %d is %q: %w", got, lines.Text(), err)
+			}
+			if item != got {
+				return fmt.Errorf("ray serve: item %d is %d", got, item)
 			}
 		}
 	})

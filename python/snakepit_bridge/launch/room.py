@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import List, Optional, Sequence
+from time import monotonic
+from typing import List, Sequence
 
 from .memory import OomCounter
 from .seat import Seat, Start
@@ -12,6 +13,9 @@ __all__ = ["Lost", "NoRoom", "Room"]
 
 ENDING_SECONDS = 1.0
 """How long a new worker waits for the end of one that is being killed."""
+
+LOOK_SECONDS = 0.02
+"""How often it looks whether another one has ended before."""
 
 
 class NoRoom(Exception):
@@ -52,11 +56,7 @@ class Room:
             OSError: The process could not be started.
             Unavailable: The certificate could not be made.
         """
-        if not self._reserve():
-            # A host that ends a lease may ask for the next one at once.
-            ending = self._ending()
-            if ending is None or not ending.wait(ENDING_SECONDS) or not self._reserve():
-                raise NoRoom(f"all {self._workers} workers are leased")
+        self._reserve()
         seat = None
         try:
             seat = Seat(self._program, self._address, self._ports, start, self._memory)
@@ -67,16 +67,20 @@ class Room:
                     self._seats.append(seat)
         return seat
 
-    def _reserve(self) -> bool:
-        """Reports whether another worker may start, and counts it."""
-        with self._lock:
-            self._seats = [seat for seat in self._seats if not seat.wait(0)]
-            if len(self._seats) + self._starting >= self._workers:
-                return False
-            self._starting += 1
-            return True
+    def _reserve(self) -> None:
+        """Counts another worker, if there is room. A host that ends a lease may ask for the next one at once.
 
-    def _ending(self) -> Optional[Seat]:
-        """Returns a seat whose worker is being killed, or None."""
-        with self._lock:
-            return next((seat for seat in self._seats if seat.ending), None)
+        Raises:
+            NoRoom: All workers are leased.
+        """
+        until = monotonic() + ENDING_SECONDS
+        while True:
+            with self._lock:
+                self._seats = [seat for seat in self._seats if not seat.wait(0)]
+                if len(self._seats) + self._starting < self._workers:
+                    self._starting += 1
+                    return
+                ending = next((seat for seat in self._seats if seat.ending), None)
+            if ending is None or monotonic() >= until:
+                raise NoRoom(f"all {self._workers} workers are leased")
+            ending.wait(LOOK_SECONDS)  # another one may end before it
