@@ -464,8 +464,8 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 // Close ends every call with ErrClosed, stops every worker, and returns when nothing of the pool is left. A worker
 // that does not end by itself gets SIGTERM, then SIGKILL. Close takes about Options.StopTimeout at most. It takes three
 // seconds more if a back end on another machine does not answer, or code of the program does not return, and an adapter
-// that keeps something for the pool then gets a StopTimeout of its own. The error says what has not ended: a function in
-// Options.Functions, Options.WorkerEnv, the input of a call, the adapter, or the logger. Close waits for the logger
+// that keeps something for the pool then gets a StopTimeout of its own. The error says what has not ended: a function
+// in Options.Functions, Options.WorkerEnv, the input of a call, the adapter, or the logger. Close waits for the logger
 // while it accepts records, but only a quarter of a second if it accepts none. Close may be called more than once, from
 // several goroutines, and by the logger itself.
 func (p *Pool) Close() error {
