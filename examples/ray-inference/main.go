@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // infer recognises all images, and prints what happens.
 func infer(ctx context.Context, dashboard string, workers int, stdout, stderr io.Writer) error {
-	middle := func(string) {}
+	end := func(string) bool { return false } // of a node
 	if dashboard == "" {
 		fmt.Fprintln(stdout, "🚀 Starting a Ray cluster of two nodes on this machine")
 		c, err := startCluster(ctx)
@@ -83,10 +83,12 @@ func infer(ctx context.Context, dashboard string, workers int, stdout, stderr io
 		}
 		defer c.close()
 		dashboard = c.dashboard
-		middle = func(node string) {
-			if err := c.removeNode(node); err == nil {
-				fmt.Fprintf(stdout, "💥 The node %.8s is gone\n", node)
+		end = func(node string) bool {
+			if err := c.removeNode(node); err != nil {
+				return false
 			}
+			fmt.Fprintf(stdout, "💥 The node %.8s is gone\n", node)
+			return true
 		}
 	}
 	pool, err := snakepit.OpenWith(ctx, remote.Ray{Dashboard: dashboard, Strategy: "SPREAD"},
@@ -101,7 +103,7 @@ func infer(ctx context.Context, dashboard string, workers int, stdout, stderr io
 	if err := pool.WaitReady(ctx, workers); err != nil {
 		return err
 	}
-	busiest, err := printPlaces(ctx, pool, workers, stdout)
+	busiest, most, err := printPlaces(ctx, pool, workers, stdout)
 	if err != nil {
 		return err
 	}
@@ -117,7 +119,11 @@ func infer(ctx context.Context, dashboard string, workers int, stdout, stderr io
 		return err
 	}
 	begun := time.Now()
-	right, again, err := classify(ctx, pool, data.Images, data.Answers, workers, func() { middle(busiest) })
+	right, again, err := classify(ctx, pool, data.Images, data.Answers, workers, func() {
+		if end(busiest) {
+			awaitLosses(ctx, pool, most)
+		}
+	})
 	if err != nil {
 		return err
 	}
@@ -128,12 +134,21 @@ func infer(ctx context.Context, dashboard string, workers int, stdout, stderr io
 	if err := pool.WaitReady(ctx, workers); err != nil {
 		return err
 	}
-	_, err = printPlaces(ctx, pool, workers, stdout)
+	_, _, err = printPlaces(ctx, pool, workers, stdout)
 	return err
 }
 
-// printPlaces prints how many workers each node has. It returns the node with the most.
-func printPlaces(ctx context.Context, pool *snakepit.Pool, workers int, stdout io.Writer) (busiest string, err error) {
+// awaitLosses waits until the pool has lost so many workers. Those of a lost node end within moments, and all work may be
+// done before.
+func awaitLosses(ctx context.Context, pool *snakepit.Pool, count int) {
+	for int(pool.Stats().Lost) < count && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// printPlaces prints how many workers each node has. It returns the node with the most, and how many it has.
+func printPlaces(ctx context.Context, pool *snakepit.Pool, workers int, stdout io.Writer) (
+	busiest string, most int, err error) {
 	nodes := map[string]int{}
 	var sessions []*snakepit.Session
 	for i := range workers { // each session has a worker of its own
@@ -141,10 +156,10 @@ func printPlaces(ctx context.Context, pool *snakepit.Pool, workers int, stdout i
 		sessions = append(sessions, s)
 		at, err := snakepit.Execute[[]string](ctx, s, "place", nil)
 		if err != nil {
-			return "", err
+			return "", 0, err
 		}
-		if nodes[at[0]]++; nodes[at[0]] >= nodes[busiest] {
-			busiest = at[0]
+		if nodes[at[0]]++; nodes[at[0]] >= most {
+			busiest, most = at[0], nodes[at[0]]
 		}
 	}
 	for _, s := range sessions {
@@ -153,7 +168,7 @@ func printPlaces(ctx context.Context, pool *snakepit.Pool, workers int, stdout i
 	for _, node := range slices.Sorted(maps.Keys(nodes)) {
 		fmt.Fprintf(stdout, "📍 node %.8s: %d workers\n", node, nodes[node])
 	}
-	return busiest, nil
+	return busiest, most, nil
 }
 
 // batchSize is the number of images in a call.
