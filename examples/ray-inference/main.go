@@ -138,8 +138,8 @@ func infer(ctx context.Context, dashboard string, workers int, stdout, stderr io
 	return err
 }
 
-// awaitLosses waits until the pool has lost so many workers. Those of a lost node end within moments, and all work may be
-// done before.
+// awaitLosses waits until the pool has lost so many workers. Those of a lost node end within moments, and all of the
+// work may be done before.
 func awaitLosses(ctx context.Context, pool *snakepit.Pool, count int) {
 	for int(pool.Stats().Lost) < count && ctx.Err() == nil {
 		time.Sleep(10 * time.Millisecond)
