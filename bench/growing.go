@@ -127,45 +127,44 @@ func (e *extent) look(p *core.Pool, n scale) (err error) {
 		workers += size
 	}
 	e.Worker = workers / float64(e.Workers)
-	running := ownProcesses()
 	switch e.Subject {
 	case served:
-		e.BackEnd, _ = running.resident("snakepit_bridge.serve")
+		e.BackEnd, _, err = resident("snakepit_bridge.serve")
+		return err
 	case onRay:
-		e.BackEnd, _ = running.resident("snakepit_bridge.ray\x00")
-		actors, count := running.resident("ray::Holder")
-		e.Actor = actors / max(count, 1)
-		gcs, _ := running.resident("gcs_server\x00")
-		dashboard, _ := running.resident("dashboard/dashboard.py")
-		e.Head = gcs + dashboard
+		var actors, gcs, dashboard float64
+		var count int
+		var errs [4]error
+		e.BackEnd, _, errs[0] = resident("snakepit_bridge.ray\x00")
+		actors, count, errs[1] = resident("ray::Holder")
+		gcs, _, errs[2] = resident("gcs_server\x00")
+		dashboard, _, errs[3] = resident("dashboard/dashboard.py")
+		e.Actor, e.Head = actors/float64(count), gcs+dashboard
+		return errors.Join(errs[:]...)
 	}
 	return nil
 }
 
-// processes are running processes with their command lines, in which a zero byte follows each argument.
-type processes map[int][]byte
-
-// ownProcesses are those that this program has started since it was marked, directly or not.
-func ownProcesses() processes {
-	all := processes{}
+// resident adds up the resident memory, in MiB, of the processes that this program has started since it was marked,
+// directly or not, and whose command line contains the text. A zero byte follows each argument there. It also returns
+// how many there are; none is an error.
+func resident(text string) (sum float64, count int, err error) {
 	for _, pid := range marked(markVariable + "=" + os.Getenv(markVariable)) {
-		all[pid], _ = os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline")) // an ended process has none
-	}
-	return all
-}
-
-// resident adds up the resident memory, in MiB, of the processes whose command line contains the text. It also returns
-// how many there are.
-func (p processes) resident(text string) (sum, count float64) {
-	for pid, line := range p {
-		if bytes.Contains(line, []byte(text)) {
-			if size, err := mebibytes(pid, "VmRSS"); err == nil {
-				sum += size
-				count++
-			}
+		line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+		if err != nil || !bytes.Contains(line, []byte(text)) { // an ended process has none
+			continue
 		}
+		size, err := mebibytes(pid, "VmRSS")
+		if err != nil {
+			return 0, 0, err
+		}
+		sum += size
+		count++
 	}
-	return sum, count
+	if count == 0 {
+		err = fmt.Errorf("no process has %q in its command line", text)
+	}
+	return sum, count, err
 }
 
 func growingTable(all []extent) table {

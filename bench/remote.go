@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -230,7 +228,28 @@ func (b *bed) open(name string, size int) (*core.Pool, error) {
 // backEnd is a process that serves workers of worker.py, by mutual TLS.
 type backEnd struct {
 	cmd     *exec.Cmd
+	stop    context.CancelFunc // interrupts it, and kills it later
 	adapter remote.Adapter
+}
+
+// addressWriter passes on what a back end prints, and finds where it listens. One goroutine writes.
+type addressWriter struct {
+	found chan string // gets the address; its buffer has room for it
+	text  []byte      // what came before; nil afterwards
+}
+
+var listening = regexp.MustCompile(`serving .* at (127\.0\.0\.1:\d+),`)
+
+func (a *addressWriter) Write(p []byte) (int, error) {
+	if a.found == nil {
+		return os.Stderr.Write(p)
+	}
+	a.text = append(a.text, p...)
+	if m := listening.FindSubmatch(a.text); m != nil {
+		a.found <- string(m[1])
+		a.found, a.text = nil, nil
+	}
+	return len(p), nil
 }
 
 // startBackEnd starts a back end and returns when it listens. What it prints later goes to this program's standard
@@ -254,34 +273,39 @@ func startBackEnd() (*backEnd, error) {
 		return nil, err
 	}
 	// Command starts the worker by a file beside the package. That file runs modules too.
-	cmd := exec.Command(start.Path, start.Args[0], "-m", "snakepit_bridge.serve", start.Args[1],
-		"--listen", "127.0.0.1:0", "--workers", strconv.Itoa(mostWorkers+1), "--certificates", directory)
+	life, stop := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(life, start.Path, start.Args[0], "-m", "snakepit_bridge.serve", start.Args[1],
+		"--listen", "127.0.0.1:0", "--workers", strconv.Itoa(mostWorkers+1), "--certificates", directory,
+		"--grace", "1")
 	cmd.Env = append(os.Environ(), start.Env...)
-	printed, err := cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = time.Minute
+	found := make(chan string, 1)
+	said := &addressWriter{found: found}
+	cmd.Stderr = said
 	if err := cmd.Start(); err != nil {
+		stop()
 		return nil, err
 	}
-	lines := bufio.NewReader(printed)
-	line, err := lines.ReadString('\n')
-	address := regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(line)
-	if err != nil || address == "" {
-		rest, _ := io.ReadAll(lines)
-		return nil, errors.Join(fmt.Errorf("the back end said %q", line+string(rest)), err, cmd.Wait())
+	b := &backEnd{cmd: cmd, stop: stop}
+	select {
+	case address := <-found:
+		b.adapter = remote.Adapter{Targets: []string{address}, TLS: tls}
+		return b, nil
+	case <-time.After(time.Minute): // it has ended, or hangs
+		err := b.Close()
+		return nil, errors.Join(fmt.Errorf("the back end does not listen; it said %q", said.text), err)
 	}
-	go func() { _, _ = io.Copy(os.Stderr, lines) }() // it ends with the process
-	return &backEnd{cmd, remote.Adapter{Targets: []string{address}, TLS: tls}}, nil
 }
 
 // PIDs lists the back end, not its workers.
-func (s *backEnd) PIDs() []int { return []int{s.cmd.Process.Pid} }
+func (b *backEnd) PIDs() []int { return []int{b.cmd.Process.Pid} }
 
 // Close ends the back end.
-func (s *backEnd) Close() error {
-	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
+func (b *backEnd) Close() error {
+	b.stop()
+	if err := b.cmd.Wait(); !errors.Is(err, context.Canceled) {
 		return err
 	}
-	return s.cmd.Wait()
+	return nil // it has ended by the interrupt
 }

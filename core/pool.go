@@ -515,15 +515,14 @@ func (p *Pool) end() error {
 		"a function in Options.Functions, Options.WorkerEnv, an input of a call or the adapter has not returned")
 	released := within(p.opts.StopTimeout+moment, func() error { return p.adapter.close(p.opts.StopTimeout) },
 		"the adapter's Close has not returned")
-	last := func() error {
+	last := func() {
 		<-idle
 		p.spawner.close()
-		return nil
 	}
 	if err == nil {
-		err = within(p.opts.StopTimeout+moment, last, "a process has not ended")
+		err = within(p.opts.StopTimeout+moment, func() error { last(); return nil }, "a process has not ended")
 	} else {
-		go func() { _ = last() }() // when the code has returned
+		go last() // when the code has returned
 	}
 	return errors.Join(err, released)
 }

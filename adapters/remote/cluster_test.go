@@ -192,11 +192,11 @@ func TestRay(t *testing.T) {
 	})
 	t.Run("starts that are called off", func(t *testing.T) {
 		p := c.mustOpen(t, c.ray(), core.Options{Size: 1})
-		for after := range 10 { // while Ray reserves room, and while it makes the actor
+		for range 3 {
 			if err := p.Resize(2); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Duration(after) * 15 * time.Millisecond)
+			eventually(t, "Ray makes the actor", func() bool { return c.actors() == 2 })
 			if err := p.Resize(1); err != nil {
 				t.Fatal(err)
 			}

@@ -32,7 +32,8 @@ def room(monkeypatch):
 
 
 def test_a_full_room_refuses_at_once(room):
-    first, _ = room.take(None), room.take(None)
+    first = room.take(None)
+    room.take(None)
     with pytest.raises(NoRoom, match="all 2 workers are leased"):
         room.take(None)
     first.ended.set()

@@ -113,8 +113,7 @@ func start(ctx context.Context, python string, args ...string) (*Cluster, error)
 
 // Close ends Ray's processes, waits for them and removes their files.
 func (c *Cluster) Close() error {
-	_ = c.in.Close() // it has ended if this fails
-	err := c.cmd.Wait()
+	err := errors.Join(c.in.Close(), c.cmd.Wait())
 	if err != nil {
 		err = fmt.Errorf("ray: %w", errors.Join(c.ctx.Err(), err))
 	}

@@ -207,9 +207,9 @@ class _Seat:
                     self._timer.start()
         if kill and not started:
             if actor is not None:
-                _kill(actor)  # without its room Ray might let it wait
+                _kill(actor)  # the end of its group does not end an actor that Ray is still making
             if group is not None:
-                remove_placement_group(group)  # that ends the wait for it, and its actor
+                remove_placement_group(group)  # that ends the wait for it
             with self._cluster._changed:
                 self._cluster._changed.notify_all()
 
