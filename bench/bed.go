@@ -50,19 +50,25 @@ const (
 	base64Echo  = "JSON lines with base64"
 )
 
-// starts are the subjects that answer small calls, by name.
-var starts = map[string]peers.Start{
-	msgpackLoop: loops.Msgpack,
-	jsonLoop:    loops.JSON,
-	msgpackIDs:  loops.MsgpackIDs,
-	plainGRPC:   grpcio.Start,
-	fastAPI:     fastapi.Start,
-	pyProc:      pyproc.Start,
-	goPlugin:    goplugin.Start,
-	oneProcess:  process.Start,
+// start starts a subject that answers small calls. The bed closes it.
+type start func(b *bed) (peers.Peer, error)
+
+// starts are those subjects, by name.
+var starts = map[string]start{
+	msgpackLoop: theirs(loops.Msgpack),
+	jsonLoop:    theirs(loops.JSON),
+	msgpackIDs:  theirs(loops.MsgpackIDs),
+	plainGRPC:   theirs(grpcio.Start),
+	fastAPI:     theirs(fastapi.Start),
+	pyProc:      theirs(pyproc.Start),
+	goPlugin:    theirs(goplugin.Start),
+	oneProcess:  theirs(process.Start),
 	"msgpack":   ours("msgpack"),
 	"jsonstdio": ours("jsonstdio"),
 	"grpc":      ours("grpc"),
+	served:      remotePool(served),
+	onRay:       remotePool(onRay),
+	rayServe:    startServe,
 }
 
 // bed holds the subjects of the measurements. Each starts on first use. Only one goroutine uses a bed.
@@ -92,16 +98,10 @@ func (b *bed) close() error {
 
 func (b *bed) peer(name string) (peers.Peer, error) {
 	return keep(b, name, func() (peers.Peer, error) {
-		if start := remoteStarts[name]; start != nil {
-			return start(b)
-		}
-		start := starts[name]
-		if start == nil {
+		if starts[name] == nil {
 			return nil, fmt.Errorf("unknown peer %q", name)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		return start(ctx, b.python)
+		return starts[name](b)
 	})
 }
 
@@ -154,11 +154,20 @@ func (b *bed) way(name string) (way, error) {
 	return w, nil
 }
 
+// theirs starts a peer of this library.
+func theirs(p peers.Start) start {
+	return func(b *bed) (peers.Peer, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		return p(ctx, b.python)
+	}
+}
+
 // pool is this library as one of its peers.
 type pool struct{ *core.Pool }
 
-func ours(adapter string) peers.Start {
-	return func(context.Context, string) (peers.Peer, error) {
+func ours(adapter string) start {
+	return func(*bed) (peers.Peer, error) {
 		p, err := openPool(adapter, program, core.Options{Size: 1, MaxFrame: 256 << 20})
 		return pool{p}, err
 	}

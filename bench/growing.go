@@ -20,18 +20,18 @@ const growingKey = "remote-growing"
 // mostWorkers is the largest pool of that part.
 const mostWorkers = 64
 
-// extent is what so many workers of one kind take. A field is -1 where there is no such thing.
+// extent is what so many workers of one kind take. Memory is that of share. A field is -1 where there is no such thing.
 type extent struct {
 	Subject    string  `json:"subject"`
 	Workers    int     `json:"workers"`
 	Ready      float64 `json:"ready_seconds"`    // from Open until all workers are ready
 	PerSecond  float64 `json:"calls_per_second"` // of 64 callers together
-	Host       float64 `json:"host_mib"`         // resident, of the Go program
+	Host       float64 `json:"host_mib"`         // of the Go program
 	Goroutines float64 `json:"goroutines"`       // of the Go program
-	BackEnd    float64 `json:"back_end_mib"`     // resident
-	Worker     float64 `json:"worker_mib"`       // resident, one of the workers
-	Actor      float64 `json:"actor_mib"`        // resident, one of Ray's actors that hold them
-	Head       float64 `json:"head_mib"`         // resident, of Ray's processes gcs_server and dashboard.py
+	BackEnd    float64 `json:"back_end_mib"`
+	Worker     float64 `json:"worker_mib"` // one of the workers
+	Actor      float64 `json:"actor_mib"`  // one of Ray's actors that hold them
+	Head       float64 `json:"head_mib"`   // of Ray's processes gcs_server and dashboard.py
 }
 
 // growing measures each number of workers in processes of their own.
@@ -115,12 +115,12 @@ func (e *extent) look(p *core.Pool, n scale) (err error) {
 	}
 	e.Goroutines = float64(runtime.NumGoroutine())
 	debug.FreeOSMemory()
-	if e.Host, err = mebibytes(os.Getpid(), "VmRSS"); err != nil {
+	if e.Host, err = share(os.Getpid()); err != nil {
 		return err
 	}
 	var workers float64
 	for _, pid := range pidsOf(p) {
-		size, err := mebibytes(pid, "VmRSS")
+		size, err := share(pid)
 		if err != nil {
 			return err
 		}
@@ -145,16 +145,16 @@ func (e *extent) look(p *core.Pool, n scale) (err error) {
 	return nil
 }
 
-// resident adds up the resident memory, in MiB, of the processes that this program has started since it was marked,
-// directly or not, and whose command line contains the text. A zero byte follows each argument there. It also returns
-// how many there are; none is an error.
+// resident adds up the memory, in MiB, of the processes that this program has started since it was marked, directly or
+// not, and whose command line contains the text. A zero byte follows each argument there. It also returns how many
+// there are; none is an error.
 func resident(text string) (sum float64, count int, err error) {
 	for _, pid := range marked(markVariable + "=" + os.Getenv(markVariable)) {
 		line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 		if err != nil || !bytes.Contains(line, []byte(text)) { // an ended process has none
 			continue
 		}
-		size, err := mebibytes(pid, "VmRSS")
+		size, err := share(pid)
 		if err != nil {
 			return 0, 0, err
 		}

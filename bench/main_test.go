@@ -353,6 +353,30 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// TestStored checks that the stored runs have the rows and subjects of the code.
+func TestStored(t *testing.T) {
+	for file, rows := range map[string][]row{resultsFile: rows, remoteFile: remoteRows} {
+		r, err := load(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want, got []string
+		for _, row := range rows {
+			for _, s := range row.subjects {
+				want = append(want, row.key+" of "+s.name)
+			}
+		}
+		for _, row := range r.Rows {
+			for _, s := range row.Subjects {
+				got = append(got, row.Key+" of "+s.Name)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s has %q, the code %q: run make bench or make bench-remote", file, got, want)
+		}
+	}
+}
+
 func TestNonsense(t *testing.T) {
 	for _, args := range [][]string{
 		{"-rounds", "0"}, {"-memory", "-1"}, {"-only", "("}, {"extra"}, {"-quick", "-only", "no such part"},

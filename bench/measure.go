@@ -95,7 +95,11 @@ func (p plan) begin(python string, keys []string, rows []row) (*report, error) {
 // measureRemote carries the plan out for workers beyond one machine.
 func (p plan) measureRemote(python string) (*report, error) {
 	r, err := p.begin(python, remoteKeys(), remoteRows)
-	if err == nil && p.has(growingKey) {
+	if err != nil {
+		return nil, err
+	}
+	r.Remote = true
+	if p.has(growingKey) {
 		isMissing := func(name string) bool { return slices.Contains(r.Missing, name) }
 		r.Growing, err = growing(p.isQuick, isMissing, p.say)
 	}

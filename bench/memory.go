@@ -137,12 +137,18 @@ func settled(pid int) (float64, error) {
 }
 
 // mebibytes reads one of the sizes that Linux keeps for a process; see proc_pid_status(5).
-func mebibytes(pid int, field string) (float64, error) {
-	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+func mebibytes(pid int, field string) (float64, error) { return sizeIn("status", pid, field) }
+
+// share returns the resident size of a process, in MiB. A page that several processes share counts in parts; see Pss in
+// proc_pid_smaps(5).
+func share(pid int) (float64, error) { return sizeIn("smaps_rollup", pid, "Pss") }
+
+func sizeIn(file string, pid int, field string) (float64, error) {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), file))
 	if err != nil {
 		return 0, err
 	}
-	m := regexp.MustCompile(`(?m)^` + field + `:\s+(\d+) kB$`).FindSubmatch(status)
+	m := regexp.MustCompile(`(?m)^` + field + `:\s+(\d+) kB$`).FindSubmatch(text)
 	if m == nil {
 		return 0, fmt.Errorf("process %d has no %s", pid, field)
 	}

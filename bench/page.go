@@ -50,7 +50,7 @@ func (r *report) places() map[string]string {
 	}
 	if len(r.Rows) > 0 {
 		name := runName
-		if len(r.Growing) > 0 {
+		if r.Remote {
 			name = remoteRunName
 		}
 		all[name] = r.line() + "\n"

@@ -13,13 +13,15 @@ var needs = map[string]string{
 	fastAPI:  "fastapi, httptools, uvicorn, uvloop",
 	pyProc:   "pyproc_worker",
 	goPlugin: "grpc_health",
-	rayActor: "ray",
-	rayServe: "ray.serve",
-	rayJob:   "ray.dashboard.head",
-	ofRayJob: "ray.dashboard.head",
-	onRay:    "ray.dashboard.head",
-	onRayJob: "ray.dashboard.head",
+	rayActor: allOfRay,
+	rayServe: allOfRay,
+	rayJob:   allOfRay,
+	ofRayJob: allOfRay,
+	onRay:    allOfRay,
+	onRayJob: allOfRay,
 }
+
+const allOfRay = "ray.dashboard.head, ray.serve"
 
 // actor measures calls of a Ray actor. Its driver is in Python and measures itself. Ray starts so many processes that
 // one processor would show nothing of the call.

@@ -167,24 +167,20 @@ func serveStream() subject {
 	}}
 }
 
-// remoteStarts are the subjects beyond one machine that answer small calls, by name.
-var remoteStarts = map[string]func(*bed) (peers.Peer, error){
-	served: theirs(served),
-	onRay:  theirs(onRay),
-	rayServe: func(b *bed) (peers.Peer, error) {
-		c, err := b.cluster()
-		if err != nil {
-			return nil, err
-		}
-		return c.Serve()
-	},
-}
-
-func theirs(name string) func(*bed) (peers.Peer, error) {
+// remotePool starts a pool of one worker beyond one machine.
+func remotePool(name string) start {
 	return func(b *bed) (peers.Peer, error) {
 		p, err := b.open(name, 1)
 		return pool{p}, err
 	}
+}
+
+func startServe(b *bed) (peers.Peer, error) {
+	c, err := b.cluster()
+	if err != nil {
+		return nil, err
+	}
+	return c.Serve()
 }
 
 // longest is the time limit for the start of a pool, however large.
@@ -193,9 +189,7 @@ const longest = 5 * time.Minute
 // cluster returns the Ray of the bed. Workers and actors reserve a hundredth of a processor, so there is room for many.
 func (b *bed) cluster() (*ray.Cluster, error) {
 	return keep(b, "Ray", func() (*ray.Cluster, error) {
-		ctx, cancel := context.WithCancel(context.Background())
-		b.closes = append(b.closes, func() error { cancel(); return nil })
-		return ray.StartDashboard(ctx, b.python, 2)
+		return ray.StartDashboard(context.Background(), b.python, 2)
 	})
 }
 

@@ -25,7 +25,8 @@ type report struct {
 	Series   []seriesReport    `json:"series,omitempty"`
 	Memory   []growth          `json:"memory,omitempty"`
 	Soak     *soakReport       `json:"soak,omitempty"`
-	Growing  []extent          `json:"growing,omitempty"` // workers beyond one machine
+	Remote   bool              `json:"remote,omitempty"` // of workers beyond one machine
+	Growing  []extent          `json:"growing,omitempty"`
 	Tables   []table           `json:"tables,omitempty"`
 }
 
@@ -151,8 +152,14 @@ func newReport(python string, rounds int) (*report, error) {
 
 // missing lists the peers whose packages this Python does not have.
 func missing(python string) (names []string) {
+	lacking := map[string]bool{}
 	for name, modules := range needs {
-		if exec.Command(python, "-c", "import "+modules).Run() != nil {
+		lacks, known := lacking[modules]
+		if !known {
+			lacks = exec.Command(python, "-c", "import "+modules).Run() != nil
+			lacking[modules] = lacks
+		}
+		if lacks {
 			names = append(names, name)
 		}
 	}

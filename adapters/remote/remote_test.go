@@ -166,12 +166,17 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func TestFewestLeases(t *testing.T) {
 	a, b, c := newFake(t, "127.0.0.1:0", 4), newFake(t, "127.0.0.1:0", 4), newFake(t, "127.0.0.1:0", 1)
 	l := newLeaser(t, Adapter{}, a, b, c)
-	first := l.lease()
-	eventually(t, "all are known", func() bool { // a start takes the first that is connected
-		l.lease()
-		return a.count() > 0 && b.count() > 0 && c.count() > 0
+	eventually(t, "each has one of three leases", func() bool { // a start takes the first that is connected
+		leases := []*lease{l.lease(), l.lease(), l.lease()}
+		each := a.count() == 1 && b.count() == 1 && c.count() == 1
+		for _, leased := range leases {
+			_ = leased.Close()
+		}
+		return each
 	})
-	for a.count()+b.count()+c.count() < 9 {
+	eventually(t, "all are free", func() bool { return a.count()+b.count()+c.count() == 0 })
+	first := l.lease()
+	for range 8 {
 		l.lease()
 	}
 	_, err := l.client.lease(t.Context(), &core.Launcher{})

@@ -175,9 +175,12 @@ def serve(port):
     class Deployment:
         async def __call__(self, request):
             if request.url.path == "/count":
-                n = int(request.query_params["n"])
-                return StreamingResponse(f"{i}\n" for i in range(n))
+                return StreamingResponse(self.count(int(request.query_params["n"])))
             return await request.json()
+
+        async def count(self, n):
+            for i in range(n):
+                yield f"{i}\n"
 
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(Deployment.bind())

@@ -34,7 +34,7 @@ func Measure(ctx context.Context, python string, callers, calls int) (result Res
 		return result, err
 	}
 	result, err = c.Calls(callers, calls)
-	return result, errors.Join(err, c.Close())
+	return result, errors.Join(err, c.Close(), ctx.Err())
 }
 
 // Cluster is a running Ray and its driver. One goroutine uses it.
@@ -44,8 +44,10 @@ type Cluster struct {
 	cmd       *exec.Cmd
 	in        io.WriteCloser
 	out       *json.Decoder
-	ctx       context.Context // the error of an interrupted driver
 }
+
+// longest is the time limit for a command of the driver.
+const longest = 5 * time.Minute
 
 // Start starts Ray with so many processors to assign, without a dashboard. If ctx ends, the driver is interrupted, and
 // with it Ray ends. Otherwise it runs until Close.
@@ -82,7 +84,7 @@ func start(ctx context.Context, python string, args ...string) (*Cluster, error)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{directory: directory, ctx: ctx}
+	c := &Cluster{directory: directory}
 	script := filepath.Join(directory, "driver.py")
 	if err := os.WriteFile(script, source, 0o600); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(directory))
@@ -91,8 +93,7 @@ func start(ctx context.Context, python string, args ...string) (*Cluster, error)
 	c.cmd.Env = append(os.Environ(), "RAY_USAGE_STATS_ENABLED=0", "RAY_AUTH_MODE=disabled",
 		"PATH="+filepath.Dir(python)+string(os.PathListSeparator)+os.Getenv("PATH")) // jobs run python
 	c.cmd.Stderr = os.Stderr
-	// An interrupted driver ends Ray's processes. A killed one leaves this to them.
-	c.cmd.Cancel = func() error { return c.cmd.Process.Signal(os.Interrupt) }
+	c.cmd.Cancel = c.interrupt
 	c.cmd.WaitDelay = 20 * time.Second
 	if c.in, err = c.cmd.StdinPipe(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(directory))
@@ -111,11 +112,14 @@ func start(ctx context.Context, python string, args ...string) (*Cluster, error)
 	return c, nil
 }
 
+// interrupt interrupts the driver, which ends Ray's processes. A killed driver leaves this to them.
+func (c *Cluster) interrupt() error { return c.cmd.Process.Signal(os.Interrupt) }
+
 // Close ends Ray's processes, waits for them and removes their files.
 func (c *Cluster) Close() error {
 	err := errors.Join(c.in.Close(), c.cmd.Wait())
 	if err != nil {
-		err = fmt.Errorf("ray: %w", errors.Join(c.ctx.Err(), err))
+		err = fmt.Errorf("ray: %w", err)
 	}
 	return errors.Join(err, os.RemoveAll(c.directory))
 }
@@ -171,15 +175,21 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 // ask sends a command and decodes its answer.
 func (c *Cluster) ask(result any, command map[string]any) error {
 	if err := json.NewEncoder(c.in).Encode(command); err != nil {
-		return fmt.Errorf("ray: %w", errors.Join(c.ctx.Err(), err))
+		return fmt.Errorf("ray: %w", err)
 	}
 	return c.answer(result)
 }
 
+// answer decodes an answer. A driver that takes too long is interrupted.
 func (c *Cluster) answer(result any) error {
+	timer := time.AfterFunc(longest, func() { _ = c.interrupt() }) // it fails if the driver has ended
 	var text json.RawMessage
-	if err := c.out.Decode(&text); err != nil {
-		return fmt.Errorf("ray: the driver has ended: %w", errors.Join(c.ctx.Err(), err))
+	err := c.out.Decode(&text)
+	if !timer.Stop() {
+		return fmt.Errorf("ray: no answer in %v", longest)
+	}
+	if err != nil {
+		return fmt.Errorf("ray: the driver has ended: %w", err)
 	}
 	var failed struct {
 		Error string `json:"error"`
