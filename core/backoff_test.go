@@ -1,8 +1,10 @@
 package core_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"sync"
@@ -65,6 +67,69 @@ func TestBackoffIsOfOneIndex(t *testing.T) {
 			t.Errorf("StartFails is %d of %d", s.StartFails, n)
 		}
 	})
+}
+
+// A pool that serves warns once that there is no room for more workers.
+func TestNoRoomIsNoError(t *testing.T) {
+	a := &coretest.Adapter{Before: func(_ context.Context, index int) error {
+		if index == 1 {
+			return &core.UnavailableError{Reason: "two are too many", Full: true}
+		}
+		return nil
+	}}
+	var text bytes.Buffer // the logger has a lock
+	log := hclog.New(&hclog.LoggerOptions{Output: &text, Level: hclog.Info})
+	bubble(t, a, core.Options{Size: 2, Logger: log, StartBudget: 3}, func(t *testing.T, p *core.Pool) {
+		time.Sleep(5 * time.Second)
+		if n := p.Stats().Workers[1].Failures; n != 3 {
+			t.Errorf("%d failures", n)
+		}
+	})
+	for _, want := range []string{"no room for it", "has stopped starting"} {
+		if strings.Count(text.String(), want) != 1 {
+			t.Errorf("the log does not have %q once", want)
+		}
+	}
+	if strings.Contains(text.String(), "[ERROR]") {
+		t.Error("the log has an error")
+	}
+	if t.Failed() {
+		t.Log(text.String())
+	}
+}
+
+// A start that runs out of time ends with what the adapter says of it, if that has a remedy. Otherwise the pool
+// explains it.
+func TestLateStartIsExplained(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  func(ctx context.Context) error
+		want []string
+	}{
+		"by the adapter": {func(ctx context.Context) error {
+			return &core.RemedyError{Err: fmt.Errorf("no room in time: %w", context.Cause(ctx)), Remedy: "make room"}
+		}, []string{"no room in time: ", "hint: make room"}},
+		"by the pool": {context.Cause, []string{"has not said hello", "raise Options.StartTimeout"}},
+		"without a cause": {func(ctx context.Context) error { return ctx.Err() }, []string{
+			"has not said hello", "raise Options.StartTimeout",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := &coretest.Adapter{Before: func(ctx context.Context, _ int) error {
+					<-ctx.Done()
+					return c.err(ctx)
+				}}
+				_, err := core.Open(t.Context(), a, core.Command{}, &core.Options{
+					Size: 1, StartTimeout: time.Second, Logger: hclog.NewNullLogger(),
+				})
+				for _, want := range c.want {
+					if err == nil || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), want) {
+						t.Errorf("%v; it lacks %q", err, want)
+					}
+				}
+			})
+		})
+	}
 }
 
 // A worker that answers resets the failure count of its index.

@@ -282,8 +282,11 @@ func (p *Pool) logAdapter(w *Worker) {
 }
 
 // isNoRoom reports whether the adapter works and had no room for the worker. Err has been captured.
-func (r Refusal) isNoRoom() bool {
-	captured, ok := r.Err.(*capturedError)
+func (r Refusal) isNoRoom() bool { return isNoRoom(r.Err) }
+
+// isNoRoom reports whether a captured error says that there is no room for a worker.
+func isNoRoom(err error) bool {
+	captured, ok := err.(*capturedError)
 	return ok && captured.noRoom
 }
 

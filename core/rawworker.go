@@ -119,10 +119,12 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 	if errors.As(err, new(*reportError)) {
 		e.Remedy = at.spawner.cmd.Remedy
 	}
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
-		cause := context.Cause(ctx)
-		var late *RemedyError
-		if errors.As(cause, &late) {
+	cause := context.Cause(ctx)
+	var late, own *RemedyError
+	isLate, isOwn := errors.As(cause, &late), errors.As(err, &own)
+	// An adapter that gives a remedy of its own knows what the start waited for.
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && (!isOwn || own == late) {
+		if isLate {
 			cause, e.Remedy = late.Err, late.Remedy
 		}
 		what := "the worker has not said hello"

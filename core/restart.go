@@ -3,7 +3,10 @@ package core
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // crashLoop is how many starts in a row, over all places, have to fail before callers get ErrCrashLoop instead of
@@ -88,10 +91,31 @@ func (p *Pool) restart(pl *place, err error) {
 		Time: time.Now(), Index: pl.index, In: wait, Failures: failures, Err: pl.failures.last,
 	})
 	if err != nil {
-		p.logs.events(pl.index).Error("worker could not be started", "error", err, "failures", failures,
-			"retry_in", wait)
+		p.logFailedStart(pl, err, wait)
 	}
 	p.askAfter(pl, wait)
+}
+
+// logFailedStart logs why a worker could not be started. A pool that serves but has no room to grow is sound, so that is
+// said once, and is no error. Callers hold mu.
+func (p *Pool) logFailedStart(pl *place, err error, wait time.Duration) {
+	log := p.logs.events(pl.index)
+	args := []any{"error", err, "failures", pl.failures.count, "retry_in", wait}
+	switch {
+	case !isNoRoom(err) || !p.serves():
+		log.Error("worker could not be started", args...)
+	case pl.failures.count == 1:
+		log.Warn("worker could not be started: there is no room for it", args...)
+	default:
+		log.Debug("worker could not be started: there is no room for it", args...)
+	}
+}
+
+// serves reports whether a worker is ready, or still has calls. Callers hold mu.
+func (p *Pool) serves() bool {
+	return slices.ContainsFunc(p.workers, func(w *Worker) bool {
+		return w.state == StateReady || w.state == StateDraining
+	})
 }
 
 // askAfter asks for a start after a wait. Callers hold mu.
@@ -115,8 +139,13 @@ func (pl *place) stopRetry() {
 func (p *Pool) stopTrying(pl *place) {
 	if !pl.stopped {
 		pl.stopped = true
-		p.logs.events(pl.index).Error("the pool has stopped starting this worker", "reason", pl.failures.last,
-			"failures", pl.failures.count, "probe_every", maxBackoff)
+		level := hclog.Error
+		if isNoRoom(pl.failures.last) {
+			level = hclog.Warn
+		}
+		p.logs.events(pl.index).log(level, "the pool has stopped starting this worker", []any{
+			"reason", pl.failures.last, "failures", pl.failures.count, "probe_every", maxBackoff,
+		})
 		p.emit(StartsStopped{
 			Time: time.Now(), Index: pl.index, Failures: pl.failures.count, Err: pl.failures.last,
 		})
@@ -172,12 +201,7 @@ func (p *Pool) crashLoopError() error {
 	if times < crashLoop && !stopped {
 		return nil
 	}
-	for _, w := range p.workers {
-		if w.state == StateReady || w.state == StateDraining {
-			return nil
-		}
-	}
-	if times == 0 {
+	if times == 0 || p.serves() {
 		return nil
 	}
 	return fmt.Errorf("%w: %d starts failed, and no worker serves; the last one: %w", ErrCrashLoop, times, p.lastErr)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -47,7 +48,10 @@ type client struct {
 	waits   bool             // the back end itself can wait for room
 	since   time.Time        // when gRPC began to connect
 
-	settled sync.Once // the first start has waited for the connections
+	moreRoom string // the remedy for back ends without room
+
+	settled sync.Once   // the first start has waited for the connections
+	ending  atomic.Bool // a back end has said that it is about to end
 }
 
 // open returns the client. The first call makes it.
@@ -63,7 +67,9 @@ func (b *backend) open(a Adapter) (*client, error) {
 	if err := a.check(); err != nil {
 		return nil, err
 	}
-	c := &client{options: a, name: a.Name()}
+	c := &client{
+		options: a, name: a.Name(), moreRoom: "add back ends, give them more workers, or set WaitForRoom",
+	}
 	if !a.Plaintext {
 		var err error
 		if c.own, err = workers.NewCertificate(); err != nil {
@@ -139,7 +145,7 @@ func (c *client) lease(ctx context.Context, l *core.Launcher) (*lease, error) {
 	start := &launchpb.Start{
 		RunId: l.RunID, Index: uint32(l.Index), MaxFrame: uint32(l.MaxFrame),
 		HostToken: l.HostToken, WorkerToken: l.WorkerToken, Certificate: c.pem,
-		Wait: c.waits && c.options.WaitForRoom, WatchMemory: l.WatchMemory,
+		WatchMemory: l.WatchMemory,
 	}
 	for _, v := range l.Env {
 		if !strings.HasPrefix(v, "SNAKEPIT_CACHE=") { // a directory of this machine
@@ -147,17 +153,41 @@ func (c *client) lease(ctx context.Context, l *core.Launcher) (*lease, error) {
 		}
 	}
 	c.settle(ctx)
+	var lack *refusals // why there was no room the last time; nil before the first refusal
 	for {
 		leased, refused, err := c.ask(ctx, start)
-		if !errors.Is(err, core.ErrNoRoom) || !c.options.WaitForRoom {
+		switch {
+		case lack != nil && err != nil && ctx.Err() != nil:
+			return nil, noRoomInTime(ctx, lack)
+		case !errors.Is(err, core.ErrNoRoom) || !c.options.WaitForRoom:
 			return leased, err
+		}
+		lack = refused
+		if c.waits && !start.Wait { // now it has said what is missing
+			start.Wait = true
+			continue
 		}
 		select {
 		case <-time.After(roomInterval):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("no room in time: %s: %w", refused, context.Cause(ctx))
+			return nil, noRoomInTime(ctx, lack)
 		}
 	}
+}
+
+func noRoomInTime(ctx context.Context, lack *refusals) error {
+	return overdue(ctx, "make room, or raise Options.StartTimeout", fmt.Sprint("no room in time: ", lack), "")
+}
+
+// overdue returns the error of a start whose context has ended: what it waited for, why the context has ended, and more
+// lines or "". The context's own remedy is about a worker that starts.
+func overdue(ctx context.Context, remedy, what, more string) error {
+	cause := context.Cause(ctx)
+	var late *core.RemedyError
+	if errors.As(cause, &late) {
+		cause = late.Err
+	}
+	return &core.RemedyError{Err: fmt.Errorf("%s: %w%s", what, cause, more), Remedy: remedy}
 }
 
 // settle waits until the first back end is connected or none can be, and then a moment for the others. Otherwise the
@@ -194,7 +224,7 @@ func (c *client) ask(ctx context.Context, start *launchpb.Start) (l *lease, refu
 		case (code == codes.ResourceExhausted || code == codes.Unavailable) && refused.full():
 			return nil, refused, &core.UnavailableError{
 				Reason: refused.String(), Full: true,
-				Remedy: "add back ends, give them more workers, or set WaitForRoom",
+				Remedy: c.moreRoom,
 			}
 		case code == codes.ResourceExhausted: // some are full, and the others do not answer
 			err = status.Error(codes.Unavailable, refused.String())
@@ -251,14 +281,23 @@ func (c *client) explain(ctx context.Context, err error) error {
 	switch {
 	case s.Code() == codes.Unavailable && isTLS(text):
 		return &core.RemedyError{
-			Err:    fmt.Errorf("TLS with the back end (%s) has failed: %s", where, text),
-			Remedy: "compare the certificates and authorities of both sides: each verifies the other",
+			Err: fmt.Errorf("TLS with the back end (%s) has failed: %s", where, text), Remedy: remedyOfTLS(text),
+		}
+	case s.Code() == codes.Unavailable && isEnding(text):
+		c.ending.Store(true)
+		return &core.UnavailableError{
+			Reason: fmt.Sprintf("no back end starts workers (%s): one that answers is ending", where),
+			Remedy: "start another one",
 		}
 	case s.Code() == codes.Unavailable:
+		remedy := "start one there, or correct the address; a firewall has to let this port and those of the " +
+			"workers pass"
+		if c.options.Plaintext && strings.Contains(text, "server preface") {
+			remedy = "correct the address; if a back end listens there, it demands TLS: set TLS, or start it with " +
+				"--plaintext"
+		}
 		return &core.UnavailableError{
-			Reason: fmt.Sprintf("no back end answers (%s): %s", where, text),
-			Remedy: "start one there, or correct the address; a firewall has to let this port and those of the " +
-				"workers pass",
+			Reason: fmt.Sprintf("no back end answers (%s): %s", where, text), Remedy: remedy,
 		}
 	case s.Code() == codes.Unimplemented:
 		return &core.RemedyError{
@@ -268,6 +307,23 @@ func (c *client) explain(ctx context.Context, err error) error {
 	default:
 		return fmt.Errorf("the back end (%s): %s", where, text)
 	}
+}
+
+// isEnding reports whether a text of gRPC, or of a back end, says that the back end is about to end.
+func isEnding(text string) bool {
+	return strings.Contains(text, "status=NOT_SERVING") || strings.Contains(text, "the back end is ending")
+}
+
+// remedyOfTLS returns what to do about a failure of TLS.
+func remedyOfTLS(text string) string {
+	switch {
+	case strings.Contains(text, "does not look like a TLS handshake"):
+		return "correct the address; a back end that was started with --plaintext has no TLS"
+	case strings.Contains(text, "certificate is valid for"), strings.Contains(text, "cannot validate certificate for"):
+		return "make certificates for the address that this program dials (snakepit certificates DIR --host HOST), " +
+			"or dial one that the certificate names"
+	}
+	return "compare the certificates and authorities of both sides: each verifies the other"
 }
 
 // isTLS reports whether a text of gRPC is about TLS.

@@ -123,7 +123,15 @@ func LoadTLS(authorities, certificate, key string) (*tls.Config, error) {
 // LoadCertificates is LoadTLS of the files of a program in a directory that WriteCertificates has filled.
 func LoadCertificates(dir string) (*tls.Config, error) {
 	in := func(name string) string { return filepath.Join(dir, name) }
-	return LoadTLS(in(AuthorityFile), in(ProgramFile), in(ProgramKeyFile))
+	config, err := LoadTLS(in(AuthorityFile), in(ProgramFile), in(ProgramKeyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &core.RemedyError{
+			Err: err,
+			Remedy: fmt.Sprintf("make the certificates (snakepit certificates %s), or bring %s, %s and %s of them here",
+				dir, AuthorityFile, ProgramFile, ProgramKeyFile),
+		}
+	}
+	return config, err
 }
 
 // issuer is an authority that signs certificates.

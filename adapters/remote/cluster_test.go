@@ -226,6 +226,7 @@ func TestRay(t *testing.T) {
 		a.Resources, a.WaitForRoom = map[string]float64{"slot": 4}, true
 		added := make(chan struct{})
 		time.AfterFunc(3*time.Second, func() { c.add("large", 4); close(added) })
+		t.Cleanup(func() { <-added })
 		p := c.mustOpen(t, a, core.Options{Size: 1})
 		answers(t, p)
 		<-added
@@ -263,6 +264,23 @@ func TestRay(t *testing.T) {
 		}
 		gone(t, pids)
 		eventually(t, "the pool is back", func() bool { return p.Stats().Lost >= 1 && p.Stats().Ready == 1 })
+		answers(t, p)
+	})
+	t.Run("the back end is told to end", func(t *testing.T) {
+		p := c.mustOpen(t, c.ray(), core.Options{Size: 1})
+		pids := family(t, p)
+		var drivers []int
+		if c.tell(&drivers, "drivers"); len(drivers) != 1 {
+			t.Fatalf("the back ends are %v", drivers)
+		}
+		if err := syscall.Kill(drivers[0], syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the worker is replaced", func() bool {
+			answers(t, p)
+			return p.Stats().Replaced == 1
+		})
+		gone(t, pids)
 		answers(t, p)
 	})
 	t.Run("the host is killed", func(t *testing.T) {

@@ -52,9 +52,7 @@ func (j *jobs) version(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if about.Version == "" {
-		return "", &core.RemedyError{
-			Err: fmt.Errorf("what listens at %s is no dashboard of Ray", j.dashboard), Remedy: "correct Dashboard",
-		}
+		return "", j.noDashboard("its answer has no ray_version")
 	}
 	return about.Version, nil
 }
@@ -93,7 +91,7 @@ func (j *jobs) submit(ctx context.Context, s submission) error {
 		select {
 		case <-time.After(pollInterval):
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", err, context.Cause(ctx))
+			return overdue(ctx, "look at the cluster in Ray's dashboard, "+j.dashboard, err.Error(), "")
 		}
 	}
 }
@@ -151,7 +149,8 @@ func (j *jobs) send(ctx context.Context, method, path string, body []byte, kind 
 	response, err := client.Do(request)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("the dashboard of Ray at %s does not answer: %w", j.dashboard, context.Cause(ctx))
+			return nil, overdue(ctx, "see whether Ray runs, and whether a firewall drops what is sent to that port",
+				fmt.Sprintf("the dashboard of Ray at %s does not answer", j.dashboard), "")
 		}
 		return nil, &core.UnavailableError{
 			Reason: fmt.Sprintf("the dashboard of Ray at %s does not answer: %v", j.dashboard, err),
@@ -177,6 +176,8 @@ func (j *jobs) read(response *http.Response, what string, answer any) error {
 			Err:    fmt.Errorf("the dashboard of Ray at %s refuses this program: %s", j.dashboard, response.Status),
 			Remedy: `set Header to what the cluster demands, such as "Authorization: Bearer TOKEN"`,
 		}
+	case response.StatusCode != http.StatusOK && strings.HasPrefix(response.Header.Get("Content-Type"), "text/html"):
+		return j.noDashboard("%s: %s", what, response.Status)
 	case response.StatusCode != http.StatusOK:
 		return fmt.Errorf("ray: %s: %s: %.500s", what, response.Status,
 			plain(strings.TrimSpace(string(text))))
@@ -184,10 +185,14 @@ func (j *jobs) read(response *http.Response, what string, answer any) error {
 		return nil
 	}
 	if err := json.Unmarshal(text, answer); err != nil {
-		return &core.RemedyError{
-			Err:    fmt.Errorf("what listens at %s is no dashboard of Ray: %s: %.100q", j.dashboard, what, text),
-			Remedy: "correct Dashboard",
-		}
+		return j.noDashboard("%s: %.100q", what, text)
 	}
 	return nil
+}
+
+func (j *jobs) noDashboard(format string, args ...any) error {
+	return &core.RemedyError{
+		Err:    fmt.Errorf("what listens at %s is no dashboard of Ray: %s", j.dashboard, fmt.Sprintf(format, args...)),
+		Remedy: "correct Dashboard",
+	}
 }

@@ -109,6 +109,7 @@ func (l *lease) Next() (core.LeaseEvent, error) {
 	case *launchpb.LeaseEvent_Memory:
 		return core.LeaseEvent{Memory: int64(e.Memory)}, nil
 	case *launchpb.LeaseEvent_Ending:
+		l.client.ending.Store(true)
 		return core.LeaseEvent{Ending: cmp.Or(e.Ending.GetReason(), "its back end is ending")}, nil
 	}
 	return core.LeaseEvent{}, nil // of a newer release

@@ -25,7 +25,8 @@ import (
 // Ray has workers started on a Ray cluster. A pool submits one job to the cluster, by Ray's Jobs API: the back end,
 // with the program's files as its working directory. Ray places each worker by the resources that it needs. The pool
 // connects to each worker where it runs, so this program has to reach all nodes of the cluster. The job ends when the
-// pool is closed, or when this program ends in whatever way. If the job is lost, the next start submits it again.
+// pool is closed, or when this program ends in whatever way. If the job is lost, or is about to end, the next start
+// submits another one.
 //
 // The program has to have a core.Source, as those of package python do. python.Elsewhere needs no Python here.
 type Ray struct {
@@ -191,13 +192,14 @@ type rayPool struct {
 
 	mu     sync.Mutex // guards the fields below
 	opened *opening   // the last one, or nil
+	ending []*job     // earlier jobs that are about to end; workers may still run there
 	closed bool
 }
 
 // opening is the submission of the job. Its fields are set before done is closed.
 type opening struct {
 	done      chan struct{}
-	job       *job
+	job       *job // nil after an error
 	err       error
 	calledOff bool // the context of the start that submitted has ended
 }
@@ -206,7 +208,7 @@ type opening struct {
 func (o *opening) ended() bool {
 	select {
 	case <-o.done:
-		return o.err != nil || o.job.ended()
+		return o.err != nil || o.job.ended() || o.job.client.ending.Load()
 	default:
 		return false
 	}
@@ -237,6 +239,10 @@ func (p *rayPool) open(ctx context.Context) (*job, error) {
 	o := p.opened
 	mine := o == nil || o.ended()
 	if mine {
+		p.ending = slices.DeleteFunc(p.ending, (*job).ended)
+		if o != nil && o.err == nil && !o.job.ended() {
+			p.ending = append(p.ending, o.job)
+		}
 		o = &opening{done: make(chan struct{})}
 		p.opened = o
 	}
@@ -255,7 +261,7 @@ func (p *rayPool) open(ctx context.Context) (*job, error) {
 		}
 		return o.job, o.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for the job on Ray: %w", context.Cause(ctx))
+		return nil, overdue(ctx, "raise Options.StartTimeout", "the job on Ray is not ready", "")
 	}
 }
 
@@ -263,7 +269,7 @@ func (p *rayPool) open(ctx context.Context) (*job, error) {
 func (p *rayPool) Close(ctx context.Context) error {
 	p.mu.Lock()
 	p.closed = true
-	o := p.opened
+	o, jobs := p.opened, p.ending
 	p.mu.Unlock()
 	if o == nil {
 		return nil
@@ -273,10 +279,17 @@ func (p *rayPool) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if o.err != nil {
-		return nil
+	if o.err == nil {
+		jobs = append(jobs, o.job)
 	}
-	return o.job.close(ctx)
+	for _, j := range jobs {
+		j.cancel()
+	}
+	var err error
+	for _, j := range jobs {
+		err = errors.Join(err, j.close(ctx))
+	}
+	return err
 }
 
 // job is the back end as a job on the cluster.
@@ -357,6 +370,7 @@ func (p *rayPool) submit(ctx context.Context) (_ *job, err error) {
 			WaitForRoom: p.options.WaitForRoom, ConnectTimeout: p.options.ConnectTimeout,
 		},
 		name: p.Name(), own: own, pem: public, waits: true,
+		moreRoom: "add nodes, let workers reserve less, or set WaitForRoom",
 	}
 	if err := j.client.dial(); err != nil {
 		return nil, fmt.Errorf("ray: %w", err)
@@ -427,8 +441,9 @@ func (j *job) await(ctx context.Context, announce string) (a announcement, err e
 		select {
 		case <-time.After(pollInterval):
 		case <-ctx.Done():
-			return a, fmt.Errorf("the job %s on Ray is %s: %s: %w%s", j.id, status.Status, status.Message,
-				context.Cause(ctx), tail(logs))
+			return a, overdue(ctx,
+				"look at the job in Ray's dashboard, "+j.jobs.dashboard+", or raise Options.StartTimeout",
+				fmt.Sprintf("the job %s on Ray is %s: %s", j.id, status.Status, status.Message), tail(logs))
 		}
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health/grpc_health_v1"
 
 	workers "github.com/snakepit-go/snakepit/adapters/grpc"
 	"github.com/snakepit-go/snakepit/adapters/remote/launchpb"
@@ -375,6 +376,37 @@ func TestRayInTime(t *testing.T) {
 	}
 }
 
+// A job that is about to end starts no more workers. The next start submits another one, and Close ends both.
+func TestRayJobEnds(t *testing.T) {
+	d := newDashboard(t)
+	p := d.pool(Ray{})
+	first, err := p.open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.backEnds[0].health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	eventually(t, "a start is refused", func() bool {
+		leased, err := first.client.lease(t.Context(), &core.Launcher{})
+		if err == nil {
+			_ = leased.Close()
+		}
+		return err != nil
+	})
+	second, err := p.open(t.Context())
+	if err != nil || second == first || first.ended() {
+		t.Fatalf("%v", err)
+	}
+	if again, err := p.open(t.Context()); err != nil || again != second {
+		t.Errorf("%v", err)
+	}
+	if err := p.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if !first.ended() || !second.ended() {
+		t.Error("a job is held yet")
+	}
+}
+
 // What is wrong with the dashboard is said.
 func TestRayDashboard(t *testing.T) {
 	answer := func(status int, text string) string {
@@ -394,6 +426,7 @@ func TestRayDashboard(t *testing.T) {
 		answer(200, "{}"):           {"is no dashboard of Ray"},
 		answer(401, "who are you"):  {"refuses this program: 401 Unauthorized", "Authorization"},
 		answer(500, "out of order"): {"GET /api/version: 500", "out of order"},
+		answer(404, "<html>\nno"):   {"is no dashboard of Ray: GET /api/version: 404 Not Found; correct Dashboard"},
 		"head:8265":                 {`Dashboard "head:8265" is no address`, "http://head:8265"},
 		"":                          {`Dashboard "" is no address`},
 	} {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -79,6 +80,10 @@ func (f *fake) Lease(stream launchpb.Launch_LeaseServer) error {
 		f.starts = append(f.starts, request.GetStart())
 	}
 	f.mu.Unlock()
+	if full && request.GetStart().GetWait() {
+		<-stream.Context().Done()
+		return nil
+	}
 	if full && f.refusal != "" {
 		return status.Error(codes.ResourceExhausted, f.refusal)
 	}
@@ -190,17 +195,24 @@ func TestFewestLeases(t *testing.T) {
 	l.lease()
 }
 
-// A start that waits for room gets the first that there is. Its context ends the wait.
+// A start that waits for room gets the first that there is. Its context ends the wait. The error says what was missing,
+// also if the back end itself waits.
 func TestWaitForRoom(t *testing.T) {
 	f := newFake(t, "127.0.0.1:0", 1)
 	l := newLeaser(t, Adapter{WaitForRoom: true}, f)
 	first := l.lease()
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err := l.client.lease(ctx, &core.Launcher{})
-	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, core.ErrUnavailable) ||
-		!strings.Contains(err.Error(), "no room in time: "+f.address+" has no room: all 1 workers are leased") {
-		t.Errorf("%v", err)
+	for _, waits := range []bool{true, false} {
+		l.client.waits = waits
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		_, err := l.client.lease(ctx, &core.Launcher{})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, core.ErrUnavailable) ||
+			!strings.Contains(err.Error(), "no room in time: "+f.address+" has no room: all 1 workers are leased") {
+			t.Errorf("%v", err)
+		}
+		if _, remedy := core.Explain(err); !strings.Contains(remedy, "make room") {
+			t.Errorf("the remedy is %q", remedy)
+		}
 	}
 	time.AfterFunc(10*time.Millisecond, func() { _ = first.Close() })
 	l.lease()
@@ -286,6 +298,28 @@ func TestBadBackEnds(t *testing.T) {
 		defer func() { other.Stop(); <-done }()
 		refused(t, Adapter{Targets: []string{listener.Addr().String()}, Plaintext: true}, false,
 			"is no back end of Snakepit", "correct the address")
+	})
+	t.Run("a web server", func(t *testing.T) {
+		server := httptest.NewServer(nil)
+		defer server.Close()
+		at := []string{strings.TrimPrefix(server.URL, "http://")}
+		refused(t, Adapter{Targets: at, Plaintext: true}, true, "server preface", "correct the address")
+	})
+	back, program := certified(t)
+	secured := newFake(t, "127.0.0.2:0", 1, grpc.Creds(credentials.NewTLS(back)))
+	plain := newFake(t, "127.0.0.1:0", 1)
+	t.Run("TLS there only", func(t *testing.T) {
+		refused(t, Adapter{Targets: []string{secured.address}, Plaintext: true}, true, "it demands TLS")
+	})
+	t.Run("TLS here only", func(t *testing.T) {
+		refused(t, Adapter{Targets: []string{plain.address}, TLS: program}, false, "--plaintext has no TLS")
+	})
+	t.Run("a certificate of another host", func(t *testing.T) {
+		refused(t, Adapter{Targets: []string{secured.address}, TLS: program}, false, "not 127.0.0.2", "--host HOST")
+	})
+	t.Run("it is ending", func(t *testing.T) {
+		plain.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+		refused(t, Adapter{Targets: []string{plain.address}, Plaintext: true}, true, "is ending", "start another one")
 	})
 	t.Run("wrong first message", func(t *testing.T) {
 		f := newFake(t, "127.0.0.1:0", 1)

@@ -17,7 +17,7 @@ Exit codes:
   2    wrong usage`
 
 func rayCommand() *cobra.Command {
-	b := back{module: "snakepit_bridge.ray"}
+	b := back{name: "ray", module: "snakepit_bridge.ray"}
 	cmd := &cobra.Command{
 		Use: "ray WORKER [-- ARGUMENT...]", Short: "Start workers on a Ray cluster, from one of its nodes",
 		Long: aboutRay, Args: words("WORKER"),

@@ -35,13 +35,14 @@ func (s serveError) Unwrap() error { return s.error }
 
 // back holds the flags that are handed on to a Python module. Their names and meanings are the same there.
 type back struct {
+	name   string // of the command
 	python string
 	module string
 	own    []string // the names of flags that are not handed on
 }
 
 func serveCommand() *cobra.Command {
-	b := back{module: "snakepit_bridge.serve"}
+	b := back{name: "serve", module: "snakepit_bridge.serve"}
 	cmd := &cobra.Command{
 		Use: "serve WORKER [-- ARGUMENT...]", Short: "Start workers for programs on other machines", Long: aboutServe,
 		Args: words("WORKER"),
@@ -108,5 +109,6 @@ func (b *back) run(ctx context.Context, worker string, flags, args []string) err
 	if len(args) > 0 {
 		argv = append(append(argv, "--"), args...)
 	}
-	return become(ctx, argv, append(os.Environ(), start.Env...))
+	env := append(os.Environ(), "SNAKEPIT_COMMAND=snakepit "+b.name)
+	return become(ctx, argv, append(env, start.Env...))
 }

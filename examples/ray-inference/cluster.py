@@ -18,14 +18,15 @@ from ray.cluster_utils import Cluster  # noqa: E402
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     port = probe.getsockname()[1]
-# By default Ray takes up to half a minute to notice that a node is gone.
-notice = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 2}
+# By default Ray takes up to half a minute to notice that a node is gone. A busy machine may delay an answer.
+notice = {"health_check_period_ms": 500, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 3}
 cluster = Cluster(
     initialize_head=True,
     head_node_args={"num_cpus": 0, "include_dashboard": True, "dashboard_port": port, "_system_config": notice},
 )
 try:
-    nodes = [cluster.add_node(num_cpus=4) for _ in range(2)]
+    # Otherwise each node would unpack the files of a job anew in the directory where others run them.
+    nodes = [cluster.add_node(num_cpus=4, runtime_env_dir_name=f"files-{n}") for n in range(2)]
     cluster.wait_for_nodes()
     print(f"http://127.0.0.1:{port}", file=answers, flush=True)
     for line in sys.stdin:

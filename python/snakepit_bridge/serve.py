@@ -12,7 +12,20 @@ from typing import List, Sequence
 from ._errors import Unavailable
 from ._remedy import install
 from .launch import keys
-from .launch.command import Failure, bracketed, check, count, end, need_port, need_ports, parse_listen, say, split, tell
+from .launch.command import (
+    NAME,
+    Failure,
+    bracketed,
+    check,
+    count,
+    end,
+    need_port,
+    need_ports,
+    parse_listen,
+    say,
+    split,
+    tell,
+)
 
 __all__ = ["main"]
 
@@ -53,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m snakepit_bridge.serve",
+        prog=os.environ.pop(NAME, "python -m snakepit_bridge.serve"),
         usage="%(prog)s [options] worker.py [-- arguments of the worker]",
         description="Starts workers on this machine for Go programs on other machines.",
         epilog=_EXAMPLE,
@@ -94,7 +107,10 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if options.worker_ports:
         ports = need_ports(parser, options.worker_ports)
         if ports < options.workers:
-            parser.error(f"--worker-ports {options.worker_ports}: {ports} are too few for {options.workers} workers")
+            parser.error(
+                f"--worker-ports {options.worker_ports}: {ports} are too few for {options.workers} workers; name more, "
+                "or set --workers"
+            )
     keys.check(parser, options)
 
 

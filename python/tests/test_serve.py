@@ -194,8 +194,13 @@ TLS = "--certificates is required, or --certificate, --key and --clients; `snake
         ),
         (["w.py", "--plaintext", "--listen", ":7000"], "--plaintext: others could listen in at 0.0.0.0"),
         (["w.py", "--plaintext", "--listen", "[::]:7000"], "--plaintext: others could listen in at ::"),
-        (["w.py", "--listen", "::1:7000"], "--listen ::1:7000: write HOST:PORT, and an IPv6 address as [ADDRESS]:PORT"),
-        (["w.py", "--listen", "127.0.0.1:65536"], "--listen 127.0.0.1:65536: write HOST:PORT"),
+        (
+            ["w.py", "--listen", "::1:7000"],
+            "--listen ::1:7000: write HOST:PORT or :PORT, and an IPv6 address as [ADDRESS]:PORT",
+        ),
+        (["w.py", "--listen", "7000"], "--listen 7000: write HOST:PORT or :PORT"),
+        (["w.py", "--listen", "127.0.0.1:65536"], "--listen 127.0.0.1:65536: a port is at most 65535"),
+        (["w.py", "--listen", "127.0.0.1:999999"], "--listen 127.0.0.1:999999: a port is at most 65535"),
         (["w.py", "--listen", "no host:1"], "--listen no host:1: "),
         (["w.py", "--workers", "0"], "--workers 0: there must be one at least"),
         (["w.py", "--workers", "two"], "argument --workers: invalid int value: 'two'"),
@@ -204,7 +209,7 @@ TLS = "--certificates is required, or --certificate, --key and --clients; `snake
         (["w.py", "--worker-ports", "5000"], "--worker-ports 5000: write FIRST-LAST"),
         (
             ["w.py", "--worker-ports", "5000-5001", "--workers", "3"],
-            "--worker-ports 5000-5001: 2 are too few for 3 workers",
+            "--worker-ports 5000-5001: 2 are too few for 3 workers; name more, or set --workers",
         ),
     ],
 )
@@ -213,6 +218,14 @@ def test_wrong_arguments(capsys, args, message):
         serve.main(args)
     assert caught.value.code == 2
     assert f"{PROGRAM}: error: {message}" in capsys.readouterr().err
+
+
+def test_a_wrong_argument_by_another_name(capsys, monkeypatch):
+    monkeypatch.setenv("SNAKEPIT_COMMAND", "snakepit serve")
+    with pytest.raises(SystemExit):
+        serve.main([])
+    assert "\nsnakepit serve: error: the following" in capsys.readouterr().err
+    assert "SNAKEPIT_COMMAND" not in os.environ  # workers do not inherit it
 
 
 def test_a_wrong_argument_of_the_process(command):

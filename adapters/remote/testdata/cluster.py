@@ -23,8 +23,8 @@ def answer(value):
 
 
 def main():
-    # By default Ray takes up to half a minute to notice that a node is gone.
-    notice = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 2}
+    # By default Ray takes up to half a minute to notice that a node is gone. A busy machine may delay an answer.
+    notice = {"health_check_period_ms": 500, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 3}
     head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": int(sys.argv[1]), "_system_config": notice}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = {}
@@ -36,7 +36,8 @@ def main():
             what, _, rest = line.strip().partition(" ")
             if what == "add":
                 name, resources = rest.split(" ", 1)
-                nodes[name] = cluster.add_node(**json.loads(resources))
+                # Otherwise each node would unpack the files of a job anew in the directory where others run them.
+                nodes[name] = cluster.add_node(runtime_env_dir_name=f"files-{name}", **json.loads(resources))
                 answer(nodes[name].node_id)
             elif what == "remove":
                 cluster.remove_node(nodes.pop(rest), allow_graceful=False)

@@ -13,6 +13,7 @@ from typing import Any, List, Sequence, Tuple
 
 __all__ = [
     "CLOSE_SECONDS",
+    "NAME",
     "Failure",
     "bracketed",
     "check",
@@ -25,6 +26,9 @@ __all__ = [
     "split",
     "tell",
 ]
+
+NAME = "SNAKEPIT_COMMAND"
+"""The variable with the name of the command that the user has typed, if it is another."""
 
 TERMINATE_SECONDS = 2.0
 """How long workers may take to end after SIGTERM."""
@@ -64,14 +68,16 @@ def tell(parser: argparse.ArgumentParser, failure: Failure) -> None:
 
 def parse_listen(parser: argparse.ArgumentParser, text: str, port: int) -> Tuple[str, int]:
     """Returns the address and the port of --listen. Without a port in it, it is the given one."""
-    found = re.fullmatch(r"(\[[^]]*\]|[^:]*)(?::([0-9]{1,5}))?", text)
-    if found is None or int(found.group(2) or 0) > 65535:
-        parser.error(f"--listen {text}: write HOST:PORT, and an IPv6 address as [ADDRESS]:PORT")
+    found = re.fullmatch(r"(\[[^]]*\]|[^:]*)(?::([0-9]+))?", text)
+    if found is None or text.isdigit():
+        parser.error(f"--listen {text}: write HOST:PORT or :PORT, and an IPv6 address as [ADDRESS]:PORT")
+    if int(found.group(2) or 0) > 65535:
+        parser.error(f"--listen {text}: a port is at most 65535")
     host = found.group(1).strip("[]") or "0.0.0.0"
     try:
         addresses = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        parser.error(f"--listen {text}: {error}")
+        parser.error(f"--listen {text}: {error.strerror}; name this machine, or one of its addresses")
     return str(addresses[0][4][0]), port if found.group(2) is None else int(found.group(2))
 
 

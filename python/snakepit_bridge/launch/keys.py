@@ -70,7 +70,9 @@ def read(options: argparse.Namespace) -> Keys:
             with open(path, "rb") as file:
                 contents[name] = file.read()
         except OSError as error:
-            raise Failure(f"--{name} {path}: {error.strerror}", "") from None
+            directory = options.certificates
+            hint = f"make the certificates: snakepit certificates {directory}" if directory else ""
+            raise Failure(f"--{name} {path}: {error.strerror}", hint) from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for name in ("certificate", "clients"):
         path = getattr(options, name)
