@@ -96,8 +96,8 @@ func (p *Pool) restart(pl *place, err error) {
 	p.askAfter(pl, wait)
 }
 
-// logFailedStart logs why a worker could not be started. A pool that serves but has no room to grow is sound, so that is
-// said once, and is no error. Callers hold mu.
+// logFailedStart logs why a worker could not be started. If the pool serves and only has no room to grow, that is no
+// error, and is said once. Callers hold mu.
 func (p *Pool) logFailedStart(pl *place, err error, wait time.Duration) {
 	log := p.logs.events(pl.index)
 	args := []any{"error", err, "failures", pl.failures.count, "retry_in", wait}
