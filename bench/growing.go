@@ -20,7 +20,7 @@ const growingKey = "remote-growing"
 // mostWorkers is the largest pool of that part.
 const mostWorkers = 64
 
-// extent is what so many workers of one kind take. Memory is that of share. A field is -1 where there is no such thing.
+// extent is what so many workers of one kind take. share measures memory. A field is -1 where there is no such thing.
 type extent struct {
 	Subject    string  `json:"subject"`
 	Workers    int     `json:"workers"`
@@ -129,26 +129,26 @@ func (e *extent) look(p *core.Pool, n scale) (err error) {
 	e.Worker = workers / float64(e.Workers)
 	switch e.Subject {
 	case served:
-		e.BackEnd, _, err = resident("snakepit_bridge.serve")
+		e.BackEnd, _, err = memoryOf("snakepit_bridge.serve")
 		return err
 	case onRay:
 		var actors, gcs, dashboard float64
 		var count int
 		var errs [4]error
-		e.BackEnd, _, errs[0] = resident("snakepit_bridge.ray\x00")
-		actors, count, errs[1] = resident("ray::Holder")
-		gcs, _, errs[2] = resident("gcs_server\x00")
-		dashboard, _, errs[3] = resident("dashboard/dashboard.py")
+		e.BackEnd, _, errs[0] = memoryOf("snakepit_bridge.ray\x00")
+		actors, count, errs[1] = memoryOf("ray::Holder")
+		gcs, _, errs[2] = memoryOf("gcs_server\x00")
+		dashboard, _, errs[3] = memoryOf("dashboard/dashboard.py")
 		e.Actor, e.Head = actors/float64(count), gcs+dashboard
 		return errors.Join(errs[:]...)
 	}
 	return nil
 }
 
-// resident adds up the memory, in MiB, of the processes that this program has started since it was marked, directly or
+// memoryOf adds up the memory, in MiB, of the processes that this program has started since it was marked, directly or
 // not, and whose command line contains the text. A zero byte follows each argument there. It also returns how many
 // there are; none is an error.
-func resident(text string) (sum float64, count int, err error) {
+func memoryOf(text string) (sum float64, count int, err error) {
 	for _, pid := range marked(markVariable + "=" + os.Getenv(markVariable)) {
 		line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 		if err != nil || !bytes.Contains(line, []byte(text)) { // an ended process has none

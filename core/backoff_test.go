@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,32 +70,46 @@ func TestBackoffIsOfOneIndex(t *testing.T) {
 	})
 }
 
-// A pool that serves warns once that there is no room for more workers.
+// A pool that serves warns once that there is no room for more workers. Without a worker, and if another adapter of a
+// chain was refused for another reason, it is an error each time.
 func TestNoRoomIsNoError(t *testing.T) {
-	a := &coretest.Adapter{Before: func(_ context.Context, index int) error {
-		if index == 1 {
-			return &core.UnavailableError{Reason: "two are too many", Full: true}
-		}
-		return nil
-	}}
-	var text bytes.Buffer // the logger has a lock
-	log := hclog.New(&hclog.LoggerOptions{Output: &text, Level: hclog.Info})
-	bubble(t, a, core.Options{Size: 2, Logger: log, StartBudget: 3}, func(t *testing.T, p *core.Pool) {
-		time.Sleep(5 * time.Second)
-		if n := p.Stats().Workers[1].Failures; n != 3 {
-			t.Errorf("%d failures", n)
-		}
-	})
-	for _, want := range []string{"no room for it", "has stopped starting"} {
-		if strings.Count(text.String(), want) != 1 {
-			t.Errorf("the log does not have %q once", want)
-		}
-	}
-	if strings.Contains(text.String(), "[ERROR]") {
-		t.Error("the log has an error")
-	}
-	if t.Failed() {
-		t.Log(text.String())
+	full := &core.UnavailableError{Reason: "two are too many", Full: true}
+	broken := &core.UnavailableError{Reason: "it is not installed"}
+	failed := regexp.MustCompile(`\[ERROR\].* could not be started`)
+	for name, c := range map[string]struct {
+		err     error
+		crashes bool // the worker that serves
+		warns   int
+		isError bool
+	}{
+		"no room":                 {err: full, warns: 1},
+		"all of a chain are full": {err: errors.Join(full, full), warns: 1},
+		"both sentinels":          {err: fmt.Errorf("%w: %w", core.ErrUnavailable, core.ErrNoRoom), warns: 1},
+		"another one is broken":   {err: errors.Join(full, broken), isError: true},
+		"no worker serves":        {err: full, crashes: true, warns: 1, isError: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var starts atomic.Int64
+			a := &coretest.Adapter{Before: func(_ context.Context, index int) error {
+				if index > 0 || starts.Add(1) > 1 {
+					return c.err
+				}
+				return nil
+			}}
+			var text bytes.Buffer // the logger has a lock
+			log := hclog.New(&hclog.LoggerOptions{Output: &text, Level: hclog.Info})
+			bubble(t, a, core.Options{Size: 4, Logger: log, StartBudget: 3}, func(t *testing.T, p *core.Pool) {
+				time.Sleep(time.Minute)
+				if c.crashes {
+					a.Crash(0)
+					time.Sleep(time.Minute)
+				}
+			})
+			warns := strings.Count(text.String(), "there is no room for it")
+			if isError := failed.MatchString(text.String()); warns != c.warns || isError != c.isError {
+				t.Errorf("%d warnings:\n%s", warns, text.String())
+			}
+		})
 	}
 }
 
@@ -107,7 +122,9 @@ func TestLateStartIsExplained(t *testing.T) {
 	}{
 		"by the adapter": {func(ctx context.Context) error {
 			return &core.RemedyError{Err: fmt.Errorf("no room in time: %w", context.Cause(ctx)), Remedy: "make room"}
-		}, []string{"no room in time: ", "hint: make room"}},
+		}, []string{
+			"no room in time: context deadline exceeded: not within the start timeout of 1s\n", "\nhint: make room",
+		}},
 		"by the pool": {context.Cause, []string{"has not said hello", "raise Options.StartTimeout"}},
 		"without a cause": {func(ctx context.Context) error { return ctx.Err() }, []string{
 			"has not said hello", "raise Options.StartTimeout",

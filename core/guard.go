@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 )
 
 // User code is code that the pool calls but does not contain: methods of values while they are encoded or decoded, an
@@ -122,7 +123,7 @@ type capturedError struct {
 	err  error
 
 	reason string // from Explain
-	noRoom bool   // it is ErrNoRoom
+	noRoom bool   // it says only that there is no room
 }
 
 func (e *capturedError) Error() string { return e.text }
@@ -137,7 +138,7 @@ func captureError(err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return err
 	}
-	f := &capturedError{text: err.Error(), err: err, noRoom: errors.Is(err, ErrNoRoom)}
+	f := &capturedError{text: err.Error(), err: err, noRoom: saysNoRoom(err)}
 	f.reason, _ = Explain(err)
 	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF} {
 		if errors.Is(err, end) {
@@ -145,6 +146,21 @@ func captureError(err error) error {
 		}
 	}
 	return f
+}
+
+// saysNoRoom reports whether an error is ErrNoRoom, and no adapter of a chain was refused for another reason.
+func saysNoRoom(err error) bool {
+	if !errors.Is(err, ErrNoRoom) {
+		return false
+	}
+	for ; err != nil; err = errors.Unwrap(err) {
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
+			return !slices.ContainsFunc(joined.Unwrap(), func(e error) bool {
+				return e != ErrUnavailable && errors.Is(e, ErrUnavailable) && !saysNoRoom(e)
+			})
+		}
+	}
+	return true
 }
 
 // captureIsolated is captureError for places where nothing is guarded.

@@ -57,6 +57,7 @@ type Pool struct {
 	stats         Stats
 	lastErr       error  // of the last failed start of any worker
 	adapterChoice string // the chain's choice of adapter that was logged last
+	saidNoRoom    bool   // since the last worker became ready, the log says that there is no room for more
 	draining      bool   // Shutdown has begun: no new calls
 	closing       bool
 }
@@ -208,6 +209,7 @@ func (p *Pool) admit(w *Worker, c *connected, m *mux, r *records) {
 	w.idleSince = time.Now()
 	w.moveTo(StateReady, "", nil)
 	p.starting--
+	p.saidNoRoom = false
 	p.slots = w.slots
 	p.settle(w)
 	if !p.isOpen() {
@@ -284,7 +286,7 @@ func (p *Pool) logAdapter(w *Worker) {
 // isNoRoom reports whether the adapter works and had no room for the worker. Err has been captured.
 func (r Refusal) isNoRoom() bool { return isNoRoom(r.Err) }
 
-// isNoRoom reports whether a captured error says that there is no room for a worker.
+// isNoRoom reports whether a captured error says only that there is no room for a worker.
 func isNoRoom(err error) bool {
 	captured, ok := err.(*capturedError)
 	return ok && captured.noRoom

@@ -119,13 +119,11 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 	if errors.As(err, new(*reportError)) {
 		e.Remedy = at.spawner.cmd.Remedy
 	}
-	cause := context.Cause(ctx)
-	var late, own *RemedyError
-	isLate, isOwn := errors.As(cause, &late), errors.As(err, &own)
-	// An adapter that gives a remedy of its own knows what the start waited for.
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && (!isOwn || own == late) {
-		if isLate {
-			cause, e.Remedy = late.Err, late.Remedy
+	// An adapter that gives a remedy knows what the start waited for.
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && !errors.As(err, new(*RemedyError)) {
+		cause := context.Cause(ctx)
+		if errors.As(cause, new(*lateError)) {
+			e.Remedy = "if its imports are slow, raise Options.StartTimeout"
 		}
 		what := "the worker has not said hello"
 		var warm *warmupError
@@ -144,6 +142,15 @@ func (e *StartError) explain(ctx context.Context, at *attempt) {
 		}
 	}
 }
+
+// lateError is why the context of a start has ended: Options.StartTimeout is over.
+type lateError struct{ limit time.Duration }
+
+func (e *lateError) Error() string {
+	return fmt.Sprintf("%v: not within the start timeout of %s", context.DeadlineExceeded, e.limit)
+}
+
+func (e *lateError) Unwrap() error { return context.DeadlineExceeded }
 
 // isClosed reports whether err only says that the connection was closed.
 func isClosed(err error) bool {

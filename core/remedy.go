@@ -26,7 +26,7 @@ func (e *UnavailableError) Is(target error) bool {
 	return target == ErrUnavailable || target == ErrNoRoom && e.Full
 }
 
-// RemedyError is an error with its remedy. An adapter whose Start has run out of time says with one what it waited for.
+// RemedyError is an error with its remedy.
 type RemedyError struct {
 	Err    error
 	Remedy string // an imperative sentence, lower case, without a full stop

@@ -53,7 +53,7 @@ func (p *Pool) replacementFailed(pl *place, err error) {
 		return
 	}
 	wait := pl.failures.backoff()
-	old.log.Error("worker's replacement could not be started; the old worker serves on", "error", err,
+	p.logFailedStart(pl.index, "the old worker serves on, because its replacement could not be started", err,
 		"failures", pl.failures.count, "retry_in", wait)
 	p.askAfter(pl, wait)
 }

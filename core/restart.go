@@ -91,24 +91,24 @@ func (p *Pool) restart(pl *place, err error) {
 		Time: time.Now(), Index: pl.index, In: wait, Failures: failures, Err: pl.failures.last,
 	})
 	if err != nil {
-		p.logFailedStart(pl, err, wait)
+		p.logFailedStart(pl.index, "worker could not be started", err, "failures", failures, "retry_in", wait)
 	}
 	p.askAfter(pl, wait)
 }
 
-// logFailedStart logs why a worker could not be started. If the pool serves and only has no room to grow, that is no
-// error, and is said once. Callers hold mu.
-func (p *Pool) logFailedStart(pl *place, err error, wait time.Duration) {
-	log := p.logs.events(pl.index)
-	args := []any{"error", err, "failures", pl.failures.count, "retry_in", wait}
-	switch {
-	case !isNoRoom(err) || !p.serves():
-		log.Error("worker could not be started", args...)
-	case pl.failures.count == 1:
-		log.Warn("worker could not be started: there is no room for it", args...)
-	default:
-		log.Debug("worker could not be started: there is no room for it", args...)
+// logFailedStart logs why a worker could not be started. A pool that serves and only has no room for one more is sound.
+// It says so once, until a worker is ready. Callers hold mu.
+func (p *Pool) logFailedStart(index int, what string, err error, args ...any) {
+	level := hclog.Error
+	if isNoRoom(err) && p.serves() {
+		what += ": there is no room for it"
+		level = hclog.Warn
+		if p.saidNoRoom {
+			level = hclog.Debug
+		}
+		p.saidNoRoom = true
 	}
+	p.logs.events(index).log(level, what, append([]any{"error", err}, args...))
 }
 
 // serves reports whether a worker is ready, or still has calls. Callers hold mu.
@@ -139,13 +139,8 @@ func (pl *place) stopRetry() {
 func (p *Pool) stopTrying(pl *place) {
 	if !pl.stopped {
 		pl.stopped = true
-		level := hclog.Error
-		if isNoRoom(pl.failures.last) {
-			level = hclog.Warn
-		}
-		p.logs.events(pl.index).log(level, "the pool has stopped starting this worker", []any{
-			"reason", pl.failures.last, "failures", pl.failures.count, "probe_every", maxBackoff,
-		})
+		p.logFailedStart(pl.index, "the pool has stopped starting this worker", pl.failures.last,
+			"failures", pl.failures.count, "probe_every", maxBackoff)
 		p.emit(StartsStopped{
 			Time: time.Now(), Index: pl.index, Failures: pl.failures.count, Err: pl.failures.last,
 		})

@@ -120,10 +120,7 @@ func (w *Worker) run(ctx context.Context) {
 	defer p.goroutines.Done()
 	defer w.abort(nil)
 	at := p.spawner.attempt(w.index)
-	ctx, cancel := context.WithTimeoutCause(ctx, p.opts.StartTimeout, &RemedyError{
-		fmt.Errorf("%w: not within the start timeout of %s", context.DeadlineExceeded, p.opts.StartTimeout),
-		"if its imports are slow, raise Options.StartTimeout",
-	})
+	ctx, cancel := context.WithTimeoutCause(ctx, p.opts.StartTimeout, &lateError{p.opts.StartTimeout})
 	defer cancel()
 	c, err := connect(ctx, p.adapter, at, &p.opts)
 	if err != nil {

@@ -51,7 +51,7 @@ type client struct {
 	moreRoom string // the remedy for back ends without room
 
 	settled sync.Once   // the first start has waited for the connections
-	ending  atomic.Bool // a back end has said that it is about to end
+	ending  atomic.Bool // a back end has said that it is about to end; for Ray, which has one
 }
 
 // open returns the client. The first call makes it.
@@ -176,18 +176,12 @@ func (c *client) lease(ctx context.Context, l *core.Launcher) (*lease, error) {
 }
 
 func noRoomInTime(ctx context.Context, lack *refusals) error {
-	return overdue(ctx, "make room, or raise Options.StartTimeout", fmt.Sprint("no room in time: ", lack), "")
+	return overdue(ctx, "make room, or raise Options.StartTimeout", "no room in time: "+lack.String())
 }
 
-// overdue returns the error of a start whose context has ended: what it waited for, why the context has ended, and more
-// lines or "". The context's own remedy is about a worker that starts.
-func overdue(ctx context.Context, remedy, what, more string) error {
-	cause := context.Cause(ctx)
-	var late *core.RemedyError
-	if errors.As(cause, &late) {
-		cause = late.Err
-	}
-	return &core.RemedyError{Err: fmt.Errorf("%s: %w%s", what, cause, more), Remedy: remedy}
+// overdue returns the error of a start whose context has ended: what it waited for, and why the context has ended.
+func overdue(ctx context.Context, remedy, what string) error {
+	return &core.RemedyError{Err: fmt.Errorf("%s: %w", what, context.Cause(ctx)), Remedy: remedy}
 }
 
 // settle waits until the first back end is connected or none can be, and then a moment for the others. Otherwise the
@@ -214,6 +208,9 @@ func (c *client) ask(ctx context.Context, start *launchpb.Start) (l *lease, refu
 	for {
 		l, err = c.try(ctx, start, refused)
 		code := status.Code(err)
+		if code == codes.Unavailable && isEnding(err.Error()) {
+			c.ending.Store(true)
+		}
 		switch {
 		case ctx.Err() == nil && (code == codes.ResourceExhausted || code == codes.Unavailable) && refused.add(err):
 			continue // with the next one
@@ -273,7 +270,7 @@ func (c *client) explain(ctx context.Context, err error) error {
 		where = c.options.Resolve
 	}
 	text := plain(s.Message())
-	if s.Code() == codes.Unavailable && !isTLS(text) {
+	if s.Code() == codes.Unavailable && !isTLS(text) && !isEnding(text) {
 		if refusal := c.refusal(ctx); refusal != nil {
 			text = refusal.Error()
 		}
@@ -284,9 +281,8 @@ func (c *client) explain(ctx context.Context, err error) error {
 			Err: fmt.Errorf("TLS with the back end (%s) has failed: %s", where, text), Remedy: remedyOfTLS(text),
 		}
 	case s.Code() == codes.Unavailable && isEnding(text):
-		c.ending.Store(true)
 		return &core.UnavailableError{
-			Reason: fmt.Sprintf("no back end starts workers (%s): one that answers is ending", where),
+			Reason: fmt.Sprintf("no back end starts workers (%s); one of them is ending: %s", where, text),
 			Remedy: "start another one",
 		}
 	case s.Code() == codes.Unavailable:

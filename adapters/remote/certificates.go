@@ -127,8 +127,8 @@ func LoadCertificates(dir string) (*tls.Config, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &core.RemedyError{
 			Err: err,
-			Remedy: fmt.Sprintf("make the certificates (snakepit certificates %s), or bring %s, %s and %s of them here",
-				dir, AuthorityFile, ProgramFile, ProgramKeyFile),
+			Remedy: fmt.Sprintf("bring %s, %s and %s here; `snakepit certificates DIR --host HOST` makes them",
+				AuthorityFile, ProgramFile, ProgramKeyFile),
 		}
 	}
 	return config, err

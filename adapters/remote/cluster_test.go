@@ -217,7 +217,9 @@ func TestRay(t *testing.T) {
 		a := c.ray()
 		a.Resources = map[string]float64{"slot": 4}
 		_, err := c.open(t, a, write(t, script), core.Options{Size: 1, StartBudget: 1})
-		if !errors.Is(err, core.ErrNoRoom) || !strings.Contains(err.Error(), "slot: 4") {
+		_, remedy := core.Explain(err)
+		if !errors.Is(err, core.ErrNoRoom) || !strings.Contains(err.Error(), "slot: 4") ||
+			!strings.Contains(remedy, "add nodes") {
 			t.Errorf("%v", err)
 		}
 	})

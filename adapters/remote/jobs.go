@@ -83,15 +83,19 @@ const noAgent = "No available agent"
 
 // submit submits a job. It waits until the cluster can run jobs.
 func (j *jobs) submit(ctx context.Context, s submission) error {
+	var refusal error // the last one
 	for {
 		err := j.call(ctx, http.MethodPost, "/api/jobs/", s, nil)
-		if err == nil || !strings.Contains(err.Error(), noAgent) {
+		switch {
+		case err != nil && ctx.Err() != nil && refusal != nil:
+			return overdue(ctx, "look at the cluster in Ray's dashboard, "+j.dashboard, refusal.Error())
+		case err == nil || !strings.Contains(err.Error(), noAgent):
 			return err
 		}
+		refusal = err
 		select {
 		case <-time.After(pollInterval):
-		case <-ctx.Done():
-			return overdue(ctx, "look at the cluster in Ray's dashboard, "+j.dashboard, err.Error(), "")
+		case <-ctx.Done(): // the next request fails
 		}
 	}
 }
@@ -150,7 +154,7 @@ func (j *jobs) send(ctx context.Context, method, path string, body []byte, kind 
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, overdue(ctx, "see whether Ray runs, and whether a firewall drops what is sent to that port",
-				fmt.Sprintf("the dashboard of Ray at %s does not answer", j.dashboard), "")
+				fmt.Sprintf("the dashboard of Ray at %s does not answer", j.dashboard))
 		}
 		return nil, &core.UnavailableError{
 			Reason: fmt.Sprintf("the dashboard of Ray at %s does not answer: %v", j.dashboard, err),
@@ -168,6 +172,7 @@ const maxAnswer = 16 << 20
 func (j *jobs) read(response *http.Response, what string, answer any) error {
 	defer func() { _ = response.Body.Close() }() // it was read
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	isPage := strings.HasPrefix(response.Header.Get("Content-Type"), "text/html")
 	switch {
 	case err != nil:
 		return fmt.Errorf("ray: %s: %w", what, err)
@@ -176,7 +181,7 @@ func (j *jobs) read(response *http.Response, what string, answer any) error {
 			Err:    fmt.Errorf("the dashboard of Ray at %s refuses this program: %s", j.dashboard, response.Status),
 			Remedy: `set Header to what the cluster demands, such as "Authorization: Bearer TOKEN"`,
 		}
-	case response.StatusCode != http.StatusOK && strings.HasPrefix(response.Header.Get("Content-Type"), "text/html"):
+	case response.StatusCode == http.StatusNotFound && isPage: // Ray's own are plain text
 		return j.noDashboard("%s: %s", what, response.Status)
 	case response.StatusCode != http.StatusOK:
 		return fmt.Errorf("ray: %s: %s: %.500s", what, response.Status,

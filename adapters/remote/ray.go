@@ -218,15 +218,27 @@ func (p *rayPool) Name() string { return p.options.Name() }
 
 // Start has a worker started, and connects to it. The first Start submits the job. Others wait for it.
 func (p *rayPool) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
-	j, err := p.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	lease, err := j.client.lease(ctx, l)
+	lease, err := p.lease(ctx, l)
 	if err != nil {
 		return nil, err
 	}
 	return lease.connect(ctx, l)
+}
+
+// lease gets a worker from the job. If that turns out to be about to end, it gets one from another job.
+func (p *rayPool) lease(ctx context.Context, l *core.Launcher) (*lease, error) {
+	j, err := p.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	leased, err := j.client.lease(ctx, l)
+	if err == nil || ctx.Err() != nil || !j.client.ending.Load() {
+		return leased, err
+	}
+	if j, err = p.open(ctx); err != nil {
+		return nil, err
+	}
+	return j.client.lease(ctx, l)
 }
 
 // open returns the job that runs.
@@ -261,7 +273,7 @@ func (p *rayPool) open(ctx context.Context) (*job, error) {
 		}
 		return o.job, o.err
 	case <-ctx.Done():
-		return nil, overdue(ctx, "raise Options.StartTimeout", "the job on Ray is not ready", "")
+		return nil, overdue(ctx, "raise Options.StartTimeout", "the job on Ray is not ready")
 	}
 }
 
@@ -269,27 +281,29 @@ func (p *rayPool) open(ctx context.Context) (*job, error) {
 func (p *rayPool) Close(ctx context.Context) error {
 	p.mu.Lock()
 	p.closed = true
-	o, jobs := p.opened, p.ending
+	o, jobs := p.opened, slices.Clone(p.ending)
 	p.mu.Unlock()
 	if o == nil {
 		return nil
 	}
+	for _, j := range jobs {
+		j.cancel() // also if the submission below hangs
+	}
+	errs := make([]error, len(jobs)+1)
 	select {
 	case <-o.done: // the submission has returned
+		if o.err == nil {
+			jobs = append(jobs, o.job)
+		}
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		errs[len(jobs)] = context.Cause(ctx)
 	}
-	if o.err == nil {
-		jobs = append(jobs, o.job)
+	var closing sync.WaitGroup
+	for i, j := range jobs {
+		closing.Go(func() { errs[i] = j.close(ctx) })
 	}
-	for _, j := range jobs {
-		j.cancel()
-	}
-	var err error
-	for _, j := range jobs {
-		err = errors.Join(err, j.close(ctx))
-	}
-	return err
+	closing.Wait()
+	return errors.Join(errs...)
 }
 
 // job is the back end as a job on the cluster.
@@ -408,15 +422,26 @@ const pollInterval = 100 * time.Millisecond
 
 // await waits for the back end's announcement.
 func (j *job) await(ctx context.Context, announce string) (a announcement, err error) {
+	state, logs := "", "" // as they were told last
+	late := func() error {
+		return &core.RemedyError{
+			Err:    fmt.Errorf("%s: %w%s", state, context.Cause(ctx), tail(logs)),
+			Remedy: "look at the job in Ray's dashboard, " + j.jobs.dashboard + ", or raise Options.StartTimeout",
+		}
+	}
 	for {
 		status, err := j.jobs.status(ctx, j.id)
-		if err != nil {
+		var printed string
+		if err == nil {
+			printed, err = j.jobs.logs(ctx, j.id)
+		}
+		switch {
+		case err != nil && ctx.Err() != nil && state != "":
+			return a, late()
+		case err != nil:
 			return a, err
 		}
-		logs, err := j.jobs.logs(ctx, j.id)
-		if err != nil {
-			return a, err
-		}
+		state, logs = fmt.Sprintf("the job %s on Ray is %s: %s", j.id, status.Status, status.Message), printed
 		for line := range strings.Lines(logs) {
 			text, found := strings.CutPrefix(strings.TrimSpace(line), "snakepit-backend "+announce+" ")
 			if !found {
@@ -434,16 +459,14 @@ func (j *job) await(ctx context.Context, announce string) (a announcement, err e
 		}
 		if status.over() {
 			return a, &core.RemedyError{
-				Err:    fmt.Errorf("the job %s on Ray is %s: %s%s", j.id, status.Status, status.Message, tail(logs)),
+				Err:    errors.New(state + tail(logs)),
 				Remedy: "see what it printed, or look at the job in Ray's dashboard, " + j.jobs.dashboard,
 			}
 		}
 		select {
 		case <-time.After(pollInterval):
 		case <-ctx.Done():
-			return a, overdue(ctx,
-				"look at the job in Ray's dashboard, "+j.jobs.dashboard+", or raise Options.StartTimeout",
-				fmt.Sprintf("the job %s on Ray is %s: %s", j.id, status.Status, status.Message), tail(logs))
+			return a, late()
 		}
 	}
 }

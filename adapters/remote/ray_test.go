@@ -21,6 +21,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
@@ -359,10 +360,18 @@ func TestRayInTime(t *testing.T) {
 	d := newDashboard(t)
 	d.silent = true
 	p := d.pool(Ray{})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err := p.open(ctx)
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "is RUNNING: it runs") || !d.ended {
+	late := errors.New("it is late")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	failed := make(chan error, 1)
+	go func() { _, err := p.open(ctx); failed <- err }()
+	eventually(t, "it asks whether the job is ready", func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return strings.Count(strings.Join(d.requests, "\n"), "/logs") > 1
+	})
+	cancel(late)
+	err := <-failed
+	if !errors.Is(err, late) || !strings.Contains(err.Error(), "is RUNNING: it runs: it is late") || !d.ended {
 		t.Errorf("%v", err)
 	}
 	d.mu.Lock()
@@ -376,34 +385,57 @@ func TestRayInTime(t *testing.T) {
 	}
 }
 
-// A job that is about to end starts no more workers. The next start submits another one, and Close ends both.
+// A job that is about to end starts no more workers. The next start gets one from another job, and Close ends both.
 func TestRayJobEnds(t *testing.T) {
-	d := newDashboard(t)
-	p := d.pool(Ray{})
-	first, err := p.open(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.backEnds[0].health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
-	eventually(t, "a start is refused", func() bool {
-		leased, err := first.client.lease(t.Context(), &core.Launcher{})
-		if err == nil {
-			_ = leased.Close()
-		}
-		return err != nil
-	})
-	second, err := p.open(t.Context())
-	if err != nil || second == first || first.ended() {
-		t.Fatalf("%v", err)
-	}
-	if again, err := p.open(t.Context()); err != nil || again != second {
-		t.Errorf("%v", err)
-	}
-	if err := p.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if !first.ended() || !second.ended() {
-		t.Error("a job is held yet")
+	for name, end := range map[string]func(t *testing.T, f *fake, first *job){
+		"its health says so": func(t *testing.T, f *fake, first *job) {
+			f.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+			eventually(t, "the health is known", func() bool {
+				first.client.cc.Connect()
+				return first.client.cc.GetState() != connectivity.Ready
+			})
+		},
+		"a lease says so": func(t *testing.T, f *fake, first *job) {
+			f.second = &launchpb.LeaseEvent{Event: &launchpb.LeaseEvent_Ending{Ending: &launchpb.Ending{}}}
+			leased, err := first.client.lease(t.Context(), &core.Launcher{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer leased.Close()
+			if event, err := leased.Next(); err != nil || event.Ending == "" {
+				t.Fatalf("%+v, %v", event, err)
+			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.asked = 0
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDashboard(t)
+			p := d.pool(Ray{})
+			first, err := p.open(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			end(t, d.backEnds[0], first)
+			leased, err := p.lease(t.Context(), &core.Launcher{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer leased.Close()
+			if len(d.backEnds) != 2 || leased.where != d.backEnds[1].address || d.backEnds[0].requests() != 0 {
+				t.Errorf("there are %d jobs, and the lease is at %s", len(d.backEnds), leased.where)
+			}
+			if first.ended() {
+				t.Error("the first job is not held any more, although its workers may still run")
+			}
+			if err := p.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if !first.ended() || !p.opened.job.ended() {
+				t.Error("a job is still held")
+			}
+		})
 	}
 }
 

@@ -35,10 +35,12 @@ type fake struct {
 	server  *grpc.Server
 	health  *health.Server
 	first   *launchpb.LeaseEvent // what it answers a start with
+	second  *launchpb.LeaseEvent // what it sends then; nil: nothing
 	refusal string               // what it says when it is full; "": the usual
 
 	mu     sync.Mutex // guards the fields below
 	room   int
+	asked  int // how many starts there were, also of refused ones
 	starts []*launchpb.Start
 	leases int
 	holds  int
@@ -74,15 +76,12 @@ func (f *fake) Lease(stream launchpb.Launch_LeaseServer) error {
 		return err
 	}
 	f.mu.Lock()
-	full := f.leases >= f.room
-	if !full {
-		f.leases++
-		f.starts = append(f.starts, request.GetStart())
-	}
+	f.asked++
 	f.mu.Unlock()
-	if full && request.GetStart().GetWait() {
-		<-stream.Context().Done()
-		return nil
+	full := !f.take(request.GetStart())
+	for full && request.GetStart().GetWait() && stream.Context().Err() == nil {
+		time.Sleep(time.Millisecond)
+		full = !f.take(request.GetStart())
 	}
 	if full && f.refusal != "" {
 		return status.Error(codes.ResourceExhausted, f.refusal)
@@ -98,6 +97,11 @@ func (f *fake) Lease(stream launchpb.Launch_LeaseServer) error {
 	if err := stream.Send(f.first); err != nil {
 		return err
 	}
+	if f.second != nil {
+		if err := stream.Send(f.second); err != nil {
+			return err
+		}
+	}
 	for {
 		if _, err := stream.Recv(); err != nil {
 			<-stream.Context().Done()
@@ -106,10 +110,28 @@ func (f *fake) Lease(stream launchpb.Launch_LeaseServer) error {
 	}
 }
 
+// take counts a lease. It returns false if there is no room.
+func (f *fake) take(start *launchpb.Start) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.leases >= f.room {
+		return false
+	}
+	f.leases++
+	f.starts = append(f.starts, start)
+	return true
+}
+
 func (f *fake) count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.leases
+}
+
+func (f *fake) requests() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
 }
 
 // leaser gets leases from back ends.
@@ -167,19 +189,27 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// Leases go to the back end with the fewest, and past those that are full.
+// Each lease goes to the back end with the fewest.
 func TestFewestLeases(t *testing.T) {
+	a, b, c := newFake(t, "127.0.0.1:0", 1000), newFake(t, "127.0.0.1:0", 1000), newFake(t, "127.0.0.1:0", 1000)
+	l := newLeaser(t, Adapter{}, a, b, c)
+	eventually(t, "all are known", func() bool { // a start takes the first that is connected
+		l.lease()
+		return a.count() > 0 && b.count() > 0 && c.count() > 0
+	})
+	most := max(a.count(), b.count(), c.count()) + 2
+	for a.count()+b.count()+c.count() < 3*most {
+		l.lease()
+	}
+	if a.count() != most || b.count() != most || c.count() != most {
+		t.Errorf("they have %d, %d and %d leases", a.count(), b.count(), c.count())
+	}
+}
+
+// Leases go past back ends that are full.
+func TestFullBackEnds(t *testing.T) {
 	a, b, c := newFake(t, "127.0.0.1:0", 4), newFake(t, "127.0.0.1:0", 4), newFake(t, "127.0.0.1:0", 1)
 	l := newLeaser(t, Adapter{}, a, b, c)
-	eventually(t, "each has one of three leases", func() bool { // a start takes the first that is connected
-		leases := []*lease{l.lease(), l.lease(), l.lease()}
-		each := a.count() == 1 && b.count() == 1 && c.count() == 1
-		for _, leased := range leases {
-			_ = leased.Close()
-		}
-		return each
-	})
-	eventually(t, "all are free", func() bool { return a.count()+b.count()+c.count() == 0 })
 	first := l.lease()
 	for range 8 {
 		l.lease()
@@ -200,22 +230,39 @@ func TestFewestLeases(t *testing.T) {
 func TestWaitForRoom(t *testing.T) {
 	f := newFake(t, "127.0.0.1:0", 1)
 	l := newLeaser(t, Adapter{WaitForRoom: true}, f)
-	first := l.lease()
+	held := l.lease()
 	for _, waits := range []bool{true, false} {
 		l.client.waits = waits
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		_, err := l.client.lease(ctx, &core.Launcher{})
-		cancel()
-		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, core.ErrUnavailable) ||
+		start := func(ctx context.Context) (got chan *lease, failed chan error) {
+			before := f.requests()
+			got, failed = make(chan *lease, 1), make(chan error, 1)
+			go func() {
+				leased, err := l.client.lease(ctx, &core.Launcher{})
+				got <- leased
+				failed <- err
+			}()
+			eventually(t, "it waits", func() bool { return f.requests() >= before+2 })
+			return got, failed
+		}
+		late := errors.New("it is late")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		_, failed := start(ctx)
+		cancel(late)
+		err := <-failed
+		if !errors.Is(err, late) || errors.Is(err, core.ErrUnavailable) ||
 			!strings.Contains(err.Error(), "no room in time: "+f.address+" has no room: all 1 workers are leased") {
 			t.Errorf("%v", err)
 		}
 		if _, remedy := core.Explain(err); !strings.Contains(remedy, "make room") {
 			t.Errorf("the remedy is %q", remedy)
 		}
+		got, failed := start(t.Context())
+		_ = held.Close()
+		if held = <-got; held == nil {
+			t.Fatal(<-failed)
+		}
 	}
-	time.AfterFunc(10*time.Millisecond, func() { _ = first.Close() })
-	l.lease()
+	_ = held.Close()
 }
 
 // A back end that says that it is not serving gets no leases until it serves again. The same holds for one that is

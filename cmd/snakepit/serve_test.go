@@ -85,11 +85,14 @@ func TestServeRefuses(t *testing.T) {
 		"serve gone.py":   {1, "gone.py"},
 		"serve":           {2, "serve needs WORKER"},
 		"serve " + worker + " --plaintext --listen 10.0.0.5:1": {2, "others could listen in at 10.0.0.5"},
-		"ray worker.sh":           {2, "worker.sh is no Python file"},
-		"certificates":            {2, "certificates needs DIR"},
-		"certificates x --days 0": {2, "--days is 0"},
-		"certificates " + taken:   {1, "is there already"},
-		"doctor --ray head:8265":  {3, ""},
+		"serve " + worker + " --plaintext --listen 7000":       {2, "snakepit serve: error: --listen 7000"},
+		"serve " + worker + " --certificates gone":             {1, "hint: bring backend.pem"},
+		"ray " + worker + " --listen 7000":                     {2, "snakepit ray: error: --listen 7000"},
+		"ray worker.sh":                                        {2, "worker.sh is no Python file"},
+		"certificates":                                         {2, "certificates needs DIR"},
+		"certificates x --days 0":                              {2, "--days is 0"},
+		"certificates " + taken:                                {1, "is there already"},
+		"doctor --ray head:8265":                               {3, ""},
 	} {
 		cmd := exec.Command("snakepit", strings.Fields(args)...)
 		out, _ := cmd.CombinedOutput() // the exit code tells

@@ -20,7 +20,7 @@ from ._remedy import install
 from .launch import keys
 from .launch.command import (
     CLOSE_SECONDS,
-    NAME,
+    COMMAND,
     Failure,
     bracketed,
     check,
@@ -101,7 +101,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> _Parser:
     parser = _Parser(
-        prog=os.environ.pop(NAME, "python -m snakepit_bridge.ray"),
+        prog=os.environ.pop(COMMAND, "python -m snakepit_bridge.ray"),
         usage="%(prog)s [options] worker.py [-- arguments of the worker]",
         description="Starts workers on the nodes of a Ray cluster for Go programs elsewhere. Run it on a node.",
         epilog=_EXAMPLE,

@@ -13,7 +13,7 @@ from ._errors import Unavailable
 from ._remedy import install
 from .launch import keys
 from .launch.command import (
-    NAME,
+    COMMAND,
     Failure,
     bracketed,
     check,
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=os.environ.pop(NAME, "python -m snakepit_bridge.serve"),
+        prog=os.environ.pop(COMMAND, "python -m snakepit_bridge.serve"),
         usage="%(prog)s [options] worker.py [-- arguments of the worker]",
         description="Starts workers on this machine for Go programs on other machines.",
         epilog=_EXAMPLE,

@@ -432,7 +432,8 @@ def test_versions_differ(cluster, tmp_path):
     assert hint == "run it with the cluster's versions of Ray and Python, or by `ray job submit`"
 
 
-def test_a_seat_that_is_killed_while_ray_makes_its_actor(monkeypatch):
+@pytest.mark.parametrize("end", [lambda seat: seat.signal(kill=True), lambda seat: seat.announce_end("it ends")])
+def test_a_seat_that_is_given_up_while_ray_makes_its_actor(monkeypatch, end):
     from snakepit_bridge.launch import cluster as module
 
     killed, removed = [], []
@@ -440,5 +441,5 @@ def test_a_seat_that_is_killed_while_ray_makes_its_actor(monkeypatch):
     monkeypatch.setattr(module, "remove_placement_group", removed.append)
     seat = module.Cluster(["w.py"], 1, module.Need()).take(None)
     seat._actor, seat._group = "the actor", "its room"
-    seat.signal(kill=True)
+    end(seat)
     assert (killed, removed) == (["the actor"], ["its room"])

@@ -44,6 +44,7 @@ type Cluster struct {
 	cmd       *exec.Cmd
 	in        io.WriteCloser
 	out       *json.Decoder
+	interrupt context.CancelFunc // interrupts the driver, and kills it later
 }
 
 // longest is the time limit for a command of the driver.
@@ -84,7 +85,8 @@ func start(ctx context.Context, python string, args ...string) (*Cluster, error)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{directory: directory}
+	ctx, interrupt := context.WithCancel(ctx)
+	c := &Cluster{directory: directory, interrupt: interrupt}
 	script := filepath.Join(directory, "driver.py")
 	if err := os.WriteFile(script, source, 0o600); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(directory))
@@ -93,7 +95,8 @@ func start(ctx context.Context, python string, args ...string) (*Cluster, error)
 	c.cmd.Env = append(os.Environ(), "RAY_USAGE_STATS_ENABLED=0", "RAY_AUTH_MODE=disabled",
 		"PATH="+filepath.Dir(python)+string(os.PathListSeparator)+os.Getenv("PATH")) // jobs run python
 	c.cmd.Stderr = os.Stderr
-	c.cmd.Cancel = c.interrupt
+	// An interrupted driver ends Ray's processes. A killed one leaves this to them.
+	c.cmd.Cancel = func() error { return c.cmd.Process.Signal(os.Interrupt) }
 	c.cmd.WaitDelay = 20 * time.Second
 	if c.in, err = c.cmd.StdinPipe(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(directory))
@@ -112,12 +115,12 @@ func start(ctx context.Context, python string, args ...string) (*Cluster, error)
 	return c, nil
 }
 
-// interrupt interrupts the driver, which ends Ray's processes. A killed driver leaves this to them.
-func (c *Cluster) interrupt() error { return c.cmd.Process.Signal(os.Interrupt) }
-
 // Close ends Ray's processes, waits for them and removes their files.
 func (c *Cluster) Close() error {
+	timer := time.AfterFunc(longest, c.interrupt)
 	err := errors.Join(c.in.Close(), c.cmd.Wait())
+	timer.Stop()
+	c.interrupt()
 	if err != nil {
 		err = fmt.Errorf("ray: %w", err)
 	}
@@ -182,7 +185,7 @@ func (c *Cluster) ask(result any, command map[string]any) error {
 
 // answer decodes an answer. A driver that takes too long is interrupted.
 func (c *Cluster) answer(result any) error {
-	timer := time.AfterFunc(longest, func() { _ = c.interrupt() }) // it fails if the driver has ended
+	timer := time.AfterFunc(longest, c.interrupt)
 	var text json.RawMessage
 	err := c.out.Decode(&text)
 	if !timer.Stop() {

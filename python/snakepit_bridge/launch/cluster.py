@@ -214,10 +214,12 @@ class _Seat:
                 self._cluster._changed.notify_all()
 
     def announce_end(self, reason: str) -> None:
-        """Adds an `Ending` to the events, if there is a worker. It returns at once."""
+        """Adds an `Ending` to the events, or ends the wait for room. It returns at once."""
         with self._lock:
             if self._started:
                 self._actor.announce_end.remote(reason)
+                return
+        self.signal(kill=True)
 
     def close(self) -> None:
         """Kills the actor, the worker and its children, and gives the room back. It may be called twice."""

@@ -13,7 +13,7 @@ from typing import Any, List, Sequence, Tuple
 
 __all__ = [
     "CLOSE_SECONDS",
-    "NAME",
+    "COMMAND",
     "Failure",
     "bracketed",
     "check",
@@ -27,8 +27,8 @@ __all__ = [
     "tell",
 ]
 
-NAME = "SNAKEPIT_COMMAND"
-"""The variable with the name of the command that the user has typed, if it is another."""
+COMMAND = "SNAKEPIT_COMMAND"
+"""The environment variable with the name of the command, for messages. The program ``snakepit`` sets it."""
 
 TERMINATE_SECONDS = 2.0
 """How long workers may take to end after SIGTERM."""
@@ -68,7 +68,7 @@ def tell(parser: argparse.ArgumentParser, failure: Failure) -> None:
 
 def parse_listen(parser: argparse.ArgumentParser, text: str, port: int) -> Tuple[str, int]:
     """Returns the address and the port of --listen. Without a port in it, it is the given one."""
-    found = re.fullmatch(r"(\[[^]]*\]|[^:]*)(?::([0-9]+))?", text)
+    found = re.fullmatch(r"(\[[^]]*\]|[^:]*)(?::([0-9]{1,9}))?", text)
     if found is None or text.isdigit():
         parser.error(f"--listen {text}: write HOST:PORT or :PORT, and an IPv6 address as [ADDRESS]:PORT")
     if int(found.group(2) or 0) > 65535:

@@ -70,9 +70,8 @@ def read(options: argparse.Namespace) -> Keys:
             with open(path, "rb") as file:
                 contents[name] = file.read()
         except OSError as error:
-            directory = options.certificates
-            hint = f"make the certificates: snakepit certificates {directory}" if directory else ""
-            raise Failure(f"--{name} {path}: {error.strerror}", hint) from None
+            hint = f"bring {', '.join(FILES.values())} here; `snakepit certificates DIR --host HOST` makes them"
+            raise Failure(f"--{name} {path}: {error.strerror}", hint if options.certificates else "") from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for name in ("certificate", "clients"):
         path = getattr(options, name)

@@ -58,7 +58,7 @@ class LeasedSeat(Protocol):
         """Sends SIGKILL or SIGTERM to the worker and its children. It returns at once."""
 
     def announce_end(self, reason: str) -> None:
-        """Adds an `Ending` to the events. It returns at once."""
+        """Adds an `Ending` to the events. If there is no worker yet, the seat is given up. It returns at once."""
 
     def close(self) -> None:
         """Kills the worker and its children, and waits for their end. It may be called twice."""
