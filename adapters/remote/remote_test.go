@@ -39,6 +39,7 @@ type fake struct {
 	refusal string               // what it says when it is full; "": the usual
 
 	mu     sync.Mutex // guards the fields below
+	freed  *sync.Cond // a lease has ended, or a start that waits for room is called off
 	room   int
 	asked  int // how many starts there were, also of refused ones
 	starts []*launchpb.Start
@@ -59,6 +60,7 @@ func newFake(t *testing.T, address string, room int, opts ...grpc.ServerOption) 
 			Event: &launchpb.LeaseEvent_Started{Started: &launchpb.Started{Host: "fake", Pid: 7}},
 		},
 	}
+	f.freed = sync.NewCond(&f.mu)
 	launchpb.RegisterLaunchServer(f.server, f)
 	grpc_health_v1.RegisterHealthServer(f.server, f.health)
 	served := make(chan struct{})
@@ -75,14 +77,7 @@ func (f *fake) Lease(stream launchpb.Launch_LeaseServer) error {
 	if err != nil {
 		return err
 	}
-	f.mu.Lock()
-	f.asked++
-	f.mu.Unlock()
-	full := !f.take(request.GetStart())
-	for full && request.GetStart().GetWait() && stream.Context().Err() == nil {
-		time.Sleep(time.Millisecond)
-		full = !f.take(request.GetStart())
-	}
+	full := !f.take(stream.Context(), request.GetStart())
 	if full && f.refusal != "" {
 		return status.Error(codes.ResourceExhausted, f.refusal)
 	}
@@ -93,6 +88,7 @@ func (f *fake) Lease(stream launchpb.Launch_LeaseServer) error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.leases--
+		f.freed.Broadcast()
 	}()
 	if err := stream.Send(f.first); err != nil {
 		return err
@@ -110,10 +106,19 @@ func (f *fake) Lease(stream launchpb.Launch_LeaseServer) error {
 	}
 }
 
-// take counts a lease. It returns false if there is no room.
-func (f *fake) take(start *launchpb.Start) bool {
+// take counts a lease. It returns false if there is no room, or if a start that waits for it is called off.
+func (f *fake) take(ctx context.Context, start *launchpb.Start) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.asked++
+	defer context.AfterFunc(ctx, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.freed.Broadcast()
+	})()
+	for f.leases >= f.room && start.GetWait() && ctx.Err() == nil {
+		f.freed.Wait()
+	}
 	if f.leases >= f.room {
 		return false
 	}
@@ -257,12 +262,16 @@ func TestWaitForRoom(t *testing.T) {
 			t.Errorf("the remedy is %q", remedy)
 		}
 		got, failed := start(t.Context())
-		_ = held.Close()
+		if err := held.Close(); err != nil {
+			t.Error(err)
+		}
 		if held = <-got; held == nil {
 			t.Fatal(<-failed)
 		}
 	}
-	_ = held.Close()
+	if err := held.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // A back end that says that it is not serving gets no leases until it serves again. The same holds for one that is
