@@ -10,13 +10,16 @@ import "github.com/snakepit-go/snakepit/core"
 //	type Pool struct {
 //		// contains filtered or unexported fields
 //	}
+//	func (p *Pool) Calls() []CallStats
 //	func (p *Pool) Close() error
+//	func (p *Pool) Observe(o Observer) (stop func())
 //	func (p *Pool) Reload(ctx context.Context) error
 //	func (p *Pool) Resize(size int) error
 //	func (p *Pool) Session(id string, opts ...SessionOption) *Session
 //	func (p *Pool) Shutdown(ctx context.Context) error
 //	func (p *Pool) Size() int
 //	func (p *Pool) Stats() Stats
+//	func (p *Pool) Usage() []Usage
 //	func (p *Pool) WaitReady(ctx context.Context, n int) error
 //	func (p *Pool) Workers() []*Worker
 type Pool = core.Pool

@@ -38,6 +38,7 @@ func (m *mux) incoming(f *Frame, joined *join, e *effects) error {
 	s := &stream{
 		mux: m, id: f.ID, name: f.Name, since: time.Now(), inEnded: f.Flags&NoInput != 0,
 		keeps: f.Flags&KeepState != 0, credit: m.terms.send, granted: m.terms.receive,
+		came: Volume{Bytes: int64(len(f.Body))}, parent: f.Parent, session: f.Session,
 		arrived: make(chan struct{}, 1), sendable: make(chan struct{}, 1),
 	}
 	ctx, stop := context.WithCancelCause(m.base)
@@ -66,12 +67,16 @@ func (m *mux) incoming(f *Frame, joined *join, e *effects) error {
 func (m *mux) serve(ctx context.Context, fn Function, call *Incoming) {
 	s := call.stream
 	var answer Frame
+	var failed error // the function's
 	guard("the function", func() error {
+		if m.observe != nil {
+			ctx = m.observe(ctx, call)
+		}
 		v, err := fn.Run(ctx, call)
 		if err == nil {
 			answer, err = m.result(s, v)
 		}
-		if err != nil {
+		if failed = err; err != nil {
 			answer = Frame{Kind: KindError, ID: s.id}
 			answer.Body, err = m.errorBody(toRemote(ctx, err))
 		}
@@ -80,6 +85,7 @@ func (m *mux) serve(ctx context.Context, fn Function, call *Incoming) {
 		var p *panicError
 		if errors.As(err, &p) {
 			m.log.Error(p.Error(), "name", call.Name, "stack", p.stack)
+			failed = p
 			answer = Frame{Kind: KindError, ID: s.id}
 			body := func() (err error) { answer.Body, err = m.errorBody(p.remote()); return err }
 			err = guardAdapter("the adapter's codec", body, m.fail)
@@ -89,6 +95,7 @@ func (m *mux) serve(ctx context.Context, fn Function, call *Incoming) {
 		}
 		m.sendState(call)
 		m.sendAnswer(s, answer)
+		s.functionEnded(failed)
 	})
 }
 
@@ -174,6 +181,7 @@ func (m *mux) sendAnswer(s *stream, answer Frame) {
 	m.openIncoming--
 	if !s.closed {
 		m.close(s, nil)
+		s.went.Bytes += int64(len(answer.Body))
 		m.enqueue(answer, s)
 	}
 	m.mu.Unlock()

@@ -129,3 +129,46 @@ func BenchmarkSession(b *testing.B) {
 		})
 	}
 }
+
+// nobody is an Observer that does nothing.
+type nobody struct{}
+
+func (nobody) Call(context.Context, *core.CallStart) core.CallObserver { return nobody{} }
+
+func (nobody) Function(ctx context.Context, _ *core.CallStart) (context.Context, core.CallObserver) {
+	return ctx, nobody{}
+}
+
+func (nobody) Event(core.Event)         {}
+func (nobody) Item(core.Direction, int) {}
+func (nobody) End(*core.CallEnd)        {}
+
+// BenchmarkObserver measures what the calls of an Observer that does nothing cost.
+func BenchmarkObserver(b *testing.B) {
+	for _, observed := range []bool{false, true} {
+		b.Run(fmt.Sprintf("observed=%t/call", observed), func(b *testing.B) {
+			p := benchPool(b, 1)
+			if observed {
+				defer p.Observe(nobody{})()
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := core.Execute[int](b.Context(), p, "echo", 7); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("observed=%t/item", observed), func(b *testing.B) {
+			p := benchPool(b, 1)
+			if observed {
+				defer p.Observe(nobody{})()
+			}
+			b.ReportAllocs()
+			for _, err := range core.ExecuteStream[int](b.Context(), p, "count", b.N) {
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -79,41 +79,54 @@ func ExecuteStream[Out any](
 const maxRetries = 8
 
 // execute makes a call with one result.
-func (p *Pool) execute(ctx context.Context, r *request, out any) error {
-	ctx, cancel := r.context(ctx, p.opts.CallTimeout, callLimit)
+func (p *Pool) execute(caller context.Context, r *request, out any) (err error) {
+	ctx, cancel := r.context(caller, p.opts.CallTimeout, callLimit)
 	defer cancel()
-	for retries := 0; ; retries++ {
-		f, err := p.dispatch(ctx, r)
-		if err == nil {
+	p.observe(caller, r)
+	var f *inflight
+	retries, failed := 0, errUnwound
+	defer func() { r.ended(f, retries, false, failed) }()
+	for ; ; retries++ {
+		if f, err = p.dispatch(ctx, r); err == nil {
 			err = f.awaitResult(ctx, out)
 		}
-		if err == nil {
-			return nil
-		}
-		if !r.mayRetry(err, retries) {
-			return p.callError(ctx, r, f, err)
+		if err == nil || !r.mayRetry(err, retries) {
+			if err != nil {
+				err = p.callError(ctx, r, f, err)
+			}
+			failed = err
+			return err
 		}
 	}
 }
 
+// errUnwound is the error of a call whose caller's code panicked, for observers.
+var errUnwound = errors.New("the caller's code panicked or called runtime.Goexit")
+
 // executeStream makes a call with many results. An error that is not an *ItemError is the last value that yield gets.
-func (p *Pool) executeStream(ctx context.Context, r *request, yield func(*mux, item, error) bool) {
-	ctx, cancel := r.context(ctx, p.opts.StreamTimeout, streamLimit)
+func (p *Pool) executeStream(caller context.Context, r *request, yield func(*mux, item, error) bool) {
+	ctx, cancel := r.context(caller, p.opts.StreamTimeout, streamLimit)
 	defer cancel()
-	for retries := 0; ; retries++ {
-		left := false
-		f, err := p.dispatch(ctx, r)
-		if err == nil {
+	p.observe(caller, r)
+	var f *inflight
+	retries, left, failed := 0, false, errUnwound
+	defer func() { r.ended(f, retries, left, failed) }()
+	for ; ; retries++ {
+		var err error
+		if f, err = p.dispatch(ctx, r); err == nil {
 			err = f.forwardItems(ctx, func(it item, err error) bool {
+				r.watch.item(ToHost, len(it.bytes))
 				left = !yield(f.stream.mux, it, err)
 				return !left
 			})
 		}
 		if err == nil || left {
+			failed = nil
 			return
 		}
 		if !r.mayRetry(err, retries) {
-			yield(nil, item{}, p.callError(ctx, r, f, err))
+			failed = p.callError(ctx, r, f, err)
+			yield(nil, item{}, failed)
 			return
 		}
 	}
@@ -433,12 +446,14 @@ func (f *inflight) abandon(ctx context.Context) {
 // call.
 func (f *inflight) sendInput(input iter.Seq[any]) {
 	for v := range input {
-		if err := f.stream.send(f.pool.ctx, v); err != nil {
+		size, err := f.stream.send(f.pool.ctx, v)
+		if err != nil {
 			if err != io.EOF { // io.EOF: the handler wants no more input
 				f.stream.failLocally(fmt.Errorf("input: %w", err))
 			}
 			return
 		}
+		f.request.watch.item(ToWorker, size)
 	}
 	f.stream.endInput()
 }

@@ -192,21 +192,18 @@ func withError(s string, err error) string {
 	return s + ": " + strings.TrimSpace(first)
 }
 
-// eventQueue passes events to Options.OnEvent, in order, on a goroutine of its own. A nil *eventQueue drops them.
+// eventQueue passes events to Options.OnEvent or to an Observer, in order, on a goroutine of its own.
 type eventQueue struct {
 	hook   func(Event)
 	source *logSource
 }
 
-// newEventQueue returns the queue of a pool's events, or nil without a hook. log gets the text of the hook's first
-// panic.
-func newEventQueue(hook func(Event), log *logSource) *eventQueue {
-	if hook == nil {
-		return nil
-	}
+// newEventQueue returns a queue of a pool's events. name is the hook's, for errors. log gets the text of the hook's
+// first panic.
+func newEventQueue(name string, hook func(Event), log *logSource) *eventQueue {
 	q := &logQueue{
-		target: "Options.OnEvent", entry: "events",
-		panicked: func(text string) { log.Error("Options.OnEvent panicked", "error", text) },
+		target: name, entry: "events",
+		panicked: func(text string) { log.Error(name+" panicked", "error", text) },
 	}
 	q.start()
 	s := &logSource{queue: q, worker: noWorker, report: func(_ hclog.Logger, count, _ int) {
@@ -216,19 +213,19 @@ func newEventQueue(hook func(Event), log *logSource) *eventQueue {
 }
 
 // put adds an event. The caller may hold locks.
-func (q *eventQueue) put(e Event) {
-	if q != nil {
-		q.source.put(0, func(hclog.Logger) { q.hook(e) })
-	}
-}
+func (q *eventQueue) put(e Event) { q.source.put(0, func(hclog.Logger) { q.hook(e) }) }
 
 // close waits for the hook, as logQueue.close does for the logger.
-func (q *eventQueue) close(limit time.Duration) error {
-	if q == nil {
-		return nil
-	}
-	return q.source.queue.close(limit)
-}
+func (q *eventQueue) close(limit time.Duration) error { return q.source.queue.close(limit) }
 
-// emit passes an event to Options.OnEvent. Callers may hold mu.
-func (p *Pool) emit(e Event) { p.events.put(e) }
+// abandon ends the queue without a wait. The events that it still has are dropped.
+func (q *eventQueue) abandon() { q.source.queue.abandon() }
+
+// emit passes an event to all watchers. Callers may hold mu.
+func (p *Pool) emit(e Event) {
+	if all := p.watchers.Load(); all != nil {
+		for _, w := range *all {
+			w.events.put(e)
+		}
+	}
+}

@@ -77,7 +77,13 @@ func (c *Incoming) Decode(v any) error {
 }
 
 // Send sends one item. It blocks until the receiver grants credit. It returns ctx's error if ctx is done first.
-func (c *Incoming) Send(ctx context.Context, v any) error { return c.stream.send(ctx, v) }
+func (c *Incoming) Send(ctx context.Context, v any) error {
+	size, err := c.stream.send(ctx, v)
+	if err == nil {
+		c.stream.watch.item(ToWorker, size)
+	}
+	return err
+}
 
 // Fail sends an error in place of an item. The stream continues.
 func (c *Incoming) Fail(ctx context.Context, err error) error {
@@ -85,7 +91,10 @@ func (c *Incoming) Fail(ctx context.Context, err error) error {
 	if bad != nil {
 		return bad
 	}
-	return c.stream.sendBody(ctx, body, Failed)
+	if bad = c.stream.sendBody(ctx, body, Failed); bad == nil {
+		c.stream.watch.item(ToWorker, len(body))
+	}
+	return bad
 }
 
 // Input yields the values that the caller streams, decoded into types that the codec chooses. An *ItemError is the
@@ -96,6 +105,7 @@ func (c *Incoming) Input(ctx context.Context) iter.Seq2[any, error] {
 		for body, err := range c.stream.items(ctx) {
 			var v any
 			if err == nil {
+				c.stream.watch.item(ToHost, len(body.bytes))
 				if err = c.stream.mux.decode(body.bytes, &v); err != nil {
 					err = &ItemError{Index: body.index, Err: err}
 				}

@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ type logQueue struct {
 	done      chan struct{} // closed when run has ended
 
 	mu      sync.Mutex // guards the fields below, and the counters of every source
+	taps    []hclog.SinkAdapter
 	entries []logEntry // the oldest first
 	taken   uint64     // the number of entries that the logger has finished
 	changed chan struct{}
@@ -195,8 +197,9 @@ func (q *logQueue) run() {
 			e := q.entries[0]
 			q.entries[0] = logEntry{}
 			q.entries = q.entries[1:]
+			taps := q.taps
 			q.mu.Unlock()
-			q.emit(e)
+			q.emit(e, taps)
 			continue
 		}
 		q.entries = nil
@@ -209,8 +212,8 @@ func (q *logQueue) run() {
 	}
 }
 
-// emit calls the logger for one entry.
-func (q *logQueue) emit(e logEntry) {
+// emit calls the logger and the taps for one entry.
+func (q *logQueue) emit(e logEntry, taps []hclog.SinkAdapter) {
 	defer func() {
 		if p := recover(); p != nil {
 			q.panicOnce.Do(func() { q.panicked(panicText(p)) })
@@ -227,11 +230,16 @@ func (q *logQueue) emit(e logEntry) {
 		}
 	}()
 	logger := q.logger
+	var args []any
 	if i := e.source.worker; i != noWorker {
+		args = []any{"worker", i}
 		if logger = q.byWorker[i]; logger == nil {
 			logger = q.logger.With("worker", i)
 			q.byWorker[i] = logger
 		}
+	}
+	if len(taps) > 0 {
+		logger = &tee{Logger: logger, sinks: taps, args: args}
 	}
 	e.emit(logger)
 }
@@ -268,6 +276,28 @@ func (q *logQueue) close(limit time.Duration) error {
 	lost := len(q.entries)
 	q.entries = nil
 	return fmt.Errorf("%s hangs or is too slow; %d %s are lost", q.target, lost, q.entry)
+}
+
+// abandon ends run without a wait, and drops the entries.
+func (q *logQueue) abandon() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closing = true
+	q.entries = nil
+	signal(q.wake)
+}
+
+// tap has a sink get all later entries.
+func (q *logQueue) tap(s hclog.SinkAdapter) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.taps = append(slices.Clip(q.taps), s)
+}
+
+func (q *logQueue) untap(s hclog.SinkAdapter) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.taps = slices.DeleteFunc(slices.Clone(q.taps), func(other hclog.SinkAdapter) bool { return other == s })
 }
 
 // defaultLogger returns the logger of a pool without Options.Logger: standard error, at the level in SNAKEPIT_LOG, else

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // processTable is a snapshot of the system's processes.
@@ -39,6 +40,22 @@ func readProcesses() processTable {
 // has pages that several processes share once for each of them, such as those that workers share with their fork
 // server. If that sum is above limit, the exact count decides. A process that has ended counts as nothing.
 func (t processTable) memory(leader int, limit int64) int64 {
+	tree := t.tree(leader)
+	quick, exact := int64(0), int64(0)
+	for _, pid := range tree {
+		quick += residentMemory(pid)
+	}
+	if quick <= limit {
+		return quick
+	}
+	for _, pid := range tree {
+		exact += proportionalMemory(pid)
+	}
+	return exact
+}
+
+// tree returns the ids of a process, its group and its descendants.
+func (t processTable) tree(leader int) []int {
 	tree := []int{leader}
 	for pid, e := range t {
 		if e.group == leader && pid != leader {
@@ -52,18 +69,22 @@ func (t processTable) memory(leader int, limit int64) int64 {
 			}
 		}
 	}
-	quick, exact := int64(0), int64(0)
-	for _, pid := range tree {
-		quick += residentMemory(pid)
-	}
-	if quick <= limit {
-		return quick
-	}
-	for _, pid := range tree {
-		exact += proportionalMemory(pid)
-	}
-	return exact
+	return tree
 }
+
+// processorTime returns the processor time that a process, its group and its descendants have used, with that of their
+// ended children.
+func (t processTable) processorTime(leader int) time.Duration {
+	var ticks int64
+	for _, pid := range t.tree(leader) {
+		ticks += t[pid].ticks
+	}
+	return time.Duration(ticks) * (time.Second / ticksPerSecond)
+}
+
+// ticksPerSecond is the kernel's USER_HZ, in which /proc shows times: 100 on all platforms that Go supports. See
+// proc_pid_stat(5) and sysconf(3).
+const ticksPerSecond = 100
 
 // residentMemory reads /proc/PID/statm; see proc_pid_statm(5).
 func residentMemory(pid int) int64 {

@@ -2,6 +2,8 @@
 
 package core
 
+import "time"
+
 type processTable struct{}
 
 // hasTreeMemory says that this system shows the memory of process trees.
@@ -10,3 +12,5 @@ const hasTreeMemory = false
 func readProcesses() processTable { return processTable{} }
 
 func (processTable) memory(int, int64) int64 { return 0 }
+
+func (processTable) processorTime(int) time.Duration { return 0 }

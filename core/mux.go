@@ -24,6 +24,7 @@ type mux struct {
 	trace     bool
 	onBye     func()             // called when the peer has said bye, without mu
 	onLog     func(body []byte)  // called with each log record, without mu; must not block
+	observe   observeIncoming    // called when a function begins, without mu; or nil
 	base      context.Context    // the parent of the contexts of incoming calls
 	cancel    context.CancelFunc // cancels base
 	running   sync.WaitGroup     // incoming calls
@@ -52,6 +53,9 @@ type mux struct {
 	doing        []string  // the commands that were running when it ended
 	busySince    time.Time // when the oldest of them began; zero if there were none
 }
+
+// observeIncoming tells observers of an incoming call. It returns the function's context.
+type observeIncoming func(ctx context.Context, call *Incoming) context.Context
 
 // terms are the limits and the codec that the two hellos agreed on.
 type terms struct {
@@ -338,7 +342,7 @@ func (m *mux) open(
 	s := &stream{
 		mux: m, id: f.ID, name: f.Name, opener: true, outEnded: f.Flags&NoInput != 0, deadline: deadline,
 		sessions: sessions, owner: owner, keeps: f.Flags&KeepState != 0,
-		credit: m.terms.send, granted: m.terms.receive,
+		credit: m.terms.send, granted: m.terms.receive, went: Volume{Bytes: int64(len(f.Body))},
 		arrived: make(chan struct{}, 1),
 	}
 	if !s.outEnded {
@@ -491,8 +495,9 @@ func (m *mux) handleInCall(f *Frame, e *effects) (*stream, error) {
 			return nil, nil
 		}
 		s.endBody, s.failed = f.Body, f.Kind == KindError
+		s.came.Bytes += int64(len(f.Body))
 		s.notStarted = f.Kind == KindError && f.Flags&NotStarted != 0
-		if s.notStarted && s.gotItem {
+		if s.notStarted && s.came.Items > 0 {
 			return nil, errors.New("items, and then an error that says the call did not start")
 		}
 		if s.cancelSent {

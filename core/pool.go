@@ -21,7 +21,7 @@ type Pool struct {
 	opts       Options
 	logs       *logQueue
 	log        *logSource // the pool's messages about itself
-	events     *eventQueue
+	watchers   watchers
 	trace      bool
 	spawner    *spawner
 	ctx        context.Context // ends when the pool closes; the parent of the contexts of worker starts
@@ -113,7 +113,9 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}),
 		changed: make(chan struct{}), reloading: make(chan struct{}, 1), min: o.MinSize, slots: 1,
 	}
-	p.events = newEventQueue(o.OnEvent, p.log)
+	if o.OnEvent != nil {
+		p.addWatcher(&watcher{events: newEventQueue("Options.OnEvent", o.OnEvent, p.log)})
+	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.Lock()
 	p.addPlaces(o.Size)
@@ -500,7 +502,11 @@ func (p *Pool) Close() error {
 	defer close(p.closed)
 	begin := time.Now()
 	err := p.end()
-	err = errors.Join(err, p.events.close(max(logWait, p.opts.StopTimeout-time.Since(begin))))
+	if all := p.watchers.Load(); all != nil {
+		for _, w := range *all {
+			err = errors.Join(err, w.events.close(max(logWait, p.opts.StopTimeout-time.Since(begin))))
+		}
+	}
 	if err = errors.Join(err, p.logs.close(max(logWait, p.opts.StopTimeout-time.Since(begin)))); err != nil {
 		return fmt.Errorf("the pool is closed, but %w", err)
 	}

@@ -14,6 +14,7 @@ type procStat struct {
 	name          string
 	state         byte
 	parent, group int
+	ticks         int64 // of processor time, with those of reaped children
 }
 
 // readStat reads the file stat in the directory of a process or thread. It returns false if that is gone.
@@ -37,5 +38,12 @@ func parseStat(text []byte) (procStat, bool) {
 	}
 	parent, parentErr := strconv.Atoi(fields[1])
 	group, groupErr := strconv.Atoi(fields[2])
-	return procStat{string(text[from+1 : to]), fields[0][0], parent, group}, parentErr == nil && groupErr == nil
+	stat := procStat{name: string(text[from+1 : to]), state: fields[0][0], parent: parent, group: group}
+	if len(fields) > 14 { // utime, stime, cutime and cstime
+		for _, field := range fields[11:15] {
+			n, _ := strconv.ParseInt(field, 10, 64) // a number of the kernel's
+			stat.ticks += n
+		}
+	}
+	return stat, parentErr == nil && groupErr == nil
 }

@@ -91,6 +91,7 @@ type request struct {
 	wantsItems bool
 
 	caller callerContext
+	watch  *watch        // or nil
 	waited time.Duration // in the queue
 	limit  time.Duration // the time limit that applies, for errors; 0: the deadline of the caller's context
 	source string        // the option that set limit, for errors

@@ -27,6 +27,9 @@ type stream struct {
 	sendable  chan struct{}           // capacity 1: credit came, or the peer wants no more; nil if we never send
 	ungranted window                  // consumed, but credit not yet granted; only the consumer uses it
 	taken     int64                   // items consumed; only the consumer uses it
+	parent    uint64                  // of an incoming call: the call of ours that it serves, or 0
+	session   string                  // of an incoming call
+	watch     *watch                  // of an incoming call; only the goroutine that serves it uses it; or nil
 
 	// guarded by mux.mu
 	written    bool    // of an outgoing call: its frame, or the first piece of it, is passed to Conn.Write
@@ -35,7 +38,8 @@ type stream struct {
 	opening    bool    // the frame that is being split is the call frame
 	in         []Frame // items received and not yet consumed
 	granted    window  // credit that the peer still has
-	gotItem    bool    // an item has been received
+	came       Volume  // what has been received
+	went       Volume  // what was queued for sending
 	inEnded    bool    // the peer sends no more
 	discarding bool    // received items are dropped: we cancelled the call, or want no more input
 	credit     window  // credit that we still have
@@ -76,7 +80,8 @@ const (
 
 // received queues an item, or returns the breach of the protocol. Callers hold mux.mu.
 func (s *stream) received(f *Frame) error {
-	s.gotItem = true
+	s.came.Items++
+	s.came.Bytes += int64(len(f.Body))
 	if s.discarding {
 		return nil
 	}
@@ -182,13 +187,13 @@ func (s *stream) remote(body []byte) error {
 	return &r
 }
 
-// send encodes v and queues it as an item. It returns what sendBody returns.
-func (s *stream) send(ctx context.Context, v any) error {
+// send encodes v and queues it as an item. It returns the size of the body, and what sendBody returns.
+func (s *stream) send(ctx context.Context, v any) (size int, err error) {
 	body, err := s.mux.terms.codec.Append(nil, v)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return s.sendBody(ctx, body, 0)
+	return len(body), s.sendBody(ctx, body, 0)
 }
 
 // sendBody queues an item, once there is credit. It returns io.EOF if the peer wants no more items or the call has
@@ -208,6 +213,8 @@ func (s *stream) sendBody(ctx context.Context, body []byte, flags Flags) error {
 		if s.credit.Items > 0 && s.credit.Bytes > 0 {
 			s.credit.Items--
 			s.credit.Bytes -= int64(len(body))
+			s.went.Items++
+			s.went.Bytes += int64(len(body))
 			m.enqueue(f, s)
 			m.mu.Unlock()
 			return nil

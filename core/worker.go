@@ -132,6 +132,9 @@ func (w *Worker) run(ctx context.Context) {
 	m.trace = p.trace
 	m.onBye = func() { w.retire("the worker said bye") }
 	m.onLog = records.put
+	m.observe = func(ctx context.Context, call *Incoming) context.Context {
+		return p.observeFunction(ctx, w, call)
+	}
 	p.goroutines.Add(1)
 	go func() {
 		defer p.goroutines.Done()
