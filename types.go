@@ -12,6 +12,7 @@ import "github.com/snakepit-go/snakepit/core"
 //	}
 //	func (p *Pool) Calls() []CallStats
 //	func (p *Pool) Close() error
+//	func (p *Pool) Name() string
 //	func (p *Pool) Observe(o Observer) (stop func())
 //	func (p *Pool) Reload(ctx context.Context) error
 //	func (p *Pool) Resize(size int) error

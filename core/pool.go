@@ -355,6 +355,9 @@ func (p *Pool) workerEnded(w *Worker, exit *WorkerExit) {
 	p.restart(pl, nil)
 }
 
+// Name returns Options.Name, or its default.
+func (p *Pool) Name() string { return p.opts.Name }
+
 // Size returns the number of workers that the pool may have: Options.Size, or the size of the last Resize.
 func (p *Pool) Size() int {
 	p.mu.Lock()
