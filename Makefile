@@ -168,7 +168,7 @@ pytest-%:
 		status=$$?; cat $(TOOLS)/pytest-$*.log; exit $$status
 
 # The packages with files for one system only. lint-systems checks all packages.
-BY_SYSTEM := ./core/... ./conformance ./python ./adapters/msgpack
+BY_SYSTEM := ./core/... ./conformance ./python ./adapters/msgpack ./observe/...
 
 lint-systems: go-there ## Check the source for macOS and Windows
 	@for os in darwin windows; do for dir in . examples; do \

@@ -43,6 +43,7 @@ adapters/remote:          github.com/hashicorp/go-hclog
 adapters/remote/launchpb: google.golang.org/grpc google.golang.org/protobuf
 
 conformance:              core github.com/hashicorp/go-hclog
+observe/debugpage:        core github.com/hashicorp/go-hclog
 fallback:                 core
 internal/adaptertest:     core golang.org/x/tools pgregory.net/rapid
 internal/chaos:           . core adapters/grpc adapters/jsonstdio adapters/msgpack adapters/remote fallback
@@ -57,6 +58,7 @@ python:                   core
 schema:                   core
 
 .:                        core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python
+.:                        observe/debugpage
 .:                        github.com/hashicorp/go-hclog
 cmd/snakepit:             . adapters/grpc adapters/remote conformance core codec/json python schema
 cmd/snakepit:             github.com/hashicorp/go-hclog github.com/spf13/cobra github.com/spf13/pflag

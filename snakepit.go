@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"iter"
 	"log/slog"
+	"net/http"
 	"os"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/snakepit-go/snakepit/adapters/msgpack"
 	"github.com/snakepit-go/snakepit/core"
 	"github.com/snakepit-go/snakepit/fallback"
+	"github.com/snakepit-go/snakepit/observe/debugpage"
 	"github.com/snakepit-go/snakepit/python"
 )
 
@@ -55,6 +57,15 @@ func Command(path string, args ...string) Program {
 type command core.Command
 
 func (c command) Command() (core.Command, error) { return core.Command(c), nil }
+
+// Debug returns a page that shows in a browser what the pool's workers do, and why those that were lost have ended. It
+// is to the pool what net/http/pprof is to the program, and belongs where only operators reach it:
+//
+//	mux.Handle("/debug/snakepit/", snakepit.Debug(pool))
+//
+// The page watches the pool from now on, until it is closed. It changes nothing. debugpage.New has options, such as to
+// allow changes, and can offer the page on a Unix socket.
+func Debug(p *Pool) http.Handler { return debugpage.New(p, nil) }
 
 // Default is the chain that Open uses. gRPC comes first, because such a worker also serves clients in other languages
 // and health checks. A pool that starts on one of the others works as well, and faster for small values.

@@ -12,11 +12,13 @@ import "github.com/snakepit-go/snakepit/core"
 //	}
 //	func (p *Pool) Calls() []CallStats
 //	func (p *Pool) Close() error
+//	func (p *Pool) Closed() <-chan struct{}
 //	func (p *Pool) Name() string
 //	func (p *Pool) Observe(o Observer) (stop func())
 //	func (p *Pool) Reload(ctx context.Context) error
 //	func (p *Pool) Resize(size int) error
 //	func (p *Pool) Session(id string, opts ...SessionOption) *Session
+//	func (p *Pool) Sessions(limit int) []SessionStats
 //	func (p *Pool) Shutdown(ctx context.Context) error
 //	func (p *Pool) Size() int
 //	func (p *Pool) Stats() Stats

@@ -10,6 +10,7 @@ import (
 // CallStats describes one call that waits or runs.
 type CallStats struct {
 	Command  string `json:"command"`           // or the function's name
+	Number   uint64 `json:"number,omitempty"`  // CallStart.Number; 0 without an Observer, and for a function
 	Function bool   `json:"function"`          // a worker calls a function of this program
 	Session  string `json:"session,omitempty"` // or ""
 	Tenant   string `json:"tenant,omitempty"`  // or ""
@@ -51,7 +52,7 @@ func (p *Pool) Calls() []CallStats {
 		for _, wt := range q.all {
 			r := wt.request
 			all = append(all, CallStats{
-				Command: r.command, Session: r.session, Tenant: r.caller.tenant, Worker: -1,
+				Command: r.command, Number: r.number, Session: r.session, Tenant: r.caller.tenant, Worker: -1,
 				Age: now.Sub(wt.since), Waited: r.waited,
 			})
 		}
@@ -85,7 +86,8 @@ func (s *stream) stats(w *Worker, now time.Time) CallStats {
 		c.Age = now.Sub(s.since)
 	}
 	if f, ok := s.owner.(*inflight); ok {
-		c.Tenant, c.Waited, c.Overdue = f.request.caller.tenant, f.request.waited, f.overdue
+		c.Number, c.Tenant = f.request.number, f.request.caller.tenant
+		c.Waited, c.Overdue = f.request.waited, f.overdue
 		if c.Session = f.request.session; f.session != nil {
 			c.Session = f.session.id
 		}

@@ -50,7 +50,9 @@ const (
 // CallStart is a call that begins.
 type CallStart struct {
 	Pool     *Pool
+	Number   uint64  // identifies the call in this pool; CallStats has it, too
 	Command  string  // the command, or the function's name
+	Args     any     // the caller's own; nil for a function's call. Use it until Call returns, and do not change it
 	Session  string  // or ""
 	Tenant   string  // or ""; see WithTenant
 	Stream   bool    // the caller takes a stream of items
@@ -160,9 +162,10 @@ func (p *Pool) observe(caller context.Context, r *request) {
 	if all == nil {
 		return
 	}
+	r.number = p.lastCall.Add(1)
 	start := CallStart{
-		Pool: p, Command: r.command, Session: r.session, Tenant: r.caller.tenant, Stream: r.wantsItems,
-		metadata: r.caller.metadata,
+		Pool: p, Number: r.number, Command: r.command, Args: r.args, Session: r.session,
+		Tenant: r.caller.tenant, Stream: r.wantsItems, metadata: r.caller.metadata,
 	}
 	for _, w := range *all {
 		if w.observer == nil {
@@ -183,7 +186,10 @@ func (p *Pool) observeFunction(ctx context.Context, w *Worker, call *Incoming) c
 	if all == nil {
 		return ctx
 	}
-	start := CallStart{Pool: p, Command: call.Name, Session: call.Session, Worker: w, metadata: call.Metadata}
+	start := CallStart{
+		Pool: p, Number: p.lastCall.Add(1), Command: call.Name, Session: call.Session, Worker: w,
+		metadata: call.Metadata,
+	}
 	for _, wr := range *all {
 		if wr.observer == nil {
 			continue

@@ -22,6 +22,7 @@ type Pool struct {
 	logs       *logQueue
 	log        *logSource // the pool's messages about itself
 	watchers   watchers
+	lastCall   atomic.Uint64 // the number of the last call that was observed
 	trace      bool
 	spawner    *spawner
 	ctx        context.Context // ends when the pool closes; the parent of the contexts of worker starts
@@ -470,6 +471,9 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 		}
 	}
 }
+
+// Closed returns a channel that is closed when Close is done.
+func (p *Pool) Closed() <-chan struct{} { return p.closed }
 
 // Close ends every call with ErrClosed, stops every worker, and returns when nothing of the pool is left. A worker
 // that does not end by itself gets SIGTERM, then SIGKILL. Close takes about Options.StopTimeout at most. It takes three

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -21,6 +22,7 @@ const (
 	CauseReload  Cause = "reload"  // Pool.Reload, or the program has changed
 	CauseResized Cause = "resized" // Pool.Resize
 	CauseBackEnd Cause = "backend" // its back end is about to end
+	CauseAsked   Cause = "asked"   // Worker.Replace
 )
 
 // replace has a worker replaced. detail is the text for the log. It has no effect on a worker that is leaving, or that
@@ -38,6 +40,26 @@ func (p *Pool) replace(w *Worker, cause Cause, detail string) {
 	w.log.log(level, "worker is to be replaced", []any{"cause", cause, "reason", detail})
 	p.emit(ReplacementPlanned{Time: time.Now(), Worker: w, Cause: cause, Reason: detail})
 	p.ask(pl)
+}
+
+// Replace has the worker replaced by a fresh one, as Recycle does: it serves on until its replacement is ready, and
+// then ends its calls and its sessions. reason goes into the log. It has no effect on a worker that is leaving, or that
+// is to be replaced already. Replace does not wait. Any goroutine may call it.
+func (w *Worker) Replace(reason string) {
+	w.pool.mu.Lock()
+	defer w.pool.mu.Unlock()
+	w.pool.replace(w, CauseAsked, reason)
+}
+
+// Terminate ends the worker by force: SIGTERM, then SIGKILL after half of Options.StopTimeout. Its calls get
+// ErrWorkerLost, and the pool starts another worker in its place. reason goes into the log and into WorkerExit, with
+// the stacks of its threads. It has no effect on a worker that is starting, stopping or dead. Terminate does not wait.
+// Any goroutine may call it.
+func (w *Worker) Terminate(reason string) {
+	w.pool.mu.Lock()
+	w.doomed = cmp.Or(w.doomed, reason)
+	w.pool.mu.Unlock()
+	signal(w.wake)
 }
 
 // replacementFailed notes that the replacement of a place's worker could not be started. The worker serves on. Callers

@@ -92,6 +92,7 @@ type request struct {
 
 	caller callerContext
 	watch  *watch        // or nil
+	number uint64        // CallStart.Number, or 0 without an Observer
 	waited time.Duration // in the queue
 	limit  time.Duration // the time limit that applies, for errors; 0: the deadline of the caller's context
 	source string        // the option that set limit, for errors

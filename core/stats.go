@@ -2,6 +2,8 @@ package core
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -66,6 +68,41 @@ func (p *Pool) addWaiters(s *Stats) {
 		}
 		s.Tenants[name] = t.waiting
 	}
+}
+
+// SessionStats describes one session.
+type SessionStats struct {
+	ID            string `json:"id"`
+	Worker        int    `json:"worker"`         // the index of its worker; -1 if it has none now, as with Hint
+	Running       int    `json:"running"`        // its calls that hold a slot
+	Waiting       int    `json:"waiting"`        // its calls that wait
+	SnapshotBytes int    `json:"snapshot_bytes"` // the size of its snapshot; 0 if the pool has none
+	Lost          bool   `json:"lost,omitempty"` // its worker is gone, and its state with it
+}
+
+// Sessions returns the live sessions by id, at most limit of them; 0 means all.
+func (p *Pool) Sessions(limit int) []SessionStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ids := slices.Sorted(maps.Keys(p.sessions))
+	if limit > 0 {
+		ids = ids[:min(limit, len(ids))]
+	}
+	all := make([]SessionStats, 0, len(ids))
+	for _, id := range ids {
+		s := p.sessions[id]
+		one := SessionStats{
+			ID: id, Worker: -1, Running: s.users - s.queued, Waiting: s.queued, Lost: s.lost() && !p.mayMove(s),
+		}
+		if s.worker != nil {
+			one.Worker = s.worker.index
+		}
+		if s.snapshot != nil {
+			one.SnapshotBytes = len(s.snapshot.body)
+		}
+		all = append(all, one)
+	}
+	return all
 }
 
 // WorkerStats is the part of Stats for one worker.
