@@ -188,6 +188,9 @@ type WorkerStats = core.WorkerStats
 //		// EventsMissed says how many.
 //		OnEvent func(Event)
 //
+//		// Recorder records the last frames of each worker, for the case that it is lost.
+//		Recorder Recorder
+//
 //		// Dir is a writable directory in which the pool makes its private directory for sockets. "" means
 //		// os.TempDir().
 //		Dir string
@@ -217,6 +220,24 @@ type Options = core.Options
 //		Memory int64
 //	}
 type Recycle = core.Recycle
+
+// Recorder says how the pool records the last frames of each worker. When a worker is lost, also because it broke the
+// protocol, they are written to a file with its exit and the pool's last events: see ReadRecording.
+// WorkerExit.Recording is its path. The zero value records nothing.
+//
+//	type Recorder struct {
+//		// Dir is the directory of the files. It is made if it does not exist. "" means that nothing is recorded.
+//		Dir string
+//		// Frames is how many frames of each worker are kept, besides the call frames of the calls that run. 0
+//		// means 256.
+//		Frames int
+//		// Bodies records arguments, results, items, errors and metadata, too, so that "snakepit replay" can
+//		// repeat a call. They may be secrets. Up to 1 MiB of bodies are kept for each worker.
+//		Bodies bool
+//		// Files is how many files of this pool's name are kept. The oldest ones are removed. 0 means 20.
+//		Files int
+//	}
+type Recorder = core.Recorder
 
 // Warmup is a call that the pool makes itself. The zero value is none.
 //
@@ -414,6 +435,8 @@ type ItemError = core.ItemError
 //		Stacks   string        // what its threads did before the pool ended it by force, shortened; or ""
 //		Age      time.Duration // since it was started
 //		Doing    []string      // the commands that it was running
+//		// Recording is the file of its last frames, which is written a moment later; "" without Options.Recorder.
+//		Recording string
 //	}
 //	func (e *WorkerExit) Error() string
 //	func (e *WorkerExit) Unwrap() []error

@@ -223,6 +223,9 @@ func (q *eventQueue) abandon() { q.source.queue.abandon() }
 
 // emit passes an event to all watchers. Callers may hold mu.
 func (p *Pool) emit(e Event) {
+	if p.recorded != nil {
+		p.recorded.put(e)
+	}
 	if all := p.watchers.Load(); all != nil {
 		for _, w := range *all {
 			w.events.put(e)

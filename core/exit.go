@@ -56,6 +56,8 @@ type WorkerExit struct { //nolint:errname // it is a fact first, such as os.Proc
 	Stacks   string        // what its threads did before the pool ended it by force, shortened; or ""
 	Age      time.Duration // since it was started
 	Doing    []string      // the commands that it was running
+	// Recording is the file of its last frames, which is written a moment later; "" without Options.Recorder.
+	Recording string
 }
 
 func (e *WorkerExit) Error() string {
@@ -82,6 +84,9 @@ func (e *WorkerExit) Error() string {
 	}
 	if n := len(e.Stderr); n > 0 {
 		fmt.Fprintf(&b, "; its last output: %s", strings.Join(e.Stderr[max(0, n-3):], " | "))
+	}
+	if e.Recording != "" {
+		fmt.Fprintf(&b, "; recorded in %s", e.Recording)
 	}
 	return b.String()
 }

@@ -22,6 +22,7 @@ type mux struct {
 	worker    bool // this is the worker's side, whose ids are even
 	log       *logSource
 	trace     bool
+	recorder  *frameRing
 	onBye     func()             // called when the peer has said bye, without mu
 	onLog     func(body []byte)  // called with each log record, without mu; must not block
 	observe   observeIncoming    // called when a function begins, without mu; or nil
@@ -164,6 +165,7 @@ func (m *mux) read(frames []Frame) error {
 		if frames, err = m.receive(); err != nil {
 			return err
 		}
+		m.recorder.record(frames, false)
 		if m.trace {
 			m.show("frame received", frames)
 		}
@@ -222,6 +224,7 @@ func (m *mux) write() {
 		if isMore {
 			m.wakeWriter()
 		}
+		m.recorder.record(batch, true)
 		if m.trace {
 			m.show("frame sent", batch)
 		}

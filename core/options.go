@@ -137,6 +137,9 @@ type Options struct {
 	// EventsMissed says how many.
 	OnEvent func(Event)
 
+	// Recorder records the last frames of each worker, for the case that it is lost.
+	Recorder Recorder
+
 	// Dir is a writable directory in which the pool makes its private directory for sockets. "" means
 	// os.TempDir().
 	Dir string
@@ -232,7 +235,7 @@ func (o *Options) resolve() (Options, error) {
 	case r.MinSize < 0:
 		r.MinSize = 0
 	}
-	if err := cmp.Or(r.Recycle.check(), r.Limits.check()); err != nil {
+	if err := cmp.Or(r.Recycle.check(), r.Limits.check(), r.Recorder.check()); err != nil {
 		return r, err
 	}
 	if r.Limits.Memory > 0 && r.Recycle.Memory >= r.Limits.Memory {

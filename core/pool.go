@@ -22,6 +22,8 @@ type Pool struct {
 	logs       *logQueue
 	log        *logSource // the pool's messages about itself
 	watchers   watchers
+	recorded   *eventRing    // of the last events, or nil
+	recording  sync.Mutex    // held while old recordings are removed
 	lastCall   atomic.Uint64 // the number of the last call that was observed
 	trace      bool
 	spawner    *spawner
@@ -113,6 +115,9 @@ func Open(ctx context.Context, adapter Adapter, cmd Command, opts *Options) (*Po
 		sessions: map[string]*session{}, ending: map[string]*endingSession{},
 		opened: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}),
 		changed: make(chan struct{}), reloading: make(chan struct{}, 1), min: o.MinSize, slots: 1,
+	}
+	if o.Recorder.Dir != "" {
+		p.recorded = &eventRing{}
 	}
 	if o.OnEvent != nil {
 		p.addWatcher(&watcher{events: newEventQueue("Options.OnEvent", o.OnEvent, p.log)})

@@ -129,7 +129,7 @@ func (w *Worker) run(ctx context.Context) {
 	}
 	records := newRecords(p.logs, w.index, c.terms.codec)
 	m := newMux(c.link.Conn, c.terms, p.opts.Functions, 1, w.log)
-	m.trace = p.trace
+	m.trace, m.recorder = p.trace, newFrameRing(p.opts.Recorder)
 	m.onBye = func() { w.retire("the worker said bye") }
 	m.onLog = records.put
 	m.observe = func(ctx context.Context, call *Incoming) context.Context {
@@ -165,7 +165,9 @@ func (w *Worker) run(ctx context.Context) {
 		p.workerEnded(w, nil)
 		return
 	}
-	p.workerEnded(w, w.exitFor(cause))
+	exit := w.exitFor(cause)
+	p.workerEnded(w, exit)
+	w.writeRecording(exit)
 }
 
 // leaveBackEnd has the worker replaced if its back end is about to end.
@@ -410,7 +412,7 @@ func (w *Worker) exitFor(cause error) *WorkerExit {
 	} else {
 		exit.Stderr = mergeOutput(w.records.tail(busy))
 	}
-	exit.Age = time.Since(w.started)
+	exit.Age, exit.Recording = time.Since(w.started), w.recordingPath()
 	return exit
 }
 
