@@ -7,6 +7,7 @@
 package snakepit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,7 +76,12 @@ const Default = "grpc,msgpack,jsonstdio"
 // runs on the first adapter that works there. Stats and the log name it, and say why the earlier ones were refused.
 // Open returns when one worker is ready; ctx bounds only that wait. A nil opts means the defaults. The caller owns
 // the pool and must Close it.
+//
+// With SNAKEPIT_ADAPTERS=attach it is Attach at the usual socket: somebody starts the worker, perhaps in a debugger.
 func Open(ctx context.Context, program Program, opts *Options) (*Pool, error) {
+	if os.Getenv("SNAKEPIT_ADAPTERS") == attach {
+		return Attach(ctx, "", opts)
+	}
 	adapter, err := Adapters("auto")
 	if err != nil {
 		return nil, err
@@ -93,6 +99,38 @@ func OpenWith(ctx context.Context, adapter core.Adapter, program Program, opts *
 		return nil, err
 	}
 	return core.Open(ctx, adapter, cmd, opts)
+}
+
+// attach is the value of SNAKEPIT_ADAPTERS that has Open wait for a worker.
+const attach = "attach"
+
+// Attach opens a pool of one worker that somebody starts by hand, such as in a debugger: by "snakepit run worker.py",
+// or by running the Python file with SNAKEPIT_ATTACH=PATH. It waits for that worker, and for another one after its end.
+// The log names the commands. socket is the path of a Unix socket; "" means the usual one, which "snakepit run" takes,
+// too.
+//
+// Nothing may end because somebody thinks at a breakpoint. So the time limits of calls, starts, cancels and sessions
+// are off, whatever opts says. Deadlines of contexts are not. There is no Size, Recycle or Limits. opts may be nil. The
+// caller owns the pool and must Close it.
+func Attach(ctx context.Context, socket string, opts *Options) (*Pool, error) {
+	o := Options{}
+	if opts != nil {
+		o = *opts
+	}
+	const never = 365 * 24 * time.Hour
+	o.Size, o.MinSize, o.StartBudget, o.Surge, o.Concurrency = 1, 1, -1, -1, 0
+	o.Recycle, o.Limits, o.Wedged, o.Watch = Recycle{}, Limits{}, WedgedIgnore, false
+	o.CallTimeout, o.StreamTimeout, o.SessionIdle = -1, -1, -1
+	o.StartTimeout, o.CancelGrace = never, never
+	log := o.Logger
+	if log == nil {
+		log = hclog.New(&hclog.LoggerOptions{Name: cmp.Or(o.Name, "snakepit"), Output: os.Stderr})
+	}
+	adapter := msgpack.Attach{Socket: socket, Waiting: func(path string) {
+		log.Info("waiting for a worker", "start_one_by", "snakepit run worker.py --socket "+path,
+			"or_by", "SNAKEPIT_ATTACH="+path+" python worker.py")
+	}}
+	return core.Open(ctx, adapter, core.Command{}, &o)
 }
 
 // Adapters makes a chain of a list of names such as "grpc,jsonstdio", the preferred one first. "auto" is the list

@@ -143,7 +143,7 @@ func (e StateChanged) String() string {
 }
 
 func (e RestartPlanned) String() string {
-	return withError(fmt.Sprintf("worker %d starts again in %s", e.Index, e.In), e.Err)
+	return withError(fmt.Sprintf("worker %d starts again in %s", e.Index, roundTime(e.In)), e.Err)
 }
 
 func (e StartsStopped) String() string {

@@ -41,6 +41,11 @@ type Program struct {
 	// start threads or use CUDA before worker.run(); Open says so if it does. Connections that the script has opened
 	// until then are shared by all workers, and the variables of Options.WorkerEnv are not there yet. It needs Linux.
 	ForkServer bool
+	// Debug is an address, such as "127.0.0.1:5678", where the worker waits for a debugger before it loads the script.
+	// The environment needs the package debugpy. It is for a pool of one worker with a long Options.StartTimeout and no
+	// other time limits; "snakepit call --debug" has such a pool. Whoever reaches the address can run any code. ""
+	// means no debugger.
+	Debug string
 	// Dir is the worker's working directory. "" means the host's.
 	Dir string
 	// Interpreter is the Python to run: a path, or a name to look up in PATH. "" means the first of these:
@@ -74,6 +79,9 @@ func (p Program) Command() (core.Command, error) {
 }
 
 func (p Program) command() (core.Command, error) {
+	if p.Debug != "" && p.ForkServer {
+		return core.Command{}, errors.New("Program has both Debug and ForkServer; a forked worker can't be debugged")
+	}
 	script, err := p.find()
 	if err != nil {
 		return core.Command{}, err
@@ -100,17 +108,24 @@ func (p Program) command() (core.Command, error) {
 	// The file, not its directory: to run a directory Python imports runpy. In 3.9 the imports of runpy may find a
 	// stray re.py in PYTHONPATH.
 	boot = filepath.Join(boot, "__main__.py")
+	args, remedy := []string{boot, script}, fmt.Sprintf("use a Python %d.%d or later: %s, chosen by %s, may be none",
+		oldest[0], oldest[1], chosen.Interpreter, chosen.By)
+	if p.Debug != "" {
+		args = append([]string{
+			"-X", "frozen_modules=off", "-m", "debugpy", "--listen", p.Debug, "--wait-for-client",
+		}, args...)
+		remedy = fmt.Sprintf("install the debugger: %s -m pip install debugpy", chosen.Interpreter)
+	}
 	return core.Command{
 		Path:       chosen.Interpreter,
-		Args:       append([]string{boot, script}, p.Args...),
+		Args:       append(args, p.Args...),
 		Dir:        p.Dir,
 		Env:        append([]string{"SNAKEPIT_CACHE=" + cache}, p.Env...),
 		Reports:    true,
 		ForkServer: p.ForkServer,
 		Sources:    sources,
 		Source:     p.source(found),
-		Remedy: fmt.Sprintf("use a Python %d.%d or later: %s, chosen by %s, may be none",
-			oldest[0], oldest[1], chosen.Interpreter, chosen.By),
+		Remedy:     remedy,
 	}, nil
 }
 

@@ -32,6 +32,7 @@ Each result is one line of JSON. Values that JSON lacks have the tags of docs/pr
 
 func (c *call) register(cmd *cobra.Command) {
 	c.worker.register(cmd)
+	c.debug.register(cmd.Flags())
 	cmd.Flags().DurationVar(&c.timeout, "timeout", 0,
 		"time limit of the call, such as 90s; negative means none (default 30s, stream 5m)")
 	cmd.Flags().StringVar(&c.session, "session", "",
@@ -50,8 +51,16 @@ func (c *call) begin(cmd *cobra.Command, args []string) (arg any, err error) {
 	if arg, err = readArgs(cmd.Context(), args[2:], cmd.InOrStdin()); err != nil {
 		return nil, err
 	}
+	return arg, c.start(cmd, args[0])
+}
+
+// start starts the worker.
+func (c *call) start(cmd *cobra.Command, word string) (err error) {
+	if err := c.debug.check(word, cmd.ErrOrStderr()); err != nil {
+		return err
+	}
 	c.steps = newSteps(c.trace, cmd.ErrOrStderr())
-	c.steps.say("start", "%s, adapter %s", args[0], c.adapter)
+	c.steps.say("start", "%s, adapter %s", word, c.adapter)
 	opts := &snakepit.Options{Watch: c.watch}
 	if c.watch {
 		c.reloads = make(chan core.Reloaded)
@@ -64,15 +73,23 @@ func (c *call) begin(cmd *cobra.Command, args []string) (arg any, err error) {
 			}
 		}
 	}
-	if c.pool, err = c.open(cmd.Context(), args[0], opts, cmd.ErrOrStderr()); err != nil {
-		return nil, err
+	if c.pool, err = c.open(cmd.Context(), word, opts, cmd.ErrOrStderr()); err != nil {
+		return err
 	}
 	c.steps.ready(c.pool)
 	c.target = c.pool
 	if c.session != "" {
 		c.target = c.pool.Session(c.session)
 	}
-	return arg, nil
+	return nil
+}
+
+// limit returns the time limit of the call, as Timeout takes it.
+func (c *call) limit() time.Duration {
+	if c.timeout == 0 && c.debug.address != "" {
+		return -1
+	}
+	return c.timeout
 }
 
 func callCommand() *cobra.Command {
@@ -99,7 +116,7 @@ func callCommand() *cobra.Command {
 		}
 		return c.repeat(cmd, func() error {
 			c.steps.say("call", "%s", args[1])
-			result, err := snakepit.Execute[any](cmd.Context(), c.target, args[1], arg, snakepit.Timeout(c.timeout))
+			result, err := snakepit.Execute[any](cmd.Context(), c.target, args[1], arg, snakepit.Timeout(c.limit()))
 			if err != nil {
 				c.steps.failed(err)
 				return runError{err}

@@ -60,7 +60,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetVersionTemplate("{{.Version}}")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(initCommand(), callCommand(), streamCommand(), commandsCommand(), genCommand(), benchCommand(),
-		doctorCommand(), serveCommand(), rayCommand(), certificatesCommand(), conformanceCommand(), versionCommand())
+		doctorCommand(), topCommand(), psCommand(), stackCommand(), eventsCommand(), replayCommand(), runCommand(),
+		serveCommand(), rayCommand(), certificatesCommand(), conformanceCommand(), versionCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetArgs(args)
 	root.SetOut(output{stdout})
@@ -161,16 +162,17 @@ func exitCode(ctx context.Context, err error) int {
 	case ctx.Err() != nil:
 		return exitInterrupted
 	case errors.As(err, &start), errors.Is(err, snakepit.ErrCrashLoop), errors.Is(err, errNoWorker),
+		errors.Is(err, errNoHost),
 		errors.As(err, new(*conformance.NothingError)):
 		return exitNoWorker
 	case errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout
-	case errors.Is(err, snakepit.ErrWorkerLost):
+	case errors.Is(err, snakepit.ErrWorkerLost), errors.As(err, new(workerError)):
 		return exitLost
 	case errors.As(err, new(*snakepit.RemoteError)), errors.Is(err, errItems), errors.Is(err, errOutput),
 		errors.Is(err, errPrinting),
 		errors.Is(err, errClauses), errors.Is(err, errProject), errors.As(err, new(genError)),
-		errors.As(err, new(serveError)):
+		errors.As(err, new(serveError)), errors.As(err, new(hostError)):
 		return exitFailed
 	default:
 		return exitUsage

@@ -71,7 +71,9 @@ func TestScripts(t *testing.T) {
 			}
 			return false, errors.New("unknown condition")
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "isjson": isJSON},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "isjson": isJSON, "host": startHost,
+		},
 	})
 }
 

@@ -40,7 +40,7 @@ func streamCommand() *cobra.Command {
 			var result any
 			failed := 0
 			c.steps.say("call", "%s", args[1])
-			options := []snakepit.CallOption{snakepit.Timeout(c.timeout), snakepit.Result(&result)}
+			options := []snakepit.CallOption{snakepit.Timeout(c.limit()), snakepit.Result(&result)}
 			for item, err := range snakepit.ExecuteStream[any](cmd.Context(), c.target, args[1], arg, options...) {
 				var one *snakepit.ItemError
 				switch {

@@ -25,6 +25,7 @@ type worker struct {
 	adapter string
 	python  string
 	start   time.Duration
+	debug   debugger
 }
 
 const aboutAdapter = "adapter to use, or several to try in order, such as msgpack,jsonstdio; auto is " +
@@ -55,7 +56,7 @@ func isPython(worker string) bool { return filepath.Ext(worker) == ".py" }
 func (o *worker) program(word string) (snakepit.Program, error) {
 	if isPython(word) {
 		script := snakepit.Python(word)
-		script.Interpreter = o.python
+		script.Interpreter, script.Debug = o.python, o.debug.address
 		return script, nil
 	}
 	if err := executable(word); err != nil {
@@ -132,7 +133,12 @@ func (o *worker) openWith(ctx context.Context, adapter core.Adapter, word string
 		return nil, err
 	}
 	opts.StartTimeout = o.start
-	stop := waiting(stderr, word, "--start-timeout")
+	stop := func() {}
+	if o.debug.address != "" {
+		noLimits(opts)
+	} else {
+		stop = waiting(stderr, word, "--start-timeout")
+	}
 	pool, err := snakepit.OpenWith(ctx, adapter, program, opts)
 	stop()
 	if err != nil {

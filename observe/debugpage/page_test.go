@@ -359,7 +359,7 @@ func TestListen(t *testing.T) {
 	if err != nil || len(sockets) != 2 || !strings.HasPrefix(filepath.Base(sockets[0]), "the_models-") {
 		t.Fatal(sockets, err)
 	}
-	for _, path := range append(sockets, debugpage.Dir()) {
+	for _, path := range append(sockets, core.UserDir()) {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o077 != 0 {
 			t.Error(info, err)
 		}
@@ -384,7 +384,7 @@ func TestListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.until("no socket", func() bool {
-		left, err := filepath.Glob(filepath.Join(debugpage.Dir(), "*"))
+		left, err := filepath.Glob(filepath.Join(core.UserDir(), "*"))
 		return err == nil && len(left) == 0
 	})
 }
@@ -396,7 +396,7 @@ func TestSocketsLeftBehind(t *testing.T) {
 	if err := s.page.Listen(""); err != nil {
 		t.Fatal(err)
 	}
-	stale := filepath.Join(debugpage.Dir(), "gone-1.sock")
+	stale := filepath.Join(core.UserDir(), "gone-1.sock")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale})
 	if err != nil {
 		t.Fatal(err)
@@ -411,7 +411,7 @@ func TestSocketsLeftBehind(t *testing.T) {
 	}
 
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
-	if err := os.Mkdir(debugpage.Dir(), 0o755); err != nil {
+	if err := os.Mkdir(core.UserDir(), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.page.Listen(""); err == nil || !strings.Contains(err.Error(), "of this user alone") {

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/snakepit-go/snakepit/core"
 )
 
 // Listen offers the page on a Unix socket until the pool is closed. Only this user may open it. With an empty path the
@@ -40,7 +42,7 @@ func (p *Page) listen(path string) (net.Listener, error) {
 	if path != "" {
 		return listenPrivately(path)
 	}
-	dir, err := ownDir()
+	dir, err := core.MakeUserDir()
 	if err != nil {
 		return nil, err
 	}
@@ -78,34 +80,10 @@ func listenPrivately(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// Dir is the directory of the sockets that Listen makes: snakepit in XDG_RUNTIME_DIR, else snakepit-UID in os.TempDir.
-func Dir() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-		return filepath.Join(dir, "snakepit")
-	}
-	return filepath.Join(os.TempDir(), "snakepit-"+strconv.Itoa(os.Getuid()))
-}
-
-// ownDir makes Dir. Nobody else may have made it or may write there.
-func ownDir() (string, error) {
-	dir := Dir()
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", err
-	}
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return "", err
-	}
-	if !info.IsDir() || !isOwn(info) {
-		return "", fmt.Errorf("%s is not a directory of this user alone; remove it, or choose a path", dir)
-	}
-	return dir, nil
-}
-
-// Sockets returns the sockets in Dir at which a program of this user listens, by name. Those of programs that were
-// killed are removed.
+// Sockets returns the sockets in core.UserDir at which a program of this user listens, by name. Those of killed
+// programs are removed.
 func Sockets() ([]string, error) {
-	all, err := filepath.Glob(filepath.Join(Dir(), "*.sock"))
+	all, err := filepath.Glob(filepath.Join(core.UserDir(), "*.sock"))
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import sys
 from typing import List, Optional, Sequence
 
 from . import _server
+from ._attach import attach
 from ._description import describe
 from ._errors import shown, simple_error
 from ._loader import prepare, run_script
@@ -35,7 +36,7 @@ def main(here: str, original: Sequence[str], args: Sequence[str], other: Optiona
     """
     if os.environ.pop("SNAKEPIT_FORK_SERVER", None):
         server = _server.fork(Launch.take())
-    elif os.environ.get("SNAKEPIT_PROTOCOL"):
+    elif os.environ.get("SNAKEPIT_PROTOCOL") or attach():
         server = _server.connect(Launch.take())
     else:
         return _by_hand(here, original, args)

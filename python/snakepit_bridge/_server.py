@@ -10,6 +10,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence, Tuple
 
+from ._attach import attach
 from ._description import add_note, as_json, describe, encode_error
 from ._errors import Disconnected, ProtocolError, Unavailable, attempt, render, simple_error, text_of, type_name
 from ._frames import BASE_WEIGHT, ERROR
@@ -235,7 +236,7 @@ def run(worker: Worker) -> None:
     """Implements `Worker.run`."""
     if servers:
         servers[0].serve(worker)
-    elif os.environ.get("SNAKEPIT_PROTOCOL"):  # the host started the script directly
+    elif os.environ.get("SNAKEPIT_PROTOCOL") or attach():  # the script was started directly
         server = connect(Launch.take())
         server.attach()
         server.serve(worker)
