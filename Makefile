@@ -3,6 +3,8 @@
 
 SHELL := /bin/sh
 export CSV
+# Without compiled files each start of a worker from the checkout would compile the bridge again.
+unexport PYTHONDONTWRITEBYTECODE
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 

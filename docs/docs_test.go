@@ -217,8 +217,12 @@ func TestDocs(t *testing.T) {
 		}
 	}
 	bin := t.TempDir()
-	run(t, root, build, "go", "build", "-mod=mod", "./...") // with -o, go build only compiles programs
-	run(t, root, build, "go", "build", "-mod=mod", "-o", bin+string(filepath.Separator), "./...")
+	// With -o, go build only compiles programs, so the other packages come first. Without -o it would link the programs
+	// in vain.
+	others := run(t, root, build, "go", "list", "-mod=mod",
+		"-f", `{{if ne .Name "main"}}{{.ImportPath}}{{end}}`, "./...")
+	run(t, root, build, "go", append([]string{"build", "-mod=mod"}, strings.Fields(others)...)...)
+	run(t, root, build, "go", "build", "-mod=mod", "-ldflags=-s -w", "-o", bin+string(filepath.Separator), "./...")
 	for _, s := range all {
 		t.Run(s.name(), func(t *testing.T) {
 			t.Parallel()

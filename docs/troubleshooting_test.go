@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -180,7 +181,7 @@ var symptoms = map[string]func(s *shopper) string{
 		}, "\n")
 	},
 	"the-handler-raised": func(s *shopper) string {
-		_, err := snakepit.Execute[int](s.Context(), s.open(shop, snakepit.Options{}), "price", "ink")
+		_, err := snakepit.Execute[int](s.Context(), s.shop(), "price", "ink")
 		var remote *snakepit.RemoteError
 		if !errors.As(err, &remote) {
 			s.Fatal(err)
@@ -191,8 +192,7 @@ var symptoms = map[string]func(s *shopper) string{
 		type price struct {
 			Price int `json:"price"`
 		}
-		for _, err := range snakepit.ExecuteStream[price](s.Context(), s.open(shop, snakepit.Options{}), "prices",
-			nil) {
+		for _, err := range snakepit.ExecuteStream[price](s.Context(), s.shop(), "prices", nil) {
 			if err != nil {
 				return err.Error()
 			}
@@ -200,7 +200,7 @@ var symptoms = map[string]func(s *shopper) string{
 		return ""
 	},
 	"one-item-of-a-stream-failed": func(s *shopper) string {
-		for _, err := range snakepit.ExecuteStream[int](s.Context(), s.open(shop, snakepit.Options{}), "parse",
+		for _, err := range snakepit.ExecuteStream[int](s.Context(), s.shop(), "parse",
 			e2e.Args{"lines": []string{"7", "seven"}}) {
 			if err != nil {
 				return err.Error()
@@ -226,7 +226,10 @@ var symptoms = map[string]func(s *shopper) string{
 		_, err := snakepit.Execute[any](s.Context(), pool, "price", "tea")
 		return fmt.Sprint(err)
 	},
-	"worker-lost":                func(s *shopper) string { return s.fails("crash", nil) },
+	"worker-lost": func(s *shopper) string {
+		_, err := snakepit.Execute[any](s.Context(), s.open(shop, snakepit.Options{}), "crash", nil)
+		return fmt.Sprint(err)
+	},
 	"worker-lost-memory-ran-out": outOfMemory,
 	"session-lost": func(s *shopper) string {
 		pool := s.open(shop, snakepit.Options{})
@@ -272,11 +275,15 @@ type shopper struct {
 	dir    string
 	usual  string // the Python with every package
 	python string // the Python to use
+	cache  string // of all, so that the bridge is compiled once
+
+	shopDir string                // the directory of shop's worker
+	shop    func() *snakepit.Pool // a pool of all, for calls that fail and do not harm their worker
 }
 
 func (s *shopper) program(text string) python.Program {
 	p := snakepit.Python(e2e.File(s.T, filepath.Join(s.dir, "worker.py"), text))
-	p.Cache = filepath.Join(s.dir, "cache")
+	p.Cache = s.cache
 	if s.python != "" {
 		p.Env = []string{"SNAKEPIT_PYTHON=" + s.python}
 	}
@@ -301,7 +308,7 @@ func (s *shopper) open(text string, o snakepit.Options) *snakepit.Pool {
 
 // fails makes a call, expects it to fail, and returns the error.
 func (s *shopper) fails(command string, args any, opts ...snakepit.CallOption) string {
-	_, err := snakepit.Execute[any](s.Context(), s.open(shop, snakepit.Options{}), command, args, opts...)
+	_, err := snakepit.Execute[any](s.Context(), s.shop(), command, args, opts...)
 	return fmt.Sprint(err)
 }
 
@@ -310,7 +317,11 @@ func (s *shopper) shown(text string) string {
 	if strings.HasPrefix(s.python, os.TempDir()) { // an environment of this test
 		text = strings.ReplaceAll(text, s.python, "/srv/shop/.venv/bin/python3")
 	}
-	text = strings.ReplaceAll(strings.ReplaceAll(text, s.usual, "/srv/shop/.venv/bin/python3"), s.dir, "/srv/shop")
+	for of, is := range map[string]string{
+		s.usual: "/srv/shop/.venv/bin/python3", s.cache: "/srv/shop/cache", s.dir: "/srv/shop", s.shopDir: "/srv/shop",
+	} {
+		text = strings.ReplaceAll(text, of, is)
+	}
 	return strings.TrimRight(text, "\n") + "\n"
 }
 
@@ -323,14 +334,16 @@ func TestTroubleshooting(t *testing.T) {
 			shows[s.slug] = blocks[0]
 		}
 	}
+	usual, cache := e2e.Interpreter(t), t.TempDir()
+	common := &shopper{T: t, dir: t.TempDir(), usual: usual, python: usual, cache: cache}
+	open := sync.OnceValue(func() *snakepit.Pool { return common.open(shop, snakepit.Options{}) })
 	for slug, provoke := range symptoms {
 		if shows[slug] == nil {
 			t.Errorf("the page has no section %s with a message", slug)
 			continue
 		}
 		t.Run(slug, func(t *testing.T) {
-			usual := e2e.Interpreter(t)
-			s := &shopper{t, t.TempDir(), usual, usual}
+			s := &shopper{t, t.TempDir(), usual, usual, cache, common.dir, open}
 			got := s.shown(provoke(s))
 			want := shows[slug].text
 			if masked(got) == masked(want) {

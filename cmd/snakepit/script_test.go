@@ -24,11 +24,16 @@ func TestMain(m *testing.M) {
 	testscript.Main(inProcess{m}, map[string]func(){"snakepit": main})
 }
 
+// atOnce makes commands with the race detector end without the second in which it waits for more to report.
+const atOnce = "atexit_sleep_ms=0"
+
 // inProcess selects features that every Python has, for the tests in this process.
 type inProcess struct{ *testing.M }
 
 func (p inProcess) Run() int {
-	for key, value := range map[string]string{"SNAKEPIT_ADAPTERS": "jsonstdio", "SNAKEPIT_LOG": "error"} {
+	for key, value := range map[string]string{
+		"SNAKEPIT_ADAPTERS": "jsonstdio", "SNAKEPIT_LOG": "error", "GORACE": atOnce,
+	} {
 		if err := os.Setenv(key, value); err != nil {
 			panic(err)
 		}
@@ -56,6 +61,7 @@ func TestScripts(t *testing.T) {
 				"GOPATH": goEnv[0], "GOMODCACHE": goEnv[1], "GOCACHE": goEnv[2], "GOROOT": goEnv[3],
 				"GOFLAGS": "-mod=mod", "GOPROXY": "off",
 				"GONOSUMDB": "*", "PYTHONDONTWRITEBYTECODE": "1", "VIRTUAL_ENV": "", "CONDA_PREFIX": "",
+				"GORACE": atOnce,
 			} {
 				env.Setenv(key, value)
 			}

@@ -28,9 +28,11 @@ func TestConformanceLaunched(t *testing.T) {
 	})
 }
 
+// TestConformanceRunning leaves out the clauses about a worker: it is the same one.
 func TestConformanceRunning(t *testing.T) {
 	conformance.Run(t, conformance.Harness{
 		Adapter: running{worker(1)}, DetectsLoss: true, Corrupt: corrupt, TimeLimit: limit,
+		Parts: []conformance.Part{conformance.Adapter, conformance.Pool},
 	})
 }
 

@@ -108,7 +108,7 @@ func TestArguments(t *testing.T) {
 	for _, adapter := range []string{"jsonstdio", "msgpack", "grpc"} {
 		t.Run(adapter, func(t *testing.T) {
 			program := snakepit.Python(filepath.Join("internal", "e2e", "testdata", "arguments.py"))
-			program.Interpreter, program.Cache = Interpreter(t), t.TempDir()
+			program.Interpreter = Interpreter(t)
 			f, err := Begin(t, adapter, program, snakepit.Options{})
 			if err != nil {
 				t.Fatal(err)

@@ -180,6 +180,7 @@ var borderCells = []borderCell{
 func TestBorder(t *testing.T) {
 	for _, mode := range []string{"plain", "threads", "async"} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			onEach(t, []string{"jsonstdio", "msgpack", "grpc"}, func(t *testing.T, adapter string) {
 				p := openBorder(t, adapter, mode)
 				for _, c := range borderCells {
@@ -199,13 +200,14 @@ func openBorder(t *testing.T, adapter, mode string) *borderPool {
 		t.Fatal(err)
 	}
 	program := snakepit.Python(filepath.Join("internal", "e2e", "testdata", "border.py"))
-	program.Interpreter, program.Env, program.Cache = Interpreter(t), []string{"BORDER_MODE=" + mode}, t.TempDir()
+	program.Interpreter, program.Env = Interpreter(t), []string{"BORDER_MODE=" + mode}
 	p := &borderPool{log: &Log{}, oneLoop: mode == "async"}
 	logger := hclog.NewInterceptLogger(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Debug})
 	logger.RegisterSink(hclog.NewSinkAdapter(&hclog.LoggerOptions{Output: p.log, Level: hclog.Debug}))
 	logger.RegisterSink(&borderSink{p})
 	p.Pool, err = snakepit.OpenWith(t.Context(), a, program, &snakepit.Options{
-		Size: 2, CancelGrace: time.Second, StopTimeout: 2 * time.Second, Logger: logger, Functions: p.functions(),
+		Size: 2, CancelGrace: 200 * time.Millisecond, StopTimeout: 2 * time.Second,
+		Logger: logger, Functions: p.functions(),
 	})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, p.log)

@@ -22,7 +22,7 @@ import (
 
 func (e *Environment) program() python.Program {
 	p := snakepit.Python(File(e.T, "worker.py", echoes))
-	p.Interpreter, p.Cache = e.Python, e.TempDir()
+	p.Interpreter = e.Python
 	return p
 }
 

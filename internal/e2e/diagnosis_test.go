@@ -12,7 +12,8 @@ import (
 
 // A diagnosis tells what a worker does, on each adapter.
 func TestDiagnose(t *testing.T) {
-	for _, adapter := range []string{"jsonstdio", "msgpack", "grpc"} {
+	onEach(t, adapters, func(t *testing.T, adapter string) {
+		pool := stuck(t, adapter)
 		for command, want := range map[string]core.Condition{
 			"":                 core.ConditionIdle,
 			"computes":         core.ConditionComputing,
@@ -21,12 +22,13 @@ func TestDiagnose(t *testing.T) {
 			"computes_in_c":    core.ConditionStuckComputing,
 			"waits_in_c":       core.ConditionStuckWaiting,
 		} {
-			t.Run(adapter+"/"+strings.ReplaceAll(string(want), " ", "_"), func(t *testing.T) {
-				f := stuck(t, adapter)
+			t.Run(strings.ReplaceAll(string(want), " ", "_"), func(t *testing.T) {
+				f := pool.in(t)
+				d := becomes(f, core.ConditionIdle) // the call of the subtest before has ended
 				if command != "" {
 					f.start(command)
+					d = becomes(f, want)
 				}
-				d := becomes(f, want)
 				if command != "" && (len(d.Running) != 1 || d.Running[0].Name != command) {
 					t.Errorf("it runs %+v", d.Running)
 				}
@@ -40,9 +42,12 @@ func TestDiagnose(t *testing.T) {
 					(main.Wait == "" || main.Busy > 0.5 || !strings.Contains(d.String(), "waits in "+main.Wait)) {
 					t.Errorf("%+v, %s", d, d)
 				}
+				if stuck { // no cancellation ends it
+					f.lose()
+				}
 			})
 		}
-	}
+	})
 }
 
 // becomes diagnoses the first worker until it is in the condition.

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -258,6 +259,13 @@ func TestMain(m *testing.M) {
 	if err := os.Chdir(filepath.Join("..", "..")); err != nil {
 		panic(err)
 	}
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		// These tests mostly wait for processes.
+		if err := f.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
+	}
 	os.Exit(m.Run())
 }
 
@@ -268,7 +276,7 @@ func host(args []string) error {
 		return err
 	}
 	program := snakepit.Python(args[2])
-	program.Interpreter, program.Cache = args[5], filepath.Dir(args[2])
+	program.Interpreter = args[5]
 	o := &snakepit.Options{
 		Size: 2, Name: args[3], Dir: args[4], Surge: 2, StartLimit: 4,
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Error}),
@@ -413,25 +421,24 @@ func TestHostKilledDuringChanges(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux kills a group when its host has gone")
 	}
-	onEach(t, []string{"jsonstdio", "msgpack", "grpc"}, func(t *testing.T, adapter string) {
-		for _, starts := range []int{7, 10, 15} { // the first two are the pool's own
-			name := fmt.Sprintf("changing-%d-%s-%d", os.Getpid(), adapter, starts)
-			cmd, out := startHost(t, "changes", adapter, File(t, "worker.py", breeds), name, t.TempDir())
-			lines := bufio.NewScanner(out)
-			for n := 0; n < starts && lines.Scan(); n++ {
-				if lines.Text() != "a worker starts" {
-					t.Error(lines.Text())
-				}
+	starts := map[string]int{"jsonstdio": 7, "msgpack": 10, "grpc": 15} // the first two are the pool's own
+	onEach(t, adapters, func(t *testing.T, adapter string) {
+		name := fmt.Sprintf("changing-%d-%s", os.Getpid(), adapter)
+		cmd, out := startHost(t, "changes", adapter, File(t, "worker.py", breeds), name, t.TempDir())
+		lines := bufio.NewScanner(out)
+		for n := 0; n < starts[adapter] && lines.Scan(); n++ {
+			if lines.Text() != "a worker starts" {
+				t.Error(lines.Text())
 			}
-			before := len(family(t, name))
-			_ = cmd.Process.Kill()
-			killed := time.Now()
-			_ = cmd.Wait()
-			Eventually(t, "all are gone", func() bool { return len(family(t, name)) == 0 })
-			t.Logf("%d processes were gone %s after the kill", before, time.Since(killed))
-			if before < 4 {
-				t.Errorf("only %d processes were there before the kill", before)
-			}
+		}
+		before := len(family(t, name))
+		_ = cmd.Process.Kill()
+		killed := time.Now()
+		_ = cmd.Wait()
+		Eventually(t, "all are gone", func() bool { return len(family(t, name)) == 0 })
+		t.Logf("%d processes were gone %s after the kill", before, time.Since(killed))
+		if before < 4 {
+			t.Errorf("only %d processes were there before the kill", before)
 		}
 	})
 }

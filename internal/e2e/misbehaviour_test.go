@@ -97,7 +97,7 @@ func TestMisbehaviour(t *testing.T) {
 			t.Fatal(err)
 		}
 		program := snakepit.Python(filepath.Join("internal", "e2e", "testdata", "misbehaving.py"))
-		program.Interpreter, program.Cache = Interpreter(t), t.TempDir()
+		program.Interpreter = Interpreter(t)
 		l := &Log{}
 		pool, err := snakepit.OpenWith(t.Context(), a, program, &snakepit.Options{
 			Size: 1, CallTimeout: 20 * time.Second, StreamTimeout: 20 * time.Second,

@@ -58,14 +58,18 @@ func (f *Fixture) kill() {
 // counts once, and so does one that failed by itself. A call that was lost does not count here: it had no answer.
 func TestSessionSurvivesKills(t *testing.T) {
 	t.Parallel()
-	for _, env := range [][]string{{"TEST_CONCURRENCY=1"}, {"TEST_CONCURRENCY=3"}, {"TEST_ASYNC=1"}} {
-		t.Run(strings.ToLower(env[0]), func(t *testing.T) {
+	for env, adapters := range map[string][]string{
+		"TEST_CONCURRENCY=1": adapters,
+		"TEST_CONCURRENCY=3": {"msgpack"}, // no adapter knows how its worker runs handlers
+		"TEST_ASYNC=1":       {"msgpack"},
+	} {
+		t.Run(strings.ToLower(env), func(t *testing.T) {
 			onEach(t, adapters, func(t *testing.T, adapter string) { survives(t, adapter, env) })
 		})
 	}
 }
 
-func survives(t *testing.T, adapter string, env []string) {
+func survives(t *testing.T, adapter, env string) {
 	var started func()
 	f := snapshots(t, adapterOf(t, adapter), snakepit.Options{Functions: map[string]snakepit.Function{
 		"host.more": core.Func(func(context.Context, any) (int, error) { return 1, nil }),
@@ -74,7 +78,7 @@ func survives(t *testing.T, adapter string, env []string) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}),
-	}}, env...)
+	}}, env)
 	s := f.Session("s")
 	n := 0
 	want := func(what string, got int, err error) {
@@ -312,9 +316,9 @@ func TestSnapshotChangesItsCodec(t *testing.T) {
 // A large snapshot travels in pieces. One above the limit costs the session's survival.
 func TestLargeSnapshots(t *testing.T) {
 	onEach(t, adapters, func(t *testing.T, adapter string) {
-		f := snapshots(t, adapterOf(t, adapter), snakepit.Options{MaxSnapshot: 48 << 20})
+		f := snapshots(t, adapterOf(t, adapter), snakepit.Options{MaxSnapshot: 12 << 20})
 		s := f.Session("s")
-		for _, size := range []int{30 << 20, 2 << 20} { // JSON makes a third more of it
+		for _, size := range []int{8 << 20, 1 << 20} { // JSON makes a third more of it
 			if n, err := snakepit.Execute[int](t.Context(), s, "keep", Args{"size": size}); err != nil || n != size {
 				t.Fatal(n, err)
 			}
@@ -326,7 +330,7 @@ func TestLargeSnapshots(t *testing.T) {
 				t.Error(n, err)
 			}
 		}
-		if n, err := snakepit.Execute[int](t.Context(), s, "keep", Args{"size": 49 << 20}); err != nil || n != 49<<20 {
+		if n, err := snakepit.Execute[int](t.Context(), s, "keep", Args{"size": 13 << 20}); err != nil || n != 13<<20 {
 			t.Fatal(n, err)
 		}
 		f.lose()

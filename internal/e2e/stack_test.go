@@ -36,7 +36,16 @@ func stuckWith(t *testing.T, adapter string, o snakepit.Options, env ...string) 
 	return f
 }
 
-// start starts a call that does not end.
+// in returns the fixture for a subtest. Its worker has started.
+func (f *Fixture) in(t *testing.T) *Fixture {
+	t.Helper()
+	if err := f.WaitReady(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	return &Fixture{t, f.Pool, f.Log}
+}
+
+// start starts a call that does not end. It is cancelled when the test ends.
 func (f *Fixture) start(command string) {
 	var caller sync.WaitGroup
 	f.Cleanup(caller.Wait)
@@ -53,10 +62,11 @@ func runs(t *core.StackThread, function string) bool {
 
 // The stacks say where a call is, whatever it does.
 func TestStack(t *testing.T) {
-	for _, adapter := range []string{"jsonstdio", "msgpack", "grpc"} {
+	onEach(t, adapters, func(t *testing.T, adapter string) {
+		pool := stuck(t, adapter)
 		for _, command := range []string{"computes", "sleeps", "waits_for_a_lock", "computes_in_c", "waits_in_c"} {
-			t.Run(adapter+"/"+command, func(t *testing.T) {
-				f := stuck(t, adapter)
+			t.Run(command, func(t *testing.T) {
+				f := pool.in(t)
 				f.start(command)
 				Eventually(t, "the main thread is in the command", func() bool {
 					s, err := f.Workers()[0].Stack(t.Context())
@@ -77,9 +87,12 @@ func TestStack(t *testing.T) {
 					}
 					return runs(&main, command)
 				})
+				if strings.HasSuffix(command, "_in_c") { // no cancellation ends it
+					f.lose()
+				}
 			})
 		}
-	}
+	})
 }
 
 // Several goroutines may ask at once. Each gets whole stacks.
@@ -224,7 +237,7 @@ func TestStackBehindAShell(t *testing.T) {
 		t.Fatal(err)
 	}
 	program := snakepit.Python(filepath.Join("internal", "e2e", "testdata", "stuck.py"))
-	program.Interpreter, program.Cache = shell, t.TempDir()
+	program.Interpreter = shell
 	dir := t.TempDir()
 	f, err := Begin(t, "jsonstdio", program, snakepit.Options{
 		CallTimeout: -1, StopTimeout: time.Second, CancelGrace: time.Hour, Dir: dir,

@@ -46,7 +46,7 @@ worker.run()
 
 func script(t *testing.T, path string, env ...string) python.Program {
 	p := snakepit.Python(path)
-	p.Interpreter, p.Env, p.Cache = Interpreter(t), env, t.TempDir()
+	p.Interpreter, p.Env = Interpreter(t), env
 	return p
 }
 
@@ -119,13 +119,13 @@ func TestMissing(t *testing.T) {
 		program snakepit.Program
 		words   []string
 	}{
-		"interpreter": {python.Program{Script: worker, Interpreter: "/nowhere/python3", Cache: t.TempDir()}, []string{
+		"interpreter": {python.Program{Script: worker, Interpreter: "/nowhere/python3"}, []string{
 			"the given interpreter", "/nowhere/python3", "no such file", "name a Python executable",
 		}},
-		"interpreter in the environment": {python.Program{Script: worker, Env: []string{"SNAKEPIT_PYTHON=pythoness"},
-			Cache: t.TempDir()}, []string{
-			"SNAKEPIT_PYTHON", "pythoness", "not found", "name a Python executable",
-		}},
+		"interpreter in the environment": {
+			python.Program{Script: worker, Env: []string{"SNAKEPIT_PYTHON=pythoness"}},
+			[]string{"SNAKEPIT_PYTHON", "pythoness", "not found", "name a Python executable"},
+		},
 		"script": {snakepit.Python("nowhere/worker.py"),
 			[]string{"nowhere/worker.py", "no such file", "name an existing file"}},
 		"directory": {snakepit.Python(filepath.Dir(worker)),
@@ -150,11 +150,11 @@ func TestMissing(t *testing.T) {
 func TestNoInterpreter(t *testing.T) {
 	worker := File(t, "worker.py", echoes)
 	onEach(t, adapters, func(t *testing.T, adapter string) {
-		program := python.Program{Script: worker, Env: []string{"SNAKEPIT_PYTHON=false"}, Cache: t.TempDir()}
+		program := python.Program{Script: worker, Env: []string{"SNAKEPIT_PYTHON=false"}}
 		_, err := Begin(t, adapter, program, snakepit.Options{})
 		says(t, err, "exited with code 1", "use a Python 3.8 or later: /",
 			"bin/false, chosen by SNAKEPIT_PYTHON, may be none")
-		program = python.Program{Script: worker, Interpreter: "echo", Cache: t.TempDir()}
+		program = python.Program{Script: worker, Interpreter: "echo"}
 		_, err = Begin(t, adapter, program, snakepit.Options{})
 		says(t, err, "exited with code 0", "use a Python 3.8 or later: /",
 			"bin/echo, chosen by Program.Interpreter, may be none")
@@ -553,6 +553,7 @@ func TestOddPlaces(t *testing.T) {
 				"__version__ = '9.9.9'\nraise RuntimeError('the wrong one')")
 			other = filepath.Dir(other)
 			program := script(t, File(t, "worker.py", echoes), "PYTHONPATH="+filepath.Dir(other))
+			program.Cache = t.TempDir()
 			f, err := Begin(t, adapter, program, snakepit.Options{})
 			works(t, f, err)
 			Eventually(t, "a warning names both copies", func() bool {
