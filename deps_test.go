@@ -60,9 +60,11 @@ schema:                   core
 .:                        core adapters/grpc adapters/jsonstdio adapters/msgpack fallback python
 .:                        observe/debugpage
 .:                        github.com/hashicorp/go-hclog
-cmd/snakepit:             . adapters/grpc adapters/remote conformance core codec/json python schema
+cmd/snakepit:             . adapters/grpc adapters/remote conformance core codec/json codec/msgpack
+cmd/snakepit:             observe/debugpage python schema
 cmd/snakepit:             github.com/hashicorp/go-hclog github.com/spf13/cobra github.com/spf13/pflag
 cmd/snakepit:             github.com/HdrHistogram/hdrhistogram-go github.com/vbauerster/mpb/v8 golang.org/x/term
+cmd/snakepit:             charm.land/bubbletea/v2 github.com/charmbracelet/x/ansi
 examples/*:               . core python schema adapters/remote examples/internal/explain
 examples/internal/explain: .
 examples/*:               github.com/hashicorp/go-hclog github.com/vbauerster/mpb/v8 golang.org/x/text

@@ -36,7 +36,7 @@ func (Attach) Name() string { return "attach" }
 // variables of the launch contract. Frames follow in both directions.
 func (a Attach) Start(ctx context.Context, l *core.Launcher) (*core.Link, error) {
 	if l.Index > 0 {
-		return nil, errors.New("one worker at a time can be attached: set Options.Size to 1")
+		return nil, errors.New("one worker at a time can be attached; the pool has to have a size of 1")
 	}
 	path, err := a.path()
 	if err != nil {

@@ -55,7 +55,7 @@ func TestConformanceOfAttach(t *testing.T) {
 func TestAttachErrors(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "attach")
 	if _, err := (Attach{Socket: socket}).Start(t.Context(), &core.Launcher{Index: 1}); err == nil ||
-		!strings.Contains(err.Error(), "set Options.Size to 1") {
+		!strings.Contains(err.Error(), "the pool has to have a size of 1") {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
