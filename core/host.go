@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"maps"
 	"time"
 )
 
 // Host lets a Function of a worker written in Go call the host that opened its call. It is valid until that call ends.
-// Any number of goroutines may use its methods.
+// Any number of goroutines may use its methods. Its calls carry the metadata of their context (see WithMetadata), and
+// the trace headers of the call that is served: traceparent, tracestate and baggage. If the context's metadata has a
+// traceparent, the context's trace headers go instead.
 type Host struct{ call *Incoming }
 
 // Host returns the host that opened the call. A function in Options.Functions already runs on the host and calls
@@ -93,8 +96,37 @@ func (h *Host) open(ctx context.Context, name string, args any) (*stream, error)
 		return nil, err
 	}
 	deadline, _ := ctx.Deadline()
-	f := Frame{Name: name, Parent: c.stream.id, Session: c.Session, Flags: NoInput, Body: body}
+	f := Frame{Name: name, Parent: c.stream.id, Session: c.Session, Flags: NoInput, Body: body, Meta: c.traced(ctx)}
+	if err := checkText(&f); err != nil {
+		return nil, err
+	}
 	return m.open(f, deadline, nil, nil)
+}
+
+// traceHeaders are the entries of a call's metadata that its handler's calls carry, too. The first one names the span.
+var traceHeaders = [...]string{"traceparent", "tracestate", "baggage"}
+
+// traced returns the metadata of ctx with the trace headers.
+func (c *Incoming) traced(ctx context.Context) map[string]string {
+	meta, _ := ctx.Value(metadataKey{}).(map[string]string)
+	if _, own := meta[traceHeaders[0]]; own {
+		return meta
+	}
+	added := false
+	for _, key := range traceHeaders {
+		value, there := c.Metadata[key]
+		if !there {
+			continue
+		}
+		if !added {
+			added = true
+			if meta = maps.Clone(meta); meta == nil {
+				meta = map[string]string{}
+			}
+		}
+		meta[key] = value
+	}
+	return meta
 }
 
 func (h *Host) result(s *stream, out any) error {
