@@ -23,6 +23,18 @@ var callbackMutants = []mutant{
 				}
 			})
 	})},
+	{"drops the trace headers of callbacks", "callback/trace", reading(func(f *core.Frame) { f.Meta = nil })},
+	{"keeps the trace headers of the first call", "callback/trace", frames(func(core.Conn) (frameFunc, frameFunc) {
+		var first map[string]string
+		return one(func(f *core.Frame) {
+			if first == nil {
+				first = f.Meta
+			}
+			if f.Kind == core.KindCall {
+				f.Meta = first
+			}
+		}), nil
+	})},
 	{"makes up a time limit for callbacks", "callback/context", reading(func(f *core.Frame) {
 		if f.Kind == core.KindCall && f.TTL == 0 {
 			f.TTL = time.Hour

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"cmp"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -434,7 +435,7 @@ var callClauses = []clause{
 		}
 	}),
 	rule("callback/context", "A handler's call to the host passes on the session and the time left, "+
-		"but not the metadata.", func(t *trial) {
+		"but of the metadata only the trace headers.", func(t *trial) {
 		p := t.connect()
 		for _, limit := range []time.Duration{0, time.Hour} {
 			id := p.open("conformance.callback", args{"name": "host.f", "value": nil}, func(f *core.Frame) {
@@ -447,6 +448,29 @@ var callClauses = []clause{
 			if f.Session != "user 42" || f.TTL > limit || f.TTL < limit-time.Minute {
 				t.Errorf("of a call with the session \"user 42\" and a time limit of %s the handler's call is %s",
 					limit, f.String())
+			}
+			p.end(f.ID)
+			p.finish(id)
+		}
+	}),
+	rule("callback/trace", "A handler's call to the host carries the trace headers of the handler's call, "+
+		"or those of a child span.", func(t *trial) {
+		p := t.connect()
+		for n, command := range []string{"conformance.callback", "conformance.callbacks", "conformance.callback"} {
+			trace := fmt.Sprintf("%032x", n+1)
+			headers := map[string]string{
+				"traceparent": "00-" + trace + "-00000000000000ab-01", "tracestate": fmt.Sprintf("vendor=%d", n),
+				"baggage": fmt.Sprintf("caller=%d", n),
+			}
+			if command == "conformance.callbacks" && !p.offers(command) {
+				continue
+			}
+			id := p.open(command, args{"name": "host.f", "value": nil}, func(f *core.Frame) { f.Meta = headers })
+			f := p.callback(id)
+			if !strings.HasPrefix(f.Meta["traceparent"], "00-"+trace+"-") ||
+				!strings.Contains(f.Meta["tracestate"], headers["tracestate"]) ||
+				!strings.Contains(f.Meta["baggage"], headers["baggage"]) {
+				t.Errorf("of a call of %s with %v the handler's call has %v", command, headers, f.Meta)
 			}
 			p.end(f.ID)
 			p.finish(id)

@@ -9,6 +9,7 @@ const WINDOW = { items: 256, bytes: 1 << 20 };
 const CONCURRENCY = 16;
 const NO_INPUT = 1, FAILED = 2, NOT_STARTED = 4; // flags
 const REQUIRED = Symbol("required");
+const TRACE_HEADERS = ["traceparent", "tracestate", "baggage"]; // in the metadata of a call, and of its handler's calls
 
 // ---- Errors
 
@@ -262,7 +263,8 @@ class Call { // a call of the host's, as its command sees it
     this.signal.throwIfAborted();
     if (requests.size >= host.calls) throw new Failure("Saturated", `more than ${host.calls} calls to the host`);
     const id = lastRequest + 2, ttl = this.deadline === null ? 0 : Math.max(1, this.deadline - Date.now());
-    send({ kind: "call", id, parent: this.id, flags: NO_INPUT, name, ttl, session: this.session }, encode(value));
+    const meta = Object.fromEntries(TRACE_HEADERS.filter((key) => Object.hasOwn(this.meta, key)).map((key) => [key, this.meta[key]]));
+    send({ kind: "call", id, parent: this.id, flags: NO_INPUT, name, ttl, session: this.session, meta }, encode(value));
     lastRequest = id;
     requests.set(id, new Inbox(id, this, false));
     return requests.get(id)[Symbol.asyncIterator]();
