@@ -24,6 +24,8 @@ REQUIREMENTS = (
     "msgpack",
     "msgspec",
     "numpy",
+    "opentelemetry-api",
+    "opentelemetry-sdk",
     "protobuf",
     "pydantic",
     "pytest",

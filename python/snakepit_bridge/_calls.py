@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ._interrupt import Interrupter
     from ._sessions import Session
+    from ._tracing import Trace
 
 WINDOW_ITEMS = 1024
 WINDOW_BYTES = 1 << 20
@@ -73,6 +74,7 @@ class Call:
         handler_thread: The thread that runs the handler.
         interruptible_thread: The same thread, while an exception may be injected there.
         lock: Guards ``interruptible_thread``. `Threads` gives each call its own.
+        trace: Its trace, if the caller has one and the program has OpenTelemetry; otherwise None.
     """
 
     deadline: Optional[float] = None
@@ -92,6 +94,7 @@ class Call:
     task: Optional[asyncio.Task[Any]] = None
     context: Any = None
     host_calls: Optional[Dict[int, HostCall]] = None
+    trace: Optional[Trace] = None
 
     def __init__(self, frame: Frame, command: Command, items: int, bytes_: int) -> None:
         self.frame = frame

@@ -16,6 +16,7 @@ from ._errors import BadValue, attempt, shown
 from ._frames import Frame
 from ._interrupt import Interrupter, enter, enter_async
 from ._redirect import flush_output
+from ._tracing import begin as begin_trace
 from ._unpatched import get_ident, monotonic
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class Handlers:
     def _finish(self, call: Call, answer: Frame) -> None:
         """Ends a call. The state of its session goes before the answer, if the host keeps it."""
         runner = self._runner
+        if call.trace is not None:
+            call.trace.end()
         if runner.snapshots is not None and runner.snapshots.wanted(runner, call, answer):
             runner.snapshots.send(runner, call)
             if runner.forked:
@@ -123,6 +126,8 @@ class Handlers:
         """Returns the answer of a call that raised."""
         if self._runner.forked:
             self._leave_child(exc)
+        if call.trace is not None:
+            call.trace.fail(exc)
         return self._runner.answers.failure(call, exc)
 
     def _begin(self, call: Call, interrupter: Interrupter) -> None:
@@ -135,6 +140,9 @@ class Handlers:
         call.interrupter = interrupter  # the housekeeper repeats an interrupt that came earlier
         if "decimal" in sys.modules:
             _own_decimal()
+        metadata = call.frame.get("meta")
+        if metadata and "traceparent" in metadata:
+            begin_trace(call, self._runner.index)
 
     def _arguments(self, call: Call) -> Tuple[Sequence[Any], Mapping[str, Any]]:
         if call.cancelled or call.raised is not None:

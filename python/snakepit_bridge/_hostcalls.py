@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Callable, Dict, Mapping, Sequence
 
 from ._answers import too_large
@@ -11,6 +12,7 @@ from ._frames import CALL, CANCEL, CREDIT, FAILED, NO_INPUT, Frame, weight
 from ._memory import LARGE
 from ._outbox import Outbox
 from ._terms import Terms
+from ._tracing import outgoing
 from ._unpatched import RLock, monotonic
 
 
@@ -65,6 +67,10 @@ class HostCalls:
             frame["body"] = self._terms.encode(args[0] if args else dict(kwargs))
         if call.frame.get("session"):
             frame["session"] = call.frame["session"]
+        if call.frame.get("meta") or "opentelemetry.trace" in sys.modules:
+            headers = outgoing(call)
+            if headers:
+                frame["meta"] = headers
         size = weight(frame)
         if size > self._terms.max_frame:
             raise BadValue(f"value: {too_large('the arguments', size, self._terms.max_frame)}")

@@ -13,6 +13,7 @@ from ._calls import CURRENT
 from ._description import describe
 from ._errors import clean, render, text_of, type_name
 from ._logfields import snapshot
+from ._tracing import ids_of
 from ._unpatched import say
 
 if TYPE_CHECKING:
@@ -133,9 +134,13 @@ def _entry_of(record: logging.LogRecord, standard: Any, handler: logging.Handler
         fields = snapshot(fields)
     if record.exc_info and record.exc_info[0] is not None:
         fields["exception"] = _exception(record.exc_info, handler)
+    call = CURRENT.get()
+    ids = ids_of(call) if call is not None and call.frame.get("meta") else None
+    if ids is not None:
+        fields.setdefault("trace_id", ids[0])
+        fields.setdefault("span_id", ids[1])
     if fields:
         entry["fields"] = fields
-    call = CURRENT.get()
     if call is not None and call.id > 0:  # the host does not know the transport's own calls
         entry["call"] = call.id
     return entry

@@ -151,6 +151,7 @@ class Host:
                         "items": f.items,
                         "bytes": f.bytes,
                         "name": f.name,
+                        "meta": dict(f.meta),
                     }
                     self.frames.put({**frame, "body": json.loads(f.body) if f.body else None})
         except grpc.RpcError:  # the worker has ended
