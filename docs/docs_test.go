@@ -41,6 +41,7 @@ var heldBy = map[string]string{
 	"protocol":  "TestConformance of each adapter, and TestContract",
 	"adapters":  "examples/custom-adapter, which was made by it",
 	"design":    "TestImports, TestContract; it has no snippets",
+	"tracing":   "observe/otel's own TestPage",
 	"traps":     "TestTraps, TestLinks; it has no snippets",
 }
 

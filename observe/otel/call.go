@@ -42,7 +42,7 @@ type call struct {
 	commands  *commands
 	command   *command // nil for a name that no call has used before
 	name      string
-	span      trace.Span
+	span      trace.Span      // or nil
 	ctx       context.Context // with the span
 	began     time.Time
 	recording bool        // the span is sampled
@@ -57,6 +57,9 @@ const ended = -1 << 62
 // begin begins the span of a call.
 func (o *observer) begin(ctx context.Context, cs *commands, start *core.CallStart) *call {
 	c := &call{commands: cs, command: cs.find(start.Command), name: start.Command, began: time.Now()}
+	if c.ctx = ctx; o.tracer == nil {
+		return c
+	}
 	var options []trace.SpanStartOption
 	if c.command != nil {
 		options = c.command.start
@@ -107,7 +110,9 @@ func (c *call) End(end *core.CallEnd) {
 	if c.recording {
 		c.describe(command, end)
 	}
-	c.span.End()
+	if c.span != nil {
+		c.span.End()
+	}
 }
 
 // describe completes the span.

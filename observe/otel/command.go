@@ -3,6 +3,7 @@ package otel
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync/atomic"
 
@@ -25,8 +26,8 @@ const (
 const (
 	mostCommands   = 1000 // commands with series of their own, if workers do not list their commands
 	mostErrorTypes = 100  // values of error.type in metrics
-	mostSeries     = 10_000
-	other          = "_OTHER" // the conventions' name for what has none
+
+	other = "_OTHER" // the conventions' name for what has none
 )
 
 var (
@@ -59,6 +60,7 @@ type command struct {
 	queue   []metric.RecordOption
 	volumes [len(directions)]volume
 	series  table[seriesKey, []metric.RecordOption]
+	usual   table[*core.Worker, []metric.RecordOption] // of the series of calls without an error
 }
 
 // volume counts what went in one direction.
@@ -127,6 +129,26 @@ func (o *observer) listed(name string) bool {
 // record adds a call that has ended to the metrics.
 func (c *command) record(ctx context.Context, seconds float64, end *core.CallEnd) {
 	o := c.observer
+	options := c.optionsOf(end)
+	if c.kind == trace.SpanKindServer {
+		o.instruments.serverDuration.Record(ctx, seconds, options...)
+		return
+	}
+	o.instruments.clientDuration.Record(ctx, seconds, options...)
+	if end.Waited > 0 { // most calls do not wait, and should not pay for a second histogram
+		o.instruments.queueTime.Record(ctx, end.Waited.Seconds(), c.queue...)
+	}
+}
+
+// optionsOf returns the attributes of a call's duration.
+func (c *command) optionsOf(end *core.CallEnd) []metric.RecordOption {
+	usual := end.Err == nil && end.Worker != nil
+	if usual {
+		if options, ok := c.usual.get(end.Worker); ok {
+			return options
+		}
+	}
+	o := c.observer
 	key := seriesKey{worker: facts{index: -1}}
 	if end.Worker != nil {
 		key.worker = o.factsOf(end.Worker)
@@ -134,18 +156,11 @@ func (c *command) record(ctx context.Context, seconds float64, end *core.CallEnd
 	if end.Err != nil {
 		key.errorType = o.errorType(end.Err)
 	}
-	options, ok := c.series.get(key)
-	if !ok {
-		options, _ = c.series.add(key, mostSeries, func() []metric.RecordOption { return c.newSeries(key) })
+	options, _ := c.series.add(key, math.MaxInt, func() []metric.RecordOption { return c.newSeries(key) })
+	if usual {
+		c.usual.put(end.Worker, options, o.living())
 	}
-	if c.kind == trace.SpanKindServer {
-		o.instruments.serverDuration.Record(ctx, seconds, options...)
-		return
-	}
-	o.instruments.clientDuration.Record(ctx, seconds, options...)
-	if end.Worker != nil || end.Waited > 0 {
-		o.instruments.queueTime.Record(ctx, end.Waited.Seconds(), c.queue...)
-	}
+	return options
 }
 
 func (c *command) newSeries(key seriesKey) []metric.RecordOption {

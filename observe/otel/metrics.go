@@ -18,8 +18,10 @@ type instruments struct {
 	clientDuration, serverDuration, queueTime metric.Float64Histogram
 }
 
-// queueBuckets are in seconds. A call that does not wait is in the first one.
-var queueBuckets = []float64{0, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
+// queueBuckets are in seconds.
+var queueBuckets = []float64{
+	0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
+}
 
 func (i *instruments) make(m metric.Meter) error {
 	client, err1 := rpcconv.NewClientCallDuration(m)
@@ -27,7 +29,7 @@ func (i *instruments) make(m metric.Meter) error {
 	i.clientDuration, i.serverDuration = client.Inst(), server.Inst()
 	var err3 error
 	i.queueTime, err3 = m.Float64Histogram("snakepit.call.queue.duration", metric.WithUnit("s"),
-		metric.WithDescription("How long calls waited for a worker."),
+		metric.WithDescription("How long the calls that had to wait for a worker waited."),
 		metric.WithExplicitBucketBoundaries(queueBuckets...))
 	return errors.Join(err1, err2, err3)
 }

@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/snakepit-go/snakepit/core"
 )
@@ -25,7 +26,8 @@ const scope = "github.com/snakepit-go/snakepit/observe/otel"
 
 // Options says where spans and metrics go. A nil field means the default that its comment states.
 type Options struct {
-	TracerProvider trace.TracerProvider // nil: the global one
+	// TracerProvider makes the spans. nil: the global one. That of package trace/noop makes none, at the least cost.
+	TracerProvider trace.TracerProvider
 	MeterProvider  metric.MeterProvider // nil: the global one
 	// Propagator writes the caller's span into a call's metadata, and reads it from the metadata of a function's call.
 	// nil: W3C trace context and baggage, also if no global one is set. The Python package knows these two.
@@ -60,11 +62,12 @@ func Observe(pool *core.Pool, opts *Options) (stop func(), err error) {
 		propagator = propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
 	}
 	o := &observer{
-		tracer:     tracers.Tracer(scope, trace.WithSchemaURL(semconv.SchemaURL)),
 		propagator: propagator,
-		headers:    propagator.Fields(),
 		pool:       pool,
 		poolName:   pool.Name(),
+	}
+	if _, none := tracers.(noop.TracerProvider); !none {
+		o.tracer = tracers.Tracer(scope, trace.WithSchemaURL(semconv.SchemaURL))
 	}
 	o.calls = newCommands(o, trace.SpanKindClient)
 	o.functions = newCommands(o, trace.SpanKindServer)
@@ -87,9 +90,8 @@ func Observe(pool *core.Pool, opts *Options) (stop func(), err error) {
 
 // observer is the core.Observer of one pool.
 type observer struct {
-	tracer      trace.Tracer
+	tracer      trace.Tracer // nil for a provider that makes no spans
 	propagator  propagation.TextMapPropagator
-	headers     []string // the metadata that the propagator uses
 	pool        *core.Pool
 	poolName    string
 	instruments instruments
@@ -104,13 +106,13 @@ type observer struct {
 // Call begins a call's span and puts it into the call's metadata.
 func (o *observer) Call(ctx context.Context, start *core.CallStart) core.CallObserver {
 	c := o.begin(ctx, o.calls, start)
-	o.propagator.Inject(c.ctx, callCarrier{start, o.headers})
+	o.propagator.Inject(c.ctx, (*carrier)(start))
 	return c
 }
 
 // Function begins the span of a function's call. Its parent is in the call's metadata.
 func (o *observer) Function(ctx context.Context, start *core.CallStart) (context.Context, core.CallObserver) {
-	ctx = o.propagator.Extract(ctx, callCarrier{start, o.headers})
+	ctx = o.propagator.Extract(ctx, (*carrier)(start))
 	c := o.begin(ctx, o.functions, start)
 	return c.ctx, c
 }
@@ -124,21 +126,19 @@ func (o *observer) Event(e core.Event) {
 	}
 }
 
-// callCarrier is the metadata of a call as a carrier of trace headers.
-type callCarrier struct {
-	start   *core.CallStart
-	headers []string
-}
+// carrier is the metadata of a call as a carrier of trace headers.
+type carrier core.CallStart
 
 // Get returns an entry, or "".
-func (c callCarrier) Get(key string) string { return c.start.Metadata(key) }
+func (c *carrier) Get(key string) string { return (*core.CallStart)(c).Metadata(key) }
 
 // Set adds an entry, unless the caller has set it.
-func (c callCarrier) Set(key, value string) { c.start.SetMetadata(key, value) }
+func (c *carrier) Set(key, value string) { (*core.CallStart)(c).SetMetadata(key, value) }
 
-// Keys returns those keys that a propagator asks for.
-func (c callCarrier) Keys() []string {
-	return slices.DeleteFunc(slices.Clone(c.headers), func(key string) bool { return c.start.Metadata(key) == "" })
+// Keys returns those of W3C that are there. Core does not tell the others.
+func (c *carrier) Keys() []string {
+	all := []string{"traceparent", "tracestate", "baggage"}
+	return slices.DeleteFunc(all, func(key string) bool { return c.Get(key) == "" })
 }
 
 // facts are what metrics and spans say of a worker.
@@ -153,8 +153,13 @@ func (o *observer) factsOf(w *core.Worker) facts {
 	if !ok {
 		info := w.Info()
 		found = facts{info.Index, info.Adapter}
-		living := o.pool.Workers()
-		o.workers.put(w, found, func(other *core.Worker) bool { return slices.Contains(living, other) })
+		o.workers.put(w, found, o.living())
 	}
 	return found
+}
+
+// living returns a function that reports whether the pool has a worker now. Tables forget the others.
+func (o *observer) living() func(*core.Worker) bool {
+	all := o.pool.Workers()
+	return func(w *core.Worker) bool { return slices.Contains(all, w) }
 }

@@ -201,7 +201,6 @@ func TestCall(t *testing.T) {
 		s.expect(
 			"rpc.client.call.duration{rpc.method=echo,rpc.system.name=snakepit,snakepit.adapter=coretest,"+
 				"snakepit.pool=snakepit,snakepit.worker=0} 1 0s",
-			"snakepit.call.queue.duration{rpc.method=echo,snakepit.pool=snakepit} 1 0s",
 			"snakepit.call.bytes{rpc.method=echo,snakepit.direction=to_host,snakepit.pool=snakepit} 1",
 			"snakepit.call.bytes{rpc.method=echo,snakepit.direction=to_worker,snakepit.pool=snakepit} 1",
 			"snakepit.pool.sessions{snakepit.pool=snakepit} 1",
