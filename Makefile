@@ -77,6 +77,12 @@ demo: go-there $(VENV)/.demo ## Run the large-dataset job; CSV=path takes a file
 	@csv=$$CSV; [ -z "$$csv" ] || [ -e "$$csv" ] || [ ! -e "$(PWD)/$$csv" ] || csv="$(PWD)/$$csv"; \
 		SNAKEPIT_PYTHON="$(BIN)/python" $(TOOLS)/large-dataset $${csv:+-csv "$$csv"}
 
+observed: go-there $(VENV)/.observed ## Run the example with traces and metrics; ARGS="-serve localhost:6060" goes on
+	@[ -e $(TOOLS)/observed ] || echo "== building the example with its Prometheus, which takes some minutes the first time"
+	@mkdir -p $(TOOLS)
+	@$(GO) -C examples/observed build -o ../../$(TOOLS)/observed .
+	@SNAKEPIT_PYTHON="$(BIN)/python" $(TOOLS)/observed $(ARGS)
+
 picture: go-there $(VENV)/.demo $(VENV)/.dev ## Draw docs/demo.svg, the README's picture, from a run of the demo
 	@mkdir -p $(TOOLS)
 	@$(GO) -C examples build -o ../$(TOOLS)/large-dataset ./large-dataset
@@ -275,7 +281,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples install-ray dev-setup proto-python proto-go requirements demo picture bench bench-quick bench-remote bench-soak bench-peers bench-compare bench-store test test-go test-python test-ray test-matrix lint conformance chaos fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples install-ray dev-setup proto-python proto-go requirements demo observed picture bench bench-quick bench-remote bench-soak bench-peers bench-compare bench-store test test-go test-python test-ray test-matrix lint conformance chaos fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # Ends the recipe if the Python of .venv is too old, and says so in the words of its argument.
@@ -292,6 +298,13 @@ $(VENV)/.demo: $(VENV)/.made python/requirements-dev.txt examples/requirements.t
 	$(call newer,the demo needs 3.10 or later for pandas)
 	@echo "== installing pandas, grpcio and msgpack into $(VENV)"
 	@$(PIP) --constraint examples/requirements.txt grpcio protobuf msgpack pandas || $(OFFLINE)
+	@touch $@
+
+$(VENV)/.observed: $(VENV)/.made python/requirements-dev.txt
+	$(call newer,the example needs 3.10 or later)
+	@echo "== installing grpcio, msgpack and OpenTelemetry into $(VENV)"
+	@$(PIP) --constraint python/requirements-dev.txt grpcio protobuf msgpack opentelemetry-sdk \
+		opentelemetry-exporter-otlp-proto-grpc || $(OFFLINE)
 	@touch $@
 
 # The compatible mode adds a path; the other one starts every Python with imports, which stray files in PYTHONPATH can break.
