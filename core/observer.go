@@ -33,7 +33,7 @@ type CallObserver interface {
 	// Item is called for each item before its receiver gets it, and for each item that was sent. size is the number of
 	// bytes of the encoded value. The items of the two directions may come from two goroutines at once.
 	Item(to Direction, size int)
-	// End is called once, on the goroutine of the Observer's Call or Function. Items that are still being sent at that
+	// End is called once, on the goroutine of the Observer's Call or Function. end is valid until it returns. Items that are still being sent at that
 	// moment may come after it.
 	End(end *CallEnd)
 }
@@ -156,14 +156,20 @@ func without(all *[]*watcher, w *watcher) *[]*watcher {
 	return &rest
 }
 
+// hasObserver reports whether there is more than Options.OnEvent.
+func hasObserver(all *[]*watcher) bool {
+	return all != nil && slices.ContainsFunc(*all, func(w *watcher) bool { return w.observer != nil })
+}
+
 // observe tells the observers that a call of a worker begins. Its context has been entered.
 func (p *Pool) observe(caller context.Context, r *request) {
 	all := p.watchers.Load()
-	if all == nil {
+	if !hasObserver(all) {
 		return
 	}
 	r.number = p.lastCall.Add(1)
-	start := CallStart{
+	watch := newWatch(p, nil)
+	watch.start = CallStart{
 		Pool: p, Number: r.number, Command: r.command, Args: r.args, Session: r.session,
 		Tenant: r.caller.tenant, Stream: r.wantsItems, metadata: r.caller.metadata,
 	}
@@ -172,21 +178,22 @@ func (p *Pool) observe(caller context.Context, r *request) {
 			continue
 		}
 		w.guard(p, func() {
-			if o := w.observer.Call(caller, &start); o != nil {
-				r.watch = r.watch.with(p, w, o)
+			if o := w.observer.Call(caller, &watch.start); o != nil {
+				watch.add(w, o)
 			}
 		})
 	}
-	r.caller.metadata = start.metadata
+	r.watch, r.caller.metadata = watch, watch.start.metadata
 }
 
 // observeFunction tells the observers that a worker's call of a function begins. It returns the function's context.
 func (p *Pool) observeFunction(ctx context.Context, w *Worker, call *Incoming) context.Context {
 	all := p.watchers.Load()
-	if all == nil {
+	if !hasObserver(all) {
 		return ctx
 	}
-	start := CallStart{
+	watch := newWatch(p, w)
+	watch.start = CallStart{
 		Pool: p, Number: p.lastCall.Add(1), Command: call.Name, Session: call.Session, Worker: w,
 		metadata: call.Metadata,
 	}
@@ -195,16 +202,16 @@ func (p *Pool) observeFunction(ctx context.Context, w *Worker, call *Incoming) c
 			continue
 		}
 		wr.guard(p, func() {
-			derived, o := wr.observer.Function(ctx, &start)
+			derived, o := wr.observer.Function(ctx, &watch.start)
 			if derived != nil {
 				ctx = derived
 			}
 			if o != nil {
-				call.stream.watch = call.stream.watch.with(p, wr, o)
-				call.stream.watch.worker = w
+				watch.add(wr, o)
 			}
 		})
 	}
+	call.stream.watch = watch
 	return ctx
 }
 
@@ -221,12 +228,15 @@ func (w *watcher) guard(p *Pool, f func()) {
 	f()
 }
 
-// watch passes on to observers what happens to one call. A nil *watch has none.
+// watch passes on to observers what happens to one call. A nil *watch has none. It has the memory of all that they are
+// told, so that an observed call costs one allocation.
 type watch struct {
 	pool   *Pool
 	worker *Worker // that calls a function, or nil
 	all    []callWatcher
 	first  [1]callWatcher // the memory of all, usually
+	start  CallStart
+	ended  CallEnd
 }
 
 type callWatcher struct {
@@ -234,15 +244,13 @@ type callWatcher struct {
 	CallObserver
 }
 
-// with adds an observer, and returns the watch.
-func (w *watch) with(p *Pool, by *watcher, o CallObserver) *watch {
-	if w == nil {
-		w = &watch{pool: p}
-		w.all = w.first[:0]
-	}
-	w.all = append(w.all, callWatcher{by, o})
+func newWatch(p *Pool, worker *Worker) *watch {
+	w := &watch{pool: p, worker: worker}
+	w.all = w.first[:0]
 	return w
 }
+
+func (w *watch) add(by *watcher, o CallObserver) { w.all = append(w.all, callWatcher{by, o}) }
 
 func (w *watch) item(to Direction, size int) {
 	if w == nil {
@@ -254,13 +262,11 @@ func (w *watch) item(to Direction, size int) {
 	}
 }
 
-func (w *watch) end(end *CallEnd) {
-	if w == nil {
-		return
-	}
+func (w *watch) end(end CallEnd) {
+	w.ended = end
 	for i := range w.all {
 		o := &w.all[i]
-		o.watcher.guard(w.pool, func() { o.End(end) })
+		o.watcher.guard(w.pool, func() { o.End(&w.ended) })
 	}
 }
 
@@ -276,7 +282,7 @@ func (r *request) ended(f *inflight, retries int, left bool, err error) {
 			end.ToHost, end.ToWorker = f.stream.volumes()
 		}
 	}
-	r.watch.end(&end)
+	r.watch.end(end)
 }
 
 // volumes returns what has come and gone.
@@ -293,5 +299,5 @@ func (s *stream) functionEnded(err error) {
 	}
 	end := CallEnd{Worker: s.watch.worker, Err: err}
 	end.ToHost, end.ToWorker = s.volumes()
-	s.watch.end(&end)
+	s.watch.end(end)
 }

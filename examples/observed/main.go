@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
 	names := flags.String("adapter", snakepit.Default, "the `protocols` to show, one after the other")
 	duration := flags.Duration("for", 3*time.Second, "how `long` to make calls on each of them")
-	address := flags.String("serve", "", "go on until Ctrl-C, and serve the debug page and the metrics at this `address`")
+	address := flags.String("serve", "", "go on until Ctrl-C, with the debug page and the metrics at this `address`")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0

@@ -62,7 +62,8 @@ func TestFlags(t *testing.T) {
 		}
 	}
 	var out, log bytes.Buffer
-	if code := run(context.Background(), []string{"-h"}, &out, &log); code != 0 || !strings.Contains(log.String(), "-serve") {
+	code := run(context.Background(), []string{"-h"}, &out, &log)
+	if code != 0 || !strings.Contains(log.String(), "-serve") {
 		t.Error(code, &log)
 	}
 }

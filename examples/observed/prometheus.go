@@ -127,6 +127,12 @@ var questions = []question{
 		"What fails? Errors by command:",
 		`sum by (rpc_method, error_type) (rpc_client_call_duration_seconds_count{error_type!=""})`, "calls",
 	},
-	{"What died, and why? Lost workers by cause:", `sum by (snakepit_cause) (snakepit_pool_losses_total) > 0`, "workers"},
-	{"Does it get worse? The memory of each worker:", `sum by (snakepit_worker) (snakepit_worker_memory_bytes) / 1024 / 1024`, "MiB"},
+	{
+		"What died, and why? Lost workers by cause:",
+		`sum by (snakepit_cause) (snakepit_pool_losses_total) > 0`, "workers",
+	},
+	{
+		"Does it get worse? The memory of each worker:",
+		`sum by (snakepit_worker) (snakepit_worker_memory_bytes) / 1024 / 1024`, "MiB",
+	},
 }

@@ -97,8 +97,8 @@ func printTrace(w io.Writer, spans []received) {
 	for _, s := range spans {
 		known[string(s.SpanId)] = true
 	}
-	var print func(parent string, depth int)
-	print = func(parent string, depth int) {
+	var show func(parent string, depth int)
+	show = func(parent string, depth int) {
 		for _, s := range spans {
 			own := string(s.ParentSpanId)
 			if own != parent && (depth > 0 || known[own]) {
@@ -108,8 +108,8 @@ func printTrace(w io.Writer, spans []received) {
 			kind := strings.ToLower(strings.TrimPrefix(s.Kind.String(), "SPAN_KIND_"))
 			title := strings.Repeat("  ", depth) + s.Name
 			fmt.Fprintf(w, "  %-28s %-7s %-10s %9s\n", title, kind, s.service, took)
-			print(string(s.SpanId), depth+1)
+			show(string(s.SpanId), depth+1)
 		}
 	}
-	print("", 0)
+	show("", 0)
 }

@@ -92,7 +92,7 @@ func (w *watched) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, prometheus.close()) }()
 
 	if w.address != "" {
-		fmt.Fprintf(w.out, "  the page: http://%s/debug/snakepit/, and the metrics: http://%s/metrics\n", l.Addr(), l.Addr())
+		fmt.Fprintf(w.out, "  the page: http://%s/debug/snakepit/\n  the metrics: http://%[1]s/metrics\n", l.Addr())
 	}
 	tracer := traces.Tracer("observed")
 	requestCtx, request := tracer.Start(ctx, "request")

@@ -44,9 +44,9 @@ type Options struct {
 //
 // The spans and metrics of two pools with the same Options.Name cannot be told apart.
 //
-// stop ends the report. Calls that have begun are reported to their end. The pool's owner calls it when the pool is
-// closed, because the metrics keep the pool in memory until then. Any goroutine may call Observe and, more than once,
-// stop. An error says which metric could not be made, and then nothing is observed.
+// The report ends with stop, or when the pool is closed. Calls that have begun are reported to their end. Any goroutine
+// may call Observe and, more than once, stop. An error says which metric could not be made, and then nothing is
+// observed.
 func Observe(pool *core.Pool, opts *Options) (stop func(), err error) {
 	if opts == nil {
 		opts = &Options{}
@@ -80,12 +80,22 @@ func Observe(pool *core.Pool, opts *Options) (stop func(), err error) {
 		return nil, err
 	}
 	unobserve := pool.Observe(o)
-	return sync.OnceFunc(func() {
+	stopped := make(chan struct{})
+	stop = sync.OnceFunc(func() {
+		close(stopped)
 		unobserve()
-		if err := registered.Unregister(); err != nil {
+		if err := registered.Unregister(); err != nil { // the metrics keep the pool in memory until then
 			api.Handle(err)
 		}
-	}), nil
+	})
+	go func() {
+		select {
+		case <-pool.Closed():
+			stop()
+		case <-stopped:
+		}
+	}()
+	return stop, nil
 }
 
 // observer is the core.Observer of one pool.
