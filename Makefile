@@ -88,6 +88,9 @@ picture: go-there $(VENV)/.demo $(VENV)/.dev ## Draw docs/demo.svg, the README's
 	@$(GO) -C examples build -o ../$(TOOLS)/large-dataset ./large-dataset
 	SNAKEPIT_PYTHON="$(BIN)/python" "$(BIN)/python" docs/draw_demo.py $(TOOLS)/large-dataset -runs kill docs/demo.svg
 
+pictures: go-there $(VENV)/.dev ## Take docs/debugpage-*.png, the pictures of the debug page, in chromium
+	cd internal/browser && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) test -count 1 -run TestPictures . -pictures "$(CURDIR)/docs"
+
 BENCH = cd bench && SNAKEPIT_PYTHON="$(BIN)/python" $(GO) run .
 
 bench: go-there $(VENV)/.peers ## Measure this library beside its floors and peers; BENCHFLAGS="-only call" measures a part
@@ -281,7 +284,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
-.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples install-ray dev-setup proto-python proto-go requirements demo observed picture bench bench-quick bench-remote bench-soak bench-peers bench-compare bench-store test test-go test-python test-ray test-matrix lint conformance chaos fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
+.PHONY: test-go-library test-go-others pytest-venv lint-systems docs docs-serve release install-grpc install-examples install-ray dev-setup proto-python proto-go requirements demo observed picture pictures bench bench-quick bench-remote bench-soak bench-peers bench-compare bench-store test test-go test-python test-ray test-matrix lint conformance chaos fuzz fuzz-go fuzz-python mutants mutants-go mutants-python clean help \
 	go-there python-venv-there
 
 # Ends the recipe if the Python of .venv is too old, and says so in the words of its argument.

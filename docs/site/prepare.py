@@ -41,6 +41,9 @@ def prepare(out: Path) -> None:
     for stale in {page.name for page in pages.iterdir()} - set(sources.values()):
         (pages / stale).unlink()
     for source, target in sources.items():
+        if source.suffix == ".png":
+            write(pages / target, source.read_bytes())
+            continue
         text = source.read_text(encoding="utf-8")
         if source.suffix == ".md":
             text = PIECE.sub(lambda found, source=source: piece(found, source, sources), text)
@@ -49,13 +52,14 @@ def prepare(out: Path) -> None:
 
 def inputs() -> "list[Path]":
     """Returns the files that the site is made from, beside the Python package."""
-    return [*DOCS.glob("*.md"), *DOCS.glob("*.svg"), *SITE.glob("*.md"), *SITE.glob("*.toml")]
+    return [*DOCS.glob("*.md"), *DOCS.glob("*.svg"), *DOCS.glob("*.png"), *SITE.glob("*.md"), *SITE.glob("*.toml")]
 
 
-def write(path: Path, text: str) -> None:
-    """Writes a file if its text is new, because the builder's server watches it."""
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+def write(path: Path, content: "str | bytes") -> None:
+    """Writes a file if its content is new, because the builder's server watches it."""
+    data = content.encode() if isinstance(content, str) else content
+    if not path.exists() or path.read_bytes() != data:
+        path.write_bytes(data)
 
 
 def piece(found: "re.Match[str]", source: Path, sources: "dict[Path, str]") -> str:

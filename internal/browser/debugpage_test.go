@@ -2,12 +2,10 @@ package browser
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -21,8 +19,6 @@ import (
 	"github.com/snakepit-go/snakepit/adapters/msgpack"
 	"github.com/snakepit-go/snakepit/observe/debugpage"
 )
-
-var pictures = flag.String("pictures", "", "the directory that gets pictures of the debug page")
 
 // TestDebugPage looks for what is stuck, what has died and what fails.
 func TestDebugPage(t *testing.T) {
@@ -49,7 +45,6 @@ func TestDebugPage(t *testing.T) {
 		d.does(chromedp.Click("#workers button")) // the first one is that of the stacks
 		d.contains("#look-stack", "in stuck")
 		d.contains("#look-text", "its calls wait; stuck has been running for ")
-		d.picture("stack")
 	})
 	t.Run("a flame graph shows what computes", func(t *testing.T) {
 		interpreter := os.Getenv("SNAKEPIT_PYTHON")
@@ -63,7 +58,6 @@ func TestDebugPage(t *testing.T) {
 			return
 		}
 		d.contains("#look-flame", "inner_work")
-		d.picture("flame")
 	})
 	t.Run("errors are shown as text", func(t *testing.T) {
 		d := debug(t, browser, 1, &debugpage.Options{Arguments: true})
@@ -95,7 +89,6 @@ func TestDebugPage(t *testing.T) {
 		}()
 		d.contains("#calls", "items/s")
 		d.contains("#calls", "waits for its caller")
-		d.picture("streams")
 	})
 	t.Run("changes need the token", func(t *testing.T) {
 		d := debug(t, browser, 1, nil)
@@ -121,7 +114,6 @@ func TestDebugPage(t *testing.T) {
 		d.waits("document.querySelectorAll('#workers td.good').length === 2")
 		d.holds("document.documentElement.scrollWidth <= 390")
 		d.holds(background + " === 'rgb(22, 24, 27)'")
-		d.picture("phone")
 		d.does(scheme("light"))
 		d.holds(background + " === 'rgb(251, 251, 250)'")
 	})
@@ -144,7 +136,13 @@ type debugged struct {
 
 func debug(t *testing.T, browser context.Context, size int, o *debugpage.Options) debugged {
 	t.Helper()
-	p, err := snakepit.OpenWith(t.Context(), msgpack.Adapter{}, snakepit.Python("worker.py"), &snakepit.Options{
+	return debugOf(t, browser, "worker.py", size, o)
+}
+
+// debugOf shows a pool of another worker.
+func debugOf(t *testing.T, browser context.Context, script string, size int, o *debugpage.Options) debugged {
+	t.Helper()
+	p, err := snakepit.OpenWith(t.Context(), msgpack.Adapter{}, snakepit.Python(script), &snakepit.Options{
 		Name: "models", Size: size, Logger: hclog.NewNullLogger(), CancelGrace: time.Second,
 	})
 	if err != nil {
@@ -180,19 +178,4 @@ func scheme(name string) chromedp.Action[chromedp.Void] {
 		})
 		return err
 	})
-}
-
-// picture keeps a picture of the page.
-func (d debugged) picture(name string) {
-	d.Helper()
-	if *pictures == "" {
-		return
-	}
-	png, err := chromedp.Run(d.ctx, chromedp.CaptureScreenshot())
-	if err == nil {
-		err = os.WriteFile(filepath.Join(*pictures, "debugpage-"+strings.TrimSpace(name)+".png"), png, 0o644)
-	}
-	if err != nil {
-		d.Fatal(err)
-	}
 }
