@@ -48,7 +48,7 @@ function fillTable(table, columns, rows, key, none) {
   if (!table.rowsByKey) {
     table.rowsByKey = new Map();
     const head = table.createTHead().insertRow();
-    for (const c of columns) head.append(make('th', '', c.title));
+    for (const c of columns) head.append(make('th', c.className || '', c.title));
     table.createTBody();
     table.createCaption().className = 'soft';
   }
