@@ -77,6 +77,56 @@ func TestRunByHand(t *testing.T) {
 	}
 }
 
+// TestRunByHandInTerminal has a worker read what is typed, as pdb does, and ends it by Ctrl-C.
+func TestRunByHandInTerminal(t *testing.T) {
+	needsPackages(t)
+	dir := t.TempDir()
+	socket, script := filepath.Join(dir, "attach"), filepath.Join(dir, "worker.py")
+	const program = `from snakepit_bridge import Worker
+
+worker = Worker()
+
+
+@worker.command
+def ask() -> str:
+    return input("? ")
+
+
+if __name__ == "__main__":
+    worker.run()
+`
+	if err := os.WriteFile(script, []byte(program), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var output bytes.Buffer
+	cmd := exec.Command("snakepit", "run", script, "--socket", socket)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("tea\n"), &output, os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := snakepit.Attach(t.Context(), socket, &snakepit.Options{Logger: hclog.NewNullLogger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said, err := snakepit.Execute[string](t.Context(), pool, "ask", nil); err != nil || said != "tea" {
+		t.Error(said, err)
+	}
+	// Ctrl-C reaches both. This one reaches the worker alone, as one does that runs without the command.
+	if err := syscall.Kill(pool.Workers()[0].Info().PID, syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitLost {
+		t.Error(err)
+	}
+	if output.String() != "? " {
+		t.Errorf("%q", &output)
+	}
+	if err := pool.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestReplay loses a worker in the middle of a call, and makes the call again on a new one.
 func TestReplay(t *testing.T) {
 	python, _ := scriptPython(t)

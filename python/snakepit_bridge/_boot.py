@@ -36,8 +36,10 @@ def main(here: str, original: Sequence[str], args: Sequence[str], other: Optiona
     """
     if os.environ.pop("SNAKEPIT_FORK_SERVER", None):
         server = _server.fork(Launch.take())
-    elif os.environ.get("SNAKEPIT_PROTOCOL") or attach():
+    elif os.environ.get("SNAKEPIT_PROTOCOL"):
         server = _server.connect(Launch.take())
+    elif attach():
+        server = _server.connect(Launch.take(), by_hand=True)
     else:
         return _by_hand(here, original, args)
     script = args[0] if args else ""

@@ -23,7 +23,10 @@ def report(launch: Launch, content: Dict[str, Any]) -> None:
     """Writes the report, and closes its pipe. A later failure goes to standard error."""
     line = as_json(content) + b"\n"
     if launch.control_fd is None:
-        if "unavailable" in content or "failed" in content:
+        if "unavailable" in content:
+            hint = f"\nhint: {content['remedy']}" if content.get("remedy") else ""
+            say(f"snakepit: protocol unavailable: {content['unavailable']}{hint}\n")
+        elif "failed" in content:
             say(line.decode())
         return
     _write(launch, line)

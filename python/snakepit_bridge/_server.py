@@ -245,11 +245,17 @@ def run(worker: Worker) -> None:
         show(worker, sys.argv[0] or "worker.py")
 
 
-def connect(launch: Launch) -> Server:
-    """Creates the transport and reports to the host. If that fails, the process ends here."""
+def connect(launch: Launch, by_hand: bool = False) -> Server:
+    """Creates the transport and reports to the host. If that fails, the process ends here.
+
+    Args:
+        launch: The host's settings.
+        by_hand: Somebody has started this process in a terminal. It keeps its input and output, and Ctrl-C ends it.
+    """
     global servers
-    _ignore_interrupts()
-    servers = (Server(launch, _connect(launch)),)
+    if not by_hand:
+        _ignore_interrupts()
+    servers = (Server(launch, _connect(launch, by_hand)),)
     return servers[0]
 
 
@@ -288,7 +294,7 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, lambda *_: None)
 
 
-def _connect(launch: Launch) -> Transport:
+def _connect(launch: Launch, by_hand: bool = False) -> Transport:
     from ._remedy import install
 
     os.environ.pop("SNAKEPIT_PROTOCOL", None)  # children of this process are not workers
@@ -296,7 +302,8 @@ def _connect(launch: Launch) -> Transport:
     begin_report(launch)
     try:
         transport: Transport = _transport_class(launch.protocol)(launch)
-        redirect()
+        if not by_hand:
+            redirect()
     except Unavailable as exc:
         report(launch, {"unavailable": text_of(exc), "remedy": exc.remedy})
     except BaseException as exc:
