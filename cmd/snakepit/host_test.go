@@ -99,11 +99,11 @@ func TestTopScreen(t *testing.T) {
 			t.Errorf("%d lines", len(lines))
 		}
 	}
-	shows("models: 2 of 2 workers ready, 1 calls run", "WORKER", "1mcalls", "CALL", "wait", "q quit", "s sort (index)")
+	shows("models: 2 of 2 workers ready, 1 running, 0 waiting", "WORKER", "1mcalls", "CALL", "wait", "q quit", "s sort (index)")
 	press(screen, 'm')
-	shows("COMMAND  CALLS  FAILED", "fail     1      1")
+	shows("COMMAND  CALLS  FAILED  MEDIAN", "95%  SLOWEST", "fail     1      1")
 	press(screen, 'x')
-	shows("worker lost: worker 1", "fail (1 times)", "ValueError: no luck")
+	shows("worker lost: worker 1", "  fail\n", "ValueError: no luck")
 	press(screen, 'v')
 	shows("worker lost: worker 1 closed")
 	press(screen, 's')

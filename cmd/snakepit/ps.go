@@ -56,15 +56,15 @@ func psCommand() *cobra.Command {
 // headOf returns lines about a pool.
 func headOf(s debugpage.State) []string {
 	c := s.Counters
-	line := fmt.Sprintf("%s: %d of %d workers ready, %d calls run, %d wait", s.Pool, c.Ready, s.Size, c.Running,
+	line := fmt.Sprintf("%s: %d of %d workers ready, %d running, %d waiting", s.Pool, c.Ready, s.Size, c.Running,
 		c.Waiting)
 	if c.Waiting > 0 {
 		line += fmt.Sprintf(" (the oldest for %s)", seconds(c.OldestWait))
 	}
-	second := fmt.Sprintf("%s, pid %d; %d calls so far, %d refused, %d workers lost", s.Program, s.PID, c.Calls,
+	second := fmt.Sprintf("%s, pid %d; calls so far: %d, refused: %d, workers lost: %d", s.Program, s.PID, c.Calls,
 		c.Saturated, c.Lost)
 	if c.StartFails > 0 {
-		second += fmt.Sprintf(", %d starts failed", c.StartFails)
+		second += fmt.Sprintf(", starts failed: %d", c.StartFails)
 	}
 	return []string{line, second}
 }

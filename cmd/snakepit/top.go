@@ -269,8 +269,18 @@ func (t *top) body() []string {
 			if c.Calls == 0 {
 				continue
 			}
-			rows = append(rows, []string{c.Name, strconv.FormatInt(c.Calls, 10), strconv.FormatInt(c.Failed, 10),
-				seconds(c.Median), seconds(c.P95), seconds(c.Before), seconds(c.Max), seconds(c.Waited)})
+			row := []string{c.Name, strconv.FormatInt(c.Calls, 10), "", seconds(c.Median), seconds(c.P95), "",
+				seconds(c.Max), ""}
+			if c.Failed > 0 {
+				row[2] = strconv.FormatInt(c.Failed, 10)
+			}
+			if c.Before > 0 {
+				row[5] = seconds(c.Before)
+			}
+			if c.Waited > 0 {
+				row[7] = seconds(c.Waited)
+			}
+			rows = append(rows, row)
 		}
 		return orNone(rows, "no calls in the last five minutes")
 	case pageErrors:
@@ -280,7 +290,11 @@ func (t *top) body() []string {
 		}
 		for _, f := range s.Failures {
 			when := f.Last.Local().Format("15:04:05")
-			lines = append(lines, fmt.Sprintf("%s  %s (%d times)", when, f.Command, f.Count))
+			line := when + "  " + f.Command
+			if f.Count > 1 {
+				line += fmt.Sprintf(" (%d times)", f.Count)
+			}
+			lines = append(lines, line)
 			for line := range strings.Lines(cmp.Or(f.Traceback, f.Text)) {
 				lines = append(lines, "    "+strings.TrimRight(line, "\n"))
 			}
