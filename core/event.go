@@ -143,7 +143,11 @@ func (e StateChanged) String() string {
 }
 
 func (e RestartPlanned) String() string {
-	return withError(fmt.Sprintf("worker %d starts again in %s", e.Index, roundTime(e.In)), e.Err)
+	when := "at once"
+	if e.In > 0 {
+		when = "in " + roundTime(e.In).String()
+	}
+	return withError(fmt.Sprintf("worker %d starts again %s", e.Index, when), e.Err)
 }
 
 func (e StartsStopped) String() string {

@@ -162,6 +162,16 @@ func TestEventsTellWhatThePoolDecides(t *testing.T) {
 }
 
 // The hook may panic, end its goroutine, call the pool, or be too slow. It costs the pool nothing.
+func TestPlannedRestartAsText(t *testing.T) {
+	for in, want := range map[time.Duration]string{
+		0: "worker 1 starts again at once", 200 * time.Millisecond: "worker 1 starts again in 200ms",
+	} {
+		if got := (core.RestartPlanned{Index: 1, In: in}).String(); got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+}
+
 func TestEventHookThatMisbehaves(t *testing.T) {
 	for name, hook := range map[string]func(*core.Pool){
 		"panic": func(*core.Pool) { panic("ouch") },
