@@ -4,6 +4,7 @@ package docs_test
 
 import (
 	"debug/elf"
+	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -28,6 +29,28 @@ import (
 var checks = map[string]func(t *testing.T, s *section){
 	"deployment/containers": checkDockerfile,
 	"deployment/systemd":    checkUnit,
+
+	"operations/debug-a-worker": checkLaunches,
+}
+
+// checkLaunches checks that VS Code can read the file, and that it names the command's port and the worker's variable.
+func checkLaunches(t *testing.T, s *section) {
+	text := s.take("json")[0].text
+	var file struct {
+		Configurations []struct {
+			Request string
+			Connect struct{ Port int }
+			Env     map[string]string
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &file); err != nil {
+		t.Fatal(err)
+	}
+	all := file.Configurations
+	if len(all) != 2 || all[0].Connect.Port != 5678 || all[0].Request != "attach" ||
+		!strings.HasSuffix(all[1].Env["SNAKEPIT_ATTACH"], "/snakepit/attach") || all[1].Request != "launch" {
+		t.Errorf("%+v", all)
+	}
 }
 
 // checkDockerfile checks the file without a container engine. It runs the build line and starts the binary as the image

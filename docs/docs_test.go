@@ -52,6 +52,8 @@ var unrun = map[string]string{
 	"concepts/what-runs-where text": "a drawing",
 	"operations/a-worker-that-does-not-answer text": "paths and times vary; " +
 		"TestDiagnose and TestStack of internal/e2e have such workers",
+	"operations/the-debug-page text":        "a screen; TestTopScreen of cmd/snakepit draws one",
+	"operations/a-worker-that-died text":    "process ids and times vary; TestReplay of cmd/snakepit loses such a worker",
 	"api/options/other-grpc-clients python": "adapters/grpc's own TestPythonClientOnPorts runs it beside a worker",
 	"scale/workers-on-another-machine sh": "the other machine; the tests of cmd/snakepit run both commands, and " +
 		"those of adapters/remote the program",
@@ -183,7 +185,8 @@ var imported = map[string]string{
 	"msgpack":   "github.com/snakepit-go/snakepit/adapters/msgpack",
 	"jsonstdio": "github.com/snakepit-go/snakepit/adapters/jsonstdio",
 	"fallback":  "github.com/snakepit-go/snakepit/fallback", "python": "github.com/snakepit-go/snakepit/python",
-	"remote": "github.com/snakepit-go/snakepit/adapters/remote",
+	"remote":    "github.com/snakepit-go/snakepit/adapters/remote",
+	"debugpage": "github.com/snakepit-go/snakepit/observe/debugpage",
 }
 
 // fragment wraps statements in a file that declares the names of every example: ctx, pool, session, err and a worker.
