@@ -174,6 +174,17 @@ def test_a_protocol_that_is_not_to_be_had(script, launch, tmp_path):
         assert host.printed == []
 
 
+def test_without_a_host_that_reads_reports_a_missing_package_is_told_in_words(script, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['msgpack'] = None")
+    environ = {**os.environ, "SNAKEPIT_PROTOCOL": "msgpack", "PYTHONPATH": str(tmp_path)}
+    program = [sys.executable, str(ROOT / "__main__.py"), str(script(""))]
+    done = subprocess.run(program, env=environ, stderr=subprocess.PIPE, timeout=PATIENCE)
+    text = done.stderr.decode()
+    assert done.returncode == 1
+    assert text.startswith("snakepit: protocol unavailable: ")
+    assert f"\nhint: {sys.executable} -m pip install 'msgpack" in text
+
+
 TRANSPORT = """
 from snakepit_bridge._transport_jsonstdio import JsonStdio
 class Mine(JsonStdio):
