@@ -33,8 +33,8 @@ type CallObserver interface {
 	// Item is called for each item before its receiver gets it, and for each item that was sent. size is the number of
 	// bytes of the encoded value. The items of the two directions may come from two goroutines at once.
 	Item(to Direction, size int)
-	// End is called once, on the goroutine of the Observer's Call or Function. end is valid until it returns. Items that
-	// are still being sent at that moment may come after it.
+	// End is called once, on the goroutine of the Observer's Call or Function. end is valid until it returns. Items
+	// that are still being sent at that moment may come after it.
 	End(end *CallEnd)
 }
 

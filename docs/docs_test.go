@@ -53,7 +53,7 @@ var unrun = map[string]string{
 	"operations/a-worker-that-does-not-answer text": "paths and times vary; " +
 		"TestDiagnose and TestStack of internal/e2e have such workers",
 	"operations/the-debug-page text":        "a screen; TestTopScreen of cmd/snakepit draws one",
-	"operations/a-worker-that-died text":    "process ids and times vary; TestReplay of cmd/snakepit loses such a worker",
+	"operations/a-worker-that-died text":    "process ids vary; TestReplay of cmd/snakepit loses such a worker",
 	"api/options/other-grpc-clients python": "adapters/grpc's own TestPythonClientOnPorts runs it beside a worker",
 	"scale/workers-on-another-machine sh": "the other machine; the tests of cmd/snakepit run both commands, and " +
 		"those of adapters/remote the program",

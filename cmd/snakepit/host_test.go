@@ -99,7 +99,8 @@ func TestTopScreen(t *testing.T) {
 			t.Errorf("%d lines", len(lines))
 		}
 	}
-	shows("models: 2 of 2 workers ready, 1 running, 0 waiting", "WORKER", "1mcalls", "CALL", "wait", "q quit", "s sort (index)")
+	shows("models: 2 of 2 workers ready, 1 running, 0 waiting", "WORKER",
+		"1mcalls", "CALL", "wait", "q quit", "s sort (index)")
 	press(screen, 'm')
 	shows("COMMAND  CALLS  FAILED  MEDIAN", "95%  SLOWEST", "fail     1      1")
 	press(screen, 'x')
