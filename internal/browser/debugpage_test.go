@@ -105,7 +105,7 @@ func TestDebugPage(t *testing.T) {
 		go func() { _, _ = snakepit.Execute[any](t.Context(), d.pool, "stuck", 1000) }()
 		d.contains("#workers", "stuck for ")
 		d.does(chromedp.Click("#workers tr:last-child button:last-child"))
-		d.contains("#losses", "it was asked for on the debug page")
+		d.contains("#losses", "somebody asked for it on the debug page")
 	})
 	t.Run("on a phone and in the dark", func(t *testing.T) {
 		d := debug(t, browser, 2, nil)

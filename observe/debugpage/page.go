@@ -270,7 +270,7 @@ func (p *Page) reload(r *http.Request) error { return p.pool.Reload(r.Context())
 func (p *Page) replace(r *http.Request) error {
 	w, err := p.worker(r)
 	if err == nil {
-		w.Replace("it was asked for on the debug page")
+		w.Replace("somebody asked for it on the debug page")
 	}
 	return err
 }
@@ -278,7 +278,7 @@ func (p *Page) replace(r *http.Request) error {
 func (p *Page) terminate(r *http.Request) error {
 	w, err := p.worker(r)
 	if err == nil {
-		w.Terminate("it was asked for on the debug page")
+		w.Terminate("somebody asked for it on the debug page")
 	}
 	return err
 }
