@@ -97,6 +97,24 @@ func (s *server) query(ctx context.Context, expression string) (promql.Vector, e
 	return append(promql.Vector(nil), values...), err
 }
 
+// await waits until an expression has a value that is at least n.
+func (s *server) await(ctx context.Context, expression string, n int) error {
+	for {
+		values, err := s.query(ctx, expression)
+		if err != nil {
+			return err
+		}
+		if len(values) > 0 && values[0].F >= float64(n) {
+			return nil
+		}
+		select {
+		case <-time.After(scrapeInterval / 5):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // question is what an operator asks, and its query.
 type question struct{ text, expression, unit string }
 

@@ -100,7 +100,7 @@ func (w *watched) run(ctx context.Context) (err error) {
 		return err
 	}
 	request.End()
-	if err := w.load(ctx); err != nil {
+	if err := w.load(ctx, prometheus); err != nil {
 		return err
 	}
 	if err := traces.ForceFlush(ctx); err != nil {
@@ -130,9 +130,11 @@ func (w *watched) rate(ctx context.Context, currency string) (float64, error) {
 }
 
 // load makes calls of several kinds, some of which fail. One ends its worker.
-func (w *watched) load(ctx context.Context) error {
+func (w *watched) load(ctx context.Context, known *server) error {
+	const streamed = `sum(rpc_client_call_duration_seconds_count{rpc_method="prices"})`
+	streams := 0
 	end := time.Now().Add(w.duration)
-	for i := 0; time.Now().Before(end) && ctx.Err() == nil; i++ {
+	for i := 0; (time.Now().Before(end) || i < fewestRounds) && ctx.Err() == nil; i++ {
 		if _, err := w.quote(ctx, "coffee"); err != nil && !errors.Is(err, snakepit.ErrWorkerLost) {
 			return err
 		}
@@ -148,6 +150,11 @@ func (w *watched) load(ctx context.Context) error {
 					return err
 				}
 			}
+			if streams++; streams == 1 { // a rate needs a first value, too
+				if err := known.await(ctx, streamed, streams); err != nil {
+					return err
+				}
+			}
 		}
 		if i == 30 {
 			fmt.Fprintln(w.out, "  a worker ends itself, so that there is something to find")
@@ -157,9 +164,8 @@ func (w *watched) load(ctx context.Context) error {
 			}
 		}
 	}
-	select { // two more scrapes see the last calls
-	case <-time.After(2*scrapeInterval + scrapeInterval/2):
-	case <-ctx.Done():
-	}
-	return ctx.Err()
+	return known.await(ctx, streamed, streams)
 }
+
+// fewestRounds has every kind of call.
+const fewestRounds = 60
