@@ -61,7 +61,7 @@ func TestRun(t *testing.T) {
 		{"unknown verb", []string{"cal"}, exitUsage, "", []string{`"cal"; did you mean call? see snakepit --help`}},
 		{"unknown shell", []string{"completion", "csh"}, exitUsage, "",
 			[]string{`"csh"; did you mean bash or fish or zsh? see snakepit completion --help`}},
-		{"unknown topic", []string{"help", "foo"}, exitUsage, "", []string{`"foo"; see snakepit --help`}},
+		{"unknown topic", []string{"help", "quux"}, exitUsage, "", []string{`"quux"; see snakepit --help`}},
 		{"too few", []string{"call", worker}, exitUsage, "",
 			[]string{"call needs WORKER and COMMAND; see snakepit call --help"}},
 		{"empty worker", []string{"call", "", "add"}, exitUsage, "",
