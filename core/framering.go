@@ -72,6 +72,7 @@ func (r *frameRing) add(f *Frame, sent bool, now time.Time) {
 	case sent && f.Kind == KindCall && len(r.open) < r.opts.Frames:
 		r.open[f.ID] = e
 	case !sent && (f.Kind == KindEnd || f.Kind == KindError):
+		delete(r.split, splitKey{f.ID, true}) // of arguments or input that were given up
 		if call, found := r.open[f.ID]; found {
 			delete(r.open, f.ID)
 			if !r.holds(call) {

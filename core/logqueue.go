@@ -24,7 +24,7 @@ type logQueue struct {
 	done      chan struct{} // closed when run has ended
 
 	mu      sync.Mutex // guards the fields below, and the counters of every source
-	taps    []hclog.SinkAdapter
+	taps    []*tap
 	entries []logEntry // the oldest first
 	taken   uint64     // the number of entries that the logger has finished
 	changed chan struct{}
@@ -213,7 +213,7 @@ func (q *logQueue) run() {
 }
 
 // emit calls the logger and the taps for one entry.
-func (q *logQueue) emit(e logEntry, taps []hclog.SinkAdapter) {
+func (q *logQueue) emit(e logEntry, taps []*tap) {
 	defer func() {
 		if p := recover(); p != nil {
 			q.panicOnce.Do(func() { q.panicked(panicText(p)) })
@@ -287,18 +287,21 @@ func (q *logQueue) abandon() {
 	signal(q.wake)
 }
 
-// tap has a sink get all later entries.
-func (q *logQueue) tap(s hclog.SinkAdapter) {
+// tap has a sink get all later entries, until the result is called.
+func (q *logQueue) tap(s hclog.SinkAdapter) (untap func()) {
+	one := &tap{s} // its address is compared, because a sink of any type need not be comparable
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.taps = append(slices.Clip(q.taps), s)
+	q.taps = append(slices.Clip(q.taps), one)
+	return func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.taps = slices.DeleteFunc(slices.Clone(q.taps), func(other *tap) bool { return other == one })
+	}
 }
 
-func (q *logQueue) untap(s hclog.SinkAdapter) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.taps = slices.DeleteFunc(slices.Clone(q.taps), func(other hclog.SinkAdapter) bool { return other == s })
-}
+// tap is a sink that gets the entries, too.
+type tap struct{ hclog.SinkAdapter }
 
 // defaultLogger returns the logger of a pool without Options.Logger: standard error, at the level in SNAKEPIT_LOG, else
 // info.

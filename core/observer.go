@@ -110,17 +110,16 @@ func (p *Pool) Observe(o Observer) (stop func()) {
 		return func() {}
 	}
 	p.addWatcher(w)
+	untap := func() {}
 	if logs {
-		p.logs.tap(sink)
+		untap = p.logs.tap(sink)
 	}
 	return sync.OnceFunc(func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.watchers.Store(without(p.watchers.Load(), w))
 		w.events.abandon()
-		if logs {
-			p.logs.untap(sink)
-		}
+		untap()
 	})
 }
 

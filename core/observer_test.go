@@ -405,6 +405,32 @@ func TestObserverSeesEventsAndTheLog(t *testing.T) {
 	})
 }
 
+// oddWitness cannot be compared: == on two of it panics.
+type oddWitness struct {
+	*sinkWitness
+
+	_ []int
+}
+
+func TestAnObserverNeedNotBeComparable(t *testing.T) {
+	a := &coretest.Adapter{}
+	bubble(t, a, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {
+		first, second := &sinkWitness{}, &sinkWitness{}
+		stop := p.Observe(oddWitness{sinkWitness: first})
+		defer p.Observe(oddWitness{sinkWitness: second})()
+		stop()
+		a.Crash(0)
+		synctest.Wait()
+		for s, wants := range map[*sinkWitness]bool{first: false, second: true} {
+			s.mu.Lock()
+			if logged := len(s.log) > 0; logged != wants {
+				t.Errorf("the log was seen: %t, want %t", logged, wants)
+			}
+			s.mu.Unlock()
+		}
+	})
+}
+
 // A closed pool has no more to observe, and Observe leaves nothing behind.
 func TestObserveAfterClose(t *testing.T) {
 	bubble(t, &coretest.Adapter{}, core.Options{Size: 1}, func(t *testing.T, p *core.Pool) {

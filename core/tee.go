@@ -10,7 +10,7 @@ import (
 type tee struct {
 	hclog.Logger
 
-	sinks []hclog.SinkAdapter
+	sinks []*tap
 	args  []any // of With, as the logger has them
 }
 

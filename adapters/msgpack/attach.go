@@ -50,7 +50,7 @@ func (a Attach) Start(ctx context.Context, l *core.Launcher) (*core.Link, error)
 	if a.Waiting != nil {
 		a.Waiting(path)
 	}
-	defer context.AfterFunc(ctx, func() { _ = listener.SetDeadline(time.Now()) })()
+	defer context.AfterFunc(ctx, func() { _ = listener.SetDeadline(time.Now()) })() // a closed one needs no deadline
 	conn, err := accept(listener)
 	if err != nil {
 		if ctx.Err() != nil {

@@ -202,7 +202,7 @@ worker.run()
 func TestDebugger(t *testing.T) {
 	python, _ := scriptPython(t)
 	if exec.Command(python, "-c", "import debugpy").Run() != nil {
-		t.Skip("this test needs the package debugpy")
+		t.Skip("the interpreter has no debugpy, which stops the worker here; make test installs it from Python 3.10 on")
 	}
 	script, err := filepath.Abs(filepath.Join("testdata", "worker.py"))
 	if err != nil {
@@ -265,7 +265,7 @@ type debugClient struct {
 	seq  int
 }
 
-// attachDebugger waits for a debugger's port.
+// attachDebugger connects to a debugger. Nothing tells when it listens, so it tries again and again.
 func attachDebugger(t *testing.T, address string) *debugClient {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
@@ -342,7 +342,7 @@ func needsPackages(t *testing.T) {
 	t.Helper()
 	python, packages := scriptPython(t)
 	if !packages {
-		t.Skip("it needs msgpack")
+		t.Skip("the interpreter has no msgpack, which a worker that is started by hand speaks; make test installs it")
 	}
 	t.Setenv("SNAKEPIT_PYTHON", python)
 }

@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 	"unicode"
 
 	tea "charm.land/bubbletea/v2"
@@ -21,8 +21,10 @@ import (
 
 // openHost opens a pool that has lost a worker and runs a call, and its debug page.
 func openHost(ctx context.Context, name string) (*core.Pool, *debugpage.Page, error) {
+	waits := make(chan struct{})
 	a := &coretest.Adapter{Functions: map[string]core.Function{
 		"wait": core.Func(func(ctx context.Context, _ any) (any, error) {
+			close(waits)
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}),
@@ -30,7 +32,14 @@ func openHost(ctx context.Context, name string) (*core.Pool, *debugpage.Page, er
 			return nil, &core.RemoteError{Type: "ValueError", Message: "no luck"}
 		}),
 	}}
-	p, err := core.Open(ctx, a, core.Command{}, &core.Options{Name: name, Size: 2, Logger: hclog.NewNullLogger()})
+	lost := make(chan struct{})
+	p, err := core.Open(ctx, a, core.Command{}, &core.Options{
+		Name: name, Size: 2, Logger: hclog.NewNullLogger(), OnEvent: func(e core.Event) {
+			if s, ok := e.(core.StateChanged); ok && errors.Is(s.Err, core.ErrWorkerLost) {
+				close(lost)
+			}
+		},
+	})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -39,14 +48,13 @@ func openHost(ctx context.Context, name string) (*core.Pool, *debugpage.Page, er
 		return nil, nil, err
 	}
 	a.Crash(1)
-	for p.Stats().Lost == 0 || p.Stats().Ready < 2 {
-		time.Sleep(time.Millisecond)
+	<-lost
+	if err := p.WaitReady(ctx, 2); err != nil {
+		return nil, nil, err
 	}
 	_, _ = core.Execute[any](ctx, p, "fail", nil)
 	go func() { _, _ = core.Execute[any](ctx, p, "wait", nil, core.Timeout(-1)) }()
-	for len(p.Calls()) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-waits
 	return p, page, nil
 }
 
@@ -79,7 +87,11 @@ func TestTopScreen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = p.Close() }() // the pool is not the subject
+	defer func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	screen := &top{host: host{name: "there"}, ctx: t.Context()}
 	if text := strings.Join(screen.lines(), "\n"); text != "connecting to there ..." {
 		t.Error(text)

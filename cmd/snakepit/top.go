@@ -249,8 +249,9 @@ func (t *top) lines() []string {
 	for len(lines) < t.height-1 {
 		lines = append(lines, "")
 	}
-	return append(lines, dim+t.fit(fmt.Sprintf("q quit  ↑↓ worker  enter stacks  s sort (%s)  c calls  m commands  "+
-		"x errors  v events  pgup pgdn scroll", orders[t.order].name))+ordinary)
+	keys := fmt.Sprintf("q quit  ↑↓ worker  enter stacks  s sort (%s)  c calls  m commands  x errors  v events  "+
+		"pgup pgdn scroll", orders[t.order].name)
+	return append(lines, dim+t.fit(keys)+ordinary)
 }
 
 // fit cuts a line to the width of the screen.

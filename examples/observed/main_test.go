@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestTraces(t *testing.T) {
 	choice, err := snakepit.Python("").Choose()
 	if err != nil {
-		t.Skip(err)
+		t.Skipf("the workers need a Python, and there is none: %v", err)
 	}
 	python := ` +quote +server +worker\.py .*\n +rate +server +observed .*\n +convert +client +observed .*\n` +
 		` +convert +server +worker\.py `

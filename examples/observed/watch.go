@@ -139,7 +139,7 @@ func (w *watched) load(ctx context.Context, known *server) error {
 			return err
 		}
 		if i%20 == 0 {
-			_, err := snakepit.Execute[float64](ctx, w.pool, "convert", map[string]string{"currency": "XXX"})
+			_, err := snakepit.Execute[float64](ctx, w.pool, "convert", map[string]string{"currency": "GBP"})
 			if !errors.Is(err, snakepit.Exception("KeyError")) {
 				return fmt.Errorf("an unknown currency should be a KeyError: %w", err)
 			}

@@ -28,7 +28,7 @@ var pictures = flag.String("pictures", "", "the directory that gets the pictures
 // worker that has died and a call that fails. "make pictures" runs it.
 func TestPictures(t *testing.T) {
 	if *pictures == "" {
-		t.Skip("there is no -pictures")
+		t.Skip("it takes the pictures of the pages and checks nothing: make pictures")
 	}
 	browser := start(t, find(t))
 	d := debugOf(t, browser, shop(t), 4, &debugpage.Options{Arguments: true})
