@@ -9,14 +9,15 @@ import (
 )
 
 // User code is code that the pool calls but does not contain: methods of values while they are encoded or decoded, an
-// input's iterator, Options.Functions and the errors that they return, contexts, an adapter and its errors, and the
-// logger. User code may panic, end its goroutine, hang, or call the pool.
+// input's iterator, Options.Functions and the errors that they return, contexts, an adapter and its errors, Observers,
+// and the logger. User code may panic, end its goroutine, hang, or call the pool.
 //
 //   - No user code runs under a lock.
 //   - On the pool's goroutines it runs inside guard, isolate or guardAdapter. They turn a panic and runtime.Goexit into
 //     an error. The adapter's codec runs there too, even when it encodes the pool's own values.
 //   - On the caller's goroutine a panic passes through to the caller, after the slot has been released (Pool.openCall).
 //   - captureError asks an adapter's error for its text once, where the error comes in.
+//   - An Observer is told of calls inside watcher.guard, which logs its panic. Its Event runs as the logger does.
 //   - The logger runs on a goroutine of its own (logQueue).
 
 // panicError is a panic of user code, or the end of its goroutine.

@@ -41,11 +41,11 @@ func TestPictures(t *testing.T) {
 	load := func() {
 		for i := 0; ctx.Err() == nil; i++ {
 			execute("predict", 50_000+i%17*20_000)
-			time.Sleep(time.Duration(i%40) * 10 * time.Millisecond)
+			time.Sleep(time.Duration(i%40) * 10 * time.Millisecond) // callers come now and then
 		}
 	}
 	go load()
-	time.Sleep(25 * time.Second) // the page has a bar for each ten seconds
+	d.bars(3)
 	execute("thumbnail", map[string]any{"image": "cup.png"})
 	for range 3 {
 		execute("parse", "{tea")
@@ -58,7 +58,7 @@ func TestPictures(t *testing.T) {
 	go execute("reserve", "tea")
 	d.contains("#workers", "reserve for ")
 	go load()
-	time.Sleep(15 * time.Second)
+	d.bars(5)
 	d.contains("#workers", "predict for ")
 	d.picture("overview", chromedp.CaptureScreenshot())
 
@@ -70,6 +70,13 @@ func TestPictures(t *testing.T) {
 	d.clicks("predict", 1)
 	d.contains("#look-flame", "square")
 	d.picture("flame", chromedp.Screenshot("#look"))
+}
+
+// bars waits until the page has so many bars of calls. Each stands for ten seconds.
+func (d debugged) bars(n int) {
+	d.Helper()
+	const bars = "[...document.querySelectorAll('#series-calls rect')].filter((r) => r.getAttribute('height') > 0)"
+	d.waits(fmt.Sprintf("%s.length >= %d", bars, n))
 }
 
 // shop is the worker's file and the program's name that the pictures show.

@@ -193,7 +193,7 @@ func (c *call) Item(core.Direction, int) {}
 
 func (c *call) End(end *core.CallEnd) {
 	h, now := c.history, time.Now()
-	failed := end.Err != nil
+	failed, unknown := end.Err != nil, errors.Is(end.Err, core.ErrUnknownCommand) // errors may run user code
 	var f Failure
 	if failed {
 		f = Failure{
@@ -210,7 +210,7 @@ func (c *call) End(end *core.CallEnd) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.args, c.number)
-	if !errors.Is(end.Err, core.ErrUnknownCommand) { // anybody can invent names
+	if !unknown { // anybody can invent names
 		h.commands.add(c.command, now.Sub(c.begin), end.Waited, failed, now)
 	}
 	if !failed {

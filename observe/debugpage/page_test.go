@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
@@ -92,14 +91,22 @@ func (s *site) ask(method, what string, header ...string) (int, string) {
 	return response.StatusCode, string(body)
 }
 
-// until repeats f until it returns true.
+// until calls f with each state that the page tells, until it returns true.
 func (s *site) until(what string, f func() bool) {
 	s.Helper()
-	for end := time.Now().Add(time.Minute); !f(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			s.Fatalf("in vain: %s", what)
+	response, err := http.Get(s.url + "watch")
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer response.Body.Close()
+	lines := bufio.NewScanner(response.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "data: ") && f() {
+			return
 		}
 	}
+	s.Fatalf("in vain: %s; %v", what, lines.Err())
 }
 
 func TestState(t *testing.T) {
@@ -375,18 +382,38 @@ func TestListen(t *testing.T) {
 	if err := json.NewDecoder(response.Body).Decode(&state); err != nil || state.Pool != "the models" {
 		t.Error(state, err)
 	}
-	_ = response.Body.Close()
+	if err := response.Body.Close(); err != nil {
+		t.Error(err)
+	}
 	transport.CloseIdleConnections()
+	var idle []net.Conn // a server closes them after its socket
+	for _, socket := range sockets {
+		c, err := net.Dial("unix", socket)
+		if err == nil {
+			_, err = io.WriteString(c, "HEAD /page.css HTTP/1.1\r\nHost: socket\r\n\r\n")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		idle = append(idle, c)
+	}
 	if err := s.page.Listen(sockets[0]); err == nil || !strings.Contains(err.Error(), "exists") {
 		t.Error(err)
 	}
 	if err := s.pool.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s.until("no socket", func() bool {
-		left, err := filepath.Glob(filepath.Join(core.UserDir(), "*"))
-		return err == nil && len(left) == 0
-	})
+	for _, c := range idle {
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Error(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(core.UserDir(), "*")); err != nil || len(left) > 0 {
+		t.Error("sockets are left:", left, err)
+	}
 }
 
 // The sockets of killed programs are removed, and a directory of somebody else is refused.
